@@ -1,0 +1,20 @@
+"""vsrm: make a small video four times larger with Mamba video super-resolution networks."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vsrm_cli.models.weights import load_model
+    from vsrm_cli.upscale import upscale_video
+
+__all__ = ["load_model", "upscale_video"]
+__version__ = "0.1.0"
+
+_HOMES = {"load_model": "vsrm_cli.models.weights", "upscale_video": "vsrm_cli.upscale"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that importing the package stays cheap."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,41 @@
+"""What can go wrong for a user, and how it is told.
+
+A `VsrmError` is for what a user can mend. Its message is one sentence or two: what was
+found, and what to do. The command line prints it and leaves with its exit code. Everything
+else that is raised is a mistake of the caller (`ValueError`, `TypeError`) or a bug, and keeps
+its traceback.
+"""
+
+
+class VsrmError(Exception):
+    """A failure the user can do something about; the message says what."""
+
+    exit_code = 1
+
+
+class UsageError(VsrmError):
+    """An option has a value that can never work, whatever the files hold."""
+
+    exit_code = 2
+
+
+class InputError(VsrmError):
+    """The input cannot be read as a video."""
+
+
+class OutputError(VsrmError):
+    """The output cannot be written as asked."""
+
+
+class WeightsError(VsrmError):
+    """A weight file is missing, damaged, or made for another network."""
+
+
+class MemoryShortage(VsrmError):
+    """Not even the smallest tile fits into the memory of the device."""
+
+
+class CheckFailed(VsrmError):
+    """The work was done, but its result is not what it must be; it was not kept."""
+
+    exit_code = 3
