@@ -1,0 +1,223 @@
+"""Colors come out as they went in, by the file's own matrix and range."""
+
+from itertools import product
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+
+from vsrm_cli.media.color import Color, FromRgb, ToRgb, bits_of, color_of
+
+BT709, BT601, RGB, UNSPECIFIED = 1, 6, 0, 2
+LIMITED, FULL = 1, 2
+# Weights of red and blue in luma, ITU-R BT.709-6 and BT.601-7.
+LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114)}
+
+
+def plane_of(frame, index):
+    plane = frame.planes[index]
+    kind = np.uint16 if bits_of(frame.format.name) > 8 else np.uint8
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return rows.view(kind)[:, : plane.width]
+
+
+def flat_frame(values, *, pixel_format="yuv444p", matrix=BT709, color_range=LIMITED):
+    frame = VideoFrame(16, 16, pixel_format)
+    for index, value in enumerate(values):
+        plane_of(frame, index)[:] = value
+    frame.colorspace, frame.color_range = matrix, color_range
+    return frame
+
+
+def color_bars(pixel_format, matrix, color_range, *, patch=16):
+    """All corners of the RGB cube and some colors between, as patches of YUV."""
+    steps = (0, 1) if "420" in pixel_format else (0, 0.25, 0.5, 0.75, 1)
+    rgb = np.array(list(product(steps, repeat=3)))
+    red, green, blue = rgb.T
+    weight_red, weight_blue = LUMA[matrix]
+    y = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
+    u, v = (blue - y) / (2 - 2 * weight_blue), (red - y) / (2 - 2 * weight_red)
+    bits = bits_of(pixel_format)
+    unit, peak = 2 ** (bits - 8), 2**bits - 1
+    if color_range == LIMITED:
+        levels = [(16 + 219 * y) * unit, (128 + 224 * u) * unit, (128 + 224 * v) * unit]
+    else:
+        levels = [y * peak, u * peak + 128 * unit, v * peak + 128 * unit]
+    frame = VideoFrame(patch * len(rgb), patch, pixel_format)
+    for index, level in enumerate(levels):
+        row = np.repeat(level.round().clip(0, peak), plane_of(frame, index).shape[1] // len(rgb))
+        plane_of(frame, index)[:] = row
+    frame.colorspace, frame.color_range = matrix, color_range
+    return frame
+
+
+def there_and_back(frame):
+    color = color_of(frame)
+    pixels = ToRgb(width=frame.width, height=frame.height)(frame, color)
+    return FromRgb(color, frame.format.name)(pixels)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "color_range", "yuv", "rgb"),
+    [
+        (BT709, LIMITED, (235, 128, 128), (255, 255, 255)),
+        (BT709, LIMITED, (16, 128, 128), (0, 0, 0)),
+        (BT709, FULL, (235, 128, 128), (235, 235, 235)),
+        (BT601, LIMITED, (81, 90, 240), (255, 0, 0)),
+        (BT601, LIMITED, (41, 240, 110), (0, 0, 255)),
+        (BT709, LIMITED, (63, 102, 240), (255, 0, 0)),
+        (BT601, FULL, (76, 85, 255), (254, 0, 0)),
+    ],
+)
+def test_a_color_known_by_hand_comes_out(matrix, color_range, yuv, rgb):
+    frame = flat_frame(yuv, matrix=matrix, color_range=color_range)
+
+    pixels = ToRgb(width=16, height=16)(frame, color_of(frame))
+
+    np.testing.assert_allclose(pixels[:, 8, 8].astype(int), rgb, atol=1)
+
+
+@pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [BT709, BT601], ids=["bt709", "bt601"])
+def test_color_bars_come_back_within_one_code_value(matrix, color_range):
+    frame = color_bars("yuv444p", matrix, color_range)
+
+    back = there_and_back(frame)
+
+    for index in range(3):
+        np.testing.assert_allclose(
+            plane_of(back, index).astype(int), plane_of(frame, index).astype(int), atol=1
+        )
+
+
+@pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [BT709, BT601], ids=["bt709", "bt601"])
+def test_flat_patches_with_quartered_color_come_back_within_one_code_value(matrix, color_range):
+    frame = color_bars("yuv420p", matrix, color_range, patch=32)
+
+    back = there_and_back(frame)
+
+    for index, step in enumerate((32, 16, 16)):  # the middle of each patch, away from its edges
+        before, after = plane_of(frame, index), plane_of(back, index)
+        middle = np.s_[step // 2, step // 2 :: step]
+        np.testing.assert_allclose(after[middle].astype(int), before[middle].astype(int), atol=1)
+
+
+def test_ten_bits_stay_ten_bits():
+    ramp = VideoFrame(1024, 16, "yuv444p10le")
+    plane_of(ramp, 0)[:] = np.arange(1024).clip(64, 940)
+    plane_of(ramp, 1)[:] = plane_of(ramp, 2)[:] = 512
+    ramp.colorspace, ramp.color_range = BT709, LIMITED
+
+    pixels = ToRgb(width=1024, height=16)(ramp, color_of(ramp))
+    back = FromRgb(color_of(ramp), "yuv444p10le")(pixels)
+
+    assert pixels.dtype == np.uint16
+    assert pixels.min() == 0
+    assert pixels.max() > 65535 * 254 / 255  # the scaler is one 8-bit level short of white
+    assert len(np.unique(pixels[1])) == 940 - 64 + 1
+    np.testing.assert_allclose(plane_of(back, 0).astype(int), plane_of(ramp, 0), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "matrix"),
+    [(720, 576, BT601), (640, 480, BT601), (1280, 720, BT709), (1920, 540, BT709)],
+)
+def test_without_a_tag_the_size_decides(width, height, matrix):
+    color = color_of(VideoFrame(width, height, "yuv420p"))
+
+    assert color.matrix == matrix
+    assert not color.full_range
+    assert color.guessed
+
+
+def test_a_tag_is_believed_whatever_the_size():
+    frame = VideoFrame(640, 480, "yuv420p")
+    frame.colorspace, frame.color_range = BT709, FULL
+    frame.color_primaries, frame.color_trc = 9, 16
+
+    color = color_of(frame)
+
+    assert color == Color(BT709, True, primaries=9, transfer=16, guessed=False)
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "kind"),
+    [
+        *[(name, np.uint8) for name in ("yuv420p", "yuvj420p", "yuv410p", "yuv411p", "nv12")],
+        *[(name, np.uint8) for name in ("yuv422p", "yuyv422", "gray", "ya8", "monob", "pal8")],
+        *[(name, np.uint8) for name in ("rgb24", "bgra", "gbrp", "rgb565le", "yuva420p")],
+        *[(name, np.uint16) for name in ("yuv420p10le", "yuv444p12le", "gray16le", "p010le")],
+        *[(name, np.uint16) for name in ("rgb48le", "gbrp10le", "gbrpf32le", "yuva444p16le")],
+    ],
+)
+def test_any_pixel_format_of_odd_size_becomes_rgb(pixel_format, kind):
+    frame = VideoFrame(37, 23, pixel_format)
+
+    pixels = ToRgb(width=37, height=23)(frame, color_of(frame))
+
+    assert pixels.shape == (3, 23, 37)
+    assert pixels.dtype == kind
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb24", "gbrp", "bgr0", "bgra"])
+def test_rgb_passes_unchanged(pixel_format):
+    colors = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    frame = VideoFrame.from_ndarray(colors).reformat(format=pixel_format)
+
+    pixels = ToRgb(width=16, height=16)(frame, color_of(frame))
+
+    np.testing.assert_array_equal(pixels, colors.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("color_range", "white"), [(LIMITED, 235), (FULL, 255), (0, 255)], ids=["limited", "full", "?"]
+)
+def test_white_of_gray_video_is_white(color_range, white):
+    frame = flat_frame([white], pixel_format="gray", color_range=color_range)
+
+    pixels = ToRgb(width=16, height=16)(frame, color_of(frame))
+
+    assert pixels.min() == 255
+
+
+def test_alpha_is_dropped():
+    frame = flat_frame((235, 128, 128, 0), pixel_format="yuva420p")
+
+    pixels = ToRgb(width=16, height=16)(frame, color_of(frame))
+
+    assert pixels.min() == 255
+
+
+def test_a_frame_of_another_size_is_scaled_to_that_of_the_video():
+    frame = flat_frame((235, 128, 128))
+
+    pixels = ToRgb(width=24, height=12)(frame, color_of(frame))
+
+    assert pixels.shape == (3, 12, 24)
+    assert pixels.min() == 255
+
+
+def test_rgb_stored_as_yuv_takes_the_matrix_of_its_new_size():
+    rgb = Color(RGB, full_range=True)
+
+    assert rgb.fitted("gbrp", width=64, height=64) == rgb
+    assert rgb.fitted("yuv420p", width=64, height=64) == Color(BT601, full_range=False)
+    assert rgb.fitted("yuv420p", width=1920, height=1080) == Color(BT709, full_range=False)
+
+
+def test_yuv_keeps_its_color_at_any_size():
+    color = Color(BT601, full_range=True, primaries=5, transfer=6)
+
+    assert color.fitted("yuv420p", width=1920, height=1080) == color
+
+
+def test_frames_carry_the_tags_of_their_color():
+    color = Color(BT709, full_range=False, primaries=1, transfer=1)
+
+    frame = FromRgb(color, "yuv420p")(np.zeros((3, 16, 16), np.uint8))
+
+    tags = (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc)
+    assert tags == (BT709, LIMITED, 1, 1)
+    assert frame.format.name == av.VideoFormat("yuv420p").name

@@ -1,0 +1,1 @@
+"""Video files: reading, writing, and what colors and times mean in them."""

@@ -1,0 +1,216 @@
+"""Colors: from what a file stores to RGB for the network, and back again.
+
+Video stores brightness and two color differences (YUV). Which numbers stand for red depends
+on the matrix (BT.601, BT.709, ...) and on the range (limited: 16 to 235, full: 0 to 255). A
+file may name them in tags, or say nothing; then we do as players do and go by the size. The
+same matrix and range lead back, and are written into the tags of the output.
+
+This is the only file that knows matrices, ranges and bit depths.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from vsrm_cli.errors import InputError
+from vsrm_cli.frame import Pixels
+
+# FFmpeg's numbers for matrices (AVColorSpace) and ranges (AVColorRange).
+RGB, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
+BT2020_CONSTANT_LUMINANCE = 10
+LIMITED_RANGE, FULL_RANGE = 1, 2
+
+# What the scaler calls the matrices that it knows. Its 5 stands for every flavor of BT.601.
+_SCALER_MATRIX = {
+    BT709: 1,
+    FCC: 4,
+    BT470BG: 5,
+    SMPTE170M: 5,
+    SMPTE240M: 7,
+    BT2020: 9,
+    BT2020_CONSTANT_LUMINANCE: 9,
+}
+
+# The scaler's own defaults trade up to three code values for speed.
+_QUALITY = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Color:
+    """How the numbers of a picture are to be read; numbers are FFmpeg's.
+
+    Attributes:
+        matrix: AVColorSpace: how YUV comes from RGB; 0 for pictures stored as RGB.
+        full_range: Whether 8-bit luma runs from 0 to 255 instead of 16 to 235.
+        primaries: AVColorPrimaries, carried over as found; 2 says unspecified.
+        transfer: AVColorTransferCharacteristic, carried over as found; 2 says unspecified.
+        guessed: The file does not name a matrix that we know; ``matrix`` is our assumption.
+    """
+
+    matrix: int
+    full_range: bool
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    guessed: bool = False
+
+    @property
+    def range(self) -> int:
+        """FFmpeg's number for the range."""
+        return FULL_RANGE if self.full_range else LIMITED_RANGE
+
+    def fitted(self, pixel_format: str, *, width: int, height: int) -> "Color":
+        """The color under which a picture of this one can be stored in ``pixel_format``.
+
+        Only where RGB becomes YUV, or the other way round, must anything change; and gray and
+        the ``yuvj`` formats, which are full range by their definition.
+        """
+        if av.VideoFormat(pixel_format).is_rgb:
+            return replace(self, matrix=RGB, full_range=True)
+        matrix = assumed_matrix(width, height) if self.matrix == RGB else self.matrix
+        from_rgb = self.matrix == RGB
+        full_range = _is_always_full(pixel_format) or (self.full_range and not from_rgb)
+        return replace(self, matrix=matrix, full_range=full_range)
+
+
+def assumed_matrix(width: int, height: int) -> int:
+    """The matrix of a video that names none: BT.601 for SD, BT.709 for anything larger."""
+    return SMPTE170M if height <= 576 and width <= 1024 else BT709
+
+
+def bits_of(pixel_format: str) -> int:
+    """Bits of the deepest component of a pixel format."""
+    return max((c.bits for c in av.VideoFormat(pixel_format).components), default=8)
+
+
+def color_of(frame: VideoFrame) -> Color:
+    """What a decoded frame says about its color, completed where it says nothing."""
+    tags = (frame.color_primaries, frame.color_trc)
+    name = frame.format.name
+    if frame.format.is_rgb or frame.format.has_palette:
+        return Color(RGB, True, *tags)
+    full_range = name.startswith("yuvj") or frame.color_range == FULL_RANGE
+    if _is_gray(name) and frame.color_range != LIMITED_RANGE:
+        full_range = True
+    if frame.colorspace in _SCALER_MATRIX:
+        return Color(frame.colorspace, full_range, *tags)
+    return Color(assumed_matrix(frame.width, frame.height), full_range, *tags, guessed=True)
+
+
+class ToRgb:
+    """Turns the decoded frames of one video into RGB pixels of one size.
+
+    One scaler serves all frames: each new one would cost megabytes that are never returned.
+    """
+
+    def __init__(self, *, width: int, height: int) -> None:
+        """Prepare for frames that shall come out ``width`` x ``height``."""
+        self._scaler = VideoReformatter()
+        self._width = width
+        self._height = height
+
+    def __call__(self, frame: VideoFrame, color: Color) -> Pixels:
+        """Convert one frame.
+
+        Args:
+            frame: Any pixel format; alpha is dropped.
+            color: How to read it.
+
+        Returns:
+            RGB, (3, H, W), full range: uint8 for up to 8 bits, uint16 for more.
+
+        Raises:
+            InputError: If the pixel format cannot be converted.
+        """
+        deep = bits_of(frame.format.name) > 8
+        try:
+            planar = self._scaler.reformat(
+                frame,
+                width=self._width,
+                height=self._height,
+                format="gbrp16le" if deep else "gbrp",
+                src_colorspace=_SCALER_MATRIX.get(color.matrix),
+                src_color_range=color.range,
+                dst_color_range=FULL_RANGE,
+                interpolation=_QUALITY,
+                threads=_THREADS,
+            )
+        except av.FFmpegError as error:
+            raise InputError(
+                f"The video is stored as {frame.format.name}, which cannot be converted to RGB "
+                f"({error.strerror}); convert it to a common format such as yuv420p first."
+            ) from error
+        green, blue, red = (_samples(plane, deep=deep) for plane in planar.planes)
+        pixels: Pixels = np.stack([red, green, blue])
+        if _is_gray(frame.format.name) and not color.full_range:
+            pixels = _expanded(pixels)
+        return pixels
+
+
+class FromRgb:
+    """Turns RGB pixels into frames of the pixel format and color of one output."""
+
+    def __init__(self, color: Color, pixel_format: str) -> None:
+        """Prepare for one output; ``color`` must be fitted to ``pixel_format``."""
+        self._scaler = VideoReformatter()
+        self.color = color
+        self._format = pixel_format
+
+    def __call__(self, pixels: Pixels) -> VideoFrame:
+        """Convert one picture, (3, H, W), uint8 or uint16, to a frame without a time."""
+        _, height, width = pixels.shape
+        deep = pixels.dtype == np.uint16
+        planar = VideoFrame(width, height, "gbrp16le" if deep else "gbrp")
+        for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
+            _samples(plane, deep=deep)[:] = pixels[channel]
+        frame = self._scaler.reformat(
+            planar,
+            format=self._format,
+            src_color_range=FULL_RANGE,
+            dst_colorspace=_SCALER_MATRIX.get(self.color.matrix),
+            dst_color_range=self.color.range,
+            interpolation=_QUALITY,
+            threads=_THREADS,
+        )
+        frame.colorspace = self.color.matrix
+        frame.color_range = self.color.range
+        frame.color_primaries = self.color.primaries
+        frame.color_trc = self.color.transfer
+        return frame
+
+
+def _is_gray(pixel_format: str) -> bool:
+    return pixel_format.startswith(("gray", "ya8", "ya16", "yaf", "mono"))
+
+
+def _is_always_full(pixel_format: str) -> bool:
+    return _is_gray(pixel_format) or pixel_format.startswith("yuvj")
+
+
+def _samples(plane: VideoPlane, *, deep: bool) -> NDArray[Any]:
+    """The picture inside a plane, (H, W), without the padding at the end of its rows."""
+    buffer = np.frombuffer(cast(Any, plane), np.uint8)  # its stub hides that it is a buffer
+    rows: NDArray[Any] = buffer.reshape(plane.height, plane.line_size)
+    return (rows.view(np.uint16) if deep else rows)[:, : plane.width]
+
+
+def _expanded(pixels: Pixels) -> Pixels:
+    """Stretch limited range to full range: the scaler does it for YUV, but never for gray."""
+    unit = np.iinfo(pixels.dtype).max
+    black, white = 16 / 255, 235 / 255
+    if pixels.dtype == np.uint16:  # deeper formats are limited to 64/1023, 256/4095, ...
+        black, white = 16 / 256, 235 / 256
+    stretched: NDArray[Any] = (pixels / unit - black) / (white - black)
+    return cast(Pixels, (stretched.clip(0, 1) * unit).round().astype(pixels.dtype))

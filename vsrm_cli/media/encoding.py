@@ -1,0 +1,186 @@
+"""How an output video is encoded: what the user asked for, checked and completed.
+
+Everything that can be known to be wrong is refused here, before a file is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import av
+from av.codec.codec import Capabilities, UnknownCodecError, find_best_pix_fmt_of_list
+from av.codec.context import CodecOption
+
+from vsrm_cli.errors import UsageError
+from vsrm_cli.media.color import bits_of
+
+# What people call a codec, and the encoders that make it, best first.
+_ENCODERS = {
+    "h264": ("libx264",),
+    "hevc": ("libx265",),
+    "h265": ("libx265",),
+    "av1": ("libsvtav1", "libaom-av1", "librav1e"),
+    "vp9": ("libvpx-vp9",),
+    "vp8": ("libvpx",),
+    "prores": ("prores_ks",),
+}
+# Nearly without visible loss: the details were expensive.
+_DEFAULT_CRF = {"libx264": 17, "libx265": 19, "libsvtav1": 27, "libaom-av1": 24, "libvpx-vp9": 24}
+# These encoders take any number and fail later.
+_LARGEST_CRF = {"libx264": 51, "libx264rgb": 51, "libx265": 51}
+_X26X_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+# Codecs of which players expect color at half the resolution.
+_DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the output video is to be encoded.
+
+    Attributes:
+        codec: h264, hevc, av1, ffv1, or the name of any encoder of the build.
+        crf: Constant quality, smaller is better and larger; None for our default.
+        preset: Speed against size, in the encoder's own words; None for its default.
+        pixel_format: FFmpeg's name, or "auto" to keep the bit depth of the source.
+    """
+
+    codec: str = "h264"
+    crf: int | None = None
+    preset: str | None = None
+    pixel_format: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingPlan:
+    """An encoding that can work.
+
+    Attributes:
+        encoder: FFmpeg's name of the encoder.
+        codec: FFmpeg's name of what it makes.
+        pixel_format: What it is fed.
+        options: Its private options.
+    """
+
+    encoder: str
+    codec: str
+    pixel_format: str
+    options: dict[str, str]
+
+
+def plan_encoding(encoding: Encoding, source_format: str) -> EncodingPlan:
+    """Check an encoding and fill in what it leaves open.
+
+    Args:
+        encoding: What the user asked for.
+        source_format: The pixel format of the source, whose depth is kept.
+
+    Raises:
+        UsageError: If a value can never work; the message says which would.
+    """
+    encoder = _find_encoder(encoding.codec)
+    known = {option.name: option for option in encoder.create().supported_options.private}
+    options = _quiet_options(encoder.name)
+    options |= _crf_options(encoding, encoder.name, known.get("crf"))
+    options |= _preset_options(encoding, encoder.name, known.get("preset"))
+    accepted = [f.name for f in encoder.video_formats or ()]
+    if encoding.pixel_format == "auto":
+        pixel_format = _automatic_format(encoder.canonical_name, accepted, source_format)
+    else:
+        pixel_format = _checked_format(encoding, accepted)
+    return EncodingPlan(encoder.name, encoder.canonical_name, pixel_format, options)
+
+
+def _find_encoder(name: str) -> av.Codec:
+    for candidate in _ENCODERS.get(name, (name,)):
+        try:
+            encoder = av.Codec(candidate, "w")
+        except UnknownCodecError:
+            continue
+        if encoder.type == "video" and not encoder.capabilities & Capabilities.experimental:
+            return encoder
+    raise UsageError(
+        f"There is no video encoder named {name!r} here; choose h264, hevc, av1, vp9, ffv1, "
+        "prores, or another encoder of FFmpeg."
+    )
+
+
+def _quiet_options(encoder: str) -> dict[str, str]:
+    """Options that keep libraries from writing onto the terminal on their own."""
+    if encoder == "libx265":
+        return {"x265-params": "log-level=none"}
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # it has no option for this, only a variable
+    if encoder == "libvpx-vp9":
+        return {"row-mt": "1", "cpu-used": "2"}  # its own default is ten times slower
+    return {}
+
+
+def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
+    if option is None:
+        if encoding.crf is not None:
+            raise UsageError(f"The codec {encoding.codec} has no crf; leave --crf out.")
+        return {}
+    crf = encoding.crf
+    largest = _LARGEST_CRF.get(encoder, int(option.max))
+    if crf is not None and not 0 <= crf <= largest:
+        raise UsageError(
+            f"A crf of {crf} is out of range for {encoding.codec}; choose one from 0 (best) "
+            f"to {largest}."
+        )
+    if crf is None:
+        crf = _DEFAULT_CRF.get(encoder)
+    return {} if crf is None else {"crf": str(crf)}
+
+
+def _preset_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
+    preset = encoding.preset
+    if preset is None:
+        return {}
+    if option is None:
+        raise UsageError(f"The codec {encoding.codec} has no presets; leave --preset out.")
+    if encoder.startswith(("libx264", "libx265")):
+        choices = list(_X26X_PRESETS)
+    elif option.choices:
+        choices = [choice.name for choice in option.choices]
+    else:
+        choices = [str(number) for number in range(int(option.min), int(option.max) + 1)]
+    if preset not in choices:
+        raise UsageError(
+            f"{encoding.codec} has no preset {preset!r}; choose one of {', '.join(choices)}."
+        )
+    return {"preset": preset}
+
+
+def _automatic_format(codec: str, accepted: list[str], source_format: str) -> str:
+    """The format that keeps the depth of the source, and what else the codec can keep."""
+    bits = bits_of(source_format)
+    if codec in _DELIVERY_CODECS:
+        wanted = [f"yuv420p{bits}le", "yuv420p10le"] if bits > 8 else []
+        for name in [*wanted, "yuv420p"]:
+            if name in accepted:
+                return name
+    plain = [name for name in accepted if not _has_alpha(name) and "f32" not in name]
+    best, _ = find_best_pix_fmt_of_list(plain or ["yuv420p"], source_format)
+    return best.name if best is not None else "yuv420p"
+
+
+def _checked_format(encoding: Encoding, accepted: list[str]) -> str:
+    name = encoding.pixel_format
+    try:
+        av.VideoFormat(name)
+    except ValueError:
+        raise UsageError(f"There is no pixel format {name!r}; choose auto or yuv420p.") from None
+    if accepted and name not in accepted:
+        raise UsageError(
+            f"The codec {encoding.codec} cannot store {name}; choose auto or one of "
+            f"{', '.join(accepted)}."
+        )
+    return name
+
+
+def _has_alpha(pixel_format: str) -> bool:
+    return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)

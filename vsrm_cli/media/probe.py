@@ -1,0 +1,263 @@
+"""What a file says about itself, and how far it can be trusted.
+
+Sizes, colors and times are taken from the first frame that decodes, because headers may be
+wrong. Counts, rates and durations come from headers and are hints: good for a progress bar and
+for noticing that a file was cut short, never for computing a time.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from os import PathLike, fspath
+from pathlib import Path
+from typing import cast
+
+import av
+from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer, Type
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vsrm_cli.errors import InputError
+from vsrm_cli.media.color import Color, bits_of, color_of
+
+# A broken beginning is searched for its first good frame no further than this.
+_PACKETS_BEFORE_GIVING_UP = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """One video stream of one file.
+
+    Attributes:
+        path: The file.
+        width: Of the stored picture, in pixels; a rotation tag does not swap the two.
+        height: Of the stored picture, in pixels.
+        pixel_format: FFmpeg's name, such as ``yuv420p``.
+        bits: Per component.
+        color: How pixel values are to be read.
+        frame_rate: Average frames per second; a hint.
+        time_base: Every time of the stream is a multiple of this, in seconds.
+        start: When the first frame is shown, in seconds on the clock of the file. The user's
+            0:00.
+        duration: Of the stream, in seconds; a hint.
+        expected_frames: A hint.
+        sample_aspect_ratio: Width of a pixel over its height, where the file says so.
+        display_matrix: How players turn the picture, FFmpeg's nine numbers.
+        is_cut_short: The file ends before its own structure says that it does.
+    """
+
+    path: Path
+    width: int
+    height: int
+    pixel_format: str
+    bits: int
+    color: Color
+    frame_rate: Fraction | None
+    time_base: Fraction
+    start: Fraction
+    duration: Fraction | None
+    expected_frames: int | None
+    sample_aspect_ratio: Fraction | None
+    display_matrix: tuple[int, ...] | None
+    is_cut_short: bool
+
+
+def probe(path: str | PathLike[str]) -> VideoInfo:
+    """Read what a file says about its video, and decode its first frame.
+
+    Raises:
+        InputError: If there is no such file, or no video in it that can be decoded.
+    """
+    path = Path(path)
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        time_base = stream.time_base or Fraction(1, 1000)
+        frame = _first_frame(container, stream, path)
+        ticks = frame.pts if frame.pts is not None else frame.dts
+        duration = _duration(container, stream, time_base)
+        frame_rate = stream.average_rate or stream.guessed_rate
+        expected = stream.frames or None
+        if expected is None and duration is not None and frame_rate is not None:
+            expected = round(duration * frame_rate)
+        return VideoInfo(
+            path=path,
+            width=frame.width,
+            height=frame.height,
+            pixel_format=frame.format.name,
+            bits=bits_of(frame.format.name),
+            color=color_of(frame),
+            frame_rate=frame_rate,
+            time_base=time_base,
+            start=(ticks or 0) * time_base,
+            duration=duration,
+            expected_frames=expected,
+            sample_aspect_ratio=stream.sample_aspect_ratio or None,
+            display_matrix=_display_matrix(frame),
+            is_cut_short=_is_cut_short(path, container.format.name),
+        )
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a file for reading, or say in a sentence why it is no video.
+
+    Raises:
+        InputError: If it is missing, a folder, empty, or of no known format.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the spelling.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name one video file.")
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
+        # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
+        container = av.open(fspath(path.absolute()), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise InputError(_why_unreadable(path, error)) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if container.format.name == "tty":  # FFmpeg draws plain text as a picture
+        container.close()
+        raise InputError(_not_a_video(path))
+    return container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The main video stream of a file; a cover picture is none.
+
+    Raises:
+        InputError: If there is none, or no decoder for it.
+    """
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    if not streams:
+        found = "sound only" if container.streams.audio else "no video stream"
+        if container.streams.video:
+            found = "a cover picture but no video stream"
+        raise InputError(f"{path} holds {found}; name a file with a moving picture.")
+    best = container.streams.best("video")
+    stream = next((s for s in streams if s is best), streams[0])
+    if stream.codec_context is None:
+        raise InputError(
+            f"{path} holds video of a kind that cannot be decoded here; "
+            "convert it to H.264 with another program first."
+        )
+    # Threads inside a frame only, and a fixed number of them: decoding is never what a job
+    # waits for, and automatic thread counts have deadlocked beside PyTorch (PyAV issue 1962).
+    stream.thread_type = av.codec.context.ThreadType.SLICE
+    stream.thread_count = 2
+    return stream
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    reason = "it holds no packets"
+    packets = container.demux(stream)
+    for _ in range(_PACKETS_BEFORE_GIVING_UP):
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            for frame in stream.decode(packet):
+                return frame
+        except av.FFmpegError as error:
+            reason = error.strerror or "unknown error"
+            packets = container.demux(stream)
+    raise InputError(
+        f"Not one frame of {path} could be decoded ({reason}); the file is damaged or encrypted, "
+        "copy or download it again."
+    )
+
+
+def _duration(
+    container: InputContainer, stream: VideoStream, time_base: Fraction
+) -> Fraction | None:
+    if stream.duration:
+        return stream.duration * time_base
+    if container.duration:
+        return Fraction(container.duration, av.time_base)
+    return None
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    for side_data in cast(SideDataContainer, frame.side_data):
+        if side_data.type == Type.DISPLAYMATRIX:
+            return struct.unpack("=9i", bytes(side_data))
+    return None
+
+
+def _not_a_video(path: Path) -> str:
+    return f"{path} is not a video file, whatever its name says; name a video file."
+
+
+def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read: {error.strerror}; change its permissions."
+    kinds = [kind for kind, _ in _mp4_boxes(path)]
+    if kinds and kinds[0] == b"ftyp" and b"moov" not in kinds:
+        return (
+            f"{path} was cut short: it is an MP4 file whose index (moov), which stands at its end, "
+            "is missing; copy or download it again, or repair it with another program."
+        )
+    if isinstance(error, av.error.EOFError):
+        return f"{path} ends too early, it was cut short; copy or download it again."
+    if isinstance(error, av.error.InvalidDataError):
+        return _not_a_video(path)
+    return f"{path} cannot be opened as a video: {error.strerror}."
+
+
+def _is_cut_short(path: Path, format_names: str) -> bool:
+    """Whether a file is smaller than its own outermost structure says.
+
+    Many demuxers reach the end of a file that was cut and just stop, as if all were well.
+    """
+    size = path.stat().st_size
+    formats = format_names.split(",")
+    if "mov" in formats:
+        boxes = list(_mp4_boxes(path))
+        is_known = boxes[-1][0] in (b"moov", b"moof", b"mdat")  # some cameras append other things
+        return is_known and sum(box for _, box in boxes) > size
+    if "matroska" in formats:
+        return (_matroska_end(path) or 0) > size
+    if "mpegts" in formats:  # packets of 188 bytes, on some discs with 4 bytes before each
+        return size % 188 != 0 and size % 192 != 0
+    return False
+
+
+def _mp4_boxes(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Kind and size in bytes of each box at the top level of an MP4 file."""
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        position = 0
+        while position + 8 <= end:
+            file.seek(position)
+            size, kind = struct.unpack(">I4s", file.read(8))
+            if size == 1:
+                size = int.from_bytes(file.read(8), "big")
+            yield kind, size
+            if size < 8:  # 0: up to the end of the file; anything else: not a box
+                return
+            position += size
+
+
+def _matroska_end(path: Path) -> int | None:
+    """Where the one segment of a Matroska file ends, in bytes; None where it does not say."""
+    position = 0
+    with path.open("rb") as file:
+        while head := file.read(12):
+            # An identifier of four bytes, then a size; the number of leading zero bits of its
+            # first byte tells how many bytes the size has.
+            width = 9 - head[4].bit_length() if len(head) == 12 else 9
+            if width > 8:
+                return None
+            marker = 1 << 7 * width
+            size = int.from_bytes(head[4 : 4 + width], "big") - marker
+            position += 4 + width + size
+            if head[:4] == b"\x18\x53\x80\x67":
+                return None if size == marker - 1 else position
+            file.seek(position)
+    return None
