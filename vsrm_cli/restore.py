@@ -1,0 +1,438 @@
+"""A network and a stream of frames give a stream of larger frames, one for one, in order.
+
+Frames are read in overlapping windows, each window in overlapping tiles (see `tiling`), and
+what the network makes of them is joined again along columns, rows and time. The memory needed
+depends on the window and the tile, never on the length of the video: finished pictures become
+integers at once, and only the few frames over which two windows fade are kept as floats.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsrm_cli.errors import CheckFailed, MemoryShortage
+from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.tiling import Cut, Piece, plan_grid, read_pieces
+
+# Pixels shared by neighbouring tiles: 8 at each edge are thrown away, where a network sees
+# invented pixels instead of the picture, and 16 fade. Users of tile upscalers report seams
+# with 10 pixels of padding, and none with 32 (Real-ESRGAN issue 211, GPEN issue 129).
+TILE_OVERLAP = 32
+# With smaller tiles more than two would meet on one line; see `tiling.Cut`.
+MIN_TILE = 2 * TILE_OVERLAP
+TILE_STEP = 16
+
+# The part of the free memory that a window may fill by its network's estimate, in percent.
+# The rest is for the pictures being joined, for fragmentation, and for other programs.
+MEMORY_SHARE_PERCENT = 70
+# Where a system does not tell what is free (Windows): what a small laptop can spare.
+UNKNOWN_FREE_BYTES = 4 << 30
+
+# Only CUDA has an exception of its own for this. The others are told by their words.
+MEMORY_SHORTAGE_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
+
+
+class Network(Protocol):
+    """What `Restorer` asks of a network; it is already on its device, in its precision."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger its pictures are."""
+        ...
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Map (1, T, 3, H, W) in 0..1 to (1, T, 3, scale*H, scale*W), any T, H, W from 1 on."""
+        ...
+
+    def memory_bytes(self, time: int, height: int, width: int) -> int:
+        """Estimate the peak working memory for one clip in float32, in bytes."""
+        ...
+
+
+class Restorer:
+    """Enlarges one video with a network.
+
+    Attributes:
+        tile: Side of the tiles in use, in pixels of the source, or None where pictures are
+            taken whole. An automatic choice is made with the first window; every shortage
+            of memory makes the tile smaller for the rest of the video.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        window: int,
+        overlap: int,
+        tile: int | Literal["auto"] | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            network: Already on `device`, in `dtype`.
+            window: Frames read together, at least 1.
+            overlap: Frames shared by neighbouring windows, 0 to window // 2.
+            tile: Side of a tile in pixels of the source, at least `MIN_TILE`, its overlaps
+                included; None takes pictures whole, "auto" chooses by the free memory.
+            device: Where the network is.
+            dtype: Floating-point type of what the network is given.
+
+        Raises:
+            ValueError: If window, overlap or tile is out of range.
+        """
+        if isinstance(tile, int) and tile < MIN_TILE:
+            raise ValueError(f"a tile must have at least {MIN_TILE} pixels, got {tile}")
+        self.tile = None if tile == "auto" else tile
+        self._tile_is_open = tile == "auto"
+        self._windows = Cut(window, overlap)
+        self._network = network
+        self._device = device
+        self._dtype = dtype
+
+    def restore(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Enlarge a stream of frames of one size.
+
+        Frames are read when they are needed: at most a window and one more are ahead of what
+        has been given out.
+
+        Args:
+            frames: The video in presentation order, pixels (3, H, W), all of one size and type.
+
+        Yields:
+            One frame for each frame read, in order: pixels (3, scale*H, scale*W) of the same
+            integer type, all else as it came.
+
+        Raises:
+            MemoryShortage: If not even the smallest tile fits into the memory.
+            CheckFailed: If the network's output is not finite.
+        """
+        tail: Tensor | None = None
+        for piece, clip in read_pieces(frames, self._windows):
+            if self._tile_is_open:
+                self._choose_tile(clip)
+            pictures, tail = self._restore_clip(clip, piece, tail)
+            for source, pixels in zip(clip[piece.kept_slice], pictures, strict=False):
+                yield replace(source, pixels=pixels)
+            # Else they would lie in memory beside the pictures of the next window.
+            del pictures
+
+    def _choose_tile(self, clip: list[Frame]) -> None:
+        height, width = clip[0].pixels.shape[1:]
+        self.tile = choose_tile(
+            self._network,
+            window=len(clip),
+            height=height,
+            width=width,
+            free_bytes=free_memory_bytes(self._device),
+            must_fit=self._device.type != "cpu",
+        )
+        self._tile_is_open = False
+
+    def _restore_clip(
+        self, clip: list[Frame], piece: Piece, tail: Tensor | None
+    ) -> tuple[list[Pixels], Tensor]:
+        """Restore one window, with ever smaller tiles if the memory asks for it."""
+        while True:
+            # A shortage cannot be asked for beforehand: estimates err, and other programs
+            # take memory meanwhile.
+            try:
+                return self._try_clip(clip, piece, tail)
+            except RuntimeError as error:
+                if not is_memory_shortage(error):
+                    raise
+            # Outside the handler: the error's traceback held the tensors of the attempt.
+            free_cache(self._device)
+            self.tile = smaller_tile(self.tile, longer_side=max(clip[0].pixels.shape[1:]))
+
+    @torch.inference_mode()
+    def _try_clip(
+        self, clip: list[Frame], piece: Piece, tail: Tensor | None
+    ) -> tuple[list[Pixels], Tensor]:
+        """Restore one window: its finished pictures, and the tail for the next window."""
+        canvas = _Canvas(clip, piece, tail, scale=self._network.scale, device=self._device)
+        values = self._to_tensor(clip)
+        height, width = values.shape[-2:]
+        grid = plan_grid(height, width, tile=self.tile, overlap=TILE_OVERLAP)
+        foot: Tensor | None = None
+        for row in grid.rows:
+            foot = self._restore_row(values, row, grid.columns, foot=foot, canvas=canvas)
+        return canvas.pictures, canvas.next_tail
+
+    def _restore_row(
+        self,
+        clip: Tensor,
+        row: Piece,
+        columns: list[Piece],
+        *,
+        foot: Tensor | None,
+        canvas: "_Canvas",
+    ) -> Tensor:
+        """Restore one row of tiles and put its finished lines on the canvas.
+
+        Args:
+            clip: The window, (T, 3, H, W).
+            row: The lines to read, and how they fade.
+            columns: The tiles of the row.
+            foot: Lines that faded out of the row above, weighted, float32.
+            canvas: Receives the finished lines.
+
+        Returns:
+            The foot for the row below, (kept frames, 3, scale*row.fall, scale*W).
+        """
+        scale = self._network.scale
+        large = row.scaled(scale)
+        shape = (canvas.piece.kept, 3, large.kept, scale * clip.shape[-1])
+        strip = torch.zeros(shape, device=self._device)
+        for column in columns:
+            tile = clip[:, :, row.start : row.stop, column.start : column.stop]
+            self._add_tile(strip, tile, (canvas.piece, large, column.scaled(scale)))
+        strip *= self._weights(large)[:, None]
+        if foot is not None:
+            strip[:, :, : large.rise] += foot
+        finished = large.kept - large.fall
+        canvas.add(strip[:, :, :finished], top=large.keep_start)
+        # A copy, because a view would keep the whole strip in memory beside the next.
+        return strip[:, :, finished:].clone()
+
+    def _add_tile(self, strip: Tensor, tile: Tensor, pieces: tuple[Piece, Piece, Piece]) -> None:
+        """Restore a tile, (T, 3, h, w), and add the columns it keeps to its row.
+
+        The pieces are those of time, rows and columns, the last two in the larger picture.
+        """
+        time, rows, columns = pieces
+        restored = self._network(tile.contiguous()[None])[0]  # (T, 3, scale*h, scale*w)
+        kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
+        weights = self._weights(columns)
+        # One frame after another, so that only one lies in memory a second time.
+        for part, joined in zip(kept, strip, strict=True):
+            target = joined[:, :, columns.keep_start : columns.keep_stop]
+            target.addcmul_(part.float(), weights)
+
+    def _weights(self, piece: Piece) -> Tensor:
+        """Give the weights of a piece as float32, (piece.kept,)."""
+        numerators = torch.tensor(piece.weights(), dtype=torch.float32, device=self._device)
+        return numerators / piece.denominator
+
+    def _to_tensor(self, clip: list[Frame]) -> Tensor:
+        """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
+        pixels = np.stack([frame.pixels for frame in clip])
+        peak = np.iinfo(clip[0].pixels.dtype).max
+        values = torch.from_numpy(pixels.astype(np.float32)).to(self._device)
+        return (values / peak).to(self._dtype)
+
+
+class _Canvas:
+    """The pictures of one window while they are put together, band by band.
+
+    Attributes:
+        piece: Which frames of the window are kept, and how they fade.
+        pictures: The finished ones, (3, scale*H, scale*W) each.
+        next_tail: The frames that fade out, weighted, for the canvas of the next window:
+            float32, (piece.fall, 3, scale*H, scale*W).
+    """
+
+    def __init__(
+        self,
+        clip: list[Frame],
+        piece: Piece,
+        tail: Tensor | None,
+        *,
+        scale: int,
+        device: torch.device,
+    ) -> None:
+        height, width = (scale * side for side in clip[0].pixels.shape[1:])
+        self._dtype = clip[0].pixels.dtype
+        self._sources = clip[piece.kept_slice]
+        self._tail = tail
+        self.piece = piece
+        self.pictures: list[Pixels] = [
+            np.empty((3, height, width), self._dtype) for _ in range(piece.kept - piece.fall)
+        ]
+        self.next_tail = torch.empty((piece.fall, 3, height, width), device=device)
+
+    def add(self, band: Tensor, *, top: int) -> None:
+        """Finish some lines of all frames, in place.
+
+        Args:
+            band: float32, (piece.kept, 3, lines, scale*W); used up.
+            top: Where the first of the lines belongs.
+
+        Raises:
+            CheckFailed: If a value is not finite.
+        """
+        rows = slice(top, top + band.shape[-2])
+        finished = len(self.pictures)
+        for t, weight in enumerate(self.piece.weights()):
+            values = band[t].mul_(weight / self.piece.denominator)
+            if self._tail is not None and t < self.piece.rise:
+                values += self._tail[t, :, rows]
+            if not torch.isfinite(values).all():
+                raise CheckFailed(
+                    f"the network's output for the frame at {float(self._sources[t].time):.3f} s "
+                    f"is not finite; try --dtype fp32 or another model"
+                )
+            if t < finished:
+                self.pictures[t][:, rows] = to_pixels(values, self._dtype)
+            else:
+                self.next_tail[t - finished, :, rows] = values
+
+
+def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Pixels:
+    """Round values of 0 to 1, clamping what lies outside, to integers of full range.
+
+    Args:
+        values: float32, any shape, on any device.
+        dtype: uint8 or uint16.
+
+    Returns:
+        The integers, halves rounded up.
+    """
+    peak = np.iinfo(dtype).max
+    rounded = values.clamp(0, 1).mul_(peak).add_(0.5).floor_()
+    if dtype == np.uint8:
+        return rounded.to(torch.uint8).cpu().numpy()
+    # By way of int32: not every device has unsigned integers of 16 bits.
+    return rounded.to(torch.int32).cpu().numpy().astype(np.uint16)
+
+
+def choose_tile(
+    network: Network,
+    *,
+    window: int,
+    height: int,
+    width: int,
+    free_bytes: int,
+    must_fit: bool = True,
+) -> int | None:
+    """Choose the tile with which a window fits into the memory at the least work.
+
+    That is often not the largest tile that fits: one that is a little smaller than the
+    picture reads nearly all of it twice. The estimate is for float32; at half precision the
+    difference is left as a reserve, because a network may keep parts of itself in float32.
+
+    Args:
+        network: Estimates its own memory.
+        window: Frames read together.
+        height: Of the source, in pixels.
+        width: Of the source, in pixels.
+        free_bytes: Free memory of the device.
+        must_fit: Whether to give up if not even the smallest tile fits. A CPU can swap: there
+            a slow run, or a pessimistic estimate, is better than none.
+
+    Returns:
+        The side of the tile in pixels of the source, or None to take pictures whole.
+
+    Raises:
+        MemoryShortage: If not even the smallest tile fits.
+    """
+    budget = free_bytes * MEMORY_SHARE_PERCENT // 100
+    if network.memory_bytes(window, height, width) <= budget:
+        return None
+    largest = (max(height, width) - 1) // TILE_STEP * TILE_STEP
+    fitting = [
+        tile
+        for tile in range(largest, MIN_TILE - 1, -TILE_STEP)
+        if network.memory_bytes(window, min(tile, height), min(tile, width)) <= budget
+    ]
+
+    def work(tile: int) -> int:
+        return plan_grid(height, width, tile=tile, overlap=TILE_OVERLAP).pixels_read
+
+    if fitting:
+        return min(fitting, key=work)
+    if must_fit:
+        raise MemoryShortage(
+            f"{window} frames of {width}x{height} pixels do not fit into the "
+            f"{free_bytes / 2**30:.1f} GiB of free memory, not even in tiles of {MIN_TILE} pixels; "
+            f"close other programs or use a smaller --window"
+        )
+    return MIN_TILE
+
+
+def smaller_tile(tile: int | None, *, longer_side: int) -> int:
+    """Give the next tile to try after a shortage of memory: half the side.
+
+    Args:
+        tile: The one that did not fit; None for the whole picture.
+        longer_side: Of the picture, in pixels.
+
+    Returns:
+        A multiple of `TILE_STEP`, smaller than what was tried, at least `MIN_TILE`.
+
+    Raises:
+        MemoryShortage: If what was tried is already as small as a tile can be.
+    """
+    tried = min(tile or longer_side, longer_side)
+    if tried <= MIN_TILE:
+        raise MemoryShortage(
+            f"the memory is too small even for tiles of {MIN_TILE} pixels; "
+            f"close other programs or use a smaller --window"
+        )
+    half = -(-tried // (2 * TILE_STEP)) * TILE_STEP
+    return max(MIN_TILE, half)
+
+
+def is_memory_shortage(error: RuntimeError) -> bool:
+    """Tell whether an error of PyTorch means that its device had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in MEMORY_SHORTAGE_WORDS)
+
+
+def free_cache(device: torch.device) -> None:
+    """Give memory that PyTorch keeps for later use back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Say how much memory a new computation could take on a device, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What PyTorch holds but does not use is free for us.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_host_bytes()
+
+
+def free_host_bytes(root: Path = Path("/")) -> int:
+    """Say how much main memory is free, in bytes.
+
+    Args:
+        root: Where the system's files about itself lie.
+    """
+    meminfo = root / "proc" / "meminfo"
+    if meminfo.exists():
+        kibibytes = _named_number(meminfo, "MemAvailable:")
+        return min(kibibytes * 1024, _free_group_bytes(root / "sys" / "fs" / "cgroup"))
+    if hasattr(os, "sysconf"):  # macOS tells what there is, not what is free: assume half
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return UNKNOWN_FREE_BYTES
+
+
+def _free_group_bytes(group: Path) -> int:
+    """Say what the limit of a container (cgroup version 2) leaves; without one, no end."""
+    limit = group / "memory.max"
+    if not limit.exists() or limit.read_text().strip() == "max":
+        return 1 << 62
+    used = int((group / "memory.current").read_text())
+    # Files that the system has cached count as used, but make room when asked to.
+    used -= _named_number(group / "memory.stat", "inactive_file")
+    return max(0, int(limit.read_text()) - used)
+
+
+def _named_number(table: Path, name: str) -> int:
+    """Read the number after a name from a file with one such pair in each line."""
+    pairs = (line.split() for line in table.read_text().splitlines())
+    return next(int(pair[1]) for pair in pairs if pair and pair[0] == name)

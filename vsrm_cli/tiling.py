@@ -1,0 +1,233 @@
+"""Cutting a video into pieces that a network can take, and knowing which part of each to keep.
+
+A line of things (frames, rows or columns) is cut into *pieces* of one size, and neighbours
+overlap. Near the end of a piece the network has seen little of what lies beyond, so the outer
+part of an overlap, the *context*, is read and thrown away. Over the inner part, the *ramp*,
+one piece fades out while the next fades in, so that no edge is seen where they meet.
+
+    piece 0   kkkkkkkkkkkkrrrrcc
+    piece 1             ccrrrrkkkkkkrrrrcc               k kept whole, r ramp, c context
+
+The join of two pieces always lies in the last `overlap` items of the earlier one. The last
+piece has the full size as well: it starts earlier than its turn, and what it reads before
+the join is more context.
+
+Frames are cut along time (windows), pictures along rows and columns (tiles), by the same rule.
+Only integers live here: no tensor, no file. Every rule can be checked with a pencil.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch that is read together, and the part of it that is kept.
+
+    All ranges are half-open and count from the start of the whole line.
+
+    Attributes:
+        start: First item that is read.
+        stop: One past the last item that is read.
+        keep_start: First item that is kept.
+        keep_stop: One past the last item that is kept.
+        rise: How many kept items at the head fade in; 0 for the first piece.
+        fall: How many kept items at the tail fade out; 0 for the last piece.
+    """
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+    rise: int
+    fall: int
+
+    @property
+    def size(self) -> int:
+        """Number of items read."""
+        return self.stop - self.start
+
+    @property
+    def kept(self) -> int:
+        """Number of items kept."""
+        return self.keep_stop - self.keep_start
+
+    @property
+    def kept_slice(self) -> slice:
+        """Where the kept items lie among those that were read."""
+        return slice(self.keep_start - self.start, self.keep_stop - self.start)
+
+    @property
+    def denominator(self) -> int:
+        """What the numbers of `weights` are divided by; the weight of an item kept whole."""
+        return max(self.rise, self.fall) + 1
+
+    def weights(self) -> list[int]:
+        """Give the weight of each kept item, as numerators over `denominator`.
+
+        Over a ramp of r items they are 1, 2, .. r on the way in and r, .. 2, 1 on the way
+        out, over r + 1: the weights of the two pieces that meet on an item sum to one.
+        """
+        whole = self.kept - self.rise - self.fall
+        rising, falling = range(1, self.rise + 1), range(self.fall, 0, -1)
+        return [*rising, *[self.denominator] * whole, *falling]
+
+    def scaled(self, scale: int) -> "Piece":
+        """Give the same piece in a picture that is `scale` times larger."""
+        return Piece(
+            start=self.start * scale,
+            stop=self.stop * scale,
+            keep_start=self.keep_start * scale,
+            keep_stop=self.keep_stop * scale,
+            rise=self.rise * scale,
+            fall=self.fall * scale,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A rule for cutting: the size of the pieces and how many items neighbours share.
+
+    With an overlap of at most half a piece, no item is kept by more than two pieces.
+
+    Attributes:
+        size: Items in each piece, at least 1. A shorter line is one piece.
+        overlap: Items shared by neighbours, 0 to size // 2.
+
+    Raises:
+        ValueError: If size or overlap is out of range.
+    """
+
+    size: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.size < 1:
+            raise ValueError(f"the size of a piece must be at least 1, got {self.size}")
+        if not 0 <= self.overlap <= self.size // 2:
+            raise ValueError(
+                f"the overlap must be 0 to {self.size // 2} (half of a piece of {self.size}), "
+                f"got {self.overlap}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Distance between the starts of neighbours."""
+        return self.size - self.overlap
+
+    @property
+    def context(self) -> int:
+        """Items thrown away on each side of a join: about a quarter of the overlap.
+
+        Rounded so that an overlap never leaves a ramp of nothing: 1 item gives a ramp of 1,
+        2 a ramp of 2, 3 a ramp of 1 between single items of context, 4 a ramp of 2.
+        """
+        return (self.overlap + 1) // 4
+
+    @property
+    def ramp(self) -> int:
+        """Items over which two neighbours fade into each other."""
+        return self.overlap - 2 * self.context
+
+    def count(self, length: int) -> int:
+        """Say how many pieces a line of `length` items, at least 1, is cut into."""
+        beyond_the_first = max(0, length - self.size)
+        return 1 + -(-beyond_the_first // self.stride)
+
+    def inner_piece(self, index: int) -> Piece:
+        """Give piece `index`, counted from 0, of a line that goes on beyond it."""
+        stop = index * self.stride + self.size
+        return self._piece(index, stop, keep_stop=stop - self.context, fall=self.ramp)
+
+    def last_piece(self, index: int, length: int) -> Piece:
+        """Give piece `index`, counted from 0, as the last of a line of `length` items."""
+        return self._piece(index, length, keep_stop=length, fall=0)
+
+    def pieces(self, length: int) -> list[Piece]:
+        """Cut a line of `length` items, at least 1."""
+        last = self.count(length) - 1
+        return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
+
+    def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Piece:
+        return Piece(
+            start=max(0, stop - self.size),
+            stop=stop,
+            keep_start=index * self.stride + self.context if index else 0,
+            keep_stop=keep_stop,
+            rise=self.ramp if index else 0,
+            fall=fall,
+        )
+
+
+def read_pieces(items: Iterable[Item], cut: Cut) -> Iterator[tuple[Piece, list[Item]]]:
+    """Cut a stream whose length is unknown until it ends.
+
+    A piece is known to be an inner one when an item beyond it has come, so the stream is read
+    one item further than the piece at hand, and `cut.size` + 1 items are held at most.
+
+    Args:
+        items: The stream; what the items are does not matter.
+        cut: Size and overlap of the pieces.
+
+    Yields:
+        Each piece, as `cut.pieces` would plan it, with the items that it reads. An empty
+        stream gives none.
+    """
+    held: deque[Item] = deque(maxlen=cut.size + 1)
+    index = arrived = 0
+    for item in items:
+        held.append(item)
+        arrived += 1
+        piece = cut.inner_piece(index)
+        if arrived > piece.stop:
+            yield piece, list(held)[: piece.size]
+            index += 1
+    if arrived:
+        piece = cut.last_piece(index, arrived)
+        yield piece, list(held)[-piece.size :]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The tiles of a picture: every row piece crossed with every column piece.
+
+    A tile's weight at a pixel is its row weight times its column weight.
+
+    Attributes:
+        rows: Pieces of the height, top to bottom, all of one size.
+        columns: Pieces of the width, left to right, all of one size.
+    """
+
+    rows: list[Piece]
+    columns: list[Piece]
+
+    @property
+    def pixels_read(self) -> int:
+        """Number of pixels in all tiles, those in overlaps counted each time they are read."""
+        return sum(row.size * column.size for row, column in product(self.rows, self.columns))
+
+
+def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Grid:
+    """Cut a picture into overlapping tiles of one size.
+
+    Args:
+        height: Of the picture, in pixels, at least 1.
+        width: Of the picture, in pixels, at least 1.
+        tile: Side of a tile in pixels, its overlaps included; a side of the picture that is
+            shorter is not cut. None leaves the picture whole.
+        overlap: Pixels shared by neighbours, 0 to tile // 2.
+
+    Returns:
+        The grid.
+
+    Raises:
+        ValueError: If tile or overlap is out of range.
+    """
+    cut = Cut(max(height, width), 0) if tile is None else Cut(tile, overlap)
+    return Grid(cut.pieces(height), cut.pieces(width))
