@@ -1,0 +1,73 @@
+"""Networks small enough for tests, with every part of them at work."""
+
+from dataclasses import replace
+
+import torch
+
+from vsrm_cli.models.vsrm import VSRM, VSRMConfig
+
+TINY = VSRMConfig(
+    channels=8,
+    expand=1,
+    state=2,
+    conv=4,
+    rank=1,
+    ffn=6,
+    s2t_blocks=1,
+    dambs=1,
+    branches=("backward_1", "forward_1"),
+    offset_reach=2.0,
+    flow_levels=2,
+    flow_widths=(8,),
+    flow_kernel=3,
+    feature_blocks=1,
+    upsampler="direct",
+    upsampler_width=8,
+    upsampler_blocks=1,
+    base="bicubic",
+)
+
+# The published network in everything but its width.
+PAPER_LIKE = replace(
+    TINY,
+    expand=2,
+    dambs=2,
+    branches=("backward_1", "forward_1", "backward_2", "forward_2"),
+    flow_levels=6,
+    flow_kernel=7,
+    feature_blocks=0,
+    upsampler="two-step",
+    upsampler_blocks=0,
+    base="bilinear",
+)
+
+
+def make_network(config=TINY, *, seed=0, awake=True):
+    """A network with weights of its own.
+
+    ``awake`` gives values to the layers that start at zero: without them the branches, the
+    offsets and the upsampler would show in no output, and a test would see nothing of them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = VSRM(config).eval()
+        if awake:
+            awaken(network)
+    return network
+
+
+def awaken(module):
+    """Give every weight that is all zero small random values."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            if weight.dim() > 1 and not weight.any():
+                weight.normal_(std=0.1)
+
+
+def count_parameters(module):
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def draw_randomly(*shape, seed=0):
+    """Values 0 to 1."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,490 @@
+"""The operator and its reference give one answer, gradients included; only their speed differs."""
+
+import time
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vsrm_cli.errors import UsageError
+from vsrm_cli.ops import selective_scan as door
+from vsrm_cli.ops import selective_scan_chunked as chunked
+from vsrm_cli.ops.selective_scan import selective_scan
+from vsrm_cli.ops.selective_scan_chunked import selective_scan_chunked
+from vsrm_cli.ops.selective_scan_reference import selective_scan_reference
+
+# Batch, channels, states, length. A single step; lengths beside and on the compiled loop's
+# segments of 64; channels that do not fill its sixteen lanes; many short sequences.
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 8, 16, 63),
+    (1, 16, 4, 64),
+    (2, 17, 3, 129),
+    (1, 48, 16, 500),
+    (70, 17, 3, 4),
+]
+SHAPE_NAMES = "B{0[0]}-C{0[1]}-N{0[2]}-T{0[3]}".format
+
+# float32 keeps 1e-7; sums of some hundred terms in another order lose two or three digits of
+# that, measured by the largest value: where terms cancel, no digit of a small one is certain.
+TOLERANCE = 1e-5
+
+FAST = ["chunked", "compiled"]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """Fill uninitialized tensors with NaN, so that what is read before it is written is seen."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def run_with(monkeypatch):
+    def run(kernel, inputs, **options):
+        if kernel == "compiled":
+            pytest.importorskip("numba")
+        monkeypatch.setenv("VSRM_KERNELS", kernel)
+        return selective_scan(**inputs, **options)
+
+    return run
+
+
+def assert_near(actual, expected):
+    assert actual.dtype == expected.dtype
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE * max(scale, 1e-6))
+
+
+def scan_inputs(batch, channel, state, length, *, form="shared", seed=0):
+    """What a scan takes; ``form`` says how B and C are shaped."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=rng)
+
+    weights = {
+        "shared": (batch, state, length),
+        "one group": (batch, 1, state, length),
+        "grouped": (batch, channel // 2, state, length),
+        "constant": (channel, state),
+    }[form]
+    return {
+        "u": draw(batch, channel, length),
+        "delta": draw(batch, channel, length).exp(),
+        "A": -draw(channel, state).exp(),
+        "B": draw(*weights),
+        "C": draw(*weights),
+        "D": draw(channel),
+    }
+
+
+def with_all_options(inputs):
+    """The inputs with a gate and a bias as well; the step sizes are raw."""
+    rng = torch.Generator().manual_seed(99)
+    u = inputs["u"]
+    return {
+        **inputs,
+        "delta": inputs["delta"].log(),
+        "z": torch.randn(u.shape, generator=rng),
+        "delta_bias": torch.randn(u.shape[1], generator=rng),
+        "delta_softplus": True,
+    }
+
+
+def gradients(scan, inputs, **options):
+    """The output, and the gradient of a weighted sum of it for each input tensor."""
+    leaves = {
+        name: x.clone().requires_grad_() if isinstance(x, torch.Tensor) else x
+        for name, x in inputs.items()
+    }
+    y = scan(leaves, **options)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(y)
+    (y * weights).sum().backward()
+    found = {name: x.grad for name, x in leaves.items() if isinstance(x, torch.Tensor)}
+    return y.detach(), found
+
+
+def one_number(value):
+    return torch.tensor([[[value]]])
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_one_step_by_hand(kernel, run_with):
+    # h = 0.5 * 3 * 2 = 3, so y = 4 * 3 + 10 * 2 = 32
+    inputs = {
+        "u": one_number(2.0),
+        "delta": one_number(0.5),
+        "A": torch.tensor([[-1.0]]),
+        "B": one_number(3.0),
+        "C": one_number(4.0),
+        "D": torch.tensor([10.0]),
+    }
+
+    y = run_with(kernel, inputs)
+
+    assert y.item() == 32.0
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_two_steps_by_hand(kernel, run_with):
+    # h = 1 * 3 * 2 = 6, then exp(-ln 2 * 1) * 6 + ln 2 * 1 * 5; here ln 2 is the second step.
+    ln2 = torch.tensor(2.0).log().item()
+    inputs = {
+        "u": torch.tensor([[[2.0, 5.0]]]),
+        "delta": torch.tensor([[[1.0, ln2]]]),
+        "A": torch.tensor([[-1.0]]),
+        "B": torch.tensor([[[3.0, 1.0]]]),
+        "C": torch.tensor([[[1.0, 10.0]]]),
+    }
+
+    y = run_with(kernel, inputs)
+
+    torch.testing.assert_close(y, torch.tensor([[[6.0, 10 * (3 + 5 * ln2)]]]))
+
+
+def test_gate_bias_and_softplus_by_hand(run_with):
+    # softplus(1 - 1) = ln 2, h = ln 2 * 3 * 2, y = (4 h + 10 * 2) * silu(0.5)
+    ln2 = torch.tensor(2.0).log().item()
+    inputs = {
+        "u": one_number(2.0),
+        "delta": one_number(1.0),
+        "A": torch.tensor([[-1.0]]),
+        "B": one_number(3.0),
+        "C": one_number(4.0),
+        "D": torch.tensor([10.0]),
+        "z": one_number(0.5),
+        "delta_bias": torch.tensor([-1.0]),
+    }
+
+    y = run_with("reference", inputs, delta_softplus=True)
+
+    gate = 0.5 / (1 + 2.718281828459045**-0.5)
+    assert y.item() == pytest.approx((24 * ln2 + 20) * gate, rel=1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
+@pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_NAMES)
+@pytest.mark.parametrize("kernel", FAST)
+def test_values_and_gradients_agree_with_the_reference(kernel, shape, reverse, run_with):
+    inputs = scan_inputs(*shape)
+
+    expected, slopes = gradients(
+        lambda x, **options: run_with("reference", x, **options), inputs, reverse=reverse
+    )
+    y, found = gradients(
+        lambda x, **options: run_with(kernel, x, **options), inputs, reverse=reverse
+    )
+
+    assert_near(y, expected)
+    for name, slope in slopes.items():
+        assert_near(found[name], slope)
+
+
+@pytest.mark.parametrize("form", ["shared", "one group", "grouped", "constant"])
+@pytest.mark.parametrize("kernel", ["auto", *FAST])
+def test_all_options_and_forms_agree_with_the_reference(kernel, form, run_with):
+    inputs = with_all_options(scan_inputs(2, 6, 3, 70, form=form))
+
+    expected, slopes = gradients(lambda x: run_with("reference", x), inputs)
+    y, found = gradients(lambda x: run_with(kernel, x), inputs)
+
+    assert_near(y, expected)
+    for name, slope in slopes.items():
+        assert_near(found[name], slope)
+
+
+def test_one_of_the_weights_may_be_constant_and_the_other_not(run_with):
+    inputs = scan_inputs(2, 6, 3, 20)
+    inputs["C"] = scan_inputs(2, 6, 3, 20, form="constant")["C"]
+
+    assert_near(run_with("auto", inputs), run_with("reference", inputs))
+
+
+def test_each_group_of_channels_reads_its_own_weights(run_with):
+    inputs = scan_inputs(2, 6, 3, 20, form="grouped")
+
+    y = run_with("reference", inputs)
+
+    for group in range(3):
+        channels = slice(2 * group, 2 * group + 2)
+        alone = {
+            **{name: inputs[name][:, channels] for name in ("u", "delta")},
+            **{name: inputs[name][channels] for name in ("A", "D")},
+            **{name: inputs[name][:, group] for name in ("B", "C")},
+        }
+        assert_near(y[:, channels], run_with("reference", alone))
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_backward_equals_turning_the_sequence_around_twice(kernel, run_with):
+    inputs = with_all_options(scan_inputs(2, 5, 3, 70))
+    turned = {
+        name: x.flip(-1) if name in ("u", "delta", "B", "C", "z") else x
+        for name, x in inputs.items()
+    }
+
+    y = run_with(kernel, inputs, reverse=True)
+
+    assert_near(y, run_with(kernel, turned).flip(-1))
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_the_layout_in_memory_changes_nothing(kernel, run_with):
+    inputs = scan_inputs(2, 5, 3, 33)
+    views = {
+        name: x.transpose(1, 2).contiguous().transpose(1, 2) if x.dim() == 3 else x
+        for name, x in inputs.items()
+    }
+
+    assert views["u"].stride() != inputs["u"].stride()
+    torch.testing.assert_close(run_with(kernel, views), run_with(kernel, inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("elements", [1, 50, 700, 4000])
+@pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
+def test_many_blocks_give_what_one_gives(elements, reverse, run_with, monkeypatch):
+    inputs = scan_inputs(2, 5, 3, 101)
+    expected, slopes = gradients(lambda x: run_with("reference", x, reverse=reverse), inputs)
+
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", elements)
+    y, found = gradients(lambda x: run_with("chunked", x, reverse=reverse), inputs)
+
+    assert_near(y, expected)
+    for name, slope in slopes.items():
+        assert_near(found[name], slope)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
+@pytest.mark.parametrize("form", ["shared", "grouped"])
+@pytest.mark.parametrize("kernel", ["reference", "chunked"])
+def test_gradients_are_those_of_small_differences(kernel, form, reverse, run_with, monkeypatch):
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 24)  # several blocks of several chunks
+    inputs = with_all_options(scan_inputs(1, 4, 2, 9, form=form))
+    names = [name for name, x in inputs.items() if isinstance(x, torch.Tensor)]
+    leaves = [inputs[name].double().requires_grad_() for name in names]
+
+    def scan(*values):
+        return run_with(
+            kernel, dict(zip(names, values, strict=True)), delta_softplus=True, reverse=reverse
+        )
+
+    assert torch.autograd.gradcheck(scan, leaves)
+
+
+def test_double_precision_stays_double(run_with):
+    inputs = {name: x.double() for name, x in scan_inputs(1, 4, 3, 40).items()}
+
+    y = run_with("auto", inputs)
+
+    assert y.dtype == torch.float64
+    torch.testing.assert_close(y, run_with("reference", inputs), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_compiled_loop_shares_its_work_among_threads(threads, run_with):
+    inputs = scan_inputs(3, 40, 4, 70)
+    expected, slopes = gradients(lambda x: run_with("reference", x), inputs)
+    before = torch.get_num_threads()
+
+    torch.set_num_threads(threads)
+    try:
+        y, found = gradients(lambda x: run_with("compiled", x), inputs)
+    finally:
+        torch.set_num_threads(before)
+
+    assert_near(y, expected)
+    for name, slope in slopes.items():
+        assert_near(found[name], slope)
+
+
+def exponentials(run_with, kernel, exponents):
+    """Make the scan compute exp(-x): a state of one, and then a step of size x without input."""
+    channel = exponents.numel()
+    inputs = {
+        "u": torch.tensor([1.0, 0.0]).expand(1, channel, 2),
+        "delta": torch.stack((torch.ones(channel), exponents), dim=1)[None],
+        "A": -torch.ones(channel, 1),
+        "B": torch.ones(1, 1, 2),
+        "C": torch.ones(1, 1, 2),
+    }
+    return run_with(kernel, inputs)[0, :, 1]
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_the_decay_is_exact_to_a_few_units_of_the_last_digit(kernel, run_with):
+    exponents = torch.cat((torch.tensor([0.0, 1e-30, 1e-7]), torch.linspace(0.001, 86, 4001)))
+
+    decays = exponentials(run_with, kernel, exponents)
+
+    expected = torch.exp(-exponents.double())
+    # float32 resolves 1.2e-7; a polynomial of degree six adds 1.6e-7 at its ends, and taking 124
+    # times the logarithm of two from the largest exponents 2.4e-7.
+    torch.testing.assert_close(decays.double(), expected, rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_an_enormous_step_forgets_all_and_gives_no_nan(kernel, run_with):
+    exponents = torch.tensor([87.0, 88.0, 104.0, 1e4, 1e20, 3e38])
+
+    decays = exponentials(run_with, kernel, exponents)
+
+    assert decays.isfinite().all()
+    assert decays.abs().max() < 2e-38
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_enormous_steps_have_finite_gradients(kernel, run_with):
+    inputs = scan_inputs(1, 4, 3, 70)
+    inputs["delta"][:, :, ::3] = 1e4
+
+    expected, slopes = gradients(lambda x: run_with("reference", x), inputs)
+    y, found = gradients(lambda x: run_with(kernel, x), inputs)
+
+    assert_near(y, expected)
+    for name, slope in slopes.items():
+        assert_near(found[name], slope)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_half_precision_input_is_summed_in_float32_and_comes_back_in_its_type(
+    kernel, dtype, run_with
+):
+    # The state counts its steps. In float16 a count stands still at 2048, in bfloat16 at 256.
+    length = 2560
+    ones = torch.ones(1, 1, length, dtype=dtype)
+    inputs = {"u": ones, "delta": ones, "A": torch.tensor([[-1e-12]]), "B": ones, "C": ones}
+
+    y = run_with(kernel, inputs)
+
+    assert y.dtype == dtype
+    assert y[0, 0, [0, 99, -1]].tolist() == [1.0, 100.0, 2560.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gate_and_the_skip_keep_the_type_of_the_input(dtype, run_with):
+    inputs = with_all_options(scan_inputs(1, 4, 3, 20))
+    half = {
+        name: x.to(dtype) if name in ("u", "delta", "B", "C", "z") else x
+        for name, x in inputs.items()
+    }
+    rounded = {name: x.float() if isinstance(x, torch.Tensor) else x for name, x in half.items()}
+
+    y = run_with("auto", half)
+
+    expected = run_with("reference", rounded).to(dtype)
+    # Both round one float32 result; it may fall to the other neighbor.
+    torch.testing.assert_close(y, expected, rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("u", (4, 32), r"u must be .*got \(4, 32\)"),
+        ("delta", (1, 4, 31), r"delta .*got \(1, 4, 31\) and \(1, 4, 32\)"),
+        ("z", (1, 3, 32), r"z .*got \(1, 3, 32\) and \(1, 4, 32\)"),
+        ("A", (5, 16), r"A must be \(4, state\), got \(5, 16\)"),
+        ("A", (4,), r"A must be \(4, state\), got \(4,\)"),
+        ("B", (1, 16, 31), r"B must be .*length 32; got \(1, 16, 31\)"),
+        ("B", (1, 3, 16, 32), r"B must be .*channel 4.*got \(1, 3, 16, 32\)"),
+        ("C", (16, 4), r"C must be .*got \(16, 4\)"),
+        ("C", (1, 0, 16, 32), r"C must be .*got \(1, 0, 16, 32\)"),
+        ("D", (5,), r"D must be \(4,\), got \(5,\)"),
+        ("delta_bias", (4, 1), r"delta_bias must be \(4,\), got \(4, 1\)"),
+    ],
+)
+def test_a_tensor_of_another_shape_is_refused(name, shape, message):
+    inputs = scan_inputs(1, 4, 16, 32)
+    inputs[name] = torch.zeros(shape)
+
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**inputs)
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
+    called = []
+
+    def stand_in(name):
+        def scan(u, *_, reverse):
+            called.append(name)
+            return u
+
+        return scan
+
+    monkeypatch.setattr(door, "selective_scan_reference", stand_in("reference"))
+    monkeypatch.setattr(door, "selective_scan_chunked", stand_in("chunked"))
+    monkeypatch.setattr(door, "_compiled", lambda: stand_in("compiled"))
+    monkeypatch.setattr(door, "_has_numba", lambda: True)
+    monkeypatch.setenv("VSRM_KERNELS", kernel)
+
+    selective_scan(**scan_inputs(1, 4, 3, 8))
+
+    assert called == [kernel]
+
+
+@pytest.mark.parametrize(("has_numba", "chosen"), [(True, "compiled"), (False, "chunked")])
+def test_unforced_the_fastest_that_is_installed_runs(has_numba, chosen, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        door, "selective_scan_chunked", lambda u, *_, reverse: called.append("chunked") or u
+    )
+    monkeypatch.setattr(
+        door, "_compiled", lambda: lambda u, *_, reverse: called.append("compiled") or u
+    )
+    monkeypatch.setattr(door, "_has_numba", lambda: has_numba)
+    monkeypatch.delenv("VSRM_KERNELS", raising=False)
+
+    selective_scan(**scan_inputs(1, 4, 3, 8))
+
+    assert called == [chosen]
+
+
+def test_an_unknown_implementation_is_refused_with_the_known_ones(monkeypatch):
+    monkeypatch.setenv("VSRM_KERNELS", "magic")
+
+    with pytest.raises(UsageError, match=r"'magic'.*auto, reference, chunked, compiled"):
+        selective_scan(**scan_inputs(1, 4, 3, 8))
+
+
+def test_forcing_the_compiled_loop_without_numba_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("VSRM_KERNELS", "compiled")
+    monkeypatch.setattr(door, "_has_numba", lambda: False)
+
+    with pytest.raises(UsageError, match="pip install"):
+        selective_scan(**scan_inputs(1, 4, 3, 8))
+
+
+def cpu_seconds(scan, *inputs):
+    begin = time.process_time()
+    scan(*inputs)
+    return time.process_time() - begin
+
+
+@pytest.mark.slow
+def test_the_chunked_scan_takes_a_sixth_of_the_time_of_the_loop_at_most():
+    inputs = scan_inputs(1, 64, 16, 16_384)
+    u, delta, B, C = (
+        inputs[name].transpose(1, 2).contiguous() for name in ("u", "delta", "B", "C")
+    )
+    tensors = (u, functional.softplus(delta), inputs["A"], B[:, :, None], C[:, :, None])
+    torch.use_deterministic_algorithms(False)  # filling memory with NaN is not what is timed
+    threads = torch.get_num_threads()
+
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            pairs = [
+                (
+                    cpu_seconds(selective_scan_reference, *tensors),
+                    cpu_seconds(selective_scan_chunked, *tensors),
+                )
+                for _ in range(9)
+            ]
+    finally:
+        torch.set_num_threads(threads)
+
+    loop, many_at_once = (min(times) for times in zip(*pairs, strict=True))
+    assert loop >= 6 * many_at_once

@@ -1,0 +1,45 @@
+"""Pictures that are smooth functions of the place, so that they can be shifted exactly."""
+
+import math
+
+import torch
+from safetensors.torch import save_file
+
+
+def smooth_picture(height, width, *, shift=(0.0, 0.0), wavelength=48.0, phase=0.0):
+    """A scene of waves, (3, H, W), 0.1 to 0.9, moved by ``shift`` pixels (x to the right, y down).
+
+    No wave is shorter than ``wavelength`` pixels.
+    """
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64) - shift[1],
+        torch.arange(width, dtype=torch.float64) - shift[0],
+        indexing="ij",
+    )
+    unit = 2 * math.pi / wavelength
+    channels = [
+        torch.sin(unit * x + phase) + torch.sin(unit * (0.5 * x + 0.6 * y)),
+        torch.cos(unit * y + phase) + torch.sin(unit * (0.4 * x - 0.7 * y)),
+        torch.sin(unit * (0.7 * x + 0.7 * y) + phase) + torch.cos(unit * (0.8 * x - 0.3 * y)),
+    ]
+    return (0.5 + 0.2 * torch.stack(channels)).float()
+
+
+def to_8_bits(picture):
+    return (picture * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def draw_pack(path, *, photos=2, clips=1, side=64, clip_frames=4):
+    """A training pack of smooth photos, and of clips in which they move; returns its path."""
+    tensors = {
+        f"photo.{n}": to_8_bits(smooth_picture(side, side, wavelength=12.0 + 4 * n, phase=n))
+        for n in range(photos)
+    }
+    for n in range(clips):
+        frames = [
+            smooth_picture(side, side, shift=(2.0 * t, -1.0 * t), wavelength=16.0, phase=n)
+            for t in range(clip_frames)
+        ]
+        tensors[f"clip.{n}"] = to_8_bits(torch.stack(frames))
+    save_file(tensors, path)
+    return path

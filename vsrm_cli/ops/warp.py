@@ -1,0 +1,54 @@
+"""Sample a frame along a flow field."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
+    """Coordinates of all pixels, (2, H, W) float32, x in channel 0 and y in channel 1."""
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=device),
+        torch.arange(width, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    return torch.stack((x, y))
+
+
+def sample(picture: Tensor, points: Tensor, *, padding: str = "zeros") -> Tensor:
+    """Read a picture bilinearly at the given points.
+
+    Args:
+        picture: (B, C, H, W).
+        points: Where to read, in pixels of ``picture``, (B, 2, h, w), x first; float32, since
+            float16 has steps of a quarter pixel from 256 on.
+        padding: What lies outside: "zeros" or "border".
+
+    Returns:
+        (B, C, h, w), in the type of ``picture``.
+    """
+    height, width = picture.shape[-2:]
+    # With align_corners=False -1 and 1 are the outer edges of the picture: pixel p of n lies at
+    # (2p + 1) / n - 1, which is also true of a picture one pixel wide.
+    size = torch.tensor([width, height], device=points.device)
+    grid = (2.0 * points.float().permute(0, 2, 3, 1) + 1.0) / size - 1.0
+    sampled = F.grid_sample(
+        picture.float(), grid, mode="bilinear", padding_mode=padding, align_corners=False
+    )
+    return sampled.to(picture.dtype)
+
+
+def warp(picture: Tensor, flow: Tensor, *, padding: str = "zeros") -> Tensor:
+    """Bring a picture onto another one: result(p) = picture(p + flow(p)).
+
+    Args:
+        picture: The source, (B, C, H, W).
+        flow: Where the match of each target pixel lies in the source, relative to the pixel,
+            (B, 2, H, W), in pixels, dx first.
+        padding: What lies outside the source: "zeros" or "border".
+
+    Returns:
+        Shaped like ``picture``.
+    """
+    grid = pixel_grid(flow.shape[-2], flow.shape[-1], device=flow.device)
+    return sample(picture, grid + flow.float(), padding=padding)
