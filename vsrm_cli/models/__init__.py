@@ -1,0 +1,1 @@
+"""The networks, the names they go by, and their weight files."""

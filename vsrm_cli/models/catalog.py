@@ -1,0 +1,113 @@
+"""The names a user may ask for, and what each of them is."""
+
+from dataclasses import dataclass
+
+from vsrm_cli.models.vsrm import VSRMConfig
+
+BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
+
+VSRM_FULL = VSRMConfig(
+    channels=120,
+    expand=2,
+    state=8,
+    conv=4,
+    rank=8,
+    ffn=200,
+    s2t_blocks=16,
+    dambs=1,
+    branches=BRANCHES,
+    offset_reach=2.0,
+    flow_levels=6,
+    flow_widths=(32, 64, 32, 16),
+    flow_kernel=7,
+    feature_blocks=0,
+    upsampler="two-step",
+    upsampler_width=64,
+    upsampler_blocks=0,
+    base="bilinear",
+)
+
+VSRM_ABLATION = VSRMConfig(
+    channels=120,
+    expand=2,
+    state=8,
+    conv=4,
+    rank=8,
+    ffn=200,
+    s2t_blocks=5,
+    dambs=1,
+    branches=BRANCHES,
+    offset_reach=2.0,
+    flow_levels=6,
+    flow_widths=(32, 64, 32, 16),
+    flow_kernel=7,
+    feature_blocks=0,
+    upsampler="two-step",
+    upsampler_width=64,
+    upsampler_blocks=0,
+    base="bilinear",
+)
+
+# Ours, not the paper's: the same modules, narrow enough for a CPU.
+VSRM_T = VSRMConfig(
+    channels=16,
+    expand=1,
+    state=4,
+    conv=4,
+    rank=2,
+    ffn=24,
+    s2t_blocks=1,
+    dambs=1,
+    branches=("backward_1", "forward_1"),
+    offset_reach=2.0,
+    flow_levels=4,
+    flow_widths=(24, 24, 16),
+    flow_kernel=5,
+    feature_blocks=2,
+    upsampler="direct",
+    upsampler_width=64,
+    upsampler_blocks=5,
+    base="bicubic",
+)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A network that a user may ask for by name.
+
+    Attributes:
+        name: What the user types.
+        config: Size of the network.
+        file: Its weight file in the box, or None where there are none.
+        about: One sentence for the user.
+    """
+
+    name: str
+    config: VSRMConfig
+    file: str | None
+    about: str
+
+
+MODELS = {
+    entry.name: entry
+    for entry in (
+        ModelEntry(
+            "vsrm-t",
+            VSRM_T,
+            "vsrm-t.safetensors",
+            "compact, trained by this project for clean footage that was shrunk bicubically",
+        ),
+        ModelEntry(
+            "vsrm",
+            VSRM_FULL,
+            None,
+            "the published network (17.1 M parameters); its authors released no weights",
+        ),
+        ModelEntry(
+            "vsrm-ablation",
+            VSRM_ABLATION,
+            None,
+            "the paper's smaller network (8.61 M parameters); no weights were released",
+        ),
+    )
+}

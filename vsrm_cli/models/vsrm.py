@@ -1,0 +1,388 @@
+"""VSRM: video super-resolution with Mamba blocks along space and time (arXiv 2506.22762).
+
+Read it from the bottom: `VSRM` finds the flow between neighboring frames, carries features
+through the clip in recurrent branches, backward and forward in turn, and enlarges what comes
+out of the last one. In each step of a branch, `Branch` sees three frames on a stack: the
+current one and the two visited before, aligned. Its work is done by `DAMB`, a row of
+spatial-to-temporal blocks and one temporal-to-spatial block, which differ in nothing but the
+order in which they read the tokens and in their directions.
+
+The authors published neither code nor weights. What the paper does not say is chosen here after
+the code that it builds on; parameter counts of the published networks agree (see the tests).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsrm_cli.layers.alignment import DCA
+from vsrm_cli.layers.blocks import (
+    TGFN,
+    DirectUpsampler,
+    ResidualBlock,
+    TwoStepUpsampler,
+    channels_last,
+)
+from vsrm_cli.layers.flow import SpyNet
+from vsrm_cli.layers.mamba import MambaMixer
+from vsrm_cli.ops.warp import warp
+
+SCALE = 4
+
+
+@dataclass(frozen=True)
+class VSRMConfig:
+    """The size of a VSRM network.
+
+    Attributes:
+        channels: Features of each pixel, C.
+        expand: Width inside the Mamba mixers, as a multiple of C.
+        state: States of each channel of a scan.
+        conv: Length of the causal convolution before a scan.
+        rank: Width of the bottleneck of the step sizes.
+        ffn: Channels of each half of the feed-forward layers.
+        s2t_blocks: Spatial-to-temporal blocks in each DAMB.
+        dambs: DAMBs in each branch.
+        branches: Names of the recurrent branches in their order; each begins with "backward"
+            or "forward".
+        offset_reach: Greatest learned offset of the alignment, in pixels.
+        flow_levels: Levels of the flow pyramid.
+        flow_widths: Channels between the convolutions of each level.
+        flow_kernel: Side of the flow network's kernels.
+        feature_blocks: Residual blocks before the branches (0 in the paper).
+        upsampler: "two-step" (the paper's code base) or "direct" (residual blocks on small
+            frames and one pixel shuffle).
+        upsampler_width: Channels of the upsampler.
+        upsampler_blocks: Residual blocks of the direct upsampler.
+        base: Interpolation of the frame that the network corrects, "bilinear" or "bicubic".
+    """
+
+    channels: int
+    expand: int
+    state: int
+    conv: int
+    rank: int
+    ffn: int
+    s2t_blocks: int
+    dambs: int
+    branches: tuple[str, ...]
+    offset_reach: float
+    flow_levels: int
+    flow_widths: tuple[int, ...]
+    flow_kernel: int
+    feature_blocks: int
+    upsampler: str
+    upsampler_width: int
+    upsampler_blocks: int
+    base: str
+
+
+def temporal_first(x: Tensor) -> Tensor:
+    """Order the tokens of (B, T, H, W, C) so that all frames of a pixel follow each other.
+
+    Token (h * W + w) * T + t of the result, (B, H * W * T, C), is pixel (h, w) of frame t.
+    """
+    return x.permute(0, 2, 3, 1, 4).flatten(1, 3)
+
+
+def temporal_first_undo(tokens: Tensor, time: int, height: int, width: int) -> Tensor:
+    """The inverse of `temporal_first`: (B, H * W * T, C) to (B, T, H, W, C)."""
+    pixels: Tensor = tokens.unflatten(1, (height, width, time))
+    return pixels.permute(0, 3, 1, 2, 4)
+
+
+class MambaBlock(nn.Module):
+    """A Mamba mixer and a gated feed-forward layer, each on normalized tokens, each residual.
+
+    Args:
+        config: Size of the network.
+        temporal: False for S2T: frame by frame in raster order, both directions. True for T2S:
+            all frames of a pixel first, forward only.
+    """
+
+    def __init__(self, config: VSRMConfig, *, temporal: bool) -> None:
+        """Make the mixer and the feed-forward layer."""
+        super().__init__()
+        self.temporal = temporal
+        self.norm1 = nn.LayerNorm(config.channels)
+        self.mixer = MambaMixer(
+            config.channels,
+            expand=config.expand,
+            state=config.state,
+            conv=config.conv,
+            rank=config.rank,
+            bidirectional=not temporal,
+        )
+        self.norm2 = nn.LayerNorm(config.channels)
+        self.ffn = TGFN(config.channels, config.ffn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, H, W, C) to the same shape."""
+        y = self.norm1(x)
+        if self.temporal:
+            y = temporal_first_undo(self.mixer(temporal_first(y)), *x.shape[1:4])
+        else:
+            y = self.mixer(y.flatten(1, 3)).view_as(x)
+        x = x + y
+        out: Tensor = x + self.ffn(self.norm2(x))
+        return out
+
+
+class DAMB(nn.Module):
+    """Dual aggregation Mamba block: S2T blocks, one T2S block, a 3-D convolution, residual.
+
+    Args:
+        config: Size of the network.
+    """
+
+    def __init__(self, config: VSRMConfig) -> None:
+        """Make the blocks."""
+        super().__init__()
+        self.s2t = nn.ModuleList(
+            MambaBlock(config, temporal=False) for _ in range(config.s2t_blocks)
+        )
+        self.t2s = MambaBlock(config, temporal=True)
+        self.conv = nn.Conv3d(config.channels, config.channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, H, W, C) to the same shape."""
+        y: Tensor = self.conv(self._mix(x).permute(0, 4, 1, 2, 3))
+        return x + y.permute(0, 2, 3, 4, 1)
+
+    def center(self, x: Tensor) -> Tensor:
+        """What `forward` gives for the middle one of three frames, (B, H, W, C).
+
+        The convolution there sees all three frames: it is a 2-D one over their channels, a
+        third of the work.
+        """
+        y = self._mix(x)
+        batch, time, height, width, channels = y.shape
+        stacked = y.permute(0, 1, 4, 2, 3).reshape(batch, time * channels, height, width)
+        weight = self.conv.weight.transpose(1, 2).flatten(1, 2)  # (C, 3C, 3, 3)
+        out = F.conv2d(channels_last(stacked), weight, self.conv.bias, padding=1)
+        return x[:, 1] + out.permute(0, 2, 3, 1)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        for block in self.s2t:
+            x = block(x)
+        y: Tensor = self.t2s(x)
+        return y
+
+
+class Branch(nn.Module):
+    """What happens in one step of a recurrent branch: three aligned frames give one.
+
+    Args:
+        config: Size of the network.
+    """
+
+    def __init__(self, config: VSRMConfig) -> None:
+        """Make the blocks; the last convolution starts at zero: a branch begins as identity."""
+        super().__init__()
+        self.dambs = nn.ModuleList(DAMB(config) for _ in range(config.dambs))
+        self.norm = nn.LayerNorm(config.channels)
+        self.conv_after = nn.Conv2d(config.channels, config.channels, 3, padding=1)
+        nn.init.zeros_(self.conv_after.weight)
+        nn.init.zeros_(self.conv_after.bias)  # type: ignore[arg-type]
+
+    def forward(self, stack: Tensor) -> Tensor:
+        """Refine the middle frame of (B, 3, C, H, W); returns (B, C, H, W)."""
+        x = stack.permute(0, 1, 3, 4, 2).contiguous()  # (B, 3, H, W, C)
+        for damb in self.dambs[:-1]:
+            x = damb(x)
+        center = self.norm(self.dambs[-1].center(x))  # type: ignore[operator]
+        out: Tensor = stack[:, 1] + self.conv_after(center.permute(0, 3, 1, 2))
+        return out
+
+
+class VSRM(nn.Module):
+    """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
+
+    Args:
+        config: Its size.
+    """
+
+    scale = SCALE
+
+    def __init__(self, config: VSRMConfig) -> None:
+        """Make all modules with the paper's (or Mamba's) initial values."""
+        super().__init__()
+        self.config = config
+        self.name = "vsrm"
+        c = config.channels
+        self.spynet = SpyNet(
+            levels=config.flow_levels, widths=config.flow_widths, kernel=config.flow_kernel
+        )
+        self.conv_first = nn.Conv2d(3, c, 3, padding=1)
+        self.features = nn.Sequential(*(ResidualBlock(c) for _ in range(config.feature_blocks)))
+        self.align = DCA(c, state=config.state, rank=config.rank, reach=config.offset_reach)
+        self.branches = nn.ModuleDict({name: Branch(config) for name in config.branches})
+        self.upsampler = (
+            TwoStepUpsampler(c, config.upsampler_width)
+            if config.upsampler == "two-step"
+            else DirectUpsampler(c, config.upsampler_width, config.upsampler_blocks)
+        )
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Linear layers keep the size of their input, those that end a residual start near zero.
+
+        What decides over a scan's memory is set after that, or it would be lost.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                is_last = name.endswith(("out_proj", "proj_out"))
+                std = 0.02 if is_last else module.in_features**-0.5
+                nn.init.trunc_normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            reset: Callable[[], None] | None = getattr(module, "reset_scan", None)
+            if reset is not None:
+                reset()
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Restore a clip.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1; T and both sides from one on.
+
+        Returns:
+            (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
+        """
+        return self.enlarge(self.propagate(self.extract(clip), clip), clip)
+
+    def extract(self, clip: Tensor) -> Tensor:
+        """Features of each frame from itself alone.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1.
+
+        Returns:
+            (B, T, C, H, W).
+        """
+        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
+        frames: Tensor = features.unflatten(0, clip.shape[:2])
+        return frames
+
+    def propagate(self, features: Tensor, clip: Tensor) -> Tensor:
+        """Carry features through the clip, branch after branch.
+
+        Args:
+            features: Of `extract`, (B, T, C, H, W).
+            clip: (B, T, 3, H, W), where the flows are found.
+
+        Returns:
+            (B, T, C, H, W): of each frame, with what the others know of it.
+        """
+        frames = list(features.unbind(1))  # T times (B, C, H, W)
+        backward_flow, forward_flow = self.flows(clip)
+        for name, branch in self.branches.items():
+            flow = backward_flow if name.startswith("backward") else forward_flow
+            frames = self._propagate(branch, frames, flow, backward=name.startswith("backward"))
+        return torch.stack(frames, dim=1)
+
+    def enlarge(self, features: Tensor, clip: Tensor) -> Tensor:
+        """Large frames, each from its features alone.
+
+        With features of `extract` this is what `forward` computes while all branches are still
+        the identity, at a small part of the cost: a network learns to enlarge frames this way
+        before it learns to use time.
+
+        Args:
+            features: (B, T, C, H, W).
+            clip: (B, T, 3, H, W), whose enlargement is corrected.
+
+        Returns:
+            (B, T, 3, 4H, 4W).
+        """
+        # One frame at a time: the large ones would fill the memory.
+        return torch.stack(
+            [self._enlarge(features[:, t], clip[:, t]) for t in range(clip.shape[1])], dim=1
+        )
+
+    def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows between neighbors in small pixels.
+
+        Returns:
+            From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W), in the type of the flow
+            network.
+        """
+        batch, time, _, height, width = clip.shape
+        early = clip[:, :-1].reshape(-1, 3, height, width)
+        late = clip[:, 1:].reshape(-1, 3, height, width)
+        shape = (batch, time - 1, 2, height, width)
+        if time == 1:
+            return early.new_zeros(shape), early.new_zeros(shape)
+        return self.spynet(early, late).view(shape), self.spynet(late, early).view(shape)
+
+    def _propagate(
+        self, branch: nn.Module, frames: list[Tensor], flows: Tensor, *, backward: bool
+    ) -> list[Tensor]:
+        """Visit the frames one way; each sees the aligned results of the two visited before."""
+        order = range(len(frames) - 1, -1, -1) if backward else range(len(frames))
+        results: dict[int, Tensor] = {}
+        visited: list[int] = []
+        for t in order:
+            current = frames[t]
+            neighbors = [current, current]
+            if visited:
+                one = visited[-1]
+                flow = flows[:, min(t, one)]  # from t to the frame visited before
+                neighbors = [self.align(results[one], current, flow), torch.zeros_like(current)]
+            if len(visited) > 1:
+                two = visited[-2]
+                # From t two frames on: the older flow, read where the newer one points.
+                flow = flow + warp(flows[:, min(one, two)], flow)
+                neighbors[1] = self.align(results[two], current, flow)
+            results[t] = branch(torch.stack((neighbors[0], current, neighbors[1]), dim=1))
+            visited.append(t)
+        return [results[t] for t in range(len(frames))]
+
+    def _enlarge(self, features: Tensor, small: Tensor) -> Tensor:
+        base = F.interpolate(small, scale_factor=SCALE, mode=self.config.base, align_corners=False)
+        out: Tensor = base + self.upsampler(features)
+        return out
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.conv_first.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its clips."""
+        return self.conv_first.weight.dtype
+
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Convert the weights, but for those whose rounding would show.
+
+        The flow network and what decides over a scan's memory (decays, skips, step biases) stay
+        in float32: flow in float16 is exact to a quarter pixel at best, and a decay acts on a
+        state over thousands of tokens.
+
+        Args:
+            dtype: The new type.
+        """
+        for name, parameter in self.named_parameters():
+            is_exact = name.startswith("spynet.") or name.endswith((".A_log", ".D", "dt_proj.bias"))
+            parameter.data = parameter.data.to(torch.float32 if is_exact else dtype)
+
+    def memory_bytes(self, time: int, height: int, width: int) -> int:
+        """Estimate the peak memory of one clip in float32: what all frames and one step hold.
+
+        Args:
+            time: Frames.
+            height: Of the small frames.
+            width: Of the small frames.
+        """
+        c = self.config
+        inner = c.expand * c.channels
+        frame = 3 * (1 + SCALE**2) + (len(c.branches) + 2) * c.channels + 4
+        stack = 3 * (4 * c.channels + 6 * inner + 5 * c.ffn)
+        large = SCALE**2 * (3 * c.upsampler_width if c.upsampler == "two-step" else 6)
+        small = 4 * c.upsampler_width + 12 * c.channels
+        return 4 * height * width * (time * frame + max(stack, large + small))

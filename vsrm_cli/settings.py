@@ -1,0 +1,147 @@
+"""How a video is to be restored: what a user may ask for, read and checked.
+
+The command line hands over words, a Python program numbers; both become one `Settings`.
+Nothing here needs a file, a network or a device, so a slip is told before anything is loaded.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, Self
+
+from vsrm_cli.errors import UsageError
+
+DEFAULT_MODEL = "vsrm-t"
+
+# A window of 16 frames shows the network about half a second: most of what neighbours can tell
+# about a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for
+# the cross-fade to the next: a third more work than without, and no jump where two meet.
+DEFAULT_WINDOW = 16
+DEFAULT_OVERLAP = 4
+
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
+_TIME = re.compile(
+    r"""(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)""",
+    re.ASCII,
+)
+
+Time = Fraction | float | str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asked for, in one form, each value possible in itself.
+
+    Attributes:
+        window: Frames that the network sees together.
+        overlap: Frames that two neighbouring windows share; half a window at most.
+        tile: Side of a tile in pixels of the input; None for whole frames; "auto" for as
+            large as the free memory allows.
+        device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
+        dtype: One of `DTYPES`.
+        start: Seconds into the video at which to begin; None for its beginning.
+        end: Seconds into the video before which to stop; None for its end.
+    """
+
+    window: int
+    overlap: int
+    tile: int | Literal["auto"] | None
+    device: str
+    dtype: str
+    start: Fraction | None
+    end: Fraction | None
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        window: int,
+        overlap: int | None,
+        tile: int | str | None,
+        device: str,
+        dtype: str,
+        start: Time,
+        end: Time,
+    ) -> Self:
+        """Read what a user wrote.
+
+        Args:
+            window: As the attribute.
+            overlap: As the attribute; None for `DEFAULT_OVERLAP`, or less in a small window.
+            tile: As the attribute; in words also "off" (whole frames) and a number.
+            device: As the attribute.
+            dtype: As the attribute.
+            start: Seconds, or text as `read_time` takes it.
+            end: The same.
+
+        Raises:
+            UsageError: If a value can never work; the message says which and why.
+        """
+        if window < 1:
+            raise UsageError(f"The window must be 1 frame or more, not {window}.")
+        shared = min(DEFAULT_OVERLAP, window // 2) if overlap is None else overlap
+        if not 0 <= shared <= window // 2:
+            raise UsageError(
+                f"The overlap must be 0 to {window // 2}, half of the window of {window} frames, "
+                f"not {shared}."
+            )
+        if not _DEVICE.fullmatch(device):
+            raise UsageError(
+                f'The device must be auto, cpu, cuda, cuda:<number> or mps, not "{device}".'
+            )
+        if dtype not in DTYPES:
+            raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{dtype}".')
+        first = read_time(start, name="start")
+        last = read_time(end, name="end")
+        if last is not None and last <= (first or 0):
+            raise UsageError(f"The end ({end}) must come after the start ({start or 0}).")
+        return cls(window, shared, read_tile(tile), device, dtype, first, last)
+
+
+def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:
+    """Read the side of a tile: "auto", "off" (None), or a positive number of pixels.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    if tile == "auto":
+        return "auto"
+    if tile is None or tile == "off":
+        return None
+    side = int(tile) if re.fullmatch(r"\d+", str(tile), re.ASCII) else 0
+    if side < 1:
+        raise UsageError(f'The tile must be auto, off or a number of pixels, not "{tile}".')
+    return side
+
+
+def read_time(time: Time, *, name: str) -> Fraction | None:
+    """Read a moment, without rounding: 0.1 is a tenth of a second, however it was written.
+
+    Args:
+        time: Seconds, or text of the form 90, 90.5, 1:30.5 or 0:01:30.5; None stays None.
+        name: What to call it in the message.
+
+    Raises:
+        UsageError: If the text has another form, or the number is negative or not finite.
+    """
+    if time is None or isinstance(time, str):
+        return None if time is None else _parse_time(time, name=name)
+    if not math.isfinite(time) or time < 0:
+        raise UsageError(f"The {name} must be 0 seconds or more, not {time}.")
+    # By way of its decimal digits: the float 0.1 itself lies a little above a tenth.
+    return Fraction(str(time))
+
+
+def _parse_time(text: str, *, name: str) -> Fraction:
+    match = _TIME.fullmatch(text)
+    hours, minutes, seconds = match.group("hours", "minutes", "seconds") if match else ("", "", "")
+    has_carry = (minutes and Fraction(seconds) >= 60) or (hours and int(minutes) >= 60)
+    if not match or has_carry:
+        raise UsageError(
+            f"The {name} must be seconds or [hours:]minutes:seconds, such as 90.5 or 1:30.5, "
+            f'not "{text}".'
+        )
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + Fraction(seconds)
