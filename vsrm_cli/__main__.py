@@ -1,0 +1,25 @@
+"""`python -m vsrm_cli`, and what the installed command `vsrm` runs."""
+
+import os
+import sys
+
+from vsrm_cli import cli
+
+
+def main() -> None:
+    """Run the command line that the program was started with, and exit with its code."""
+    try:
+        code = cli.run()
+        if sys.stdout is not None:  # it is None where stdout was closed from the start
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read stdout has gone. Python would flush it once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = cli.EXIT_FAILED
+    except KeyboardInterrupt:
+        code = cli.EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

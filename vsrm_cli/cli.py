@@ -1,0 +1,253 @@
+"""The commands of `vsrm`: options in, one call, one exit code.
+
+The jobs are imported by the commands, not by this file: they bring torch, and `vsrm --help`
+should not wait for it.
+"""
+
+import json
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vsrm_cli import __version__, console
+from vsrm_cli.errors import VsrmError
+from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # what shells report for a program that SIGINT has ended
+
+# What Typer raises for a command line that it cannot read. The class has moved between its
+# versions (Click's, then a copy of Click's); its child `BadParameter` is public in all of them.
+_UnreadableCommandLine: type[Any] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="Make a small video four times larger.\n\nExample: vsrm upscale small.mp4 -o large.mp4",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command line and say with which code to exit.
+
+    Args:
+        arguments: The words after the program's name; None for those it was started with.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 3 the result failed its check, 130 interrupted.
+    """
+    try:
+        code = app(arguments, prog_name="vsrm", standalone_mode=False)
+    except _UnreadableCommandLine as error:
+        return _tell_unreadable(error)
+    return code or 0
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"vsrm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Print the help if no command was given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def upscale(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="The video to enlarge.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The file to write; its ending chooses the container."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="A network by its name, or a weight file.", rich_help_panel="Network"),
+    ] = DEFAULT_MODEL,
+    window: Annotated[
+        int,
+        typer.Option(help="Frames that the network sees together.", rich_help_panel="Network"),
+    ] = DEFAULT_WINDOW,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames that two neighbouring windows share.",
+            show_default=f"{DEFAULT_OVERLAP}, at most half a window",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N|off",
+            help="Side of a tile in pixels of the input: less memory, more time.",
+            rich_help_panel="Network",
+        ),
+    ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.", rich_help_panel="Network"
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|fp32|fp16|bf16",
+            help="Precision to compute in; auto is fp16 on CUDA and fp32 elsewhere.",
+            rich_help_panel="Network",
+        ),
+    ] = "auto",
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.",
+            rich_help_panel="Encoding",
+        ),
+    ] = "h264",
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            help="Quality on the codec's own scale; smaller is better and larger.",
+            show_default="by codec",
+            rich_help_panel="Encoding",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Speed of the encoder, in its own words.",
+            show_default="by codec",
+            rich_help_panel="Encoding",
+        ),
+    ] = None,
+    pix_fmt: Annotated[
+        str,
+        typer.Option(
+            help="Pixel format of the output; auto is nearest to the input.",
+            rich_help_panel="Encoding",
+        ),
+    ] = "auto",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Begin here: seconds, MM:SS or HH:MM:SS.",
+            show_default="the beginning",
+            rich_help_panel="Part",
+        ),
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Stop before this time of the input.",
+            show_default="the end",
+            rich_help_panel="Part",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
+    ] = False,
+) -> None:
+    """Make a video four times larger; sound and subtitles are carried over.
+
+    Example: vsrm upscale small.mp4 -o large.mp4
+    """
+    with _failures_told(debug=debug):
+        Settings.read(
+            window=window,
+            overlap=overlap,
+            tile=tile,
+            device=device,
+            dtype=dtype,
+            start=start,
+            end=end,
+        )
+        from vsrm_cli.upscale import upscale_video
+
+        with console.Display(is_quiet=quiet) as display:
+            summary = upscale_video(
+                source,
+                output,
+                model=model,
+                window=window,
+                overlap=overlap,
+                tile=tile,
+                device=device,
+                dtype=dtype,
+                codec=codec,
+                crf=crf,
+                preset=preset,
+                pix_fmt=pix_fmt,
+                start=start,
+                end=end,
+                overwrite=overwrite,
+                report=display.report,
+            )
+        display.tell_result(summary)
+        if as_json:
+            typer.echo(json.dumps(summary.as_dict()))
+
+
+@contextmanager
+def _failures_told(*, debug: bool) -> Iterator[None]:
+    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging."""
+    try:
+        yield
+    except VsrmError as error:
+        _print_traceback(debug)
+        console.tell_error(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _print_traceback(debug)
+        console.tell_note("interrupted: nothing was written")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:  # nobody reads stdout any more: `main` ends quietly
+        raise
+    except Exception as error:
+        _print_traceback(debug)
+        advice = "" if debug else " run it again with --debug and"
+        console.tell_error(
+            f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
+        )
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _print_traceback(is_wanted: bool) -> None:
+    if is_wanted:
+        traceback.print_exc()
+
+
+def _tell_unreadable(error: Any) -> int:
+    """Print in one line what is wrong with a command line, and return the exit code for it."""
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else "vsrm"
+    console.tell_error(f"{message} (see {command} --help)")
+    return int(error.exit_code)

@@ -1,0 +1,156 @@
+"""What a person sees: a bar while the work goes on, a line when it is done.
+
+Everything is drawn on stderr. Stdout belongs to results, so that it can be piped. The bar is
+for a terminal; a log file gets a plain line every few seconds instead.
+"""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from vsrm_cli.pipeline import Progress
+
+if TYPE_CHECKING:  # the job brings torch with it, which `vsrm --help` need not wait for
+    from vsrm_cli.upscale import Summary
+
+# Often enough to see in a log that the work goes on, seldom enough to read the log.
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Draws one job: use it as a context manager and hand `report` to the job."""
+
+    def __init__(self, *, is_quiet: bool) -> None:
+        """Prepare a display that says everything, or nothing but warnings."""
+        self._is_quiet = is_quiet
+        self._stderr = _stderr()
+        self._latest: Progress | None = None
+        self._line_is_due_at = 0.0
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        if self._stderr.is_terminal and not self._stderr.is_dumb_terminal and not is_quiet:
+            self._bar = _new_bar(self._stderr)
+            self._task = self._bar.add_task("", total=None, frames="reading", stages="", left="")
+
+    def __enter__(self) -> Self:
+        """Show the bar, where there is one."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take the bar away, so that what is printed next begins on a clean line."""
+        if self._bar:
+            self._bar.stop()
+
+    def report(self, progress: Progress) -> None:
+        """Show how far the job is."""
+        self._latest = progress
+        if self._bar:
+            self._bar.update(
+                self._task,
+                completed=progress.frames_done,
+                total=_bar_length(progress),
+                frames=_frames(progress),
+                stages=_stages(progress),
+                left=_left(progress),
+            )
+        elif not self._is_quiet and time.monotonic() >= self._line_is_due_at:
+            self._line_is_due_at = time.monotonic() + SECONDS_BETWEEN_LINES
+            parts = (_frames(progress), _stages(progress), _left(progress))
+            _print(self._stderr, ", ".join(part for part in parts if part))
+
+    def tell_result(self, summary: "Summary") -> None:
+        """Print what the job made, in one line, and its warnings."""
+        for warning in summary.warnings:
+            _print(self._stderr, f"warning: {warning}")
+        if not self._is_quiet:
+            _print(self._stderr, _summary_line(summary, self._latest))
+
+
+def tell_error(message: str) -> None:
+    """Print why the program ends, in one line."""
+    _print(_stderr(), f"error: {' '.join(message.split())}")
+
+
+def tell_note(message: str) -> None:
+    """Print something else that the user should know, in one line."""
+    _print(_stderr(), message)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _print(console: Console, text: str) -> None:
+    # A file name may hold what Rich takes for markup or an emoji, and be longer than a line.
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _new_bar(console: Console) -> Bar:
+    columns = (
+        BarColumn(bar_width=None),  # whatever the words leave
+        TextColumn("{task.fields[frames]}", markup=False),
+        TextColumn("{task.fields[stages]}", markup=False),
+        TextColumn("{task.fields[left]}", markup=False),
+    )
+    return Bar(*columns, console=console, transient=True, expand=True)
+
+
+def _bar_length(progress: Progress) -> int | None:
+    """The length of the bar: the file's hint, as long as it has not proved too small."""
+    expected = progress.frames_expected
+    return None if expected is None or progress.frames_done > expected else expected
+
+
+def _frames(progress: Progress) -> str:
+    length = _bar_length(progress)
+    total = "" if length is None else f" of ~{length}"
+    return f"{progress.frames_done}{total} frames"
+
+
+def _stages(progress: Progress) -> str:
+    rates = ((name, fps) for name, fps in _rates(progress).items() if fps > 0)
+    text = ", ".join(f"{name} {_rounded(fps)}" for name, fps in rates)
+    return f"{text} fps" if text else ""
+
+
+def _left(progress: Progress) -> str:
+    if progress.seconds_left is None:
+        return ""
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{clock} left"
+
+
+def _rates(progress: Progress) -> dict[str, float]:
+    """Frames per second of each stage; 0 where nothing is known yet."""
+    return {
+        "decode": progress.decode_fps,
+        "network": progress.network_fps,
+        "encode": progress.encode_fps,
+    }
+
+
+def _rounded(fps: float) -> str:
+    return f"{fps:.0f}" if fps >= 10 else f"{fps:.1f}"
+
+
+def _summary_line(summary: "Summary", latest: Progress | None) -> str:
+    rates = {name: fps for name, fps in _rates(latest).items() if fps > 0} if latest else {}
+    slowest = min(rates, key=rates.__getitem__, default=None)
+    stage = f" (slowest stage: {slowest}, {_rounded(rates[slowest])})" if slowest else ""
+    return (
+        f"{summary.output}: {summary.frames_out} frames, {summary.width}x{summary.height}, "
+        f"{_rounded(summary.fps)} fps{stage}, {summary.model} on {summary.device}"
+    )

@@ -1,0 +1,305 @@
+"""Reading, computing and writing at the same time.
+
+A video is read by one thread, restored by the caller's, and written by a third. Between them
+lie short queues: a fast stage waits for a slow one instead of filling the memory. A failure
+anywhere ends all three, and is raised where the caller stands.
+
+Only the plumbing lives here: it moves items of any kind and never looks into one.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+T = TypeVar("T")
+Read = TypeVar("Read")
+Written = TypeVar("Written")
+
+# Windows delivers Ctrl-C only to a thread that runs; one that waits must wake to notice it.
+# Four times a second is prompt for a person and nothing for a processor.
+WAKE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the job is.
+
+    Attributes:
+        frames_done: Frames encoded.
+        frames_expected: How many there will be, as far as the file can be trusted.
+        decode_fps: Frames per second of the decoder while it works; 0 before the first frame.
+        network_fps: The same of the network.
+        encode_fps: The same of the encoder.
+        seconds_left: Estimate, None where there is nothing to base it on.
+    """
+
+    frames_done: int
+    frames_expected: int | None
+    decode_fps: float
+    network_fps: float
+    encode_fps: float
+    seconds_left: float | None
+
+
+class Meter:
+    """How many items a stage has handled, and how long it was busy with them.
+
+    Attributes:
+        items: Number of items handled.
+        seconds: Time that they took to make or to write.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.items = 0
+        self.seconds = 0.0
+
+    def time_each(self, source: Iterable[T]) -> Iterator[T]:
+        """Pass the items of `source` on, counting the time that it takes to make each."""
+        iterator = iter(source)
+        while True:
+            began = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - began
+            self.items += 1
+            yield item
+
+
+class Lane(Generic[T]):
+    """A queue of at most `depth` items between two threads, which either side can end."""
+
+    def __init__(self, depth: int) -> None:
+        """Make an empty queue."""
+        self._depth = depth
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._is_ended = False
+
+    def put(self, item: T) -> bool:
+        """Wait for room and add `item`; False if the queue has ended and nobody will take it."""
+        with self._changed:
+            while len(self._items) >= self._depth and not self._is_ended:
+                self._changed.wait(WAKE_SECONDS)
+            if self._is_ended:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def end(self) -> None:
+        """Take no more items; those that are waiting can still be fetched."""
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
+
+    def abandon(self) -> None:
+        """Take no more items and drop those that are waiting."""
+        with self._changed:
+            self._items.clear()
+            self.end()
+
+    def __iter__(self) -> Iterator[T]:
+        """Fetch items as they come, until the queue has ended and is empty."""
+        while True:
+            with self._changed:
+                while not self._items and not self._is_ended:
+                    self._changed.wait(WAKE_SECONDS)
+                if not self._items:
+                    return
+                item = self._items.popleft()
+                self._changed.notify_all()
+            yield item
+
+
+class _Stage(Generic[T]):
+    """A thread at one end of a queue: what reading ahead and writing behind have in common.
+
+    Attributes:
+        meter: The work of the thread.
+    """
+
+    def __init__(self, name: str, *, depth: int) -> None:
+        self.meter = Meter()
+        self._lane: Lane[T] = Lane(depth)
+        self._error: BaseException | None = None
+        # A daemon: a second Ctrl-C, during the clean-up, must be able to end the program.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the thread after the item in its hands, and wait for it."""
+        self._lane.abandon()
+        self._join()
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+    def _join(self) -> None:
+        while self._thread.is_alive():
+            self._thread.join(WAKE_SECONDS)
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+class ReadAhead(_Stage[T]):
+    """The items of `source`, made by a thread a few steps ahead of whoever takes them.
+
+    Attributes:
+        waiting: How long the caller has waited for items.
+    """
+
+    def __init__(self, source: Iterable[T], *, depth: int) -> None:
+        """Prepare to read at most `depth` items ahead; `with` starts it."""
+        super().__init__("decode", depth=depth)
+        self.waiting = Meter()
+        self._source = source
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the items in order; then raise what `source` raised, if it failed."""
+        yield from self.waiting.time_each(self._lane)
+        self._raise_failure()
+
+    def _work(self) -> None:
+        try:
+            for item in self.meter.time_each(self._source):
+                if not self._lane.put(item):
+                    break
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._lane.end()
+
+
+class WriteBehind(_Stage[T]):
+    """Items are given to `write` by a thread, a few steps behind whoever puts them."""
+
+    def __init__(self, write: Callable[[T], None], *, depth: int) -> None:
+        """Prepare to let at most `depth` items wait; `with` starts it."""
+        super().__init__("encode", depth=depth)
+        self._write = write
+
+    def put(self, item: T) -> None:
+        """Hand over an item as soon as there is room; raise what `write` raised, if it failed."""
+        if not self._lane.put(item):
+            self._raise_failure()
+
+    def finish(self) -> None:
+        """Wait until every item is written; raise what `write` raised, if it failed."""
+        self._lane.end()
+        self._join()
+        self._raise_failure()
+
+    def _work(self) -> None:
+        try:
+            for item in self._lane:
+                began = time.perf_counter()
+                self._write(item)
+                self.meter.seconds += time.perf_counter() - began
+                self.meter.items += 1
+        except BaseException as error:
+            self._error = error
+            self._lane.abandon()
+
+
+class Tally:
+    """Reads the meters of the three stages.
+
+    Attributes:
+        network: The work of the stage in the middle, waiting for the decoder included.
+    """
+
+    def __init__(
+        self,
+        decoded: ReadAhead[Read],
+        encoded: WriteBehind[Written],
+        *,
+        frames_expected: int | None,
+    ) -> None:
+        """Start the clock."""
+        self.network = Meter()
+        self._decoded = decoded
+        self._encoded = encoded
+        self._frames_expected = frames_expected
+        self._began = time.perf_counter()
+
+    def progress(self) -> Progress:
+        """Say how far the work is at this moment."""
+        done = self._encoded.meter.items
+        # The network gives a whole window at a time. Right after, when one frame of it has been
+        # handed on, the frames taken in tell how fast it is, and those given out do not.
+        taken = self._decoded.waiting.items
+        network_seconds = self.network.seconds - self._decoded.waiting.seconds
+        return Progress(
+            frames_done=done,
+            frames_expected=self._frames_expected,
+            decode_fps=_per_second(self._decoded.meter.items, self._decoded.meter.seconds),
+            network_fps=_per_second(taken, network_seconds),
+            encode_fps=_per_second(done, self._encoded.meter.seconds),
+            seconds_left=self._seconds_left(done=done, taken=taken),
+        )
+
+    def _seconds_left(self, *, done: int, taken: int) -> float | None:
+        if self._frames_expected is None or done > self._frames_expected or not taken:
+            return None
+        return (time.perf_counter() - self._began) / taken * (self._frames_expected - done)
+
+
+def _per_second(items: int, seconds: float) -> float:
+    return items / seconds if seconds > 0 else 0.0
+
+
+def run_stages(
+    read: Iterable[Read],
+    restore: Callable[[Iterable[Read]], Iterator[Written]],
+    write: Callable[[Written], None],
+    *,
+    read_depth: int,
+    write_depth: int,
+    frames_expected: int | None,
+    report: Callable[[Progress], None] | None,
+) -> None:
+    """Take every item of `read` through `restore` to `write`, in order.
+
+    Args:
+        read: Makes the items; iterated by a thread of its own.
+        restore: Makes of the items read those to be written; runs in the calling thread.
+        write: Is given each of them, by a third thread.
+        read_depth: How many items may wait to be restored.
+        write_depth: How many may wait to be written.
+        frames_expected: For the report; None if unknown.
+        report: Called in this thread after each item restored, and at the end.
+
+    Raises:
+        Exception: What any stage has raised; the others have stopped by then.
+    """
+    with (
+        ReadAhead(read, depth=read_depth) as decoded,
+        WriteBehind(write, depth=write_depth) as encoded,
+    ):
+        tally = Tally(decoded, encoded, frames_expected=frames_expected)
+        for item in tally.network.time_each(restore(decoded)):
+            encoded.put(item)
+            if report:
+                report(tally.progress())
+        encoded.finish()
+        if report:
+            report(tally.progress())
