@@ -1,0 +1,114 @@
+"""The package: what an installation contains, and how soon the program answers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.models.vsrm import VSRM
+from vsrm_cli.models.weights import save_weights
+from vsrm_cli.settings import DEFAULT_MODEL
+
+ROOT = Path(__file__).parents[1]
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+ABOUT = f"""
+import vsrm_cli
+network = vsrm_cli.load_model({DEFAULT_MODEL!r}, device="cpu")
+print(vsrm_cli.__file__, network.name, sep="\\n")
+"""
+
+
+def run(*words, **options):
+    """Run Python and return what it printed; a failure shows what it said."""
+    result = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, **options
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel, built from a copy of the sources that holds untrained weights."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    caches = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    for name in ("vsrm_cli", "weights"):
+        shutil.copytree(ROOT / name, source / name, ignore=caches)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    entry = MODELS[DEFAULT_MODEL]
+    save_weights(VSRM(entry.config), source / "weights" / entry.file, {"name": "untrained"})
+
+    run("-c", BUILD, folder, cwd=source)
+
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_the_weights_and_the_command(wheel):
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "vsrm_cli").rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    others = {
+        "vsrm_cli/py.typed",
+        "vsrm_cli/weights/README.md",
+        f"vsrm_cli/weights/{MODELS[DEFAULT_MODEL].file}",
+    }
+
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+        entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+        commands = content.read(entry_points).decode()
+
+    assert {name for name in names if ".dist-info/" not in name} == modules | others
+    assert "vsrm = vsrm_cli.__main__:main" in commands
+
+
+@pytest.mark.slow
+def test_an_installation_finds_its_weights_from_any_folder(wheel, tmp_path):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(site)
+
+    told = run("-c", ABOUT, cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(site)})
+
+    assert told.splitlines() == [str(site / "vsrm_cli" / "__init__.py"), "untrained"]
+
+
+def test_help_answers_in_less_than_half_a_second(tmp_path):
+    def seconds():
+        began = time.perf_counter()
+        run("-m", "vsrm_cli", "--help", cwd=ROOT)
+        return time.perf_counter() - began
+
+    # Other programs may hold the machine up, nothing can hurry it: the best is the nearest.
+    best = min(seconds() for _ in range(5))
+
+    assert best < 0.5
+
+
+@pytest.mark.parametrize("module", ["vsrm_cli", "vsrm_cli.cli", "vsrm_cli.console"])
+def test_importing_does_not_bring_torch(module):
+    told = run("-c", f"import sys, {module}; print('torch' in sys.modules)", cwd=ROOT)
+
+    assert told.strip() == "False"
+
+
+def test_every_module_belongs_to_a_package_that_is_installed():
+    packages = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "vsrm_cli").rglob("*.py")
+    }
+
+    assert set(re.findall(r'"([^"]+)"', packages)) == folders | {"vsrm_cli.weights"}

@@ -1,0 +1,129 @@
+"""What a user relies on in the weights that come with the program, on the clip that comes too."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from data import make
+from safetensors import safe_open
+
+from vsrm_cli import load_model, upscale_video
+from vsrm_cli.frame import Frame
+from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.restore import Restorer
+from vsrm_cli.training.data import shrink_4x
+from vsrm_cli.training.validation import validate
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "tests" / "data" / "sample.mp4"
+WEIGHTS = ROOT / "weights" / "vsrm-t.safetensors"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_model("vsrm-t", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """The frames of the sample clip, (T, 3, H, W) uint8."""
+    with av.open(str(SAMPLE)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def restore(network, clip, *, window=16, overlap=4, tile=None):
+    """Restored frames of a clip (T, 3, H, W) uint8, as (T, 3, 4H, 4W) float64."""
+    restorer = Restorer(
+        network,
+        window=window,
+        overlap=overlap,
+        tile=tile,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    frames = [Frame(pixels.numpy(), time=t) for t, pixels in enumerate(clip)]
+    return np.stack([frame.pixels for frame in restorer.restore(frames)]).astype(np.float64)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.square(a - b).mean())
+
+
+def test_the_file_tells_its_configuration_recipe_and_licence():
+    with safe_open(WEIGHTS, framework="pt") as file:
+        words = file.metadata()
+
+    assert words["network"] == "vsrm"
+    assert json.loads(words["config"])["channels"] == MODELS["vsrm-t"].config.channels
+    assert json.loads(words["recipe"])
+    assert words["licence"] == "MIT"
+
+
+def test_the_network_of_the_catalog_is_the_one_in_the_file(network):
+    assert network.config == MODELS["vsrm-t"].config
+    assert sum(p.numel() for p in network.parameters()) <= 1_000_000
+
+
+def test_a_clip_comes_nearer_to_the_truth_than_by_bicubic(network):
+    street = make.street()
+    pictures = [
+        make.draw_frame(street, number).resize((768, 432), make.BICUBIC) for number in range(3)
+    ]
+    clip = torch.stack(
+        [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
+    )
+
+    score = validate(network, {"sample": clip}, alone=False)[0]
+
+    assert score.together > score.bicubic + 0.8
+
+
+def test_shrunk_again_the_result_is_the_source(network, sample):
+    clip = sample[:3]
+
+    restored = restore(network, clip)
+
+    again = shrink_4x(torch.from_numpy(restored / 255)).numpy() * 255
+    assert np.abs(again - clip.numpy()).mean() < 1.5
+
+
+@pytest.mark.slow
+def test_tiles_give_the_picture_that_the_whole_frame_gives(network, sample):
+    clip = sample[:6]
+
+    whole = restore(network, clip)
+    tiled = restore(network, clip, tile=80)
+
+    assert psnr(whole, tiled) >= 45
+
+
+@pytest.mark.slow
+def test_short_windows_give_the_picture_that_one_long_one_gives(network, sample):
+    clip = sample[:20, :, :48, :64]
+
+    together = restore(network, clip, window=20, overlap=0)
+    windowed = restore(network, clip, window=10, overlap=4)
+
+    assert psnr(together, windowed) >= 40
+
+
+@pytest.mark.slow
+def test_the_sample_clip_is_enlarged_frame_for_frame(tmp_path):
+    output = tmp_path / "large.mp4"
+
+    summary = upscale_video(SAMPLE, output, end=0.5, device="cpu")
+
+    with av.open(str(output)) as container:
+        large = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(str(SAMPLE)) as container:
+        small = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert summary.frames_in == summary.frames_out == len(large) == 12
+    for big, source in zip(large, small, strict=False):
+        height, width = source.shape[:2]
+        assert big.shape == (4 * height, 4 * width, 3)
+        averaged = big.reshape(height, 4, width, 4, 3).mean((1, 3))
+        assert np.abs(averaged - source).mean() < 3
