@@ -24,6 +24,7 @@ TINY = VSRMConfig(
     upsampler="direct",
     upsampler_width=8,
     upsampler_blocks=1,
+    sees_differences=True,
     base="bicubic",
 )
 
@@ -38,6 +39,7 @@ PAPER_LIKE = replace(
     feature_blocks=0,
     upsampler="two-step",
     upsampler_blocks=0,
+    sees_differences=False,
     base="bilinear",
 )
 

@@ -80,7 +80,7 @@ def loss_on_other_samples(network, recipe, pack, folder):
 @pytest.mark.parametrize("stage", [Stage.FRAMES, Stage.CLIPS])
 def test_a_few_steps_lower_the_loss(pack, tmp_path, stage):
     network, shape = make_network(awake=False), replace(SHAPE, frames=2)
-    recipe = Recipe(stage, steps=20, shape=shape, lr=5e-3, warmup=3, ema=0.9)
+    recipe = Recipe(stage, steps=40, shape=shape, lr=5e-3, warmup=3, ema=0.9)
     before = loss_on_other_samples(network, recipe, pack, tmp_path)
 
     average = finetune(network, pack, tmp_path, recipe)

@@ -196,7 +196,9 @@ class _Run:
             OutputError: If the loss or the gradient is not finite.
         """
         recipe = self.recipe
-        is_frozen = recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
+        is_frozen = recipe.stage is Stage.FRAMES or (
+            recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
+        )
         for parameter in self.flow:
             parameter.requires_grad_(not is_frozen)
         for group in self.optimizer.param_groups:
@@ -246,11 +248,13 @@ class _Run:
             return end_point_error(
                 backward.float()[known], sample.flow_backward.to(device)[known]
             ) + end_point_error(forward.float()[known], sample.flow_forward.to(device)[known])
+        with half:
+            flows = network.flows(small)
         features = network.extract(small)
         if recipe.stage is Stage.CLIPS:
-            features = network.propagate(features, small)
+            features = network.propagate(features, flows)
         with half:
-            restored = network.enlarge(features, small)
+            restored = network.enlarge(features, small, flows)
         return restoration_loss(restored, sharp, frequency_weight=recipe.frequency_weight)
 
     def state(self) -> dict[str, Any]:

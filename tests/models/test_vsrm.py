@@ -12,12 +12,17 @@ from torch.nn import functional
 from vsrm_cli.models.catalog import VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import (
     DAMB,
+    NEIGHBOR_GAIN,
     VSRM,
     Branch,
     MambaBlock,
     temporal_first,
     temporal_first_undo,
+    warped_neighbors,
 )
+
+# Neighbors are stacked as they are, as in the paper.
+STACKED = replace(TINY, sees_differences=False)
 
 # Two float32 computations of one thing whose sums run in another order.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -240,7 +245,7 @@ class StepRecorder(nn.Module):
 def propagate(flows, *, frames=4, backward=False):
     """Let frames of the values 1, 2, ... pass a branch of stand-ins: stacks, calls, results."""
     height, width = flows.shape[-2:]
-    network, branch = make_network(), StepRecorder()
+    network, branch = make_network(STACKED), StepRecorder()
     network.align = Recorder()
     features = [torch.full((1, 2, height, width), t + 1.0) for t in range(frames)]
     results = network._propagate(branch, features, flows, backward=backward)
@@ -333,7 +338,10 @@ def test_where_the_newer_flow_leaves_the_frame_the_older_one_adds_nothing():
 
 
 def test_the_second_frame_has_no_second_neighbor_at_all():
-    network, branch = make_network(), StepRecorder()  # with its real alignment, which adds biases
+    network, branch = (
+        make_network(STACKED),
+        StepRecorder(),
+    )  # with its real alignment, which adds biases
     features = [draw_randomly(1, TINY.channels, 4, 5, seed=t) for t in range(2)]
 
     network._propagate(branch, features, torch.zeros(1, 1, 2, 4, 5), backward=True)
@@ -397,11 +405,44 @@ def test_the_network_corrects_an_interpolated_frame(config):
     torch.testing.assert_close(large[0], base)
 
 
+def test_a_compact_branch_sees_how_aligned_neighbors_differ_and_nothing_where_there_is_none():
+    network, current = make_network(TINY), draw_randomly(1, TINY.channels, 4, 5)
+
+    first = network._stack(current, [])
+    later = network._stack(current, [current + 0.25])
+
+    nothing = torch.zeros_like(current)
+    assert torch.equal(first, torch.stack((nothing, current, nothing), dim=1))
+    torch.testing.assert_close(later[:, 0], nothing + 0.25 * NEIGHBOR_GAIN)
+    assert torch.equal(later[:, 2], nothing)
+
+
+def still(frames):
+    """The flows of a clip in which nothing moves."""
+    batch, time, _, height, width = frames.shape
+    return (torch.zeros(batch, time - 1, 2, height, width),) * 2
+
+
+def test_the_upsampler_sees_how_both_neighbors_differ_and_at_the_ends_no_difference():
+    frames = clip(3, 6, 9)
+    flow = torch.zeros(1, 2, 2, 6, 9)
+    flow[:, :, 0] = 2.0  # what is at x lies at x + 2 in the other frame
+
+    neighbors = warped_neighbors(frames, (flow, -flow)) / NEIGHBOR_GAIN
+    neighbors = neighbors + torch.cat((frames, frames), dim=2)
+
+    rows = slice(1, -1)
+    torch.testing.assert_close(neighbors[:, 0, :3, rows, 1:5], frames[:, 1, :, rows, 3:7])
+    torch.testing.assert_close(neighbors[:, 1, 3:, rows, 4:8], frames[:, 0, :, rows, 2:6])
+    torch.testing.assert_close(neighbors[:, 2, :3], frames[:, 2])
+    torch.testing.assert_close(neighbors[:, 0, 3:], frames[:, 0])
+
+
 def test_untrained_branches_leave_frames_to_themselves():
     network, frames = make_network(awake=False).requires_grad_(False), clip(3, 5, 7, batch=2)
     awaken(network.upsampler)
 
-    large = network.enlarge(network.extract(frames), frames)
+    large = network.enlarge(network.extract(frames), frames, network.flows(frames))
 
     torch.testing.assert_close(large, network(frames), **TOLERANCE)
     assert (large - make_network(awake=False)(frames)).abs().max() > 1e-3
@@ -458,7 +499,7 @@ def test_every_weight_learns_from_a_clip(config):
 def test_frames_alone_teach_the_features_and_the_upsampler_and_nothing_else():
     network, frames = make_network().train(), clip(2, 6, 6)
 
-    network.enlarge(network.extract(frames), frames).square().mean().backward()
+    network.enlarge(network.extract(frames), frames, still(frames)).square().mean().backward()
 
     learning = {name.split(".")[0] for name, w in network.named_parameters() if w.grad is not None}
     assert learning == {"conv_first", "features", "upsampler"}

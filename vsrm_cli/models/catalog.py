@@ -24,6 +24,7 @@ VSRM_FULL = VSRMConfig(
     upsampler="two-step",
     upsampler_width=64,
     upsampler_blocks=0,
+    sees_differences=False,
     base="bilinear",
 )
 
@@ -45,6 +46,7 @@ VSRM_ABLATION = VSRMConfig(
     upsampler="two-step",
     upsampler_width=64,
     upsampler_blocks=0,
+    sees_differences=False,
     base="bilinear",
 )
 
@@ -67,6 +69,7 @@ VSRM_T = VSRMConfig(
     upsampler="direct",
     upsampler_width=64,
     upsampler_blocks=5,
+    sees_differences=True,
     base="bicubic",
 )
 

@@ -31,6 +31,8 @@ from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.ops.warp import warp
 
 SCALE = 4
+# Brings differences between aligned frames, a hundredth of full scale, to the size of features.
+NEIGHBOR_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class VSRMConfig:
             frames and one pixel shuffle).
         upsampler_width: Channels of the upsampler.
         upsampler_blocks: Residual blocks of the direct upsampler.
+        sees_differences: Whether neighbors are shown as amplified differences from the current
+            frame, to the branches and, from the small frames themselves, to the direct upsampler
+            (not in the paper; see `warped_neighbors`).
         base: Interpolation of the frame that the network corrects, "bilinear" or "bicubic".
     """
 
@@ -77,6 +82,7 @@ class VSRMConfig:
     upsampler: str
     upsampler_width: int
     upsampler_blocks: int
+    sees_differences: bool
     base: str
 
 
@@ -92,6 +98,33 @@ def temporal_first_undo(tokens: Tensor, time: int, height: int, width: int) -> T
     """The inverse of `temporal_first`: (B, H * W * T, C) to (B, T, H, W, C)."""
     pixels: Tensor = tokens.unflatten(1, (height, width, time))
     return pixels.permute(0, 3, 1, 2, 4)
+
+
+def warped_neighbors(clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+    """How the next and the previous frame, brought onto each frame, differ from it.
+
+    What a neighbor adds is a few grey levels of difference. Shown as frames, the neighbors taught
+    a compact network nothing in 550 steps: all that they have in common hid it.
+
+    Args:
+        clip: (B, T, 3, H, W).
+        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
+
+    Returns:
+        (B, T, 6, H, W), `NEIGHBOR_GAIN` times the difference, the next frame first; zero where
+        there is no neighbor.
+    """
+    still = flows[0].new_zeros(clip.shape[0], 1, 2, *clip.shape[-2:])
+    pairs = (
+        (torch.cat((clip[:, 1:], clip[:, -1:]), dim=1), torch.cat((flows[0], still), dim=1)),
+        (torch.cat((clip[:, :1], clip[:, :-1]), dim=1), torch.cat((still, flows[1]), dim=1)),
+    )
+    warped = [
+        warp(frames.flatten(0, 1), flow.flatten(0, 1), padding="border", mode="bicubic")
+        for frames, flow in pairs
+    ]
+    both: Tensor = torch.cat(warped, dim=1).unflatten(0, clip.shape[:2])
+    return NEIGHBOR_GAIN * (both - torch.cat((clip, clip), dim=2))
 
 
 class MambaBlock(nn.Module):
@@ -223,7 +256,9 @@ class VSRM(nn.Module):
         self.upsampler = (
             TwoStepUpsampler(c, config.upsampler_width)
             if config.upsampler == "two-step"
-            else DirectUpsampler(c, config.upsampler_width, config.upsampler_blocks)
+            else DirectUpsampler(
+                c + 6 * config.sees_differences, config.upsampler_width, config.upsampler_blocks
+            )
         )
         self._initialize()
 
@@ -253,7 +288,8 @@ class VSRM(nn.Module):
         Returns:
             (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
         """
-        return self.enlarge(self.propagate(self.extract(clip), clip), clip)
+        flows = self.flows(clip)
+        return self.enlarge(self.propagate(self.extract(clip), flows), clip, flows)
 
     def extract(self, clip: Tensor) -> Tensor:
         """Features of each frame from itself alone.
@@ -268,37 +304,40 @@ class VSRM(nn.Module):
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 
-    def propagate(self, features: Tensor, clip: Tensor) -> Tensor:
+    def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
         """Carry features through the clip, branch after branch.
 
         Args:
             features: Of `extract`, (B, T, C, H, W).
-            clip: (B, T, 3, H, W), where the flows are found.
+            flows: Of `flows`.
 
         Returns:
             (B, T, C, H, W): of each frame, with what the others know of it.
         """
         frames = list(features.unbind(1))  # T times (B, C, H, W)
-        backward_flow, forward_flow = self.flows(clip)
+        backward_flow, forward_flow = flows
         for name, branch in self.branches.items():
             flow = backward_flow if name.startswith("backward") else forward_flow
             frames = self._propagate(branch, frames, flow, backward=name.startswith("backward"))
         return torch.stack(frames, dim=1)
 
-    def enlarge(self, features: Tensor, clip: Tensor) -> Tensor:
-        """Large frames, each from its features alone.
+    def enlarge(self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        """Large frames, each from its features and, where configured, its warped neighbors.
 
         With features of `extract` this is what `forward` computes while all branches are still
         the identity, at a small part of the cost: a network learns to enlarge frames this way
-        before it learns to use time.
+        before it learns to carry features through time.
 
         Args:
             features: (B, T, C, H, W).
             clip: (B, T, 3, H, W), whose enlargement is corrected.
+            flows: Of `flows`.
 
         Returns:
             (B, T, 3, 4H, 4W).
         """
+        if self.config.sees_differences:
+            features = torch.cat((features, warped_neighbors(clip, flows)), dim=2)
         # One frame at a time: the large ones would fill the memory.
         return torch.stack(
             [self._enlarge(features[:, t], clip[:, t]) for t in range(clip.shape[1])], dim=1
@@ -328,19 +367,32 @@ class VSRM(nn.Module):
         visited: list[int] = []
         for t in order:
             current = frames[t]
-            neighbors = [current, current]
+            aligned: list[Tensor] = []
             if visited:
                 one = visited[-1]
                 flow = flows[:, min(t, one)]  # from t to the frame visited before
-                neighbors = [self.align(results[one], current, flow), torch.zeros_like(current)]
+                aligned.append(self.align(results[one], current, flow))
             if len(visited) > 1:
                 two = visited[-2]
                 # From t two frames on: the older flow, read where the newer one points.
                 flow = flow + warp(flows[:, min(one, two)], flow)
-                neighbors[1] = self.align(results[two], current, flow)
-            results[t] = branch(torch.stack((neighbors[0], current, neighbors[1]), dim=1))
+                aligned.append(self.align(results[two], current, flow))
+            results[t] = branch(self._stack(current, aligned))
             visited.append(t)
         return [results[t] for t in range(len(frames))]
+
+    def _stack(self, current: Tensor, aligned: list[Tensor]) -> Tensor:
+        """The three frames that a branch sees, (B, 3, C, H, W), the current one in the middle.
+
+        The first frame of all stands for its missing neighbors itself, at the second one the
+        place of the older neighbor is empty.
+        """
+        if self.config.sees_differences:
+            sides = [NEIGHBOR_GAIN * (frame - current) for frame in aligned]
+        else:
+            sides = aligned or [current, current]
+        sides += [torch.zeros_like(current)] * (2 - len(sides))
+        return torch.stack((sides[0], current, sides[1]), dim=1)
 
     def _enlarge(self, features: Tensor, small: Tensor) -> Tensor:
         base = F.interpolate(small, scale_factor=SCALE, mode=self.config.base, align_corners=False)

@@ -15,14 +15,17 @@ def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -
     return torch.stack((x, y))
 
 
-def sample(picture: Tensor, points: Tensor, *, padding: str = "zeros") -> Tensor:
-    """Read a picture bilinearly at the given points.
+def sample(
+    picture: Tensor, points: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
+) -> Tensor:
+    """Read a picture at the given points.
 
     Args:
         picture: (B, C, H, W).
         points: Where to read, in pixels of ``picture``, (B, 2, h, w), x first; float32, since
             float16 has steps of a quarter pixel from 256 on.
         padding: What lies outside: "zeros" or "border".
+        mode: "bilinear", or "bicubic", which keeps more detail.
 
     Returns:
         (B, C, h, w), in the type of ``picture``.
@@ -33,12 +36,14 @@ def sample(picture: Tensor, points: Tensor, *, padding: str = "zeros") -> Tensor
     size = torch.tensor([width, height], device=points.device)
     grid = (2.0 * points.float().permute(0, 2, 3, 1) + 1.0) / size - 1.0
     sampled = F.grid_sample(
-        picture.float(), grid, mode="bilinear", padding_mode=padding, align_corners=False
+        picture.float(), grid, mode=mode, padding_mode=padding, align_corners=False
     )
     return sampled.to(picture.dtype)
 
 
-def warp(picture: Tensor, flow: Tensor, *, padding: str = "zeros") -> Tensor:
+def warp(
+    picture: Tensor, flow: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
+) -> Tensor:
     """Bring a picture onto another one: result(p) = picture(p + flow(p)).
 
     Args:
@@ -46,9 +51,10 @@ def warp(picture: Tensor, flow: Tensor, *, padding: str = "zeros") -> Tensor:
         flow: Where the match of each target pixel lies in the source, relative to the pixel,
             (B, 2, H, W), in pixels, dx first.
         padding: What lies outside the source: "zeros" or "border".
+        mode: As in `sample`.
 
     Returns:
         Shaped like ``picture``.
     """
     grid = pixel_grid(flow.shape[-2], flow.shape[-1], device=flow.device)
-    return sample(picture, grid + flow.float(), padding=padding)
+    return sample(picture, grid + flow.float(), padding=padding, mode=mode)
