@@ -210,12 +210,12 @@ def test_a_network_that_looks_around_does_not_see_the_edges_of_tiles():
         np.testing.assert_array_equal(a.pixels, b.pixels)
 
 
-def test_the_network_sees_windows_and_tiles_of_one_size():
+def test_the_network_sees_tiles_of_one_size_and_a_last_window_of_half_the_length_at_least():
     network = Nearest()
 
     list(restorer(network, tile=64).restore(draw_frames(9, height=20, width=70)))
 
-    assert network.shapes == [(1, 8, 3, 20, 64)] * 4
+    assert network.shapes == [(1, 8, 3, 20, 64)] * 2 + [(1, 4, 3, 20, 64)] * 2
 
 
 def test_gradients_are_off_inside_the_network_and_untouched_outside():
@@ -354,6 +354,23 @@ def test_the_tile_chosen_is_the_one_with_the_least_work_of_those_that_fit():
     tile = choose_tile(Nearest(), window=8, height=180, width=320, free_bytes=nearly_enough)
 
     assert tile == 192
+
+
+def test_on_two_cores_a_picture_that_fits_is_cut_in_two_unless_the_overlap_costs_too_much():
+    plenty = {"window": 8, "free_bytes": 1 << 40, "at_once": 2}
+
+    assert choose_tile(Nearest(), height=180, width=320, **plenty) == 192
+    assert choose_tile(Nearest(), height=60, width=104, **plenty) is None
+
+
+def test_tiles_restored_at_the_same_time_give_the_same_picture():
+    frames = draw_frames(9, height=70, width=150)
+
+    alone = list(restorer(Blur(), tile=64).restore(frames))
+    side_by_side = list(restorer(Blur(), tile=64, workers=2).restore(frames))
+
+    for one, other in zip(alone, side_by_side, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
 
 
 def test_a_picture_for_which_no_tile_fits_is_told_and_on_a_cpu_tried():

@@ -8,6 +8,7 @@ integers at once, and only the few frames over which two windows fade are kept a
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from vsrm_cli.errors import CheckFailed, MemoryShortage
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.tiling import Cut, Piece, plan_grid, read_pieces
+from vsrm_cli.tiling import Cut, Grid, Piece, plan_grid, read_pieces
 
 # Pixels shared by neighbouring tiles: 8 at each edge are thrown away, where a network sees
 # invented pixels instead of the picture, and 16 fade. Users of tile upscalers report seams
@@ -27,6 +28,10 @@ TILE_OVERLAP = 32
 # With smaller tiles more than two would meet on one line; see `tiling.Cut`.
 MIN_TILE = 2 * TILE_OVERLAP
 TILE_STEP = 16
+
+# Two tiles at once on two cores take two thirds of the time of the whole picture, so a quarter
+# more pixels is a price worth paying for it.
+MAX_WORK_PERCENT = 125
 
 # The part of the free memory that a window may fill by its network's estimate, in percent.
 # The rest is for the pictures being joined, for fragmentation, and for other programs.
@@ -73,6 +78,7 @@ class Restorer:
         tile: int | Literal["auto"] | None,
         device: torch.device,
         dtype: torch.dtype,
+        workers: int = 1,
     ) -> None:
         """Keep the settings.
 
@@ -84,6 +90,8 @@ class Restorer:
                 included; None takes pictures whole, "auto" chooses by the free memory.
             device: Where the network is.
             dtype: Floating-point type of what the network is given.
+            workers: Tiles restored at the same time, each on its share of the processor. On a
+                CPU most layers are too small to keep two cores busy; two tiles keep them busy.
 
         Raises:
             ValueError: If window, overlap or tile is out of range.
@@ -92,10 +100,14 @@ class Restorer:
             raise ValueError(f"a tile must have at least {MIN_TILE} pixels, got {tile}")
         self.tile = None if tile == "auto" else tile
         self._tile_is_open = tile == "auto"
-        self._windows = Cut(window, overlap)
+        # A last window of half the length has context enough, and is soon done.
+        self._windows = Cut(window, overlap, shortest=window - window // 2)
         self._network = network
         self._device = device
         self._dtype = dtype
+        self._workers = workers
+        self._threads = max(1, torch.get_num_threads() // workers)
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
     def restore(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Enlarge a stream of frames of one size.
@@ -133,6 +145,7 @@ class Restorer:
             width=width,
             free_bytes=free_memory_bytes(self._device),
             must_fit=self._device.type != "cpu",
+            at_once=self._workers,
         )
         self._tile_is_open = False
 
@@ -191,9 +204,11 @@ class Restorer:
         large = row.scaled(scale)
         shape = (canvas.piece.kept, 3, large.kept, scale * clip.shape[-1])
         strip = torch.zeros(shape, device=self._device)
-        for column in columns:
-            tile = clip[:, :, row.start : row.stop, column.start : column.stop]
-            self._add_tile(strip, tile, (canvas.piece, large, column.scaled(scale)))
+        for first in range(0, len(columns), self._workers):
+            group = columns[first : first + self._workers]
+            tiles = [clip[:, :, row.start : row.stop, c.start : c.stop] for c in group]
+            for column, restored in zip(group, self._restore_tiles(tiles), strict=True):
+                self._add_tile(strip, restored, (canvas.piece, large, column.scaled(scale)))
         strip *= self._weights(large)[:, None]
         if foot is not None:
             strip[:, :, : large.rise] += foot
@@ -202,13 +217,29 @@ class Restorer:
         # A copy, because a view would keep the whole strip in memory beside the next.
         return strip[:, :, finished:].clone()
 
-    def _add_tile(self, strip: Tensor, tile: Tensor, pieces: tuple[Piece, Piece, Piece]) -> None:
-        """Restore a tile, (T, 3, h, w), and add the columns it keeps to its row.
+    def _restore_tiles(self, tiles: list[Tensor]) -> Iterable[Tensor]:
+        """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
+        if self._pool is None or len(tiles) == 1:
+            return map(self._restore_tile, tiles)
+        return self._pool.map(self._restore_tile_aside, tiles)
+
+    def _restore_tile_aside(self, tile: Tensor) -> Tensor:
+        """Restore a tile in a thread of its own, for which both settings must be made anew."""
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            return self._restore_tile(tile)
+
+    def _restore_tile(self, tile: Tensor) -> Tensor:
+        return self._network(tile.contiguous()[None])[0]
+
+    def _add_tile(
+        self, strip: Tensor, restored: Tensor, pieces: tuple[Piece, Piece, Piece]
+    ) -> None:
+        """Add the columns that a restored tile keeps to its row.
 
         The pieces are those of time, rows and columns, the last two in the larger picture.
         """
         time, rows, columns = pieces
-        restored = self._network(tile.contiguous()[None])[0]  # (T, 3, scale*h, scale*w)
         kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
         weights = self._weights(columns)
         # One frame after another, so that only one lies in memory a second time.
@@ -311,6 +342,7 @@ def choose_tile(
     width: int,
     free_bytes: int,
     must_fit: bool = True,
+    at_once: int = 1,
 ) -> int | None:
     """Choose the tile with which a window fits into the memory at the least work.
 
@@ -324,6 +356,8 @@ def choose_tile(
         height: Of the source, in pixels.
         width: Of the source, in pixels.
         free_bytes: Free memory of the device.
+        at_once: Tiles that are restored at the same time. Pictures are cut for that even where
+            they fit whole, unless the overlaps would cost most of what it gains.
         must_fit: Whether to give up if not even the smallest tile fits. A CPU can swap: there
             a slow run, or a pessimistic estimate, is better than none.
 
@@ -334,18 +368,24 @@ def choose_tile(
         MemoryShortage: If not even the smallest tile fits.
     """
     budget = free_bytes * MEMORY_SHARE_PERCENT // 100
-    if network.memory_bytes(window, height, width) <= budget:
-        return None
     largest = (max(height, width) - 1) // TILE_STEP * TILE_STEP
     fitting = [
         tile
         for tile in range(largest, MIN_TILE - 1, -TILE_STEP)
-        if network.memory_bytes(window, min(tile, height), min(tile, width)) <= budget
+        if at_once * network.memory_bytes(window, min(tile, height), min(tile, width)) <= budget
     ]
 
-    def work(tile: int) -> int:
-        return plan_grid(height, width, tile=tile, overlap=TILE_OVERLAP).pixels_read
+    def grid(tile: int) -> Grid:
+        return plan_grid(height, width, tile=tile, overlap=TILE_OVERLAP)
 
+    def work(tile: int) -> int:
+        return grid(tile).pixels_read
+
+    if network.memory_bytes(window, height, width) <= budget:
+        shared = [tile for tile in fitting if len(grid(tile).columns) % at_once == 0]
+        best = min(shared, key=work) if shared and at_once > 1 else None
+        gains = best is not None and 100 * work(best) <= MAX_WORK_PERCENT * height * width
+        return best if gains else None
     if fitting:
         return min(fitting, key=work)
     if must_fit:

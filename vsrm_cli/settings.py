@@ -14,10 +14,10 @@ from vsrm_cli.errors import UsageError
 
 DEFAULT_MODEL = "vsrm-t"
 
-# A window of 16 frames shows the network about half a second: most of what neighbours can tell
-# about a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for
-# the cross-fade to the next: a third more work than without, and no jump where two meet.
-DEFAULT_WINDOW = 16
+# A window of 24 frames shows the network about a second: most of what neighbours can tell about
+# a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for the
+# cross-fade to the next: a fifth more work than without, and no jump where two meet.
+DEFAULT_WINDOW = 24
 DEFAULT_OVERLAP = 4
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")

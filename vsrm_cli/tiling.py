@@ -8,9 +8,9 @@ one piece fades out while the next fades in, so that no edge is seen where they 
     piece 0   kkkkkkkkkkkkrrrrcc
     piece 1             ccrrrrkkkkkkrrrrcc               k kept whole, r ramp, c context
 
-The join of two pieces always lies in the last `overlap` items of the earlier one. The last
-piece has the full size as well: it starts earlier than its turn, and what it reads before
-the join is more context.
+The join of two pieces always lies in the last `overlap` items of the earlier one. Where little
+is left for the last piece, it starts earlier than its turn, and what it reads before the join
+is more context. Tiles are all of one size; windows of frames may end with a shorter one.
 
 Frames are cut along time (windows), pictures along rows and columns (tiles), by the same rule.
 Only integers live here: no tensor, no file. Every rule can be checked with a pencil.
@@ -98,6 +98,7 @@ class Cut:
     Attributes:
         size: Items in each piece, at least 1. A shorter line is one piece.
         overlap: Items shared by neighbours, 0 to size // 2.
+        shortest: Items in the last piece at least, at most `size`; 0 means `size`.
 
     Raises:
         ValueError: If size or overlap is out of range.
@@ -105,6 +106,7 @@ class Cut:
 
     size: int
     overlap: int
+    shortest: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -115,6 +117,8 @@ class Cut:
                 f"the overlap must be 0 to {self.size // 2} (half of a piece of {self.size}), "
                 f"got {self.overlap}"
             )
+        if not 0 <= self.shortest <= self.size:
+            raise ValueError(f"the last piece must have 0 to {self.size}, got {self.shortest}")
 
     @property
     def stride(self) -> int:
@@ -155,10 +159,11 @@ class Cut:
         return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
 
     def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Piece:
+        turn = index * self.stride
         return Piece(
-            start=max(0, stop - self.size),
+            start=max(0, min(turn, stop - (self.shortest or self.size))),
             stop=stop,
-            keep_start=index * self.stride + self.context if index else 0,
+            keep_start=turn + self.context if index else 0,
             keep_stop=keep_stop,
             rise=self.ramp if index else 0,
             fall=fall,

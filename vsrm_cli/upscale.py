@@ -33,6 +33,9 @@ SCALE = 4
 
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
+# Tiles restored at the same time on a CPU, where it has so many cores.
+MAX_WORKERS = 4
+
 # What may lie in each queue. The network gives and takes a whole window at a time: a queue that
 # holds one lets the other stages work on while it computes. For large pictures that would be
 # gigabytes, so there the queue is shorter.
@@ -197,6 +200,7 @@ def _new_restorer(network: VSRM, settings: Settings) -> Restorer:
         tile=settings.tile,
         device=network.device,
         dtype=network.dtype,
+        workers=min(MAX_WORKERS, torch.get_num_threads()) if network.device.type == "cpu" else 1,
     )
 
 
