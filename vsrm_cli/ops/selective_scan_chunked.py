@@ -44,7 +44,7 @@ def _blocks(u: Tensor, states: int) -> tuple[list[slice], int]:
     """
     batch, length, channel = u.shape
     steps = max(1, min(length, BLOCK_ELEMENTS // (batch * channel * states)))
-    chunk = max(1, round(math.sqrt(steps / 2)))
+    chunk = max(1, round(math.sqrt(steps)))
     steps = max(1, steps // chunk) * chunk
     blocks = [slice(start, min(start + steps, length)) for start in range(0, length, steps)]
     return blocks, chunk
