@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Elements of one (block, state, channel) array, 1 MiB: larger blocks leave the cache, smaller
+# Elements of one (block, state, channel) array, 2 MiB: larger blocks leave the cache, smaller
 # ones cost more calls.
-BLOCK_ELEMENTS = 262_144
+BLOCK_ELEMENTS = 524_288
 
 
 def selective_scan_chunked(
@@ -98,15 +98,33 @@ def _advance(decay: Tensor, add: Tensor, span: Tensor, state: Tensor) -> Tensor:
     return entry[-1].clone()
 
 
+class _Room:
+    """Memory for the decays and states of one block after another.
+
+    Fresh memory is handed out by the system page by page, which took as long as the arithmetic.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: tuple[Tensor, Tensor] | None = None
+
+    def take(self, delta: Tensor, states: int) -> tuple[Tensor, Tensor]:
+        """Two arrays of delta's shape with a state axis before the channels; values undefined."""
+        shape = (*delta.shape[:-1], states, delta.shape[-1])
+        if self._arrays is None or self._arrays[0].shape != shape:
+            self._arrays = delta.new_empty(shape), delta.new_empty(shape)
+        return self._arrays
+
+
 def _block_states(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor, room: _Room
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Decays and states of a folded block, (chunk, chunks, batch, state, channel), and its end.
 
     Arguments are folded: u and delta (chunk, chunks, batch, channel), B has a state axis before it.
     """
-    decay = (delta[..., None, :] * A).exp_()
-    h = (delta * u)[..., None, :] * B
+    decay, h = room.take(delta, A.shape[0])
+    torch.mul(delta[..., None, :], A, out=decay).exp_()
+    torch.mul((delta * u)[..., None, :], B, out=h)
     span = (delta.sum(0)[..., None, :] * A).exp_()
     return decay, h, _advance(decay, h, span, state)
 
@@ -138,12 +156,12 @@ class _Scan(torch.autograd.Function):
     ) -> Tensor:
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         state = u.new_zeros(u.shape[0], *A.shape)
-        starts = []
+        starts, room = [], _Room()
         blocks, chunk = _blocks(u, A.shape[0])
         for block in _ordered(blocks, reverse):
             starts.append(state)
             fu, fdelta, fB, fC = (_fold(x[:, block], chunk, reverse) for x in (u, delta, B, C))
-            _, h, state = _block_states(fu, fdelta, A, fB, state)
+            _, h, state = _block_states(fu, fdelta, A, fB, state, room)
             y[:, block] = _unfold(_contract(h, fC), block.stop - block.start, reverse)
         ctx.save_for_backward(u, delta, A, B, C, *starts)
         ctx.reverse = reverse
@@ -155,6 +173,7 @@ class _Scan(torch.autograd.Function):
         reverse: bool = ctx.reverse
         du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
         dA = torch.zeros_like(A)
+        room = _Room()
         after = torch.zeros_like(starts[0])  # gradient that arrives at the end of a block
         blocks, chunk = _blocks(u, A.shape[0])
         blocks = _ordered(blocks, not reverse)
@@ -162,7 +181,7 @@ class _Scan(torch.autograd.Function):
             fu, fdelta, fB, fC, fdy = (
                 _fold(x[:, block], chunk, reverse) for x in (u, delta, B, C, dy)
             )
-            decay, h, _ = _block_states(fu, fdelta, A, fB, start)
+            decay, h, _ = _block_states(fu, fdelta, A, fB, start, room)
             dh, after = _state_gradient(fdy, fC, fdelta, A, decay, after)
             put = [
                 (dC, _gather(h, fdy, C.shape[3])),
