@@ -164,7 +164,7 @@ def test_the_warning_about_a_damaged_video_is_told_and_the_exit_code_is_zero(fol
         (["small.mp4", "-o", "large.mp4", "--dtype", "int8"], 2, 'dtype .*"int8"'),
         (["small.mp4", "-o", "large.mp4", "--device", "gpu"], 2, 'device .*"gpu"'),
         (["small.mp4", "-o", "large.mp4", "--tile", "8"], 2, "tile .* 64 .*8"),
-        (["small.mp4", "-o", "large.mp4", "--overlap", "9"], 2, "overlap .* 0 to 8"),
+        (["small.mp4", "-o", "large.mp4", "--overlap", "13"], 2, "overlap .* 0 to 12"),
         (["small.mp4", "-o", "large.mp4", "--start", "soon"], 2, 'start .*"soon"'),
         (["small.mp4", "-o", "large.mp4", "--start", "9:00"], 1, "No frame of small.mp4"),
     ],
@@ -264,7 +264,7 @@ def test_the_help_shows_an_example_and_the_defaults():
 
     text = " ".join(result.stdout.split())
     assert text.index("vsrm upscale small.mp4 -o large.mp4") < text.index("--output")
-    for default in ("vsrm-t", "16", "auto", "h264", "(the beginning)"):
+    for default in ("vsrm-t", "24", "auto", "h264", "(the beginning)"):
         assert f"[default: {default}]" in text
 
 

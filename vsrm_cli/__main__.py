@@ -3,6 +3,10 @@
 import os
 import sys
 
+# Set before torch is imported. Threads that wait for work sleep instead of spinning: decoder,
+# network and encoder share the cores, and a spinning thread keeps another stage from its own.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from vsrm_cli import cli
 
 

@@ -19,6 +19,7 @@ from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.writer import VideoWriter
+from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import load_model
 from vsrm_cli.pipeline import Progress, run_stages
@@ -166,6 +167,8 @@ def upscale_video(
         ) as writer,
     ):
         network = load_model(model, device=settings.device, dtype=settings.dtype)
+        if network.device.type == "cpu":
+            keep_freed_memory()
         restorer = _new_restorer(network, settings)
         _begin_measuring_memory(network.device)
         _stream(reader, restorer, writer, settings=settings, report=report)
