@@ -76,6 +76,19 @@ STAGES = (
         half=True,
         seed=42,
     ),
+    Recipe(
+        stage=Stage.CLIPS,
+        steps=320,
+        shape=ClipShape(frames=6, patch=32, batch=4, photo_share=0.6, motion=3.0),
+        lr=1e-3,
+        warmup=15,
+        ema=0.99,
+        frequency_weight=FREQUENCY_WEIGHT,
+        flow_lr=0.1,
+        trunk_lr=0.35,
+        half=True,
+        seed=52,
+    ),
 )
 
 WORDS = {
