@@ -9,12 +9,10 @@ from torch.nn import functional
 
 from vsrm_cli.errors import CheckFailed, MemoryShortage
 from vsrm_cli.frame import Frame
+from vsrm_cli.memory import free_host_bytes, free_memory_bytes, is_memory_shortage
 from vsrm_cli.restore import (
     Restorer,
     choose_tile,
-    free_host_bytes,
-    free_memory_bytes,
-    is_memory_shortage,
     smaller_tile,
     to_pixels,
 )

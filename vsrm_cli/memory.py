@@ -1,10 +1,20 @@
-"""How this process holds its memory."""
+"""How much memory is free, when it has run out, and how this process holds what it has."""
 
 import ctypes
+import os
 import sys
+from pathlib import Path
+
+import torch
 
 # The numbers by which glibc's mallopt knows its settings (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+
+# Where a system does not tell what is free (Windows): what a small laptop can spare.
+UNKNOWN_FREE_BYTES = 4 << 30
+
+# Only CUDA has an exception of its own for this. The others are told by their words.
+MEMORY_SHORTAGE_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def keep_freed_memory() -> None:
@@ -23,3 +33,61 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that it accepts
     mallopt(_TRIM_THRESHOLD, 2**30)
     mallopt(_TOP_PAD, 64 * 2**20)
+
+
+def is_memory_shortage(error: RuntimeError) -> bool:
+    """Tell whether an error of PyTorch means that its device had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in MEMORY_SHORTAGE_WORDS)
+
+
+def free_cache(device: torch.device) -> None:
+    """Give memory that PyTorch keeps for later use back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Say how much memory a new computation could take on a device, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What PyTorch holds but does not use is free for us.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_host_bytes()
+
+
+def free_host_bytes(root: Path = Path("/")) -> int:
+    """Say how much main memory is free, in bytes.
+
+    Args:
+        root: Where the system's files about itself lie.
+    """
+    meminfo = root / "proc" / "meminfo"
+    if meminfo.exists():
+        kibibytes = _named_number(meminfo, "MemAvailable:")
+        return min(kibibytes * 1024, _free_group_bytes(root / "sys" / "fs" / "cgroup"))
+    if hasattr(os, "sysconf"):  # macOS tells what there is, not what is free: assume half
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return UNKNOWN_FREE_BYTES
+
+
+def _free_group_bytes(group: Path) -> int:
+    """Say what the limit of a container (cgroup version 2) leaves; without one, no end."""
+    limit = group / "memory.max"
+    if not limit.exists() or limit.read_text().strip() == "max":
+        return 1 << 62
+    used = int((group / "memory.current").read_text())
+    # Files that the system has cached count as used, but make room when asked to.
+    used -= _named_number(group / "memory.stat", "inactive_file")
+    return max(0, int(limit.read_text()) - used)
+
+
+def _named_number(table: Path, name: str) -> int:
+    """Read the number after a name from a file with one such pair in each line."""
+    pairs = (line.split() for line in table.read_text().splitlines())
+    return next(int(pair[1]) for pair in pairs if pair and pair[0] == name)

@@ -6,11 +6,9 @@ depends on the window and the tile, never on the length of the video: finished p
 integers at once, and only the few frames over which two windows fade are kept as floats.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from vsrm_cli.errors import CheckFailed, MemoryShortage
 from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.memory import free_cache, free_memory_bytes, is_memory_shortage
 from vsrm_cli.tiling import Cut, Grid, Piece, plan_grid, read_pieces
 
 # Pixels shared by neighbouring tiles: 8 at each edge are thrown away, where a network sees
@@ -36,11 +35,6 @@ MAX_WORK_PERCENT = 125
 # The part of the free memory that a window may fill by its network's estimate, in percent.
 # The rest is for the pictures being joined, for fragmentation, and for other programs.
 MEMORY_SHARE_PERCENT = 70
-# Where a system does not tell what is free (Windows): what a small laptop can spare.
-UNKNOWN_FREE_BYTES = 4 << 30
-
-# Only CUDA has an exception of its own for this. The others are told by their words.
-MEMORY_SHORTAGE_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 class Network(Protocol):
@@ -418,61 +412,3 @@ def smaller_tile(tile: int | None, *, longer_side: int) -> int:
         )
     half = -(-tried // (2 * TILE_STEP)) * TILE_STEP
     return max(MIN_TILE, half)
-
-
-def is_memory_shortage(error: RuntimeError) -> bool:
-    """Tell whether an error of PyTorch means that its device had no memory left."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(words in str(error) for words in MEMORY_SHORTAGE_WORDS)
-
-
-def free_cache(device: torch.device) -> None:
-    """Give memory that PyTorch keeps for later use back to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Say how much memory a new computation could take on a device, in bytes."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # What PyTorch holds but does not use is free for us.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return free_host_bytes()
-
-
-def free_host_bytes(root: Path = Path("/")) -> int:
-    """Say how much main memory is free, in bytes.
-
-    Args:
-        root: Where the system's files about itself lie.
-    """
-    meminfo = root / "proc" / "meminfo"
-    if meminfo.exists():
-        kibibytes = _named_number(meminfo, "MemAvailable:")
-        return min(kibibytes * 1024, _free_group_bytes(root / "sys" / "fs" / "cgroup"))
-    if hasattr(os, "sysconf"):  # macOS tells what there is, not what is free: assume half
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return UNKNOWN_FREE_BYTES
-
-
-def _free_group_bytes(group: Path) -> int:
-    """Say what the limit of a container (cgroup version 2) leaves; without one, no end."""
-    limit = group / "memory.max"
-    if not limit.exists() or limit.read_text().strip() == "max":
-        return 1 << 62
-    used = int((group / "memory.current").read_text())
-    # Files that the system has cached count as used, but make room when asked to.
-    used -= _named_number(group / "memory.stat", "inactive_file")
-    return max(0, int(limit.read_text()) - used)
-
-
-def _named_number(table: Path, name: str) -> int:
-    """Read the number after a name from a file with one such pair in each line."""
-    pairs = (line.split() for line in table.read_text().splitlines())
-    return next(int(pair[1]) for pair in pairs if pair and pair[0] == name)

@@ -34,9 +34,8 @@ class DCA(nn.Module):
     offsets, the sampling and the crossing of B, input and step size (other frame) with C
     (target). The number of points, the read-out of the last state, the skip weighted by the
     bilinear tent and the position code are choices made here: the paper's text was not at hand.
-    So is the warped neighbor to which the read-out is added: two gates and two projections that
-    start small would otherwise hide the neighbors, and a compact network trained for 200 steps
-    without it used no neighbor at all (a clip restored no better than its single frames).
+    So is the warped neighbor to which the read-out is added: behind two gates and two
+    projections that start small the neighbors would hardly be there when training begins.
     """
 
     def __init__(self, channels: int, *, state: int, rank: int, reach: float) -> None:

@@ -98,9 +98,9 @@ class TwoStepUpsampler(nn.Module):
 class DirectUpsampler(nn.Module):
     """Residual convolutions on small frames, then one pixel shuffle by four.
 
-    On a CPU one dense convolution on small frames takes a thirtieth of the time of a Mamba
-    block, and one on large frames sixteen times that of a small one: so what a compact network
-    can spend on reconstruction, it spends here, below the pixel shuffle.
+    On a CPU a dense convolution on small frames costs far less than a Mamba block, and one on
+    large frames sixteen times as much as on small ones: so what a compact network can spend on
+    reconstruction, it spends here, below the pixel shuffle.
 
     Args:
         channels: Channels of the features.
