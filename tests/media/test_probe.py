@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from clips import CONSTANT, MP4_CLOCK, make_clip, packets, picture
+from PIL import Image
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.color import Color
@@ -172,3 +173,19 @@ def test_the_drawn_clips_hold_what_they_are_asked_for(tmp_path):
 
     assert [len(stream) for stream in packets(clip, "audio")] == [47]
     assert [len(stream) for stream in packets(clip, "subtitle")] == [3]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "matrix"),
+    [(1, None), (3, (-65536, 0, 0, 0, -65536)), (6, (0, 65536, 0, -65536, 0))],
+)
+def test_a_photo_that_says_how_it_was_held_is_read(tmp_path, orientation, matrix):
+    photo = Image.new("RGB", (64, 48), (200, 10, 10))
+    exif = photo.getexif()
+    exif[0x0112] = orientation
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+
+    info = probe(tmp_path / "photo.jpg")
+
+    assert (info.width, info.height) == (64, 48)
+    assert info.display_matrix == (matrix and (*matrix, 0, 0, 0, 1 << 30))

@@ -5,6 +5,7 @@ wrong. Counts, rates and durations come from headers and are hints: good for a p
 for noticing that a file was cut short, never for computing a time.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -184,10 +185,23 @@ def _duration(
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    for side_data in cast(SideDataContainer, frame.side_data):
+    try:
+        kinds = cast(SideDataContainer, frame.side_data)
+    except ValueError:
+        # PyAV 18 cannot list side data when one is of a kind that it does not know, such as the
+        # EXIF data of a photo. It still tells the angle, in degrees against the clock.
+        return _rotation(frame.rotation) if frame.rotation else None
+    for side_data in kinds:
         if side_data.type == Type.DISPLAYMATRIX:
             return struct.unpack("=9i", bytes(side_data))
     return None
+
+
+def _rotation(degrees: int) -> tuple[int, ...]:
+    """FFmpeg's display matrix, in fixed point, of a turn against the clock."""
+    one = 1 << 16
+    cos, sin = (round(one * f(math.radians(degrees))) for f in (math.cos, math.sin))
+    return (cos, -sin, 0, sin, cos, 0, 0, 0, 1 << 30)
 
 
 def _not_a_video(path: Path) -> str:
