@@ -137,7 +137,7 @@ def test_a_video_begun_in_its_middle_gives_the_same_pictures_bit_by_bit(length, 
 
     for begin in range(length):
         resumed = restorer(Remembering(), window=window, overlap=overlap)
-        margin = frames[resumed.margin_start(begin) :]
+        margin = frames[resumed.windows.margin_start(begin) :]
         rest = list(resumed.restore(margin, begin=begin))
 
         assert [frame.time for frame in rest] == [frame.time for frame in whole[begin:]]

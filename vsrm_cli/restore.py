@@ -115,7 +115,7 @@ class Restorer:
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
-                Its first one is number `margin_start(begin)`.
+                Its first one is number `windows.margin_start(begin)`.
             begin: Number of the first frame to give.
 
         Yields:
@@ -138,10 +138,6 @@ class Restorer:
                     yield replace(source, pixels=pixels)
             # Else they would lie in memory beside the pictures of the next window.
             del pictures
-
-    def margin_start(self, begin: int) -> int:
-        """Say from which frame on a video must be read for its frames from `begin` on."""
-        return self.windows.piece_before(begin) * self.windows.stride
 
     def _choose_tile(self, clip: list[Frame]) -> None:
         height, width = clip[0].pixels.shape[1:]

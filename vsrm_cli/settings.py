@@ -44,6 +44,8 @@ class Settings:
         dtype: One of `DTYPES`.
         start: Seconds into the video at which to begin; None for its beginning.
         end: Seconds into the video before which to stop; None for its end.
+        segment_frames: Frames, at least, between the points at which the work can go on after
+            an interruption; None for about half a minute of work.
     """
 
     window: int
@@ -53,6 +55,7 @@ class Settings:
     dtype: str
     start: Fraction | None
     end: Fraction | None
+    segment_frames: int | None = None
 
     @classmethod
     def read(
@@ -65,6 +68,7 @@ class Settings:
         dtype: str,
         start: Time,
         end: Time,
+        segment_frames: int | None = None,
     ) -> Self:
         """Read what a user wrote.
 
@@ -76,6 +80,7 @@ class Settings:
             dtype: As the attribute.
             start: Seconds, or text as `read_time` takes it.
             end: The same.
+            segment_frames: As the attribute.
 
         Raises:
             UsageError: If a value can never work; the message says which and why.
@@ -94,11 +99,13 @@ class Settings:
             )
         if dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{dtype}".')
+        if segment_frames is not None and segment_frames < 1:
+            raise UsageError(f"A segment must have 1 frame or more, not {segment_frames}.")
         first = read_time(start, name="start")
         last = read_time(end, name="end")
         if last is not None and last <= (first or 0):
             raise UsageError(f"The end ({end}) must come after the start ({start or 0}).")
-        return cls(window, shared, read_tile(tile), device, dtype, first, last)
+        return cls(window, shared, read_tile(tile), device, dtype, first, last, segment_frames)
 
 
 def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:

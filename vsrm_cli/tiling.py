@@ -177,6 +177,10 @@ class Cut:
         shortest = self.shortest or self.size
         return max(0, min(fading, (item + 1 - shortest) // self.stride))
 
+    def margin_start(self, item: int) -> int:
+        """Say from which item on a line must be read in order to get everything from `item` on."""
+        return self.piece_before(item) * self.stride
+
     def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Piece:
         turn = index * self.stride
         return Piece(
