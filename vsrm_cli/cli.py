@@ -176,7 +176,7 @@ def upscale(
         bool, typer.Option("--debug", help="Print the traceback of an error.")
     ] = False,
 ) -> None:
-    """Make a video four times larger; sound and subtitles are carried over.
+    """Make a video four times larger; everything else in the file is carried over.
 
     Example: vsrm upscale small.mp4 -o large.mp4
     """
@@ -210,6 +210,7 @@ def upscale(
                 end=end,
                 overwrite=overwrite,
                 report=display.report,
+                warn=display.warn,
             )
         display.tell_result(summary)
         if as_json:

@@ -69,10 +69,14 @@ class Display:
             parts = (_frames(progress), _stages(progress), _left(progress))
             _print(self._stderr, ", ".join(part for part in parts if part))
 
+    def warn(self, message: str) -> None:
+        """Print what the user should know before the work begins, in one line."""
+        _print(self._stderr, f"warning: {message}")
+
     def tell_result(self, summary: "Summary") -> None:
         """Print what the job made, in one line, and its warnings."""
         for warning in summary.warnings:
-            _print(self._stderr, f"warning: {warning}")
+            self.warn(warning)
         if not self._is_quiet:
             _print(self._stderr, _summary_line(summary, self._latest))
 

@@ -62,6 +62,8 @@ class Summary:
         tile: Side of a tile in pixels of the input; None for whole frames.
         elapsed_s: Seconds from call to return.
         fps: Frames per second over that time.
+        kept: The streams beside the picture that went along, in words.
+        dropped: Those that the output cannot hold, and why.
         peak_memory_bytes: On CUDA what the tensors took at most, elsewhere the largest size of
             this process since it began; None where the system does not tell (Windows).
         warnings: What the user should know, in sentences.
@@ -81,6 +83,8 @@ class Summary:
     tile: int | None
     elapsed_s: float
     fps: float
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
 
@@ -109,8 +113,9 @@ def upscale_video(
     end: Time = None,
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Summary:
-    """Make a video four times larger, frame for frame; sound and subtitles are carried over.
+    """Make a video four times larger, frame for frame; all other streams are carried over.
 
     Args:
         src: The video to read.
@@ -131,6 +136,7 @@ def upscale_video(
         end: Where to stop, likewise; frames from this time on are left out.
         overwrite: Whether `dst` may exist and be replaced.
         report: Called in this thread after each frame that the network has finished.
+        warn: Called, before the work begins, with each thing that the output cannot hold.
 
     Returns:
         What was done.
@@ -166,6 +172,10 @@ def upscale_video(
             overwrite=overwrite,
         ) as writer,
     ):
+        dropped = tuple(str(plan) for plan in writer.streams if not plan.is_kept)
+        if warn is not None:
+            for stream in dropped:
+                warn(f"left out: {stream}")
         network = load_model(model, device=settings.device, dtype=settings.dtype)
         if network.device.type == "cpu":
             keep_freed_memory()
@@ -190,8 +200,10 @@ def upscale_video(
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
         fps=round(writer.frames_written / elapsed, 3),
+        kept=tuple(str(plan) for plan in writer.streams if plan.is_kept),
+        dropped=dropped,
         peak_memory_bytes=_peak_memory_bytes(network.device),
-        warnings=_warnings(reader, settings),
+        warnings=(*_warnings(reader, settings), *writer.warnings),
     )
 
 

@@ -23,7 +23,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
+from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, StreamPlan, supported_codecs
 
 __all__ = ["Encoding", "VideoWriter"]
 
@@ -94,6 +94,7 @@ class VideoWriter:
         self._source = source
         self._copies = CopiedStreams(
             source.path,
+            suffix=path.suffix.lower(),
             first=None if not start else source.start + start,
             end=None if end is None else source.start + end,
             shift=self._shift,
@@ -104,6 +105,16 @@ class VideoWriter:
         except BaseException:
             self._copies.close()
             raise
+
+    @property
+    def streams(self) -> list[StreamPlan]:
+        """What becomes of every stream of the source but its main video."""
+        return self._copies.plans
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be kept as it was, in sentences; complete when the file is."""
+        return self._copies.warnings
 
     def __enter__(self) -> Self:
         """Return the writer itself."""
@@ -174,7 +185,7 @@ class VideoWriter:
                 f"A {suffix} file cannot hold {encoding.codec} video; "
                 "name the output .mkv instead, or choose another --codec."
             )
-        self._copies.check(suffix, plan.encoder)
+        self._copies.check(plan.encoder)
 
     def _open(self, plan: EncodingPlan) -> tuple[OutputContainer, VideoStream]:
         """Open the part file, announce all streams, and write the header."""
