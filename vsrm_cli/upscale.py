@@ -172,10 +172,9 @@ def upscale_video(
             overwrite=overwrite,
         ) as writer,
     ):
-        dropped = tuple(str(plan) for plan in writer.streams if not plan.is_kept)
-        if warn is not None:
-            for stream in dropped:
-                warn(f"left out: {stream}")
+        for part in writer.dropped:
+            if warn is not None:
+                warn(f"left out: {part}")
         network = load_model(model, device=settings.device, dtype=settings.dtype)
         if network.device.type == "cpu":
             keep_freed_memory()
@@ -200,8 +199,8 @@ def upscale_video(
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
         fps=round(writer.frames_written / elapsed, 3),
-        kept=tuple(str(plan) for plan in writer.streams if plan.is_kept),
-        dropped=dropped,
+        kept=writer.kept,
+        dropped=writer.dropped,
         peak_memory_bytes=_peak_memory_bytes(network.device),
         warnings=(*_warnings(reader, settings), *writer.warnings),
     )

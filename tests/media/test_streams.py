@@ -254,7 +254,7 @@ def test_what_cannot_go_is_named_before_the_first_frame(tmp_path):
         writer = VideoWriter(
             tmp_path / "out.mp4", source=info, width=48, height=32, encoding=Encoding()
         )
-        dropped = [str(plan) for plan in writer.streams if not plan.is_kept]
+        dropped = list(writer.dropped)
         with pytest.raises(KeyboardInterrupt), writer:
             raise KeyboardInterrupt
 

@@ -46,11 +46,6 @@ def keeps_attachments(container: str) -> bool:
     return container == "matroska"
 
 
-def keeps_chapters(container: str) -> bool:
-    """Whether a container, by FFmpeg's name, keeps chapters."""
-    return container != "avi"
-
-
 def lasting(metadata: dict[str, str]) -> dict[str, str]:
     """The metadata that stay true when a video is encoded anew."""
     kept = {k: v for k, v in metadata.items() if not k.lower().startswith(_STALE)}

@@ -8,8 +8,8 @@ container cannot hold is known before any work begins, and told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from io import BytesIO
@@ -27,7 +27,8 @@ from av.video.stream import VideoStream
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media import extras
 from vsrm_cli.media.probe import open_container, video_stream
-from vsrm_cli.media.subtitles import SubtitleConverter, plain_codec
+from vsrm_cli.media.proof import Carried, Promise
+from vsrm_cli.media.subtitles import SubtitleConverter, is_gap, plain_codec
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
@@ -132,10 +133,8 @@ class CopiedStreams:
 
     Attributes:
         plans: What becomes of each, in the order of the source.
+        chapters: Those of the output.
         ticks_per_second: The least common multiple of the clocks of those that are copied.
-        begins: When the first packet of each copied stream begins in the output, in seconds,
-            by the number of the stream in the source; as far as copied yet.
-        counts: How many packets were copied of each, likewise.
     """
 
     def __init__(
@@ -166,12 +165,14 @@ class CopiedStreams:
         self._shift = shift
         self._container: InputContainer = open_container(path)
         self.plans = plan_streams(self._container, path, suffix)
+        self.chapters: list[Chapter] = extras.shifted_chapters(
+            self._container.chapters(), first=first, end=end, shift=shift
+        )
         self._sources: list[Stream] = [
             self._container.streams[plan.index] for plan in self.plans if plan.is_copied
         ]
-        self.begins: dict[int, Fraction] = {}
-        self.counts: dict[int, int] = {}
         self._targets: dict[int, Stream] = {}
+        self._carried: dict[int, Carried] = {}
         self._converters: dict[int, SubtitleConverter] = {}
         self._covers: list[Packet[Stream]] = []
         self._next_ticks: dict[int, int] = {}
@@ -211,8 +212,7 @@ class CopiedStreams:
         for plan in self.plans:
             if plan.is_kept:
                 self._add_stream(output, plan)
-        if extras.keeps_chapters(CONTAINERS[self._suffix]):
-            output.set_chapters(self.chapters)
+        output.set_chapters(self.chapters)
         for stream in self._container.streams:
             if stream.index not in self._targets:
                 stream.discard = Discard.all
@@ -224,10 +224,26 @@ class CopiedStreams:
         self._packets = self._read()
 
     @property
-    def chapters(self) -> list[Chapter]:
-        """The chapters of the output."""
-        return extras.shifted_chapters(
-            self._container.chapters(), first=self._first, end=self._end, shift=self._shift
+    def kept(self) -> list[str]:
+        """What goes along, in words."""
+        return [str(plan) for plan in self.plans if plan.is_kept]
+
+    @property
+    def dropped(self) -> list[str]:
+        """What the output cannot hold, and why, in words."""
+        return [str(plan) for plan in self.plans if not plan.is_kept]
+
+    def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Promise:
+        """What the output must hold when all is copied; the arguments are as in `Promise`."""
+        kept = [plan.kind for plan in self.plans if plan.is_kept]
+        return Promise(
+            times,
+            clock,
+            last_duration,
+            carried=self._carried,
+            attachments=kept.count("attachment"),
+            covers=kept.count("cover picture"),
+            chapters=len(self.chapters),
         )
 
     @property
@@ -288,6 +304,7 @@ class CopiedStreams:
         target.metadata.update(extras.lasting(source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
+        self._carried[target.index] = Carried(_name(plan), 0, Fraction(0), Fraction(0))
 
     def _read(self) -> Iterator[Packet[Stream]]:
         """Read the packets of the copied streams, past what cannot be read."""
@@ -305,7 +322,7 @@ class CopiedStreams:
             if packet is None:
                 return
             faults = 0
-            if packet.size and not packet.is_corrupt and not _is_gap(packet):
+            if packet.size and not packet.is_corrupt and not is_gap(packet):
                 self._complete(packet)
                 yield packet
 
@@ -330,10 +347,22 @@ class CopiedStreams:
         if converted is None:
             return
         self._prepare(converted)
-        self.begins.setdefault(index, self._begin(converted))
-        self.counts[index] = self.counts.get(index, 0) + 1
+        if CONTAINERS[self._suffix] == "nut" and (converted.pts or 0) < 0:
+            return  # NUT knows no time before zero; only sound that primes its decoder lies there
+        self._note(self._targets[index].index, converted)
         converted.stream = self._targets[index]
         output.mux(converted)
+
+    def _note(self, index: int, packet: Packet[Stream]) -> None:
+        begin = self._begin(packet)
+        end = begin + (packet.duration or 0) * packet.time_base
+        before = self._carried[index]
+        self._carried[index] = replace(
+            before,
+            packets=before.packets + 1,
+            begin=min(before.begin, begin) if before.packets else begin,
+            end=max(before.end, end) if before.packets else end,
+        )
 
     def _prepare(self, packet: Packet[Stream]) -> None:
         assert packet.pts is not None
@@ -409,8 +438,3 @@ def _can_hold(suffix: str, stream: Stream) -> bool:
 def _name(plan: StreamPlan) -> str:
     details = ", ".join(filter(None, (plan.kind, plan.codec, plan.language)))
     return f"stream {plan.index} ({details})"
-
-
-def _is_gap(packet: Packet[Stream]) -> bool:
-    """Whether a packet is an empty MP4 subtitle; muxers put their own between the others."""
-    return packet.stream.codec_context.name == "mov_text" and bytes(packet)[:2] == b"\0\0"

@@ -95,6 +95,11 @@ class SubtitleConverter:
         return converted
 
 
+def is_gap(packet: Packet[Stream]) -> bool:
+    """Whether a packet is an empty MP4 subtitle; muxers put their own between the others."""
+    return packet.stream.codec_context.name == "mov_text" and bytes(packet)[:2] == b"\0\0"
+
+
 def _text(line: AssSubtitle) -> bytes:
     return line.ass.split(b",", _FIELDS_BEFORE_TEXT)[-1]
 

@@ -7,6 +7,7 @@ beside it, and every wish that cannot be fulfilled is refused before the first f
 from __future__ import annotations
 
 import os
+from array import array
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
@@ -23,7 +24,8 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, StreamPlan, supported_codecs
+from vsrm_cli.media.proof import prove
+from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
 
 __all__ = ["Encoding", "VideoWriter"]
 
@@ -31,6 +33,8 @@ __all__ = ["Encoding", "VideoWriter"]
 _QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MAX_TICKS_PER_SECOND = 2**31 - 1
 _MPEG4_TICKS_PER_SECOND = 65535
+# Frames that x265 may decode ahead of their turn; it does not say so itself.
+_X265_REORDERS = 2
 _THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -86,8 +90,11 @@ class VideoWriter:
                 f"MPEG-4 Part 2 counts at most {_MPEG4_TICKS_PER_SECOND} ticks per second, too few "
                 "for the times of this video; choose another --codec, such as h264."
             )
-        self._last_ticks: int | None = None
+        self._times = array("q")
         self._durations: dict[int, int] = {}
+        self._last_duration = 1
+        self._waiting: list[Packet[VideoStream]] = []
+        self._packets_written = 0
         self._size = (height, width)
         color = source.color.fitted(plan.pixel_format, width=width, height=height)
         self._from_rgb = FromRgb(color, plan.pixel_format)
@@ -102,14 +109,23 @@ class VideoWriter:
         try:
             self._check_container(encoding, plan)
             self._container, self._stream = self._open(plan)
+            context = self._stream.codec_context
+            self._frames_reordered = context.reorder_depth
+            if plan.encoder == "libx265" and context.max_b_frames != 0:
+                self._frames_reordered = _X265_REORDERS
         except BaseException:
             self._copies.close()
             raise
 
     @property
-    def streams(self) -> list[StreamPlan]:
-        """What becomes of every stream of the source but its main video."""
-        return self._copies.plans
+    def kept(self) -> tuple[str, ...]:
+        """What of the source goes along beside its main video, in words."""
+        return tuple(self._copies.kept)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What of the source the output cannot hold, and why, in words."""
+        return tuple(self._copies.dropped)
 
     @property
     def warnings(self) -> list[str]:
@@ -126,7 +142,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Complete the file, or delete it after an exception."""
+        """Complete the file and prove it, or delete it after an exception."""
         if kind is not None:
             self._discard()
             return
@@ -149,10 +165,13 @@ class VideoWriter:
         if frame.pixels.shape[1:] != self._size:
             raise ValueError(f"frame must be {self._size} high and wide, got {frame.pixels.shape}")
         ticks = round((frame.time - self._shift) / self._time_base)
-        if self._last_ticks is not None and ticks <= self._last_ticks:
-            raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        self._last_ticks = ticks
-        self._durations[ticks] = self._ticks_shown(frame)
+        if self._times:
+            if ticks <= self._times[-1]:
+                raise ValueError(f"times of frames must rise, got {frame.time} too late")
+            # A frame is shown until the next one is, whatever it says of itself.
+            self._durations[self._times[-1]] = ticks - self._times[-1]
+        self._times.append(ticks)
+        self._last_duration = self._ticks_shown(frame)
         picture = self._from_rgb(frame.pixels)
         picture.pts = ticks
         picture.time_base = self._time_base
@@ -166,17 +185,30 @@ class VideoWriter:
         self.frames_written += 1
 
     def _ticks_shown(self, frame: Frame) -> int:
-        """How long a frame is shown; guessed by the rate where the source does not say."""
+        """How long the last frame is shown; guessed where the source does not say."""
         duration = frame.duration
         if duration is None:
             duration = 1 / self._source.frame_rate if self._source.frame_rate else Fraction(1, 25)
         return max(1, round(duration / self._time_base))
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
-        for packet in packets:
-            # Encoders do not all pass durations on, and MP4 needs that of the last frame.
-            packet.duration = self._durations.pop(packet.pts or 0, packet.duration)
+        """Write packets of which it is known how long they are shown; the others wait."""
+        self._waiting += packets
+        # Encoders do not all pass durations on, and MP4 needs that of the last frame.
+        while self._waiting and self._waiting[0].pts in self._durations:
+            packet = self._waiting.pop(0)
+            packet.duration = self._durations.pop(packet.pts or 0)
+            packet.dts = min(packet.pts or 0, self._next_decoding_time())
             self._container.mux(packet)
+
+    def _next_decoding_time(self) -> int:
+        """When the next packet is decoded: as many frames ahead as the encoder reorders.
+
+        Derived here, because x265 gives random times to videos that are shorter than that.
+        """
+        place = self._packets_written - self._frames_reordered
+        self._packets_written += 1
+        return self._times[place] if place >= 0 else self._times[0] + place
 
     def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
         suffix = self._path.suffix.lower()
@@ -243,9 +275,10 @@ class VideoWriter:
         context.color_range = color.range
         context.color_primaries = color.primaries
         context.color_trc = color.transfer
-        if is_mp4:
+        if is_mp4 or container.format.name == "nut":
             # MP4 stores the steps between frames in the order of decoding. Where the steps vary
             # and frames are reordered, the length of the last frame, and of the track, is lost.
+            # NUT loses all times when the first frame is to be decoded before time zero.
             context.max_b_frames = 0
         if self._source.sample_aspect_ratio:
             context.sample_aspect_ratio = self._source.sample_aspect_ratio
@@ -262,9 +295,14 @@ class VideoWriter:
         if self.frames_written == 0:
             raise OutputError(f"There was no frame to write into {self._path}.")
         try:
+            self._durations[self._times[-1]] = self._last_duration
             self._mux(self._stream.encode(None))
             self._copies.copy_until(None, self._container)
             self._close()
+            prove(
+                self._part,
+                self._copies.promise(self._times, self._time_base, self._last_duration),
+            )
             os.replace(self._part, self._path)
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
