@@ -9,6 +9,7 @@ integers at once, and only the few frames over which two windows fade are kept a
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from typing import Literal, Protocol
 
 import numpy as np
@@ -107,16 +108,17 @@ class Restorer:
     def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
         """Enlarge a stream of frames of one size.
 
-        Windows are planned by the number of a frame in the whole video. So a frame comes out
-        the same whether the video was begun at its first frame or in its middle.
+        Each shot is restored on its own: no window reaches across a cut. Windows are planned by
+        the number of a frame in its shot. So a frame comes out the same whether the video was
+        begun at its first frame or in its middle.
 
         Frames are read when they are needed: at most a window and one more are ahead of what
         has been given out.
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
-                Its first one is number `margin_start(begin)`.
-            begin: Number of the first frame to give.
+                The first one is number `margin_start(begin)` of its shot.
+            begin: Number of the first frame to give, counted from the first one of its shot.
 
         Yields:
             One frame for each frame read from `begin` on, in order: pixels (3, scale*H, scale*W)
@@ -126,6 +128,11 @@ class Restorer:
             MemoryShortage: If not even the smallest tile fits into the memory.
             CheckFailed: If the network's output is not finite.
         """
+        for shot in _shots(frames):
+            yield from self._restore_shot(shot, begin=begin)
+            begin = 0
+
+    def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
         tail: Tensor | None = None
         first = self.windows.piece_before(begin)
         for piece, clip in read_pieces(frames, self.windows, first=first):
@@ -140,7 +147,7 @@ class Restorer:
             del pictures
 
     def margin_start(self, begin: int) -> int:
-        """Say from which frame on a video must be read for its frames from `begin` on."""
+        """Say from which frame on a shot must be read for its frames from `begin` on."""
         return self.windows.piece_before(begin) * self.windows.stride
 
     def _choose_tile(self, clip: list[Frame]) -> None:
@@ -265,6 +272,18 @@ class Restorer:
         peak = np.iinfo(clip[0].pixels.dtype).max
         values = torch.from_numpy(pixels.astype(np.float32)).to(self._device)
         return (values / peak).to(self._dtype)
+
+
+def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
+    """Divide a video at its cuts; each shot must be used up before the next is taken."""
+    cuts = 0
+
+    def cuts_before(frame: Frame) -> int:
+        nonlocal cuts
+        cuts += frame.begins_shot
+        return cuts
+
+    return (shot for _, shot in groupby(frames, cuts_before))
 
 
 class _Canvas:
