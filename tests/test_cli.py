@@ -120,6 +120,8 @@ def test_json_prints_one_object_on_stdout(folder):
         "dtype": "fp32",
         "window": 5,
         "tile": None,
+        "kept": [],
+        "dropped": [],
     }
 
 

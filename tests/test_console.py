@@ -36,6 +36,8 @@ SUMMARY = Summary(
     tile=None,
     elapsed_s=38.7,
     fps=3.1,
+    kept=(),
+    dropped=(),
     peak_memory_bytes=123,
     warnings=(),
 )

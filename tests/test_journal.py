@@ -30,6 +30,7 @@ def add_segment(journal, *, first, frames=3):
             file=f"{first:09}.mp4",
             size_bytes=10,
             first=first,
+            shot=0,
             ticks=[512 * number for number in range(first, first + frames)],
             end=512 * (first + frames),
             tile=None,

@@ -1,10 +1,13 @@
 """Frames go out as they came, larger: none lost, none repeated, none out of its time."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from vsrm_cli.errors import CheckFailed, MemoryShortage
@@ -87,6 +90,18 @@ class Broken(Nearest):
         large = super().enlarge(clip.clone())
         large[0, 3, 1, 5, 6] = self.value
         return large
+
+
+class Watching(Nearest):
+    """Notes which frames it is shown together: their brightness, an integer of 255."""
+
+    def __init__(self):
+        super().__init__()
+        self.clips = []
+
+    def enlarge(self, clip):
+        self.clips.append([round(255 * float(frame.mean())) for frame in clip[0]])
+        return super().enlarge(clip)
 
 
 def draw_frames(count, height=6, width=9, dtype=np.uint8):
@@ -451,3 +466,55 @@ def test_the_limit_of_a_container_counts_where_it_is_lower(tmp_path, limit, expe
 
 def test_this_machine_has_some_memory_but_not_a_pebibyte():
     assert 1 << 20 < free_memory_bytes(CPU) < 1 << 50
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 13), min_size=1, max_size=6),
+    window=st.integers(1, 9),
+    data=st.data(),
+)
+def test_no_window_reaches_across_a_cut(lengths, window, data):
+    overlap = data.draw(st.integers(0, window // 2))
+    shots = [shot for shot, length in enumerate(lengths) for _ in range(length)]
+    frames = [
+        Frame(
+            pixels=np.full((3, 4, 4), shot, np.uint8),
+            time=Fraction(index),
+            begins_shot=index > 0 and shot != shots[index - 1],
+        )
+        for index, shot in enumerate(shots)
+    ]
+    network = Watching()
+
+    restored = list(restorer(network, window=window, overlap=overlap).restore(frames))
+
+    assert [len(set(clip)) for clip in network.clips] == [1] * len(network.clips)
+    assert [frame.time for frame in restored] == [frame.time for frame in frames]
+    assert [frame.pixels[0, 0, 0] for frame in restored] == shots
+    assert all(frame.pixels.min() == frame.pixels.max() for frame in restored)
+
+
+def test_a_shot_is_restored_as_if_it_stood_alone():
+    frames = draw_frames(30)
+    frames[11] = replace(frames[11], begins_shot=True)
+
+    together = list(restorer(Remembering()).restore(frames))
+    first = list(restorer(Remembering()).restore(frames[:11]))
+    second = list(restorer(Remembering()).restore(frames[11:]))
+
+    for frame, expected in zip(together, first + second, strict=True):
+        np.testing.assert_array_equal(frame.pixels, expected.pixels)
+
+
+def test_a_video_begun_in_the_middle_of_a_shot_meets_the_next_cut_at_its_place():
+    frames = draw_frames(40)
+    frames[25] = replace(frames[25], begins_shot=True)
+    whole = list(restorer(Remembering()).restore(frames))
+    resumed = restorer(Remembering())
+    margin = resumed.margin_start(15)
+
+    rest = list(resumed.restore(frames[margin:], begin=15))
+
+    for frame, expected in zip(rest, whole[15:], strict=True):
+        np.testing.assert_array_equal(frame.pixels, expected.pixels)

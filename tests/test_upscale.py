@@ -5,6 +5,7 @@ import time
 from dataclasses import fields
 from fractions import Fraction
 
+import av
 import pytest
 import torch
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
@@ -58,6 +59,30 @@ def test_the_summary_says_what_was_done(tmp_path, clip):
     assert summary.peak_memory_bytes > 2**20
     assert not summary.truncated
     assert summary.warnings == ()
+
+
+def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):
+    source = tmp_path / "small.mkv"
+    with av.open(str(draw_clip(tmp_path / "small.mp4"))) as clip, av.open(source, "w") as copy:
+        video = copy.add_stream_from_template(clip.streams.video[0])
+        copy.add_attachment("font.ttf", "font/ttf", b"letters")
+        for packet in clip.demux(clip.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                copy.mux(packet)
+    events = []
+
+    def load(*args, **kwargs):
+        events.append("load")
+        return load_nearest(*args, **kwargs)
+
+    monkeypatch.setattr(upscale, "load_model", load)
+
+    summary = upscale_video(source, tmp_path / "large.mp4", warn=events.append)
+
+    lost = "stream 1 (attachment, font.ttf): a .mp4 file cannot hold it; an .mkv may"
+    assert events == [f"left out: {lost}", "load"]
+    assert (summary.kept, summary.dropped) == ((), (lost,))
 
 
 def test_the_warnings_are_no_part_of_the_facts(tmp_path, clip):

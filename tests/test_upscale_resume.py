@@ -2,8 +2,9 @@
 
 import json
 import os
+from contextlib import suppress
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from clips import VARIABLE, make_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_in import NearestNeighbor, draw_clip, read_clip
+from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
 
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.checkpoints import Segmenter
@@ -43,6 +44,22 @@ def network(monkeypatch):
     monkeypatch.setattr(Remembering, "calls", 0)
     monkeypatch.setattr(Remembering, "fails_at", None)
     monkeypatch.setattr(upscale, "load_model", lambda *_, **__: Remembering().eval())
+
+
+def draw_shots(path, lengths):
+    """Write a video of shots in colors that have nothing in common."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        numbers = [number for number, length in enumerate(lengths) for _ in range(length)]
+        for index, number in enumerate(numbers):
+            drawn = np.full((HEIGHT, WIDTH, 3), 10 + index, np.uint8)
+            drawn[:, :, number % 3] = 200
+            frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
 
 
 def pictures(path):
@@ -116,6 +133,26 @@ def test_times_of_a_variable_rate_sound_and_parts_come_out_of_segments_as_of_one
     assert times == [round(time / clock) * clock for time in wanted]
     with av.open(str(output)) as container:
         assert [stream.type for stream in container.streams] == ["video", "audio"]
+
+
+def test_work_goes_on_among_cuts_as_if_it_had_not_stopped(tmp_path):
+    # Shots of 1 to 20 frames: shorter than a window, as long, and longer.
+    shots = [20, 3, 1, 7, 8, 14, 2]
+    clip = draw_shots(tmp_path / "small.mp4", shots)
+    settings = {"window": 7, "overlap": 3, "segment_frames": 1, "codec": "ffv1"}
+    upscale_video(clip, tmp_path / "whole.mkv", **settings)
+
+    output = tmp_path / "large.mkv"
+    stops = 0
+    while not output.exists():
+        with suppress(Interrupted):
+            upscale_video(clip, output, should_stop=stop_after(1), **settings)
+            break
+        stops += 1
+
+    # Every window ends a segment, and every shot a window.
+    assert stops > len(shots)
+    assert pictures(output) == pictures(tmp_path / "whole.mkv")
 
 
 def test_ctrl_c_at_any_window_loses_nothing_that_is_finished(tmp_path, monkeypatch):
@@ -307,34 +344,53 @@ def test_the_frames_of_an_interrupted_job_count_as_progress(tmp_path):
     assert len(read_clip(tmp_path / "large.mp4")[0]) == 20
 
 
+class Windows:
+    """Stands for a `Restorer`: gives the numbers of frames, and knows where windows end."""
+
+    tile = None
+    is_between_windows = False
+
+    def __init__(self, cut, shots):
+        self.cut = cut
+        self.starts = [0, *accumulate(shots)]
+
+    def give(self, begin):
+        for start, stop in pairwise(self.starts):
+            for piece in self.cut.pieces(stop - start):
+                for number in range(piece.keep_start, piece.keep_stop - piece.fall):
+                    self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
+                    if start + number >= begin:
+                        yield start + number
+
+
 @given(
-    length=st.integers(1, 300),
+    shots=st.lists(st.integers(1, 80), min_size=1, max_size=8),
     size=st.integers(1, 30),
     overlap=st.integers(0, 15),
     frames=st.integers(1, 100),
     begin=st.integers(0, 10),
 )
-def test_segments_are_the_same_from_wherever_the_work_goes_on(length, size, overlap, frames, begin):
-    windows = Cut(size, min(overlap, size // 2), shortest=size - size // 2)
+def test_segments_are_the_same_from_wherever_the_work_goes_on(shots, size, overlap, frames, begin):
+    cut = Cut(size, min(overlap, size // 2), shortest=size - size // 2)
 
     def ends(first):
-        """Behind which frames segments end in the rest of a video of so many frames."""
-        segmenter = Segmenter(windows, frames=frames, first=first)
-        passed = segmenter.cut(range(first, length), tile=lambda: None, should_stop=lambda: False)
-        return [item.frame + 1 for item in passed if item.ends_segment]
+        """Behind which frames segments end in the rest of the video."""
+        state = Windows(cut, shots)
+        segmenter = Segmenter(cut.stride, frames=frames, first=first)
+        items = segmenter.cut(state.give(first), state=state, should_stop=lambda: False)
+        return [item.frame + 1 for item in items if item.ends_segment]
 
     whole = ends(0)
 
-    assert all(after - before >= frames for before, after in pairwise([0, *whole]))
-    assert all(windows.is_joint(end) for end in whole)
-    # A segment is no longer than asked for but by less than a window.
-    assert all(after - before < frames + size for before, after in pairwise([0, *whole]))
+    # Segments hold as many frames as asked for, and more by less than a window.
+    assert all(frames <= stop - start < frames + size for start, stop in pairwise([0, *whole]))
+    assert sum(shots) - [0, *whole][-1] < frames + size
     if begin < len(whole):
         assert ends(whole[begin]) == whole[begin + 1 :]
 
 
 @pytest.mark.parametrize(("seconds", "windows"), [(100, 1), (15, 2), (7.4, 4), (3.5, 8), (0, 64)])
 def test_segments_hold_about_half_a_minute_of_work(seconds, windows):
-    segmenter = Segmenter(Cut(24, 4), frames=None, first=0)
+    segmenter = Segmenter(20, frames=None, first=0)
 
     assert segmenter.frames_at(seconds) == 20 * windows

@@ -22,6 +22,7 @@ from vsrm_cli.journal import Entry, Journal, Stamp
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.segments import SegmentWriter
 from vsrm_cli.media.writer import VideoWriter
+from vsrm_cli.restore import Restorer
 from vsrm_cli.tiling import Cut
 
 # Work that a segment should hold at most. A crash may come just before it is closed, and the
@@ -38,12 +39,14 @@ class Sighting:
     Attributes:
         number: Its place in the video.
         time: When it is shown, in seconds on the clock of its file.
+        begins_shot: Whether it shows another scene than the frame before it.
         stamp: What is remembered of it.
         damaged: Damaged pieces met in the file so far.
     """
 
     number: int
     time: Fraction
+    begins_shot: bool
     stamp: Stamp
     damaged: int
 
@@ -115,8 +118,9 @@ class Source:
     def _seen(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
         for number, frame in enumerate(frames, first):
             self.frames_read = number + 1
+            stamp = stamp_of(frame)
             self.sightings.append(
-                Sighting(number, frame.time, stamp_of(frame), self.damaged_packets)
+                Sighting(number, frame.time, frame.begins_shot, stamp, self.damaged_packets)
             )
             yield frame
 
@@ -166,7 +170,7 @@ class Restored:
 
 
 class Segmenter:
-    """Decides where segments end: at the first joint of windows behind so many frames.
+    """Decides where segments end: with the first window that fills them up to so many frames.
 
     That does not depend on when a job was interrupted, so neither does what is encoded.
 
@@ -175,25 +179,25 @@ class Segmenter:
         is_stopped: Whether the work has ended with a segment because it was asked to.
     """
 
-    def __init__(self, windows: Cut, *, frames: int | None, first: int) -> None:
-        """Prepare for the frames from number `first` on."""
+    def __init__(self, stride: int, *, frames: int | None, first: int) -> None:
+        """Prepare for the frames from number `first` on, of windows that give `stride` each."""
         self.frames = frames
         self.is_stopped = False
-        self._windows = windows
+        self._stride = stride
         self._first = first
 
     def cut(
         self,
         restored: Iterable[Frame],
         *,
-        tile: Callable[[], int | None],
+        state: Restorer,
         should_stop: Callable[[], bool],
     ) -> Iterator[Restored]:
         """Pass frames on, each with its place in the segments.
 
         Args:
             restored: The frames.
-            tile: Tells the tiles in use.
+            state: What gives them, one after another.
             should_stop: Asked behind each segment; a yes ends the work there.
         """
         began = time.perf_counter()
@@ -201,8 +205,8 @@ class Segmenter:
         for following, frame in enumerate(restored, first + 1):
             if self.frames is None:
                 self.frames = self.frames_at(time.perf_counter() - began)
-            is_end = self._windows.is_joint(following) and following - first >= self.frames
-            yield Restored(frame, is_end, tile())
+            is_end = state.is_between_windows and following - first >= self.frames
+            yield Restored(frame, is_end, state.tile)
             if is_end:
                 first = following
                 self.is_stopped = should_stop()
@@ -217,7 +221,7 @@ class Segmenter:
         windows = 1
         while 2 * windows * seconds <= SEGMENT_SECONDS and windows < MAX_WINDOWS:
             windows *= 2
-        return windows * self._windows.stride
+        return windows * self._stride
 
 
 class Recorder:
@@ -236,6 +240,7 @@ class Recorder:
         self._windows = windows
         self._segment: SegmentWriter | None = None
         self._seen: list[Sighting] = []
+        self._shot = journal.entries[-1].shot if journal.entries else 0
         self._tile: int | None = None
 
     def write(self, restored: Restored) -> None:
@@ -271,8 +276,8 @@ class Recorder:
 
     def _close(self, segment: SegmentWriter) -> None:
         first = self.frames_written - len(segment.ticks)
-        margin_start = self._windows.margin_start(self.frames_written)
-        self._look_back(min(first, margin_start))
+        self._look_back()
+        margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
         read = [self._output.ticks_of(seen.time) for seen in self._seen if seen.number >= first]
         if read != segment.ticks:
             raise CheckFailed(
@@ -285,6 +290,7 @@ class Recorder:
                 file=segment.path.name,
                 size_bytes=segment.path.stat().st_size,
                 first=first,
+                shot=self._shot,
                 ticks=segment.ticks,
                 end=segment.end,
                 tile=self._tile,
@@ -293,13 +299,17 @@ class Recorder:
             )
         )
         self._segment = None
+        # Only the next margin may reach back behind the next segment.
+        self._seen = [seen for seen in self._seen if seen.number >= margin_start]
 
-    def _look_back(self, first: int) -> None:
-        """Collect the sightings of the frames from number `first` to the last one written."""
+    def _look_back(self) -> None:
+        """Collect the sightings of all frames up to the last one written."""
         sightings = self._source.sightings
         while sightings and sightings[0].number < self.frames_written:
-            self._seen.append(sightings.popleft())
-        self._seen = [seen for seen in self._seen if seen.number >= first]
+            seen = sightings.popleft()
+            if seen.begins_shot:
+                self._shot = seen.number
+            self._seen.append(seen)
 
 
 def stamp_of(frame: Frame) -> Stamp:

@@ -190,7 +190,7 @@ def upscale(
         bool, typer.Option("--debug", help="Print the traceback of an error.")
     ] = False,
 ) -> None:
-    """Make a video four times larger; sound and subtitles are carried over.
+    """Make a video four times larger; everything else in the file is carried over.
 
     The same command goes on where an interrupted one stopped.
 
@@ -230,6 +230,7 @@ def upscale(
                 restart=restart,
                 report=display.report,
                 should_stop=should_stop,
+                warn=display.warn,
             )
         display.tell_result(summary)
         if as_json:

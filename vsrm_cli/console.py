@@ -73,10 +73,14 @@ class Display:
         """Print something that the user should know, in one line, while the work goes on."""
         _print(self._bar.console if self._bar else self._stderr, message)
 
+    def warn(self, message: str) -> None:
+        """Print what the user should know before the work begins, in one line."""
+        _print(self._stderr, f"warning: {message}")
+
     def tell_result(self, summary: "Summary") -> None:
         """Print what the job made, in one line, and its warnings."""
         for warning in summary.warnings:
-            _print(self._stderr, f"warning: {warning}")
+            self.warn(warning)
         if not self._is_quiet:
             _print(self._stderr, _summary_line(summary, self._latest))
 

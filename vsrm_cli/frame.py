@@ -22,8 +22,10 @@ class Frame:
             for deeper ones.
         time: When the frame is shown, in seconds on the clock of its file, exact.
         duration: How long it is shown, in seconds, where the file says so.
+        begins_shot: It shows another scene than the frame before it, behind a cut.
     """
 
     pixels: Pixels
     time: Fraction
     duration: Fraction | None = None
+    begins_shot: bool = False

@@ -64,6 +64,7 @@ class Entry:
         file: Its name.
         size_bytes: Its size.
         first: Number of its first frame in the video.
+        shot: Number of the first frame of the shot that its last frame belongs to.
         ticks: When its frames are shown, on the clock of the output.
         end: Until when its last frame is shown, on the same clock.
         tile: Side of the tiles in use at its end; None for whole pictures.
@@ -74,6 +75,7 @@ class Entry:
     file: str
     size_bytes: int
     first: int
+    shot: int
     ticks: list[int]
     end: int
     tile: int | None

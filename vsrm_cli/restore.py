@@ -9,6 +9,7 @@ integers at once, and only the few frames over which two windows fade are kept a
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from typing import Literal, Protocol
 
 import numpy as np
@@ -61,7 +62,9 @@ class Restorer:
         tile: Side of the tiles in use, in pixels of the source, or None where pictures are
             taken whole. An automatic choice is made with the first window; every shortage
             of memory makes the tile smaller for the rest of the video.
-        windows: How the video is cut along time.
+        windows: How a shot is cut along time.
+        is_between_windows: Whether the frame given last was the last of its window: none of what
+            comes later can change what was given so far.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Restorer:
         self._tile_is_open = tile == "auto"
         # A last window of half the length has context enough, and is soon done.
         self.windows = Cut(window, overlap, shortest=window - window // 2)
+        self.is_between_windows = False
         self._network = network
         self._device = device
         self._dtype = dtype
@@ -107,16 +111,17 @@ class Restorer:
     def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
         """Enlarge a stream of frames of one size.
 
-        Windows are planned by the number of a frame in the whole video. So a frame comes out
-        the same whether the video was begun at its first frame or in its middle.
+        Each shot is restored on its own: no window reaches across a cut. Windows are planned by
+        the number of a frame in its shot. So a frame comes out the same whether the video was
+        begun at its first frame or in its middle.
 
         Frames are read when they are needed: at most a window and one more are ahead of what
         has been given out.
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
-                Its first one is number `windows.margin_start(begin)`.
-            begin: Number of the first frame to give.
+                The first one is number `windows.margin_start(begin)` of its shot.
+            begin: Number of the first frame to give, counted from the first one of its shot.
 
         Yields:
             One frame for each frame read from `begin` on, in order: pixels (3, scale*H, scale*W)
@@ -126,6 +131,11 @@ class Restorer:
             MemoryShortage: If not even the smallest tile fits into the memory.
             CheckFailed: If the network's output is not finite.
         """
+        for shot in _shots(frames):
+            yield from self._restore_shot(shot, begin=begin)
+            begin = 0
+
+    def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
         tail: Tensor | None = None
         first = self.windows.piece_before(begin)
         for piece, clip in read_pieces(frames, self.windows, first=first):
@@ -134,6 +144,7 @@ class Restorer:
             pictures, tail = self._restore_clip(clip, piece, tail)
             restored = zip(clip[piece.kept_slice], pictures, strict=False)
             for number, (source, pixels) in enumerate(restored, piece.keep_start):
+                self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
                 if number >= begin:
                     yield replace(source, pixels=pixels)
             # Else they would lie in memory beside the pictures of the next window.
@@ -261,6 +272,18 @@ class Restorer:
         peak = np.iinfo(clip[0].pixels.dtype).max
         values = torch.from_numpy(pixels.astype(np.float32)).to(self._device)
         return (values / peak).to(self._dtype)
+
+
+def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
+    """Divide a video at its cuts; each shot must be used up before the next is taken."""
+    cuts = 0
+
+    def cuts_before(frame: Frame) -> int:
+        nonlocal cuts
+        cuts += frame.begins_shot
+        return cuts
+
+    return (shot for _, shot in groupby(frames, cuts_before))
 
 
 class _Canvas:

@@ -158,11 +158,6 @@ class Cut:
         last = self.count(length) - 1
         return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
 
-    def is_joint(self, item: int) -> bool:
-        """Whether an inner piece is the first to keep `item`: all before it can be finished."""
-        index, rest = divmod(item - self.context, self.stride)
-        return rest == 0 and index > 0
-
     def piece_before(self, item: int) -> int:
         """Say with which piece to begin in order to get everything from `item` on.
 

@@ -70,6 +70,8 @@ class Summary:
         tile: Side of a tile in pixels of the input; None for whole frames.
         elapsed_s: Seconds from call to return.
         fps: Frames per second over that time.
+        kept: The streams beside the picture that went along, in words.
+        dropped: Those that the output cannot hold, and why.
         peak_memory_bytes: On CUDA what the tensors took at most, elsewhere the largest size of
             this process since it began; None where the system does not tell (Windows).
         warnings: What the user should know, in sentences.
@@ -90,6 +92,8 @@ class Summary:
     tile: int | None
     elapsed_s: float
     fps: float
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
 
@@ -121,8 +125,9 @@ def upscale_video(
     restart: bool = False,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Summary:
-    """Make a video four times larger, frame for frame; sound and subtitles are carried over.
+    """Make a video four times larger, frame for frame; all other streams are carried over.
 
     If an earlier call with the same arguments was interrupted, this one goes on where it stopped.
 
@@ -149,6 +154,7 @@ def upscale_video(
         restart: Throw away what an earlier call has left unfinished.
         report: Called in this thread after each frame that the network has finished.
         should_stop: Asked at each such point; a yes ends the work there.
+        warn: Called, before the work begins, with each thing that the output cannot hold.
 
     Returns:
         What was done.
@@ -191,6 +197,8 @@ def upscale_video(
                 journal.open(
                     describe_file(src) | _describe(settings, encoding, model), restart=restart
                 )
+                for part in output.dropped:
+                    warn(f"left out: {part}")
                 frames_resumed = journal.frames_done
                 network = _load(model, settings, journal.chosen)
                 restorer = _new_restorer(network, settings, journal.entries)
@@ -224,8 +232,10 @@ def upscale_video(
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
         fps=round((output.frames_written - frames_resumed) / elapsed, 3),
+        kept=output.kept,
+        dropped=output.dropped,
         peak_memory_bytes=_peak_memory_bytes(network.device),
-        warnings=_warnings(source, settings),
+        warnings=(*_warnings(source, settings), *output.warnings),
     )
 
 
@@ -280,15 +290,16 @@ def _restore(
     """
     source, restorer, output = stages
     begin = journal.frames_done
+    latest = journal.entries[-1] if journal.entries else None
     frames = settings.segment_frames
     if journal.chosen is not None:
         frames = int(journal.chosen["segment frames"] or 0)
-    segmenter = Segmenter(restorer.windows, frames=frames, first=begin)
+    segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
     recorder = Recorder(journal, source, output, restorer.windows)
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
-        restored = restorer.restore(frames, begin=begin)
-        for item in segmenter.cut(restored, tile=lambda: restorer.tile, should_stop=should_stop):
+        restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
+        for item in segmenter.cut(restored, state=restorer, should_stop=should_stop):
             if journal.chosen is None:
                 journal.begin({**chosen, "segment frames": segmenter.frames})
             yield item
@@ -296,7 +307,7 @@ def _restore(
     frame_bytes = source.info.width * source.info.height * (3 if source.info.bits <= 8 else 6)
     try:
         run_stages(
-            source.frames(behind=journal.entries[-1] if journal.entries else None),
+            source.frames(behind=latest),
             restore,
             recorder.write,
             read_depth=_queue_depth(settings.window, frame_bytes),

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import ToRgb, color_of
+from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
 # After this many unreadable packets in a row the rest of the file is given up.
@@ -101,6 +102,7 @@ class VideoReader:
             InputError: If no frame at all can be decoded, or none lies in the asked range.
         """
         to_rgb = ToRgb(width=self.info.width, height=self.info.height)
+        cuts = CutFinder()
         seen = False
         for picture, time in self._timed_pictures():
             seen = True
@@ -113,7 +115,8 @@ class VideoReader:
                 color = self.info.color
             self.frames_read += 1
             duration = picture.duration * self.info.time_base if picture.duration else None
-            yield Frame(to_rgb(picture, color), time, duration)
+            pixels = to_rgb(picture, color)
+            yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
         else:
             self._look_for_the_tail()
         if self.frames_read == 0:

@@ -1,25 +1,37 @@
-"""Sound and subtitles: carried from one file to another packet by packet, as they are.
+"""All streams but the picture: what can go along into the output, and how it gets there.
 
-Nothing is decoded, so nothing is lost. Language, title and disposition go along; times keep
-their distance to those of the video.
+Sound and subtitles are carried packet by packet, as they are. Nothing is decoded, so nothing is
+lost; only plain text is rewritten where the new container has another format for it. Language,
+title and disposition go along; times keep their distance to those of the video. What the new
+container cannot hold is known before any work begins, and told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from io import BytesIO
 from math import lcm
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Discard, Stream
+from av.stream import AttachmentStream, Discard, Stream
+from av.subtitles.stream import SubtitleStream
+from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
+from vsrm_cli.media import extras
 from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.media.proof import Carried, Promise
+from vsrm_cli.media.subtitles import SubtitleConverter, is_gap, plain_codec
+
+if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
+    from av.container.core import Chapter
 
 # The containers that keep times and colors, by the end of the file's name.
 CONTAINERS = {
@@ -28,16 +40,64 @@ CONTAINERS = {
     ".mov": "mov",
     ".mkv": "matroska",
     ".webm": "webm",
+    ".nut": "nut",
 }
+# Where to look for one that can hold everything.
+_ROOMY = (".mkv", ".mp4", ".mov")
 
 # Packets of different streams may lie this far out of order in a file.
 _DISORDER = Fraction(5)
 _FAULTS_IN_A_ROW = 1000
-# Facts about the old file and its encoder that are not true of the new one.
-_STALE = (
-    *("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"),
-    *("duration", "bps", "number_of_", "_statistics"),
-)
+
+Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
+_KINDS: dict[str, Kind] = {
+    "video": "video",
+    "audio": "sound",
+    "subtitle": "subtitles",
+    "attachment": "attachment",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What becomes of one stream of the source.
+
+    Attributes:
+        index: Its number in the source.
+        kind: What it is.
+        codec: FFmpeg's name of its format; of an attachment, the name of the file.
+        language: Its language tag, where it has one.
+        becomes: Its format in the output; None where it cannot go.
+        reason: Why it cannot go.
+    """
+
+    index: int
+    kind: Kind
+    codec: str
+    language: str | None
+    becomes: str | None
+    reason: str = ""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it goes into the output."""
+        return self.becomes is not None
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether its packets are carried over; covers and attachments have none."""
+        return self.is_kept and self.kind in ("video", "sound", "subtitles")
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether it is rewritten in another format."""
+        return self.is_kept and self.becomes != self.codec
+
+    def __str__(self) -> str:
+        """Name the stream as people do, and what happens to it if it is not just copied."""
+        details = ", ".join(filter(None, (self.kind, self.codec, self.language)))
+        fate = f" becomes {self.becomes}" if self.is_converted else ""
+        return f"stream {self.index} ({details}){fate}" + (self.reason and f": {self.reason}")
 
 
 @cache
@@ -47,17 +107,41 @@ def supported_codecs(suffix: str) -> set[str]:
         return container.supported_codecs
 
 
+def plan_streams(container: InputContainer, path: Path, suffix: str) -> list[StreamPlan]:
+    """Say what becomes of every stream but the main video.
+
+    Args:
+        container: The source.
+        path: Its name, for messages.
+        suffix: The end of the output's name, one of `CONTAINERS`.
+
+    Returns:
+        A plan for each stream, in their order. The track in which MP4 keeps the names of its
+        chapters is left out: chapters are carried over as such.
+    """
+    main = video_stream(container, path)
+    has_chapters = bool(container.chapters())
+    return [
+        _plan(stream, suffix)
+        for stream in container.streams
+        if stream is not main and not (has_chapters and _holds_chapters(stream))
+    ]
+
+
 class CopiedStreams:
-    """All sound and subtitle streams of one file, on their way into another.
+    """All streams of one file but the main video, on their way into another.
 
     Attributes:
-        ticks_per_second: The least common multiple of the streams' clocks.
+        plans: What becomes of each, in the order of the source.
+        chapters: Those of the output.
+        ticks_per_second: The least common multiple of the clocks of those that are copied.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        suffix: str,
         first: Fraction | None,
         end: Fraction | None,
         shift: Fraction,
@@ -66,6 +150,7 @@ class CopiedStreams:
 
         Args:
             path: The source.
+            suffix: The end of the output's name, one of `CONTAINERS`.
             first: Leave out packets that begin earlier, in seconds on the clock of the source.
             end: Leave out packets that begin at this time or later, on the same clock.
             shift: Seconds to take off every time.
@@ -74,35 +159,43 @@ class CopiedStreams:
             InputError: If the file cannot be read.
         """
         self._path = path
+        self._suffix = suffix
         self._first = first
         self._end = end
         self._shift = shift
         self._container: InputContainer = open_container(path)
+        self.plans = plan_streams(self._container, path, suffix)
+        self.chapters: list[Chapter] = extras.shifted_chapters(
+            self._container.chapters(), first=first, end=end, shift=shift
+        )
         self._sources: list[Stream] = [
-            s for s in self._container.streams if s.type in ("audio", "subtitle")
+            self._container.streams[plan.index] for plan in self.plans if plan.is_copied
         ]
         self._targets: dict[int, Stream] = {}
+        self._carried: dict[int, Carried] = {}
+        self._converters: dict[int, SubtitleConverter] = {}
+        self._covers: list[Packet[Stream]] = []
         self._next_ticks: dict[int, int] = {}
         self._last_dts: dict[int, int] = {}
         self._pending: Packet[Stream] | None = None
         clocks = [s.time_base for s in self._sources if s.time_base]
         self.ticks_per_second = lcm(*(clock.denominator for clock in clocks))
 
-    def check(self, suffix: str, video_codec: str) -> None:
-        """Make sure that a container can hold every stream.
+    def check(self, video_codec: str) -> None:
+        """Make sure that no sound is lost that another container would keep.
 
         Raises:
-            OutputError: If it cannot; names the stream and a container that can.
+            OutputError: If it is; names the stream and the container.
         """
-        for stream in self._sources:
-            if stream.codec_context is None:
+        silenced = [p for p in self.plans if p.kind == "sound" and not p.is_kept]
+        for suffix in _ROOMY if silenced else ():
+            sounds = [s for s in self._container.streams if s.type == "audio"]
+            if all(_can_hold(suffix, s) for s in sounds) and video_codec in supported_codecs(
+                suffix
+            ):
                 raise OutputError(
-                    f"Stream {stream.index} ({stream.type}) has a format that cannot be copied; "
-                    "remove it from the input with another program first."
-                )
-            if not _can_hold(suffix, stream):
-                raise OutputError(
-                    f"A {suffix} file cannot hold {_describe(stream)}; {self._advice(video_codec)}."
+                    f"A {self._suffix} file cannot hold {_name(silenced[0])}; "
+                    f"name the output {suffix} instead."
                 )
 
     def add_to(self, output: OutputContainer, video: Stream) -> None:
@@ -112,15 +205,14 @@ class CopiedStreams:
             output: Has no header yet.
             video: Its video stream, which gets the tags of that of the source.
         """
-        output.metadata.update(_lasting(self._container.metadata))
+        output.metadata.update(extras.lasting(self._container.metadata))
         pictures = video_stream(self._container, self._path)
-        video.metadata.update(_lasting(pictures.metadata))
+        video.metadata.update(extras.lasting(pictures.metadata))
         video.disposition = pictures.disposition
-        for source in self._sources:
-            target = output.add_stream_from_template(source)
-            target.metadata.update(_lasting(source.metadata))
-            target.disposition = source.disposition
-            self._targets[source.index] = target
+        for plan in self.plans:
+            if plan.is_kept:
+                self._add_stream(output, plan)
+        output.set_chapters(self.chapters)
         for stream in self._container.streams:
             if stream.index not in self._targets:
                 stream.discard = Discard.all
@@ -131,8 +223,43 @@ class CopiedStreams:
                 self._container.seek(0)
         self._packets = self._read()
 
+    @property
+    def kept(self) -> list[str]:
+        """What goes along, in words."""
+        return [str(plan) for plan in self.plans if plan.is_kept]
+
+    @property
+    def dropped(self) -> list[str]:
+        """What the output cannot hold, and why, in words."""
+        return [str(plan) for plan in self.plans if not plan.is_kept]
+
+    def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Promise:
+        """What the output must hold when all is copied; the arguments are as in `Promise`."""
+        kept = [plan.kind for plan in self.plans if plan.is_kept]
+        return Promise(
+            times,
+            clock,
+            last_duration,
+            carried=self._carried,
+            attachments=kept.count("attachment"),
+            covers=kept.count("cover picture"),
+            chapters=len(self.chapters),
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was lost on the way, in sentences."""
+        return [
+            f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
+            f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
+            for index, converter in self._converters.items()
+            if converter.lines_changed
+        ]
+
     def copy_until(self, time: Fraction | None, output: OutputContainer) -> None:
         """Copy all packets up to a time on the clock of the source; None stands for the rest."""
+        while self._covers:
+            output.mux(self._covers.pop())
         if time is None and self._end is not None:
             time = self._end + _DISORDER
         while True:
@@ -148,12 +275,36 @@ class CopiedStreams:
                 continue
             if self._end is not None and begin >= self._end:
                 continue
-            self._prepare(packet)
-            output.mux(packet)
+            self._copy(packet, output)
 
     def close(self) -> None:
         """Close the source."""
         self._container.close()
+
+    def _add_stream(self, output: OutputContainer, plan: StreamPlan) -> None:
+        source = self._container.streams[plan.index]
+        if isinstance(source, AttachmentStream):
+            extras.add_attachment(output, source)
+            return
+        if plan.kind == "cover picture":
+            assert isinstance(source, VideoStream)
+            with open_container(self._path) as container:
+                picture = extras.read_cover(container, container.streams.video[_rank(source)])
+            packet = extras.add_cover(output, source, picture)
+            self._covers += [packet] if packet is not None else []
+            return
+        if plan.is_converted:
+            assert isinstance(source, SubtitleStream)
+            assert plan.becomes is not None
+            converter = SubtitleConverter(source, output, plan.becomes)
+            self._converters[plan.index] = converter
+            target = converter.stream
+        else:
+            target = output.add_stream_from_template(source, opaque=True)
+        target.metadata.update(extras.lasting(source.metadata))
+        target.disposition = source.disposition
+        self._targets[plan.index] = target
+        self._carried[target.index] = Carried(_name(plan), 0, Fraction(0), Fraction(0))
 
     def _read(self) -> Iterator[Packet[Stream]]:
         """Read the packets of the copied streams, past what cannot be read."""
@@ -171,7 +322,7 @@ class CopiedStreams:
             if packet is None:
                 return
             faults = 0
-            if packet.size and not packet.is_corrupt and not _is_gap(packet):
+            if packet.size and not packet.is_corrupt and not is_gap(packet):
                 self._complete(packet)
                 yield packet
 
@@ -189,6 +340,30 @@ class CopiedStreams:
         assert packet.pts is not None
         return packet.pts * packet.time_base
 
+    def _copy(self, packet: Packet[Stream], output: OutputContainer) -> None:
+        index = packet.stream.index
+        converter = self._converters.get(index)
+        converted = packet if converter is None else converter.convert(packet)
+        if converted is None:
+            return
+        self._prepare(converted)
+        if CONTAINERS[self._suffix] == "nut" and (converted.pts or 0) < 0:
+            return  # NUT knows no time before zero; only sound that primes its decoder lies there
+        self._note(self._targets[index].index, converted)
+        converted.stream = self._targets[index]
+        output.mux(converted)
+
+    def _note(self, index: int, packet: Packet[Stream]) -> None:
+        begin = self._begin(packet)
+        end = begin + (packet.duration or 0) * packet.time_base
+        before = self._carried[index]
+        self._carried[index] = replace(
+            before,
+            packets=before.packets + 1,
+            begin=min(before.begin, begin) if before.packets else begin,
+            end=max(before.end, end) if before.packets else end,
+        )
+
     def _prepare(self, packet: Packet[Stream]) -> None:
         assert packet.pts is not None
         assert packet.dts is not None
@@ -196,20 +371,52 @@ class CopiedStreams:
         packet.pts -= ticks
         packet.dts = min(packet.dts - ticks, packet.pts)
         index = packet.stream.index
-        if packet.dts <= self._last_dts.get(index, packet.dts - 1):
-            # Muxers refuse a step back in time; a file that takes one is damaged there.
-            packet.dts = self._last_dts[index] + 1
+        # Muxers refuse a step back in time; a file that takes one is damaged there. Subtitles
+        # may stand still: several lines are often shown at once.
+        least = self._last_dts.get(index, packet.dts - 1) + (packet.stream.type != "subtitle")
+        if packet.dts < least:
+            packet.dts = least
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
-        packet.stream = self._targets[index]
 
-    def _advice(self, video_codec: str) -> str:
-        """Say which container can hold everything."""
-        for suffix in (".mkv", ".mp4", ".mov"):
-            holds_sources = all(_can_hold(suffix, stream) for stream in self._sources)
-            if holds_sources and video_codec in supported_codecs(suffix):
-                return f"name the output {suffix} instead"
-        return "no container holds all streams, remove some with another program first"
+
+def _plan(stream: Stream, suffix: str) -> StreamPlan:
+    container = CONTAINERS[suffix]
+    kind = "cover picture" if extras.is_cover(stream) else _KINDS.get(stream.type, "data")
+    codec = _codec_name(stream)
+    becomes: str | None = None
+    if kind == "attachment":
+        becomes = codec if extras.keeps_attachments(container) else None
+    elif kind == "cover picture":
+        becomes = codec if extras.keeps_covers(container, codec) else None
+    elif kind != "data":
+        becomes = codec if _can_hold(suffix, stream) else None
+        if becomes is None and kind == "subtitles":
+            becomes = plain_codec(codec, container)
+    reason = "" if becomes is not None else _why_not(kind, suffix)
+    return StreamPlan(stream.index, kind, codec, stream.language, becomes, reason)
+
+
+def _why_not(kind: Kind, suffix: str) -> str:
+    if kind == "data":
+        return "data cannot be carried over"
+    return f"a {suffix} file cannot hold it" + ("" if suffix == ".mkv" else "; an .mkv may")
+
+
+def _codec_name(stream: Stream) -> str:
+    if isinstance(stream, AttachmentStream):
+        return stream.name or "file"
+    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+
+
+def _holds_chapters(stream: Stream) -> bool:
+    """Whether a stream is the one in which MP4 keeps the names of chapters."""
+    return stream.type == "data" and stream.name == "bin_data"
+
+
+def _rank(stream: Stream) -> int:
+    """The place of a video stream among the video streams of its file."""
+    return [s.index for s in stream.container.streams.video].index(stream.index)
 
 
 def _can_hold(suffix: str, stream: Stream) -> bool:
@@ -221,28 +428,13 @@ def _can_hold(suffix: str, stream: Stream) -> bool:
         return False
     with av.open(BytesIO(), "w", format=CONTAINERS[suffix]) as trial:
         try:
-            trial.add_stream_from_template(stream)
+            trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
         except (av.FFmpegError, ValueError):
             return False
     return True
 
 
-def _describe(stream: Stream) -> str:
-    kind = "sound" if stream.type == "audio" else "subtitles"
-    language = f", {stream.language}" if stream.language else ""
-    return f"stream {stream.index} ({kind}, {stream.codec_context.name}{language})"
-
-
-def _is_gap(packet: Packet[Stream]) -> bool:
-    """Whether a packet is an empty MP4 subtitle; muxers put their own between the others."""
-    return packet.stream.codec_context.name == "mov_text" and bytes(packet)[:2] == b"\0\0"
-
-
-def _lasting(metadata: dict[str, str]) -> dict[str, str]:
-    """The metadata that stay true when a video is encoded anew."""
-    lasting = {k: v for k, v in metadata.items() if not k.lower().startswith(_STALE)}
-    # FFmpeg writes the title of an MP4 stream from "title", and reads it as "name".
-    if "name" in lasting:
-        lasting.setdefault("title", lasting.pop("name"))
-    return lasting
+def _name(plan: StreamPlan) -> str:
+    details = ", ".join(filter(None, (plan.kind, plan.codec, plan.language)))
+    return f"stream {plan.index} ({details})"

@@ -8,7 +8,10 @@ is encoded here, or joined from segments that were (see `segments`).
 from __future__ import annotations
 
 import os
+from array import array
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import lcm
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +28,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
 from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.media.proof import prove
 from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
 
 __all__ = ["Encoding", "VideoWriter"]
@@ -33,6 +37,8 @@ __all__ = ["Encoding", "VideoWriter"]
 _QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MAX_TICKS_PER_SECOND = 2**31 - 1
 _MPEG4_TICKS_PER_SECOND = 65535
+# Frames that x265 may decode ahead of their turn; it does not say so itself.
+_X265_REORDERS = 2
 _THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -98,8 +104,11 @@ class VideoWriter:
                 f"MPEG-4 Part 2 counts at most {_MPEG4_TICKS_PER_SECOND} ticks per second, too few "
                 "for the times of this video; choose another --codec, such as h264."
             )
-        self._last_ticks: int | None = None
+        self._times = array("q")
         self._durations: dict[int, int] = {}
+        self._last_duration = 1
+        self._waiting: list[Packet[VideoStream]] = []
+        self._packets_written = 0
         self._size = (height, width)
         color = source.color.fitted(plan.pixel_format, width=width, height=height)
         self._from_rgb = FromRgb(color, plan.pixel_format)
@@ -115,6 +124,21 @@ class VideoWriter:
         if folder is not None:
             self._discard()
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What of the source goes along beside its main video, in words."""
+        return tuple(self._copies.kept)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What of the source the output cannot hold, and why, in words."""
+        return tuple(self._copies.dropped)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be kept as it was, in sentences; complete when the file is."""
+        return self._copies.warnings
+
     def __enter__(self) -> Self:
         """Return the writer itself."""
         return self
@@ -125,7 +149,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Complete the file, or delete it after an exception."""
+        """Complete the file and prove it, or delete it after an exception."""
         if kind is not None:
             self._discard()
             return
@@ -146,8 +170,10 @@ class VideoWriter:
             ValueError: If the size is another one, or the time not later than the last one.
         """
         picture = self.picture(frame)
-        assert picture.pts is not None
-        self._durations[picture.pts] = self.ticks_shown(frame)
+        # A frame is shown until the next one is, whatever it says of itself.
+        for before, after in pairwise(self._times[-2:]):
+            self._durations[before] = after - before
+        self._last_duration = self.ticks_shown(frame)
         try:
             # Sound and picture are written in step, by time. Otherwise they would lie far apart
             # in the file, and packets would pile up in memory.
@@ -162,9 +188,9 @@ class VideoWriter:
         if frame.pixels.shape[1:] != self._size:
             raise ValueError(f"frame must be {self._size} high and wide, got {frame.pixels.shape}")
         ticks = self.ticks_of(frame.time)
-        if self._last_ticks is not None and ticks <= self._last_ticks:
+        if self._times and ticks <= self._times[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        self._last_ticks = ticks
+        self._times.append(ticks)
         picture = self._from_rgb(frame.pixels)
         picture.pts = ticks
         picture.time_base = self.time_base
@@ -175,33 +201,49 @@ class VideoWriter:
         return round((time - self._shift) / self.time_base)
 
     def ticks_shown(self, frame: Frame) -> int:
-        """How long a frame is shown; guessed by the rate where the source does not say."""
+        """How long the last frame is shown; guessed by the rate where the source does not say."""
         duration = frame.duration
         if duration is None:
             duration = 1 / self._rate
         return max(1, round(duration / self.time_base))
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
-        for packet in packets:
-            # Encoders do not all pass durations on, and MP4 needs that of the last frame.
-            packet.duration = self._durations.pop(packet.pts or 0, packet.duration)
+        """Write packets of which it is known how long they are shown; the others wait."""
+        self._waiting += packets
+        # Encoders do not all pass durations on, and MP4 needs that of the last frame.
+        while self._waiting and self._waiting[0].pts in self._durations:
+            packet = self._waiting.pop(0)
+            packet.duration = self._durations.pop(packet.pts or 0)
+            packet.dts = min(packet.pts or 0, self._next_decoding_time())
             self._container.mux(packet)
 
-    def open_for(self, finished: VideoStream) -> None:
-        """Write the header of an output whose video is copied from streams like this one.
+    def open_for(
+        self, finished: VideoStream, times: Sequence[int], *, end: int, frames_reordered: int
+    ) -> None:
+        """Write the header of an output whose video is copied.
+
+        Args:
+            finished: A stream like those that it is copied from.
+            times: When each frame is shown, rising, in ticks of `time_base`.
+            end: Until when the last one is shown.
+            frames_reordered: By how many frames a decoder must be ahead of what it shows.
 
         Raises:
             OutputError: If the container refuses it.
         """
         self._copies = self._new_copies()
+        self._times = array("q", times)
+        self._durations = {tick: after - tick for tick, after in pairwise([*times, end])}
+        self._last_duration = self._durations[times[-1]]
         try:
             self._open(finished)
         except BaseException:
             self._copies.close()
             raise
+        self._frames_reordered = frames_reordered
 
     def copy(self, packet: Packet[VideoStream]) -> None:
-        """Write a finished packet, with times in `time_base`, and the sound up to there.
+        """Write a finished packet, its time in ticks of `time_base`, and the sound up to there.
 
         Raises:
             OutputError: If the disk is full.
@@ -211,15 +253,26 @@ class VideoWriter:
         assert packet.pts is not None
         try:
             self._copies.copy_until(packet.pts * self.time_base + self._shift, self._container)
-            self._container.mux(packet)
+            self._mux([packet])
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
         self.frames_written += 1
+
+    def _next_decoding_time(self) -> int:
+        """When the next packet is decoded: as many frames ahead as the encoder reorders.
+
+        Derived here, because x265 gives random times to videos that are shorter than that, and
+        those of segments, encoded apart, run backwards at some joints.
+        """
+        place = self._packets_written - self._frames_reordered
+        self._packets_written += 1
+        return self._times[place] if place >= 0 else self._times[0] + place
 
     def _new_copies(self) -> CopiedStreams:
         start, end = self._part_asked
         return CopiedStreams(
             self._source.path,
+            suffix=self._path.suffix.lower(),
             first=None if not start else self._source.start + start,
             end=None if end is None else self._source.start + end,
             shift=self._shift,
@@ -232,7 +285,7 @@ class VideoWriter:
                 f"A {suffix} file cannot hold {encoding.codec} video; "
                 "name the output .mkv instead, or choose another --codec."
             )
-        self._copies.check(suffix, plan.encoder)
+        self._copies.check(plan.encoder)
 
     def _open(self, finished: VideoStream | None) -> None:
         """Open the part file, announce all streams, and write the header.
@@ -267,6 +320,9 @@ class VideoWriter:
                 f"video ({_reason(error)}); try other settings, or name the output .mkv."
             ) from error
         self._container, self._stream = container, stream
+        self._frames_reordered = stream.codec_context.reorder_depth
+        if self.encoder == "libx265" and stream.codec_context.max_b_frames != 0:
+            self._frames_reordered = _X265_REORDERS
 
     def _options(self, name: str) -> dict[str, str]:
         if name in ("mp4", "mov"):
@@ -300,9 +356,10 @@ class VideoWriter:
         context.color_range = color.range
         context.color_primaries = color.primaries
         context.color_trc = color.transfer
-        if self._is_mp4:
+        if self._is_mp4 or self._path.suffix.lower() == ".nut":
             # MP4 stores the steps between frames in the order of decoding. Where the steps vary
             # and frames are reordered, the length of the last frame, and of the track, is lost.
+            # NUT loses all times when the first frame is to be decoded before time zero.
             context.max_b_frames = 0
         if plan.codec in _QUANTIZER_CODECS:
             context.qscale = True
@@ -337,10 +394,13 @@ class VideoWriter:
         if self.frames_written == 0:
             raise OutputError(f"There was no frame to write into {self._path}.")
         try:
+            self._durations[self._times[-1]] = self._last_duration
             if self._stream.codec_context.is_encoder:
                 self._mux(self._stream.encode(None))
             self._copies.copy_until(None, self._container)
             self._close()
+            promise = self._copies.promise(self._times, self.time_base, self._last_duration)
+            prove(self.part, promise)
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
         self._is_complete = True

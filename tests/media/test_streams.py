@@ -1,0 +1,287 @@
+"""Whatever lies beside the picture goes along, or is named before the work begins."""
+
+import io
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import pytest
+from av.stream import Disposition
+from clips import picture
+from PIL import Image
+
+from vsrm_cli.media.reader import VideoReader
+from vsrm_cli.media.writer import Encoding, VideoWriter
+
+MILLISECONDS = Fraction(1, 1000)
+CHAPTERS = [(0, 400, "Opening"), (400, 1000, "Größe")]
+LINES = ["plain", "<i>slanted</i> and <b>bold</b>", "two\nlines & a < b", "<u>😀</u>"]
+FONT = bytes(range(256))
+
+
+def cover(kind="PNG"):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (200, 10, 10)).save(file, kind)
+    return file.getvalue()
+
+
+def make_rich(path, *, lines=LINES, starts=None, codec="subrip", attachments=(), chapters=CHAPTERS):
+    """A second of video with two tracks of subtitles and all that a container can hold."""
+    is_mp4 = path.suffix == ".mp4"
+    with av.open(str(path), "w") as output:
+        output.metadata.update(title="A drawn film", comment="all of it")
+        video = output.add_stream("libx264", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        texts = [output.add_mux_stream(codec, time_base=MILLISECONDS) for _ in range(2)]
+        texts[0].metadata.update(language="spa", title="Words")
+        texts[0].disposition = Disposition.forced
+        texts[1].metadata.update(language="jpn", title="More words")
+        texts[1].disposition = Disposition.default | Disposition.hearing_impaired
+        for name, kind, data in attachments:
+            output.add_attachment(name, kind, data)
+        art = output.add_mux_stream("png", width=40, height=40) if is_mp4 else None
+        if art is not None:
+            art.disposition = Disposition.attached_pic
+        output.set_chapters(
+            [
+                {"id": i, "start": a, "end": b, "time_base": MILLISECONDS, "metadata": {"title": t}}
+                for i, (a, b, t) in enumerate(chapters, 1)
+            ]
+        )
+        output.start_encoding()
+        if art is not None:
+            output.mux(_packet(art, cover(), 0, 0))
+        for text in texts:
+            for index, line in enumerate(lines):
+                data = line.encode()
+                if codec == "mov_text":
+                    data = len(data).to_bytes(2, "big") + data
+                begin = 200 * index if starts is None else starts[index]
+                output.mux(_packet(text, data, begin, 150))
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(index)).reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    return path
+
+
+def _packet(stream, data, begin, duration):
+    packet = av.Packet(data)
+    packet.pts = packet.dts = begin
+    packet.duration, packet.time_base, packet.stream = duration, MILLISECONDS, stream
+    return packet
+
+
+def copy(source, target, *, start=None, end=None, codec="h264"):
+    """Write a video as it is, as a job would; give back the writer."""
+    with VideoReader(source, start=start, end=end) as reader:
+        info = reader.info
+        with VideoWriter(
+            target,
+            source=info,
+            width=info.width,
+            height=info.height,
+            encoding=Encoding(codec),
+            start=start,
+            end=end,
+        ) as writer:
+            for frame in reader:
+                writer.write(replace(frame))
+    return writer
+
+
+def chapters_of(path):
+    with av.open(str(path)) as container:
+        return [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"].get("title"))
+            for c in container.chapters()
+        ]
+
+
+def lines_of(path, track=0):
+    """Begin, duration and ASS text of each subtitle."""
+    found = []
+    with av.open(str(path)) as container:
+        stream = container.streams.subtitles[track]
+        for packet in container.demux(stream):
+            for line in stream.codec_context.decode2(packet) or () if packet.size else ():
+                text = line.ass.split(b",", 8)[-1].decode()
+                begin = packet.pts * packet.time_base
+                found.append((begin, packet.duration * packet.time_base, text))
+    return found
+
+
+def files_of(path):
+    with av.open(str(path)) as container:
+        return [(s.name, s.mimetype, s.data) for s in container.streams if s.type == "attachment"]
+
+
+def covers_of(path):
+    with av.open(str(path)) as container:
+        return [
+            bytes(next(container.demux(s)))
+            for s in container.streams.video
+            if s.disposition & Disposition.attached_pic
+        ]
+
+
+@pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.mov", "out.nut"])
+def test_chapters_keep_their_times_and_names(tmp_path, source, target):
+    codec = "subrip" if source == "in.mkv" else "mov_text"
+    make_rich(tmp_path / source, codec=codec)
+
+    copy(tmp_path / source, tmp_path / target)
+
+    expected = [(a * MILLISECONDS, b * MILLISECONDS, title) for a, b, title in CHAPTERS]
+    assert chapters_of(tmp_path / target) == expected
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+def test_a_part_has_the_chapters_inside_it(tmp_path, target):
+    chapters = [(0, 100, "a"), (100, 300, "b"), (300, 700, "c"), (700, 1000, "d")]
+    make_rich(tmp_path / "in.mkv", chapters=chapters)
+
+    copy(tmp_path / "in.mkv", tmp_path / target, start=Fraction(1, 5), end=Fraction(3, 5))
+
+    tenth = Fraction(1, 10)
+    assert chapters_of(tmp_path / target) == [(0, tenth, "b"), (tenth, 4 * tenth, "c")]
+
+
+def test_fonts_and_covers_of_a_matroska_are_attached_again(tmp_path):
+    attached = [("font.ttf", "font/ttf", FONT), ("ä b.txt", "text/plain", b"words")]
+    make_rich(tmp_path / "in.mkv", attachments=[*attached, ("art.png", "image/png", cover())])
+
+    copy(tmp_path / "in.mkv", tmp_path / "out.mkv")
+
+    assert files_of(tmp_path / "out.mkv") == attached
+    assert covers_of(tmp_path / "out.mkv") == [cover()]
+
+
+@pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+@pytest.mark.parametrize("start", [None, Fraction(1, 2)], ids=["whole", "part"])
+def test_a_cover_picture_is_kept_in_the_way_of_the_container(tmp_path, source, target, start):
+    is_mkv = source == "in.mkv"
+    make_rich(
+        tmp_path / source,
+        codec="subrip" if is_mkv else "mov_text",
+        attachments=[("art.png", "image/png", cover())] if is_mkv else (),
+    )
+
+    copy(tmp_path / source, tmp_path / target, start=start)
+
+    assert covers_of(tmp_path / target) == [cover()]
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "target", "becomes"),
+    [
+        ("in.mkv", "subrip", "out.mp4", "mov_text"),
+        ("in.mkv", "subrip", "out.mov", "mov_text"),
+        ("in.mp4", "mov_text", "out.mkv", "subrip"),
+        ("in.mkv", "subrip", "out.webm", "webvtt"),
+    ],
+)
+def test_plain_subtitles_become_those_of_the_other_container(
+    tmp_path, source, codec, target, becomes
+):
+    lines = [line.replace("<", "") for line in LINES] if codec == "mov_text" else LINES
+    make_rich(tmp_path / source, codec=codec, lines=lines)
+
+    writer = copy(
+        tmp_path / source, tmp_path / target, codec="vp9" if target == "out.webm" else "h264"
+    )
+
+    assert _plainly(lines_of(tmp_path / target)) == _plainly(lines_of(tmp_path / source))
+    assert len(lines_of(tmp_path / target)) == len(LINES)
+    assert writer.warnings == []
+    with av.open(str(tmp_path / target)) as container:
+        first, second = container.streams.subtitles
+        assert (first.codec.canonical_name, second.codec.canonical_name) == (becomes, becomes)
+        assert (first.language, second.language) == ("spa", "jpn")
+        title = "title" if target in ("out.mkv", "out.webm") else "name"
+        if target != "out.mov":  # QuickTime tracks have no titles
+            assert (first.metadata[title], second.metadata[title]) == ("Words", "More words")
+        if target not in ("out.webm", "out.mov"):  # they know no such flag
+            assert first.disposition & Disposition.forced
+
+
+def _plainly(lines):
+    """The lines, with the two ways to end bold and the like made one."""
+    closed = [(a, d, text.replace(r"{\r}", "")) for a, d, text in lines]
+    for name in "biu":
+        closed = [(a, d, text.replace(rf"{{\{name}0}}", "")) for a, d, text in closed]
+    return closed
+
+
+def test_subtitles_that_go_back_and_forth_are_what_they_were(tmp_path):
+    make_rich(tmp_path / "in.mkv")
+
+    copy(tmp_path / "in.mkv", tmp_path / "there.mp4")
+    copy(tmp_path / "there.mp4", tmp_path / "back.mkv")
+
+    with av.open(str(tmp_path / "back.mkv")) as container:
+        stream = container.streams.subtitles[1]
+        texts = [bytes(p).decode() for p in container.demux(stream) if p.size]
+    assert texts == LINES
+
+
+def test_lines_that_lose_their_place_or_color_are_counted(tmp_path):
+    lines = ["plain", r"{\an8}above", '<font color="#ff0000">red</font>', "while another"]
+    make_rich(tmp_path / "in.mkv", lines=lines, starts=[0, 200, 400, 500])
+
+    writer = copy(tmp_path / "in.mkv", tmp_path / "out.mp4")
+
+    assert [text for _, _, text in lines_of(tmp_path / "out.mp4")] == [
+        *("plain", "above", "red", "while another")
+    ]
+    assert writer.warnings[0].startswith("the color, place or overlap of 3 lines of stream 1")
+
+
+def test_lines_that_begin_together_still_do(tmp_path):
+    make_rich(tmp_path / "in.mkv", lines=["a", "b", "c"], starts=[200, 200, 200])
+
+    copy(tmp_path / "in.mkv", tmp_path / "out.mkv")
+
+    assert [begin for begin, _, _ in lines_of(tmp_path / "out.mkv")] == [Fraction(1, 5)] * 3
+
+
+def test_what_cannot_go_is_named_before_the_first_frame(tmp_path):
+    make_rich(tmp_path / "in.mkv", attachments=[("font.ttf", "font/ttf", FONT)], codec="ass")
+    with VideoReader(tmp_path / "in.mkv") as reader:
+        info = reader.info
+        writer = VideoWriter(
+            tmp_path / "out.mp4", source=info, width=48, height=32, encoding=Encoding()
+        )
+        dropped = list(writer.dropped)
+        with pytest.raises(KeyboardInterrupt), writer:
+            raise KeyboardInterrupt
+
+    assert dropped == [
+        "stream 1 (subtitles, ass, spa): a .mp4 file cannot hold it; an .mkv may",
+        "stream 2 (subtitles, ass, jpn): a .mp4 file cannot hold it; an .mkv may",
+        "stream 3 (attachment, font.ttf): a .mp4 file cannot hold it; an .mkv may",
+    ]
+
+
+def test_a_second_picture_goes_along_as_it_is(tmp_path):
+    with av.open(str(tmp_path / "in.mkv"), "w") as output:
+        streams = [
+            output.add_stream("libx264", rate=25, width=w, height=32, pix_fmt="yuv420p")
+            for w in (48, 32)
+        ]
+        for index in range(10):
+            for stream in streams:
+                drawn = av.VideoFrame.from_ndarray(picture(index, width=stream.width))
+                frame = drawn.reformat(format="yuv420p")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                output.mux(stream.encode(frame))
+        for stream in streams:
+            output.mux(stream.encode(None))
+
+    copy(tmp_path / "in.mkv", tmp_path / "out.mp4")
+
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=1)]
+    assert times == pytest.approx([index / 25 for index in range(10)])

@@ -1,0 +1,143 @@
+"""What lies beside picture and sound: chapters, attached files, cover pictures, names and dates.
+
+None of it has a place on the time line but the chapters. Each container keeps it in its own
+way, or not at all: what Matroska attaches as a file, MP4 holds as a stream of one picture.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import lcm
+from typing import TYPE_CHECKING
+
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Disposition, Stream
+from av.video.stream import VideoStream
+
+if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
+    from av.container.core import Chapter
+
+# Facts about the old file and its encoder that are not true of the new one.
+_STALE = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"),
+    *("duration", "bps", "number_of_", "_statistics"),
+)
+_NANOSECOND = Fraction(1, 10**9)
+_COVER_FILES = {
+    "mjpeg": ("cover.jpg", "image/jpeg"),
+    "png": ("cover.png", "image/png"),
+    "bmp": ("cover.bmp", "image/bmp"),
+}
+
+
+def is_cover(stream: Stream) -> bool:
+    """Whether a stream is one still picture that stands for the whole file."""
+    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
+
+
+def keeps_covers(container: str, codec: str) -> bool:
+    """Whether a container, by FFmpeg's name, keeps a cover picture of a format."""
+    return container in ("mp4", "matroska") and codec in _COVER_FILES
+
+
+def keeps_attachments(container: str) -> bool:
+    """Whether a container, by FFmpeg's name, keeps attached files, such as fonts."""
+    return container == "matroska"
+
+
+def lasting(metadata: dict[str, str]) -> dict[str, str]:
+    """The metadata that stay true when a video is encoded anew."""
+    kept = {k: v for k, v in metadata.items() if not k.lower().startswith(_STALE)}
+    # FFmpeg writes the title of an MP4 stream from "title", and reads it as "name".
+    if "name" in kept:
+        kept.setdefault("title", kept.pop("name"))
+    return kept
+
+
+def add_attachment(output: OutputContainer, source: AttachmentStream) -> None:
+    """Attach a copy of an attached file to an output that has no header yet."""
+    name = source.name or f"attachment-{source.index}"
+    attached = output.add_attachment(
+        name, source.mimetype or "application/octet-stream", source.data
+    )
+    others = {k: v for k, v in source.metadata.items() if k not in ("filename", "mimetype")}
+    attached.metadata.update(lasting(others))
+
+
+def add_cover(
+    output: OutputContainer, source: VideoStream, picture: bytes
+) -> Packet[Stream] | None:
+    """Give an output that has no header yet a cover picture, in the way of its container.
+
+    Args:
+        output: An MP4 or Matroska file.
+        source: The stream that holds the cover in the source.
+        picture: The file of the picture itself.
+
+    Returns:
+        What must be muxed when the header is written, if anything.
+    """
+    if output.format.name == "matroska":
+        name, kind = _COVER_FILES[source.codec_context.name]
+        output.add_attachment(
+            source.metadata.get("filename", name), source.metadata.get("mimetype", kind), picture
+        )
+        return None
+    target = output.add_stream_from_template(source, opaque=True)
+    target.disposition = Disposition.attached_pic
+    target.metadata.update(lasting(source.metadata))
+    packet: Packet[Stream] = Packet(picture)
+    packet.stream = target
+    packet.pts = packet.dts = 0
+    packet.is_keyframe = True
+    return packet
+
+
+def read_cover(container: InputContainer, stream: VideoStream) -> bytes:
+    """Read the file of a cover picture; it stands before all other packets."""
+    packet = next(container.demux(stream), None)
+    return b"" if packet is None else bytes(packet)
+
+
+def shifted_chapters(
+    chapters: list[Chapter], *, first: Fraction | None, end: Fraction | None, shift: Fraction
+) -> list[Chapter]:
+    """The chapters of a part of a video, on the clock of the output.
+
+    Args:
+        chapters: Those of the source.
+        first: Where the part begins, in seconds on the clock of the source.
+        end: Where it ends, on the same clock.
+        shift: Seconds to take off every time.
+
+    Returns:
+        Those that lie at least partly inside, cut where the part is.
+    """
+    kept: list[Chapter] = []
+    for chapter in chapters:
+        clock = chapter["time_base"] or _NANOSECOND
+        begins, ends = chapter["start"] * clock, chapter["end"] * clock
+        if first is not None:
+            begins = max(begins, first)
+        if end is not None:
+            ends = min(ends, end)
+        if ends < begins or (ends == begins and chapter["start"] != chapter["end"]):
+            continue
+        begins, ends = max(Fraction(0), begins - shift), max(Fraction(0), ends - shift)
+        clock = _clock_for(clock, begins, ends)
+        moved: Chapter = {
+            "id": chapter["id"],
+            "start": round(begins / clock),
+            "end": round(ends / clock),
+            "time_base": clock,
+            "metadata": chapter["metadata"],
+        }
+        kept.append(moved)
+    return kept
+
+
+def _clock_for(clock: Fraction, *times: Fraction) -> Fraction:
+    """A clock in which all times are whole numbers, or nearly."""
+    ticks = lcm(clock.denominator, *(time.denominator for time in times))
+    return Fraction(1, ticks) if ticks <= _NANOSECOND.denominator else _NANOSECOND
