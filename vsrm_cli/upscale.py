@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from vsrm_cli.errors import CheckFailed, UsageError
 from vsrm_cli.media.encoding import Encoding
+from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.writer import VideoWriter
@@ -111,6 +113,10 @@ def upscale_video(
     pix_fmt: str = "auto",
     start: Time = None,
     end: Time = None,
+    scale: Fraction | float | str | None = None,
+    height: int | None = None,
+    size: str | None = None,
+    deinterlace: str = "auto",
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] | None = None,
@@ -134,9 +140,14 @@ def upscale_video(
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
         start: Where to begin, in seconds or as text such as "1:30.5"; None for the beginning.
         end: Where to stop, likewise; frames from this time on are left out.
+        scale: How many times larger to make the picture, from 1 to 16; None for 4.
+        height: Instead: how many lines it shall have on the screen.
+        size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
+        deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
         overwrite: Whether `dst` may exist and be replaced.
         report: Called in this thread after each frame that the network has finished.
-        warn: Called, before the work begins, with each thing that the output cannot hold.
+        warn: Called, before the work begins, with each thing that is uncertain of the input, and
+            each that the output cannot hold.
 
     Returns:
         What was done.
@@ -154,27 +165,34 @@ def upscale_video(
         dtype=dtype,
         start=start,
         end=end,
+        scale=scale,
+        height=height,
+        size=size,
+        deinterlace=deinterlace,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
 
     with (
-        VideoReader(Path(src), start=settings.start, end=settings.end) as reader,
+        VideoReader(
+            Path(src), start=settings.start, end=settings.end, deinterlace=settings.deinterlace
+        ) as reader,
         VideoWriter(
             Path(dst),
             source=reader.info,
-            width=SCALE * reader.info.width,
-            height=SCALE * reader.info.height,
+            shape=output_shape(
+                reader.info, scale=settings.scale, height=settings.height, box=settings.box
+            ),
             encoding=encoding,
             start=settings.start,
             end=settings.end,
             overwrite=overwrite,
         ) as writer,
     ):
-        for part in writer.dropped:
+        for notice in (*reader.notices, *(f"left out: {part}" for part in writer.dropped)):
             if warn is not None:
-                warn(f"left out: {part}")
+                warn(notice)
         network = load_model(model, device=settings.device, dtype=settings.dtype)
         if network.device.type == "cpu":
             keep_freed_memory()
@@ -190,8 +208,8 @@ def upscale_video(
         frames_in=reader.frames_read,
         frames_out=writer.frames_written,
         truncated=reader.truncated,
-        width=SCALE * reader.info.width,
-        height=SCALE * reader.info.height,
+        width=writer.shape.width,
+        height=writer.shape.height,
         model=network.name,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
@@ -267,14 +285,21 @@ def _check_counts(reader: VideoReader, writer: VideoWriter) -> None:
 
 
 def _warnings(reader: VideoReader, settings: Settings) -> tuple[str, ...]:
+    warnings = []
+    if reader.resized_frames:
+        warnings.append(
+            f"the picture of {reader.info.path} changes its size on the way: "
+            f"{reader.resized_frames} frames were scaled to the size of the first one"
+        )
     if not reader.truncated:
-        return ()
+        return tuple(warnings)
     expected = _expected_frames(reader.info, settings)
     of_about = "" if expected is None else f" of about {expected}"
-    return (
+    warnings.append(
         f"{reader.info.path} is damaged or its end is missing ({reader.damaged_packets} damaged "
-        f"packets): {reader.frames_read}{of_about} frames could be read, and all of them are there",
+        f"packets): {reader.frames_read}{of_about} frames could be read, and all of them are there"
     )
+    return tuple(warnings)
 
 
 def _begin_measuring_memory(device: torch.device) -> None:

@@ -23,6 +23,7 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
+from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.proof import prove
 from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
@@ -46,6 +47,7 @@ class VideoWriter:
 
     Attributes:
         frames_written: Frames taken so far.
+        shape: Of the pictures of the output.
     """
 
     def __init__(
@@ -53,8 +55,7 @@ class VideoWriter:
         path: Path,
         *,
         source: VideoInfo,
-        width: int,
-        height: int,
+        shape: Shape,
         encoding: Encoding,
         start: Fraction | None = None,
         end: Fraction | None = None,
@@ -65,8 +66,7 @@ class VideoWriter:
         Args:
             path: The output; the end of its name says which container it is.
             source: The video that the frames come from, whose sound and subtitles are copied.
-            width: Of the output, in pixels.
-            height: Of the output, in pixels.
+            shape: Of the pictures of the output.
             encoding: The codec and its settings.
             start: Seconds after the first frame of the source at which the output begins; all
                 times become earlier by as much.
@@ -95,9 +95,10 @@ class VideoWriter:
         self._last_duration = 1
         self._waiting: list[Packet[VideoStream]] = []
         self._packets_written = 0
-        self._size = (height, width)
+        self.shape = shape
+        width, height = shape.width, shape.height
         color = source.color.fitted(plan.pixel_format, width=width, height=height)
-        self._from_rgb = FromRgb(color, plan.pixel_format)
+        self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
         self._source = source
         self._copies = CopiedStreams(
             source.path,
@@ -156,14 +157,13 @@ class VideoWriter:
         """Encode one frame.
 
         Args:
-            frame: Pixels of the size of the output; its time is kept, less the start.
+            frame: Of the shape of the output, and resampled to its size if it is another; its
+                time is kept, less the start.
 
         Raises:
             OutputError: If the disk is full, or the encoder fails.
-            ValueError: If the size is another one, or the time not later than the last one.
+            ValueError: If the time is not later than the last one.
         """
-        if frame.pixels.shape[1:] != self._size:
-            raise ValueError(f"frame must be {self._size} high and wide, got {frame.pixels.shape}")
         ticks = round((frame.time - self._shift) / self._time_base)
         if self._times:
             if ticks <= self._times[-1]:
@@ -256,13 +256,12 @@ class VideoWriter:
         return {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
 
     def _add_video(self, container: OutputContainer, plan: EncodingPlan) -> VideoStream:
-        height, width = self._size
         stream = container.add_stream(
             plan.encoder,
             rate=self._source.frame_rate or 25,
             options=plan.options,
-            width=width,
-            height=height,
+            width=self.shape.width,
+            height=self.shape.height,
             pix_fmt=plan.pixel_format,
             time_base=self._time_base,
         )
@@ -280,8 +279,8 @@ class VideoWriter:
             # and frames are reordered, the length of the last frame, and of the track, is lost.
             # NUT loses all times when the first frame is to be decoded before time zero.
             context.max_b_frames = 0
-        if self._source.sample_aspect_ratio:
-            context.sample_aspect_ratio = self._source.sample_aspect_ratio
+        if self.shape.sample_aspect_ratio is not None:
+            context.sample_aspect_ratio = self.shape.sample_aspect_ratio
         if is_mp4 and plan.codec == "hevc":
             context.codec_tag = "hvc1"  # Apple's players know no other tag
         if plan.codec in _QUANTIZER_CODECS:
