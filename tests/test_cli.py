@@ -111,6 +111,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "output": "large.mp4",
         "frames_in": 10,
         "frames_out": 10,
+        "frames_resumed": 0,
         "truncated": False,
         "width": 192,
         "height": 128,
@@ -245,7 +246,9 @@ def test_a_bug_is_called_one(folder, monkeypatch, debug):
 
 
 def test_a_result_that_fails_its_check_is_told_by_exit_code_3(folder, monkeypatch):
-    monkeypatch.setattr(upscale.Restorer, "restore", lambda self, frames: iter(list(frames)[:0]))
+    monkeypatch.setattr(
+        upscale.Restorer, "restore", lambda self, frames, **_: iter(list(frames)[:0])
+    )
 
     result = run("small.mp4", "-o", "large.mp4")
 
@@ -326,7 +329,7 @@ def test_a_reader_of_stdout_that_has_gone_is_no_reason_to_complain():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to one process")
-def test_ctrl_c_ends_the_program_at_once_and_leaves_nothing(folder):
+def test_a_second_ctrl_c_ends_the_program_at_once_and_leaves_nothing(folder):
     program = start_program("-c", PROGRAM, "slow", "upscale", "small.mp4", "-o", "large.mp4")
     while program.stderr.readline() != "computing\n":
         assert program.poll() is None
@@ -334,10 +337,12 @@ def test_ctrl_c_ends_the_program_at_once_and_leaves_nothing(folder):
     began = time.monotonic()
 
     program.send_signal(signal.SIGINT)
+    assert program.stderr.readline().startswith("finishing the segment; press Ctrl-C again")
+    program.send_signal(signal.SIGINT)
     stdout, stderr = program.communicate(timeout=30)
 
     assert program.returncode == 130
     assert time.monotonic() - began < 10
     assert (stdout, stderr) == ("", "interrupted: nothing was written\n")
-    assert len(names_while_computing) == 2
+    assert names_while_computing == [".large.mp4.vsrm", "small.mp4"]
     assert names_in(folder) == ["small.mp4"]

@@ -25,6 +25,7 @@ SUMMARY = Summary(
     output="out.mp4",
     frames_in=120,
     frames_out=120,
+    frames_resumed=0,
     truncated=False,
     width=1280,
     height=720,

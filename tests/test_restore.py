@@ -152,7 +152,7 @@ def test_a_video_begun_in_its_middle_gives_the_same_pictures_bit_by_bit(length, 
 
     for begin in range(length):
         resumed = restorer(Remembering(), window=window, overlap=overlap)
-        margin = frames[resumed.margin_start(begin) :]
+        margin = frames[resumed.windows.margin_start(begin) :]
         rest = list(resumed.restore(margin, begin=begin))
 
         assert [frame.time for frame in rest] == [frame.time for frame in whole[begin:]]
@@ -512,7 +512,7 @@ def test_a_video_begun_in_the_middle_of_a_shot_meets_the_next_cut_at_its_place()
     frames[25] = replace(frames[25], begins_shot=True)
     whole = list(restorer(Remembering()).restore(frames))
     resumed = restorer(Remembering())
-    margin = resumed.margin_start(15)
+    margin = resumed.windows.margin_start(15)
 
     rest = list(resumed.restore(frames[margin:], begin=15))
 

@@ -86,15 +86,6 @@ def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, cut,
 
 
 @given(LENGTHS, cuts())
-def test_joints_are_where_pieces_begin_to_keep(length, cut):
-    starts = {piece.keep_start for piece in cut.pieces(length)[1:]}
-
-    # A last piece that is longer than its turn may cover the joint of one that is not needed.
-    assert starts <= {item for item in range(length) if cut.is_joint(item)}
-    assert not cut.is_joint(0)
-
-
-@given(LENGTHS, cuts())
 def test_a_stream_is_cut_as_if_its_length_were_known(length, cut):
     read = list(read_pieces(iter(range(length)), cut))
 

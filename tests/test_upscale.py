@@ -10,7 +10,7 @@ import pytest
 import torch
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
-from vsrm_cli import upscale
+from vsrm_cli import checkpoints, upscale
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.upscale import Summary, upscale_video
 
@@ -188,8 +188,8 @@ def test_a_tile_smaller_than_its_overlaps_is_refused(tmp_path, clip, tile):
 def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeypatch):
     honest = upscale.Restorer.restore
 
-    def lose_one(self, frames):
-        restored = honest(self, frames)
+    def lose_one(self, frames, **options):
+        restored = honest(self, frames, **options)
         next(restored)
         yield from restored
 
@@ -223,7 +223,7 @@ def test_whatever_ends_the_network_leaves_neither_file_nor_thread(
 
 
 @pytest.mark.parametrize(
-    "stage", [(upscale.VideoReader, "__iter__"), (upscale.VideoWriter, "write")]
+    "stage", [(checkpoints.VideoReader, "__iter__"), (checkpoints.SegmentWriter, "write")]
 )
 def test_whatever_ends_another_stage_leaves_neither_file_nor_thread(
     tmp_path, clip, monkeypatch, stage

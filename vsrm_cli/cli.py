@@ -5,20 +5,22 @@ should not wait for it.
 """
 
 import json
+import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from vsrm_cli import __version__, console
-from vsrm_cli.errors import VsrmError
+from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130  # what shells report for a program that SIGINT has ended
+EXIT_INTERRUPTED = Interrupted.exit_code
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
 # versions (Click's, then a copy of Click's); its child `BadParameter` is public in all of them.
@@ -200,6 +202,18 @@ def upscale(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin again, even where an interrupted run could go on."),
+    ] = False,
+    segment_frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames, at least, between the points from which an interrupted run can go on.",
+            show_default="half a minute of work",
+            rich_help_panel="Encoding",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")
     ] = False,
@@ -211,6 +225,8 @@ def upscale(
     ] = False,
 ) -> None:
     """Make a video four times larger; everything else in the file is carried over.
+
+    The same command goes on where an interrupted one stopped.
 
     Example: vsrm upscale small.mp4 -o large.mp4
     """
@@ -227,10 +243,11 @@ def upscale(
             height=height,
             size=size,
             deinterlace=deinterlace,
+            segment_frames=segment_frames,
         )
         from vsrm_cli.upscale import upscale_video
 
-        with console.Display(is_quiet=quiet) as display:
+        with console.Display(is_quiet=quiet) as display, _stop_when_asked(display) as should_stop:
             summary = upscale_video(
                 source,
                 output,
@@ -251,7 +268,10 @@ def upscale(
                 size=size,
                 deinterlace=deinterlace,
                 overwrite=overwrite,
+                segment_frames=segment_frames,
+                restart=restart,
                 report=display.report,
+                should_stop=should_stop,
                 warn=display.warn,
             )
         display.tell_result(summary)
@@ -260,17 +280,45 @@ def upscale(
 
 
 @contextmanager
+def _stop_when_asked(display: console.Display) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C, or SIGTERM, be a wish to stop at the next point to go on from.
+
+    The second one ends the work at once, as a `KeyboardInterrupt`; a third one the program.
+    """
+    signals_seen = 0
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal signals_seen
+        signals_seen += 1
+        if signals_seen > 1:
+            for each in former:
+                signal.signal(each, signal.SIG_DFL)
+            raise KeyboardInterrupt
+        display.tell_note("finishing the segment; press Ctrl-C again to stop at once")
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: signals_seen > 0
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _failures_told(*, debug: bool) -> Iterator[None]:
     """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging."""
     try:
         yield
+    except Interrupted as stop:
+        console.tell_note(str(stop))
+        raise typer.Exit(stop.exit_code) from None
     except VsrmError as error:
         _print_traceback(debug)
         console.tell_error(str(error))
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _print_traceback(debug)
-        console.tell_note("interrupted: nothing was written")
+        console.tell_note(str(stop) or "interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:  # nobody reads stdout any more: `main` ends quietly
         raise

@@ -69,6 +69,10 @@ class Display:
             parts = (_frames(progress), _stages(progress), _left(progress))
             _print(self._stderr, ", ".join(part for part in parts if part))
 
+    def tell_note(self, message: str) -> None:
+        """Print something that the user should know, in one line, while the work goes on."""
+        _print(self._bar.console if self._bar else self._stderr, message)
+
     def warn(self, message: str) -> None:
         """Print what the user should know before the work begins, in one line."""
         _print(self._stderr, f"warning: {message}")
@@ -154,7 +158,9 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     rates = {name: fps for name, fps in _rates(latest).items() if fps > 0} if latest else {}
     slowest = min(rates, key=rates.__getitem__, default=None)
     stage = f" (slowest stage: {slowest}, {_rounded(rates[slowest])})" if slowest else ""
+    resumed = f" ({summary.frames_resumed} from before)" if summary.frames_resumed else ""
     return (
-        f"{summary.output}: {summary.frames_out} frames, {summary.width}x{summary.height}, "
-        f"{_rounded(summary.fps)} fps{stage}, {summary.model} on {summary.device}"
+        f"{summary.output}: {summary.frames_out} frames{resumed}, "
+        f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
+        f"{summary.model} on {summary.device}"
     )

@@ -39,3 +39,9 @@ class CheckFailed(VsrmError):
     """The work was done, but its result is not what it must be; it was not kept."""
 
     exit_code = 3
+
+
+class Interrupted(VsrmError):
+    """The user has stopped the work; the message says how to go on."""
+
+    exit_code = 130  # what shells report for a program that SIGINT has ended

@@ -29,7 +29,7 @@ class Progress:
     """How far the job is.
 
     Attributes:
-        frames_done: Frames encoded.
+        frames_done: Frames encoded, those of an interrupted job before it included.
         frames_expected: How many there will be, as far as the file can be trusted.
         decode_fps: Frames per second of the decoder while it works; 0 before the first frame.
         network_fps: The same of the network.
@@ -232,12 +232,14 @@ class Tally:
         decoded: ReadAhead[Read],
         encoded: WriteBehind[Written],
         *,
+        frames_before: int,
         frames_expected: int | None,
     ) -> None:
         """Start the clock."""
         self.network = Meter()
         self._decoded = decoded
         self._encoded = encoded
+        self._frames_before = frames_before
         self._frames_expected = frames_expected
         self._began = time.perf_counter()
 
@@ -249,7 +251,7 @@ class Tally:
         taken = self._decoded.waiting.items
         network_seconds = self.network.seconds - self._decoded.waiting.seconds
         return Progress(
-            frames_done=done,
+            frames_done=self._frames_before + done,
             frames_expected=self._frames_expected,
             decode_fps=_per_second(self._decoded.meter.items, self._decoded.meter.seconds),
             network_fps=_per_second(taken, network_seconds),
@@ -258,9 +260,10 @@ class Tally:
         )
 
     def _seconds_left(self, *, done: int, taken: int) -> float | None:
-        if self._frames_expected is None or done > self._frames_expected or not taken:
+        if self._frames_expected is None or not taken:
             return None
-        return (time.perf_counter() - self._began) / taken * (self._frames_expected - done)
+        left = self._frames_expected - self._frames_before - done
+        return (time.perf_counter() - self._began) / taken * left if left >= 0 else None
 
 
 def _per_second(items: int, seconds: float) -> float:
@@ -274,6 +277,7 @@ def run_stages(
     *,
     read_depth: int,
     write_depth: int,
+    frames_before: int = 0,
     frames_expected: int | None,
     report: Callable[[Progress], None] | None,
 ) -> None:
@@ -285,7 +289,8 @@ def run_stages(
         write: Is given each of them, by a third thread.
         read_depth: How many items may wait to be restored.
         write_depth: How many may wait to be written.
-        frames_expected: For the report; None if unknown.
+        frames_before: For the report: how many were done before.
+        frames_expected: Likewise: how many there will be with these; None if unknown.
         report: Called in this thread after each item restored, and at the end.
 
     Raises:
@@ -295,7 +300,9 @@ def run_stages(
         ReadAhead(read, depth=read_depth) as decoded,
         WriteBehind(write, depth=write_depth) as encoded,
     ):
-        tally = Tally(decoded, encoded, frames_expected=frames_expected)
+        tally = Tally(
+            decoded, encoded, frames_before=frames_before, frames_expected=frames_expected
+        )
         for item in tally.network.time_each(restore(decoded)):
             encoded.put(item)
             if report:

@@ -62,7 +62,9 @@ class Restorer:
         tile: Side of the tiles in use, in pixels of the source, or None where pictures are
             taken whole. An automatic choice is made with the first window; every shortage
             of memory makes the tile smaller for the rest of the video.
-        windows: How the video is cut along time.
+        windows: How a shot is cut along time.
+        is_between_windows: Whether the frame given last was the last of its window: none of what
+            comes later can change what was given so far.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Restorer:
         self._tile_is_open = tile == "auto"
         # A last window of half the length has context enough, and is soon done.
         self.windows = Cut(window, overlap, shortest=window - window // 2)
+        self.is_between_windows = False
         self._network = network
         self._device = device
         self._dtype = dtype
@@ -117,7 +120,7 @@ class Restorer:
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
-                The first one is number `margin_start(begin)` of its shot.
+                The first one is number `windows.margin_start(begin)` of its shot.
             begin: Number of the first frame to give, counted from the first one of its shot.
 
         Yields:
@@ -141,14 +144,11 @@ class Restorer:
             pictures, tail = self._restore_clip(clip, piece, tail)
             restored = zip(clip[piece.kept_slice], pictures, strict=False)
             for number, (source, pixels) in enumerate(restored, piece.keep_start):
+                self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
                 if number >= begin:
                     yield replace(source, pixels=pixels)
             # Else they would lie in memory beside the pictures of the next window.
             del pictures
-
-    def margin_start(self, begin: int) -> int:
-        """Say from which frame on a shot must be read for its frames from `begin` on."""
-        return self.windows.piece_before(begin) * self.windows.stride
 
     def _choose_tile(self, clip: list[Frame]) -> None:
         height, width = clip[0].pixels.shape[1:]

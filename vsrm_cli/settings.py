@@ -55,6 +55,8 @@ class Settings:
         height: Lines of the picture on the screen.
         box: Width and height on the screen into which the picture shall just fit.
         deinterlace: Whether to make whole frames of interlaced ones.
+        segment_frames: Frames, at least, between the points at which the work can go on after
+            an interruption; None for about half a minute of work.
     """
 
     window: int
@@ -68,6 +70,7 @@ class Settings:
     height: int | None
     box: tuple[int, int] | None
     deinterlace: bool
+    segment_frames: int | None = None
 
     @classmethod
     def read(
@@ -84,6 +87,7 @@ class Settings:
         height: int | None = None,
         size: str | None = None,
         deinterlace: str = "auto",
+        segment_frames: int | None = None,
     ) -> Self:
         """Read what a user wrote.
 
@@ -99,6 +103,7 @@ class Settings:
             height: As the attribute.
             size: The box as text, such as 1920x1080.
             deinterlace: "auto" or "off".
+            segment_frames: As the attribute.
 
         Raises:
             UsageError: If a value can never work; the message says which and why.
@@ -117,10 +122,14 @@ class Settings:
             )
         if dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{dtype}".')
+        if segment_frames is not None and segment_frames < 1:
+            raise UsageError(f"A segment must have 1 frame or more, not {segment_frames}.")
         first = read_time(start, name="start")
         last = read_time(end, name="end")
         if last is not None and last <= (first or 0):
             raise UsageError(f"The end ({end}) must come after the start ({start or 0}).")
+        if segment_frames is not None and segment_frames < 1:
+            raise UsageError(f"A segment must have 1 frame or more, not {segment_frames}.")
         if sum(wish is not None for wish in (scale, height, size)) > 1:
             raise UsageError("Give only one of --scale, --height and --size.")
         if deinterlace not in DEINTERLACE:
@@ -139,6 +148,7 @@ class Settings:
             height=None if height is None else read_side(height, name="height"),
             box=None if size is None else read_box(size),
             deinterlace=deinterlace == "auto",
+            segment_frames=segment_frames,
         )
 
 

@@ -158,11 +158,6 @@ class Cut:
         last = self.count(length) - 1
         return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
 
-    def is_joint(self, item: int) -> bool:
-        """Whether an inner piece is the first to keep `item`: all before it can be finished."""
-        index, rest = divmod(item - self.context, self.stride)
-        return rest == 0 and index > 0
-
     def piece_before(self, item: int) -> int:
         """Say with which piece to begin in order to get everything from `item` on.
 
@@ -176,6 +171,10 @@ class Cut:
         fading = (item - self.context) // self.stride - 1
         shortest = self.shortest or self.size
         return max(0, min(fading, (item + 1 - shortest) // self.stride))
+
+    def margin_start(self, item: int) -> int:
+        """Say from which item on a line must be read in order to get everything from `item` on."""
+        return self.piece_before(item) * self.stride
 
     def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Piece:
         turn = index * self.stride

@@ -1,29 +1,36 @@
 """The job of `vsrm upscale`: read a video, restore it, write it.
 
 Frames stream through: one thread decodes, this one runs the network, a third encodes. The
-file is opened for writing before the network is loaded, so that a wrong codec or a full folder
-is told in the first second, and it gets its name only when every frame has arrived.
+file is tried before the network is loaded, so that a wrong codec or a full folder is told in
+the first second. The work goes into segments, and whatever ends it, the same call goes on behind
+the last one that was finished. At the end they are joined, and the file gets its name when every
+frame has been found in it at its time.
 """
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vsrm_cli.errors import CheckFailed, UsageError
+from vsrm_cli import __version__
+from vsrm_cli.checkpoints import Recorder, Restored, Segmenter, Source
+from vsrm_cli.errors import CheckFailed, Interrupted, UsageError
+from vsrm_cli.frame import Frame
+from vsrm_cli.journal import Choices, Entry, Journal, describe_file
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.media.writer import VideoWriter
+from vsrm_cli.media.segments import Segment, join
+from vsrm_cli.media.writer import VideoWriter, check_destination
 from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.vsrm import VSRM
-from vsrm_cli.models.weights import load_model
+from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.restore import MIN_TILE, Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
@@ -54,6 +61,7 @@ class Summary:
         output: The file written.
         frames_in: Frames decoded.
         frames_out: Frames written; always equal to `frames_in`.
+        frames_resumed: Of these, how many an earlier call had finished.
         truncated: Whether the input had damage or no end, so that frames are missing.
         width: Of the output, in pixels.
         height: Of the output, in pixels.
@@ -75,6 +83,7 @@ class Summary:
     output: str
     frames_in: int
     frames_out: int
+    frames_resumed: int
     truncated: bool
     width: int
     height: int
@@ -118,10 +127,15 @@ def upscale_video(
     size: str | None = None,
     deinterlace: str = "auto",
     overwrite: bool = False,
+    segment_frames: int | None = None,
+    restart: bool = False,
     report: Callable[[Progress], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Summary:
     """Make a video four times larger, frame for frame; all other streams are carried over.
+
+    If an earlier call with the same arguments was interrupted, this one goes on where it stopped.
 
     Args:
         src: The video to read.
@@ -145,7 +159,11 @@ def upscale_video(
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
         deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
         overwrite: Whether `dst` may exist and be replaced.
+        segment_frames: Frames, at least, between the points at which the work can go on after an
+            interruption; None for about half a minute of work.
+        restart: Throw away what an earlier call has left unfinished.
         report: Called in this thread after each frame that the network has finished.
+        should_stop: Asked at each such point; a yes ends the work there.
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
             each that the output cannot hold.
 
@@ -153,10 +171,12 @@ def upscale_video(
         What was done.
 
     Raises:
-        VsrmError: One of its children, if the video cannot be read, the result cannot be
+        Interrupted: If `should_stop` said yes.
+        VsrmError: Another of its children, if the video cannot be read, the result cannot be
             written or checked, or an option cannot work. Nothing is left under `dst`'s name.
     """
     began = time.perf_counter()
+    src, dst = Path(src), Path(dst)
     settings = Settings.read(
         window=window,
         overlap=overlap,
@@ -169,91 +189,172 @@ def upscale_video(
         height=height,
         size=size,
         deinterlace=deinterlace,
+        segment_frames=segment_frames,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
 
-    with (
-        VideoReader(
-            Path(src), start=settings.start, end=settings.end, deinterlace=settings.deinterlace
-        ) as reader,
-        VideoWriter(
-            Path(dst),
-            source=reader.info,
-            shape=output_shape(
-                reader.info, scale=settings.scale, height=settings.height, box=settings.box
-            ),
-            encoding=encoding,
-            start=settings.start,
-            end=settings.end,
-            overwrite=overwrite,
-        ) as writer,
-    ):
-        for notice in (*reader.notices, *(f"left out: {part}" for part in writer.dropped)):
-            if warn is not None:
-                warn(notice)
-        network = load_model(model, device=settings.device, dtype=settings.dtype)
-        if network.device.type == "cpu":
-            keep_freed_memory()
-        restorer = _new_restorer(network, settings)
-        _begin_measuring_memory(network.device)
-        _stream(reader, restorer, writer, settings=settings, report=report)
-        _check_counts(reader, writer)
+    with Source(
+        src, start=settings.start, end=settings.end, deinterlace=settings.deinterlace
+    ) as source:
+        check_destination(dst, src, overwrite=overwrite)
+        with Journal(dst) as journal:
+            with VideoWriter(
+                dst,
+                source=source.info,
+                shape=output_shape(
+                    source.info, scale=settings.scale, height=settings.height, box=settings.box
+                ),
+                encoding=encoding,
+                start=settings.start,
+                end=settings.end,
+                overwrite=overwrite,
+                folder=journal.folder,
+            ) as output:
+                journal.open(
+                    describe_file(src) | _describe(settings, encoding, model), restart=restart
+                )
+                for notice in (
+                    *source.notices,
+                    *(f"left out: {part}" for part in output.dropped),
+                ):
+                    warn(notice)
+                frames_resumed = journal.frames_done
+                network = _load(model, settings, journal.chosen)
+                restorer = _new_restorer(network, settings, journal.entries)
+                _begin_measuring_memory(network.device)
+                _restore(
+                    (source, restorer, output),
+                    journal,
+                    settings,
+                    chosen={"device": str(network.device), "dtype": DTYPE_NAMES[network.dtype]},
+                    report=report,
+                    should_stop=should_stop,
+                )
+                segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
+                join(segments, journal.entries[-1].end, output)
+            journal.clear()
 
     elapsed = time.perf_counter() - began
     return Summary(
         input=str(src),
         output=str(dst),
-        frames_in=reader.frames_read,
-        frames_out=writer.frames_written,
-        truncated=reader.truncated,
-        width=writer.shape.width,
-        height=writer.shape.height,
+        frames_in=source.frames_read,
+        frames_out=output.frames_written,
+        frames_resumed=frames_resumed,
+        truncated=source.truncated,
+        width=output.shape.width,
+        height=output.shape.height,
         model=network.name,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         window=settings.window,
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
-        fps=round(writer.frames_written / elapsed, 3),
-        kept=writer.kept,
-        dropped=writer.dropped,
+        fps=round((output.frames_written - frames_resumed) / elapsed, 3),
+        kept=output.kept,
+        dropped=output.dropped,
         peak_memory_bytes=_peak_memory_bytes(network.device),
-        warnings=(*_warnings(reader, settings), *writer.warnings),
+        warnings=(*_warnings(source, settings), *output.warnings),
     )
 
 
-def _new_restorer(network: VSRM, settings: Settings) -> Restorer:
+def _describe(settings: Settings, encoding: Encoding, model: str | Path) -> Choices:
+    """Name all that the output depends on beside the input; a run goes on only with the same."""
+    asked = asdict(settings) | asdict(encoding)
+    return {
+        "weights": weights_checksum(model),
+        **{name.replace("_", " "): None if x is None else str(x) for name, x in asked.items()},
+        "version of vsrm": __version__,
+        "version of PyAV": version("av"),
+        "version of PyTorch": torch.__version__,
+    }
+
+
+def _load(model: str | Path, settings: Settings, chosen: Choices | None) -> VSRM:
+    """Load the network, on the device and in the precision that the run has begun with."""
+    device, dtype = settings.device, settings.dtype
+    if chosen is not None:
+        device, dtype = str(chosen["device"]), str(chosen["dtype"])
+    network = load_model(model, device=device, dtype=dtype)
+    if network.device.type == "cpu":
+        keep_freed_memory()
+    return network
+
+
+def _new_restorer(network: VSRM, settings: Settings, entries: Sequence[Entry]) -> Restorer:
     return Restorer(
         network,
         window=settings.window,
         overlap=settings.overlap,
-        tile=settings.tile,
+        tile=entries[-1].tile if entries else settings.tile,
         device=network.device,
         dtype=network.dtype,
         workers=min(MAX_WORKERS, torch.get_num_threads()) if network.device.type == "cpu" else 1,
     )
 
 
-def _stream(
-    reader: VideoReader,
-    restorer: Restorer,
-    writer: VideoWriter,
-    *,
+def _restore(
+    stages: tuple[Source, Restorer, VideoWriter],
+    journal: Journal,
     settings: Settings,
+    *,
+    chosen: Choices,
     report: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool],
 ) -> None:
-    """Take every frame from the reader through the network to the writer."""
-    frame_bytes = reader.info.width * reader.info.height * (3 if reader.info.bits <= 8 else 6)
-    run_stages(
-        reader,
-        restorer.restore,
-        writer.write,
-        read_depth=_queue_depth(settings.window, frame_bytes),
-        write_depth=_queue_depth(settings.window, frame_bytes * SCALE**2),
-        frames_expected=_expected_frames(reader.info, settings),
-        report=report,
+    """Take every frame that is not finished from the source through the network to segments.
+
+    Raises:
+        Interrupted: If `should_stop` said yes.
+    """
+    source, restorer, output = stages
+    begin = journal.frames_done
+    latest = journal.entries[-1] if journal.entries else None
+    frames = settings.segment_frames
+    if journal.chosen is not None:
+        frames = int(journal.chosen["segment frames"] or 0)
+    segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
+    recorder = Recorder(journal, source, output, restorer.windows)
+
+    def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
+        restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
+        for item in segmenter.cut(restored, state=restorer, should_stop=should_stop):
+            if journal.chosen is None:
+                journal.begin({**chosen, "segment frames": segmenter.frames})
+            yield item
+
+    frame_bytes = source.info.width * source.info.height * (3 if source.info.bits <= 8 else 6)
+    try:
+        run_stages(
+            source.frames(behind=latest),
+            restore,
+            recorder.write,
+            read_depth=_queue_depth(settings.window, frame_bytes),
+            write_depth=_queue_depth(settings.window, frame_bytes * SCALE**2),
+            frames_before=begin,
+            frames_expected=_expected_frames(source.info, settings),
+            report=report,
+        )
+        if segmenter.is_stopped:
+            raise Interrupted(_how_to_go_on(journal))
+        recorder.finish()
+    except CheckFailed:
+        journal.clear()
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(journal)) from None
+    finally:
+        recorder.abandon()
+
+
+def _how_to_go_on(journal: Journal) -> str:
+    if not journal.entries:
+        return "interrupted: nothing was written"
+    return (
+        f"interrupted: {journal.frames_done} frames are finished and kept in {journal.folder}; "
+        "the same command goes on behind them"
     )
 
 
@@ -271,33 +372,20 @@ def _expected_frames(info: VideoInfo, settings: Settings) -> int | None:
     return max(0, round((min(ends) - (settings.start or 0)) * info.frame_rate))
 
 
-def _check_counts(reader: VideoReader, writer: VideoWriter) -> None:
-    """Compare what went in with what came out.
-
-    Raises:
-        CheckFailed: If frames were lost or added on the way.
-    """
-    if writer.frames_written != reader.frames_read:
-        raise CheckFailed(
-            f"{reader.frames_read} frames were read, but {writer.frames_written} written, "
-            f"so the result was not kept; this is a bug in vsrm, please report it."
-        )
-
-
-def _warnings(reader: VideoReader, settings: Settings) -> tuple[str, ...]:
+def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
     warnings = []
-    if reader.resized_frames:
+    if source.resized_frames:
         warnings.append(
-            f"the picture of {reader.info.path} changes its size on the way: "
-            f"{reader.resized_frames} frames were scaled to the size of the first one"
+            f"the picture of {source.info.path} changes its size on the way: "
+            f"{source.resized_frames} frames were scaled to the size of the first one"
         )
-    if not reader.truncated:
+    if not source.truncated:
         return tuple(warnings)
-    expected = _expected_frames(reader.info, settings)
+    expected = _expected_frames(source.info, settings)
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
-        f"{reader.info.path} is damaged or its end is missing ({reader.damaged_packets} damaged "
-        f"packets): {reader.frames_read}{of_about} frames could be read, and all of them are there"
+        f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
     )
     return tuple(warnings)
 

@@ -124,7 +124,7 @@ class VideoReader:
         trace: TracebackType | None,
     ) -> None:
         """Close the file."""
-        self._close()
+        self.close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in the order of showing, times strictly rising.
@@ -226,7 +226,7 @@ class VideoReader:
                 yield cast("Packet[VideoStream]", packet)
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
-        self._close()
+        self.close()
         self._clock = _Clock(self.info)
         self._packets_seen = 0
         self._reached = None
@@ -241,7 +241,8 @@ class VideoReader:
                 other.discard = Discard.all
         return container, stream
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file; leaving the ``with`` statement does so too."""
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None

@@ -1,14 +1,17 @@
 """Frames become a file: each at the time it came with, with the sound and subtitles it had.
 
 An output appears under its name only when it is complete. Until then it grows in a hidden file
-beside it, and every wish that cannot be fulfilled is refused before the first frame.
+beside it, and every wish that cannot be fulfilled is refused before the first frame. Its video
+is encoded here, or joined from segments that were (see `segments`).
 """
 
 from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import lcm
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +20,7 @@ from typing import Self
 import av
 from av.container import OutputContainer
 from av.packet import Packet
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
@@ -48,6 +52,9 @@ class VideoWriter:
     Attributes:
         frames_written: Frames taken so far.
         shape: Of the pictures of the output.
+        encoder: FFmpeg's name of the encoder of the video.
+        time_base: The clock of the video; its times are whole numbers of it, in seconds.
+        part: Where the file grows until it is complete.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class VideoWriter:
         start: Fraction | None = None,
         end: Fraction | None = None,
         overwrite: bool = False,
+        folder: Path | None = None,
     ) -> None:
         """Check everything, and write the header.
 
@@ -72,20 +80,26 @@ class VideoWriter:
                 times become earlier by as much.
             end: Seconds after the first frame of the source at which the output ends.
             overwrite: Replace an existing file, when the new one is complete.
+            folder: Where segments are collected, on the disk of the output. The file is then
+                not written now, only tried, and made of them by `segments.join`.
 
         Raises:
             UsageError: If a setting of the encoding can never work.
             OutputError: If the output cannot be written as asked.
         """
         plan = plan_encoding(encoding, source.pixel_format)
-        _check_destination(path, source.path, overwrite=overwrite)
+        check_destination(path, source.path, overwrite=overwrite)
         self.frames_written = 0
+        self._is_complete = False
+        self.encoder = plan.encoder
+        self._plan = plan
         self._path = path
-        self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        part = f".{path.stem}.{os.getpid()}.part{path.suffix}"
+        self.part = path.with_name(part) if folder is None else folder / part
         # Containers begin at zero: what would begin earlier is moved there, all streams alike.
         self._shift = (start or Fraction(0)) + min(Fraction(0), source.start)
-        self._time_base = _time_base(source.time_base, self._shift)
-        if plan.codec == "mpeg4" and self._time_base.denominator > _MPEG4_TICKS_PER_SECOND:
+        self.time_base = _time_base(source.time_base, self._shift)
+        if plan.codec == "mpeg4" and self.time_base.denominator > _MPEG4_TICKS_PER_SECOND:
             raise OutputError(
                 f"MPEG-4 Part 2 counts at most {_MPEG4_TICKS_PER_SECOND} ticks per second, too few "
                 "for the times of this video; choose another --codec, such as h264."
@@ -100,23 +114,16 @@ class VideoWriter:
         color = source.color.fitted(plan.pixel_format, width=width, height=height)
         self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
         self._source = source
-        self._copies = CopiedStreams(
-            source.path,
-            suffix=path.suffix.lower(),
-            first=None if not start else source.start + start,
-            end=None if end is None else source.start + end,
-            shift=self._shift,
-        )
+        self._part_asked = (start, end)
+        self._copies = self._new_copies()
         try:
             self._check_container(encoding, plan)
-            self._container, self._stream = self._open(plan)
-            context = self._stream.codec_context
-            self._frames_reordered = context.reorder_depth
-            if plan.encoder == "libx265" and context.max_b_frames != 0:
-                self._frames_reordered = _X265_REORDERS
+            self._open(None)
         except BaseException:
             self._copies.close()
             raise
+        if folder is not None:
+            self._discard()
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -164,32 +171,41 @@ class VideoWriter:
             OutputError: If the disk is full, or the encoder fails.
             ValueError: If the time is not later than the last one.
         """
-        ticks = round((frame.time - self._shift) / self._time_base)
-        if self._times:
-            if ticks <= self._times[-1]:
-                raise ValueError(f"times of frames must rise, got {frame.time} too late")
-            # A frame is shown until the next one is, whatever it says of itself.
-            self._durations[self._times[-1]] = ticks - self._times[-1]
-        self._times.append(ticks)
-        self._last_duration = self._ticks_shown(frame)
-        picture = self._from_rgb(frame.pixels)
-        picture.pts = ticks
-        picture.time_base = self._time_base
+        picture = self.picture(frame)
+        # A frame is shown until the next one is, whatever it says of itself.
+        for before, after in pairwise(self._times[-2:]):
+            self._durations[before] = after - before
+        self._last_duration = self.ticks_shown(frame)
         try:
             # Sound and picture are written in step, by time. Otherwise they would lie far apart
             # in the file, and packets would pile up in memory.
             self._copies.copy_until(frame.time, self._container)
             self._mux(self._stream.encode(picture))
         except (av.FFmpegError, OSError) as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
         self.frames_written += 1
 
-    def _ticks_shown(self, frame: Frame) -> int:
-        """How long the last frame is shown; guessed where the source does not say."""
+    def picture(self, frame: Frame) -> VideoFrame:
+        """Convert a frame to what the encoder takes; for arguments and errors see `write`."""
+        ticks = self.ticks_of(frame.time)
+        if self._times and ticks <= self._times[-1]:
+            raise ValueError(f"times of frames must rise, got {frame.time} too late")
+        self._times.append(ticks)
+        picture = self._from_rgb(frame.pixels)
+        picture.pts = ticks
+        picture.time_base = self.time_base
+        return picture
+
+    def ticks_of(self, time: Fraction) -> int:
+        """When the output shows what the source shows at a time, in ticks of `time_base`."""
+        return round((time - self._shift) / self.time_base)
+
+    def ticks_shown(self, frame: Frame) -> int:
+        """How long the last frame is shown; guessed by the rate where the source does not say."""
         duration = frame.duration
         if duration is None:
-            duration = 1 / self._source.frame_rate if self._source.frame_rate else Fraction(1, 25)
-        return max(1, round(duration / self._time_base))
+            duration = 1 / self._rate
+        return max(1, round(duration / self.time_base))
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         """Write packets of which it is known how long they are shown; the others wait."""
@@ -201,14 +217,66 @@ class VideoWriter:
             packet.dts = min(packet.pts or 0, self._next_decoding_time())
             self._container.mux(packet)
 
+    def open_for(
+        self, finished: VideoStream, times: Sequence[int], *, end: int, frames_reordered: int
+    ) -> None:
+        """Write the header of an output whose video is copied.
+
+        Args:
+            finished: A stream like those that it is copied from.
+            times: When each frame is shown, rising, in ticks of `time_base`.
+            end: Until when the last one is shown.
+            frames_reordered: By how many frames a decoder must be ahead of what it shows.
+
+        Raises:
+            OutputError: If the container refuses it.
+        """
+        self._copies = self._new_copies()
+        self._times = array("q", times)
+        self._durations = {tick: after - tick for tick, after in pairwise([*times, end])}
+        self._last_duration = self._durations[times[-1]]
+        try:
+            self._open(finished)
+        except BaseException:
+            self._copies.close()
+            raise
+        self._frames_reordered = frames_reordered
+
+    def copy(self, packet: Packet[VideoStream]) -> None:
+        """Write a finished packet, its time in ticks of `time_base`, and the sound up to there.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        packet.stream = self._stream
+        packet.time_base = self.time_base
+        assert packet.pts is not None
+        try:
+            self._copies.copy_until(packet.pts * self.time_base + self._shift, self._container)
+            self._mux([packet])
+        except (av.FFmpegError, OSError) as error:
+            raise self.failure(error) from error
+        self.frames_written += 1
+
     def _next_decoding_time(self) -> int:
         """When the next packet is decoded: as many frames ahead as the encoder reorders.
 
-        Derived here, because x265 gives random times to videos that are shorter than that.
+        Derived here, because x265 gives random times to videos that are shorter than that, and
+        those of segments, encoded apart, run backwards at some joints.
         """
         place = self._packets_written - self._frames_reordered
         self._packets_written += 1
         return self._times[place] if place >= 0 else self._times[0] + place
+
+    def _new_copies(self) -> CopiedStreams:
+        start, end = self._part_asked
+        return CopiedStreams(
+            self._source.path,
+            suffix=self._path.suffix.lower(),
+            first=None if not start else self._source.start + start,
+            end=None if end is None else self._source.start + end,
+            shift=self._shift,
+        )
 
     def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
         suffix = self._path.suffix.lower()
@@ -219,11 +287,14 @@ class VideoWriter:
             )
         self._copies.check(plan.encoder)
 
-    def _open(self, plan: EncodingPlan) -> tuple[OutputContainer, VideoStream]:
-        """Open the part file, announce all streams, and write the header."""
+    def _open(self, finished: VideoStream | None) -> None:
+        """Open the part file, announce all streams, and write the header.
+
+        The video is encoded, unless it is copied from a finished stream.
+        """
         try:
             # Opened here, so that the file is surely closed when it must be deleted.
-            file = self._part.open("wb")
+            file = self.part.open("wb")
         except OSError as error:
             raise OutputError(
                 f"No file can be written into {self._path.absolute().parent} ({error.strerror}); "
@@ -232,79 +303,114 @@ class VideoWriter:
         name = CONTAINERS[self._path.suffix.lower()]
         container = av.open(file, "w", format=name, container_options=self._options(name))
         try:
-            stream = self._add_video(container, plan)
+            if finished is None:
+                stream = self.add_encoder(container)
+            else:
+                stream = container.add_stream_from_template(finished, opaque=True)
+                stream.codec_context.framerate = self._rate
+                stream.time_base = self.time_base
+                self._describe(stream)
             self._copies.add_to(container, stream)
             container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             file.close()
-            self._part.unlink()
+            self.part.unlink()
             raise OutputError(
-                f"The encoder {plan.encoder} or the container {self._path.suffix} refuses this "
+                f"The encoder {self.encoder} or the container {self._path.suffix} refuses this "
                 f"video ({_reason(error)}); try other settings, or name the output .mkv."
             ) from error
-        return container, stream
+        self._container, self._stream = container, stream
+        self._frames_reordered = stream.codec_context.reorder_depth
+        if self.encoder == "libx265" and stream.codec_context.max_b_frames != 0:
+            self._frames_reordered = _X265_REORDERS
 
     def _options(self, name: str) -> dict[str, str]:
         if name in ("mp4", "mov"):
             # They tell when streams begin in ticks of one clock; its usual 1000 would round.
-            ticks = lcm(self._time_base.denominator, self._copies.ticks_per_second)
+            ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
             if ticks > _MAX_TICKS_PER_SECOND:
-                ticks = self._time_base.denominator
+                ticks = self.time_base.denominator
             return {"movie_timescale": str(ticks)}
         # "default" flags stay as they were, and sound that begins a little early, to prime its
         # decoder, does not move all streams.
         return {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
 
-    def _add_video(self, container: OutputContainer, plan: EncodingPlan) -> VideoStream:
+    def add_encoder(self, container: OutputContainer) -> VideoStream:
+        """Announce the video to a container: this output's, or that of a segment of it."""
+        plan = self._plan
         stream = container.add_stream(
             plan.encoder,
-            rate=self._source.frame_rate or 25,
+            rate=self._rate,
             options=plan.options,
             width=self.shape.width,
             height=self.shape.height,
             pix_fmt=plan.pixel_format,
-            time_base=self._time_base,
+            time_base=self.time_base,
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.thread_count = _THREADS
-        is_mp4 = container.format.name in ("mp4", "mov")
         color = self._from_rgb.color
         context.colorspace = color.matrix
         context.color_range = color.range
         context.color_primaries = color.primaries
         context.color_trc = color.transfer
-        if is_mp4 or container.format.name == "nut":
+        if self._is_mp4 or self._path.suffix.lower() == ".nut":
             # MP4 stores the steps between frames in the order of decoding. Where the steps vary
             # and frames are reordered, the length of the last frame, and of the track, is lost.
             # NUT loses all times when the first frame is to be decoded before time zero.
             context.max_b_frames = 0
-        if self.shape.sample_aspect_ratio is not None:
-            context.sample_aspect_ratio = self.shape.sample_aspect_ratio
-        if is_mp4 and plan.codec == "hevc":
-            context.codec_tag = "hvc1"  # Apple's players know no other tag
         if plan.codec in _QUANTIZER_CODECS:
             context.qscale = True
             context.global_quality = 3
-        if self._source.display_matrix is not None:
-            stream.set_display_matrix(_without_offset(self._source.display_matrix))
+        self._describe(stream)
         return stream
 
-    def _finish(self) -> None:
+    def _describe(self, stream: VideoStream) -> None:
+        """Say of a stream what players must know and encoders do not."""
+        context = stream.codec_context
+        if self.shape.sample_aspect_ratio is not None:
+            context.sample_aspect_ratio = self.shape.sample_aspect_ratio
+        if self._is_mp4 and self._plan.codec == "hevc":
+            context.codec_tag = "hvc1"  # Apple's players know no other tag
+        if self._source.display_matrix is not None:
+            stream.set_display_matrix(_without_offset(self._source.display_matrix))
+
+    @property
+    def _rate(self) -> Fraction:
+        return self._source.frame_rate or Fraction(25)
+
+    @property
+    def _is_mp4(self) -> bool:
+        return CONTAINERS[self._path.suffix.lower()] in ("mp4", "mov")
+
+    def complete(self) -> None:
+        """Write the end of the file; leaving the ``with`` statement then gives it its name.
+
+        Raises:
+            OutputError: If there is no frame in it, or the disk is full.
+        """
         if self.frames_written == 0:
             raise OutputError(f"There was no frame to write into {self._path}.")
         try:
             self._durations[self._times[-1]] = self._last_duration
-            self._mux(self._stream.encode(None))
+            if self._stream.codec_context.is_encoder:
+                self._mux(self._stream.encode(None))
             self._copies.copy_until(None, self._container)
             self._close()
-            prove(
-                self._part,
-                self._copies.promise(self._times, self._time_base, self._last_duration),
-            )
-            os.replace(self._part, self._path)
+            promise = self._copies.promise(self._times, self.time_base, self._last_duration)
+            prove(self.part, promise)
         except (av.FFmpegError, OSError) as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
+        self._is_complete = True
+
+    def _finish(self) -> None:
+        if not self._is_complete:
+            self.complete()
+        try:
+            os.replace(self.part, self._path)
+        except OSError as error:
+            raise self.failure(error) from error
 
     def _discard(self) -> None:
         try:
@@ -312,7 +418,7 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             pass  # what cannot be completed is deleted anyway
         finally:
-            self._part.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)
 
     def _close(self) -> None:
         self._copies.close()
@@ -321,14 +427,20 @@ class VideoWriter:
         finally:
             self._container.file.file.close()
 
-    def _failure(self, error: Exception) -> OutputError:
+    def failure(self, error: Exception) -> OutputError:
+        """Tell a fault of the disk or the encoder to the user."""
         return OutputError(
             f"{self._path} could not be written ({_reason(error)}); "
             "make sure that the disk is not full."
         )
 
 
-def _check_destination(path: Path, source: Path, *, overwrite: bool) -> None:
+def check_destination(path: Path, source: Path, *, overwrite: bool) -> None:
+    """Make sure that a file may be written there.
+
+    Raises:
+        OutputError: If it may not; says why and what to do.
+    """
     if path.suffix.lower() not in CONTAINERS:
         known = ", ".join(CONTAINERS)
         raise OutputError(

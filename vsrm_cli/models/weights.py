@@ -4,6 +4,7 @@ A weight file is safetensors: tensors and a table of words, nothing that could b
 words name the network and its configuration, so a file is loaded by its path alone.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -50,6 +51,20 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
     network.eval().requires_grad_(False).to(place)
     network.set_precision(DTYPES[dtype])
     return network
+
+
+def weights_checksum(name_or_path: str | Path) -> str:
+    """Compute the SHA-256 of the weight file that `load_model` would read, in digits.
+
+    Raises:
+        WeightsError: If there is no such network or file.
+    """
+    path = _find(name_or_path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def read_weights(path: Path) -> VSRM:

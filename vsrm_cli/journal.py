@@ -1,0 +1,339 @@
+"""What of a run is finished on disk, so that it can go on after a crash.
+
+A run works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``large.mp4``:
+
+    journal.json      what was asked for and what was chosen: only the same may go on
+    000000000.mp4     a closed segment of the video, named by the number of its first frame
+    000000000.json    its entry: when its frames are shown, and how to go on behind it
+    lock              held by the process at work; the lock dies with it
+
+A segment counts when its entry is there, and the entry comes last. Each of these files is
+written under another name, flushed to the disk and renamed, so that after a crash or a power
+cut it is whole or absent. What no entry speaks of is thrown away.
+
+Only words and numbers live here: what a segment is made of, and how, others know.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from vsrm_cli.errors import OutputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_LOCK = "lock"
+# Files of a run, beside the lock: segments and entries, the journal, and what was never finished.
+_OURS = re.compile(r"\d{9}\..*|journal\.json|.*\.part(\..*)?")
+# Of a checksum, so much is enough for a person to see that two differ.
+_SHOWN_CHARACTERS = 32
+_CHECKED_BYTES = 2**20
+
+Choices = dict[str, str | int | None]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What is remembered of a frame that was read.
+
+    Attributes:
+        time: When it is shown, in seconds on the clock of its file, as a fraction in digits.
+        checksum: Of its pixels.
+    """
+
+    time: str
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A closed segment, and how to go on behind it.
+
+    Attributes:
+        file: Its name.
+        size_bytes: Its size.
+        first: Number of its first frame in the video.
+        shot: Number of the first frame of the shot that its last frame belongs to.
+        ticks: When its frames are shown, on the clock of the output.
+        end: Until when its last frame is shown, on the same clock.
+        tile: Side of the tiles in use at its end; None for whole pictures.
+        damaged: Damaged pieces met in the input up to its last frame.
+        margin: The frames up to its last one that the work behind it begins with.
+    """
+
+    file: str
+    size_bytes: int
+    first: int
+    shot: int
+    ticks: list[int]
+    end: int
+    tile: int | None
+    damaged: int
+    margin: list[Stamp]
+
+    @property
+    def next(self) -> int:
+        """Number of the first frame behind it."""
+        return self.first + len(self.ticks)
+
+
+class Journal:
+    """The folder of one run. Use it in a ``with`` statement: meanwhile nobody else may.
+
+    Leaving the statement removes the folder if no segment is finished in it.
+
+    Attributes:
+        folder: Where the run works.
+        entries: The finished segments, in order.
+        chosen: What the run chose where it was left the choice; None if it has not yet.
+    """
+
+    def __init__(self, output: Path) -> None:
+        """Name the folder of an output; nothing is read or written yet."""
+        self.folder = output.with_name(f".{output.name}.vsrm")
+        self.entries: list[Entry] = []
+        self.chosen: Choices | None = None
+        self._output = output
+        self._asked: Choices = {}
+        self._lock: IO[bytes] | None = None
+        self._is_read = False
+
+    @property
+    def frames_done(self) -> int:
+        """How many frames are in finished segments."""
+        return self.entries[-1].next if self.entries else 0
+
+    def __enter__(self) -> Self:
+        """Make the folder and lock it.
+
+        Raises:
+            OutputError: If another process works in it, or it cannot be made.
+        """
+        try:
+            while self._lock is None:
+                self._lock = self._try_to_lock()
+        except BlockingIOError:
+            raise OutputError(
+                f"Another vsrm is working on {self._output} now; wait for it, or name another "
+                "output."
+            ) from None
+        except OSError as error:
+            raise self._failure(error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Unlock the folder, and remove it if nothing in it is worth keeping."""
+        if self._is_read and not self.entries:
+            self.clear()
+        assert self._lock is not None
+        try:
+            if {path.name for path in self.folder.iterdir()} == {_LOCK}:
+                self._remove_folder(self._lock)
+        except FileNotFoundError:  # somebody has removed it
+            pass
+        finally:
+            self._lock.close()
+
+    def open(self, asked: Choices, *, restart: bool) -> None:
+        """Read what an earlier run has finished, if it was asked for the same.
+
+        Args:
+            asked: All that the pictures depend on, by the names that the user knows.
+            restart: Throw away what an earlier run has finished.
+
+        Raises:
+            OutputError: If the earlier run was asked for something else; says for what.
+        """
+        self._asked = asked
+        told = None if restart else self._read("journal.json")
+        entries = [] if told is None else list(self._read_entries())
+        if told is not None and entries:
+            self._compare(told["asked"], asked)
+            self.chosen = told["chosen"]
+            self.entries = entries
+        self._is_read = True
+        self._clean()
+
+    def begin(self, chosen: Choices) -> None:
+        """Write down what the run was asked for and what it has chosen.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
+        self.chosen = chosen
+        self._write("journal.json", {"asked": self._asked, "chosen": chosen})
+
+    def add(self, entry: Entry) -> None:
+        """Write the entry of a segment whose file is closed.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
+        try:
+            with (self.folder / entry.file).open("r+b") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
+        self._write(_entry_name(entry.file), asdict(entry))
+        self.entries.append(entry)
+
+    def clear(self) -> None:
+        """Throw away all that is finished."""
+        self.entries = []
+        self.chosen = None
+        self._clean()
+
+    def _try_to_lock(self) -> IO[bytes] | None:
+        """Lock the folder; None if it was removed meanwhile and must be made again."""
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / _LOCK
+        try:
+            file = path.open("ab")
+        except FileNotFoundError:
+            return None
+        try:
+            _lock_file(file)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return None
+
+    def _compare(self, earlier: Choices, asked: Choices) -> None:
+        changes = [
+            f"{name} (was {_shown(earlier.get(name))}, is {_shown(asked.get(name))})"
+            for name in {**earlier, **asked}
+            if earlier.get(name) != asked.get(name)
+        ]
+        if changes:
+            raise OutputError(
+                f"{self.folder} holds an unfinished run that differs in {', '.join(changes)}; "
+                "give the same command to go on with it, or --restart to throw it away."
+            )
+
+    def _read_entries(self) -> Iterator[Entry]:
+        """Read the entries up to the first that is missing or whose file is not as it was."""
+        first = 0
+        while (told := self._read(f"{first:09}.json")) is not None:
+            margin = [Stamp(**stamp) for stamp in told.pop("margin")]
+            entry = Entry(**told, margin=margin)
+            file = self.folder / entry.file
+            if not file.exists() or file.stat().st_size != entry.size_bytes:
+                return
+            yield entry
+            first = entry.next
+
+    def _clean(self) -> None:
+        """Delete files of ours that no entry speaks of; what others have put there stays."""
+        kept = {"journal.json"} if self.chosen is not None else set()
+        for entry in self.entries:
+            kept |= {entry.file, _entry_name(entry.file)}
+        for path in self.folder.glob("*"):
+            if _OURS.fullmatch(path.name) and path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _remove_folder(self, lock: IO[bytes]) -> None:
+        if sys.platform == "win32":  # there, no open file can be deleted
+            lock.close()
+        (self.folder / _LOCK).unlink()
+        self.folder.rmdir()
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        try:
+            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"{path} cannot be read ({error}); give --restart to begin again."
+            ) from error
+        return told
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        part = self.folder / f"{name}.part"
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.folder / name)
+            _flush_names(self.folder)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"{self.folder} could not be written ({error.strerror}); make sure that the folder "
+            "is there and the disk not full, then give the same command to go on."
+        )
+
+
+def _entry_name(file: str) -> str:
+    return Path(file).with_suffix(".json").name
+
+
+def _shown(choice: str | int | None) -> str:
+    text = str(choice)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _lock_file(file: IO[bytes]) -> None:
+    """Lock an open file for this process.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    if sys.platform == "win32":
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError from error
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flush_names(folder: Path) -> None:
+    """Make sure that the names in a folder outlive a power cut; Windows does so by itself."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def describe_file(path: Path) -> Choices:
+    """Say by what a file is known again: its size, its date, and its first and last mebibyte."""
+    about = path.stat()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(_CHECKED_BYTES))
+        file.seek(max(0, about.st_size - _CHECKED_BYTES))
+        digest.update(file.read())
+    return {
+        "size of the input": about.st_size,
+        "date of the input": str(datetime.fromtimestamp(about.st_mtime, tz=UTC)),
+        "content of the input": digest.hexdigest(),
+    }
