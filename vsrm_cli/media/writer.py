@@ -28,6 +28,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
 from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.hdr import light_parameters
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.proof import prove
 from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
@@ -87,7 +88,7 @@ class VideoWriter:
             UsageError: If a setting of the encoding can never work.
             OutputError: If the output cannot be written as asked.
         """
-        plan = plan_encoding(encoding, source.pixel_format)
+        plan = plan_encoding(encoding, source.pixel_format, light=source.light)
         check_destination(path, source.path, overwrite=overwrite)
         self.frames_written = 0
         self._is_complete = False
@@ -133,7 +134,14 @@ class VideoWriter:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
-        return tuple(self._copies.dropped)
+        dropped = [*self._copies.dropped, *self._source.left_behind]
+        if self._source.light is not None and not light_parameters(
+            self.encoder, self._source.light
+        ):
+            dropped.append(
+                f"HDR figures of the mastering display: {self.encoder} cannot store them"
+            )
+        return tuple(dropped)
 
     @property
     def warnings(self) -> list[str]:
