@@ -512,7 +512,7 @@ def test_a_video_begun_in_the_middle_of_a_shot_meets_the_next_cut_at_its_place()
     frames[25] = replace(frames[25], begins_shot=True)
     whole = list(restorer(Remembering()).restore(frames))
     resumed = restorer(Remembering())
-    margin = resumed.margin_start(15)
+    margin = resumed.windows.margin_start(15)
 
     rest = list(resumed.restore(frames[margin:], begin=15))
 

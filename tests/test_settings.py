@@ -94,3 +94,47 @@ def test_a_value_that_can_never_work_is_refused(changes, message):
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:11", "mps"])
 def test_devices_are_taken_as_written(device):
     assert read_settings(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("written", "scale"),
+    [
+        (None, 4),
+        ("2", 2),
+        ("1.5", Fraction(3, 2)),
+        (3, 3),
+        (1.1, Fraction(11, 10)),
+        ("4/3", Fraction(4, 3)),
+    ],
+)
+def test_a_scale_is_read_exactly(written, scale):
+    assert read_settings(scale=written).scale == scale
+
+
+@pytest.mark.parametrize("written", ["0", "0.5", "17", "-2", "big", "1/0", float("nan")])
+def test_a_scale_out_of_range_is_refused(written):
+    with pytest.raises(UsageError, match="The scale must be a number from 1 to 16"):
+        read_settings(scale=written)
+
+
+def test_a_size_is_a_box_of_two_even_sides():
+    assert read_settings(size="1920x1080").box == (1920, 1080)
+    assert read_settings(height=720).height == 720
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"size": "1920"}, "must be written such as 1920x1080"),
+        ({"size": "1920*1080"}, "must be written such as 1920x1080"),
+        ({"size": "1921x1080"}, "width must be an even number of pixels from 16 to 16384"),
+        ({"height": 1081}, "height must be an even number"),
+        ({"height": 8}, "height must be an even number"),
+        ({"height": 720, "scale": 2}, "only one of --scale, --height and --size"),
+        ({"height": 720, "size": "1280x720"}, "only one of"),
+        ({"deinterlace": "yes"}, 'must be auto or off, not "yes"'),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(wish, message):
+    with pytest.raises(UsageError, match=message):
+        read_settings(**wish)

@@ -61,6 +61,23 @@ def test_the_summary_says_what_was_done(tmp_path, clip):
     assert summary.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [
+        ({"scale": 2}, (2 * WIDTH, 2 * HEIGHT)),
+        ({"scale": "1.5"}, (72, 48)),
+        ({"height": 2 * HEIGHT + 2}, (100, 66)),
+        ({"size": "100x1000"}, (100, 66)),
+    ],
+)
+def test_another_size_is_resampled_from_that_of_the_network(tmp_path, clip, wish, size):
+    summary = upscale_video(clip, tmp_path / "large.mp4", **wish)
+
+    times, greys, large_size = read_clip(tmp_path / "large.mp4")
+    assert large_size == (summary.width, summary.height) == size
+    assert (times, greys) == (read_clip(clip)[0], pytest.approx(read_clip(clip)[1], abs=2))
+
+
 def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):
     source = tmp_path / "small.mkv"
     with av.open(str(draw_clip(tmp_path / "small.mp4"))) as clip, av.open(source, "w") as copy:

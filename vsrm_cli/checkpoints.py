@@ -60,16 +60,34 @@ class Source:
         sightings: The frames read lately, in order; whoever needs them takes them away.
     """
 
-    def __init__(self, path: Path, *, start: Fraction | None, end: Fraction | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: Fraction | None,
+        end: Fraction | None,
+        deinterlace: bool = False,
+    ) -> None:
         """Look at the file; see `VideoReader` for arguments and errors."""
         self._path = path
         self._start = start
         self._end = end
-        self._reader = VideoReader(path, start=start, end=end)
+        self._deinterlace = deinterlace
+        self._reader = self._read_from(start)
         self._damaged_before = 0
         self.info = self._reader.info
         self.frames_read = 0
         self.sightings: deque[Sighting] = deque()
+
+    @property
+    def notices(self) -> list[str]:
+        """What is uncertain of the video, or must be changed, in sentences."""
+        return self._reader.notices
+
+    @property
+    def resized_frames(self) -> int:
+        """Frames of another size than the first, as far as this run has read them."""
+        return self._reader.resized_frames
 
     @property
     def damaged_packets(self) -> int:
@@ -124,11 +142,14 @@ class Source:
             )
             yield frame
 
+    def _read_from(self, start: Fraction | None) -> VideoReader:
+        return VideoReader(self._path, start=start, end=self._end, deinterlace=self._deinterlace)
+
     def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
         """Find the margin by its time; None where jumps into the file lead to other pictures."""
         start = Fraction(entry.margin[0].time) - self.info.start
         self._damaged_before = entry.damaged
-        self._reader = VideoReader(self._path, start=start, end=self._end)
+        self._reader = self._read_from(start)
         frames = iter(self._reader)
         try:
             margin = list(islice(frames, len(entry.margin)))
@@ -142,7 +163,7 @@ class Source:
     def _margin_by_count(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]]:
         """Find the margin by reading from the beginning."""
         self._damaged_before = 0
-        self._reader = VideoReader(self._path, start=self._start, end=self._end)
+        self._reader = self._read_from(self._start)
         frames = iter(self._reader)
         first = entry.next - len(entry.margin)
         margin = list(islice(frames, first, entry.next))

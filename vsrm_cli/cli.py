@@ -147,6 +147,40 @@ def upscale(
             rich_help_panel="Encoding",
         ),
     ] = "auto",
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Times larger, from 1 to 16; anything but 4 is resampled from that.",
+            show_default="4",
+            rich_help_panel="Picture",
+        ),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead: lines on the screen, such as 1080.",
+            show_default="by --scale",
+            rich_help_panel="Picture",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Instead: the box on the screen that the picture just fits into.",
+            show_default="by --scale",
+            rich_help_panel="Picture",
+        ),
+    ] = None,
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off",
+            help="Make whole frames of interlaced ones, where combs are seen.",
+            rich_help_panel="Picture",
+        ),
+    ] = "auto",
     start: Annotated[
         str | None,
         typer.Option(
@@ -205,6 +239,10 @@ def upscale(
             dtype=dtype,
             start=start,
             end=end,
+            scale=scale,
+            height=height,
+            size=size,
+            deinterlace=deinterlace,
             segment_frames=segment_frames,
         )
         from vsrm_cli.upscale import upscale_video
@@ -225,6 +263,10 @@ def upscale(
                 pix_fmt=pix_fmt,
                 start=start,
                 end=end,
+                scale=scale,
+                height=height,
+                size=size,
+                deinterlace=deinterlace,
                 overwrite=overwrite,
                 segment_frames=segment_frames,
                 restart=restart,

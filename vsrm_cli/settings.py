@@ -20,6 +20,13 @@ DEFAULT_MODEL = "vsrm-t"
 DEFAULT_WINDOW = 24
 DEFAULT_OVERLAP = 4
 
+# Frames are enlarged by the network four times, and then resampled where another size is asked for.
+DEFAULT_SCALE = 4
+MAX_SCALE = 16
+MIN_SIDE, MAX_SIDE = 16, 16384
+
+DEINTERLACE = ("auto", "off")
+
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
@@ -44,6 +51,10 @@ class Settings:
         dtype: One of `DTYPES`.
         start: Seconds into the video at which to begin; None for its beginning.
         end: Seconds into the video before which to stop; None for its end.
+        scale: How many times larger to make the picture, unless `height` or `box` is set.
+        height: Lines of the picture on the screen.
+        box: Width and height on the screen into which the picture shall just fit.
+        deinterlace: Whether to make whole frames of interlaced ones.
         segment_frames: Frames, at least, between the points at which the work can go on after
             an interruption; None for about half a minute of work.
     """
@@ -55,6 +66,10 @@ class Settings:
     dtype: str
     start: Fraction | None
     end: Fraction | None
+    scale: Fraction
+    height: int | None
+    box: tuple[int, int] | None
+    deinterlace: bool
     segment_frames: int | None = None
 
     @classmethod
@@ -68,6 +83,10 @@ class Settings:
         dtype: str,
         start: Time,
         end: Time,
+        scale: Fraction | float | str | None = None,
+        height: int | None = None,
+        size: str | None = None,
+        deinterlace: str = "auto",
         segment_frames: int | None = None,
     ) -> Self:
         """Read what a user wrote.
@@ -80,6 +99,10 @@ class Settings:
             dtype: As the attribute.
             start: Seconds, or text as `read_time` takes it.
             end: The same.
+            scale: As the attribute; None for `DEFAULT_SCALE`.
+            height: As the attribute.
+            size: The box as text, such as 1920x1080.
+            deinterlace: "auto" or "off".
             segment_frames: As the attribute.
 
         Raises:
@@ -105,7 +128,28 @@ class Settings:
         last = read_time(end, name="end")
         if last is not None and last <= (first or 0):
             raise UsageError(f"The end ({end}) must come after the start ({start or 0}).")
-        return cls(window, shared, read_tile(tile), device, dtype, first, last, segment_frames)
+        if segment_frames is not None and segment_frames < 1:
+            raise UsageError(f"A segment must have 1 frame or more, not {segment_frames}.")
+        if sum(wish is not None for wish in (scale, height, size)) > 1:
+            raise UsageError("Give only one of --scale, --height and --size.")
+        if deinterlace not in DEINTERLACE:
+            raise UsageError(
+                f'The deinterlacing must be {" or ".join(DEINTERLACE)}, not "{deinterlace}".'
+            )
+        return cls(
+            window=window,
+            overlap=shared,
+            tile=read_tile(tile),
+            device=device,
+            dtype=dtype,
+            start=first,
+            end=last,
+            scale=read_scale(scale),
+            height=None if height is None else read_side(height, name="height"),
+            box=None if size is None else read_box(size),
+            deinterlace=deinterlace == "auto",
+            segment_frames=segment_frames,
+        )
 
 
 def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:
@@ -122,6 +166,50 @@ def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:
     if side < 1:
         raise UsageError(f'The tile must be auto, off or a number of pixels, not "{tile}".')
     return side
+
+
+def read_scale(scale: Fraction | float | str | None) -> Fraction:
+    """Read how many times larger to make the picture; None for `DEFAULT_SCALE`.
+
+    Raises:
+        UsageError: If it is no number from 1 to `MAX_SCALE`.
+    """
+    if scale is None:
+        return Fraction(DEFAULT_SCALE)
+    try:
+        number = Fraction(str(scale))
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(0)
+    if not 1 <= number <= MAX_SCALE:
+        raise UsageError(f'The scale must be a number from 1 to {MAX_SCALE}, not "{scale}".')
+    return number
+
+
+def read_side(pixels: int, *, name: str) -> int:
+    """Check a side of the output in pixels.
+
+    Raises:
+        UsageError: If it is odd, or out of range.
+    """
+    if pixels % 2 or not MIN_SIDE <= pixels <= MAX_SIDE:
+        raise UsageError(
+            f"The {name} must be an even number of pixels from {MIN_SIDE} to {MAX_SIDE}, "
+            f"not {pixels}."
+        )
+    return pixels
+
+
+def read_box(size: str) -> tuple[int, int]:
+    """Read a width and a height, written such as 1920x1080.
+
+    Raises:
+        UsageError: If the text has another form, or a side is odd or out of range.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", size, re.ASCII)
+    if not match:
+        raise UsageError(f'The size must be written such as 1920x1080, not "{size}".')
+    width, height = (int(side) for side in match.groups())
+    return read_side(width, name="width"), read_side(height, name="height")
 
 
 def read_time(time: Time, *, name: str) -> Fraction | None:

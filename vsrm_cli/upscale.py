@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vsrm_cli.errors import CheckFailed, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.journal import Choices, Entry, Journal, describe_file
 from vsrm_cli.media.encoding import Encoding
+from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.segments import Segment, join
 from vsrm_cli.media.writer import VideoWriter, check_destination
@@ -120,6 +122,10 @@ def upscale_video(
     pix_fmt: str = "auto",
     start: Time = None,
     end: Time = None,
+    scale: Fraction | float | str | None = None,
+    height: int | None = None,
+    size: str | None = None,
+    deinterlace: str = "auto",
     overwrite: bool = False,
     segment_frames: int | None = None,
     restart: bool = False,
@@ -148,13 +154,18 @@ def upscale_video(
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
         start: Where to begin, in seconds or as text such as "1:30.5"; None for the beginning.
         end: Where to stop, likewise; frames from this time on are left out.
+        scale: How many times larger to make the picture, from 1 to 16; None for 4.
+        height: Instead: how many lines it shall have on the screen.
+        size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
+        deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
         overwrite: Whether `dst` may exist and be replaced.
         segment_frames: Frames, at least, between the points at which the work can go on after an
             interruption; None for about half a minute of work.
         restart: Throw away what an earlier call has left unfinished.
         report: Called in this thread after each frame that the network has finished.
         should_stop: Asked at each such point; a yes ends the work there.
-        warn: Called, before the work begins, with each thing that the output cannot hold.
+        warn: Called, before the work begins, with each thing that is uncertain of the input, and
+            each that the output cannot hold.
 
     Returns:
         What was done.
@@ -174,20 +185,27 @@ def upscale_video(
         dtype=dtype,
         start=start,
         end=end,
+        scale=scale,
+        height=height,
+        size=size,
+        deinterlace=deinterlace,
         segment_frames=segment_frames,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
 
-    with Source(src, start=settings.start, end=settings.end) as source:
+    with Source(
+        src, start=settings.start, end=settings.end, deinterlace=settings.deinterlace
+    ) as source:
         check_destination(dst, src, overwrite=overwrite)
         with Journal(dst) as journal:
             with VideoWriter(
                 dst,
                 source=source.info,
-                width=SCALE * source.info.width,
-                height=SCALE * source.info.height,
+                shape=output_shape(
+                    source.info, scale=settings.scale, height=settings.height, box=settings.box
+                ),
                 encoding=encoding,
                 start=settings.start,
                 end=settings.end,
@@ -197,8 +215,11 @@ def upscale_video(
                 journal.open(
                     describe_file(src) | _describe(settings, encoding, model), restart=restart
                 )
-                for part in output.dropped:
-                    warn(f"left out: {part}")
+                for notice in (
+                    *source.notices,
+                    *(f"left out: {part}" for part in output.dropped),
+                ):
+                    warn(notice)
                 frames_resumed = journal.frames_done
                 network = _load(model, settings, journal.chosen)
                 restorer = _new_restorer(network, settings, journal.entries)
@@ -223,8 +244,8 @@ def upscale_video(
         frames_out=output.frames_written,
         frames_resumed=frames_resumed,
         truncated=source.truncated,
-        width=SCALE * source.info.width,
-        height=SCALE * source.info.height,
+        width=output.shape.width,
+        height=output.shape.height,
         model=network.name,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
@@ -352,14 +373,21 @@ def _expected_frames(info: VideoInfo, settings: Settings) -> int | None:
 
 
 def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
+    warnings = []
+    if source.resized_frames:
+        warnings.append(
+            f"the picture of {source.info.path} changes its size on the way: "
+            f"{source.resized_frames} frames were scaled to the size of the first one"
+        )
     if not source.truncated:
-        return ()
+        return tuple(warnings)
     expected = _expected_frames(source.info, settings)
     of_about = "" if expected is None else f" of about {expected}"
-    return (
+    warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there",
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
     )
+    return tuple(warnings)
 
 
 def _begin_measuring_memory(device: torch.device) -> None:

@@ -55,7 +55,7 @@ def color_bars(pixel_format, matrix, color_range, *, patch=16):
 def there_and_back(frame):
     color = color_of(frame)
     pixels = ToRgb(width=frame.width, height=frame.height)(frame, color)
-    return FromRgb(color, frame.format.name)(pixels)
+    return FromRgb(color, frame.format.name, width=frame.width, height=frame.height)(pixels)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_ten_bits_stay_ten_bits():
     ramp.colorspace, ramp.color_range = BT709, LIMITED
 
     pixels = ToRgb(width=1024, height=16)(ramp, color_of(ramp))
-    back = FromRgb(color_of(ramp), "yuv444p10le")(pixels)
+    back = FromRgb(color_of(ramp), "yuv444p10le", width=1024, height=16)(pixels)
 
     assert pixels.dtype == np.uint16
     assert pixels.min() == 0
@@ -216,8 +216,34 @@ def test_yuv_keeps_its_color_at_any_size():
 def test_frames_carry_the_tags_of_their_color():
     color = Color(BT709, full_range=False, primaries=1, transfer=1)
 
-    frame = FromRgb(color, "yuv420p")(np.zeros((3, 16, 16), np.uint8))
+    frame = FromRgb(color, "yuv420p", width=16, height=16)(np.zeros((3, 16, 16), np.uint8))
 
     tags = (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc)
     assert tags == (BT709, LIMITED, 1, 1)
     assert frame.format.name == av.VideoFormat("yuv420p").name
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_picture_that_is_made_smaller_keeps_its_mean_and_shows_no_pattern(kind):
+    peak = np.iinfo(kind).max
+    stripes = np.zeros((3, 64, 64), kind)
+    stripes[:, :, ::2] = peak  # finer than the smaller picture can show
+
+    frame = FromRgb(Color(BT709, full_range=True), "yuv444p", width=32, height=32)(stripes)
+
+    luma = plane_of(frame, 0).astype(int)
+    assert luma.shape == (32, 32)
+    assert abs(luma.mean() - 127.5) < 1.5
+    assert np.ptp(luma[:, 4:-4]) <= 4
+
+
+def test_a_picture_is_resampled_without_a_shift():
+    ramp = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[None], 96, axis=0)
+
+    frame = FromRgb(Color(BT709, full_range=True), "yuv444p", width=48, height=36)(
+        np.stack([ramp] * 3)
+    )
+
+    expected = (np.arange(48) + 0.5) * 128 / 48 * 2 - 1
+    row = plane_of(frame, 0)[18].astype(float)
+    np.testing.assert_allclose(row[4:-4], expected[4:-4], atol=1)

@@ -9,6 +9,7 @@ from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip
 
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.media import writer
+from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
 from vsrm_cli.media.proof import Carried, Promise, prove
 from vsrm_cli.media.reader import VideoReader
@@ -86,7 +87,7 @@ def test_a_file_that_fails_does_not_get_its_name(tmp_path, clip, monkeypatch):
         with (
             VideoReader(clip) as frames,
             VideoWriter(
-                tmp_path / "out.mp4", source=info, width=48, height=32, encoding=Encoding()
+                tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
             ) as output,
         ):
             for frame in frames:

@@ -189,6 +189,21 @@ def test_sound_that_lasts_longer_is_no_missing_tail(tmp_path, name):
     assert not reader.truncated
 
 
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_frames_that_change_their_size_are_scaled_to_the_first_and_counted(tmp_path, deinterlace):
+    parts = [
+        make_clip(tmp_path / f"{size[0]}.h264", size=size, times=CONSTANT[:10], encoder={"bf": "0"})
+        for size in ((48, 32), (96, 48))
+    ]
+    (tmp_path / "both.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+
+    frames, reader = read(tmp_path / "both.h264", deinterlace=deinterlace)
+
+    assert [index_of(frame.pixels) for frame in frames] == [*range(10), *range(10)]
+    assert {frame.pixels.shape for frame in frames} == {(3, 32, 48)}
+    assert reader.resized_frames == 10
+
+
 def test_a_wrong_name_fails_before_the_first_frame(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         VideoReader(tmp_path / "nothing.mp4")

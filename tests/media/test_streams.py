@@ -10,6 +10,7 @@ from av.stream import Disposition
 from clips import picture
 from PIL import Image
 
+from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.writer import Encoding, VideoWriter
 
@@ -79,8 +80,7 @@ def copy(source, target, *, start=None, end=None, codec="h264"):
         with VideoWriter(
             target,
             source=info,
-            width=info.width,
-            height=info.height,
+            shape=Shape(info.width, info.height, None),
             encoding=Encoding(codec),
             start=start,
             end=end,
@@ -252,7 +252,7 @@ def test_what_cannot_go_is_named_before_the_first_frame(tmp_path):
     with VideoReader(tmp_path / "in.mkv") as reader:
         info = reader.info
         writer = VideoWriter(
-            tmp_path / "out.mp4", source=info, width=48, height=32, encoding=Encoding()
+            tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
         )
         dropped = list(writer.dropped)
         with pytest.raises(KeyboardInterrupt), writer:

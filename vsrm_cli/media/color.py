@@ -39,12 +39,9 @@ _SCALER_MATRIX = {
 }
 
 # The scaler's own defaults trade up to three code values for speed.
-_QUALITY = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+_QUALITY = Interpolation.BICUBIC | _EXACT
+_RESIZING = Interpolation.LANCZOS | _EXACT
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -162,26 +159,38 @@ class ToRgb:
 class FromRgb:
     """Turns RGB pixels into frames of the pixel format and color of one output."""
 
-    def __init__(self, color: Color, pixel_format: str) -> None:
-        """Prepare for one output; ``color`` must be fitted to ``pixel_format``."""
+    def __init__(self, color: Color, pixel_format: str, *, width: int, height: int) -> None:
+        """Prepare for one output of ``width`` x ``height``.
+
+        ``color`` must be fitted to ``pixel_format``.
+        """
         self._scaler = VideoReformatter()
         self.color = color
         self._format = pixel_format
+        self._width = width
+        self._height = height
 
     def __call__(self, pixels: Pixels) -> VideoFrame:
-        """Convert one picture, (3, H, W), uint8 or uint16, to a frame without a time."""
+        """Convert one picture, (3, H, W), uint8 or uint16, to a frame without a time.
+
+        A picture of another size is resampled by Lanczos' filter, which is widened where it has
+        to shrink, so that nothing flickers or forms steps.
+        """
         _, height, width = pixels.shape
         deep = pixels.dtype == np.uint16
         planar = VideoFrame(width, height, "gbrp16le" if deep else "gbrp")
         for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
             _samples(plane, deep=deep)[:] = pixels[channel]
+        is_resized = (width, height) != (self._width, self._height)
         frame = self._scaler.reformat(
             planar,
+            width=self._width,
+            height=self._height,
             format=self._format,
             src_color_range=FULL_RANGE,
             dst_colorspace=_SCALER_MATRIX.get(self.color.matrix),
             dst_color_range=self.color.range,
-            interpolation=_QUALITY,
+            interpolation=_RESIZING if is_resized else _QUALITY,
             threads=_THREADS,
         )
         frame.colorspace = self.color.matrix

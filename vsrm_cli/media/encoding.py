@@ -14,6 +14,7 @@ from av.codec.context import CodecOption
 
 from vsrm_cli.errors import UsageError
 from vsrm_cli.media.color import bits_of
+from vsrm_cli.media.hdr import Light, light_parameters
 
 # What people call a codec, and the encoders that make it, best first.
 _ENCODERS = {
@@ -33,6 +34,11 @@ _X26X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
+_PARAMETER_LISTS = {
+    "libx264": "x264-params",
+    "libx265": "x265-params",
+    "libsvtav1": "svtav1-params",
+}
 # Codecs of which players expect color at half the resolution.
 _DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
 
@@ -71,19 +77,22 @@ class EncodingPlan:
     options: dict[str, str]
 
 
-def plan_encoding(encoding: Encoding, source_format: str) -> EncodingPlan:
+def plan_encoding(
+    encoding: Encoding, source_format: str, *, light: Light | None = None
+) -> EncodingPlan:
     """Check an encoding and fill in what it leaves open.
 
     Args:
         encoding: What the user asked for.
         source_format: The pixel format of the source, whose depth is kept.
+        light: HDR figures to write down, where the encoder can.
 
     Raises:
         UsageError: If a value can never work; the message says which would.
     """
     encoder = _find_encoder(encoding.codec)
     known = {option.name: option for option in encoder.create().supported_options.private}
-    options = _quiet_options(encoder.name)
+    options = _quiet_options(encoder.name) | _parameters(encoder.name, light)
     options |= _crf_options(encoding, encoder.name, known.get("crf"))
     options |= _preset_options(encoding, encoder.name, known.get("preset"))
     accepted = [f.name for f in encoder.video_formats or ()]
@@ -110,13 +119,22 @@ def _find_encoder(name: str) -> av.Codec:
 
 def _quiet_options(encoder: str) -> dict[str, str]:
     """Options that keep libraries from writing onto the terminal on their own."""
-    if encoder == "libx265":
-        return {"x265-params": "log-level=none"}
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # it has no option for this, only a variable
     if encoder == "libvpx-vp9":
         return {"row-mt": "1", "cpu-used": "2"}  # its own default is ten times slower
     return {}
+
+
+def _parameters(encoder: str, light: Light | None) -> dict[str, str]:
+    """What some libraries want to be told in a list of their own."""
+    option = _PARAMETER_LISTS.get(encoder)
+    if option is None:
+        return {}
+    told = {"log-level": "none"} if encoder == "libx265" else {}  # else it fills the terminal
+    if light is not None:
+        told |= light_parameters(encoder, light)
+    return {option: ":".join(f"{k}={v}" for k, v in told.items())} if told else {}
 
 
 def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.color import Color, bits_of, color_of
+from vsrm_cli.media.hdr import Light, left_behind, light_of
 
 # A broken beginning is searched for its first good frame no further than this.
 _PACKETS_BEFORE_GIVING_UP = 1000
@@ -46,6 +47,8 @@ class VideoInfo:
         expected_frames: A hint.
         sample_aspect_ratio: Width of a pixel over its height, where the file says so.
         display_matrix: How players turn the picture, FFmpeg's nine numbers.
+        light: HDR figures, where the first frame has them.
+        left_behind: What else travels with the first frame and cannot be carried over, in words.
         is_cut_short: The file ends before its own structure says that it does.
     """
 
@@ -62,6 +65,8 @@ class VideoInfo:
     expected_frames: int | None
     sample_aspect_ratio: Fraction | None
     display_matrix: tuple[int, ...] | None
+    light: Light | None
+    left_behind: tuple[str, ...]
     is_cut_short: bool
 
 
@@ -76,6 +81,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         stream = video_stream(container, path)
         time_base = stream.time_base or Fraction(1, 1000)
         frame = _first_frame(container, stream, path)
+        side_data = _side_data(frame)
         ticks = frame.pts if frame.pts is not None else frame.dts
         duration = _duration(container, stream, time_base)
         frame_rate = stream.average_rate or stream.guessed_rate
@@ -95,7 +101,9 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             duration=duration,
             expected_frames=expected,
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
-            display_matrix=_display_matrix(frame),
+            display_matrix=_display_matrix(frame, side_data),
+            light=light_of(side_data),
+            left_behind=left_behind(side_data),
             is_cut_short=_is_cut_short(path, container.format.name),
         )
 
@@ -184,17 +192,22 @@ def _duration(
     return None
 
 
-def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+def _side_data(frame: VideoFrame) -> dict[Type, bytes]:
+    """What travels with a frame, by its kind."""
     try:
         kinds = cast(SideDataContainer, frame.side_data)
     except ValueError:
         # PyAV 18 cannot list side data when one is of a kind that it does not know, such as the
-        # EXIF data of a photo. It still tells the angle, in degrees against the clock.
-        return _rotation(frame.rotation) if frame.rotation else None
-    for side_data in kinds:
-        if side_data.type == Type.DISPLAYMATRIX:
-            return struct.unpack("=9i", bytes(side_data))
-    return None
+        # EXIF data of a photo.
+        return {}
+    return {side_data.type: bytes(side_data) for side_data in kinds}
+
+
+def _display_matrix(frame: VideoFrame, side_data: dict[Type, bytes]) -> tuple[int, ...] | None:
+    if Type.DISPLAYMATRIX in side_data:
+        return struct.unpack("=9i", side_data[Type.DISPLAYMATRIX])
+    # Where the side data cannot be listed, PyAV still tells the angle, against the clock.
+    return _rotation(frame.rotation) if frame.rotation else None
 
 
 def _rotation(degrees: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.cuts import CutFinder
+from vsrm_cli.media.interlace import Fields, deinterlaced, look_for_fields
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
 # After this many unreadable packets in a row the rest of the file is given up.
@@ -45,6 +47,7 @@ class VideoReader:
         info: What the file says about itself.
         frames_read: Frames handed out so far.
         damaged_packets: Pieces of the file that were unreadable or gave a broken frame.
+        resized_frames: Frames of another size than the first, which were scaled to it.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class VideoReader:
         *,
         start: Fraction | None = None,
         end: Fraction | None = None,
+        deinterlace: bool = False,
     ) -> None:
         """Look at a file; nothing is read yet but its first frame.
 
@@ -60,6 +64,7 @@ class VideoReader:
             path: The video.
             start: Leave out frames shown earlier than this, in seconds after the first frame.
             end: Leave out frames shown at this time or later, in seconds after the first frame.
+            deinterlace: Make whole frames of those that show combs, one for one.
 
         Raises:
             InputError: If the file cannot be read as a video.
@@ -67,6 +72,8 @@ class VideoReader:
         self.info: VideoInfo = probe(path)
         self.frames_read = 0
         self.damaged_packets = 0
+        self.resized_frames = 0
+        self._deinterlaces = deinterlace
         self._first = None if not start else self.info.start + start
         self._end = None if end is None else self.info.start + end
         self._opened: tuple[InputContainer, VideoStream] | None = None
@@ -76,6 +83,30 @@ class VideoReader:
         self._longest_gap = Fraction(0)
         self._reached: Fraction | None = None  # the end of the latest packet, of any stream
         self._is_cut_short = False
+
+    @cached_property
+    def fields(self) -> Fields:
+        """What is known of its fields, if it is interlaced; some frames are decoded for that."""
+        with open_container(self.info.path) as container:
+            return look_for_fields(container, video_stream(container, self.info.path))
+
+    @property
+    def notices(self) -> list[str]:
+        """What is uncertain of the video, or must be changed, in sentences."""
+        notices = []
+        if self.fields.first is not None:
+            first = {"tff": "top", "bff": "bottom"}[self.fields.first]
+            fate = (
+                "each frame is made whole by bwdif"
+                if self._deinterlaces
+                else "its combs are enlarged, because deinterlacing is off"
+            )
+            notices.append(f"{self.info.path} is interlaced, {first} field first: {fate}")
+        elif self.fields.is_marked:
+            notices.append(
+                f"{self.info.path} says that it is interlaced, but shows no combs: taken as it is"
+            )
+        return notices
 
     @property
     def truncated(self) -> bool:
@@ -101,10 +132,14 @@ class VideoReader:
         Raises:
             InputError: If no frame at all can be decoded, or none lies in the asked range.
         """
-        to_rgb = ToRgb(width=self.info.width, height=self.info.height)
+        size = (self.info.width, self.info.height)
+        to_rgb = ToRgb(width=size[0], height=size[1])
         cuts = CutFinder()
         seen = False
-        for picture, time in self._timed_pictures():
+        pictures = self._timed_pictures()
+        if self._deinterlaces and self.fields.first is not None:
+            pictures = deinterlaced(pictures, self.fields.first)
+        for picture, time in pictures:
             seen = True
             if self._first is not None and time < self._first:
                 continue
@@ -114,6 +149,7 @@ class VideoReader:
             if color.guessed:
                 color = self.info.color
             self.frames_read += 1
+            self.resized_frames += (picture.width, picture.height) != size
             duration = picture.duration * self.info.time_base if picture.duration else None
             pixels = to_rgb(picture, color)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))

@@ -27,6 +27,8 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
+from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.hdr import light_parameters
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.proof import prove
 from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
@@ -50,6 +52,7 @@ class VideoWriter:
 
     Attributes:
         frames_written: Frames taken so far.
+        shape: Of the pictures of the output.
         encoder: FFmpeg's name of the encoder of the video.
         time_base: The clock of the video; its times are whole numbers of it, in seconds.
         part: Where the file grows until it is complete.
@@ -60,8 +63,7 @@ class VideoWriter:
         path: Path,
         *,
         source: VideoInfo,
-        width: int,
-        height: int,
+        shape: Shape,
         encoding: Encoding,
         start: Fraction | None = None,
         end: Fraction | None = None,
@@ -73,8 +75,7 @@ class VideoWriter:
         Args:
             path: The output; the end of its name says which container it is.
             source: The video that the frames come from, whose sound and subtitles are copied.
-            width: Of the output, in pixels.
-            height: Of the output, in pixels.
+            shape: Of the pictures of the output.
             encoding: The codec and its settings.
             start: Seconds after the first frame of the source at which the output begins; all
                 times become earlier by as much.
@@ -87,7 +88,7 @@ class VideoWriter:
             UsageError: If a setting of the encoding can never work.
             OutputError: If the output cannot be written as asked.
         """
-        plan = plan_encoding(encoding, source.pixel_format)
+        plan = plan_encoding(encoding, source.pixel_format, light=source.light)
         check_destination(path, source.path, overwrite=overwrite)
         self.frames_written = 0
         self._is_complete = False
@@ -109,9 +110,10 @@ class VideoWriter:
         self._last_duration = 1
         self._waiting: list[Packet[VideoStream]] = []
         self._packets_written = 0
-        self._size = (height, width)
+        self.shape = shape
+        width, height = shape.width, shape.height
         color = source.color.fitted(plan.pixel_format, width=width, height=height)
-        self._from_rgb = FromRgb(color, plan.pixel_format)
+        self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
         self._source = source
         self._part_asked = (start, end)
         self._copies = self._new_copies()
@@ -132,7 +134,14 @@ class VideoWriter:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
-        return tuple(self._copies.dropped)
+        dropped = [*self._copies.dropped, *self._source.left_behind]
+        if self._source.light is not None and not light_parameters(
+            self.encoder, self._source.light
+        ):
+            dropped.append(
+                f"HDR figures of the mastering display: {self.encoder} cannot store them"
+            )
+        return tuple(dropped)
 
     @property
     def warnings(self) -> list[str]:
@@ -163,11 +172,12 @@ class VideoWriter:
         """Encode one frame.
 
         Args:
-            frame: Pixels of the size of the output; its time is kept, less the start.
+            frame: Of the shape of the output, and resampled to its size if it is another; its
+                time is kept, less the start.
 
         Raises:
             OutputError: If the disk is full, or the encoder fails.
-            ValueError: If the size is another one, or the time not later than the last one.
+            ValueError: If the time is not later than the last one.
         """
         picture = self.picture(frame)
         # A frame is shown until the next one is, whatever it says of itself.
@@ -185,8 +195,6 @@ class VideoWriter:
 
     def picture(self, frame: Frame) -> VideoFrame:
         """Convert a frame to what the encoder takes; for arguments and errors see `write`."""
-        if frame.pixels.shape[1:] != self._size:
-            raise ValueError(f"frame must be {self._size} high and wide, got {frame.pixels.shape}")
         ticks = self.ticks_of(frame.time)
         if self._times and ticks <= self._times[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
@@ -338,13 +346,12 @@ class VideoWriter:
     def add_encoder(self, container: OutputContainer) -> VideoStream:
         """Announce the video to a container: this output's, or that of a segment of it."""
         plan = self._plan
-        height, width = self._size
         stream = container.add_stream(
             plan.encoder,
             rate=self._rate,
             options=plan.options,
-            width=width,
-            height=height,
+            width=self.shape.width,
+            height=self.shape.height,
             pix_fmt=plan.pixel_format,
             time_base=self.time_base,
         )
@@ -370,8 +377,8 @@ class VideoWriter:
     def _describe(self, stream: VideoStream) -> None:
         """Say of a stream what players must know and encoders do not."""
         context = stream.codec_context
-        if self._source.sample_aspect_ratio:
-            context.sample_aspect_ratio = self._source.sample_aspect_ratio
+        if self.shape.sample_aspect_ratio is not None:
+            context.sample_aspect_ratio = self.shape.sample_aspect_ratio
         if self._is_mp4 and self._plan.codec == "hevc":
             context.codec_tag = "hvc1"  # Apple's players know no other tag
         if self._source.display_matrix is not None:

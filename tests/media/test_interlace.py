@@ -1,0 +1,126 @@
+"""Combs are seen whatever the file says, and whole frames are made of them, one for one."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from vsrm_cli.media.interlace import Fields, look_for_fields
+from vsrm_cli.media.reader import VideoReader
+
+WIDTH, HEIGHT = 176, 144
+
+
+def moment(time):
+    """A scene with a box that moves to the right, (H, W, 3), at a time counted in fields."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    picture = np.repeat(
+        (128 + 60 * np.sin((x + 3 * time) / 9) + 30 * np.cos(y / 7))[..., None], 3, 2
+    )
+    left = 10 + 3 * time % (WIDTH - 50)
+    picture[30:90, left : left + 30] = 230
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def woven(index, order):
+    """A frame of two moments: the earlier in the even lines ("tff"), or in the odd ones."""
+    frame = moment(2 * index)
+    if order != "progressive":
+        late = 1 if order == "tff" else 0
+        frame[late::2] = moment(2 * index + 1)[late::2]
+    return frame
+
+
+def make_video(path, order, *, mark=None, frames=20, codec="libx264", pixel_format="yuv420p"):
+    options = {"bf": "0", "crf": "5"} if codec == "libx264" else {}
+    if mark:
+        options["x264-params"] = f"{mark}=1"
+    with av.open(str(path), "w") as output:
+        video = output.add_stream(
+            codec, rate=25, width=WIDTH, height=HEIGHT, pix_fmt=pixel_format, options=options
+        )
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(woven(index, order)).reformat(format=pixel_format)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    return path
+
+
+def fields_of(path):
+    with av.open(str(path)) as container:
+        return look_for_fields(container, container.streams.video[0])
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_combs_are_seen_in_a_video_that_says_so(tmp_path, order):
+    clip = make_video(tmp_path / "clip.mp4", order, mark=order)
+
+    assert fields_of(clip) == Fields(first=order, is_marked=True)
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_combs_are_seen_in_a_video_that_denies_them(tmp_path, order):
+    clip = make_video(tmp_path / "clip.mp4", order)
+
+    assert fields_of(clip) == Fields(first=order, is_marked=False)
+
+
+def test_a_mark_without_combs_is_not_believed(tmp_path):
+    clip = make_video(tmp_path / "clip.mp4", "progressive", mark="tff")
+
+    assert fields_of(clip) == Fields(first=None, is_marked=True)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 20])
+def test_a_progressive_video_of_any_length_has_no_fields(tmp_path, frames):
+    clip = make_video(tmp_path / "clip.mkv", "progressive", frames=frames)
+
+    assert fields_of(clip) == Fields()
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"), [("libx264", "yuv420p"), ("ffv1", "yuv422p10le")]
+)
+def test_whole_frames_of_the_first_field_come_out(tmp_path, order, codec, pixel_format):
+    clip = make_video(
+        tmp_path / "clip.mkv",
+        order,
+        mark=order if codec == "libx264" else None,
+        codec=codec,
+        pixel_format=pixel_format,
+    )
+
+    with VideoReader(clip) as combed, VideoReader(clip, deinterlace=True) as whole:
+        before, after = list(combed), list(whole)
+
+    assert [frame.time for frame in after] == [frame.time for frame in before]
+    assert [frame.duration for frame in after] == [frame.duration for frame in before]
+    assert after[0].pixels.dtype == before[0].pixels.dtype
+    assert _error(before[10], moment(20)) > 12
+    assert _error(after[10], moment(20)) < 4
+
+
+def _error(frame, picture):
+    unit = 257 if frame.pixels.dtype == np.uint16 else 1
+    return np.sqrt(np.mean((frame.pixels.transpose(1, 2, 0) / unit - picture) ** 2))
+
+
+def test_a_part_of_an_interlaced_video_is_the_frames_inside(tmp_path):
+    clip = make_video(tmp_path / "clip.mp4", "tff", mark="tff")
+
+    with VideoReader(clip, start=Fraction(1, 5), end=Fraction(2, 5), deinterlace=True) as reader:
+        frames = list(reader)
+
+    assert [frame.time for frame in frames] == [Fraction(index, 25) for index in range(5, 10)]
+    assert _error(frames[2], moment(14)) < 4
+
+
+def test_a_progressive_video_is_left_as_it_is(tmp_path):
+    clip = make_video(tmp_path / "clip.mp4", "progressive", mark="tff")
+
+    with VideoReader(clip) as plain, VideoReader(clip, deinterlace=True) as whole:
+        for before, after in zip(plain, whole, strict=True):
+            np.testing.assert_array_equal(after.pixels, before.pixels)

@@ -1,0 +1,73 @@
+"""How large the output is, so that it has the shape on the screen that the input has.
+
+A stored picture is not always the one that is seen: its pixels may be wider than high (a DVD), and
+players may turn it by a quarter (a telephone). What a user asks for is what is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vsrm_cli.media.probe import VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The stored picture of an output.
+
+    Attributes:
+        width: In pixels, even.
+        height: In pixels, even.
+        sample_aspect_ratio: Width of a pixel over its height, where the file shall say so.
+    """
+
+    width: int
+    height: int
+    sample_aspect_ratio: Fraction | None
+
+
+def output_shape(
+    info: VideoInfo,
+    *,
+    scale: Fraction,
+    height: int | None = None,
+    box: tuple[int, int] | None = None,
+) -> Shape:
+    """Choose the size of the output.
+
+    Args:
+        info: The source.
+        scale: How many times larger to make it, if nothing else is asked for.
+        height: Lines on the screen; the pixels keep their shape.
+        box: Width and height on the screen into which the picture shall just fit, with square
+            pixels.
+
+    Returns:
+        A shape with the aspect ratio of the source, but for the rounding to even numbers that
+        most codecs need.
+    """
+    pixel = info.sample_aspect_ratio or Fraction(1)
+    seen_width, seen_height = info.width * pixel, Fraction(info.height)
+    if is_turned(info):
+        seen_width, seen_height = seen_height, seen_width
+    if box is not None:
+        factor = min(box[0] / seen_width, box[1] / seen_height)
+        width, lines = _even(seen_width * factor), _even(seen_height * factor)
+        if is_turned(info):
+            width, lines = lines, width
+        square = None if info.sample_aspect_ratio is None else Fraction(1)
+        return Shape(width, lines, square)
+    if height is not None:
+        scale = height / seen_height
+    return Shape(_even(info.width * scale), _even(info.height * scale), info.sample_aspect_ratio)
+
+
+def is_turned(info: VideoInfo) -> bool:
+    """Whether players turn the picture by a quarter, so that it is seen as high as it is wide."""
+    matrix = info.display_matrix
+    return matrix is not None and abs(matrix[0]) < abs(matrix[1])
+
+
+def _even(pixels: Fraction) -> int:
+    return max(2, 2 * round(pixels / 2))

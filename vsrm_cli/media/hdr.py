@@ -1,0 +1,110 @@
+"""Light: what the screen could show on which an HDR video was made, and how bright it gets.
+
+The transfer curve of HDR (PQ, HLG) goes along as a color tag. These figures do not: they stand
+beside the first frame of the source, and reach the output through parameters of the encoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.sidedata.sidedata import Type
+
+# What else may travel with a frame, and is lost when it is encoded anew.
+_LEFT_BEHIND = {
+    Type.DYNAMIC_HDR_PLUS: "HDR10+ dynamic metadata",
+    Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",
+    Type.DOVI_METADATA: "Dolby Vision metadata",
+    Type.AMBIENT_VIEWING_ENVIRONMENT: "ambient viewing environment",
+    Type.A53_CC: "closed captions inside the picture",
+    Type.STEREO3D: "the mark of a stereoscopic picture",
+    Type.SPHERICAL: "the mark of a spherical picture",
+    Type.ICC_PROFILE: "ICC profile",
+}
+
+# x264 and x265 count chromaticities in steps of 1/50000, and cd/m2 in steps of 1/10000.
+_CHROMATICITY_STEPS = 50000
+_LUMINANCE_STEPS = 10000
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """Static HDR metadata (SMPTE ST 2086, CTA-861.3).
+
+    Attributes:
+        primaries: x and y of red, green, blue and white of the mastering display; or None.
+        luminance: Least and most of it, in cd/m2; or None.
+        peaks: Brightest pixel and brightest average of a frame (MaxCLL, MaxFALL), in cd/m2; or
+            None.
+    """
+
+    primaries: tuple[Fraction, ...] | None
+    luminance: tuple[Fraction, Fraction] | None
+    peaks: tuple[int, int] | None
+
+
+def light_of(side_data: Mapping[Type, bytes]) -> Light | None:
+    """Read the figures from the side data of a frame; None where there are none."""
+    primaries: tuple[Fraction, ...] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    peaks: tuple[int, int] | None = None
+    if Type.MASTERING_DISPLAY_METADATA in side_data:
+        # AVMasteringDisplayMetadata: ten fractions, then whether the first eight and the last
+        # two of them are set.
+        numbers = struct.unpack_from("=22i", side_data[Type.MASTERING_DISPLAY_METADATA])
+        values = [Fraction(a, b or 1) for a, b in zip(numbers[:20:2], numbers[1:20:2], strict=True)]
+        primaries = tuple(values[:8]) if numbers[20] else None
+        luminance = (values[8], values[9]) if numbers[21] else None
+    if Type.CONTENT_LIGHT_LEVEL in side_data:
+        peaks = struct.unpack_from("=2I", side_data[Type.CONTENT_LIGHT_LEVEL])
+    if primaries is None and luminance is None and peaks is None:
+        return None
+    return Light(primaries, luminance, peaks)
+
+
+def left_behind(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
+    """Name what travels with a frame and cannot be carried over."""
+    return tuple(name for kind, name in _LEFT_BEHIND.items() if kind in side_data)
+
+
+def light_parameters(encoder: str, light: Light) -> dict[str, str]:
+    """The parameters by which an encoder writes the figures down.
+
+    Args:
+        encoder: FFmpeg's name of it.
+        light: The figures.
+
+    Returns:
+        Names and values, in the encoder's own words; empty where it cannot write them.
+    """
+    names = {
+        "libx264": ("mastering-display", "cll"),
+        "libx265": ("master-display", "max-cll"),
+        "libsvtav1": ("mastering-display", "content-light"),
+    }.get(encoder)
+    if names is None:
+        return {}
+    display_name, peaks_name = names
+    parameters: dict[str, str] = {}
+    if light.primaries is not None and light.luminance is not None:
+        is_av1 = encoder == "libsvtav1"
+        parameters[display_name] = _display(light.primaries, light.luminance, as_decimals=is_av1)
+    if light.peaks is not None:
+        parameters[peaks_name] = f"{light.peaks[0]},{light.peaks[1]}"
+    return parameters
+
+
+def _display(
+    primaries: tuple[Fraction, ...], luminance: tuple[Fraction, Fraction], *, as_decimals: bool
+) -> str:
+    def number(value: Fraction, steps: int) -> str:
+        return f"{float(value):.6f}" if as_decimals else str(round(value * steps))
+
+    def place(first: int) -> str:
+        return ",".join(number(v, _CHROMATICITY_STEPS) for v in primaries[first : first + 2])
+
+    least, most = (number(value, _LUMINANCE_STEPS) for value in luminance)
+    return f"G({place(2)})B({place(4)})R({place(0)})WP({place(6)})L({most},{least})"
