@@ -115,7 +115,7 @@ def test_a_folder_removed_in_mid_work_is_told_in_a_sentence(tmp_path, frame):
         while progress.frames_done >= frame and folder.exists():
             shutil.rmtree(folder, ignore_errors=True)  # a file may appear in it meanwhile
 
-    with pytest.raises(OutputError, match="could not be written|has vanished"):
+    with pytest.raises(OutputError, match=r"could not be written|has vanished"):
         upscale_video(clip, folder / "large.mp4", report=remove, **SMALL)
 
     assert names_in(tmp_path) == ["small.mp4"]
