@@ -38,6 +38,17 @@ _SCALER_MATRIX = {
     BT2020_CONSTANT_LUMINANCE: 9,
 }
 
+_NAMES = {
+    RGB: "RGB",
+    BT709: "BT.709",
+    FCC: "FCC",
+    BT470BG: "BT.601",
+    SMPTE170M: "BT.601",
+    SMPTE240M: "SMPTE 240M",
+    BT2020: "BT.2020",
+    BT2020_CONSTANT_LUMINANCE: "BT.2020 with constant luminance",
+}
+
 # The scaler's own defaults trade up to three code values for speed.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 _QUALITY = Interpolation.BICUBIC | _EXACT
@@ -67,6 +78,12 @@ class Color:
     def range(self) -> int:
         """FFmpeg's number for the range."""
         return FULL_RANGE if self.full_range else LIMITED_RANGE
+
+    def __str__(self) -> str:
+        """Name the matrix and the range, and say if they are assumed."""
+        name = _NAMES.get(self.matrix, f"matrix {self.matrix}")
+        extent = "full" if self.full_range else "limited"
+        return f"{name}, {extent} range" + (" (assumed, the file names none)" * self.guessed)
 
     def fitted(self, pixel_format: str, *, width: int, height: int) -> "Color":
         """The color under which a picture of this one can be stored in ``pixel_format``.

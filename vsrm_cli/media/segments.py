@@ -54,7 +54,7 @@ class SegmentWriter:
         Raises:
             OutputError: If the folder cannot be written.
         """
-        container = _container_for(output.encoder)
+        container = _container_for(output.plan.encoder)
         self.path = path.with_suffix(f".{container}")
         self.ticks: list[int] = []
         self.end = 0
