@@ -122,6 +122,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "tile": None,
         "kept": [],
         "dropped": [],
+        "assumed": ["matrix BT.601, as the size suggests"],
     }
 
 
