@@ -42,6 +42,12 @@ _PARAMETER_LISTS = {
     "libx265": "x265-params",
     "libsvtav1": "svtav1-params",
 }
+# That samples of color lie beside the left one of two pixels, in their words.
+_LEFT_SITING = {
+    "libx264": ("chromaloc", "0"),
+    "libx265": ("chromaloc", "0"),
+    "libsvtav1": ("chroma-sample-position", "left"),
+}
 # Without a rate or a quality these fall back to a rate made for postage stamps.
 _QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MPEG4_TICKS_PER_SECOND = 65535
@@ -204,7 +210,9 @@ def _parameters(encoder: str, light: Light | None) -> dict[str, str]:
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
         return {}
-    told = {"log-level": "none"} if encoder == "libx265" else {}  # else it fills the terminal
+    told = dict([_LEFT_SITING[encoder]])
+    if encoder == "libx265":
+        told["log-level"] = "none"  # else it fills the terminal
     if light is not None:
         told |= light_parameters(encoder, light)
     return {option: ":".join(f"{k}={v}" for k, v in told.items())} if told else {}
