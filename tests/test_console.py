@@ -38,6 +38,7 @@ SUMMARY = Summary(
     fps=3.1,
     kept=(),
     dropped=(),
+    assumed=(),
     peak_memory_bytes=123,
     warnings=(),
 )

@@ -24,10 +24,11 @@ from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
 from vsrm_cli.journal import Choices, Entry, Journal, describe_file
+from vsrm_cli.media.destination import check_destination
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.segments import Segment, join
-from vsrm_cli.media.writer import VideoWriter, check_destination
+from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import load_model, weights_checksum
@@ -73,7 +74,8 @@ class Summary:
         elapsed_s: Seconds from call to return.
         fps: Frames per second over that time.
         kept: The streams beside the picture that went along, in words.
-        dropped: Those that the output cannot hold, and why.
+        dropped: What of the input the output cannot hold, and why.
+        assumed: What the input leaves open of its colors, and how they were read.
         peak_memory_bytes: On CUDA what the tensors took at most, elsewhere the largest size of
             this process since it began; None where the system does not tell (Windows).
         warnings: What the user should know, in sentences.
@@ -96,6 +98,7 @@ class Summary:
     fps: float
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
+    assumed: tuple[str, ...]
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
 
@@ -268,6 +271,7 @@ def upscale_video(
         fps=round((output.frames_written - frames_resumed) / elapsed, 3),
         kept=output.kept,
         dropped=output.dropped,
+        assumed=source.info.assumed,
         peak_memory_bytes=_peak_memory_bytes(network.device),
         warnings=(*_warnings(source, settings), *output.warnings),
     )

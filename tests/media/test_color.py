@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from vsrm_cli.media.color import Color, FromRgb, ToRgb, bits_of, color_of
+from vsrm_cli.media.color import Color, FromRgb, ToRgb, bits_of, color_of, is_siting_told
 
-BT709, BT601, RGB, UNSPECIFIED = 1, 6, 0, 2
+BT709, BT601, BT2020, RGB, UNSPECIFIED = 1, 6, 9, 0, 2
 LIMITED, FULL = 1, 2
-# Weights of red and blue in luma, ITU-R BT.709-6 and BT.601-7.
-LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114)}
+# Weights of red and blue in luma, ITU-R BT.709-6, BT.601-7 and BT.2020-2.
+LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593)}
 
 
 def plane_of(frame, index):
@@ -115,7 +115,7 @@ def test_ten_bits_stay_ten_bits():
 
     assert pixels.dtype == np.uint16
     assert pixels.min() == 0
-    assert pixels.max() > 65535 * 254 / 255  # the scaler is one 8-bit level short of white
+    assert pixels.max() == 65535
     assert len(np.unique(pixels[1])) == 940 - 64 + 1
     np.testing.assert_allclose(plane_of(back, 0).astype(int), plane_of(ramp, 0), atol=1)
 
@@ -247,3 +247,92 @@ def test_a_picture_is_resampled_without_a_shift():
     expected = (np.arange(48) + 0.5) * 128 / 48 * 2 - 1
     row = plane_of(frame, 0)[18].astype(float)
     np.testing.assert_allclose(row[4:-4], expected[4:-4], atol=1)
+
+
+@pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [BT709, BT601, BT2020], ids=["bt709", "bt601", "bt2020"])
+@pytest.mark.parametrize("pixel_format", ["yuv444p10le", "yuv444p12le"])
+def test_deep_color_bars_come_back(pixel_format, matrix, color_range):
+    frame = color_bars(pixel_format, matrix, color_range)
+
+    back = there_and_back(frame)
+
+    # The scaler's matrices have 14 bits, which leaves two steps of 4095 to rounding.
+    tolerance = 2 if pixel_format == "yuv444p12le" and color_range == FULL else 1
+    for index in range(3):
+        np.testing.assert_allclose(
+            plane_of(back, index).astype(int), plane_of(frame, index).astype(int), atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
+@pytest.mark.parametrize("pixel_format", ["yuv444p10le", "yuv444p12le", "yuv420p10le"])
+def test_white_and_black_of_deep_video_are_the_ends_of_the_range(pixel_format, color_range):
+    bits = bits_of(pixel_format)
+    unit, peak = 1 << (bits - 8), (1 << bits) - 1
+    black, white = (16 * unit, 235 * unit) if color_range == LIMITED else (0, peak)
+    for luma, expected in ((black, 0), (white, 65535)):
+        values = (luma, 128 * unit, 128 * unit)
+        frame = flat_frame(values, pixel_format=pixel_format, color_range=color_range)
+
+        pixels = ToRgb(width=16, height=16)(frame, color_of(frame))
+
+        assert (pixels.min(), pixels.max()) == (expected, expected)
+        back = FromRgb(color_of(frame), pixel_format, width=16, height=16)(pixels)
+        assert set(plane_of(back, 0).ravel()) == {luma}
+
+
+@pytest.mark.parametrize("pixel_format", ["gray", "gray10le", "gray12le", "gray16le"])
+def test_gray_comes_back_as_it_was(pixel_format):
+    ramp = VideoFrame(256, 16, pixel_format)
+    steps = np.linspace(0, (1 << bits_of(pixel_format)) - 1, 256).round()
+    plane_of(ramp, 0)[:] = steps
+
+    pixels = ToRgb(width=256, height=16)(ramp, color_of(ramp))
+    back = FromRgb(
+        color_of(ramp).fitted(pixel_format, width=256, height=16),
+        pixel_format,
+        width=256,
+        height=16,
+    )(pixels)
+
+    tolerance = max(1, (1 << bits_of(pixel_format)) // 1024)
+    np.testing.assert_allclose(plane_of(back, 0)[8].astype(int), steps, atol=tolerance)
+
+
+def test_color_samples_are_written_beside_the_left_one_of_two_pixels():
+    # Red grows from left to right; a sample of color stands for the even pixels.
+    red = np.repeat((np.arange(128, dtype=np.uint16) * 400)[None], 64, axis=0)
+    rest = np.full((64, 128), 30000, np.uint16)
+    whole = FromRgb(Color(BT709, True), "yuv444p10le", width=128, height=64)
+    halved = FromRgb(Color(BT709, True), "yuv420p10le", width=128, height=64)
+
+    every = plane_of(whole(np.stack([red, rest, rest])), 2)[32].astype(int)
+    even = plane_of(halved(np.stack([red, rest, rest])), 2)[16].astype(int)
+
+    np.testing.assert_allclose(even[4:-4], every[8:-8:2], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "told"),
+    [
+        ("h264", "yuv420p", True),
+        ("ffv1", "yuv420p", False),
+        ("vp9", "yuv420p10le", False),
+        ("ffv1", "yuv422p", False),
+        ("ffv1", "yuv444p", True),
+        ("ffv1", "gbrp", True),
+        ("ffv1", "gray", True),
+        ("png", "yuvj420p", True),
+    ],
+)
+def test_it_is_known_which_codecs_tell_where_color_lies(codec, pixel_format, told):
+    assert is_siting_told(codec, pixel_format) == told
+
+
+def test_gray_stored_as_yuv_takes_the_range_that_players_expect():
+    gray = Color(BT601, full_range=True)
+
+    assert not gray.fitted("yuv420p", width=64, height=64, source_format="gray").full_range
+    assert gray.fitted("gray", width=64, height=64, source_format="gray").full_range
+    assert gray.fitted("yuv420p", width=64, height=64, source_format="yuv420p").full_range

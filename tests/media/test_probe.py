@@ -80,6 +80,20 @@ def test_depth_comes_from_the_frames(tmp_path):
     assert probe(clip).bits == 10
 
 
+def test_what_a_file_leaves_open_of_its_colors_is_named(tmp_path):
+    def tag(video):
+        video.codec_context.colorspace = 1
+
+    untagged = make_clip(tmp_path / "untagged.mkv", codec="ffv1", times=(0,))
+    tagged = make_clip(tmp_path / "tagged.mp4", prepare=tag)
+
+    assert probe(untagged).assumed == (
+        "matrix BT.601, as the size suggests",
+        "color samples beside the left one of two pixels, as in H.264",
+    )
+    assert probe(tagged).assumed == ()
+
+
 def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
     make_clip(tmp_path / "a.mp4").rename(tmp_path / "12:30.mp4")
     monkeypatch.chdir(tmp_path)

@@ -204,6 +204,31 @@ def test_frames_that_change_their_size_are_scaled_to_the_first_and_counted(tmp_p
     assert reader.resized_frames == 10
 
 
+@pytest.mark.parametrize("codec", ["libx264", "ffv1", "libvpx-vp9"])
+def test_color_lies_where_the_codec_means_it_to(tmp_path, codec):
+    # Red grows by the same from pixel to pixel; its samples lie on the even ones.
+    frame = av.VideoFrame(128, 64, "yuv420p")
+    for plane, value in zip(frame.planes, (128, 128, np.arange(64) * 2 + 64), strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        rows[:, : plane.width] = value
+    lossless = {"libx264": {"qp": "0"}, "ffv1": {}, "libvpx-vp9": {"lossless": "1"}}[codec]
+    with av.open(str(tmp_path / "red.mkv"), "w") as output:
+        video = output.add_stream(
+            codec, rate=25, width=128, height=64, pix_fmt="yuv420p", options=lossless
+        )
+        video.codec_context.colorspace, video.codec_context.color_range = 1, 2
+        frame.pts = 0
+        output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+
+    frames, _ = read(tmp_path / "red.mkv")
+
+    # BT.709: red = Y + 1.5748 * (V - 128); V is 64 + x at the pixel x.
+    x = np.arange(20, 80)
+    expected = 128 + 1.5748 * (64 + x - 128)
+    assert abs(np.mean(frames[0].pixels[0, 32, 20:80] - expected)) < 0.3
+
+
 def test_a_wrong_name_fails_before_the_first_frame(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         VideoReader(tmp_path / "nothing.mp4")

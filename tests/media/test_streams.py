@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import pytest
 from av.stream import Disposition
-from clips import picture
+from clips import make_clip, picture
 from PIL import Image
 
 from vsrm_cli.media.geometry import Shape
@@ -285,3 +285,11 @@ def test_a_second_picture_goes_along_as_it_is(tmp_path):
     with av.open(str(tmp_path / "out.mp4")) as container:
         times = [float(frame.time) for frame in container.decode(video=1)]
     assert times == pytest.approx([index / 25 for index in range(10)])
+
+
+def test_transparency_is_among_what_is_named(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", codec="ffv1", pixel_format="yuva420p", times=(0, 512))
+
+    writer = copy(source, tmp_path / "out.mkv")
+
+    assert writer.dropped == ("transparency: the network knows only colors",)

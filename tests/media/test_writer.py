@@ -273,7 +273,7 @@ def test_ffv1_keeps_odd_sizes_and_every_value(tmp_path):
         ("yuv420p", "h264", "yuv420p"),
         ("yuv444p", "h264", "yuv420p"),
         ("yuva420p", "h264", "yuv420p"),
-        ("gray", "hevc", "yuvj420p"),  # full range, as gray is
+        ("gray", "hevc", "yuv420p"),
         ("yuv420p10le", "h264", "yuv420p10le"),
         ("yuv444p12le", "hevc", "yuv420p12le"),
         ("yuv422p12le", "av1", "yuv420p10le"),
@@ -425,6 +425,11 @@ def test_sound_that_another_container_would_keep_is_not_dropped(tmp_path):
         open_writer(path, tmp_path / "out.mov")
 
     assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_a_picture_too_small_for_x265_is_refused(tmp_path, clip):
+    with pytest.raises(OutputError, match="x265 cannot encode so small a picture as 48x32"):
+        open_writer(clip, tmp_path / "out.mp4", codec="hevc")
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(tmp_path, clip):

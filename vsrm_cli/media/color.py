@@ -10,10 +10,12 @@ This is the only file that knows matrices, ranges and bit depths.
 
 import os
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, cast
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -38,21 +40,35 @@ _SCALER_MATRIX = {
     BT2020_CONSTANT_LUMINANCE: 9,
 }
 
-_NAMES = {
-    RGB: "RGB",
-    BT709: "BT.709",
-    FCC: "FCC",
-    BT470BG: "BT.601",
-    SMPTE170M: "BT.601",
-    SMPTE240M: "SMPTE 240M",
-    BT2020: "BT.2020",
-    BT2020_CONSTANT_LUMINANCE: "BT.2020 with constant luminance",
+# The same for its filter.
+_MATRIX_NAME = {
+    BT709: "bt709",
+    FCC: "fcc",
+    BT470BG: "bt601",
+    SMPTE170M: "bt601",
+    SMPTE240M: "smpte240m",
+    BT2020: "bt2020",
+    BT2020_CONSTANT_LUMINANCE: "bt2020",
+}
+# Between YUV and RGB of 16 bits the scaler takes 255 * 256 for white, whatever the depth of the
+# YUV; but full range it only shifts up by the missing bits.
+_SCALER_WHITE = 255 * 256
+
+# Codecs that say where samples of color lie, or mean one place by saying nothing. Frames of the
+# others are taken as those of H.264: beside the left one of two pixels.
+_SITING_TELLERS = {
+    *("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"),
+    *("mjpeg", "dvvideo", "rawvideo"),
 }
 
 # The scaler's own defaults trade up to three code values for speed.
-_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-_QUALITY = Interpolation.BICUBIC | _EXACT
-_RESIZING = Interpolation.LANCZOS | _EXACT
+_QUALITY = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+_EXACT_FLAGS = ("accurate_rnd", "full_chroma_int", "full_chroma_inp")
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -80,22 +96,24 @@ class Color:
         return FULL_RANGE if self.full_range else LIMITED_RANGE
 
     def __str__(self) -> str:
-        """Name the matrix and the range, and say if they are assumed."""
-        name = _NAMES.get(self.matrix, f"matrix {self.matrix}")
-        extent = "full" if self.full_range else "limited"
-        return f"{name}, {extent} range" + (" (assumed, the file names none)" * self.guessed)
+        """Name the matrix and the range."""
+        name = "rgb" if self.matrix == RGB else _MATRIX_NAME.get(self.matrix, str(self.matrix))
+        return f"{name}, {'full' if self.full_range else 'limited'} range"
 
-    def fitted(self, pixel_format: str, *, width: int, height: int) -> "Color":
+    def fitted(
+        self, pixel_format: str, *, width: int, height: int, source_format: str = "yuv420p"
+    ) -> "Color":
         """The color under which a picture of this one can be stored in ``pixel_format``.
 
-        Only where RGB becomes YUV, or the other way round, must anything change; and gray and
-        the ``yuvj`` formats, which are full range by their definition.
+        Only where RGB or gray become YUV, or the other way round, must anything change; and the
+        ``yuvj`` formats, which are full range by their definition.
         """
         if av.VideoFormat(pixel_format).is_rgb:
             return replace(self, matrix=RGB, full_range=True)
         matrix = assumed_matrix(width, height) if self.matrix == RGB else self.matrix
-        from_rgb = self.matrix == RGB
-        full_range = _is_always_full(pixel_format) or (self.full_range and not from_rgb)
+        # Full range is the nature of those two. In YUV it is rare, and many players overlook it.
+        is_new_yuv = self.matrix == RGB or _is_gray(source_format)
+        full_range = _is_always_full(pixel_format) or (self.full_range and not is_new_yuv)
         return replace(self, matrix=matrix, full_range=full_range)
 
 
@@ -104,9 +122,26 @@ def assumed_matrix(width: int, height: int) -> int:
     return SMPTE170M if height <= 576 and width <= 1024 else BT709
 
 
+def is_siting_told(codec: str, pixel_format: str) -> bool:
+    """Whether frames say where the samples of quartered or halved color lie.
+
+    Args:
+        codec: FFmpeg's name of the codec.
+        pixel_format: Of the frames.
+    """
+    form = av.VideoFormat(pixel_format)
+    is_halved = not form.is_rgb and len(form.components) >= 3 and form.chroma_width(64) == 32
+    return not is_halved or pixel_format.startswith("yuvj") or codec in _SITING_TELLERS
+
+
 def bits_of(pixel_format: str) -> int:
     """Bits of the deepest component of a pixel format."""
     return max((c.bits for c in av.VideoFormat(pixel_format).components), default=8)
+
+
+def has_alpha(pixel_format: str) -> bool:
+    """Whether pixels of a format may be transparent."""
+    return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)
 
 
 def color_of(frame: VideoFrame) -> Color:
@@ -168,8 +203,12 @@ class ToRgb:
             ) from error
         green, blue, red = (_samples(plane, deep=deep) for plane in planar.planes)
         pixels: Pixels = np.stack([red, green, blue])
-        if _is_gray(frame.format.name) and not color.full_range:
-            pixels = _expanded(pixels)
+        if _is_gray(frame.format.name):
+            return pixels if color.full_range else _expanded(pixels)
+        if deep and not frame.format.is_rgb:
+            bits = bits_of(frame.format.name)
+            white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SCALER_WHITE
+            pixels = _rescaled(pixels, np.iinfo(np.uint16).max / white)
         return pixels
 
 
@@ -181,11 +220,12 @@ class FromRgb:
 
         ``color`` must be fitted to ``pixel_format``.
         """
-        self._scaler = VideoReformatter()
         self.color = color
         self._format = pixel_format
-        self._width = width
-        self._height = height
+        self._size = (width, height)
+        self._is_yuv = not av.VideoFormat(pixel_format).is_rgb
+        self._graph: Graph | None = None
+        self._kind: tuple[int, int, bool] | None = None
 
     def __call__(self, pixels: Pixels) -> VideoFrame:
         """Convert one picture, (3, H, W), uint8 or uint16, to a frame without a time.
@@ -196,25 +236,48 @@ class FromRgb:
         _, height, width = pixels.shape
         deep = pixels.dtype == np.uint16
         planar = VideoFrame(width, height, "gbrp16le" if deep else "gbrp")
+        if deep and self._is_yuv:
+            pixels = _rescaled(pixels, _SCALER_WHITE / np.iinfo(np.uint16).max)
         for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
             _samples(plane, deep=deep)[:] = pixels[channel]
-        is_resized = (width, height) != (self._width, self._height)
-        frame = self._scaler.reformat(
-            planar,
-            width=self._width,
-            height=self._height,
-            format=self._format,
-            src_color_range=FULL_RANGE,
-            dst_colorspace=_SCALER_MATRIX.get(self.color.matrix),
-            dst_color_range=self.color.range,
-            interpolation=_RESIZING if is_resized else _QUALITY,
-            threads=_THREADS,
-        )
+        planar.color_range = FULL_RANGE
+        if self._graph is None or self._kind != (width, height, deep):
+            self._kind = (width, height, deep)
+            self._graph = self._new_graph(planar)
+        planar.pts = 0
+        self._graph.vpush(planar)
+        frame = self._graph.vpull()
+        frame.pts = None
         frame.colorspace = self.color.matrix
         frame.color_range = self.color.range
         frame.color_primaries = self.color.primaries
         frame.color_trc = self.color.transfer
         return frame
+
+    def _new_graph(self, picture: VideoFrame) -> Graph:
+        """A chain of one scaler; unlike `VideoReformatter` it can be told of the chroma siting."""
+        width, height = self._size
+        is_resized = (picture.width, picture.height) != self._size
+        options = {
+            "flags": "+".join(("lanczos" if is_resized else "bicubic", *_EXACT_FLAGS)),
+            "in_range": "full",
+            "out_range": "full" if self.color.full_range else "limited",
+        }
+        if self._is_yuv:
+            options["out_color_matrix"] = _MATRIX_NAME[self.color.matrix]
+            options["out_chroma_loc"] = "left"
+        graph = Graph()
+        graph.threads = _THREADS
+        source = graph.add_buffer(
+            width=picture.width,
+            height=picture.height,
+            format=picture.format,
+            time_base=Fraction(1),
+        )
+        scaler = graph.add("scale", w=str(width), h=str(height), **options)
+        form = graph.add("format", pix_fmts=self._format)
+        graph.link_nodes(source, scaler, form, graph.add("buffersink")).configure()
+        return graph
 
 
 def _is_gray(pixel_format: str) -> bool:
@@ -230,6 +293,15 @@ def _samples(plane: VideoPlane, *, deep: bool) -> NDArray[Any]:
     buffer = np.frombuffer(cast(Any, plane), np.uint8)  # its stub hides that it is a buffer
     rows: NDArray[Any] = buffer.reshape(plane.height, plane.line_size)
     return (rows.view(np.uint16) if deep else rows)[:, : plane.width]
+
+
+def _rescaled(pixels: Pixels, factor: float) -> Pixels:
+    """Deep pixels times a factor near 1, rounded, without leaving their range."""
+    scaled = pixels.astype(np.float32)
+    scaled *= np.float32(factor)
+    scaled += np.float32(0.5)
+    np.minimum(scaled, np.float32(65535), out=scaled)
+    return scaled.astype(np.uint16)
 
 
 def _expanded(pixels: Pixels) -> Pixels:

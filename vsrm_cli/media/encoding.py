@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 from av.codec.codec import Capabilities, UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import CodecOption
+from av.container import OutputContainer
+from av.video.stream import VideoStream
 
-from vsrm_cli.errors import UsageError
-from vsrm_cli.media.color import bits_of
+from vsrm_cli.errors import OutputError, UsageError
+from vsrm_cli.media.color import Color, bits_of, has_alpha
 from vsrm_cli.media.hdr import Light, light_parameters
 
 # What people call a codec, and the encoders that make it, best first.
@@ -39,6 +42,16 @@ _PARAMETER_LISTS = {
     "libx265": "x265-params",
     "libsvtav1": "svtav1-params",
 }
+# That samples of color lie beside the left one of two pixels, in their words.
+_LEFT_SITING = {
+    "libx264": ("chromaloc", "0"),
+    "libx265": ("chromaloc", "0"),
+    "libsvtav1": ("chroma-sample-position", "left"),
+}
+# Without a rate or a quality these fall back to a rate made for postage stamps.
+_QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
+_MPEG4_TICKS_PER_SECOND = 65535
+_THREADS = min(16, os.cpu_count() or 1)
 # Codecs of which players expect color at half the resolution.
 _DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
 
@@ -109,6 +122,72 @@ def plan_encoding(
     return EncodingPlan(encoder.name, encoder.canonical_name, pixel_format, options)
 
 
+def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fraction) -> None:
+    """Refuse what an encoder would fail at, or worse.
+
+    Args:
+        plan: How to encode.
+        size: Width and height, in pixels.
+        time_base: The clock of the times of frames, in seconds.
+
+    Raises:
+        OutputError: If the encoder cannot do it; names another.
+    """
+    width, height = size
+    if plan.encoder == "libx265" and (width < 64 or height < 32):  # it writes beyond its memory
+        raise OutputError(
+            f"x265 cannot encode so small a picture as {width}x{height}; "
+            "choose another --codec, such as h264."
+        )
+    if plan.codec == "mpeg4" and time_base.denominator > _MPEG4_TICKS_PER_SECOND:
+        raise OutputError(
+            f"MPEG-4 Part 2 counts at most {_MPEG4_TICKS_PER_SECOND} ticks per second, too few "
+            "for the times of this video; choose another --codec, such as h264."
+        )
+
+
+def add_video(
+    container: OutputContainer,
+    plan: EncodingPlan,
+    color: Color,
+    *,
+    size: tuple[int, int],
+    rate: Fraction,
+    time_base: Fraction,
+) -> VideoStream:
+    """Announce an encoded video to a container that has no header yet.
+
+    Args:
+        container: The file.
+        plan: How to encode.
+        color: Under which the pictures are stored.
+        size: Width and height, in pixels.
+        rate: Frames per second, about; for encoders that share out bits by it.
+        time_base: The clock of its times, in seconds.
+    """
+    width, height = size
+    stream = container.add_stream(
+        plan.encoder,
+        rate=rate,
+        options=plan.options,
+        width=width,
+        height=height,
+        pix_fmt=plan.pixel_format,
+        time_base=time_base,
+    )
+    assert isinstance(stream, VideoStream)
+    context = stream.codec_context
+    context.thread_count = _THREADS
+    context.colorspace = color.matrix
+    context.color_range = color.range
+    context.color_primaries = color.primaries
+    context.color_trc = color.transfer
+    if plan.codec in _QUANTIZER_CODECS:
+        context.qscale = True
+        context.global_quality = 3
+    return stream
+
+
 def _find_encoder(name: str) -> av.Codec:
     for candidate in _ENCODERS.get(name, (name,)):
         try:
@@ -137,7 +216,9 @@ def _parameters(encoder: str, light: Light | None) -> dict[str, str]:
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
         return {}
-    told = {"log-level": "none"} if encoder == "libx265" else {}  # else it fills the terminal
+    told = dict([_LEFT_SITING[encoder]])
+    if encoder == "libx265":
+        told["log-level"] = "none"  # else it fills the terminal
     if light is not None:
         told |= light_parameters(encoder, light)
     return {option: ":".join(f"{k}={v}" for k, v in told.items())} if told else {}
@@ -187,7 +268,7 @@ def _automatic_format(codec: str, accepted: list[str], source_format: str) -> st
         for name in [*wanted, "yuv420p"]:
             if name in accepted:
                 return name
-    plain = [name for name in accepted if not _has_alpha(name) and "f32" not in name]
+    plain = [name for name in accepted if not has_alpha(name) and "f32" not in name]
     best, _ = find_best_pix_fmt_of_list(plain or ["yuv420p"], source_format)
     return best.name if best is not None else "yuv420p"
 
@@ -204,7 +285,3 @@ def _checked_format(encoding: Encoding, accepted: list[str]) -> str:
             f"{', '.join(accepted)}."
         )
     return name
-
-
-def _has_alpha(pixel_format: str) -> bool:
-    return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)

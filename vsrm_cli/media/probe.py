@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.color import Color, bits_of, color_of
+from vsrm_cli.media.color import BT709, Color, bits_of, color_of, is_siting_told
 from vsrm_cli.media.hdr import Light, left_behind, light_of
 
 # A broken beginning is searched for its first good frame no further than this.
@@ -39,6 +39,7 @@ class VideoInfo:
         pixel_format: FFmpeg's name, such as ``yuv420p``.
         bits: Per component.
         color: How pixel values are to be read.
+        is_siting_told: Whether the frames say where samples of color lie.
         frame_rate: Average frames per second; a hint.
         time_base: Every time of the stream is a multiple of this, in seconds.
         start: When the first frame is shown, in seconds on the clock of the file. The user's
@@ -58,6 +59,7 @@ class VideoInfo:
     pixel_format: str
     bits: int
     color: Color
+    is_siting_told: bool
     frame_rate: Fraction | None
     time_base: Fraction
     start: Fraction
@@ -68,6 +70,17 @@ class VideoInfo:
     light: Light | None
     left_behind: tuple[str, ...]
     is_cut_short: bool
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What the file leaves open of its colors, and how they are read, in words."""
+        assumed = []
+        if self.color.guessed:
+            matrix = "BT.709" if self.color.matrix == BT709 else "BT.601"
+            assumed.append(f"matrix {matrix}, as the size suggests")
+        if not self.is_siting_told:
+            assumed.append("color samples beside the left one of two pixels, as in H.264")
+        return tuple(assumed)
 
 
 def probe(path: str | PathLike[str]) -> VideoInfo:
@@ -95,6 +108,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             pixel_format=frame.format.name,
             bits=bits_of(frame.format.name),
             color=color_of(frame),
+            is_siting_told=is_siting_told(stream.codec.canonical_name, frame.format.name),
             frame_rate=frame_rate,
             time_base=time_base,
             start=(ticks or 0) * time_base,

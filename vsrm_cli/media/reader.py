@@ -25,6 +25,7 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.cuts import CutFinder
+from vsrm_cli.media.filters import filtered
 from vsrm_cli.media.interlace import Fields, deinterlaced, look_for_fields
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
@@ -137,6 +138,8 @@ class VideoReader:
         cuts = CutFinder()
         seen = False
         pictures = self._timed_pictures()
+        if not self.info.is_siting_told:
+            pictures = filtered(pictures, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
             pictures = deinterlaced(pictures, self.fields.first)
         for picture, time in pictures:

@@ -25,8 +25,9 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.color import FromRgb
-from vsrm_cli.media.encoding import Encoding, EncodingPlan, plan_encoding
+from vsrm_cli.media.color import FromRgb, has_alpha
+from vsrm_cli.media.destination import check_destination
+from vsrm_cli.media.encoding import Encoding, EncodingPlan, add_video, check_limits, plan_encoding
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import light_parameters
 from vsrm_cli.media.probe import VideoInfo
@@ -35,13 +36,9 @@ from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
 
 __all__ = ["Encoding", "VideoWriter"]
 
-# Without a rate or a quality these fall back to a rate made for postage stamps.
-_QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MAX_TICKS_PER_SECOND = 2**31 - 1
-_MPEG4_TICKS_PER_SECOND = 65535
 # Frames that x265 may decode ahead of their turn; it does not say so itself.
 _X265_REORDERS = 2
-_THREADS = min(16, os.cpu_count() or 1)
 
 
 class VideoWriter:
@@ -100,11 +97,7 @@ class VideoWriter:
         # Containers begin at zero: what would begin earlier is moved there, all streams alike.
         self._shift = (start or Fraction(0)) + min(Fraction(0), source.start)
         self.time_base = _time_base(source.time_base, self._shift)
-        if plan.codec == "mpeg4" and self.time_base.denominator > _MPEG4_TICKS_PER_SECOND:
-            raise OutputError(
-                f"MPEG-4 Part 2 counts at most {_MPEG4_TICKS_PER_SECOND} ticks per second, too few "
-                "for the times of this video; choose another --codec, such as h264."
-            )
+        check_limits(plan, size=(shape.width, shape.height), time_base=self.time_base)
         self._times = array("q")
         self._durations: dict[int, int] = {}
         self._last_duration = 1
@@ -112,7 +105,9 @@ class VideoWriter:
         self._packets_written = 0
         self.shape = shape
         width, height = shape.width, shape.height
-        color = source.color.fitted(plan.pixel_format, width=width, height=height)
+        color = source.color.fitted(
+            plan.pixel_format, width=width, height=height, source_format=source.pixel_format
+        )
         self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
         self._source = source
         self._part_asked = (start, end)
@@ -136,6 +131,8 @@ class VideoWriter:
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
         dropped = [*self._copies.dropped, *self._source.left_behind]
+        if has_alpha(self._source.pixel_format):
+            dropped.append("transparency: the network knows only colors")
         if self._source.light is not None and not light_parameters(
             self.plan.encoder, self._source.light
         ):
@@ -347,32 +344,19 @@ class VideoWriter:
 
     def add_encoder(self, container: OutputContainer) -> VideoStream:
         """Announce the video to a container: this output's, or that of a segment of it."""
-        plan = self.plan
-        stream = container.add_stream(
-            plan.encoder,
+        stream = add_video(
+            container,
+            self.plan,
+            self._from_rgb.color,
+            size=(self.shape.width, self.shape.height),
             rate=self._rate,
-            options=plan.options,
-            width=self.shape.width,
-            height=self.shape.height,
-            pix_fmt=plan.pixel_format,
             time_base=self.time_base,
         )
-        assert isinstance(stream, VideoStream)
-        context = stream.codec_context
-        context.thread_count = _THREADS
-        color = self._from_rgb.color
-        context.colorspace = color.matrix
-        context.color_range = color.range
-        context.color_primaries = color.primaries
-        context.color_trc = color.transfer
         if self._is_mp4 or self.path.suffix.lower() == ".nut":
             # MP4 stores the steps between frames in the order of decoding. Where the steps vary
             # and frames are reordered, the length of the last frame, and of the track, is lost.
             # NUT loses all times when the first frame is to be decoded before time zero.
-            context.max_b_frames = 0
-        if plan.codec in _QUANTIZER_CODECS:
-            context.qscale = True
-            context.global_quality = 3
+            stream.codec_context.max_b_frames = 0
         self._describe(stream)
         return stream
 
@@ -443,32 +427,6 @@ class VideoWriter:
             f"{self.path} could not be written ({_reason(error)}); "
             "make sure that the disk is not full."
         )
-
-
-def check_destination(path: Path, source: Path, *, overwrite: bool) -> None:
-    """Make sure that a file may be written there.
-
-    Raises:
-        OutputError: If it may not; says why and what to do.
-    """
-    if path.suffix.lower() not in CONTAINERS:
-        known = ", ".join(CONTAINERS)
-        raise OutputError(
-            f"{path.name} does not end in the name of a container that keeps the times of frames; "
-            f"name the output with one of {known}."
-        )
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"The folder {folder} does not exist; make it, or choose another one.")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file.")
-    if path.exists():
-        if path.samefile(source):
-            raise OutputError(f"{path} is the input itself; choose another name for the output.")
-        if not overwrite:
-            raise OutputError(f"{path} exists; choose another name, or give --overwrite.")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"No file can be written into {folder}; choose another folder.")
 
 
 def _time_base(source: Fraction, shift: Fraction) -> Fraction:
