@@ -12,9 +12,9 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.journal import Choices, Journal
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.writer import VideoWriter
-from vsrm_cli.restore import TILE_OVERLAP, Restorer
+from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import Settings
-from vsrm_cli.tiling import plan_grid
+from vsrm_cli.tiling import TILE_OVERLAP, plan_grid
 
 # Bits per pixel that a codec needs at our default quality for common footage: less for still
 # pictures, twice as much for leaves in the wind. The rest of the codecs lose little or nothing.

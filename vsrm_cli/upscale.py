@@ -33,8 +33,9 @@ from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, run_stages
-from vsrm_cli.restore import MIN_TILE, Restorer
+from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
+from vsrm_cli.tiling import MIN_TILE
 
 if sys.platform != "win32":
     import resource
