@@ -189,7 +189,7 @@ def test_the_warning_about_a_damaged_video_is_told_and_the_exit_code_is_zero(fol
     ("arguments", "exit_code", "message"),
     [
         (["missing.mp4", "-o", "large.mp4"], 1, r"missing\.mp4 does not exist"),
-        ([".", "-o", "large.mp4"], 1, "is a folder"),
+        ([".", "-o", "large.mp4"], 1, "There are no pictures"),
         (["text.mp4", "-o", "large.mp4"], 1, r"text\.mp4 is not a video"),
         (["empty.mp4", "-o", "large.mp4"], 1, r"empty\.mp4 is empty"),
         (["small.mp4", "-o", "existing.mp4"], 1, r"existing\.mp4 .*--overwrite"),

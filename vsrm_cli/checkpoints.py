@@ -8,7 +8,7 @@ reads the few frames before it (the margin) once more, for the window that fades
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -19,6 +19,7 @@ from typing import Self
 from vsrm_cli.errors import CheckFailed, InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.journal import Entry, Journal, Stamp
+from vsrm_cli.media.pictures import PictureReader, PictureSegment, PictureWriter, is_sequence
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.segments import SegmentWriter
 from vsrm_cli.media.writer import VideoWriter
@@ -67,12 +68,14 @@ class Source:
         start: Fraction | None,
         end: Fraction | None,
         deinterlace: bool = False,
+        rate: Fraction = Fraction(25),
     ) -> None:
-        """Look at the file; see `VideoReader` for arguments and errors."""
+        """Look at the file, or the pictures; see their readers for arguments and errors."""
         self._path = path
         self._start = start
         self._end = end
         self._deinterlace = deinterlace
+        self._rate = rate
         self._reader = self._read_from(start)
         self._damaged_before = 0
         self.info = self._reader.info
@@ -80,9 +83,14 @@ class Source:
         self.sightings: deque[Sighting] = deque()
 
     @property
-    def notices(self) -> list[str]:
+    def notices(self) -> Sequence[str]:
         """What is uncertain of the video, or must be changed, in sentences."""
         return self._reader.notices
+
+    @property
+    def picture_names(self) -> Sequence[str]:
+        """Names of the pictures that it reads; none if it reads a video."""
+        return self._reader.names if isinstance(self._reader, PictureReader) else ()
 
     @property
     def resized_frames(self) -> int:
@@ -142,7 +150,9 @@ class Source:
             )
             yield frame
 
-    def _read_from(self, start: Fraction | None) -> VideoReader:
+    def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader:
+        if is_sequence(self._path):
+            return PictureReader(self._path, start=start, end=self._end, rate=self._rate)
         return VideoReader(self._path, start=start, end=self._end, deinterlace=self._deinterlace)
 
     def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
@@ -252,14 +262,16 @@ class Recorder:
         frames_written: Frames of the job in segments, those of earlier runs included.
     """
 
-    def __init__(self, journal: Journal, source: Source, output: VideoWriter, windows: Cut) -> None:
+    def __init__(
+        self, journal: Journal, source: Source, output: VideoWriter | PictureWriter, windows: Cut
+    ) -> None:
         """Prepare to go on behind the last entry of the journal."""
         self.frames_written = journal.frames_done
         self._journal = journal
         self._source = source
         self._output = output
         self._windows = windows
-        self._segment: SegmentWriter | None = None
+        self._segment: SegmentWriter | PictureSegment | None = None
         self._seen: list[Sighting] = []
         self._shot = journal.entries[-1].shot if journal.entries else 0
         self._tile: int | None = None
@@ -273,7 +285,10 @@ class Recorder:
         """
         if self._segment is None:
             path = self._journal.folder / f"{self.frames_written:09}"
-            self._segment = SegmentWriter(path, self._output)
+            if isinstance(self._output, PictureWriter):
+                self._segment = PictureSegment(path, self._output)
+            else:
+                self._segment = SegmentWriter(path, self._output)
         self._segment.write(restored.frame)
         self.frames_written += 1
         self._tile = restored.tile
@@ -295,7 +310,7 @@ class Recorder:
         if self._segment is not None:
             self._segment.abandon()
 
-    def _close(self, segment: SegmentWriter) -> None:
+    def _close(self, segment: SegmentWriter | PictureSegment) -> None:
         first = self.frames_written - len(segment.ticks)
         self._look_back()
         margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)

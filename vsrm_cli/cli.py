@@ -202,6 +202,14 @@ def upscale(
             rich_help_panel="Part",
         ),
     ] = None,
+    fps: Annotated[
+        str,
+        typer.Option(
+            metavar="RATE",
+            help="Frames per second of an input of pictures.",
+            rich_help_panel="Part",
+        ),
+    ] = "25",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
@@ -250,6 +258,7 @@ def upscale(
             height=height,
             size=size,
             deinterlace=deinterlace,
+            fps=fps,
             segment_frames=segment_frames,
         )
         from vsrm_cli.upscale import upscale_video
@@ -281,6 +290,7 @@ def upscale(
                 height=height,
                 size=size,
                 deinterlace=deinterlace,
+                fps=fps,
                 overwrite=overwrite,
                 segment_frames=segment_frames,
                 restart=restart,
