@@ -15,12 +15,13 @@ from stand_in import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli import __version__, cli, upscale
-from vsrm_cli.errors import VsrmError
+from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.models import catalog
 from vsrm_cli.models.weights import load_model
 from vsrm_cli.settings import DEFAULT_MODEL
 
 HERE = Path(__file__).parent
+SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
 
 # Runs the installed command, but with the stand-in for a network; `slow` makes that one wait.
 PROGRAM = """
@@ -124,6 +125,40 @@ def test_json_prints_one_object_on_stdout(folder):
         "dropped": [],
         "assumed": ["matrix BT.601, as the size suggests"],
     }
+
+
+def test_a_dry_run_tells_the_plan_and_does_nothing(folder):
+    result = run("small.mp4", "-o", "large.mp4", "--dry-run", "--window", "5", "--tile", "64")
+
+    told = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert result.exit_code == 0
+    assert told["input"] == "small.mp4 (48x32, yuv420p)"
+    assert told["output"] == "large.mp4 (192x128, yuv420p, libx264)"
+    assert told["frames"] == "about 10"
+    assert told["network"] == "nearest on cpu in fp32"
+    assert told["color"] == "BT.601, limited range (assumed, the file names none)"
+    assert re.fullmatch(r"about 0:0\d \(estimate\)", told["time"])
+    assert names_in(folder) == ["small.mp4"]
+
+
+def test_a_dry_run_in_json_tells_what_is_left_to_do(folder):
+    upscale_one_segment("small.mp4", "large.mp4")
+    kept = names_in(folder / ".large.mp4.vsrm")
+
+    result = run("small.mp4", "-o", "large.mp4", "--dry-run", "--json", *SMALL)
+
+    plan = json.loads(result.stdout)
+    assert (plan["frames"], plan["frames_resumed"]) == (10, 5)
+    assert (plan["window"], plan["overlap"], plan["tiles"]) == (6, 1, 1)
+    assert plan["disk_bytes"] > plan["file_bytes"] > 0
+    assert plan["memory_bytes"] == 4 * 6 * 3 * 17 * 32 * 48
+    assert names_in(folder / ".large.mp4.vsrm") == kept
+
+
+def upscale_one_segment(source, output):
+    settings = {"window": 6, "overlap": 1, "segment_frames": 1}
+    with pytest.raises(Interrupted):
+        upscale.upscale_video(source, output, should_stop=lambda: True, **settings)
 
 
 def test_errors_go_to_stderr_even_with_json(folder):

@@ -28,7 +28,6 @@ def add_segment(journal, *, first, frames=3):
     journal.add(
         Entry(
             file=f"{first:09}.mp4",
-            size_bytes=10,
             first=first,
             shot=0,
             ticks=[512 * number for number in range(first, first + frames)],

@@ -309,7 +309,6 @@ class Recorder:
         self._journal.add(
             Entry(
                 file=segment.path.name,
-                size_bytes=segment.path.stat().st_size,
                 first=first,
                 shot=self._shot,
                 ticks=segment.ticks,

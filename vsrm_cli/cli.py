@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vsrm_cli import __version__, console
-from vsrm_cli.errors import Interrupted, VsrmError
+from vsrm_cli.errors import Declined, Interrupted, VsrmError
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
+
+if TYPE_CHECKING:  # it brings torch, see above
+    from vsrm_cli.forecast import Plan
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = Interrupted.exit_code
@@ -214,6 +217,10 @@ def upscale(
             rich_help_panel="Encoding",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Tell what would be done and what it would need, only."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")
     ] = False,
@@ -247,6 +254,13 @@ def upscale(
         )
         from vsrm_cli.upscale import upscale_video
 
+        def tell_plan(plan: "Plan") -> bool:
+            if as_json:
+                typer.echo(json.dumps(plan.as_dict()))
+            else:
+                typer.echo("\n".join(console.plan_lines(plan)))
+            return False
+
         with console.Display(is_quiet=quiet) as display, _stop_when_asked(display) as should_stop:
             summary = upscale_video(
                 source,
@@ -270,6 +284,7 @@ def upscale(
                 overwrite=overwrite,
                 segment_frames=segment_frames,
                 restart=restart,
+                confirm=tell_plan if dry_run else None,
                 report=display.report,
                 should_stop=should_stop,
                 warn=display.warn,
@@ -309,6 +324,8 @@ def _failures_told(*, debug: bool) -> Iterator[None]:
     """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging."""
     try:
         yield
+    except Declined:
+        raise typer.Exit(Declined.exit_code) from None
     except Interrupted as stop:
         console.tell_note(str(stop))
         raise typer.Exit(stop.exit_code) from None

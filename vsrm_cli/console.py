@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from vsrm_cli.pipeline import Progress
 
 if TYPE_CHECKING:  # the job brings torch with it, which `vsrm --help` need not wait for
+    from vsrm_cli.forecast import Plan
     from vsrm_cli.upscale import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.
@@ -85,6 +86,37 @@ class Display:
             _print(self._stderr, _summary_line(summary, self._latest))
 
 
+def plan_lines(plan: "Plan") -> list[str]:
+    """Tell a plan in lines of a name and what is to be said of it."""
+    frames = "unknown" if plan.frames is None else f"about {plan.frames}"
+    resumed = f", {plan.frames_resumed} of them finished" if plan.frames_resumed else ""
+    tile = "whole pictures" if plan.tile is None else f"{plan.tiles} tiles of {plan.tile} pixels"
+    segments = (
+        "of about half a minute of work"
+        if plan.segment_frames is None
+        else f"of {plan.segment_frames} frames or a little more"
+    )
+    told = {
+        "input": f"{plan.input} ({plan.source})",
+        "output": f"{plan.output} ({plan.result})",
+        "frames": frames + resumed,
+        "color": plan.color,
+        "kept": "; ".join(plan.kept) or "nothing else is in the file",
+        "left out": "; ".join(plan.dropped) or "nothing",
+        "network": f"{plan.model} on {plan.device} in {plan.dtype}",
+        "windows": f"of {plan.window} frames, {plan.overlap} shared with the next",
+        "tiles": tile,
+        "segments": segments,
+        "time": "unknown" if plan.seconds is None else f"about {_clock(plan.seconds)} (estimate)",
+        "memory": f"about {in_words(plan.memory_bytes)} for the network (estimate)",
+        "size": "unknown"
+        if plan.file_bytes is None
+        else f"about {in_words(plan.file_bytes)}, "
+        f"and as much for the segments meanwhile (estimate); {in_words(plan.free_bytes)} are free",
+    }
+    return [f"{name:9} {words}" for name, words in told.items()]
+
+
 def tell_error(message: str) -> None:
     """Print why the program ends, in one line."""
     _print(_stderr(), f"error: {' '.join(message.split())}")
@@ -135,10 +167,14 @@ def _stages(progress: Progress) -> str:
 def _left(progress: Progress) -> str:
     if progress.seconds_left is None:
         return ""
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    return f"{_clock(progress.seconds_left)} left"
+
+
+def _clock(duration: float) -> str:
+    """Write seconds as a clock shows them."""
+    minutes, seconds = divmod(round(duration), 60)
     hours, minutes = divmod(minutes, 60)
-    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{clock} left"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _rates(progress: Progress) -> dict[str, float]:
@@ -148,6 +184,16 @@ def _rates(progress: Progress) -> dict[str, float]:
         "network": progress.network_fps,
         "encode": progress.encode_fps,
     }
+
+
+def in_words(count: int) -> str:
+    """Write a number of bytes for people."""
+    amount = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
 
 
 def _rounded(fps: float) -> str:

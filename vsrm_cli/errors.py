@@ -45,3 +45,9 @@ class Interrupted(VsrmError):
     """The user has stopped the work; the message says how to go on."""
 
     exit_code = 130  # what shells report for a program that SIGINT has ended
+
+
+class Declined(VsrmError):
+    """Whoever was shown the plan said no, so nothing was done."""
+
+    exit_code = 0

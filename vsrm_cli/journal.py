@@ -20,7 +20,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +62,6 @@ class Entry:
 
     Attributes:
         file: Its name.
-        size_bytes: Its size.
         first: Number of its first frame in the video.
         shot: Number of the first frame of the shot that its last frame belongs to.
         ticks: When its frames are shown, on the clock of the output.
@@ -70,10 +69,10 @@ class Entry:
         tile: Side of the tiles in use at its end; None for whole pictures.
         damaged: Damaged pieces met in the input up to its last frame.
         margin: The frames up to its last one that the work behind it begins with.
+        size_bytes: Size of the file.
     """
 
     file: str
-    size_bytes: int
     first: int
     shot: int
     ticks: list[int]
@@ -81,6 +80,7 @@ class Entry:
     tile: int | None
     damaged: int
     margin: list[Stamp]
+    size_bytes: int = 0
 
     @property
     def next(self) -> int:
@@ -180,7 +180,7 @@ class Journal:
         self._write("journal.json", {"asked": self._asked, "chosen": chosen})
 
     def add(self, entry: Entry) -> None:
-        """Write the entry of a segment whose file is closed.
+        """Write the entry of a segment whose file is closed; its size is filled in.
 
         Raises:
             OutputError: If the folder cannot be written.
@@ -188,6 +188,7 @@ class Journal:
         try:
             with (self.folder / entry.file).open("r+b") as file:
                 os.fsync(file.fileno())
+                entry = replace(entry, size_bytes=os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise self._failure(error) from error
         self._write(_entry_name(entry.file), asdict(entry))

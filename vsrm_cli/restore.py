@@ -6,6 +6,7 @@ depends on the window and the tile, never on the length of the video: finished p
 integers at once, and only the few frames over which two windows fade are kept as floats.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -139,8 +140,7 @@ class Restorer:
         tail: Tensor | None = None
         first = self.windows.piece_before(begin)
         for piece, clip in read_pieces(frames, self.windows, first=first):
-            if self._tile_is_open:
-                self._choose_tile(clip)
+            self.settle_tile(len(clip), *clip[0].pixels.shape[1:])
             pictures, tail = self._restore_clip(clip, piece, tail)
             restored = zip(clip[piece.kept_slice], pictures, strict=False)
             for number, (source, pixels) in enumerate(restored, piece.keep_start):
@@ -150,11 +150,17 @@ class Restorer:
             # Else they would lie in memory beside the pictures of the next window.
             del pictures
 
-    def _choose_tile(self, clip: list[Frame]) -> None:
-        height, width = clip[0].pixels.shape[1:]
+    def settle_tile(self, frames: int, height: int, width: int) -> None:
+        """Choose the tile, if it was left open, for windows of so many frames of one size.
+
+        Raises:
+            MemoryShortage: If not even the smallest tile fits into the memory.
+        """
+        if not self._tile_is_open:
+            return
         self.tile = choose_tile(
             self._network,
-            window=len(clip),
+            window=frames,
             height=height,
             width=width,
             free_bytes=free_memory_bytes(self._device),
@@ -162,6 +168,21 @@ class Restorer:
             at_once=self._workers,
         )
         self._tile_is_open = False
+
+    @torch.inference_mode()
+    def seconds_per_pixel(self) -> float:
+        """Measure how long the network takes for a pixel of the source, with one small tile."""
+        clip = torch.zeros((1, 4, 3, MIN_TILE, MIN_TILE), device=self._device, dtype=self._dtype)
+        self._network(clip).sum().item()  # the first run compiles and allocates
+        began = time.perf_counter()
+        self._network(clip).sum().item()  # `item` waits for the device
+        return (time.perf_counter() - began) / (clip.numel() / 3)
+
+    def memory_bytes(self, height: int, width: int) -> int:
+        """Estimate the memory that the network takes for pictures of a size, in bytes."""
+        side = self.tile or max(height, width)
+        tile = (min(side, height), min(side, width))
+        return self._workers * self._network.memory_bytes(self.windows.size, *tile)
 
     def _restore_clip(
         self, clip: list[Frame], piece: Piece, tail: Tensor | None

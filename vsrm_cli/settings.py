@@ -122,8 +122,6 @@ class Settings:
             )
         if dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{dtype}".')
-        if segment_frames is not None and segment_frames < 1:
-            raise UsageError(f"A segment must have 1 frame or more, not {segment_frames}.")
         first = read_time(start, name="start")
         last = read_time(end, name="end")
         if last is not None and last <= (first or 0):

@@ -20,13 +20,13 @@ import torch
 
 from vsrm_cli import __version__
 from vsrm_cli.checkpoints import Recorder, Restored, Segmenter, Source
-from vsrm_cli.errors import CheckFailed, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
+from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
 from vsrm_cli.journal import Choices, Entry, Journal, describe_file
 from vsrm_cli.media.destination import check_destination
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import output_shape
-from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.segments import Segment, join
 from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.memory import keep_freed_memory
@@ -132,6 +132,7 @@ def upscale_video(
     overwrite: bool = False,
     segment_frames: int | None = None,
     restart: bool = False,
+    confirm: Callable[[Plan], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
@@ -165,6 +166,7 @@ def upscale_video(
         segment_frames: Frames, at least, between the points at which the work can go on after an
             interruption; None for about half a minute of work.
         restart: Throw away what an earlier call has left unfinished.
+        confirm: Shown what would be done, before it is; a no ends the job there.
         report: Called in this thread after each frame that the network has finished.
         should_stop: Asked at each such point; a yes ends the work there.
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
@@ -175,6 +177,7 @@ def upscale_video(
 
     Raises:
         Interrupted: If `should_stop` said yes.
+        Declined: If `confirm` said no.
         VsrmError: Another of its children, if the video cannot be read, the result cannot be
             written or checked, or an option cannot work. Nothing is left under `dst`'s name.
     """
@@ -224,14 +227,24 @@ def upscale_video(
                 ):
                     warn(notice)
                 frames_resumed = journal.frames_done
+                if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
+                    warn(scarcity)
                 network = _load(model, settings, journal.chosen)
                 restorer = _new_restorer(network, settings, journal.entries)
+                chosen: Choices = {
+                    "device": str(network.device),
+                    "dtype": DTYPE_NAMES[network.dtype],
+                }
+                if confirm is not None and not confirm(
+                    Plan.of((source, restorer, output), journal, settings, network.name, chosen)
+                ):
+                    raise Declined("Nothing was done.")
                 _begin_measuring_memory(network.device)
                 _restore(
                     (source, restorer, output),
                     journal,
                     settings,
-                    chosen={"device": str(network.device), "dtype": DTYPE_NAMES[network.dtype]},
+                    chosen=chosen,
                     report=report,
                     should_stop=should_stop,
                 )
@@ -338,7 +351,7 @@ def _restore(
             read_depth=_queue_depth(settings.window, frame_bytes),
             write_depth=_queue_depth(settings.window, frame_bytes * SCALE**2),
             frames_before=begin,
-            frames_expected=_expected_frames(source.info, settings),
+            frames_expected=expected_frames(source.info, settings),
             report=report,
         )
         if segmenter.is_stopped:
@@ -366,16 +379,6 @@ def _queue_depth(window: int, frame_bytes: int) -> int:
     return max(1, min(window, QUEUE_BYTES // frame_bytes))
 
 
-def _expected_frames(info: VideoInfo, settings: Settings) -> int | None:
-    """Say about how many frames there will be; None where the file gives no hint."""
-    if settings.start is None and settings.end is None:
-        return info.expected_frames
-    ends = [end for end in (info.duration, settings.end) if end is not None]
-    if not ends or info.frame_rate is None:
-        return None
-    return max(0, round((min(ends) - (settings.start or 0)) * info.frame_rate))
-
-
 def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
     warnings = []
     if source.resized_frames:
@@ -385,7 +388,7 @@ def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
         )
     if not source.truncated:
         return tuple(warnings)
-    expected = _expected_frames(source.info, settings)
+    expected = expected_frames(source.info, settings)
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "

@@ -60,6 +60,17 @@ _SITING_TELLERS = {
     *("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"),
     *("mjpeg", "dvvideo", "rawvideo"),
 }
+# What people call them.
+_NAMES = {
+    RGB: "RGB",
+    BT709: "BT.709",
+    FCC: "FCC",
+    BT470BG: "BT.601",
+    SMPTE170M: "BT.601",
+    SMPTE240M: "SMPTE 240M",
+    BT2020: "BT.2020",
+    BT2020_CONSTANT_LUMINANCE: "BT.2020 with constant luminance",
+}
 
 # The scaler's own defaults trade up to three code values for speed.
 _QUALITY = (
@@ -94,6 +105,12 @@ class Color:
     def range(self) -> int:
         """FFmpeg's number for the range."""
         return FULL_RANGE if self.full_range else LIMITED_RANGE
+
+    def __str__(self) -> str:
+        """Name the matrix and the range, and say if they are assumed."""
+        name = _NAMES.get(self.matrix, f"matrix {self.matrix}")
+        extent = "full" if self.full_range else "limited"
+        return f"{name}, {extent} range" + (" (assumed, the file names none)" * self.guessed)
 
     def fitted(
         self, pixel_format: str, *, width: int, height: int, source_format: str = "yuv420p"

@@ -89,6 +89,12 @@ class EncodingPlan:
     pixel_format: str
     options: dict[str, str]
 
+    @property
+    def crf_above_default(self) -> int:
+        """By how much the crf asked for is above our default; 0 where there is none."""
+        default = _DEFAULT_CRF.get(self.encoder)
+        return 0 if default is None else int(self.options.get("crf", default)) - default
+
 
 def plan_encoding(
     encoding: Encoding, source_format: str, *, light: Light | None = None

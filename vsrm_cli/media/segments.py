@@ -15,7 +15,7 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vsrm_cli.errors import CheckFailed
+from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.probe import open_container, video_stream
 from vsrm_cli.media.streams import supported_codecs
@@ -54,7 +54,7 @@ class SegmentWriter:
         Raises:
             OutputError: If the folder cannot be written.
         """
-        container = _container_for(output.encoder)
+        container = _container_for(output.plan.encoder)
         self.path = path.with_suffix(f".{container}")
         self.ticks: list[int] = []
         self.end = 0
@@ -114,8 +114,10 @@ def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
 
     Raises:
         CheckFailed: If a segment does not hold the frames that it should.
-        OutputError: If the output cannot be written.
+        OutputError: If the output cannot be written, or a segment has vanished.
     """
+    if missing := [segment.path for segment in segments if not segment.path.exists()]:
+        raise OutputError(f"The segment {missing[0]} has vanished; give the same command again.")
     reordered = max(_reordering(segment, output) for segment in segments)
     times = [tick for segment in segments for tick in segment.ticks]
     for number, (stream, packet) in enumerate(_packets(segments, output)):

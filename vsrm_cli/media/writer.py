@@ -50,7 +50,8 @@ class VideoWriter:
     Attributes:
         frames_written: Frames taken so far.
         shape: Of the pictures of the output.
-        encoder: FFmpeg's name of the encoder of the video.
+        path: The file.
+        plan: How its video is encoded.
         time_base: The clock of the video; its times are whole numbers of it, in seconds.
         part: Where the file grows until it is complete.
     """
@@ -89,9 +90,8 @@ class VideoWriter:
         check_destination(path, source.path, overwrite=overwrite)
         self.frames_written = 0
         self._is_complete = False
-        self.encoder = plan.encoder
-        self._plan = plan
-        self._path = path
+        self.plan = plan
+        self.path = path
         part = f".{path.stem}.{os.getpid()}.part{path.suffix}"
         self.part = path.with_name(part) if folder is None else folder / part
         # Containers begin at zero: what would begin earlier is moved there, all streams alike.
@@ -118,7 +118,8 @@ class VideoWriter:
         except BaseException:
             self._copies.close()
             raise
-        if folder is not None:
+        self._is_only_tried = folder is not None
+        if self._is_only_tried:
             self._discard()
 
     @property
@@ -133,10 +134,10 @@ class VideoWriter:
         if has_alpha(self._source.pixel_format):
             dropped.append("transparency: the network knows only colors")
         if self._source.light is not None and not light_parameters(
-            self.encoder, self._source.light
+            self.plan.encoder, self._source.light
         ):
             dropped.append(
-                f"HDR figures of the mastering display: {self.encoder} cannot store them"
+                f"HDR figures of the mastering display: {self.plan.encoder} cannot store them"
             )
         return tuple(dropped)
 
@@ -156,7 +157,7 @@ class VideoWriter:
         trace: TracebackType | None,
     ) -> None:
         """Complete the file and prove it, or delete it after an exception."""
-        if kind is not None:
+        if kind is not None or self._is_only_tried:
             self._discard()
             return
         try:
@@ -246,6 +247,7 @@ class VideoWriter:
             self._copies.close()
             raise
         self._frames_reordered = frames_reordered
+        self._is_only_tried = False
 
     def copy(self, packet: Packet[VideoStream]) -> None:
         """Write a finished packet, its time in ticks of `time_base`, and the sound up to there.
@@ -277,14 +279,14 @@ class VideoWriter:
         start, end = self._part_asked
         return CopiedStreams(
             self._source.path,
-            suffix=self._path.suffix.lower(),
+            suffix=self.path.suffix.lower(),
             first=None if not start else self._source.start + start,
             end=None if end is None else self._source.start + end,
             shift=self._shift,
         )
 
     def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
-        suffix = self._path.suffix.lower()
+        suffix = self.path.suffix.lower()
         if plan.encoder not in supported_codecs(suffix):
             raise OutputError(
                 f"A {suffix} file cannot hold {encoding.codec} video; "
@@ -302,10 +304,10 @@ class VideoWriter:
             file = self.part.open("wb")
         except OSError as error:
             raise OutputError(
-                f"No file can be written into {self._path.absolute().parent} ({error.strerror}); "
+                f"No file can be written into {self.path.absolute().parent} ({error.strerror}); "
                 "choose another folder."
             ) from error
-        name = CONTAINERS[self._path.suffix.lower()]
+        name = CONTAINERS[self.path.suffix.lower()]
         container = av.open(file, "w", format=name, container_options=self._options(name))
         try:
             if finished is None:
@@ -321,12 +323,12 @@ class VideoWriter:
             file.close()
             self.part.unlink()
             raise OutputError(
-                f"The encoder {self.encoder} or the container {self._path.suffix} refuses this "
-                f"video ({_reason(error)}); try other settings, or name the output .mkv."
+                f"The encoder {self.plan.encoder} or the container {self.path.suffix} refuses "
+                f"this video ({_reason(error)}); try other settings, or name the output .mkv."
             ) from error
         self._container, self._stream = container, stream
         self._frames_reordered = stream.codec_context.reorder_depth
-        if self.encoder == "libx265" and stream.codec_context.max_b_frames != 0:
+        if self.plan.encoder == "libx265" and stream.codec_context.max_b_frames != 0:
             self._frames_reordered = _X265_REORDERS
 
     def _options(self, name: str) -> dict[str, str]:
@@ -344,13 +346,13 @@ class VideoWriter:
         """Announce the video to a container: this output's, or that of a segment of it."""
         stream = add_video(
             container,
-            self._plan,
+            self.plan,
             self._from_rgb.color,
             size=(self.shape.width, self.shape.height),
             rate=self._rate,
             time_base=self.time_base,
         )
-        if self._is_mp4 or self._path.suffix.lower() == ".nut":
+        if self._is_mp4 or self.path.suffix.lower() == ".nut":
             # MP4 stores the steps between frames in the order of decoding. Where the steps vary
             # and frames are reordered, the length of the last frame, and of the track, is lost.
             # NUT loses all times when the first frame is to be decoded before time zero.
@@ -363,7 +365,7 @@ class VideoWriter:
         context = stream.codec_context
         if self.shape.sample_aspect_ratio is not None:
             context.sample_aspect_ratio = self.shape.sample_aspect_ratio
-        if self._is_mp4 and self._plan.codec == "hevc":
+        if self._is_mp4 and self.plan.codec == "hevc":
             context.codec_tag = "hvc1"  # Apple's players know no other tag
         if self._source.display_matrix is not None:
             stream.set_display_matrix(_without_offset(self._source.display_matrix))
@@ -374,7 +376,7 @@ class VideoWriter:
 
     @property
     def _is_mp4(self) -> bool:
-        return CONTAINERS[self._path.suffix.lower()] in ("mp4", "mov")
+        return CONTAINERS[self.path.suffix.lower()] in ("mp4", "mov")
 
     def complete(self) -> None:
         """Write the end of the file; leaving the ``with`` statement then gives it its name.
@@ -383,7 +385,7 @@ class VideoWriter:
             OutputError: If there is no frame in it, or the disk is full.
         """
         if self.frames_written == 0:
-            raise OutputError(f"There was no frame to write into {self._path}.")
+            raise OutputError(f"There was no frame to write into {self.path}.")
         try:
             self._durations[self._times[-1]] = self._last_duration
             if self._stream.codec_context.is_encoder:
@@ -400,7 +402,7 @@ class VideoWriter:
         if not self._is_complete:
             self.complete()
         try:
-            os.replace(self.part, self._path)
+            os.replace(self.part, self.path)
         except OSError as error:
             raise self.failure(error) from error
 
@@ -422,7 +424,7 @@ class VideoWriter:
     def failure(self, error: Exception) -> OutputError:
         """Tell a fault of the disk or the encoder to the user."""
         return OutputError(
-            f"{self._path} could not be written ({_reason(error)}); "
+            f"{self.path} could not be written ({_reason(error)}); "
             "make sure that the disk is not full."
         )
 
