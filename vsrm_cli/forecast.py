@@ -103,7 +103,8 @@ class Plan:
             frames=frames,
             frames_resumed=journal.frames_done,
             source=f"{info.width}x{info.height}, {info.pixel_format}",
-            color=str(info.color),
+            color=str(info.color)
+            + ("" if info.is_siting_told else ", color samples on the left (assumed)"),
             result=f"{shape.width}x{shape.height}, {output.plan.pixel_format}, "
             f"{output.plan.encoder}",
             kept=output.kept,
