@@ -136,7 +136,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(folder):
     assert told["output"] == "large.mp4 (192x128, yuv420p, libx264)"
     assert told["frames"] == "about 10"
     assert told["network"] == "nearest on cpu in fp32"
-    assert told["color"].startswith("bt601, limited range; assumed: matrix BT.601")
+    assert told["color"].startswith("BT.601, limited range (assumed")
     assert re.fullmatch(r"about 0:0\d \(estimate\)", told["time"])
     assert names_in(folder) == ["small.mp4"]
 

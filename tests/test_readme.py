@@ -101,6 +101,16 @@ def test_every_link_between_pages_leads_somewhere(page):
     assert all((page.parent / link).exists() for link in links)
 
 
+def test_the_table_of_pains_names_tests_that_exist():
+    table = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    written = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("test_*.py"))
+
+    named = re.findall(r"`(test_\w+)`", table)
+
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in written] == []
+
+
 def test_the_architecture_lists_every_module_and_no_other():
     plan = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
     files = {path.name for path in (ROOT / "vsrm_cli").rglob("*.py")} - {"__init__.py"}

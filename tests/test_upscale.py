@@ -1,5 +1,6 @@
 """The job from file to file: as many frames as went in, at their times, or nothing at all."""
 
+import sys
 import threading
 import time
 from dataclasses import fields
@@ -76,6 +77,23 @@ def test_another_size_is_resampled_from_that_of_the_network(tmp_path, clip, wish
     times, greys, large_size = read_clip(tmp_path / "large.mp4")
     assert large_size == (summary.width, summary.height) == size
     assert (times, greys) == (read_clip(clip)[0], pytest.approx(read_clip(clip)[1], abs=2))
+
+
+@pytest.mark.parametrize(
+    "name", ["with spaces & 'quotes' $HOME %05d", "Übergröße 日本語 🎬", "l" * 230, "-o", "a:b"]
+)
+def test_names_of_any_kind_are_only_names(tmp_path, monkeypatch, name):
+    if sys.platform == "win32" and not name.isalnum():
+        pytest.skip("Windows has rules of its own for names")
+    folder = tmp_path / name
+    folder.mkdir()
+    clip = draw_clip(tmp_path / "small.mp4", frames=3).rename(folder / f"{name}.mp4")
+    monkeypatch.chdir(folder)
+
+    upscale_video(clip.name, f"{name}.x4.mp4")
+
+    assert read_clip(folder / f"{name}.x4.mp4")[0] == read_clip(clip)[0]
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def plan_lines(plan: "Plan") -> list[str]:
         "input": f"{plan.input} ({plan.source})",
         "output": f"{plan.output} ({plan.result})",
         "frames": frames + resumed,
-        "color": "; assumed: ".join(filter(None, (plan.color, ", ".join(plan.assumed)))),
+        "color": plan.color,
         "kept": "; ".join(plan.kept) or "nothing else is in the file",
         "left out": "; ".join(plan.dropped) or "nothing",
         "network": f"{plan.model} on {plan.device} in {plan.dtype}",

@@ -41,7 +41,6 @@ class Plan:
         frames_resumed: Of these, how many an earlier run has finished.
         source: Size and pixel format of the input.
         color: How its pixel values are read.
-        assumed: What of that the input leaves open.
         result: Size, pixel format and encoder of the output.
         kept: What goes along beside the picture.
         dropped: What the output cannot hold, and why.
@@ -66,7 +65,6 @@ class Plan:
     frames_resumed: int
     source: str
     color: str
-    assumed: tuple[str, ...]
     result: str
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -109,8 +107,8 @@ class Plan:
             frames=frames,
             frames_resumed=journal.frames_done,
             source=f"{info.width}x{info.height}, {info.pixel_format}",
-            color=str(info.color),
-            assumed=info.assumed,
+            color=str(info.color)
+            + ("" if info.is_siting_told else ", color samples on the left (assumed)"),
             result=f"{shape.width}x{shape.height}, {output.plan.pixel_format}, "
             f"{output.plan.encoder}",
             kept=output.kept,

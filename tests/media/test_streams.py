@@ -293,3 +293,44 @@ def test_transparency_is_among_what_is_named(tmp_path):
     writer = copy(source, tmp_path / "out.mkv")
 
     assert writer.dropped == ("transparency: the network knows only colors",)
+
+
+def tags_of(path):
+    with av.open(str(path)) as container:
+        stale = ("major_brand", "minor_version", "compatible_brands", "encoder")
+        return {k.lower(): v for k, v in container.metadata.items() if k.lower() not in stale}
+
+
+def make_tagged(path, tags):
+    flags = {"movflags": "use_metadata_tags"} if path.suffix == ".mov" else {}
+    with av.open(str(path), "w", container_options=flags) as output:
+        output.metadata.update(tags)
+        video = output.add_stream("libx264", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        frame = av.VideoFrame.from_ndarray(picture(0)).reformat(format="yuv420p")
+        frame.pts = 0
+        output.mux([*video.encode(frame), *video.encode(None)])
+    return path
+
+
+def test_tags_that_a_container_does_not_know_are_named(tmp_path):
+    tags = {"title": "A film", "artist": "Somebody", "director": "Another", "isbn": "1"}
+    source = make_tagged(tmp_path / "in.mkv", tags)
+
+    to_mp4 = copy(source, tmp_path / "out.mp4")
+    to_mkv = copy(source, tmp_path / "out.mkv")
+
+    assert to_mp4.dropped == ("tags DIRECTOR, ISBN: a .mp4 file cannot hold them; an .mkv may",)
+    assert tags_of(tmp_path / "out.mp4") == {"title": "A film", "artist": "Somebody"}
+    assert to_mkv.dropped == ()
+    assert tags_of(tmp_path / "out.mkv") == tags
+
+
+@pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
+def test_tags_of_a_telephone_are_kept(tmp_path, target):
+    tags = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location": "+1+2/"}
+    source = make_tagged(tmp_path / "in.mov", tags)
+
+    writer = copy(source, tmp_path / target)
+
+    assert writer.dropped == ()
+    assert tags_of(tmp_path / target).items() >= tags.items()

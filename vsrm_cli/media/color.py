@@ -60,6 +60,17 @@ _SITING_TELLERS = {
     *("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"),
     *("mjpeg", "dvvideo", "rawvideo"),
 }
+# What people call them.
+_NAMES = {
+    RGB: "RGB",
+    BT709: "BT.709",
+    FCC: "FCC",
+    BT470BG: "BT.601",
+    SMPTE170M: "BT.601",
+    SMPTE240M: "SMPTE 240M",
+    BT2020: "BT.2020",
+    BT2020_CONSTANT_LUMINANCE: "BT.2020 with constant luminance",
+}
 
 # The scaler's own defaults trade up to three code values for speed.
 _QUALITY = (
@@ -96,9 +107,10 @@ class Color:
         return FULL_RANGE if self.full_range else LIMITED_RANGE
 
     def __str__(self) -> str:
-        """Name the matrix and the range."""
-        name = "rgb" if self.matrix == RGB else _MATRIX_NAME.get(self.matrix, str(self.matrix))
-        return f"{name}, {'full' if self.full_range else 'limited'} range"
+        """Name the matrix and the range, and say if they are assumed."""
+        name = _NAMES.get(self.matrix, f"matrix {self.matrix}")
+        extent = "full" if self.full_range else "limited"
+        return f"{name}, {extent} range" + (" (assumed, the file names none)" * self.guessed)
 
     def fitted(
         self, pixel_format: str, *, width: int, height: int, source_format: str = "yuv420p"

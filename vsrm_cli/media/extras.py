@@ -7,12 +7,15 @@ way, or not at all: what Matroska attaches as a file, MP4 holds as a stream of o
 from __future__ import annotations
 
 from fractions import Fraction
+from io import BytesIO
 from math import lcm
 from typing import TYPE_CHECKING
 
+import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Disposition, Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
@@ -53,6 +56,34 @@ def lasting(metadata: dict[str, str]) -> dict[str, str]:
     if "name" in kept:
         kept.setdefault("title", kept.pop("name"))
     return kept
+
+
+def tag_options(container: str, tags: dict[str, str]) -> dict[str, str]:
+    """Options with which a container, by FFmpeg's name, keeps the tags of a whole file.
+
+    MP4 has a list of tags that every player knows, and a newer one of any names, which cameras
+    by Apple use and fewer players read. Only one of the two can be written.
+    """
+    is_apples = any(name.startswith("com.apple.") for name in tags)
+    return {"movflags": "use_metadata_tags"} if container in ("mp4", "mov") and is_apples else {}
+
+
+def lost_tags(container: str, tags: dict[str, str]) -> list[str]:
+    """Names of the tags that a container does not keep, found by a trial in memory."""
+    if container not in ("mp4", "mov"):
+        return []
+    file = BytesIO()
+    options = tag_options(container, tags)
+    with av.open(file, "w", format=container, container_options=options) as trial:
+        trial.metadata.update(tags)
+        stream = trial.add_stream("mpeg4", rate=25, width=16, height=16, pix_fmt="yuv420p")
+        picture = VideoFrame(16, 16, "yuv420p")
+        picture.pts = 0
+        trial.mux([*stream.encode(picture), *stream.encode(None)])
+    file.seek(0)
+    with av.open(file, metadata_errors="replace") as trial:
+        kept = {name.lower() for name in trial.metadata}
+    return sorted(name for name in tags if name.lower() not in kept)
 
 
 def add_attachment(output: OutputContainer, source: AttachmentStream) -> None:

@@ -134,6 +134,7 @@ class CopiedStreams:
     Attributes:
         plans: What becomes of each, in the order of the source.
         chapters: Those of the output.
+        tags: Those of the whole file that stay true.
         ticks_per_second: The least common multiple of the clocks of those that are copied.
     """
 
@@ -165,6 +166,7 @@ class CopiedStreams:
         self._shift = shift
         self._container: InputContainer = open_container(path)
         self.plans = plan_streams(self._container, path, suffix)
+        self.tags = extras.lasting(self._container.metadata)
         self.chapters: list[Chapter] = extras.shifted_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
@@ -205,7 +207,7 @@ class CopiedStreams:
             output: Has no header yet.
             video: Its video stream, which gets the tags of that of the source.
         """
-        output.metadata.update(extras.lasting(self._container.metadata))
+        output.metadata.update(self.tags)
         pictures = video_stream(self._container, self._path)
         video.metadata.update(extras.lasting(pictures.metadata))
         video.disposition = pictures.disposition
@@ -231,7 +233,13 @@ class CopiedStreams:
     @property
     def dropped(self) -> list[str]:
         """What the output cannot hold, and why, in words."""
-        return [str(plan) for plan in self.plans if not plan.is_kept]
+        dropped = [str(plan) for plan in self.plans if not plan.is_kept]
+        tags = extras.lost_tags(CONTAINERS[self._suffix], self.tags)
+        if tags:
+            dropped.append(
+                f"tags {', '.join(tags)}: a {self._suffix} file cannot hold them; an .mkv may"
+            )
+        return dropped
 
     def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Promise:
         """What the output must hold when all is copied; the arguments are as in `Promise`."""

@@ -28,6 +28,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb, has_alpha
 from vsrm_cli.media.destination import check_destination
 from vsrm_cli.media.encoding import Encoding, EncodingPlan, add_video, check_limits, plan_encoding
+from vsrm_cli.media.extras import tag_options
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import light_parameters
 from vsrm_cli.media.probe import VideoInfo
@@ -337,7 +338,7 @@ class VideoWriter:
             ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
             if ticks > _MAX_TICKS_PER_SECOND:
                 ticks = self.time_base.denominator
-            return {"movie_timescale": str(ticks)}
+            return {"movie_timescale": str(ticks)} | tag_options(name, self._copies.tags)
         # "default" flags stay as they were, and sound that begins a little early, to prime its
         # decoder, does not move all streams.
         return {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
