@@ -318,7 +318,7 @@ def test_the_version_is_printed():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["upscale", "small.mp4"], "Missing option '--output' / '-o'"),
+        (["upscale"], "Missing argument 'INPUT...'"),
         (["upscale", "small.mp4", "-o", "large.mp4", "--colour"], "No such option: --colour"),
         (["upscale", "small.mp4", "-o", "large.mp4", "--window", "few"], "'--window'"),
         (["enlarge"], "No such command 'enlarge'"),

@@ -34,7 +34,8 @@ _DIGITS = re.compile(r"(\d+)")
 
 def is_pattern(path: Path) -> bool:
     """Whether a name stands for numbered files, such as frame_%05d.png."""
-    return _NUMBER.search(path.name) is not None and not path.is_file()
+    is_picture = path.suffix.lower() in PICTURES
+    return is_picture and _NUMBER.search(path.name) is not None and not path.is_file()
 
 
 def is_sequence(path: Path) -> bool:
