@@ -5,6 +5,7 @@ nothing else. So a job that was interrupted begins again behind its last finishe
 reads the few frames before it (the margin) once more, for the window that fades into the next.
 """
 
+import sys
 import time
 import zlib
 from collections import deque
@@ -23,9 +24,12 @@ from vsrm_cli.media.pictures import PictureReader, PictureSegment, PictureWriter
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.segments import SegmentWriter
 from vsrm_cli.media.writer import VideoWriter
+from vsrm_cli.media.y4m import PipeReader
 from vsrm_cli.restore import Restorer
 from vsrm_cli.tiling import Cut
 
+# The name that stands for standard input, or output.
+PIPE = Path("-")
 # Work that a segment should hold at most. A crash may come just before it is closed, and the
 # first window, by which the speed is judged, may have been a quick one: so it is half a minute
 # where a whole one may be lost.
@@ -56,6 +60,7 @@ class Source:
     """The frames of a job, from the first or from behind a finished segment.
 
     Attributes:
+        path: The file; or a folder or pattern of pictures; or `PIPE`.
         info: What the file says about itself.
         frames_read: Frames of the job up to the latest one that was read.
         sightings: The frames read lately, in order; whoever needs them takes them away.
@@ -71,7 +76,7 @@ class Source:
         rate: Fraction = Fraction(25),
     ) -> None:
         """Look at the file, or the pictures; see their readers for arguments and errors."""
-        self._path = path
+        self.path = path
         self._start = start
         self._end = end
         self._deinterlace = deinterlace
@@ -150,10 +155,12 @@ class Source:
             )
             yield frame
 
-    def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader:
-        if is_sequence(self._path):
-            return PictureReader(self._path, start=start, end=self._end, rate=self._rate)
-        return VideoReader(self._path, start=start, end=self._end, deinterlace=self._deinterlace)
+    def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader | PipeReader:
+        if self.path == PIPE:
+            return PipeReader(sys.stdin.buffer, start=start, end=self._end)
+        if is_sequence(self.path):
+            return PictureReader(self.path, start=start, end=self._end, rate=self._rate)
+        return VideoReader(self.path, start=start, end=self._end, deinterlace=self._deinterlace)
 
     def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
         """Find the margin by its time; None where jumps into the file lead to other pictures."""
@@ -179,7 +186,7 @@ class Source:
         margin = list(islice(frames, first, entry.next))
         if [stamp_of(frame) for frame in margin] != entry.margin:
             raise InputError(
-                f"{self._path} gives other pictures now than when the work began; give --restart "
+                f"{self.path} gives other pictures now than when the work began; give --restart "
                 "to begin again."
             )
         return margin, frames
@@ -297,11 +304,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Close the last segment; raises as `write` does."""
-        if self.frames_written != self._source.frames_read:
-            raise CheckFailed(
-                f"{self._source.frames_read} frames were read, but {self.frames_written} written, "
-                f"so the result was not kept; this is a bug in vsrm, please report it."
-            )
+        check_counts(read=self._source.frames_read, written=self.frames_written)
         if self._segment is not None:
             self._close(self._segment)
 
@@ -350,3 +353,16 @@ class Recorder:
 def stamp_of(frame: Frame) -> Stamp:
     """Say what is remembered of a frame: enough to know that it was decoded the same again."""
     return Stamp(str(frame.time), zlib.crc32(frame.pixels.data))
+
+
+def check_counts(*, read: int, written: int) -> None:
+    """Compare what went in with what came out.
+
+    Raises:
+        CheckFailed: If frames were lost or added on the way.
+    """
+    if written != read:
+        raise CheckFailed(
+            f"{read} frames were read, but {written} written, so the result was not kept; "
+            "this is a bug in vsrm, please report it."
+        )

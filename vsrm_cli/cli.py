@@ -79,7 +79,8 @@ def upscale(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="The video to enlarge; or a folder of pictures, or frame_%05d.png.",
+            help="The video to enlarge; a folder of pictures, or frame_%05d.png; "
+            "- is y4m on stdin.",
             show_default=False,
         ),
     ],
@@ -89,7 +90,7 @@ def upscale(
             "--output",
             "-o",
             help="The file to write; its ending chooses the container. A folder, or "
-            "frame_%05d.png, is for pictures.",
+            "frame_%05d.png, is for pictures; - is y4m on stdout.",
             show_default="needed, or --out-dir",
         ),
     ] = None,
@@ -327,6 +328,8 @@ def upscale(
             if as_json:
                 typer.echo(json.dumps(summary.as_dict()))
 
+        if str(output) == "-" and (as_json or dry_run):
+            raise UsageError("With -o - the video goes to stdout: leave --json and --dry-run out.")
         if output is not None and out_dir is None and len(sources) == 1:
             enlarge(sources[0], output)
             return

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from vsrm_cli.checkpoints import Source
+from vsrm_cli.ends import Collected
 from vsrm_cli.errors import OutputError
 from vsrm_cli.journal import Choices, Journal
-from vsrm_cli.media.pictures import PictureWriter
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import Settings
 from vsrm_cli.tiling import TILE_OVERLAP, plan_grid
@@ -25,9 +24,6 @@ _BITS_PER_PIXEL_OTHERS = 4.0
 _CRF_TO_HALVE = 6
 # Footage needs less than a quarter of the estimate only if next to nothing moves in it.
 _LEAST_SHARE = 4
-
-
-Output = VideoWriter | PictureWriter
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        stages: tuple[Source, Restorer, Output],
+        stages: tuple[Source, Restorer, Collected],
         journal: Journal,
         settings: Settings,
         model: str,
@@ -133,7 +129,7 @@ class Plan:
         return asdict(self)
 
 
-def check_room(output: Output, journal: Journal, frames: int | None) -> str | None:
+def check_room(output: Collected, journal: Journal, frames: int | None) -> str | None:
     """Compare what the disk must hold with what is free on it.
 
     Args:
@@ -173,7 +169,7 @@ def expected_frames(info: VideoInfo, settings: Settings) -> int | None:
     return max(0, round((min(ends) - (settings.start or 0)) * info.frame_rate))
 
 
-def _file_bytes(output: Output, frames: int | None) -> int | None:
+def _file_bytes(output: Collected, frames: int | None) -> int | None:
     """Estimate the size of the output's video."""
     if frames is None:
         return None
@@ -182,7 +178,7 @@ def _file_bytes(output: Output, frames: int | None) -> int | None:
     return int(frames * output.shape.width * output.shape.height * bits / 8)
 
 
-def _disk_bytes(output: Output, journal: Journal, frames: int | None) -> int | None:
+def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int | None:
     """Estimate what the disk must still take: the segments that are missing, and the output."""
     expected = _file_bytes(output, frames)
     if expected is None:

@@ -17,17 +17,23 @@ from pathlib import Path
 import torch
 
 from vsrm_cli import __version__
-from vsrm_cli.checkpoints import Recorder, Restored, Segmenter, Source
+from vsrm_cli.checkpoints import PIPE, Recorder, Restored, Segmenter, Source, check_counts
+from vsrm_cli.ends import (
+    Collected,
+    Direct,
+    check_output,
+    open_direct_output,
+    open_output,
+    open_source,
+)
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
 from vsrm_cli.journal import Choices, Entry, Journal, describe_files
-from vsrm_cli.media.destination import check_destination
 from vsrm_cli.media.encoding import Encoding
-from vsrm_cli.media.geometry import output_shape
-from vsrm_cli.media.pictures import PictureWriter, check_folder, find_pictures, is_sequence
+from vsrm_cli.media.pictures import PictureWriter, find_pictures, is_sequence
+from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.segments import Segment, join
-from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import load_model, weights_checksum
@@ -85,9 +91,11 @@ def upscale_video(
     If an earlier call with the same arguments was interrupted, this one goes on where it stopped.
 
     Args:
-        src: The video to read; or a folder of pictures, or names such as "frame_%05d.png".
+        src: The video to read; a folder of pictures, or names such as "frame_%05d.png"; or "-" for
+            YUV4MPEG2 on standard input.
         dst: The file to write; its ending chooses the container. A name without an ending, or such
-            as "frame_%05d.png", is for pictures. It appears when it is complete.
+            as "frame_%05d.png", is for pictures, and "-" stands for YUV4MPEG2 on standard output.
+            A file appears when it is complete.
         model: A network by its name, or a weight file.
         window: Frames that the network sees together.
         overlap: Frames that two neighbouring windows share, half a window at most; None
@@ -147,25 +155,27 @@ def upscale_video(
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
 
+    if PIPE in (src, dst):
+        return _upscale_through_pipe(
+            src,
+            dst,
+            settings,
+            encoding,
+            model,
+            overwrite=overwrite,
+            report=report,
+            should_stop=should_stop,
+            warn=warn,
+        )
     files = find_pictures(src) if is_sequence(src) else [src]
-    with Source(
-        src,
-        start=settings.start,
-        end=settings.end,
-        deinterlace=settings.deinterlace,
-        rate=settings.fps,
-    ) as source:
-        _check_destination(dst, files, overwrite=overwrite)
+    with open_source(src, settings) as source:
+        check_output(dst, files, overwrite=overwrite)
         with Journal(dst) as journal:
-            with _new_output(dst, source, settings, encoding, folder=journal.folder) as output:
+            with open_output(dst, source, settings, encoding, folder=journal.folder) as output:
                 journal.open(
                     describe_files(files) | _describe(settings, encoding, model), restart=restart
                 )
-                for notice in (
-                    *source.notices,
-                    *(f"left out: {part}" for part in output.dropped),
-                ):
-                    warn(notice)
+                _warn_beforehand(source, output, warn)
                 frames_resumed = journal.frames_done
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
                     warn(scarcity)
@@ -195,9 +205,75 @@ def upscale_video(
                     join(segments, journal.entries[-1].end, output)
             journal.clear()
 
+    return _sum_up(
+        (source, restorer, output),
+        dst,
+        settings,
+        network,
+        frames_resumed=frames_resumed,
+        began=began,
+    )
+
+
+def _upscale_through_pipe(
+    src: Path,
+    dst: Path,
+    settings: Settings,
+    encoding: Encoding,
+    model: str | Path,
+    *,
+    overwrite: bool,
+    report: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool],
+    warn: Callable[[str], None],
+) -> Summary:
+    """Do the job from standard input, or to standard output; there is nothing to go on from."""
+    began = time.perf_counter()
+    with (
+        open_source(src, settings) as source,
+        open_direct_output(dst, source, settings, encoding, overwrite=overwrite) as output,
+    ):
+        _warn_beforehand(source, output, warn)
+        network = _load(model, settings, None)
+        restorer = _new_restorer(network, settings, [])
+        begin_measuring_memory(network.device)
+
+        def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
+            for frame in restorer.restore(frames):
+                if should_stop():
+                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                yield frame
+
+        read_depth, write_depth = _queue_depths(source.info, settings)
+        run_stages(
+            source.frames(behind=None),
+            restore,
+            output.write,
+            read_depth=read_depth,
+            write_depth=write_depth,
+            frames_expected=expected_frames(source.info, settings),
+            report=report,
+        )
+        check_counts(read=source.frames_read, written=output.frames_written)
+    return _sum_up(
+        (source, restorer, output), dst, settings, network, frames_resumed=0, began=began
+    )
+
+
+def _sum_up(
+    stages: tuple[Source, Restorer, Collected | Direct],
+    dst: Path,
+    settings: Settings,
+    network: VSRM,
+    *,
+    frames_resumed: int,
+    began: float,
+) -> Summary:
+    """Tell what was done."""
+    source, restorer, output = stages
     elapsed = time.perf_counter() - began
     return Summary(
-        input=str(src),
+        input=str(source.path),
         output=str(dst),
         frames_in=source.frames_read,
         frames_out=output.frames_written,
@@ -220,42 +296,11 @@ def upscale_video(
     )
 
 
-def _is_for_pictures(dst: Path) -> bool:
-    return not dst.suffix or is_sequence(dst)
-
-
-def _check_destination(dst: Path, files: Sequence[Path], *, overwrite: bool) -> None:
-    if _is_for_pictures(dst):
-        check_folder(dst, files, overwrite=overwrite)
-    else:
-        check_destination(dst, files[0], overwrite=overwrite)
-
-
-def _new_output(
-    dst: Path,
-    source: Source,
-    settings: Settings,
-    encoding: Encoding,
-    *,
-    folder: Path,
-) -> VideoWriter | PictureWriter:
-    """Try the output; raises as its writer does."""
-    shape = output_shape(
-        source.info, scale=settings.scale, height=settings.height, box=settings.box
-    )
-    if _is_for_pictures(dst):
-        names = source.picture_names
-        return PictureWriter(dst, source=source.info, names=names, shape=shape)
-    return VideoWriter(
-        dst,
-        source=source.info,
-        shape=shape,
-        encoding=encoding,
-        start=settings.start,
-        end=settings.end,
-        overwrite=True,  # whether it may is known, see `_check_destination`
-        folder=folder,
-    )
+def _warn_beforehand(
+    source: Source, output: Collected | Direct, warn: Callable[[str], None]
+) -> None:
+    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+        warn(notice)
 
 
 def _describe(settings: Settings, encoding: Encoding, model: str | Path) -> Choices:
@@ -294,7 +339,7 @@ def _new_restorer(network: VSRM, settings: Settings, entries: Sequence[Entry]) -
 
 
 def _restore(
-    stages: tuple[Source, Restorer, VideoWriter | PictureWriter],
+    stages: tuple[Source, Restorer, Collected],
     journal: Journal,
     settings: Settings,
     *,
@@ -323,14 +368,14 @@ def _restore(
                 journal.begin({**chosen, "segment frames": segmenter.frames})
             yield item
 
-    frame_bytes = source.info.width * source.info.height * (3 if source.info.bits <= 8 else 6)
+    read_depth, write_depth = _queue_depths(source.info, settings)
     try:
         run_stages(
             source.frames(behind=latest),
             restore,
             recorder.write,
-            read_depth=_queue_depth(settings.window, frame_bytes),
-            write_depth=_queue_depth(settings.window, frame_bytes * SCALE**2),
+            read_depth=read_depth,
+            write_depth=write_depth,
             frames_before=begin,
             frames_expected=expected_frames(source.info, settings),
             report=report,
@@ -353,6 +398,15 @@ def _how_to_go_on(journal: Journal) -> str:
     return (
         f"interrupted: {journal.frames_done} frames are finished and kept in {journal.folder}; "
         "the same command goes on behind them"
+    )
+
+
+def _queue_depths(info: VideoInfo, settings: Settings) -> tuple[int, int]:
+    """Say how many small and how many large frames may wait."""
+    frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
+    return (
+        _queue_depth(settings.window, frame_bytes),
+        _queue_depth(settings.window, frame_bytes * SCALE**2),
     )
 
 
