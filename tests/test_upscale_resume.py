@@ -14,6 +14,7 @@ from clips import VARIABLE, make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
+from woven import make_video
 
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.checkpoints import Segmenter
@@ -153,6 +154,21 @@ def test_work_goes_on_among_cuts_as_if_it_had_not_stopped(tmp_path):
     # Every window ends a segment, and every shot a window.
     assert stops > len(shots)
     assert pictures(output) == pictures(tmp_path / "whole.mkv")
+
+
+def test_an_interlaced_video_goes_on_as_if_it_had_not_stopped(tmp_path):
+    clip = make_video(tmp_path / "small.mp4", "tff", mark="tff", frames=30)
+    settings = {"window": 4, "overlap": 1, "segment_frames": 6, "codec": "ffv1", "scale": 1}
+    upscale_video(clip, tmp_path / "whole.mkv", **settings)
+    upscale_video(clip, tmp_path / "combed.mkv", deinterlace="off", **settings)
+
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            upscale_video(clip, tmp_path / "large.mkv", should_stop=stop_after(1), **settings)
+    upscale_video(clip, tmp_path / "large.mkv", **settings)
+
+    assert pictures(tmp_path / "large.mkv") == pictures(tmp_path / "whole.mkv")
+    assert pictures(tmp_path / "large.mkv") != pictures(tmp_path / "combed.mkv")
 
 
 def test_ctrl_c_at_any_window_loses_nothing_that_is_finished(tmp_path, monkeypatch):

@@ -334,3 +334,24 @@ def test_tags_of_a_telephone_are_kept(tmp_path, target):
 
     assert writer.dropped == ()
     assert tags_of(tmp_path / target).items() >= tags.items()
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
+def test_damaged_packets_of_sound_cost_only_themselves(tmp_path, target):
+    source = make_clip(
+        tmp_path / "in.ts", clock=Fraction(1, 90000), times=range(0, 86400, 3600), sound="aac"
+    )
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        sizes = [p.size for p in container.demux(audio=0) if p.size]
+    headers = [i for i in range(len(data) - 1) if data[i] == 0xFF and data[i + 1] == 0xF1]
+    for place in headers[10:13]:  # where frames of AAC begin
+        data[place] = data[place + 1] = 0
+    source.write_bytes(data)
+
+    writer = copy(source, tmp_path / target)
+
+    with av.open(str(tmp_path / target)) as container:
+        assert len(sizes) - 8 <= sum(1 for p in container.demux(audio=0) if p.size) < len(sizes)
+        assert sum(1 for _ in container.decode(video=0)) >= 0
+    assert all("damaged packets of stream 1" in warning for warning in writer.warnings)

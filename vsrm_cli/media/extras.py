@@ -39,9 +39,11 @@ def is_cover(stream: Stream) -> bool:
     return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
 
 
-def keeps_covers(container: str, codec: str) -> bool:
+def keeps_cover(container: str, cover: Stream, codec: str) -> bool:
     """Whether a container, by FFmpeg's name, keeps a cover picture of a format."""
-    return container in ("mp4", "matroska") and codec in _COVER_FILES
+    if container == "mp4":  # it asks for the size, which a damaged picture does not tell
+        return codec in _COVER_FILES and isinstance(cover, VideoStream) and cover.width > 0
+    return container == "matroska" and codec in _COVER_FILES
 
 
 def keeps_attachments(container: str) -> bool:

@@ -166,9 +166,12 @@ class VideoReader:
             for margin in _SEEK_MARGINS:
                 pictures = self._pictures_from(self._first - margin)
                 head = next(pictures, None)
-                # Without a time of its own, a frame behind a jump cannot be placed.
-                if head is not None and (head[0].pts is not None and head[1] <= self._first):
-                    return chain([head], pictures)
+                # Without a time of its own, a frame behind a jump cannot be placed. And the fields
+                # of a frame are made whole with the help of the frame before.
+                if head is not None and head[0].pts is not None:
+                    is_early = head[1] < self._first
+                    if is_early or (head[1] == self._first and not self._deinterlaces):
+                        return chain([head], pictures)
         return self._pictures(*self._open())
 
     def _pictures_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:

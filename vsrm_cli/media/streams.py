@@ -8,6 +8,7 @@ container cannot hold is known before any work begins, and told.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -48,6 +49,8 @@ _ROOMY = (".mkv", ".mp4", ".mov")
 # Packets of different streams may lie this far out of order in a file.
 _DISORDER = Fraction(5)
 _FAULTS_IN_A_ROW = 1000
+# What muxers and decoders say of damaged packets; a full disk is something else.
+_DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
 
 Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
 _KINDS: dict[str, Kind] = {
@@ -175,6 +178,7 @@ class CopiedStreams:
         ]
         self._targets: dict[int, Stream] = {}
         self._carried: dict[int, Carried] = {}
+        self._damaged: Counter[int] = Counter()
         self._converters: dict[int, SubtitleConverter] = {}
         self._covers: list[Packet[Stream]] = []
         self._next_ticks: dict[int, int] = {}
@@ -248,7 +252,8 @@ class CopiedStreams:
             times,
             clock,
             last_duration,
-            carried=self._carried,
+            # Of damaged streams nobody knows how much a muxer has made use of.
+            carried={} if self._damaged else self._carried,
             attachments=kept.count("attachment"),
             covers=kept.count("cover picture"),
             chapters=len(self.chapters),
@@ -258,6 +263,9 @@ class CopiedStreams:
     def warnings(self) -> list[str]:
         """What was lost on the way, in sentences."""
         return [
+            f"{count} damaged packets of stream {index} were left out"
+            for index, count in self._damaged.items()
+        ] + [
             f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
             f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
             for index, converter in self._converters.items()
@@ -351,15 +359,26 @@ class CopiedStreams:
     def _copy(self, packet: Packet[Stream], output: OutputContainer) -> None:
         index = packet.stream.index
         converter = self._converters.get(index)
-        converted = packet if converter is None else converter.convert(packet)
+        try:
+            converted = packet if converter is None else converter.convert(packet)
+        except _DAMAGE:
+            self._damaged[index] += 1
+            return
         if converted is None:
             return
         self._prepare(converted)
         if CONTAINERS[self._suffix] == "nut" and (converted.pts or 0) < 0:
             return  # NUT knows no time before zero; only sound that primes its decoder lies there
-        self._note(self._targets[index].index, converted)
-        converted.stream = self._targets[index]
-        output.mux(converted)
+        target = self._targets[index]
+        before = self._carried[target.index]
+        self._note(target.index, converted)
+        converted.stream = target
+        try:
+            output.mux(converted)
+        except _DAMAGE:
+            # What a muxer cannot read, a player could not play.
+            self._carried[target.index] = before
+            self._damaged[index] += 1
 
     def _note(self, index: int, packet: Packet[Stream]) -> None:
         begin = self._begin(packet)
@@ -396,7 +415,7 @@ def _plan(stream: Stream, suffix: str) -> StreamPlan:
     if kind == "attachment":
         becomes = codec if extras.keeps_attachments(container) else None
     elif kind == "cover picture":
-        becomes = codec if extras.keeps_covers(container, codec) else None
+        becomes = codec if extras.keeps_cover(container, stream, codec) else None
     elif kind != "data":
         becomes = codec if _can_hold(suffix, stream) else None
         if becomes is None and kind == "subtitles":
