@@ -28,6 +28,7 @@ from vsrm_cli.layers.blocks import (
 )
 from vsrm_cli.layers.flow import SpyNet
 from vsrm_cli.layers.mamba import MambaMixer
+from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
 
 SCALE = 4
@@ -84,6 +85,19 @@ class VSRMConfig:
     upsampler_blocks: int
     sees_differences: bool
     base: str
+
+    def __post_init__(self) -> None:
+        """Refuse what no network could be built from, with a ValueError."""
+        check_sizes(self)
+        check_blocks(
+            self.s2t_blocks * self.dambs * len(self.branches)
+            + self.feature_blocks
+            + self.upsampler_blocks
+        )
+        check_choice("upsampler", self.upsampler, ("two-step", "direct"))
+        check_choice("base", self.base, ("bilinear", "bicubic"))
+        for name in self.branches:
+            check_choice("the first part of a branch", name.split("_")[0], ("backward", "forward"))
 
 
 def temporal_first(x: Tensor) -> Tensor:
@@ -238,6 +252,7 @@ class VSRM(nn.Module):
         config: Its size.
     """
 
+    family = "vsrm"
     scale = SCALE
 
     def __init__(self, config: VSRMConfig) -> None:
