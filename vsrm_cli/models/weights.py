@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.models.network import Network
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -73,7 +74,7 @@ def read_weights(path: Path) -> VSRM:
     return network
 
 
-def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
+def save_weights(network: Network, path: Path, words: Mapping[str, str]) -> None:
     """Write a network's weights and what describes them; the file appears when it is complete.
 
     Args:
@@ -82,7 +83,7 @@ def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
         words: More to say: name, licence, recipe, source.
     """
     described = {
-        "network": "vsrm",
+        "network": network.family,
         "config": json.dumps(asdict(network.config)),
         "scale": str(network.scale),
         **words,
