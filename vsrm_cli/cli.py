@@ -30,6 +30,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+models = typer.Typer(help="The networks: list, fetch, inspect and convert them.")
+app.add_typer(models, name="models")
+
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and say with which code to exit.
@@ -79,7 +82,9 @@ def upscale(
     ],
     model: Annotated[
         str,
-        typer.Option(help="A network by its name, or a weight file.", rich_help_panel="Network"),
+        typer.Option(
+            help="A name, a .safetensors or .pth file, or a Hub id.", rich_help_panel="Network"
+        ),
     ] = DEFAULT_MODEL,
     window: Annotated[
         int,
@@ -210,10 +215,103 @@ def upscale(
                 end=end,
                 overwrite=overwrite,
                 report=display.report,
+                report_transfer=display.report_transfer,
             )
         display.tell_result(summary)
         if as_json:
             typer.echo(json.dumps(summary.as_dict()))
+
+
+@models.callback(invoke_without_command=True)
+def list_models(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """List the networks: their size, where their weights are, and what they are good for.
+
+    Example: vsrm upscale small.mp4 -o large.mp4 --model gsm
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with _failures_told(debug=False):
+        from vsrm_cli.models.catalog import MODELS
+        from vsrm_cli.models.description import describe_entry
+
+        facts = [describe_entry(entry) for entry in MODELS.values()]
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            console.tell_models(facts)
+
+
+@models.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a Hub id.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fetch the weights of a network now, to use them later without a connection.
+
+    Example: vsrm models pull gsm
+    """
+    with _failures_told(debug=False):
+        from vsrm_cli.models.locate import locate
+
+        with console.Display(is_quiet=quiet) as display:
+            path = locate(name, report=display.report_transfer)
+        if not quiet:
+            console.tell_note(f"{name} is ready: {path}")
+
+
+@models.command()
+def show(
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A name, a weight file, or a Hub id.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Show what a network is made of, and what its weight file says of itself.
+
+    Example: vsrm models show vsrm-t
+    """
+    with _failures_told(debug=False):
+        from vsrm_cli.models.description import describe
+
+        with console.Display(is_quiet=False) as display:
+            facts = describe(name_or_file, report=display.report_transfer)
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            console.tell_model(facts)
+
+
+@models.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A weight file: .pth or .safetensors.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    ema: Annotated[
+        bool,
+        typer.Option(
+            "--ema/--no-ema",
+            help="Of a file that holds both, take the averaged weights (params_ema), not params.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+) -> None:
+    """Write the weights of a file as safetensors that say what they are; nothing is executed.
+
+    Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
+    """
+    with _failures_told(debug=False):
+        from vsrm_cli.models.description import convert_weights
+
+        network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
+        console.tell_note(f"{target}: a {network.family} network, ready for --model")
 
 
 @contextmanager

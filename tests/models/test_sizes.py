@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 from networks import TINY
 
+from vsrm_cli.models.catalog import GSM_T
+
 
 @pytest.mark.parametrize(
     ("change", "reason"),
@@ -34,3 +36,13 @@ def test_impossible_sizes_are_named_at_once(change, reason):
     with pytest.raises(ValueError, match=reason):
         replace(TINY, **change)
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layers": 3}, {"channels": 30, "heads": 2}, {"heads": 5}, {"heads": 0}, {"layers": 4000}],
+    ids=str,
+)
+def test_sizes_that_do_not_divide_are_refused(change):
+    with pytest.raises(ValueError, match=r"must be even|asks for .* blocks"):
+        replace(GSM_T, **change)

@@ -6,10 +6,11 @@ origins are recognized by their keys (`origins`).
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from torch import Tensor
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 from vsrm_cli.intake.checkpoints import Checkpoint, read_checkpoint, shown
 from vsrm_cli.intake.downloads import Transfer
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.models.catalog import GSM_FULL, MODELS
+from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.locate import locate
-from vsrm_cli.models.origins import call_by_name, gsm_settings, is_gsm
+from vsrm_cli.models.network import Network
+from vsrm_cli.models.origins import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -49,7 +52,10 @@ class Family:
 
 
 # By the name that stands in its weight files.
-FAMILIES = {"vsrm": Family(VSRMConfig, VSRM)}
+FAMILIES = {
+    "vsrm": Family(VSRMConfig, VSRM),
+    "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
+}
 
 
 def load_model(
@@ -58,7 +64,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     report: Callable[[Transfer], None] | None = None,
-) -> VSRM:
+) -> Network:
     """Load a network, ready to restore clips.
 
     Args:
@@ -90,7 +96,7 @@ def load_model(
     return network
 
 
-def read_weights(path: Path, *, name: str | None = None, averaged: bool = False) -> VSRM:
+def read_weights(path: Path, *, name: str | None = None, averaged: bool = False) -> Network:
     """Build the network that a file describes and give it the file's weights.
 
     Args:
@@ -105,7 +111,7 @@ def read_weights(path: Path, *, name: str | None = None, averaged: bool = False)
     return network_of(read_checkpoint(path, averaged=averaged), name or path.stem)
 
 
-def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
+def save_weights(network: Network, path: Path, words: Mapping[str, str]) -> None:
     """Write a network's weights and what describes them; the file appears when it is complete.
 
     Args:
@@ -128,7 +134,7 @@ def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def network_of(checkpoint: Checkpoint, name: str) -> VSRM:
+def network_of(checkpoint: Checkpoint, name: str) -> Network:
     """The network that a file describes, with the file's weights.
 
     Args:
@@ -142,7 +148,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> VSRM:
     try:
         family, config = _identify(checkpoint)
         with torch.device("meta"):
-            network: VSRM = family.network(config)
+            network: Network = family.network(config)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise WeightsError(
             f"{path} has a configuration that cannot be built: {shown(str(error))}."
@@ -186,10 +192,7 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
     """The kind of network that a file is for, and its configuration."""
     words, shapes, path = checkpoint.words, checkpoint.shapes, checkpoint.path
     if is_gsm(shapes) and "network" not in words:
-        raise WeightsError(
-            f"{path} is a checkpoint of Gather-Scatter Mamba ({gsm_settings(shapes, words)}), a "
-            "network that this version does not run."
-        )
+        return FAMILIES["gsm"], _released_gsm(path, gsm_settings(shapes, words))
     name = words.get("network")
     if name is None or "config" not in words:
         raise WeightsError(
@@ -203,6 +206,24 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
     values = json.loads(words["config"])
     sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return FAMILIES[name], FAMILIES[name].config(**sizes)
+
+
+def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:
+    """The configuration that the authors' code makes of its settings."""
+    if settings["upscale"] != GSM.scale:
+        raise WeightsError(
+            f"{path} is a GSM checkpoint that enlarges {settings['upscale']} times; the networks "
+            f"here enlarge {GSM.scale} times."
+        )
+    return replace(
+        GSM_FULL,
+        channels=settings["embed_dims"],
+        heads=settings["num_heads"],
+        layers=settings["prop_depth"],
+        attention_blocks=settings["attn_depth"],
+        radius=settings["pa_frame"],
+        rank=math.ceil(settings["embed_dims"] / 16),
+    )
 
 
 def _check_keys(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

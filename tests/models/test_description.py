@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from vsrm_cli.errors import OutputError, WeightsError
 from vsrm_cli.intake.downloads import checksum
-from vsrm_cli.models.conversion import convert_weights, describe_weights
+from vsrm_cli.models.catalog import GSM_FULL
+from vsrm_cli.models.description import convert_weights, describe_weights
 from vsrm_cli.models.weights import load_model, save_weights
+
+KEYS = Path(__file__).parents[1] / "data" / "gsm_keys.json"
 
 
 @pytest.fixture
@@ -103,3 +107,75 @@ def test_a_file_that_does_not_fit_leaves_nothing(tmp_path):
     with pytest.raises(WeightsError, match="does not say which network"):
         convert_weights(tmp_path / "strange.pth", tmp_path / "out.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["strange.pth"]
+
+
+@pytest.fixture
+def authors(tmp_path):
+    """A file like the authors' of GSM: random, in their format, with both kinds of weights."""
+    rng = torch.Generator().manual_seed(0)
+    keys = json.loads(KEYS.read_text(encoding="utf-8"))
+
+    def draw():
+        return {
+            name: torch.zeros(shape, dtype=torch.int64)
+            if name.endswith(("_index", "_idx_offset"))
+            else torch.randn(shape, generator=rng) * 0.02
+            for name, shape in keys.items()
+        }
+
+    weights = {"params": draw(), "params_ema": draw()}
+    # Of a third scan, which some copies of Mamba hold and nobody uses.
+    block = "prop_layers.0.stage.mamba_block.mamba."
+    weights["params"][f"{block}A_s_log"] = torch.ones(384, 16)
+    path = tmp_path / "gsmamba_reds_x4.pth"
+    torch.save(weights, path)
+    return path, weights
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_authors_checkpoint_of_gsm_is_told_converted_and_loaded(authors, tmp_path, averaged):
+    path, weights = authors
+    target = tmp_path / "gsm.safetensors"
+
+    convert_weights(path, target, averaged=averaged)
+    told = describe_weights(target)
+    network = load_model(target, device="cpu")
+
+    assert (told["network"], told["parameters"], told["tensors"]) == ("gsm", 10_455_919, 438)
+    assert told["config"] == asdict(GSM_FULL)
+    assert network.config == GSM_FULL
+    expected = weights["params_ema" if averaged else "params"]
+    assert all(torch.equal(x, expected[name]) for name, x in network.state_dict().items())
+
+
+def test_the_authors_checkpoint_of_gsm_loads_by_its_path_alone(authors):
+    path, weights = authors
+
+    network = load_model(path, device="cpu")
+
+    assert network.config == GSM_FULL
+    assert network.name == "gsmamba_reds_x4"
+    found = network.state_dict()
+    assert torch.equal(found["norm.weight"], weights["params"]["norm.weight"])
+
+
+def test_a_gsm_checkpoint_of_another_scale_is_told(authors):
+    path, weights = authors
+    # One step of enlarging less.
+    smaller = {n: x for n, x in weights["params"].items() if not n.startswith("upsample.5.")}
+    torch.save(smaller, path)
+
+    with pytest.raises(WeightsError, match=r"GSM checkpoint that enlarges 2 times; .* 4 times"):
+        load_model(path, device="cpu")
+
+
+def test_a_gsm_checkpoint_without_some_of_its_weights_is_told(authors):
+    path, weights = authors
+    del weights["params"]["spynet.mean"]
+    weights["params"]["norm.weight"] = torch.zeros(7)
+    torch.save(weights, path)
+
+    with pytest.raises(WeightsError) as error:
+        load_model(path, device="cpu")
+    assert "missing spynet.mean" in str(error.value)
+    assert "norm.weight is (7,), wanted (192,)" in str(error.value)
