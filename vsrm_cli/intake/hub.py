@@ -5,13 +5,18 @@ is the network follows one rule, and what the file holds is trusted no more than
 """
 
 import re
+import socket
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -19,6 +24,10 @@ from huggingface_hub.errors import (
 )
 
 from vsrm_cli.errors import WeightsError
+
+# What the Hub's client raises when a connection fails; whose class that is has changed with its
+# versions (requests, httpx), and `HfHubHTTPError` is its public child in all of them.
+_ConnectionFailed: type[Any] = HfHubHTTPError.__mro__[1]
 
 FIRST_CHOICE = "model.safetensors"
 ENDINGS = (".safetensors", ".pth")
@@ -64,7 +73,7 @@ def fetch_from_hub(name: str) -> Path:
         raise WeightsError(f"The Hub repository {repo} has no revision {revision!r}.") from error
     except HFValidationError as error:
         raise WeightsError(f"{name!r} is neither a file nor a Hub id ({error}).") from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except (LocalEntryNotFoundError, OSError, _ConnectionFailed) as error:
         raise WeightsError(
             f"There is no file {name!r}; as a Hub id it is not in the cache, and the Hub cannot be "
             f"reached ({type(error).__name__}): when online, run 'vsrm models pull {name}'."
@@ -73,7 +82,11 @@ def fetch_from_hub(name: str) -> Path:
 
 def _fetch(repo: str, revision: str | None) -> Path:
     try:
-        return Path(hf_hub_download(repo, FIRST_CHOICE, revision=revision))
+        return Path(
+            hf_hub_download(
+                repo, FIRST_CHOICE, revision=revision, local_files_only=_is_out_of_reach()
+            )
+        )
     except LocalEntryNotFoundError:  # cannot ask: what an earlier call has fetched may do
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
@@ -81,6 +94,17 @@ def _fetch(repo: str, revision: str | None) -> Path:
     except EntryNotFoundError:
         chosen = _only(repo, HfApi().list_repo_files(repo, revision=revision))
         return Path(hf_hub_download(repo, chosen, revision=revision))
+
+
+def _is_out_of_reach() -> bool:
+    """Whether the Hub's name is unknown here: its client would try again for half a minute."""
+    if getproxies().keys() - {"no"}:  # a proxy may know it
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def _only(repo: str, names: Collection[str]) -> str:
