@@ -16,7 +16,7 @@ from vsrm_cli.models.catalog import GSM_FULL
 from vsrm_cli.models.description import convert_weights, describe_weights
 from vsrm_cli.models.weights import load_model, save_weights
 
-KEYS = Path(__file__).parents[1] / "data" / "gsm_keys.json"
+KEYS = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
 
 
 @pytest.fixture
@@ -117,10 +117,8 @@ def authors(tmp_path):
 
     def draw():
         return {
-            name: torch.zeros(shape, dtype=torch.int64)
-            if name.endswith(("_index", "_idx_offset"))
-            else torch.randn(shape, generator=rng) * 0.02
-            for name, shape in keys.items()
+            name: (torch.randn(shape, generator=rng) * 0.02).to(getattr(torch, kind))
+            for name, (kind, *shape) in keys.items()
         }
 
     weights = {"params": draw(), "params_ema": draw()}

@@ -8,8 +8,8 @@ import pytest
 
 from vsrm_cli.models.origins import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 
-# Every key of the released Gather-Scatter Mamba configuration, with its shape.
-FILE = Path(__file__).parents[1] / "data" / "gsm_keys.json"
+# Every key of the released Gather-Scatter Mamba configuration, with its type and shape.
+FILE = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
 RELEASED = {
     "embed_dims": 192,
     "num_heads": 8,
@@ -23,7 +23,7 @@ RELEASED = {
 @pytest.fixture
 def shapes():
     keys = json.loads(FILE.read_text(encoding="utf-8"))
-    return {name: tuple(shape) for name, shape in keys.items()}
+    return {name: tuple(shape) for name, (_, *shape) in keys.items()}
 
 
 def words(**sizes):

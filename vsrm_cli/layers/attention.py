@@ -172,7 +172,7 @@ def relative_places(window: Triple, table: Triple) -> Tensor:
         window: The window; tokens are counted columns first, then rows, then frames.
         table: The window for which the table was made.
     """
-    axes = torch.meshgrid(*(torch.arange(n) for n in window), indexing="ij")
+    axes = torch.meshgrid(*(torch.arange(n, device="cpu") for n in window), indexing="ij")
     places = torch.stack([axis.flatten() for axis in axes])  # (3, tokens)
     apart = places[:, :, None] - places[:, None, :]
     t, y, x = (apart[axis] + table[axis] - 1 for axis in range(3))

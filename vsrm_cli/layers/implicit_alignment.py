@@ -60,7 +60,7 @@ class ImplicitAlign(nn.Module):
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)
-        taps = torch.tensor(TAPS)
+        taps = torch.tensor(TAPS, device="cpu")  # computing on the meta device is slow to begin
         code = position_code(taps / (1 + 1e-6), channels)
         # Published weight files have both.
         self.register_buffer("position_bias", code[None])

@@ -207,22 +207,31 @@ class GatherScatterBlock(nn.Module):
         """
         half = self.mamba.in_proj.weight.dtype
         tokens = self.mamba(self.norm1(aligned).to(half).flatten(1, 2)).view(aligned.shape)
-        z = self.skip_scale.view(-1) * clip + self._scatter(tokens, ways_back).view(clip.shape)
+        z = self.skip_scale.view(-1) * clip + scatter(tokens, ways_back).view(clip.shape)
         y = self.mlp(self.norm2(z).to(half), wanted)
         out: Tensor = self.skip_scale2[0, 0] * z[:, wanted] + y
         return out
 
-    def _scatter(self, tokens: Tensor, ways_back: list[Taps | None]) -> Tensor:
-        """Tokens (B, H * W, K, C) back to their frames, (B, K, H * W, C)."""
-        count = len(ways_back)
-        flat = tokens.flatten(0, 2)
-        frames = [
-            tokens[:, :, k]
-            if way is None
-            else read_along(flat, way.index * count + k, way.weight).view(tokens[:, :, k].shape)
-            for k, way in enumerate(ways_back)
-        ]
-        return torch.stack(frames, dim=1)
+
+def scatter(tokens: Tensor, ways_back: list[Taps | None]) -> Tensor:
+    """Send what became of gathered frames back to where they came from.
+
+    Args:
+        tokens: (B, H * W, K, C) on the grid of the anchor.
+        ways_back: For each frame, where its pixels lie in the anchor; None where it stays.
+
+    Returns:
+        (B, K, H * W, C); zero where a pixel's way leads out of the anchor.
+    """
+    count = len(ways_back)
+    flat = tokens.flatten(0, 2)
+    frames = [
+        tokens[:, :, k]
+        if way is None
+        else read_along(flat, way.index * count + k, way.weight).view(tokens[:, :, k].shape)
+        for k, way in enumerate(ways_back)
+    ]
+    return torch.stack(frames, dim=1)
 
 
 class AttentionStack(nn.Module):
