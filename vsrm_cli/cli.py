@@ -256,7 +256,7 @@ def pull(
     with _failures_told(debug=False):
         from vsrm_cli.models.locate import locate
 
-        with console.Display(is_quiet=quiet) as display:
+        with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
             path = locate(name, report=display.report_transfer)
         if not quiet:
             console.tell_note(f"{name} is ready: {path}")
@@ -278,7 +278,7 @@ def show(
     with _failures_told(debug=False):
         from vsrm_cli.models.description import describe
 
-        with console.Display(is_quiet=False) as display:
+        with console.Display(is_quiet=False, beginning=f"reading {name_or_file}") as display:
             facts = describe(name_or_file, report=display.report_transfer)
         if as_json:
             typer.echo(json.dumps(facts))

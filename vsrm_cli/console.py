@@ -29,8 +29,13 @@ SECONDS_BETWEEN_LINES = 10.0
 class Display:
     """Draws one job: use it as a context manager and hand `report` to the job."""
 
-    def __init__(self, *, is_quiet: bool) -> None:
-        """Prepare a display that says everything, or nothing but warnings."""
+    def __init__(self, *, is_quiet: bool, beginning: str = "reading") -> None:
+        """Prepare a display that says everything, or nothing but warnings.
+
+        Args:
+            is_quiet: Whether to say nothing but warnings.
+            beginning: What the bar says until the job reports.
+        """
         self._is_quiet = is_quiet
         self._stderr = _stderr()
         self._latest: Progress | None = None
@@ -39,7 +44,7 @@ class Display:
         self._task = TaskID(0)
         if self._stderr.is_terminal and not self._stderr.is_dumb_terminal and not is_quiet:
             self._bar = _new_bar(self._stderr)
-            self._task = self._bar.add_task("", total=None, frames="reading", stages="", left="")
+            self._task = self._bar.add_task("", total=None, frames=beginning, stages="", left="")
 
     def __enter__(self) -> Self:
         """Show the bar, where there is one."""

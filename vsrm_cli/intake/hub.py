@@ -6,7 +6,8 @@ is the network follows one rule, and what the file holds is trusted no more than
 
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,11 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined] # public, by its documentation
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
 )
 
 from vsrm_cli.errors import WeightsError
@@ -58,7 +64,8 @@ def fetch_from_hub(name: str) -> Path:
         raise WeightsError(f"{name!r} is no Hub id; it would be owner/name or owner/name@revision.")
     repo, revision = match["repo"], match["revision"]
     try:
-        return _fetch(repo, revision)
+        with _without_bars():
+            return _fetch(repo, revision)
     except GatedRepoError as error:
         raise WeightsError(
             f"The Hub repository {repo} asks you to accept its terms; do so on its page, and set "
@@ -78,6 +85,19 @@ def fetch_from_hub(name: str) -> Path:
             f"There is no file {name!r}; as a Hub id it is not in the cache, and the Hub cannot be "
             f"reached ({type(error).__name__}): when online, run 'vsrm models pull {name}'."
         ) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the Hub's client from drawing: who calls may draw something else."""
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _fetch(repo: str, revision: str | None) -> Path:
