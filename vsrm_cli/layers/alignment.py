@@ -121,15 +121,16 @@ class DCA(nn.Module):
         read = self.c_proj(F.silu(query))  # (P, n)
         dt, B = self.x_proj(u).split(self.sizes, dim=-1)
         states = selective_scan(
-            u.transpose(1, 2),
-            F.linear(dt, self.dt_proj.weight).transpose(1, 2),
+            u,
+            F.linear(dt, self.dt_proj.weight),
             -torch.exp(self.A_log.float()),
-            B.transpose(1, 2),
-            read[:, :, None].expand(-1, -1, u.shape[1]),
+            B,
+            read[:, None].expand(-1, u.shape[1], -1),
             delta_bias=self.dt_proj.bias.float(),
             delta_softplus=True,
+            token_major=True,
         )
-        y = states[:, :, -1].float()  # only the last state has seen all tokens
+        y = states[:, -1].float()  # only the last state has seen all tokens
         weights = tent(delta)[..., None]
         skip = (weights * u.float()).sum(1)
         y = (y + self.D.float() * skip).to(gate.dtype)

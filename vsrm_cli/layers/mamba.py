@@ -170,18 +170,18 @@ def scan_tokens(
     state = A_log.shape[1]
     dt, B, C = x_proj(v).split((dt_proj.in_features, state, state), dim=-1)
     dt = F.linear(dt, dt_proj.weight)
-    y = selective_scan(
-        v.transpose(1, 2),
-        dt.transpose(1, 2),
+    return selective_scan(
+        v,
+        dt,
         -torch.exp(A_log.float()),
-        B.transpose(1, 2),
-        C.transpose(1, 2),
+        B,
+        C,
         D=D.float(),
         delta_bias=dt_proj.bias.float(),
         delta_softplus=True,
         reverse=reverse,
+        token_major=True,
     )
-    return y.transpose(1, 2)
 
 
 def _causal_conv(u: Tensor, conv1d: nn.Conv1d, *, reverse: bool) -> Tensor:
