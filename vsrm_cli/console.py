@@ -165,7 +165,8 @@ def _print(console: Console, text: str) -> None:
 
 def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
     """Name, size, scale, licence and place of a network, each in few letters."""
-    size = f", {megabytes(model['bytes'])}" if model["bytes"] else ""
+    about = "about " if model["place"] == "to be fetched" else ""
+    size = f", {about}{megabytes(model['bytes'])}" if model["bytes"] else ""
     return (
         model["name"],
         f"{model['parameters'] / 1e6:5.2f} M parameters",
