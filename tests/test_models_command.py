@@ -190,3 +190,18 @@ def test_a_hostile_file_gets_one_line(tmp_path):
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.fullmatch(r"error: .*strange\.pth was refused: it asks for .*\n", result.stderr)
     assert "it ran" not in result.output
+
+
+def test_a_bug_is_called_one_and_shows_where(monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("vsrm_cli.models.description.describe", fail)
+
+    result = run("show", "vsrm-t")
+
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1] == (
+        "error: ZeroDivisionError: by zero (this is a bug in vsrm: please report it)"
+    )

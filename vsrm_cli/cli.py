@@ -233,7 +233,7 @@ def list_models(
     """
     if context.invoked_subcommand is not None:
         return
-    with _failures_told(debug=False):
+    with _failures_told():
         from vsrm_cli.models.catalog import MODELS
         from vsrm_cli.models.description import describe_entry
 
@@ -253,7 +253,7 @@ def pull(
 
     Example: vsrm models pull gsm
     """
-    with _failures_told(debug=False):
+    with _failures_told():
         from vsrm_cli.models.locate import locate
 
         with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
@@ -275,7 +275,7 @@ def show(
 
     Example: vsrm models show vsrm-t
     """
-    with _failures_told(debug=False):
+    with _failures_told():
         from vsrm_cli.models.description import describe
 
         with console.Display(is_quiet=False, beginning=f"reading {name_or_file}") as display:
@@ -307,7 +307,7 @@ def convert(
 
     Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
     """
-    with _failures_told(debug=False):
+    with _failures_told():
         from vsrm_cli.models.description import convert_weights
 
         network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
@@ -315,23 +315,28 @@ def convert(
 
 
 @contextmanager
-def _failures_told(*, debug: bool) -> Iterator[None]:
-    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging."""
+def _failures_told(*, debug: bool | None = None) -> Iterator[None]:
+    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging.
+
+    Args:
+        debug: Whether tracebacks are wanted; None for a command that does not ask, which prints
+            those of bugs.
+    """
     try:
         yield
     except VsrmError as error:
-        _print_traceback(debug)
+        _print_traceback(bool(debug))
         console.tell_error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _print_traceback(debug)
+        _print_traceback(bool(debug))
         console.tell_note("interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:  # nobody reads stdout any more: `main` ends quietly
         raise
     except Exception as error:
-        _print_traceback(debug)
-        advice = "" if debug else " run it again with --debug and"
+        _print_traceback(debug is not False)
+        advice = " run it again with --debug and" if debug is False else ""
         console.tell_error(
             f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
         )
