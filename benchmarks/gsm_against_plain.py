@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vsrm_cli.layers import implicit_alignment
+from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models import gsmamba
 from vsrm_cli.models.catalog import GSM_FULL
 from vsrm_cli.ops.selective_scan_reference import selective_scan_reference
@@ -52,6 +53,7 @@ def step_by_step(u, delta, A, B, C, *, D, z, delta_bias, delta_softplus):
 
 def main():
     """Measure and print."""
+    keep_freed_memory()  # as `vsrm upscale` does
     torch.manual_seed(0)
     network = gsmamba.GSM(GSM_FULL).eval().requires_grad_(False)
     torch.nn.init.normal_(network.conv_after_body.weight, std=0.05)

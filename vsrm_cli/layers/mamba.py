@@ -79,7 +79,7 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u, z = project_twice(x, self.in_proj)
         y = self.ssm[0](u)
         for ssm in self.ssm[1:]:
             y = y + ssm(u)
@@ -128,13 +128,19 @@ class BiMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u, z = project_twice(x, self.in_proj)
         y = scan_tokens(u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
         y = y + scan_tokens(
             u, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
         )
         out: Tensor = self.out_proj(y * F.silu(z))
         return out
+
+
+def project_twice(x: Tensor, proj: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Both halves of a projection without a bias, each dense in memory: no copies follow."""
+    first, second = proj.weight.chunk(2)
+    return F.linear(x, first), F.linear(x, second)
 
 
 def scan_tokens(
