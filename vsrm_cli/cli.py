@@ -8,6 +8,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -312,6 +313,30 @@ def convert(
 
         network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
         console.tell_note(f"{target}: a {network.family} network, ready for --model")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """Try what this machine can do and say what does not work; exit 1 if something should.
+
+    Example: vsrm doctor
+    """
+    with _failures_told():
+        from vsrm_cli.doctor import State, examine
+
+        findings = []
+        topic = ""
+        for finding in examine():
+            findings.append(finding)
+            if not as_json:
+                console.tell_finding(finding, is_first=finding.topic != topic)
+            topic = finding.topic
+        if as_json:
+            typer.echo(json.dumps([asdict(finding) for finding in findings]))
+        if any(finding.state is State.BROKEN for finding in findings):
+            raise VsrmError("Something that should work here does not; see above.")
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from rich.text import Text
 from vsrm_cli.pipeline import Progress
 
 if TYPE_CHECKING:  # the job brings torch with it, which `vsrm --help` need not wait for
+    from vsrm_cli.doctor import Finding
     from vsrm_cli.intake.downloads import Transfer
     from vsrm_cli.upscale import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
+FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
 
 
 class Display:
@@ -137,6 +139,25 @@ def tell_model(facts: Mapping[str, Any]) -> None:
     for name, table in tables.items():
         stdout.print(Text(name, style="bold"))
         _print_facts(stdout, table)
+
+
+def tell_finding(finding: "Finding", *, is_first: bool) -> None:
+    """Print one line of what `vsrm doctor` finds on stdout.
+
+    Args:
+        finding: What was found.
+        is_first: Whether its topic begins here.
+    """
+    stdout = Console(highlight=False)
+    if is_first:
+        stdout.print(Text(finding.topic, style="bold"))
+    sign, style = FINDING_SIGNS[finding.state]
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column(no_wrap=True, style=style)
+    line.add_column(no_wrap=True, min_width=16)
+    line.add_column(overflow="fold", style="dim" if sign == "-" else "")
+    line.add_row(sign, finding.name, Text(_printable(finding.detail)))
+    stdout.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 
 def megabytes(count: int) -> str:
