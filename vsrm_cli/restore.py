@@ -54,6 +54,30 @@ class Network(Protocol):
         ...
 
 
+class LoadedNetwork(Network, Protocol):
+    """What those who measure ask of a network, whatever its family."""
+
+    name: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its clips."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Its weights."""
+        ...
+
+    def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows from t to t + 1 and from t + 1 to t of (B, T, 3, H, W), (B, T-1, 2, H, W) each."""
+        ...
+
+
 class Restorer:
     """Enlarges one video with a network.
 
