@@ -9,11 +9,24 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from itertools import count
 
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+if sys.platform != "win32":
+    import fcntl
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PROGRAM = None if sys.platform == "win32" else next(filter(None, map(shutil.which, _NAMES)), None)
 SECONDS_OF_PATIENCE = 60
+
+# Chromium reads from its third file and writes to its fourth.
+LAUNCH = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -33,16 +46,15 @@ class Browser:
         self._session = None
 
     def __enter__(self):
-        commands_out, self._commands = os.pipe()
-        self._answers, answers_in = os.pipe()
-        # Chromium reads from its third and writes to its fourth file.
+        commands_out, self._commands = _pipe()
+        self._answers, answers_in = _pipe()
         words = (
             *("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"),
             *("--no-first-run", "--disable-extensions", "--disable-dev-shm-usage"),
             f"--user-data-dir={self._profile}",
         )
         self._program = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{commands_out} 4>&{answers_in}', PROGRAM, *words],
+            [sys.executable, "-c", LAUNCH, str(commands_out), str(answers_in), PROGRAM, *words],
             pass_fds=(commands_out, answers_in),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -50,11 +62,15 @@ class Browser:
         )
         os.close(commands_out)
         os.close(answers_in)
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        session = self.ask("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = session["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.ask(f"{domain}.enable")
+        try:
+            target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+            session = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+            self._session = session["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.ask(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -133,3 +149,12 @@ class Browser:
             self.complaints.append(parameters["entry"]["text"])
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
             self.complaints.append(str(parameters["args"]))
+
+
+def _pipe():
+    """A pipe whose ends have high numbers, so that neither can be the third or fourth file."""
+    low = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for end in low]
+    for end in low:
+        os.close(end)
+    return high

@@ -126,7 +126,7 @@ def test_a_slower_result_fails_past_the_tolerance(folder):
         (["--on", "u"], 2, 'auto, y, rgb, not "u"'),
         (["--size", "1080p"], 2, "1080p"),
         (["--window", "0"], 2, "window must be 1 frame or more"),
-        (["--html", "page.txt"], 1, r"page\.txt .*\.html"),
+        (["--html", "empty"], 1, "empty is a folder"),
         (["--html", "mine.html"], 1, r"mine\.html exists.*--overwrite"),
         (["--html", "nowhere/page.html"], 1, "nowhere does not exist"),
         (["--compare", "mine.html"], 1, r"mine\.html is not JSON"),

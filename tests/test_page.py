@@ -18,7 +18,7 @@ from vsrm_cli.page import (
     paragraph,
     slider,
     still,
-    write_page,
+    write_whole,
 )
 
 
@@ -28,6 +28,11 @@ def random_picture(height=21, width=34):
 
 def decoded(png):
     return np.moveaxis(np.asarray(Image.open(io.BytesIO(png))), -1, 0)
+
+
+def pictures_of(page):
+    """The pictures in a page, (3, H, W) uint8 each, in its order."""
+    return [decoded(base64.b64decode(x)) for x in re.findall(r"base64,([^\"]+)", page)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (21, 34), (3, 200)])
@@ -42,7 +47,7 @@ def test_a_slider_holds_both_pictures_and_their_names():
 
     html = slider(before, after, labels=("bicubic", "vsrm-t"), caption="bear, frame 6")
 
-    pictures = [decoded(base64.b64decode(x)) for x in re.findall(r"base64,([^\"]+)", html)]
+    pictures = pictures_of(html)
     assert (pictures[0] == after).all()
     assert (pictures[1] == before).all()
     assert 'aria-label="bicubic against vsrm-t"' in html
@@ -79,8 +84,8 @@ def test_a_page_may_fetch_nothing():
 def test_a_page_is_written_whole(tmp_path):
     path = tmp_path / "page.html"
 
-    write_page(path, "<p>ü</p>")
-    write_page(path, "<p>new</p>", overwrite=True)
+    write_whole(path, "<p>ü</p>".encode())
+    write_whole(path, b"<p>new</p>", overwrite=True)
 
     assert path.read_text(encoding="utf-8") == "<p>new</p>"
     assert list(tmp_path.iterdir()) == [path]
@@ -89,7 +94,6 @@ def test_a_page_is_written_whole(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("page.txt", "let it end in .html"),
         ("no/page.html", "does not exist"),
         ("mine.html", "exists"),
     ],
@@ -101,5 +105,5 @@ def test_a_page_that_cannot_be_written_is_told_beforehand(tmp_path, name, messag
         check_destination(tmp_path / name, overwrite=False)
 
     with pytest.raises(OutputError, match=message):
-        write_page(tmp_path / name, "<p>")
+        write_whole(tmp_path / name, b"<p>")
     assert (tmp_path / "mine.html").read_text() == "precious"

@@ -8,7 +8,7 @@ from browser import PROGRAM, Browser
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.bench.tables import result_page
-from vsrm_cli.page import write_page
+from vsrm_cli.page import write_whole
 from vsrm_cli.quality.measure import Crop
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
@@ -28,7 +28,7 @@ def page(tmp_path_factory):
     pictures = {"bicubic": soft, "lanczos": soft, "vsrm-t": sharp, "truth": sharp}
     crops = [Crop(f"clip {n}", 6, 100.0, pictures) for n in range(2)]
     path = tmp_path_factory.mktemp("page") / "a page, with spaces.html"
-    write_page(path, result_page(result_of(measured()), crops))
+    write_whole(path, result_page(result_of(measured()), crops).encode())
     return path
 
 

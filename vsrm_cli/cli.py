@@ -266,3 +266,4 @@ def _add_command(command: Callable[..., None]) -> None:
 
 
 _add_command(cli_bench.bench)
+_add_command(cli_bench.compare)

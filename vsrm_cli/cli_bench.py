@@ -1,4 +1,4 @@
-"""The commands that measure and compare: `vsrm bench`.
+"""The commands that measure and compare: `vsrm bench` and `vsrm compare`.
 
 They know nothing of failures: `cli` adds them to the program and tells what goes wrong.
 """
@@ -212,6 +212,88 @@ def bench(
         raise typer.Exit(EXIT_FAILED)
 
 
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="A video; its times and sound are kept.", show_default=False
+        ),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(
+            metavar="B",
+            help="Another with as many frames, of the same size or four times larger or smaller.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The video to write; a name ending in .html makes a page with sliders, one in "
+            ".png a picture of the place that differs most.",
+        ),
+    ],
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="side|wipe|difference",
+            help="Of a video: side by side, a moving edge, or four times the difference.",
+        ),
+    ] = "side",
+    label_a: Annotated[
+        str | None, typer.Option(help="What A is called.", show_default="its file")
+    ] = None,
+    label_b: Annotated[
+        str | None, typer.Option(help="What B is called.", show_default="its file")
+    ] = None,
+    codec: Annotated[
+        str, typer.Option(help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.")
+    ] = "h264",
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            help="Quality on the codec's own scale; smaller is better and larger.",
+            show_default="by codec",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
+    ] = False,
+) -> None:
+    """Put two videos beside each other, frame for frame, as a video, a page or a picture.
+
+    Example: vsrm compare small.mp4 large.mp4 -o both.mp4
+    """
+    from vsrm_cli.compare import compare_videos
+    from vsrm_cli.media.encoding import Encoding
+
+    with console.Display(is_quiet=quiet) as display:
+        made = compare_videos(
+            first,
+            second,
+            output,
+            mode=mode,
+            labels=(label_a or first.name, label_b or second.name) if label_a or label_b else None,
+            encoding=Encoding(codec=codec, crf=crf),
+            overwrite=overwrite,
+            report=display.report,
+        )
+    if not quiet:
+        enlarged = f", {made.enlarged} enlarged by bicubic" if made.enlarged else ""
+        console.tell_note(
+            f"{made.output}: {made.frames} frames of {made.width}x{made.height}{enlarged}"
+        )
+
+
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f'The {what} must be one of {", ".join(choices)}, not "{value}".')
@@ -222,7 +304,7 @@ def _tell(
 ) -> None:
     """Print a result, and write its page."""
     from vsrm_cli.bench.tables import remarks, result_page, tables
-    from vsrm_cli.page import write_page
+    from vsrm_cli.page import write_whole
 
     if as_json:
         typer.echo(json.dumps(result))
@@ -234,7 +316,7 @@ def _tell(
     for problem in (result["quality"] or {}).get("problems", ()):
         console.tell_error(problem)
     if html:
-        write_page(html, result_page(result, crops), overwrite=overwrite)
+        write_whole(html, result_page(result, crops).encode(), overwrite=overwrite)
         console.tell_note(f"the page is {html}")
 
 

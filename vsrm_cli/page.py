@@ -45,7 +45,7 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
 td.words { white-space: normal; text-align: left; min-width: 14rem; }
 figure { margin: .5rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; max-width: 640px; height: auto; }
 .slider { position: relative; overflow: hidden; border-radius: 6px; background: var(--card);
   --at: 50%; }
 .slider img { display: block; width: 100%; height: 100%; image-rendering: pixelated; }
@@ -189,21 +189,21 @@ def encode_png(picture: Pixels) -> bytes:
 
 
 def check_destination(path: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work is done, that a page can be written.
+    """Make sure, before any work is done, that a page or picture can be written.
 
     Raises:
         OutputError: If it cannot, or the file exists and may not be replaced.
     """
-    if path.suffix.lower() != ".html":
-        raise OutputError(f"{path.name} is no name for a page; let it end in .html.")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file.")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"The folder {path.absolute().parent} does not exist; make it first.")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; choose another name, or give --overwrite.")
 
 
-def write_page(path: Path, html: str, *, overwrite: bool = False) -> None:
-    """Write a page; it appears under its name when it is complete.
+def write_whole(path: Path, content: bytes, *, overwrite: bool = False) -> None:
+    """Write a file; it appears under its name when it is complete.
 
     Raises:
         OutputError: As `check_destination`, or if the disk is full.
@@ -211,7 +211,7 @@ def write_page(path: Path, html: str, *, overwrite: bool = False) -> None:
     check_destination(path, overwrite=overwrite)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        part.write_text(html, encoding="utf-8")
+        part.write_bytes(content)
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"{path} could not be written: {error.strerror}.") from error

@@ -19,7 +19,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   .paper { fill: #14171b } .ink { fill: #e8ebef } .soft { fill: #9aa4b0 } .grid { stroke: #343b44 }
 }
-text { font: 13px system-ui, sans-serif } .title { font-size: 15px; font-weight: 600 }
+text { font: 14px system-ui, sans-serif } .title { font-size: 15px; font-weight: 600 }
 """
 
 Points = Sequence[tuple[float, float]]
@@ -81,7 +81,7 @@ def bar_plot(
     """
     values = [value for row in bars.values() for value in row]
     ticks = _ticks(min(0.0, *values), max(0.0, *values))  # a bar that begins elsewhere would lie
-    left = min(190, 24 + 7 * max(len(group) for group in groups))
+    left = min(210, 24 + 7.6 * max(len(group) for group in groups))
     thick, gap = (12, 12) if len(bars) > 1 else (16, 10)
     pitch = thick * len(bars) + gap
     height = TOP + pitch * len(groups) + BOTTOM
@@ -175,7 +175,7 @@ def _legend(names: Sequence[str]) -> str:
     for color, name in zip(_colors(len(names)), names, strict=True):
         parts.append(f'<rect x="{x:.1f}" y="27" width="10" height="10" fill="{color}"/>')
         parts.append(_text(x + 14, 36, name, anchor="start"))
-        x += 30 + 6.6 * len(name)
+        x += 32 + 7.2 * len(name)
     return "".join(parts)
 
 

@@ -182,7 +182,8 @@ def remarks(result: Result) -> list[str]:
     if truths:
         said.append(
             f"warping error in thousandths, along the flow of {quality['flow_network']} between "
-            f"the true frames; that of the truth itself is {sum(truths) / len(truths):.3f}"
+            f"the true frames; that of the truth itself is {sum(truths) / len(truths):.3f}, and "
+            "blur makes it smaller: compare it where PSNR is alike"
         )
     return [*said, *quality["notes"]]
 
@@ -200,9 +201,9 @@ def result_page(result: Result, crops: Sequence[Crop]) -> str:
         f"({machine['cores']} cores, {machine['system']})"
     )
     parts = [*map(paragraph, remarks(result))]
-    plots = _plots(result)
-    if plots:
-        parts.append(side_by_side(plots))
+    drawn = plots(result)
+    if drawn:
+        parts.append(side_by_side(list(drawn.values())))
     if crops:
         parts.append(heading("Before and after"))
         parts.append(side_by_side([_crop_part(crop) for crop in crops[:CROPS_SHOWN]]))
@@ -222,17 +223,18 @@ def _crop_part(crop: Crop) -> str:
     return f"<div>{compared}{still(crop.pictures['truth'], caption=f'{where}: the truth')}</div>"
 
 
-def _plots(result: Result) -> list[str]:
-    plots = []
+def plots(result: Result) -> dict[str, str]:
+    """The plots that a result has data for, as SVG: "speed", "tradeoff" and "gain"."""
+    drawn = {}
     timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
     if timed:
-        plots.append(_speed_plot(timed))
+        drawn["speed"] = _speed_plot(timed)
     quality = result["quality"]
     if quality and quality["clips"]:
         if timed:
-            plots.append(_quality_against_speed(quality, timed))
-        plots.append(_gain_plot(quality))
-    return plots
+            drawn["tradeoff"] = _quality_against_speed(quality, timed)
+        drawn["gain"] = _gain_plot(quality)
+    return drawn
 
 
 def _speed_plot(rows: Sequence[dict[str, Any]]) -> str:

@@ -382,9 +382,18 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
     t = len(clip.sharp) // 2
     truth = clip.sharp[t].float()
     errors = [(results[name][t].float() - truth).square().mean(0) for name in ("bicubic", network)]
-    size = (min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1]))
-    gains = F.avg_pool2d((errors[0] - errors[1])[None, None], size, stride=1)[0, 0]
-    top, left = divmod(int(gains.argmax()), gains.shape[-1])
-    box = (slice(None), slice(top, top + size[0]), slice(left, left + size[1]))
+    height, width = min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1])
+    top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
+    box = (slice(None), slice(top, top + height), slice(left, left + width))
     pictures = {name: result[t][box].numpy() for name, result in results.items()}
-    return Crop(clip.name, t, float(gains.max()), {**pictures, "truth": clip.sharp[t][box].numpy()})
+    return Crop(clip.name, t, gain, {**pictures, "truth": clip.sharp[t][box].numpy()})
+
+
+def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
+    """Find the box in which the mean of (H, W) values is largest: top, left and that mean."""
+    # Sums over all boxes that begin in the corner give those over every other box.
+    corner = F.pad(values.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    across = corner[:, width:] - corner[:, :-width]
+    means = (across[height:] - across[:-height]) / (height * width)
+    top, left = divmod(int(means.argmax()), means.shape[-1])
+    return top, left, float(means.max())
