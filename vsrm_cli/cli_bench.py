@@ -45,7 +45,7 @@ def bench(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Measure less: a smaller choice of sizes and frames.")
+        bool, typer.Option("--quick", help="Measure less: one size, few frames, no flicker.")
     ] = False,
     speed: Annotated[
         bool,
@@ -326,6 +326,10 @@ def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bo
     from vsrm_cli.bench.tables import changes_table
 
     changes = compare_results(old, new)
+    if old["machine"]["device_name"] != new["machine"]["device_name"]:
+        console.tell_note(
+            f"the older result is from another device: {old['machine']['device_name']}"
+        )
     if not as_json:
         console.show_table(changes_table(changes))
     worse = [change for change in changes if change.ratio > 1 + tolerance]

@@ -32,7 +32,8 @@ from vsrm_cli.page import (
 )
 from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.plot import line_plot
-from vsrm_cli.quality.measure import densest_place, enlarge_bicubic
+from vsrm_cli.quality.measure import densest_place
+from vsrm_cli.quality.methods import enlarge_bicubic
 from vsrm_cli.restore import to_pixels
 from vsrm_cli.training.data import SCALE
 
@@ -138,7 +139,8 @@ def compare_videos(
                 read_depth=QUEUE_LENGTH,
                 write_depth=QUEUE_LENGTH,
                 frames_expected=a.info.expected_frames,
-                report=report,
+                # No network works here: its rate would be that of the drawing.
+                report=report and (lambda progress: report(replace(progress, network_fps=0.0))),
             )
             frames = writer.frames_written
     return Comparison(str(output), frames, width, height, enlarged)

@@ -7,6 +7,7 @@ import torch
 
 from vsrm_cli.bench import kernels
 from vsrm_cli.errors import VsrmError
+from vsrm_cli.ops.selective_scan_choice import Kernel
 
 
 @pytest.fixture
@@ -39,12 +40,19 @@ def test_the_choice_of_the_user_is_restored(rows):
 
 def test_what_cannot_run_here_says_why(monkeypatch):
     def refuse(*_, **__):
-        raise VsrmError("Numba is not installed; run: pip install numba")
+        raise VsrmError("it cannot do this")
 
+    missing = Kernel("absent", "it is not installed")
     monkeypatch.setattr(kernels, "selective_scan", refuse)
+    monkeypatch.setattr(kernels, "usable_kernels", lambda _: [missing, Kernel("reference", "")])
     monkeypatch.setattr(kernels, "WIDTHS", ((4, 2),))
+    monkeypatch.delenv("VSRM_KERNELS", raising=False)
 
     rows = kernels.measure_kernels(torch.device("cpu"), is_quick=True, report=lambda _: None)
 
-    assert {row.problem for row in rows} == {"Numba is not installed; run: pip install numba"}
-    assert "VSRM_KERNELS" not in os.environ or os.environ["VSRM_KERNELS"] != "reference"
+    assert {row.kernel: row.problem for row in rows} == {
+        "reference": "it cannot do this",
+        "absent": "it is not installed",
+    }
+    assert {row.ms for row in rows} == {None}
+    assert "VSRM_KERNELS" not in os.environ

@@ -1,11 +1,15 @@
 """Networks are timed fairly, and what does not fit is told instead of tried."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from networks import TINY
 from stand_in import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
 from vsrm_cli.errors import UsageError, VsrmError
+from vsrm_cli.models.catalog import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +96,28 @@ def test_the_largest_tile_is_the_largest_that_fits_by_the_estimate():
 def test_an_unknown_size_is_wrong_usage():
     with pytest.raises(UsageError, match='180p, 270p, 360p, 480p, 540p, not "1080p"'):
         measure(sizes=["1080p"])
+
+
+def test_a_network_of_which_no_weights_exist_is_timed_untrained(monkeypatch):
+    tiny = replace(MODELS["vsrm"], config=TINY)
+    monkeypatch.setitem(speed.MODELS, "vsrm", tiny)
+
+    (row,) = speed.measure_speed(
+        ["vsrm"],
+        dtypes=["auto"],
+        sizes=["180p"],
+        device=torch.device("cpu"),
+        window=1,
+        report=lambda _: None,
+    )
+
+    assert (row.model, row.dtype, row.problem) == ("vsrm (untrained)", "fp32", None)
+    assert row.macs_per_frame > 0
+
+
+def test_an_unknown_precision_is_wrong_usage():
+    with pytest.raises(UsageError, match='not "int8"'):
+        measure(dtypes=["int8"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

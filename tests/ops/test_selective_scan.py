@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vsrm_cli.errors import UsageError
 from vsrm_cli.ops import selective_scan as door
 from vsrm_cli.ops import selective_scan_chunked as chunked
 from vsrm_cli.ops.selective_scan import selective_scan
@@ -31,6 +30,8 @@ TOLERANCE = 1e-5
 
 FAST = ["chunked", "compiled"]
 
+FORMS = ["shared", "one group", "grouped", "constant"]
+
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
@@ -49,6 +50,15 @@ def run_with(monkeypatch):
         return selective_scan(**inputs, **options)
 
     return run
+
+
+def tokens_first(inputs):
+    """The same inputs in the other layout, dense in memory."""
+    turned = dict(inputs)
+    for name in ("u", "delta", "z", "B", "C"):
+        if name in inputs and inputs[name].dim() > 2:
+            turned[name] = inputs[name].movedim(-1, 1).contiguous()
+    return turned
 
 
 def assert_near(actual, expected):
@@ -182,8 +192,14 @@ def test_values_and_gradients_agree_with_the_reference(kernel, shape, reverse, r
         assert_near(found[name], slope)
 
 
-@pytest.mark.parametrize("form", ["shared", "one group", "grouped", "constant"])
-@pytest.mark.parametrize("kernel", ["auto", *FAST])
+@pytest.mark.parametrize(
+    ("kernel", "form"),
+    [
+        *((kernel, form) for kernel in ("auto", "chunked") for form in FORMS),
+        ("compiled", "shared"),
+        ("compiled", "one group"),
+    ],
+)
 def test_all_options_and_forms_agree_with_the_reference(kernel, form, run_with):
     inputs = with_all_options(scan_inputs(2, 6, 3, 70, form=form))
 
@@ -240,6 +256,38 @@ def test_the_layout_in_memory_changes_nothing(kernel, run_with):
 
     assert views["u"].stride() != inputs["u"].stride()
     torch.testing.assert_close(run_with(kernel, views), run_with(kernel, inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
+def test_the_length_may_stand_before_the_channels(kernel, form, run_with):
+    inputs = with_all_options(scan_inputs(2, 6, 3, 20, form=form))
+
+    expected, slopes = gradients(lambda x: run_with(kernel, x), inputs)
+    y, found = gradients(
+        lambda x: run_with(kernel, x, token_major=True).transpose(1, 2), tokens_first(inputs)
+    )
+
+    assert_near(y, expected)
+    for name, slope in tokens_first(slopes).items():
+        assert_near(found[name], slope)
+
+
+def test_tokens_that_stand_first_are_not_copied_on_the_way_in(monkeypatch):
+    received = {}
+
+    def scan(u, step, A, B, C, *, reverse):
+        received.update(u=u, delta=step, B=B, C=C)
+        return u
+
+    monkeypatch.setenv("VSRM_KERNELS", "chunked")
+    monkeypatch.setattr(door, "selective_scan_chunked", scan)
+    inputs = tokens_first(scan_inputs(2, 6, 3, 20))
+
+    selective_scan(**inputs, token_major=True)
+
+    for name, x in received.items():
+        assert x.data_ptr() == inputs[name].data_ptr()
 
 
 @pytest.mark.parametrize("elements", [1, 50, 700, 4000])
@@ -403,58 +451,22 @@ def test_a_tensor_of_another_shape_is_refused(name, shape, message):
         selective_scan(**inputs)
 
 
-@pytest.mark.parametrize("kernel", ["reference", *FAST])
-def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
-    called = []
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("u", (4, 32), r"u must be \(batch, length, channel\), got \(4, 32\)"),
+        ("z", (1, 4, 32), r"z .*got \(1, 4, 32\) and \(1, 32, 4\)"),
+        ("B", (1, 16, 32), r"B must be \(batch, length, state\).*got \(1, 16, 32\)"),
+        ("C", (1, 32, 3, 16), r"C must be .*channel 4.*got \(1, 32, 3, 16\)"),
+        ("C", (1, 2, 16, 32), r"C must be .*got \(1, 2, 16, 32\)"),
+    ],
+)
+def test_a_tensor_in_the_other_layout_is_refused(name, shape, message):
+    inputs = tokens_first(scan_inputs(1, 4, 16, 32))
+    inputs[name] = torch.zeros(shape)
 
-    def stand_in(name):
-        def scan(u, *_, reverse):
-            called.append(name)
-            return u
-
-        return scan
-
-    monkeypatch.setattr(door, "selective_scan_reference", stand_in("reference"))
-    monkeypatch.setattr(door, "selective_scan_chunked", stand_in("chunked"))
-    monkeypatch.setattr(door, "_compiled", lambda: stand_in("compiled"))
-    monkeypatch.setattr(door, "_has_numba", lambda: True)
-    monkeypatch.setenv("VSRM_KERNELS", kernel)
-
-    selective_scan(**scan_inputs(1, 4, 3, 8))
-
-    assert called == [kernel]
-
-
-@pytest.mark.parametrize(("has_numba", "chosen"), [(True, "compiled"), (False, "chunked")])
-def test_unforced_the_fastest_that_is_installed_runs(has_numba, chosen, monkeypatch):
-    called = []
-    monkeypatch.setattr(
-        door, "selective_scan_chunked", lambda u, *_, reverse: called.append("chunked") or u
-    )
-    monkeypatch.setattr(
-        door, "_compiled", lambda: lambda u, *_, reverse: called.append("compiled") or u
-    )
-    monkeypatch.setattr(door, "_has_numba", lambda: has_numba)
-    monkeypatch.delenv("VSRM_KERNELS", raising=False)
-
-    selective_scan(**scan_inputs(1, 4, 3, 8))
-
-    assert called == [chosen]
-
-
-def test_an_unknown_implementation_is_refused_with_the_known_ones(monkeypatch):
-    monkeypatch.setenv("VSRM_KERNELS", "magic")
-
-    with pytest.raises(UsageError, match=r"'magic'.*auto, reference, chunked, compiled"):
-        selective_scan(**scan_inputs(1, 4, 3, 8))
-
-
-def test_forcing_the_compiled_loop_without_numba_says_what_to_install(monkeypatch):
-    monkeypatch.setenv("VSRM_KERNELS", "compiled")
-    monkeypatch.setattr(door, "_has_numba", lambda: False)
-
-    with pytest.raises(UsageError, match="pip install"):
-        selective_scan(**scan_inputs(1, 4, 3, 8))
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**inputs, token_major=True)
 
 
 def cpu_seconds(scan, *inputs):

@@ -12,10 +12,11 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stand_in import NearestNeighbor
 
-from vsrm_cli.errors import InputError
+from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.quality import measure
 from vsrm_cli.quality.clips import Clip, find_clips, read_clip
-from vsrm_cli.quality.measure import Wishes, choose_crop, enlarge_bicubic, enlarge_lanczos
+from vsrm_cli.quality.measure import Wishes, choose_crop
+from vsrm_cli.quality.methods import enlarge_bicubic, enlarge_lanczos
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ def test_the_warping_error_follows_the_truth(tmp_path):
     quality, _ = measured(tmp_path, follows_time=True)
 
     (clip,) = quality.clips
-    assert quality.flow_network == "vsrm-t"
+    assert quality.flow_network == "vsrm"  # the stand-in for vsrm-t
     assert clip.truth_warping > 0
     assert all(row.warping > 0 for row in clip.methods)
 
@@ -178,6 +179,29 @@ def test_the_crop_lies_where_the_network_gains_most():
     assert crop.pictures["bicubic"].shape == (3, 120, 160)
     assert (crop.pictures["bicubic"] == 50).all()
     assert set(crop.pictures) == {"bicubic", "mine", "truth"}
+
+
+def test_lpips_and_vmaf_are_measured_where_they_are_there(tmp_path, monkeypatch):
+    draw_folder(tmp_path / "waves")
+    monkeypatch.setattr(measure, "find_lpips", lambda _: lambda a, b: 0.25)
+    monkeypatch.setattr(measure, "find_vmaf", lambda: lambda a, b: 80.0)
+
+    quality, _ = measured(tmp_path)
+
+    assert {(row.lpips, row.vmaf) for row in quality.means} == {(0.25, 80.0)}
+
+
+def test_an_lpips_that_does_not_work_is_noted_and_the_rest_is_measured(tmp_path, monkeypatch):
+    def refuse(_):
+        raise VsrmError("LPIPS cannot be measured here.")
+
+    draw_folder(tmp_path / "waves")
+    monkeypatch.setattr(measure, "find_lpips", refuse)
+
+    quality, _ = measured(tmp_path)
+
+    assert quality.notes == ("LPIPS cannot be measured here.",)
+    assert quality.means[0].psnr > 10
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vsrm_cli.errors import VsrmError
 from vsrm_cli.quality import perceptual
 
 # Stands in for ffmpeg: knows one filter, checks what it is given, and writes a log.
@@ -74,3 +75,14 @@ def test_lpips_is_given_pictures_between_minus_one_and_one(monkeypatch):
 
     assert measure(black, black) == 0
     assert measure(black, black + 255) == pytest.approx(2)
+
+
+def test_an_lpips_that_does_not_work_is_told(monkeypatch):
+    def refuse(net, verbose):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(perceptual, "find_spec", lambda _: True)
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=refuse))
+
+    with pytest.raises(VsrmError, match=r"LPIPS .* cannot be measured here \(no connection\)"):
+        perceptual.find_lpips(torch.device("cpu"))

@@ -4,14 +4,13 @@ import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vsrm_cli.models.network import Network
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.restore import LoadedNetwork
 
 # Operations of a scan for each state of each channel and step (decay: a product and an
 # exponential; input: two products and a sum; output: a product and a sum), and for each channel
@@ -19,7 +18,7 @@ from vsrm_cli.restore import LoadedNetwork
 SCAN_OPERATIONS_PER_STATE, SCAN_OPERATIONS_PER_STEP = 7, 3
 
 
-def count_operations(network: LoadedNetwork, shape: tuple[int, ...]) -> int:
+def count_operations(network: Network, shape: tuple[int, ...]) -> int:
     """Count the floating-point operations of a network on a clip, without computing anything.
 
     Products of matrices and convolutions are counted by PyTorch, selective scans by hand; what
@@ -30,8 +29,7 @@ def count_operations(network: LoadedNetwork, shape: tuple[int, ...]) -> int:
         shape: Of the clip, (B, T, 3, H, W).
     """
     # On the meta device tensors have a shape and no values.
-    hollow: Any = copy.deepcopy(network)
-    hollow.to("meta")
+    hollow = copy.deepcopy(network).to("meta")
     scans: list[int] = []
     with torch.no_grad(), _scans_counted(scans), FlopCounterMode(display=False) as counter:
         hollow(torch.empty(shape, device="meta", dtype=network.dtype))

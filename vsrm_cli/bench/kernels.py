@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vsrm_cli.bench.speed import time_runs
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.ops.selective_scan import KERNELS, selective_scan
+from vsrm_cli.ops.selective_scan import selective_scan
+from vsrm_cli.ops.selective_scan_choice import Kernel, usable_kernels
 
 # Channels and states of the scans of vsrm-t and of the published network.
 WIDTHS = ((16, 4), (240, 8))
@@ -70,29 +71,27 @@ def _scan_inputs(channels: int, state: int, length: int, device: torch.device) -
         return torch.randn(*shape, generator=rng).to(device)
 
     return {
-        "u": draw(1, length, channels).transpose(
-            1, 2
-        ),  # token after token, as the networks have it
-        "delta": draw(1, length, channels).transpose(1, 2),
+        "u": draw(1, length, channels),  # token after token, as the networks have it
+        "delta": draw(1, length, channels),
         "A": -draw(channels, state).exp(),
-        "B": draw(1, length, state).transpose(1, 2),
-        "C": draw(1, length, state).transpose(1, 2),
+        "B": draw(1, length, state),
+        "C": draw(1, length, state),
         "D": draw(channels),
     }
 
 
 def _measure_scan(inputs: dict[str, Tensor], device: torch.device) -> list[KernelSpeed]:
-    _, channels, length = inputs["u"].shape
+    _, length, channels = inputs["u"].shape
     rows: list[KernelSpeed] = []
     reference_ms, expected = None, None
     # The reference first: the others are compared with it.
-    for kernel in sorted(set(KERNELS) - {"auto"}, key=lambda name: (name != "reference", name)):
+    for kernel in sorted(usable_kernels(device), key=lambda kernel: kernel.name != "reference"):
         ms, y, problem = _try_kernel(kernel, inputs, device)
-        if kernel == "reference":
+        if kernel.name == "reference":
             reference_ms, expected = ms, y
         rows.append(
             KernelSpeed(
-                kernel=kernel,
+                kernel=kernel.name,
                 channels=channels,
                 state=inputs["A"].shape[1],
                 length=length,
@@ -110,20 +109,22 @@ def _difference(y: Tensor | None, expected: Tensor | None) -> float | None:
 
 
 def _try_kernel(
-    kernel: str, inputs: dict[str, Tensor], device: torch.device
+    kernel: Kernel, inputs: dict[str, Tensor], device: torch.device
 ) -> tuple[float | None, Tensor | None, str | None]:
     """Median milliseconds and output of one implementation, or why there are none."""
-    if kernel == "reference" and inputs["u"].shape[-1] > SHORT:
+    if not kernel.is_usable:
+        return None, None, kernel.reason
+    if kernel.name == "reference" and inputs["u"].shape[1] > SHORT:
         return None, None, "left out: it takes minutes"
-    scan = partial(selective_scan, delta_softplus=True, **inputs)  # type: ignore[arg-type]
+    scan = partial(selective_scan, **inputs, delta_softplus=True, token_major=True)  # type: ignore[arg-type]
     before = os.environ.get("VSRM_KERNELS")
-    os.environ["VSRM_KERNELS"] = kernel
+    os.environ["VSRM_KERNELS"] = kernel.name
     try:
         with torch.inference_mode():
             y = scan()
             times = time_runs(scan, device)
         return statistics.median(times), y, None
-    except VsrmError as error:  # what is not installed here, or cannot run on this device
+    except VsrmError as error:  # what cannot do such an input
         return None, None, str(error)
     finally:
         os.environ.pop("VSRM_KERNELS")

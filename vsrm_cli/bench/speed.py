@@ -19,8 +19,10 @@ from vsrm_cli.memory import (
     is_memory_shortage,
     peak_bytes,
 )
-from vsrm_cli.models.weights import load_model
-from vsrm_cli.restore import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP, LoadedNetwork
+from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.models.network import Network
+from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model
+from vsrm_cli.restore import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP
 from vsrm_cli.upscale import DTYPE_NAMES
 
 SIZES = {
@@ -117,16 +119,19 @@ def measure_speed(
         report: Is told what is being measured.
 
     Raises:
-        UsageError: If a size is none of `SIZES`.
+        UsageError: If a size is none of `SIZES`, or a dtype none of these.
         VsrmError: If a network cannot be loaded.
     """
     for size in sizes:
         if size not in SIZES:
             raise UsageError(f'The size must be one of {", ".join(SIZES)}, not "{size}".')
+    for dtype in dtypes:
+        if dtype not in ("auto", *DTYPES):
+            raise UsageError(f'The dtype must be auto, {", ".join(DTYPES)}, not "{dtype}".')
     rows = []
     for model in models:
         for dtype in dtypes:
-            network = load_model(model, device=str(device), dtype=dtype)
+            network = _load_or_build(model, device=device, dtype=dtype)
             for size in sizes:
                 name = DTYPE_NAMES[network.dtype]
                 report(f"timing {network.name} in {name} on {window} frames of {size}")
@@ -134,7 +139,21 @@ def measure_speed(
     return rows
 
 
-def _measure_size(network: LoadedNetwork, size: str, *, window: int) -> Speed:
+def _load_or_build(model: str, *, device: torch.device, dtype: str) -> Network:
+    """Load a network; one of which no weights exist is as fast with values of no meaning."""
+    entry = MODELS.get(model)
+    if entry is None or entry.file is not None or entry.remote is not None:
+        return load_model(model, device=str(device), dtype=dtype)
+    network: Network = FAMILIES[entry.network].network(entry.config)
+    network.eval().requires_grad_(False).to(device)
+    if dtype == "auto":
+        dtype = "fp16" if device.type == "cuda" else "fp32"
+    network.set_precision(DTYPES[dtype])
+    network.name = f"{model} (untrained)"
+    return network
+
+
+def _measure_size(network: Network, size: str, *, window: int) -> Speed:
     width, height = SIZES[size]
     device, dtype = network.device, network.dtype
     times, peak, problem = _try_size(network, (1, window, 3, height, width))
@@ -160,7 +179,7 @@ def _measure_size(network: LoadedNetwork, size: str, *, window: int) -> Speed:
 
 
 def _try_size(
-    network: LoadedNetwork, shape: tuple[int, ...]
+    network: Network, shape: tuple[int, ...]
 ) -> tuple[list[float], int | None, str | None]:
     """Milliseconds of each run and the peak memory, or why there are none."""
     device = network.device
@@ -219,7 +238,7 @@ def _time_here(run: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def largest_tile(network: LoadedNetwork, *, window: int, free_bytes: int) -> int | None:
+def largest_tile(network: Network, *, window: int, free_bytes: int) -> int | None:
     """The side of the largest square tile that fits, in pixels; None if not even the smallest."""
     budget = free_bytes * MEMORY_SHARE_PERCENT // 100
     sides = range(LARGEST_TILE, MIN_TILE - 1, -TILE_STEP)

@@ -8,8 +8,6 @@ what it has learned from time.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,23 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.frame import Pixels
+from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import load_model
-from vsrm_cli.quality.clips import Clip, find_clips, read_clip
+from vsrm_cli.quality.clips import Clip, Rules, find_clips, read_clip
+from vsrm_cli.quality.methods import methods_of
 from vsrm_cli.quality.perceptual import Measure, find_lpips, find_vmaf
 from vsrm_cli.quality.published import PublishedScore, published_scores
 from vsrm_cli.quality.temporal import FLOW_MODEL, warping_errors
-from vsrm_cli.restore import LoadedNetwork, Restorer
-from vsrm_cli.settings import DEFAULT_OVERLAP
-from vsrm_cli.training.data import SCALE
 from vsrm_cli.training.metrics import psnr, ssim
-
-LANCZOS_LOBES = 3
 
 # A crop shown to people: wide enough to know what it is of, small enough to see pixels.
 CROP_WIDTH, CROP_HEIGHT = 160, 120
-
-Enlarge = Callable[[Tensor], Tensor]  # (T, 3, H, W) uint8 to (T, 3, 4H, 4W) uint8
 
 
 @dataclass(frozen=True)
@@ -186,18 +179,12 @@ def measure_quality(
     """
     found = find_clips(folder, wishes.degradation)
     networks = [load_model(model, device=str(device), dtype=dtype) for model in models]
-    judge = _Judge(
-        on_luma=found.rules.on_luma if wishes.on == "auto" else wishes.on == "y",
-        center_only=found.rules.center_only,
-        crop=wishes.crop,
-        # Double precision, which Apple's devices lack.
-        device=device if device.type == "cuda" else torch.device("cpu"),
-        flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
-        if wishes.follows_time
-        else None,
-    )
-    methods = _methods(networks, window=wishes.window)
-    clips, crops, notes, problems = [], [], [], []
+    methods = methods_of(networks, window=wishes.window)
+    notes: list[str] = []
+    judge = _new_judge(found.rules, wishes, device=device, notes=notes)
+    clips: list[ClipScores] = []
+    crops: list[Crop] = []
+    problems: list[str] = []
     for number, files in enumerate(found.clips, start=1):
         report(f"clip {number} of {len(found.clips)}: {files.name}")
         try:
@@ -207,8 +194,7 @@ def measure_quality(
         except VsrmError as error:
             problems.append(str(error))
             continue
-        if clip.note:
-            notes.append(clip.note)
+        notes += [clip.note] if clip.note else []
         if networks:
             crops.append(choose_crop(clip, results, network=networks[0].name))
     quality = Quality(
@@ -219,7 +205,7 @@ def measure_quality(
         on="y" if judge.on_luma else "rgb",
         crop=wishes.crop,
         frames_that_count="center" if found.rules.center_only else "all",
-        flow_network=FLOW_MODEL if wishes.follows_time else None,
+        flow_network=judge.flow.name if judge.flow else None,
         clips=tuple(clips),
         means=_means(clips),
         published=tuple(published_scores(found.rules.name, wishes.degradation)),
@@ -229,63 +215,26 @@ def measure_quality(
     return quality, sorted(crops, key=lambda crop: crop.gain, reverse=True)
 
 
-def _methods(networks: Sequence[LoadedNetwork], *, window: int | None) -> dict[str, Enlarge]:
-    methods: dict[str, Enlarge] = {
-        "bicubic": partial(_each_frame, enlarge_bicubic),
-        "lanczos": partial(_each_frame, enlarge_lanczos),
-    }
-    for network in networks:
-        methods[network.name] = partial(_restore, network, window=window)
-        methods[alone(network.name)] = partial(_restore, network, window=1)
-    return methods
-
-
-def alone(name: str) -> str:
-    """What a network is called that is shown its frames one at a time."""
-    return f"{name}, frames alone"
-
-
-def enlarge_bicubic(frame: Tensor) -> Tensor:
-    """Enlarge (3, H, W), 0 to 1, four times by the bicubic kernel of Pillow and MATLAB."""
-    # With antialias=True PyTorch's kernel is theirs (a = -0.5), also when enlarging.
-    large = F.interpolate(
-        frame[None], scale_factor=SCALE, mode="bicubic", antialias=True, align_corners=False
+def _new_judge(rules: Rules, wishes: Wishes, *, device: torch.device, notes: list[str]) -> "_Judge":
+    """Prepare the comparison; what cannot be measured here is added to the notes."""
+    # Double precision, which Apple's devices lack.
+    place = device if device.type == "cuda" else torch.device("cpu")
+    lpips = None
+    try:
+        lpips = find_lpips(place)
+    except VsrmError as error:
+        notes.append(str(error))
+    return _Judge(
+        on_luma=rules.on_luma if wishes.on == "auto" else wishes.on == "y",
+        center_only=rules.center_only,
+        crop=wishes.crop,
+        device=place,
+        flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
+        if wishes.follows_time
+        else None,
+        lpips=lpips,
+        vmaf=find_vmaf(),
     )
-    return large[0]
-
-
-def enlarge_lanczos(frame: Tensor) -> Tensor:
-    """Enlarge (3, H, W), 0 to 1, four times by Lanczos' kernel of three lobes, as Pillow does."""
-    height, width = frame.shape[-2:]
-    large: Tensor = _lanczos_weights(height) @ frame @ _lanczos_weights(width).T
-    return large
-
-
-def _lanczos_weights(size: int) -> Tensor:
-    """What each of 4 x size pixels takes of each of size pixels; rows sum to one."""
-    centers = (torch.arange(SCALE * size) + 0.5) / SCALE - 0.5
-    x = centers[:, None] - torch.arange(size)
-    weights = torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-def _each_frame(enlarge: Callable[[Tensor], Tensor], small: Tensor) -> Tensor:
-    frames = [(enlarge(frame.float() / 255) * 255).round().clamp(0, 255) for frame in small]
-    return torch.stack([frame.to(torch.uint8) for frame in frames])
-
-
-def _restore(network: LoadedNetwork, small: Tensor, *, window: int | None) -> Tensor:
-    length = min(window or len(small), len(small))
-    restorer = Restorer(
-        network,
-        window=length,
-        overlap=min(DEFAULT_OVERLAP, length // 2),
-        tile="auto",
-        device=network.device,
-        dtype=network.dtype,
-    )
-    frames = (Frame(pixels.numpy(), Fraction(t)) for t, pixels in enumerate(small))
-    return torch.stack([torch.from_numpy(frame.pixels) for frame in restorer.restore(frames)])
 
 
 @dataclass(frozen=True)
@@ -296,14 +245,15 @@ class _Judge:
     center_only: bool
     crop: int
     device: torch.device
-    flow: LoadedNetwork | None
+    flow: Network | None
+    lpips: Measure | None
+    vmaf: Measure | None
 
     def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
         """Score what the methods made of a clip."""
         warping: dict[str, float] = {}
         if self.flow is not None and len(clip.sharp) > 1:
             warping = warping_errors(self.flow, clip.sharp, {**results, "truth": clip.sharp})
-        lpips, vmaf = find_lpips(self.device), find_vmaf()
         return ClipScores(
             clip=clip.name,
             frames=len(clip.sharp),
@@ -311,19 +261,13 @@ class _Judge:
             height=clip.sharp.shape[-2],
             truth_warping=warping.get("truth"),
             methods=tuple(
-                self._score_method(name, result, clip.sharp, warping.get(name), lpips, vmaf)
+                self._score_method(name, result, clip.sharp, warping.get(name))
                 for name, result in results.items()
             ),
         )
 
     def _score_method(
-        self,
-        name: str,
-        result: Tensor,
-        sharp: Tensor,
-        warping: float | None,
-        lpips: Measure | None,
-        vmaf: Measure | None,
+        self, name: str, result: Tensor, sharp: Tensor, warping: float | None
     ) -> MethodScores:
         counted = [len(sharp) // 2] if self.center_only else range(len(sharp))
         psnrs, ssims = [], []
@@ -336,8 +280,8 @@ class _Judge:
             psnr=_mean(psnrs),
             ssim=_mean(ssims),
             warping=warping,
-            lpips=_mean([lpips(result[t], sharp[t]) for t in counted]) if lpips else None,
-            vmaf=vmaf(result, sharp) if vmaf else None,
+            lpips=_mean([self.lpips(result[t], sharp[t]) for t in counted]) if self.lpips else None,
+            vmaf=self.vmaf(result, sharp) if self.vmaf else None,
             frame_psnr=tuple(psnrs),
             frame_ssim=tuple(ssims),
         )

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from vsrm_cli.models.network import Network
 from vsrm_cli.ops.warp import pixel_grid, warp
-from vsrm_cli.restore import LoadedNetwork
 
 # Whose flow network is used, whatever is measured: all figures are then of one kind. On the
 # validation clips its flow between the true frames explains them better than that between
@@ -19,9 +19,7 @@ FLOW_MODEL = "vsrm-t"
 
 
 @torch.inference_mode()
-def warping_errors(
-    network: LoadedNetwork, sharp: Tensor, clips: dict[str, Tensor]
-) -> dict[str, float]:
+def warping_errors(network: Network, sharp: Tensor, clips: dict[str, Tensor]) -> dict[str, float]:
     """Measure how much clips change between neighbors beyond the motion of the truth.
 
         mean of (x[t](p) - x[t+1](p + flow(p)))^2 over pixels that are seen in both frames
