@@ -39,7 +39,7 @@ def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
 
     monkeypatch.setattr(door, "selective_scan_reference", stand_in("reference"))
     monkeypatch.setattr(door, "selective_scan_chunked", stand_in("chunked"))
-    for name in ("compiled", "mamba_ssm"):
+    for name in ("compiled", "triton", "mamba_ssm"):
         scan = stand_in(name)
         monkeypatch.setattr(door, f"_{name}", lambda scan=scan: scan)
     monkeypatch.setattr(choice, "_missing", lambda *_: "")
@@ -51,24 +51,32 @@ def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
     assert called == [kernel]
 
 
-def test_unforced_the_fastest_that_is_installed_runs(install):
-    install("numba", "mamba_ssm", "selective_scan_cuda")
-    assert chosen(CPU) == "compiled"
-    assert chosen(CUDA) == "mamba_ssm"
+@pytest.mark.parametrize(
+    ("device", "installed", "fastest"),
+    [
+        (CPU, ("numba", "triton"), "compiled"),
+        (CPU, ("triton",), "chunked"),
+        (CUDA, ("numba", "triton", "mamba_ssm", "selective_scan_cuda"), "triton"),
+        (CUDA, ("mamba_ssm", "selective_scan_cuda"), "mamba_ssm"),
+        (CUDA, ("mamba_ssm",), "chunked"),
+        (torch.device("mps"), ("numba", "triton"), "chunked"),
+    ],
+)
+def test_unforced_the_fastest_that_is_installed_runs(device, installed, fastest, install):
+    install(*installed)
 
-    install("mamba_ssm")
-    assert chosen(CPU) == "chunked"
-    assert chosen(CUDA) == "chunked"
+    assert chosen(device) == fastest
 
 
 def test_unforced_an_input_goes_to_what_can_do_it(install):
-    install("numba", "mamba_ssm", "selective_scan_cuda")
+    install("numba", "triton", "mamba_ssm", "selective_scan_cuda")
 
     assert chosen(CPU, torch.float64) == "chunked"
     assert chosen(CPU, is_shared=False) == "chunked"
     assert chosen(CPU, torch.float16) == "compiled"
     assert chosen(CUDA, torch.float64) == "chunked"
     assert chosen(CUDA, is_shared=False) == "mamba_ssm"
+    assert chosen(CUDA, torch.bfloat16) == "triton"
 
 
 def test_an_unknown_implementation_is_refused_with_the_known_ones(monkeypatch):
@@ -83,6 +91,8 @@ def test_an_unknown_implementation_is_refused_with_the_known_ones(monkeypatch):
     [
         ("compiled", (), CPU, "pip install numba"),
         ("compiled", ("numba",), CUDA, "not on cuda"),
+        ("triton", (), CUDA, "pip install triton"),
+        ("triton", ("triton",), CPU, "not on cpu"),
         ("mamba_ssm", (), CUDA, "not installed"),
         ("mamba_ssm", ("mamba_ssm",), CUDA, "without its CUDA scan"),
         ("mamba_ssm", ("mamba_ssm", "selective_scan_cuda"), CPU, "not on cpu"),
@@ -92,24 +102,26 @@ def test_forcing_what_cannot_run_here_says_why(
     kernel, installed, device, message, install, monkeypatch
 ):
     install(*installed)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("VSRM_KERNELS", kernel)
 
     with pytest.raises(UsageError, match=f"VSRM_KERNELS is '{kernel}', but .*{message}"):
         chosen(device)
 
 
+@pytest.mark.parametrize(("kernel", "device"), [("compiled", CPU), ("triton", CUDA)])
 @pytest.mark.parametrize(
     ("kind", "message"),
     [({"dtype": torch.float64}, "float64"), ({"is_shared": False}, "shared by all channels")],
 )
-def test_a_forced_loop_does_not_hand_an_input_to_another_in_silence(
-    kind, message, install, monkeypatch
+def test_a_forced_one_does_not_hand_an_input_to_another_in_silence(
+    kernel, device, kind, message, install, monkeypatch
 ):
-    install("numba")
-    monkeypatch.setenv("VSRM_KERNELS", "compiled")
+    install("numba", "triton")
+    monkeypatch.setenv("VSRM_KERNELS", kernel)
 
     with pytest.raises(UsageError, match=message):
-        chosen(**kind)
+        chosen(device, **kind)
 
 
 def test_all_implementations_are_listed_with_the_reason_why_not(install):

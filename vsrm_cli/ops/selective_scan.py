@@ -70,7 +70,10 @@ def selective_scan(
         z = None if z is None else _tokens_first(z)
     is_shared = all(x.dim() == 3 or (x.dim() == 4 and x.shape[2] == 1) for x in (B, C))
     name = choose(u.device, u.dtype, is_shared=is_shared)
-    scan = _mamba_ssm() if name == "mamba_ssm" else partial(_around, _recurrence(name))
+    if name in ("triton", "mamba_ssm"):
+        scan = _triton() if name == "triton" else _mamba_ssm()
+    else:
+        scan = partial(_around, _recurrence(name))
     y = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus, reverse=reverse)
     return y if token_major else y.transpose(1, 2)
 
@@ -124,8 +127,16 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 @cache
+def _triton() -> Callable[..., Tensor]:
+    # It comes with PyTorch for CUDA only, and takes a while to import.
+    from vsrm_cli.ops.selective_scan_triton import selective_scan_triton
+
+    return selective_scan_triton
+
+
+@cache
 def _mamba_ssm() -> Callable[..., Tensor]:
-    # An extra as well.
+    # An extra, like Numba.
     from vsrm_cli.ops.selective_scan_mamba_ssm import selective_scan_mamba_ssm
 
     return selective_scan_mamba_ssm

@@ -13,10 +13,13 @@ import torch
 
 from vsrm_cli.errors import UsageError
 
-NAMES = ("reference", "chunked", "compiled", "mamba_ssm")
+NAMES = ("reference", "chunked", "compiled", "triton", "mamba_ssm")
 
-# The fastest first; the chunked scan can do everything.
-PREFERRED = ("compiled", "mamba_ssm", "chunked")
+# The fastest first; the chunked scan can do everything, and everywhere.
+PREFERRED = {
+    "cpu": ("compiled", "chunked"),
+    "cuda": ("triton", "mamba_ssm", "chunked"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
         return _missing(name, device) or _unable(name, dtype, is_shared)
 
     if forced == "auto":
-        return next(name for name in PREFERRED if not hindrance(name))
+        names = PREFERRED.get(device.type, ("chunked",))
+        return next(name for name in names if not hindrance(name))
     if forced not in NAMES:
         raise UsageError(f"VSRM_KERNELS is {forced!r}; it can be one of auto, {', '.join(NAMES)}.")
     if reason := hindrance(forced):
@@ -74,6 +78,12 @@ def _missing(name: str, device: torch.device) -> str:
             return "Numba is not installed (run: pip install numba)"
         if device.type != "cpu":
             return f"the compiled loop runs on CPUs only, not on {device.type}"
+    if name == "triton":
+        if not _is_installed("triton"):
+            return "Triton is not installed (run: pip install triton)"
+        # Triton's interpreter runs kernels on a CPU, to test them: very slowly.
+        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"Triton's kernels run on CUDA devices only, not on {device.type}"
     if name == "mamba_ssm":
         if not _is_installed("mamba_ssm"):
             return "mamba-ssm is not installed (see the extra `mamba`)"
