@@ -262,7 +262,7 @@ class Restorer:
     def _to_tensor(self, clip: list[Frame]) -> Tensor:
         """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
         pixels = np.stack([frame.pixels for frame in clip])
-        peak = np.iinfo(pixels.dtype).max
+        peak = np.iinfo(clip[0].pixels.dtype).max
         if pixels.dtype != np.uint8:  # not every device has unsigned integers of 16 bits
             pixels = pixels.astype(np.int32)
         # Integers cross over to the device, from memory that it reads by itself.
