@@ -259,7 +259,7 @@ def test_another_input_or_other_weights_are_noticed(tmp_path, monkeypatch):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **SMALL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(upscale, "weights_checksum", lambda _: "another")
+        patch.setattr(upscale, "weights_checksum", lambda *_, **__: "another")
         with pytest.raises(OutputError, match=r"differs in weights \(was .*, is another\);"):
             upscale_video(clip, tmp_path / "large.mp4", **SMALL)
     about = clip.stat()
@@ -277,7 +277,7 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 0)
     loaded = []
 
-    def load(name, *, device, dtype):
+    def load(name, *, device, dtype, report):
         loaded.append((device, dtype))
         return Remembering().eval()
 
