@@ -235,7 +235,7 @@ def _upscale_through_pipe(
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
     with (
-        open_source(src, settings) as source,
+        open_source(src, settings, is_watched=False) as source,
         open_direct_output(dst, source, settings, encoding, overwrite=overwrite) as output,
     ):
         _warn_beforehand(source, output, warn)
@@ -371,16 +371,17 @@ def _restore(
     begin = journal.frames_done
     latest = journal.entries[-1] if journal.entries else None
     frames = settings.segment_frames
-    if journal.chosen is not None:
-        frames = int(journal.chosen["segment frames"] or 0)
+    if journal.chosen is not None and journal.chosen["segment frames"] is not None:
+        frames = int(journal.chosen["segment frames"])
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
     recorder = Recorder(journal, source, output, restorer.windows)
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
         for item in segmenter.cut(restored, state=restorer, should_stop=should_stop):
-            if journal.chosen is None:
-                journal.begin({**chosen, "segment frames": segmenter.frames})
+            choices: Choices = {**chosen, "segment frames": segmenter.frames}
+            if journal.chosen != choices:
+                journal.begin(choices)
             yield item
 
     read_depth, write_depth = _queue_depths(source.info, settings)
