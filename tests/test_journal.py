@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.journal import Entry, Journal, Stamp, describe_file
+from vsrm_cli.journal import Entry, Journal, Stamp, describe_files
 
 ASKED = {"window": 24, "weights": "0123"}
 CHOSEN = {"device": "cpu"}
@@ -202,10 +202,10 @@ def test_a_small_file_is_known_again_by_every_byte(tmp_path_factory, data, at, t
     path = tmp_path_factory.mktemp("known") / "file"
     path.write_bytes(data)
     about = path.stat()
-    before = describe_file(path)
+    before = describe_files([path])
 
     changed = data[:at] + to + data[at + 1 :]
     path.write_bytes(changed)
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
-    assert (describe_file(path) == before) == (changed == data)
+    assert (describe_files([path]) == before) == (changed == data)

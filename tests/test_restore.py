@@ -13,12 +13,8 @@ from torch.nn import functional
 from vsrm_cli.errors import CheckFailed, MemoryShortage
 from vsrm_cli.frame import Frame
 from vsrm_cli.memory import free_host_bytes, free_memory_bytes, is_memory_shortage
-from vsrm_cli.restore import (
-    Restorer,
-    choose_tile,
-    smaller_tile,
-    to_pixels,
-)
+from vsrm_cli.restore import Restorer, to_pixels
+from vsrm_cli.tiling import choose_tile, smaller_tile
 
 CPU = torch.device("cpu")
 
@@ -379,7 +375,7 @@ def test_settings_out_of_range_are_refused(changes):
 def test_pictures_that_fit_are_taken_whole():
     enough = 100 * 8 * 180 * 320 * 10 // 7 + 1
 
-    tile = choose_tile(Nearest(), window=8, height=180, width=320, free_bytes=enough)
+    tile = choose_tile(Nearest().memory_bytes, window=8, height=180, width=320, free_bytes=enough)
 
     assert tile is None
 
@@ -389,7 +385,9 @@ def test_the_tile_chosen_is_the_one_with_the_least_work_of_those_that_fit():
     # cut the height of 180 as well; two of 192 do not. Two of 304 read nearly all of it twice.
     nearly_enough = 100 * 8 * 180 * 320 * 10 // 7 - 10
 
-    tile = choose_tile(Nearest(), window=8, height=180, width=320, free_bytes=nearly_enough)
+    tile = choose_tile(
+        Nearest().memory_bytes, window=8, height=180, width=320, free_bytes=nearly_enough
+    )
 
     assert tile == 192
 
@@ -397,8 +395,8 @@ def test_the_tile_chosen_is_the_one_with_the_least_work_of_those_that_fit():
 def test_on_two_cores_a_picture_that_fits_is_cut_in_two_unless_the_overlap_costs_too_much():
     plenty = {"window": 8, "free_bytes": 1 << 40, "at_once": 2}
 
-    assert choose_tile(Nearest(), height=180, width=320, **plenty) == 192
-    assert choose_tile(Nearest(), height=60, width=104, **plenty) is None
+    assert choose_tile(Nearest().memory_bytes, height=180, width=320, **plenty) == 192
+    assert choose_tile(Nearest().memory_bytes, height=60, width=104, **plenty) is None
 
 
 def test_tiles_restored_at_the_same_time_give_the_same_picture():
@@ -415,8 +413,8 @@ def test_a_picture_for_which_no_tile_fits_is_told_and_on_a_cpu_tried():
     little = {"window": 8, "height": 180, "width": 320, "free_bytes": 1000}
 
     with pytest.raises(MemoryShortage, match="8 frames of 320x180 pixels do not fit"):
-        choose_tile(Nearest(), **little)
-    assert choose_tile(Nearest(), **little, must_fit=False) == 64
+        choose_tile(Nearest().memory_bytes, **little)
+    assert choose_tile(Nearest().memory_bytes, **little, must_fit=False) == 64
 
 
 def test_an_automatic_tile_is_chosen_with_the_first_window(monkeypatch):

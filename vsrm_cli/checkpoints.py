@@ -5,10 +5,11 @@ nothing else. So a job that was interrupted begins again behind its last finishe
 reads the few frames before it (the margin) once more, for the window that fades into the next.
 """
 
+import sys
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -19,12 +20,16 @@ from typing import Self
 from vsrm_cli.errors import CheckFailed, InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.journal import Entry, Journal, Stamp
+from vsrm_cli.media.pictures import PictureReader, PictureSegment, PictureWriter, is_sequence
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.segments import SegmentWriter
 from vsrm_cli.media.writer import VideoWriter
+from vsrm_cli.media.y4m import PipeReader
 from vsrm_cli.restore import Restorer
 from vsrm_cli.tiling import Cut
 
+# The name that stands for standard input, or output.
+PIPE = Path("-")
 # Work that a segment should hold at most. A crash may come just before it is closed, and the
 # first window, by which the speed is judged, may have been a quick one: so it is half a minute
 # where a whole one may be lost.
@@ -55,6 +60,7 @@ class Source:
     """The frames of a job, from the first or from behind a finished segment.
 
     Attributes:
+        path: The file; or a folder or pattern of pictures; or `PIPE`.
         info: What the file says about itself.
         frames_read: Frames of the job up to the latest one that was read.
         sightings: The frames read lately, in order; whoever needs them takes them away.
@@ -67,12 +73,14 @@ class Source:
         start: Fraction | None,
         end: Fraction | None,
         deinterlace: bool = False,
+        rate: Fraction = Fraction(25),
     ) -> None:
-        """Look at the file; see `VideoReader` for arguments and errors."""
-        self._path = path
+        """Look at the file, or the pictures; see their readers for arguments and errors."""
+        self.path = path
         self._start = start
         self._end = end
         self._deinterlace = deinterlace
+        self._rate = rate
         self._reader = self._read_from(start)
         self._damaged_before = 0
         self.info = self._reader.info
@@ -80,9 +88,14 @@ class Source:
         self.sightings: deque[Sighting] = deque()
 
     @property
-    def notices(self) -> list[str]:
+    def notices(self) -> Sequence[str]:
         """What is uncertain of the video, or must be changed, in sentences."""
         return self._reader.notices
+
+    @property
+    def picture_names(self) -> Sequence[str]:
+        """Names of the pictures that it reads; none if it reads a video."""
+        return self._reader.names if isinstance(self._reader, PictureReader) else ()
 
     @property
     def resized_frames(self) -> int:
@@ -142,8 +155,12 @@ class Source:
             )
             yield frame
 
-    def _read_from(self, start: Fraction | None) -> VideoReader:
-        return VideoReader(self._path, start=start, end=self._end, deinterlace=self._deinterlace)
+    def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader | PipeReader:
+        if self.path == PIPE:
+            return PipeReader(sys.stdin.buffer, start=start, end=self._end)
+        if is_sequence(self.path):
+            return PictureReader(self.path, start=start, end=self._end, rate=self._rate)
+        return VideoReader(self.path, start=start, end=self._end, deinterlace=self._deinterlace)
 
     def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
         """Find the margin by its time; None where jumps into the file lead to other pictures."""
@@ -169,7 +186,7 @@ class Source:
         margin = list(islice(frames, first, entry.next))
         if [stamp_of(frame) for frame in margin] != entry.margin:
             raise InputError(
-                f"{self._path} gives other pictures now than when the work began; give --restart "
+                f"{self.path} gives other pictures now than when the work began; give --restart "
                 "to begin again."
             )
         return margin, frames
@@ -252,14 +269,16 @@ class Recorder:
         frames_written: Frames of the job in segments, those of earlier runs included.
     """
 
-    def __init__(self, journal: Journal, source: Source, output: VideoWriter, windows: Cut) -> None:
+    def __init__(
+        self, journal: Journal, source: Source, output: VideoWriter | PictureWriter, windows: Cut
+    ) -> None:
         """Prepare to go on behind the last entry of the journal."""
         self.frames_written = journal.frames_done
         self._journal = journal
         self._source = source
         self._output = output
         self._windows = windows
-        self._segment: SegmentWriter | None = None
+        self._segment: SegmentWriter | PictureSegment | None = None
         self._seen: list[Sighting] = []
         self._shot = journal.entries[-1].shot if journal.entries else 0
         self._tile: int | None = None
@@ -273,7 +292,10 @@ class Recorder:
         """
         if self._segment is None:
             path = self._journal.folder / f"{self.frames_written:09}"
-            self._segment = SegmentWriter(path, self._output)
+            if isinstance(self._output, PictureWriter):
+                self._segment = PictureSegment(path, self._output)
+            else:
+                self._segment = SegmentWriter(path, self._output)
         self._segment.write(restored.frame)
         self.frames_written += 1
         self._tile = restored.tile
@@ -282,11 +304,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Close the last segment; raises as `write` does."""
-        if self.frames_written != self._source.frames_read:
-            raise CheckFailed(
-                f"{self._source.frames_read} frames were read, but {self.frames_written} written, "
-                f"so the result was not kept; this is a bug in vsrm, please report it."
-            )
+        check_counts(read=self._source.frames_read, written=self.frames_written)
         if self._segment is not None:
             self._close(self._segment)
 
@@ -295,7 +313,7 @@ class Recorder:
         if self._segment is not None:
             self._segment.abandon()
 
-    def _close(self, segment: SegmentWriter) -> None:
+    def _close(self, segment: SegmentWriter | PictureSegment) -> None:
         first = self.frames_written - len(segment.ticks)
         self._look_back()
         margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
@@ -335,3 +353,16 @@ class Recorder:
 def stamp_of(frame: Frame) -> Stamp:
     """Say what is remembered of a frame: enough to know that it was decoded the same again."""
     return Stamp(str(frame.time), zlib.crc32(frame.pixels.data))
+
+
+def check_counts(*, read: int, written: int) -> None:
+    """Compare what went in with what came out.
+
+    Raises:
+        CheckFailed: If frames were lost or added on the way.
+    """
+    if written != read:
+        raise CheckFailed(
+            f"{read} frames were read, but {written} written, so the result was not kept; "
+            "this is a bug in vsrm, please report it."
+        )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vsrm_cli import __version__, console
-from vsrm_cli.errors import Declined, Interrupted, VsrmError
+from vsrm_cli.errors import Declined, Interrupted, UsageError, VsrmError
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
 if TYPE_CHECKING:  # it brings torch, see above
@@ -75,13 +75,33 @@ def main(
 
 @app.command()
 def upscale(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="The video to enlarge.", show_default=False)
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="The video to enlarge; a folder of pictures, or frame_%05d.png; "
+            "- is y4m on stdin.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="The file to write; its ending chooses the container."),
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write; its ending chooses the container. A folder, or "
+            "frame_%05d.png, is for pictures; - is y4m on stdout.",
+            show_default="needed, or --out-dir",
+        ),
+    ] = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Instead: where several inputs, or the videos of a folder, go under their names.",
+            show_default="none",
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(help="A network by its name, or a weight file.", rich_help_panel="Network"),
@@ -202,6 +222,14 @@ def upscale(
             rich_help_panel="Part",
         ),
     ] = None,
+    fps: Annotated[
+        str,
+        typer.Option(
+            metavar="RATE",
+            help="Frames per second of an input of pictures.",
+            rich_help_panel="Part",
+        ),
+    ] = "25",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output if it exists.")
     ] = False,
@@ -250,8 +278,10 @@ def upscale(
             height=height,
             size=size,
             deinterlace=deinterlace,
+            fps=fps,
             segment_frames=segment_frames,
         )
+        from vsrm_cli.batch import plan_batch
         from vsrm_cli.upscale import upscale_video
 
         def tell_plan(plan: "Plan") -> bool:
@@ -261,37 +291,74 @@ def upscale(
                 typer.echo("\n".join(console.plan_lines(plan)))
             return False
 
-        with console.Display(is_quiet=quiet) as display, _stop_when_asked(display) as should_stop:
-            summary = upscale_video(
-                source,
-                output,
-                model=model,
-                window=window,
-                overlap=overlap,
-                tile=tile,
-                device=device,
-                dtype=dtype,
-                codec=codec,
-                crf=crf,
-                preset=preset,
-                pix_fmt=pix_fmt,
-                start=start,
-                end=end,
-                scale=scale,
-                height=height,
-                size=size,
-                deinterlace=deinterlace,
-                overwrite=overwrite,
-                segment_frames=segment_frames,
-                restart=restart,
-                confirm=tell_plan if dry_run else None,
-                report=display.report,
-                should_stop=should_stop,
-                warn=display.warn,
-            )
-        display.tell_result(summary)
-        if as_json:
-            typer.echo(json.dumps(summary.as_dict()))
+        def enlarge(source: Path, target: Path) -> None:
+            with (
+                console.Display(is_quiet=quiet) as display,
+                _stop_when_asked(display) as should_stop,
+            ):
+                summary = upscale_video(
+                    source,
+                    target,
+                    model=model,
+                    window=window,
+                    overlap=overlap,
+                    tile=tile,
+                    device=device,
+                    dtype=dtype,
+                    codec=codec,
+                    crf=crf,
+                    preset=preset,
+                    pix_fmt=pix_fmt,
+                    start=start,
+                    end=end,
+                    scale=scale,
+                    height=height,
+                    size=size,
+                    deinterlace=deinterlace,
+                    fps=fps,
+                    overwrite=overwrite,
+                    segment_frames=segment_frames,
+                    restart=restart,
+                    confirm=tell_plan if dry_run else None,
+                    report=display.report,
+                    should_stop=should_stop,
+                    warn=display.warn,
+                )
+            display.tell_result(summary)
+            if as_json:
+                typer.echo(json.dumps(summary.as_dict()))
+
+        if str(output) == "-" and (as_json or dry_run):
+            raise UsageError("With -o - the video goes to stdout: leave --json and --dry-run out.")
+        if output is not None and out_dir is None and len(sources) == 1:
+            enlarge(sources[0], output)
+            return
+        if output is not None or out_dir is None:
+            raise UsageError("Give --output for one input, or --out-dir for any number.")
+        pairs = plan_batch(sources, out_dir, overwrite=overwrite)
+        out_dir.mkdir(exist_ok=True)
+        _do_all(enlarge, pairs, debug=debug)
+
+
+def _do_all(
+    enlarge: Callable[[Path, Path], None], pairs: list[tuple[Path, Path]], *, debug: bool
+) -> None:
+    """Enlarge one after another; one that fails does not keep the others from being made.
+
+    Raises:
+        Exit: With the code of the first failure, behind the last input; an interruption ends all.
+    """
+    codes = []
+    for source, target in pairs:
+        try:
+            with _failures_told(debug=debug):
+                enlarge(source, target)
+        except typer.Exit as failure:
+            if failure.exit_code == EXIT_INTERRUPTED:
+                raise
+            codes.append(failure.exit_code)
+    if any(codes):
+        raise typer.Exit(next(filter(None, codes)))
 
 
 @contextmanager
@@ -337,7 +404,7 @@ def _failures_told(*, debug: bool) -> Iterator[None]:
         _print_traceback(debug)
         console.tell_note(str(stop) or "interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:  # nobody reads stdout any more: `main` ends quietly
+    except (typer.Exit, BrokenPipeError):  # told already; or nobody reads stdout any more
         raise
     except Exception as error:
         _print_traceback(debug)

@@ -16,7 +16,7 @@ from vsrm_cli.pipeline import Progress
 
 if TYPE_CHECKING:  # the job brings torch with it, which `vsrm --help` need not wait for
     from vsrm_cli.forecast import Plan
-    from vsrm_cli.upscale import Summary
+    from vsrm_cli.summary import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from vsrm_cli.checkpoints import Source
+from vsrm_cli.ends import Collected
 from vsrm_cli.errors import OutputError
 from vsrm_cli.journal import Choices, Journal
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.writer import VideoWriter
-from vsrm_cli.restore import TILE_OVERLAP, Restorer
+from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import Settings
-from vsrm_cli.tiling import plan_grid
+from vsrm_cli.tiling import TILE_OVERLAP, plan_grid
 
 # Bits per pixel that a codec needs at our default quality for common footage: less for still
 # pictures, twice as much for leaves in the wind. The rest of the codecs lose little or nothing.
@@ -81,7 +81,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        stages: tuple[Source, Restorer, VideoWriter],
+        stages: tuple[Source, Restorer, Collected],
         journal: Journal,
         settings: Settings,
         model: str,
@@ -129,7 +129,7 @@ class Plan:
         return asdict(self)
 
 
-def check_room(output: VideoWriter, journal: Journal, frames: int | None) -> str | None:
+def check_room(output: Collected, journal: Journal, frames: int | None) -> str | None:
     """Compare what the disk must hold with what is free on it.
 
     Args:
@@ -169,7 +169,7 @@ def expected_frames(info: VideoInfo, settings: Settings) -> int | None:
     return max(0, round((min(ends) - (settings.start or 0)) * info.frame_rate))
 
 
-def _file_bytes(output: VideoWriter, frames: int | None) -> int | None:
+def _file_bytes(output: Collected, frames: int | None) -> int | None:
     """Estimate the size of the output's video."""
     if frames is None:
         return None
@@ -178,7 +178,7 @@ def _file_bytes(output: VideoWriter, frames: int | None) -> int | None:
     return int(frames * output.shape.width * output.shape.height * bits / 8)
 
 
-def _disk_bytes(output: VideoWriter, journal: Journal, frames: int | None) -> int | None:
+def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int | None:
     """Estimate what the disk must still take: the segments that are missing, and the output."""
     expected = _file_bytes(output, frames)
     if expected is None:

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ else:
     import fcntl
 
 _LOCK = "lock"
+_NUMBERED = re.compile(r"\d{9}\.[a-z0-9]+")
 # Files of a run, beside the lock: segments and entries, the journal, and what was never finished.
 _OURS = re.compile(r"\d{9}\..*|journal\.json|.*\.part(\..*)?")
 # Of a checksum, so much is enough for a person to see that two differ.
@@ -191,7 +192,7 @@ class Journal:
                 entry = replace(entry, size_bytes=os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise self._failure(error) from error
-        self._write(_entry_name(entry.file), asdict(entry))
+        self._write(f"{entry.first:09}.json", asdict(entry))
         self.entries.append(entry)
 
     def clear(self) -> None:
@@ -246,11 +247,12 @@ class Journal:
 
     def _clean(self) -> None:
         """Delete files of ours that no entry speaks of; what others have put there stays."""
-        kept = {"journal.json"} if self.chosen is not None else set()
-        for entry in self.entries:
-            kept |= {entry.file, _entry_name(entry.file)}
         for path in self.folder.glob("*"):
-            if _OURS.fullmatch(path.name) and path.name not in kept:
+            if _NUMBERED.fullmatch(path.name):
+                is_finished = int(path.name[:9]) < self.frames_done
+            else:
+                is_finished = path.name == "journal.json" and self.chosen is not None
+            if _OURS.fullmatch(path.name) and not is_finished:
                 path.unlink(missing_ok=True)
 
     def _remove_folder(self, lock: IO[bytes]) -> None:
@@ -290,10 +292,6 @@ class Journal:
         )
 
 
-def _entry_name(file: str) -> str:
-    return Path(file).with_suffix(".json").name
-
-
 def _shown(choice: str | int | None) -> str:
     text = str(choice)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
@@ -325,16 +323,25 @@ def _flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def describe_file(path: Path) -> Choices:
-    """Say by what a file is known again: its size, its date, and its first and last mebibyte."""
-    about = path.stat()
+def describe_files(files: Sequence[Path]) -> Choices:
+    """Say by what an input of one or more files is known again.
+
+    That is their size, the latest of their dates, and a checksum: of the first and last mebibyte
+    of a single file, of the names and sizes of several.
+    """
+    abouts = [file.stat() for file in files]
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        digest.update(file.read(_CHECKED_BYTES))
-        file.seek(max(0, about.st_size - _CHECKED_BYTES))
-        digest.update(file.read())
+    if len(files) == 1:
+        with files[0].open("rb") as file:
+            digest.update(file.read(_CHECKED_BYTES))
+            file.seek(max(0, abouts[0].st_size - _CHECKED_BYTES))
+            digest.update(file.read())
+    else:
+        told = [(path.name, about.st_size) for path, about in zip(files, abouts, strict=True)]
+        digest.update(repr(told).encode())
+    latest = max(about.st_mtime for about in abouts)
     return {
-        "size of the input": about.st_size,
-        "date of the input": str(datetime.fromtimestamp(about.st_mtime, tz=UTC)),
+        "size of the input": sum(about.st_size for about in abouts),
+        "date of the input": str(datetime.fromtimestamp(latest, tz=UTC)),
         "content of the input": digest.hexdigest(),
     }

@@ -17,26 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsrm_cli.errors import CheckFailed, MemoryShortage
+from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.memory import free_cache, free_memory_bytes, is_memory_shortage
-from vsrm_cli.tiling import Cut, Grid, Piece, plan_grid, read_pieces
-
-# Pixels shared by neighbouring tiles: 8 at each edge are thrown away, where a network sees
-# invented pixels instead of the picture, and 16 fade. Users of tile upscalers report seams
-# with 10 pixels of padding, and none with 32 (Real-ESRGAN issue 211, GPEN issue 129).
-TILE_OVERLAP = 32
-# With smaller tiles more than two would meet on one line; see `tiling.Cut`.
-MIN_TILE = 2 * TILE_OVERLAP
-TILE_STEP = 16
-
-# Two tiles at once on two cores take two thirds of the time of the whole picture, so a quarter
-# more pixels is a price worth paying for it.
-MAX_WORK_PERCENT = 125
-
-# The part of the free memory that a window may fill by its network's estimate, in percent.
-# The rest is for the pictures being joined, for fragmentation, and for other programs.
-MEMORY_SHARE_PERCENT = 70
+from vsrm_cli.tiling import (
+    MIN_TILE,
+    TILE_OVERLAP,
+    Cut,
+    Piece,
+    choose_tile,
+    plan_grid,
+    read_pieces,
+    smaller_tile,
+)
 
 
 class Network(Protocol):
@@ -159,7 +152,7 @@ class Restorer:
         if not self._tile_is_open:
             return
         self.tile = choose_tile(
-            self._network,
+            self._network.memory_bytes,
             window=frames,
             height=height,
             width=width,
@@ -379,89 +372,3 @@ def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -
         return rounded.to(torch.uint8).cpu().numpy()
     # By way of int32: not every device has unsigned integers of 16 bits.
     return rounded.to(torch.int32).cpu().numpy().astype(np.uint16)
-
-
-def choose_tile(
-    network: Network,
-    *,
-    window: int,
-    height: int,
-    width: int,
-    free_bytes: int,
-    must_fit: bool = True,
-    at_once: int = 1,
-) -> int | None:
-    """Choose the tile with which a window fits into the memory at the least work.
-
-    That is often not the largest tile that fits: one that is a little smaller than the
-    picture reads nearly all of it twice. The estimate is for float32; at half precision the
-    difference is left as a reserve, because a network may keep parts of itself in float32.
-
-    Args:
-        network: Estimates its own memory.
-        window: Frames read together.
-        height: Of the source, in pixels.
-        width: Of the source, in pixels.
-        free_bytes: Free memory of the device.
-        at_once: Tiles that are restored at the same time. Pictures are cut for that even where
-            they fit whole, unless the overlaps would cost most of what it gains.
-        must_fit: Whether to give up if not even the smallest tile fits. A CPU can swap: there
-            a slow run, or a pessimistic estimate, is better than none.
-
-    Returns:
-        The side of the tile in pixels of the source, or None to take pictures whole.
-
-    Raises:
-        MemoryShortage: If not even the smallest tile fits.
-    """
-    budget = free_bytes * MEMORY_SHARE_PERCENT // 100
-    largest = (max(height, width) - 1) // TILE_STEP * TILE_STEP
-    fitting = [
-        tile
-        for tile in range(largest, MIN_TILE - 1, -TILE_STEP)
-        if at_once * network.memory_bytes(window, min(tile, height), min(tile, width)) <= budget
-    ]
-
-    def grid(tile: int) -> Grid:
-        return plan_grid(height, width, tile=tile, overlap=TILE_OVERLAP)
-
-    def work(tile: int) -> int:
-        return grid(tile).pixels_read
-
-    if network.memory_bytes(window, height, width) <= budget:
-        shared = [tile for tile in fitting if len(grid(tile).columns) % at_once == 0]
-        best = min(shared, key=work) if shared and at_once > 1 else None
-        gains = best is not None and 100 * work(best) <= MAX_WORK_PERCENT * height * width
-        return best if gains else None
-    if fitting:
-        return min(fitting, key=work)
-    if must_fit:
-        raise MemoryShortage(
-            f"{window} frames of {width}x{height} pixels do not fit into the "
-            f"{free_bytes / 2**30:.1f} GiB of free memory, not even in tiles of {MIN_TILE} pixels; "
-            f"close other programs or use a smaller --window"
-        )
-    return MIN_TILE
-
-
-def smaller_tile(tile: int | None, *, longer_side: int) -> int:
-    """Give the next tile to try after a shortage of memory: half the side.
-
-    Args:
-        tile: The one that did not fit; None for the whole picture.
-        longer_side: Of the picture, in pixels.
-
-    Returns:
-        A multiple of `TILE_STEP`, smaller than what was tried, at least `MIN_TILE`.
-
-    Raises:
-        MemoryShortage: If what was tried is already as small as a tile can be.
-    """
-    tried = min(tile or longer_side, longer_side)
-    if tried <= MIN_TILE:
-        raise MemoryShortage(
-            f"the memory is too small even for tiles of {MIN_TILE} pixels; "
-            f"close other programs or use a smaller --window"
-        )
-    half = -(-tried // (2 * TILE_STEP)) * TILE_STEP
-    return max(MIN_TILE, half)

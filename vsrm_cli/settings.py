@@ -23,6 +23,7 @@ DEFAULT_OVERLAP = 4
 # Frames are enlarged by the network four times, and then resampled where another size is asked for.
 DEFAULT_SCALE = 4
 MAX_SCALE = 16
+MAX_RATE = 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
 DEINTERLACE = ("auto", "off")
@@ -55,6 +56,7 @@ class Settings:
         height: Lines of the picture on the screen.
         box: Width and height on the screen into which the picture shall just fit.
         deinterlace: Whether to make whole frames of interlaced ones.
+        fps: Frames per second of an input of pictures.
         segment_frames: Frames, at least, between the points at which the work can go on after
             an interruption; None for about half a minute of work.
     """
@@ -70,6 +72,7 @@ class Settings:
     height: int | None
     box: tuple[int, int] | None
     deinterlace: bool
+    fps: Fraction
     segment_frames: int | None = None
 
     @classmethod
@@ -87,6 +90,7 @@ class Settings:
         height: int | None = None,
         size: str | None = None,
         deinterlace: str = "auto",
+        fps: Fraction | float | str = 25,
         segment_frames: int | None = None,
     ) -> Self:
         """Read what a user wrote.
@@ -103,6 +107,7 @@ class Settings:
             height: As the attribute.
             size: The box as text, such as 1920x1080.
             deinterlace: "auto" or "off".
+            fps: As the attribute; in words also a fraction such as 24000/1001.
             segment_frames: As the attribute.
 
         Raises:
@@ -146,6 +151,7 @@ class Settings:
             height=None if height is None else read_side(height, name="height"),
             box=None if size is None else read_box(size),
             deinterlace=deinterlace == "auto",
+            fps=read_rate(fps),
             segment_frames=segment_frames,
         )
 
@@ -180,6 +186,21 @@ def read_scale(scale: Fraction | float | str | None) -> Fraction:
         number = Fraction(0)
     if not 1 <= number <= MAX_SCALE:
         raise UsageError(f'The scale must be a number from 1 to {MAX_SCALE}, not "{scale}".')
+    return number
+
+
+def read_rate(rate: Fraction | float | str) -> Fraction:
+    """Read how many frames there are in a second, without rounding.
+
+    Raises:
+        UsageError: If it is no number above 0 and up to `MAX_RATE`.
+    """
+    try:
+        number = Fraction(str(rate))
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(0)
+    if not 0 < number <= MAX_RATE:
+        raise UsageError(f'The rate must be a number up to {MAX_RATE}, not "{rate}".')
     return number
 
 

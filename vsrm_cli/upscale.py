@@ -7,37 +7,41 @@ the last one that was finished. At the end they are joined, and the file gets it
 frame has been found in it at its time.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vsrm_cli import __version__
-from vsrm_cli.checkpoints import Recorder, Restored, Segmenter, Source
+from vsrm_cli.checkpoints import PIPE, Recorder, Restored, Segmenter, Source, check_counts
+from vsrm_cli.ends import (
+    Collected,
+    Direct,
+    check_output,
+    open_direct_output,
+    open_output,
+    open_source,
+)
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
-from vsrm_cli.journal import Choices, Entry, Journal, describe_file
-from vsrm_cli.media.destination import check_destination
+from vsrm_cli.journal import Choices, Entry, Journal, describe_files
 from vsrm_cli.media.encoding import Encoding
-from vsrm_cli.media.geometry import output_shape
+from vsrm_cli.media.pictures import PictureWriter, find_pictures, is_sequence
+from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.segments import Segment, join
-from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, run_stages
-from vsrm_cli.restore import MIN_TILE, Restorer
+from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
-
-if sys.platform != "win32":
-    import resource
+from vsrm_cli.summary import Summary, begin_measuring_memory, peak_memory_bytes
+from vsrm_cli.tiling import MIN_TILE
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4
@@ -51,62 +55,6 @@ MAX_WORKERS = 4
 # holds one lets the other stages work on while it computes. For large pictures that would be
 # gigabytes, so there the queue is shorter.
 QUEUE_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What the job did; `as_dict` gives what `--json` prints.
-
-    Attributes:
-        input: The file read.
-        output: The file written.
-        frames_in: Frames decoded.
-        frames_out: Frames written; always equal to `frames_in`.
-        frames_resumed: Of these, how many an earlier call had finished.
-        truncated: Whether the input had damage or no end, so that frames are missing.
-        width: Of the output, in pixels.
-        height: Of the output, in pixels.
-        model: Name of the network.
-        device: Where it ran.
-        dtype: The precision it ran in: fp32, fp16 or bf16.
-        window: Frames that it saw together.
-        tile: Side of a tile in pixels of the input; None for whole frames.
-        elapsed_s: Seconds from call to return.
-        fps: Frames per second over that time.
-        kept: The streams beside the picture that went along, in words.
-        dropped: What of the input the output cannot hold, and why.
-        assumed: What the input leaves open of its colors, and how they were read.
-        peak_memory_bytes: On CUDA what the tensors took at most, elsewhere the largest size of
-            this process since it began; None where the system does not tell (Windows).
-        warnings: What the user should know, in sentences.
-    """
-
-    input: str
-    output: str
-    frames_in: int
-    frames_out: int
-    frames_resumed: int
-    truncated: bool
-    width: int
-    height: int
-    model: str
-    device: str
-    dtype: str
-    window: int
-    tile: int | None
-    elapsed_s: float
-    fps: float
-    kept: tuple[str, ...]
-    dropped: tuple[str, ...]
-    assumed: tuple[str, ...]
-    peak_memory_bytes: int | None
-    warnings: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the facts, without the warnings, under their names."""
-        facts = asdict(self)
-        del facts["warnings"]
-        return facts
 
 
 def upscale_video(
@@ -129,6 +77,7 @@ def upscale_video(
     height: int | None = None,
     size: str | None = None,
     deinterlace: str = "auto",
+    fps: Fraction | float | str = 25,
     overwrite: bool = False,
     segment_frames: int | None = None,
     restart: bool = False,
@@ -142,8 +91,11 @@ def upscale_video(
     If an earlier call with the same arguments was interrupted, this one goes on where it stopped.
 
     Args:
-        src: The video to read.
-        dst: The file to write; its ending chooses the container. It appears when it is complete.
+        src: The video to read; a folder of pictures, or names such as "frame_%05d.png"; or "-" for
+            YUV4MPEG2 on standard input.
+        dst: The file to write; its ending chooses the container. A name without an ending, or such
+            as "frame_%05d.png", is for pictures, and "-" stands for YUV4MPEG2 on standard output.
+            A file appears when it is complete.
         model: A network by its name, or a weight file.
         window: Frames that the network sees together.
         overlap: Frames that two neighbouring windows share, half a window at most; None
@@ -161,6 +113,7 @@ def upscale_video(
         scale: How many times larger to make the picture, from 1 to 16; None for 4.
         height: Instead: how many lines it shall have on the screen.
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
+        fps: Frames per second of an input of pictures.
         deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
         overwrite: Whether `dst` may exist and be replaced.
         segment_frames: Frames, at least, between the points at which the work can go on after an
@@ -195,37 +148,34 @@ def upscale_video(
         height=height,
         size=size,
         deinterlace=deinterlace,
+        fps=fps,
         segment_frames=segment_frames,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
 
-    with Source(
-        src, start=settings.start, end=settings.end, deinterlace=settings.deinterlace
-    ) as source:
-        check_destination(dst, src, overwrite=overwrite)
+    if PIPE in (src, dst):
+        return _upscale_through_pipe(
+            src,
+            dst,
+            settings,
+            encoding,
+            model,
+            overwrite=overwrite,
+            report=report,
+            should_stop=should_stop,
+            warn=warn,
+        )
+    files = find_pictures(src) if is_sequence(src) else [src]
+    with open_source(src, settings) as source:
+        check_output(dst, files, overwrite=overwrite)
         with Journal(dst) as journal:
-            with VideoWriter(
-                dst,
-                source=source.info,
-                shape=output_shape(
-                    source.info, scale=settings.scale, height=settings.height, box=settings.box
-                ),
-                encoding=encoding,
-                start=settings.start,
-                end=settings.end,
-                overwrite=overwrite,
-                folder=journal.folder,
-            ) as output:
+            with open_output(dst, source, settings, encoding, folder=journal.folder) as output:
                 journal.open(
-                    describe_file(src) | _describe(settings, encoding, model), restart=restart
+                    describe_files(files) | _describe(settings, encoding, model), restart=restart
                 )
-                for notice in (
-                    *source.notices,
-                    *(f"left out: {part}" for part in output.dropped),
-                ):
-                    warn(notice)
+                _warn_beforehand(source, output, warn)
                 frames_resumed = journal.frames_done
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
                     warn(scarcity)
@@ -239,7 +189,7 @@ def upscale_video(
                     Plan.of((source, restorer, output), journal, settings, network.name, chosen)
                 ):
                     raise Declined("Nothing was done.")
-                _begin_measuring_memory(network.device)
+                begin_measuring_memory(network.device)
                 _restore(
                     (source, restorer, output),
                     journal,
@@ -248,13 +198,82 @@ def upscale_video(
                     report=report,
                     should_stop=should_stop,
                 )
-                segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
-                join(segments, journal.entries[-1].end, output)
+                if isinstance(output, PictureWriter):
+                    output.collect(journal.folder, journal.frames_done)
+                else:
+                    segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
+                    join(segments, journal.entries[-1].end, output)
             journal.clear()
 
+    return _sum_up(
+        (source, restorer, output),
+        dst,
+        settings,
+        network,
+        frames_resumed=frames_resumed,
+        began=began,
+    )
+
+
+def _upscale_through_pipe(
+    src: Path,
+    dst: Path,
+    settings: Settings,
+    encoding: Encoding,
+    model: str | Path,
+    *,
+    overwrite: bool,
+    report: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool],
+    warn: Callable[[str], None],
+) -> Summary:
+    """Do the job from standard input, or to standard output; there is nothing to go on from."""
+    began = time.perf_counter()
+    with (
+        open_source(src, settings) as source,
+        open_direct_output(dst, source, settings, encoding, overwrite=overwrite) as output,
+    ):
+        _warn_beforehand(source, output, warn)
+        network = _load(model, settings, None)
+        restorer = _new_restorer(network, settings, [])
+        begin_measuring_memory(network.device)
+
+        def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
+            for frame in restorer.restore(frames):
+                if should_stop():
+                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                yield frame
+
+        read_depth, write_depth = _queue_depths(source.info, settings)
+        run_stages(
+            source.frames(behind=None),
+            restore,
+            output.write,
+            read_depth=read_depth,
+            write_depth=write_depth,
+            frames_expected=expected_frames(source.info, settings),
+            report=report,
+        )
+        check_counts(read=source.frames_read, written=output.frames_written)
+    return _sum_up(
+        (source, restorer, output), dst, settings, network, frames_resumed=0, began=began
+    )
+
+
+def _sum_up(
+    stages: tuple[Source, Restorer, Collected | Direct],
+    dst: Path,
+    settings: Settings,
+    network: VSRM,
+    *,
+    frames_resumed: int,
+    began: float,
+) -> Summary:
+    """Tell what was done."""
+    source, restorer, output = stages
     elapsed = time.perf_counter() - began
     return Summary(
-        input=str(src),
+        input=str(source.path),
         output=str(dst),
         frames_in=source.frames_read,
         frames_out=output.frames_written,
@@ -272,9 +291,16 @@ def upscale_video(
         kept=output.kept,
         dropped=output.dropped,
         assumed=source.info.assumed,
-        peak_memory_bytes=_peak_memory_bytes(network.device),
+        peak_memory_bytes=peak_memory_bytes(network.device),
         warnings=(*_warnings(source, settings), *output.warnings),
     )
+
+
+def _warn_beforehand(
+    source: Source, output: Collected | Direct, warn: Callable[[str], None]
+) -> None:
+    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+        warn(notice)
 
 
 def _describe(settings: Settings, encoding: Encoding, model: str | Path) -> Choices:
@@ -313,7 +339,7 @@ def _new_restorer(network: VSRM, settings: Settings, entries: Sequence[Entry]) -
 
 
 def _restore(
-    stages: tuple[Source, Restorer, VideoWriter],
+    stages: tuple[Source, Restorer, Collected],
     journal: Journal,
     settings: Settings,
     *,
@@ -342,14 +368,14 @@ def _restore(
                 journal.begin({**chosen, "segment frames": segmenter.frames})
             yield item
 
-    frame_bytes = source.info.width * source.info.height * (3 if source.info.bits <= 8 else 6)
+    read_depth, write_depth = _queue_depths(source.info, settings)
     try:
         run_stages(
             source.frames(behind=latest),
             restore,
             recorder.write,
-            read_depth=_queue_depth(settings.window, frame_bytes),
-            write_depth=_queue_depth(settings.window, frame_bytes * SCALE**2),
+            read_depth=read_depth,
+            write_depth=write_depth,
             frames_before=begin,
             frames_expected=expected_frames(source.info, settings),
             report=report,
@@ -375,6 +401,15 @@ def _how_to_go_on(journal: Journal) -> str:
     )
 
 
+def _queue_depths(info: VideoInfo, settings: Settings) -> tuple[int, int]:
+    """Say how many small and how many large frames may wait."""
+    frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
+    return (
+        _queue_depth(settings.window, frame_bytes),
+        _queue_depth(settings.window, frame_bytes * SCALE**2),
+    )
+
+
 def _queue_depth(window: int, frame_bytes: int) -> int:
     return max(1, min(window, QUEUE_BYTES // frame_bytes))
 
@@ -395,18 +430,3 @@ def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
         f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
     )
     return tuple(warnings)
-
-
-def _begin_measuring_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak_memory_bytes(device: torch.device) -> int | None:
-    """Say how much memory the job took at most; see `Summary`."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if sys.platform == "win32":
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

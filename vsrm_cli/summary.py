@@ -1,0 +1,82 @@
+"""What a job did, told when it is done."""
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+if sys.platform != "win32":
+    import resource
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the job did; `as_dict` gives what `--json` prints.
+
+    Attributes:
+        input: The file read.
+        output: The file written.
+        frames_in: Frames decoded.
+        frames_out: Frames written; always equal to `frames_in`.
+        frames_resumed: Of these, how many an earlier call had finished.
+        truncated: Whether the input had damage or no end, so that frames are missing.
+        width: Of the output, in pixels.
+        height: Of the output, in pixels.
+        model: Name of the network.
+        device: Where it ran.
+        dtype: The precision it ran in: fp32, fp16 or bf16.
+        window: Frames that it saw together.
+        tile: Side of a tile in pixels of the input; None for whole frames.
+        elapsed_s: Seconds from call to return.
+        fps: Frames per second over that time.
+        kept: The streams beside the picture that went along, in words.
+        dropped: What of the input the output cannot hold, and why.
+        assumed: What the input leaves open of its colors, and how they were read.
+        peak_memory_bytes: On CUDA what the tensors took at most, elsewhere the largest size of
+            this process since it began; None where the system does not tell (Windows).
+        warnings: What the user should know, in sentences.
+    """
+
+    input: str
+    output: str
+    frames_in: int
+    frames_out: int
+    frames_resumed: int
+    truncated: bool
+    width: int
+    height: int
+    model: str
+    device: str
+    dtype: str
+    window: int
+    tile: int | None
+    elapsed_s: float
+    fps: float
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    assumed: tuple[str, ...]
+    peak_memory_bytes: int | None
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the facts, without the warnings, under their names."""
+        facts = asdict(self)
+        del facts["warnings"]
+        return facts
+
+
+def begin_measuring_memory(device: torch.device) -> None:
+    """Forget the peaks of earlier jobs, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Say how much memory the job took at most; see `Summary`."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
