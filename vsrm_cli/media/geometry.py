@@ -26,6 +26,11 @@ class Shape:
     height: int
     sample_aspect_ratio: Fraction | None
 
+    def squared(self) -> Shape:
+        """The same picture on the screen, made of square pixels."""
+        pixel = self.sample_aspect_ratio or Fraction(1)
+        return Shape(_even(self.width * pixel), self.height, None)
+
 
 def output_shape(
     info: VideoInfo,

@@ -27,7 +27,15 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb, has_alpha
 from vsrm_cli.media.destination import check_destination
-from vsrm_cli.media.encoding import Encoding, EncodingPlan, add_video, check_limits, plan_encoding
+from vsrm_cli.media.encoding import (
+    Encoding,
+    EncodingPlan,
+    add_video,
+    check_limits,
+    plan_encoding,
+    stores_pixel_shape,
+    tag,
+)
 from vsrm_cli.media.extras import tag_options
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import light_parameters
@@ -105,6 +113,10 @@ class VideoWriter:
         self._last_duration = 1
         self._waiting: list[Packet[VideoStream]] = []
         self._packets_written = 0
+        pixel = shape.sample_aspect_ratio
+        if pixel is not None and not stores_pixel_shape(plan):
+            shape = shape.squared()
+        self._squared = None if shape.sample_aspect_ratio == pixel else pixel
         self.shape = shape
         width, height = shape.width, shape.height
         color = source.color.fitted(
@@ -133,6 +145,11 @@ class VideoWriter:
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
         dropped = [*self._copies.dropped, *self._source.left_behind]
+        if self._squared is not None and self._squared != 1:
+            dropped.append(
+                f"the shape of pixels, {self._squared.numerator}:{self._squared.denominator}: "
+                f"{self.plan.encoder} cannot store it, so they are made square"
+            )
         if has_alpha(self._source.pixel_format):
             dropped.append("transparency: the network knows only colors")
         if self._source.light is not None and not light_parameters(
@@ -363,8 +380,9 @@ class VideoWriter:
         return stream
 
     def _describe(self, stream: VideoStream) -> None:
-        """Say of a stream what players must know and encoders do not."""
+        """Say of a stream what players must know, and not every encoder or segment tells."""
         context = stream.codec_context
+        tag(context, self._from_rgb.color)
         if self.shape.sample_aspect_ratio is not None:
             context.sample_aspect_ratio = self.shape.sample_aspect_ratio
         if self._is_mp4 and self.plan.codec == "hevc":
