@@ -9,6 +9,8 @@ import pytest
 
 from vsrm_cli import console
 from vsrm_cli.console import Display
+from vsrm_cli.intake.downloads import Transfer
+from vsrm_cli.page import Table
 from vsrm_cli.pipeline import Progress
 from vsrm_cli.upscale import Summary
 
@@ -162,6 +164,16 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
     )
 
 
+def test_a_download_is_told_in_megabytes(terminal, capsys):
+    with redirect_stderr(terminal), Display(is_quiet=False, beginning="fetching gsm") as display:
+        display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
+    with Display(is_quiet=False) as display:
+        display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
+
+    assert "fetching gsm, 1.5 MB of 87.9 MB" in terminal.getvalue()
+    assert capsys.readouterr().err == "fetching gsm, 1.5 MB of 87.9 MB\n"
+
+
 @pytest.mark.parametrize("is_quiet", [True, False])
 def test_warnings_are_told_even_when_quiet(is_quiet, capsys):
     display = Display(is_quiet=is_quiet)
@@ -177,3 +189,15 @@ def test_what_looks_like_markup_is_printed_as_it_is(capsys):
     told = capsys.readouterr().err
     assert told.startswith("error: [red]a :smile:[/red].mp4 is long is long")
     assert told.count("\n") == 1
+
+
+def test_a_table_is_a_result_and_goes_to_stdout_unfolded(capsys):
+    table = Table("A [title]", ("clip", "PSNR"), (("bear [red]", "25.42"), ("x" * 90, "9.00")))
+
+    console.show_table(table)
+
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "A [title]" in told.out
+    assert "bear [red]" in told.out
+    assert "x" * 90 in told.out

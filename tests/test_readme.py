@@ -11,7 +11,7 @@ import typer
 
 from vsrm_cli import cli
 from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.ops.selective_scan import KERNELS
+from vsrm_cli.ops.selective_scan_choice import NAMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_the_readme_names_every_network(model):
     assert f"| `{model}` |" in README
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["auto", *NAMES])
 def test_the_readme_names_every_kernel(kernel):
     assert f"`{kernel}`" in README
 

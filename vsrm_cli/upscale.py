@@ -29,13 +29,14 @@ from vsrm_cli.ends import (
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
+from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.journal import Choices, Entry, Journal, describe_files
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.pictures import PictureWriter, find_pictures, is_sequence
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.segments import Segment, join
 from vsrm_cli.memory import keep_freed_memory
-from vsrm_cli.models.vsrm import VSRM
+from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.restore import Restorer
@@ -85,6 +86,7 @@ def upscale_video(
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
+    report_transfer: Callable[[Transfer], None] | None = None,
 ) -> Summary:
     """Make a video four times larger, frame for frame; all other streams are carried over.
 
@@ -96,7 +98,8 @@ def upscale_video(
         dst: The file to write; its ending chooses the container. A name without an ending, or such
             as "frame_%05d.png", is for pictures, and "-" stands for YUV4MPEG2 on standard output.
             A file appears when it is complete.
-        model: A network by its name, or a weight file.
+        model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
+            is not on this machine is fetched.
         window: Frames that the network sees together.
         overlap: Frames that two neighbouring windows share, half a window at most; None
             chooses.
@@ -124,6 +127,7 @@ def upscale_video(
         should_stop: Asked at each such point; a yes ends the work there.
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
             each that the output cannot hold.
+        report_transfer: Called as a weight file comes in.
 
     Returns:
         What was done.
@@ -164,6 +168,7 @@ def upscale_video(
             model,
             overwrite=overwrite,
             report=report,
+            report_transfer=report_transfer,
             should_stop=should_stop,
             warn=warn,
         )
@@ -172,14 +177,13 @@ def upscale_video(
         check_output(dst, files, overwrite=overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, settings, encoding, folder=journal.folder) as output:
-                journal.open(
-                    describe_files(files) | _describe(settings, encoding, model), restart=restart
-                )
+                asked = _describe(settings, encoding, model, report_transfer)
+                journal.open(describe_files(files) | asked, restart=restart)
                 _warn_beforehand(source, output, warn)
                 frames_resumed = journal.frames_done
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
                     warn(scarcity)
-                network = _load(model, settings, journal.chosen)
+                network = _load(model, settings, journal.chosen, report_transfer)
                 restorer = _new_restorer(network, settings, journal.entries)
                 chosen: Choices = {
                     "device": str(network.device),
@@ -224,17 +228,18 @@ def _upscale_through_pipe(
     *,
     overwrite: bool,
     report: Callable[[Progress], None] | None,
+    report_transfer: Callable[[Transfer], None] | None,
     should_stop: Callable[[], bool],
     warn: Callable[[str], None],
 ) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
     with (
-        open_source(src, settings) as source,
+        open_source(src, settings, is_watched=False) as source,
         open_direct_output(dst, source, settings, encoding, overwrite=overwrite) as output,
     ):
         _warn_beforehand(source, output, warn)
-        network = _load(model, settings, None)
+        network = _load(model, settings, None, report_transfer)
         restorer = _new_restorer(network, settings, [])
         begin_measuring_memory(network.device)
 
@@ -264,7 +269,7 @@ def _sum_up(
     stages: tuple[Source, Restorer, Collected | Direct],
     dst: Path,
     settings: Settings,
-    network: VSRM,
+    network: Network,
     *,
     frames_resumed: int,
     began: float,
@@ -303,11 +308,16 @@ def _warn_beforehand(
         warn(notice)
 
 
-def _describe(settings: Settings, encoding: Encoding, model: str | Path) -> Choices:
+def _describe(
+    settings: Settings,
+    encoding: Encoding,
+    model: str | Path,
+    report_transfer: Callable[[Transfer], None] | None,
+) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     asked = asdict(settings) | asdict(encoding)
     return {
-        "weights": weights_checksum(model),
+        "weights": weights_checksum(model, report=report_transfer),
         **{name.replace("_", " "): None if x is None else str(x) for name, x in asked.items()},
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
@@ -315,18 +325,23 @@ def _describe(settings: Settings, encoding: Encoding, model: str | Path) -> Choi
     }
 
 
-def _load(model: str | Path, settings: Settings, chosen: Choices | None) -> VSRM:
+def _load(
+    model: str | Path,
+    settings: Settings,
+    chosen: Choices | None,
+    report_transfer: Callable[[Transfer], None] | None,
+) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
     device, dtype = settings.device, settings.dtype
     if chosen is not None:
         device, dtype = str(chosen["device"]), str(chosen["dtype"])
-    network = load_model(model, device=device, dtype=dtype)
+    network = load_model(model, device=device, dtype=dtype, report=report_transfer)
     if network.device.type == "cpu":
         keep_freed_memory()
     return network
 
 
-def _new_restorer(network: VSRM, settings: Settings, entries: Sequence[Entry]) -> Restorer:
+def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]) -> Restorer:
     return Restorer(
         network,
         window=settings.window,
@@ -356,16 +371,17 @@ def _restore(
     begin = journal.frames_done
     latest = journal.entries[-1] if journal.entries else None
     frames = settings.segment_frames
-    if journal.chosen is not None:
-        frames = int(journal.chosen["segment frames"] or 0)
+    if journal.chosen is not None and journal.chosen["segment frames"] is not None:
+        frames = int(journal.chosen["segment frames"])
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
     recorder = Recorder(journal, source, output, restorer.windows)
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
         for item in segmenter.cut(restored, state=restorer, should_stop=should_stop):
-            if journal.chosen is None:
-                journal.begin({**chosen, "segment frames": segmenter.frames})
+            choices: Choices = {**chosen, "segment frames": segmenter.frames}
+            if journal.chosen != choices:
+                journal.begin(choices)
             yield item
 
     read_depth, write_depth = _queue_depths(source.info, settings)

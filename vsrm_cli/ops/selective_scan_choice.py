@@ -1,0 +1,110 @@
+"""Which implementations of the selective scan can run here, and which of them does.
+
+The choice is made by asking what is installed, where the tensors lie and what they are; never
+by trying. The environment variable ``VSRM_KERNELS`` takes it away for the whole program.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+from vsrm_cli.errors import UsageError
+
+NAMES = ("reference", "chunked", "compiled", "triton", "mamba_ssm")
+
+# The fastest first; the chunked scan can do everything, and everywhere.
+PREFERRED = {
+    "cpu": ("compiled", "chunked"),
+    "cuda": ("triton", "mamba_ssm", "chunked"),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation, and whether it can run on some device.
+
+    Args:
+        name: As ``VSRM_KERNELS`` takes it.
+        reason: Why it cannot run; empty where it can.
+    """
+
+    name: str
+    reason: str
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can run."""
+        return not self.reason
+
+
+def usable_kernels(device: torch.device) -> list[Kernel]:
+    """All implementations, usable on this device or with the reason why not."""
+    return [Kernel(name, _missing(name, device)) for name in NAMES]
+
+
+def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
+    """Name the implementation for an input: the forced one, else the fastest that can do it.
+
+    Args:
+        device: Where the tensors are.
+        dtype: Type of ``u``.
+        is_shared: Whether all channels read the same ``B`` and ``C``, given for each step.
+
+    Raises:
+        UsageError: If the forced one does not exist or cannot do this.
+    """
+    forced = os.environ.get("VSRM_KERNELS", "auto")
+
+    def hindrance(name: str) -> str:
+        return _missing(name, device) or _unable(name, dtype, is_shared)
+
+    if forced == "auto":
+        names = PREFERRED.get(device.type, ("chunked",))
+        return next(name for name in names if not hindrance(name))
+    if forced not in NAMES:
+        raise UsageError(f"VSRM_KERNELS is {forced!r}; it can be one of auto, {', '.join(NAMES)}.")
+    if reason := hindrance(forced):
+        raise UsageError(f"VSRM_KERNELS is {forced!r}, but {reason}; without it, another is taken.")
+    return forced
+
+
+def _missing(name: str, device: torch.device) -> str:
+    """Why the implementation cannot run on the device, whatever the input; empty if it can."""
+    if name == "compiled":
+        if not _is_installed("numba"):
+            return "Numba is not installed (run: pip install numba)"
+        if device.type != "cpu":
+            return f"the compiled loop runs on CPUs only, not on {device.type}"
+    if name == "triton":
+        if not _is_installed("triton"):
+            return "Triton is not installed (run: pip install triton)"
+        # Triton's interpreter runs kernels on a CPU, to test them: very slowly.
+        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"Triton's kernels run on CUDA devices only, not on {device.type}"
+    if name == "mamba_ssm":
+        if not _is_installed("mamba_ssm"):
+            return "mamba-ssm is not installed (see the extra `mamba`)"
+        if not _is_installed("selective_scan_cuda"):
+            return "mamba-ssm was built without its CUDA scan, selective_scan_cuda"
+        if device.type != "cuda":
+            return f"mamba-ssm's scan runs on CUDA devices only, not on {device.type}"
+    return ""
+
+
+def _unable(name: str, dtype: torch.dtype, is_shared: bool) -> str:
+    """Why the implementation cannot do such an input on any device; empty if it can."""
+    if name in ("reference", "chunked"):
+        return ""
+    if dtype == torch.float64:
+        return "it does not compute in float64"
+    if name != "mamba_ssm" and not is_shared:
+        return "it takes only B and C that are shared by all channels"
+    return ""
+
+
+@cache
+def _is_installed(module: str) -> bool:
+    return find_spec(module) is not None

@@ -1,0 +1,46 @@
+"""The selective scan of the package mamba-ssm, where its CUDA extension is installed."""
+
+import torch
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+from torch import Tensor
+
+
+def selective_scan_mamba_ssm(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    *,
+    delta_softplus: bool,
+    reverse: bool,
+) -> Tensor:
+    """Compute the whole operator; arguments as `selective_scan` has them, tokens first.
+
+    The extension wants each channel dense along the tokens, all tokens in one type, and knows
+    no other direction, so everything is copied on the way in.
+    """
+    dtype = torch.promote_types(u.dtype, delta.dtype)
+
+    def turned(x: Tensor) -> Tensor:
+        """(batch, length, ...) to (batch, ..., length); constant weights as they are."""
+        if x.dim() == 2:
+            return x.float()
+        return (x.flip(1) if reverse else x).movedim(1, -1).to(dtype).contiguous()
+
+    y: Tensor = selective_scan_fn(
+        turned(u),
+        turned(delta),
+        A.float(),
+        turned(B),
+        turned(C),
+        D=None if D is None else D.float(),
+        z=None if z is None else turned(z),
+        delta_bias=None if delta_bias is None else delta_bias.float(),
+        delta_softplus=delta_softplus,
+    )
+    y = y.transpose(1, 2).to(u.dtype)
+    return y.flip(1) if reverse else y
