@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.color import Color, bits_of, has_alpha
 from vsrm_cli.media.hdr import Light, light_parameters
+from vsrm_cli.media.probe import VideoInfo
 
 # What people call a codec, and the encoders that make it, best first.
 _ENCODERS = {
@@ -127,6 +128,27 @@ def plan_encoding(
 def stores_pixel_shape(plan: EncodingPlan) -> bool:
     """Whether a codec itself says how wide a pixel is; PyAV 18 cannot tell it to a container."""
     return plan.codec in _PIXEL_SHAPE_CODECS
+
+
+def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
+    """Name what of a source's picture is not stored in the output, and why.
+
+    Args:
+        source: The source.
+        plan: How the output is encoded.
+        pixel: The shape that its pixels should have, width over height.
+    """
+    losses = list(source.left_behind)
+    if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
+        losses.append(
+            f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "
+            "store it, so they are made square"
+        )
+    if has_alpha(source.pixel_format):
+        losses.append("transparency: the network knows only colors")
+    if source.light is not None and not light_parameters(plan.encoder, source.light):
+        losses.append(f"HDR figures of the mastering display: {plan.encoder} cannot store them")
+    return losses
 
 
 def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fraction) -> None:

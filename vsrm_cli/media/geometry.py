@@ -28,8 +28,9 @@ class Shape:
 
     def squared(self) -> Shape:
         """The same picture on the screen, made of square pixels."""
-        pixel = self.sample_aspect_ratio or Fraction(1)
-        return Shape(_even(self.width * pixel), self.height, None)
+        if self.sample_aspect_ratio is None:
+            return self
+        return Shape(_even(self.width * self.sample_aspect_ratio), self.height, None)
 
 
 def output_shape(
