@@ -96,7 +96,7 @@ class Plan:
         seconds = None
         if frames is not None:
             read = (frames - journal.frames_done) * settings.window / restorer.windows.stride
-            seconds = round(read * grid.pixels_read * restorer.seconds_per_pixel(), 1)
+            seconds = round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
         return cls(
             input=str(info.path),
             output=str(output.path),

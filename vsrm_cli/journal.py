@@ -240,8 +240,11 @@ class Journal:
         """Read the entries up to the first that is missing or whose file is not as it was."""
         first = 0
         while (told := self._read(f"{first:09}.json")) is not None:
-            margin = [Stamp(**stamp) for stamp in told.pop("margin")]
-            entry = Entry(**told, margin=margin)
+            try:
+                margin = [Stamp(**stamp) for stamp in told.pop("margin")]
+                entry = Entry(**told, margin=margin)
+            except (KeyError, TypeError):  # of another version
+                return
             file = self.folder / entry.file
             if not file.exists() or file.stat().st_size != entry.size_bytes:
                 return

@@ -6,11 +6,11 @@ depends on the window and the tile, never on the length of the video: finished p
 integers at once, and only the few frames over which two windows fade are kept as floats.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
+from time import perf_counter
 from typing import Literal, Protocol
 
 import numpy as np
@@ -30,6 +30,9 @@ from vsrm_cli.tiling import (
     read_pieces,
     smaller_tile,
 )
+
+# Frames, lines and columns that a CPU is timed with: seconds of work, and not too small to tell.
+SAMPLE_SIZE = (8, 96, 96)
 
 
 class Network(Protocol):
@@ -163,13 +166,22 @@ class Restorer:
         self._tile_is_open = False
 
     @torch.inference_mode()
-    def seconds_per_pixel(self) -> float:
-        """Measure how long the network takes for a pixel of the source, with one small tile."""
-        clip = torch.zeros((1, 4, 3, MIN_TILE, MIN_TILE), device=self._device, dtype=self._dtype)
+    def seconds_per_pixel(self, height: int, width: int) -> float:
+        """Measure how long the network takes for a pixel of pictures of a size.
+
+        A GPU is given one tile of a window, which is soon done, and which it needs to be busy.
+        A CPU is given a part of that.
+        """
+        side = self.tile or max(height, width)
+        size = (self.windows.size, side, side)
+        if self._device.type == "cpu":
+            size = SAMPLE_SIZE
+        time, *sides = (min(a, b) for a, b in zip(size, (size[0], height, width), strict=True))
+        clip = torch.zeros((1, time, 3, *sides), device=self._device, dtype=self._dtype)
         self._network(clip).sum().item()  # the first run compiles and allocates
-        began = time.perf_counter()
+        began = perf_counter()
         self._network(clip).sum().item()  # `item` waits for the device
-        return (time.perf_counter() - began) / (clip.numel() / 3)
+        return (perf_counter() - began) / (clip.numel() / 3)
 
     def memory_bytes(self, height: int, width: int) -> int:
         """Estimate the memory that the network takes for pictures of a size, in bytes."""
