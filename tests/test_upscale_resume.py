@@ -171,6 +171,42 @@ def test_an_interlaced_video_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert pictures(tmp_path / "large.mkv") != pictures(tmp_path / "combed.mkv")
 
 
+X264 = {"g": "12", "bf": "3", "sc_threshold": "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("small.mkv", {"encoder": X264 | {"x264-params": "open-gop=1"}}),
+        ("small.mp4", {"encoder": X264 | {"x264-params": "open-gop=1"}}),
+        ("small.ts", {"encoder": X264}),
+        (
+            "small.ts",
+            {"codec": "mpeg2video", "encoder": {"g": "12", "bf": "2"}, "clock": Fraction(1, 25)},
+        ),
+        ("small.mkv", {"encoder": {"intra-refresh": "1", "g": "12"}}),
+        ("small.avi", {"codec": "mpeg4", "encoder": {"g": "12"}, "clock": Fraction(1, 25)}),
+        ("small.avi", {"encoder": {"g": "12", "bf": "0"}, "clock": Fraction(1, 25)}),
+        ("small.webm", {"codec": "libvpx-vp9", "clock": Fraction(1, 1000)}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value.values())),
+)
+def test_whatever_a_jump_into_the_input_leads_to_the_pictures_are_the_same(tmp_path, name, options):
+    step = int(Fraction(1, 25) / options.get("clock", Fraction(1, 12800)))
+    clip = make_clip(tmp_path / name, times=range(0, 60 * step, step), **options)
+    settings = SMALL | {"codec": "ffv1"}
+    alone = upscale_video(clip, tmp_path / "whole.mkv", **settings)
+
+    for stops in (2, 3):
+        with pytest.raises(Interrupted):
+            upscale_video(clip, tmp_path / "large.mkv", should_stop=stop_after(stops), **settings)
+    summary = upscale_video(clip, tmp_path / "large.mkv", **settings)
+
+    assert (summary.frames_in, summary.frames_resumed) == (60, 42)
+    assert summary.truncated == alone.truncated
+    assert pictures(tmp_path / "large.mkv") == pictures(tmp_path / "whole.mkv")
+
+
 def test_ctrl_c_at_any_window_loses_nothing_that_is_finished(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     upscale_video(clip, tmp_path / "whole.mp4", **SMALL)

@@ -218,6 +218,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     Plan.of(stages, journal, settings, network.name, chosen)
                 ):
                     raise Declined("Nothing was done.")
+                journal.start()
                 begin_measuring_memory(network.device)
                 _restore(stages, journal, order, chosen)
                 _put_together(output, journal)
