@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 TINY = VSRMConfig(
@@ -43,6 +44,45 @@ PAPER_LIKE = replace(
     base="bilinear",
 )
 
+TINY_GSM = GSMConfig(
+    channels=8,
+    heads=2,
+    layers=2,
+    attention_blocks=2,
+    radius=1,
+    expand=1,
+    state=2,
+    conv=4,
+    rank=1,
+    ffn=2,
+    attention_ffn=2,
+    flow_levels=2,
+    flow_widths=(8,),
+    flow_kernel=3,
+    feature_blocks=1,
+    upsampler="direct",
+    upsampler_width=8,
+    upsampler_blocks=1,
+    sees_differences=True,
+    base="bicubic",
+)
+
+# The released network in everything but its width.
+RELEASED_LIKE = replace(
+    TINY_GSM,
+    radius=2,
+    expand=2,
+    state=4,
+    ffn=4,
+    flow_levels=6,
+    flow_kernel=7,
+    feature_blocks=0,
+    upsampler="two-step",
+    upsampler_blocks=0,
+    sees_differences=False,
+    base="bilinear",
+)
+
 
 def make_network(config=TINY, *, seed=0, awake=True):
     """A network with weights of its own.
@@ -52,7 +92,7 @@ def make_network(config=TINY, *, seed=0, awake=True):
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = VSRM(config).eval()
+        network = (GSM if isinstance(config, GSMConfig) else VSRM)(config).eval()
         if awake:
             awaken(network)
     return network

@@ -9,6 +9,7 @@ import pytest
 
 from vsrm_cli import console
 from vsrm_cli.console import Display
+from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.pipeline import Progress
 from vsrm_cli.upscale import Summary
 
@@ -156,6 +157,16 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
     assert capsys.readouterr().err == (
         "out.mp4: 120 frames, 1280x720, 3.1 fps (slowest stage: network, 3.2), vsrm-t on cpu\n"
     )
+
+
+def test_a_download_is_told_in_megabytes(terminal, capsys):
+    with redirect_stderr(terminal), Display(is_quiet=False, beginning="fetching gsm") as display:
+        display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
+    with Display(is_quiet=False) as display:
+        display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
+
+    assert "fetching gsm, 1.5 MB of 87.9 MB" in terminal.getvalue()
+    assert capsys.readouterr().err == "fetching gsm, 1.5 MB of 87.9 MB\n"
 
 
 @pytest.mark.parametrize("is_quiet", [True, False])

@@ -46,6 +46,15 @@ class Blur(Nearest):
         return super().enlarge(functional.avg_pool2d(clip[0], 3, stride=1, padding=1)[None])
 
 
+class Remembering(Nearest):
+    """Mixes every frame with those before it in its window, so each window shows in its frames."""
+
+    def enlarge(self, clip):
+        return super().enlarge(
+            clip.cumsum(1) / torch.arange(1, clip.shape[1] + 1)[:, None, None, None]
+        )
+
+
 class Counting(Nearest):
     """Gives pictures of one grey, a tenth brighter at each call."""
 
@@ -118,6 +127,22 @@ def test_no_frame_is_lost_repeated_or_changed_for_any_length(window, overlap):
         restored = list(restorer(Nearest(), window=window, overlap=overlap).restore(frames))
 
         assert_repeats(restored, frames)
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(1, 0), (2, 1), (5, 0), (7, 3), (8, 4), (14, 4)])
+@pytest.mark.parametrize("length", [1, 13, 14, 15, 30])
+def test_a_video_begun_in_its_middle_gives_the_same_pictures_bit_by_bit(length, window, overlap):
+    frames = draw_frames(length, height=1, width=2)
+    whole = list(restorer(Remembering(), window=window, overlap=overlap).restore(frames))
+
+    for begin in range(length):
+        resumed = restorer(Remembering(), window=window, overlap=overlap)
+        margin = frames[resumed.margin_start(begin) :]
+        rest = list(resumed.restore(margin, begin=begin))
+
+        assert [frame.time for frame in rest] == [frame.time for frame in whole[begin:]]
+        for late, early in zip(rest, whole[begin:], strict=True):
+            np.testing.assert_array_equal(late.pixels, early.pixels)
 
 
 def test_no_frame_is_lost_repeated_or_changed_in_tiles_of_any_length():

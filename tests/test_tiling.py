@@ -72,6 +72,28 @@ def test_weights_sum_to_one_in_the_larger_picture_too(length, cut, scale):
     assert weight_of_each_item(large) == dict.fromkeys(range(scale * length), 1)
 
 
+@given(LENGTHS, cuts(), st.data())
+def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, cut, data):
+    item = data.draw(st.integers(0, length - 1))
+    first = cut.piece_before(item)
+
+    read = list(read_pieces(iter(range(first * cut.stride, length)), cut, first=first))
+
+    assert [piece for piece, _ in read] == cut.pieces(length)[first:]
+    assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
+    # Whatever fades into the item, or into a later one, is among what was read.
+    assert all(piece.keep_stop <= item for piece in cut.pieces(length)[:first])
+
+
+@given(LENGTHS, cuts())
+def test_joints_are_where_pieces_begin_to_keep(length, cut):
+    starts = {piece.keep_start for piece in cut.pieces(length)[1:]}
+
+    # A last piece that is longer than its turn may cover the joint of one that is not needed.
+    assert starts <= {item for item in range(length) if cut.is_joint(item)}
+    assert not cut.is_joint(0)
+
+
 @given(LENGTHS, cuts())
 def test_a_stream_is_cut_as_if_its_length_were_known(length, cut):
     read = list(read_pieces(iter(range(length)), cut))

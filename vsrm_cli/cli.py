@@ -8,6 +8,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+models = typer.Typer(help="The networks: list, fetch, inspect and convert them.")
+app.add_typer(models, name="models")
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -79,7 +83,9 @@ def upscale(
     ],
     model: Annotated[
         str,
-        typer.Option(help="A network by its name, or a weight file.", rich_help_panel="Network"),
+        typer.Option(
+            help="A name, a .safetensors or .pth file, or a Hub id.", rich_help_panel="Network"
+        ),
     ] = DEFAULT_MODEL,
     window: Annotated[
         int,
@@ -210,30 +216,152 @@ def upscale(
                 end=end,
                 overwrite=overwrite,
                 report=display.report,
+                report_transfer=display.report_transfer,
             )
         display.tell_result(summary)
         if as_json:
             typer.echo(json.dumps(summary.as_dict()))
 
 
+@models.callback(invoke_without_command=True)
+def list_models(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """List the networks: their size, where their weights are, and what they are good for.
+
+    Example: vsrm upscale small.mp4 -o large.mp4 --model gsm
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with _failures_told():
+        from vsrm_cli.models.catalog import MODELS
+        from vsrm_cli.models.description import describe_entry
+
+        facts = [describe_entry(entry) for entry in MODELS.values()]
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            console.tell_models(facts)
+
+
+@models.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a Hub id.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fetch the weights of a network now, to use them later without a connection.
+
+    Example: vsrm models pull gsm
+    """
+    with _failures_told():
+        from vsrm_cli.models.locate import locate
+
+        with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
+            path = locate(name, report=display.report_transfer)
+        if not quiet:
+            console.tell_note(f"{name} is ready: {path}")
+
+
+@models.command()
+def show(
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A name, a weight file, or a Hub id.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Show what a network is made of, and what its weight file says of itself.
+
+    Example: vsrm models show vsrm-t
+    """
+    with _failures_told():
+        from vsrm_cli.models.description import describe
+
+        with console.Display(is_quiet=False, beginning=f"reading {name_or_file}") as display:
+            facts = describe(name_or_file, report=display.report_transfer)
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            console.tell_model(facts)
+
+
+@models.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A weight file: .pth or .safetensors.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    ema: Annotated[
+        bool,
+        typer.Option(
+            "--ema/--no-ema",
+            help="Of a file that holds both, take the averaged weights (params_ema), not params.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+) -> None:
+    """Write the weights of a file as safetensors that say what they are; nothing is executed.
+
+    Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
+    """
+    with _failures_told():
+        from vsrm_cli.models.description import convert_weights
+
+        network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
+        console.tell_note(f"{target}: a {network.family} network, ready for --model")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """Try what this machine can do and say what does not work; exit 1 if something should.
+
+    Example: vsrm doctor
+    """
+    with _failures_told():
+        from vsrm_cli.doctor import State, examine
+
+        findings = []
+        topic = ""
+        for finding in examine():
+            findings.append(finding)
+            if not as_json:
+                console.tell_finding(finding, is_first=finding.topic != topic)
+            topic = finding.topic
+        if as_json:
+            typer.echo(json.dumps([asdict(finding) for finding in findings]))
+        if any(finding.state is State.BROKEN for finding in findings):
+            raise VsrmError("Something that should work here does not; see above.")
+
+
 @contextmanager
-def _failures_told(*, debug: bool) -> Iterator[None]:
-    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging."""
+def _failures_told(*, debug: bool | None = None) -> Iterator[None]:
+    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging.
+
+    Args:
+        debug: Whether tracebacks are wanted; None for a command that does not ask, which prints
+            those of bugs.
+    """
     try:
         yield
     except VsrmError as error:
-        _print_traceback(debug)
+        _print_traceback(bool(debug))
         console.tell_error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _print_traceback(debug)
+        _print_traceback(bool(debug))
         console.tell_note("interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:  # nobody reads stdout any more: `main` ends quietly
         raise
     except Exception as error:
-        _print_traceback(debug)
-        advice = "" if debug else " run it again with --debug and"
+        _print_traceback(debug is not False)
+        advice = " run it again with --debug and" if debug is False else ""
         console.tell_error(
             f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
         )

@@ -1,31 +1,43 @@
-"""What a person sees: a bar while the work goes on, a line when it is done.
+"""What a person sees: a bar while the work goes on, a line when it is done, tables of facts.
 
-Everything is drawn on stderr. Stdout belongs to results, so that it can be piped. The bar is
-for a terminal; a log file gets a plain line every few seconds instead.
+Progress and messages are drawn on stderr. Stdout belongs to results, so that it can be piped.
+The bar is for a terminal; a log file gets a plain line every few seconds instead.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
 
 from vsrm_cli.pipeline import Progress
 
 if TYPE_CHECKING:  # the job brings torch with it, which `vsrm --help` need not wait for
+    from vsrm_cli.doctor import Finding
+    from vsrm_cli.intake.downloads import Transfer
     from vsrm_cli.upscale import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
+FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
 
 
 class Display:
     """Draws one job: use it as a context manager and hand `report` to the job."""
 
-    def __init__(self, *, is_quiet: bool) -> None:
-        """Prepare a display that says everything, or nothing but warnings."""
+    def __init__(self, *, is_quiet: bool, beginning: str = "reading") -> None:
+        """Prepare a display that says everything, or nothing but warnings.
+
+        Args:
+            is_quiet: Whether to say nothing but warnings.
+            beginning: What the bar says until the job reports.
+        """
         self._is_quiet = is_quiet
         self._stderr = _stderr()
         self._latest: Progress | None = None
@@ -34,7 +46,7 @@ class Display:
         self._task = TaskID(0)
         if self._stderr.is_terminal and not self._stderr.is_dumb_terminal and not is_quiet:
             self._bar = _new_bar(self._stderr)
-            self._task = self._bar.add_task("", total=None, frames="reading", stages="", left="")
+            self._task = self._bar.add_task("", total=None, frames=beginning, stages="", left="")
 
     def __enter__(self) -> Self:
         """Show the bar, where there is one."""
@@ -64,10 +76,23 @@ class Display:
                 stages=_stages(progress),
                 left=_left(progress),
             )
-        elif not self._is_quiet and time.monotonic() >= self._line_is_due_at:
-            self._line_is_due_at = time.monotonic() + SECONDS_BETWEEN_LINES
+        else:
             parts = (_frames(progress), _stages(progress), _left(progress))
-            _print(self._stderr, ", ".join(part for part in parts if part))
+            self._log(", ".join(part for part in parts if part))
+
+    def report_transfer(self, transfer: "Transfer") -> None:
+        """Show how far a download is."""
+        done, total = megabytes(transfer.bytes_done), megabytes(transfer.bytes_expected)
+        words = f"fetching {transfer.name}, {done} of {total}"
+        if self._bar:
+            self._bar.update(
+                self._task,
+                completed=transfer.bytes_done,
+                total=transfer.bytes_expected,
+                frames=words,
+            )
+        else:
+            self._log(words)
 
     def tell_result(self, summary: "Summary") -> None:
         """Print what the job made, in one line, and its warnings."""
@@ -75,6 +100,69 @@ class Display:
             _print(self._stderr, f"warning: {warning}")
         if not self._is_quiet:
             _print(self._stderr, _summary_line(summary, self._latest))
+
+    def _log(self, line: str) -> None:
+        if not self._is_quiet and time.monotonic() >= self._line_is_due_at:
+            self._line_is_due_at = time.monotonic() + SECONDS_BETWEEN_LINES
+            _print(self._stderr, line)
+
+
+def tell_models(models: Sequence[Mapping[str, Any]]) -> None:
+    """Print a list of networks on stdout, each with what there is to know before choosing it.
+
+    Args:
+        models: Of each the facts that `vsrm models --json` prints.
+    """
+    stdout = Console(highlight=False)
+    heads = [_head(model) for model in models]
+    widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
+    for number, (head, model) in enumerate(zip(heads, models, strict=True)):
+        cells = (cell.ljust(width) for cell, width in zip(head, widths, strict=True))
+        if number:
+            stdout.print()
+        stdout.print(Text("  ".join(cells).rstrip(), style="bold"), soft_wrap=True)
+        _print_facts(stdout, _merits(model))
+
+
+def tell_model(facts: Mapping[str, Any]) -> None:
+    """Print all that is known of one network on stdout.
+
+    Args:
+        facts: What `vsrm models show --json` prints.
+    """
+    stdout = Console(highlight=False)
+    stdout.print(Text(facts["name"], style="bold"), soft_wrap=True)
+    told = {"about", "trained_on", "degradation", "quality", "quality_source", "how_to_get", "name"}
+    _print_facts(stdout, _merits(facts) if "about" in facts else {})
+    tables = {name: x for name, x in facts.items() if isinstance(x, Mapping)}
+    _print_facts(stdout, {n: x for n, x in facts.items() if n not in told | tables.keys()})
+    for name, table in tables.items():
+        stdout.print(Text(name, style="bold"))
+        _print_facts(stdout, table)
+
+
+def tell_finding(finding: "Finding", *, is_first: bool) -> None:
+    """Print one line of what `vsrm doctor` finds on stdout.
+
+    Args:
+        finding: What was found.
+        is_first: Whether its topic begins here.
+    """
+    stdout = Console(highlight=False)
+    if is_first:
+        stdout.print(Text(finding.topic, style="bold"))
+    sign, style = FINDING_SIGNS[finding.state]
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column(no_wrap=True, style=style)
+    line.add_column(no_wrap=True, min_width=16)
+    line.add_column(overflow="fold", style="dim" if sign == "-" else "")
+    line.add_row(sign, finding.name, Text(_printable(finding.detail)))
+    stdout.print(Padding(line, (0, 0, 0, 2), expand=False))
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes, for a person."""
+    return f"{count / 1e6:.1f} MB"
 
 
 def tell_error(message: str) -> None:
@@ -94,6 +182,47 @@ def _stderr() -> Console:
 def _print(console: Console, text: str) -> None:
     # A file name may hold what Rich takes for markup or an emoji, and be longer than a line.
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name, size, scale, licence and place of a network, each in few letters."""
+    about = "about " if model["place"] == "to be fetched" else ""
+    size = f", {about}{megabytes(model['bytes'])}" if model["bytes"] else ""
+    return (
+        model["name"],
+        f"{model['parameters'] / 1e6:5.2f} M parameters",
+        f"x{model['scale']}",
+        model["licence"] or "-",
+        "no weights" if model["place"] == "none" else model["place"] + size,
+    )
+
+
+def _merits(model: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a network is good for."""
+    return {
+        "what": model["about"],
+        "trained on": model["trained_on"],
+        "made for": model["degradation"],
+        "quality": f"{model['quality']} ({model['quality_source']})",
+        "weights": model["how_to_get"],
+    }
+
+
+def _print_facts(console: Console, facts: Mapping[str, Any]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim", min_width=10)
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        if fact is not None:
+            text = ", ".join(map(str, fact)) if isinstance(fact, tuple) else str(fact)
+            table.add_row(Text(_printable(name)), Text(_printable(text)))
+    if table.row_count:
+        console.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+
+def _printable(text: str) -> str:
+    """Words out of a stranger's file, without what would command the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _new_bar(console: Console) -> Bar:

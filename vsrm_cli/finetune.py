@@ -24,7 +24,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from vsrm_cli.errors import InputError, OutputError
-from vsrm_cli.models.vsrm import VSRM
+from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import save_weights
 from vsrm_cli.training.data import Clips, ClipShape, Sample
 from vsrm_cli.training.losses import end_point_error, restoration_loss
@@ -92,7 +92,7 @@ class Report:
 
 
 def finetune(
-    network: VSRM,
+    network: Network,
     pack: Path,
     out: Path,
     recipe: Recipe,
@@ -103,7 +103,7 @@ def finetune(
     report: Callable[[Report], None] | None = None,
     every: int = 50,
     validate_minutes: float = 10.0,
-) -> VSRM:
+) -> Network:
     """Train a network; go on where an earlier run into the same folder stopped.
 
     Args:
@@ -179,13 +179,13 @@ def _calm(_: int) -> None:
 class _Run:
     """The state of a run: network, average, optimizer, and how many steps are done."""
 
-    def __init__(self, network: VSRM, recipe: Recipe, file: Path) -> None:
+    def __init__(self, network: Network, recipe: Recipe, file: Path) -> None:
         self.network, self.recipe, self.file = network, recipe, file
         self.step = 0
         network.train()
         self.flow = list(network.spynet.parameters())
         self.optimizer = torch.optim.Adam(_groups(network, recipe), betas=(0.9, 0.99))
-        self.average: VSRM = deepcopy(network).eval().requires_grad_(False)
+        self.average: Network = deepcopy(network).eval().requires_grad_(False)
         if file.exists():
             self._resume(torch.load(file, weights_only=True, map_location="cpu"))
 
@@ -280,10 +280,10 @@ class _Run:
         self.step = state["step"]
 
 
-def _groups(network: VSRM, recipe: Recipe) -> list[dict[str, Any]]:
+def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     """What a stage teaches, and at which share of the learning rate."""
     flow = list(network.spynet.parameters())
-    time = [*network.align.parameters(), *network.branches.parameters()]
+    time = network.temporal_parameters()
     known = {id(parameter) for parameter in (*flow, *time)}
     trunk = [parameter for parameter in network.parameters() if id(parameter) not in known]
     if recipe.stage is Stage.FLOW:

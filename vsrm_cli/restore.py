@@ -61,6 +61,7 @@ class Restorer:
         tile: Side of the tiles in use, in pixels of the source, or None where pictures are
             taken whole. An automatic choice is made with the first window; every shortage
             of memory makes the tile smaller for the rest of the video.
+        windows: How the video is cut along time.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Restorer:
         self.tile = None if tile == "auto" else tile
         self._tile_is_open = tile == "auto"
         # A last window of half the length has context enough, and is soon done.
-        self._windows = Cut(window, overlap, shortest=window - window // 2)
+        self.windows = Cut(window, overlap, shortest=window - window // 2)
         self._network = network
         self._device = device
         self._dtype = dtype
@@ -103,32 +104,44 @@ class Restorer:
         self._threads = max(1, torch.get_num_threads() // workers)
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
-    def restore(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
         """Enlarge a stream of frames of one size.
+
+        Windows are planned by the number of a frame in the whole video. So a frame comes out
+        the same whether the video was begun at its first frame or in its middle.
 
         Frames are read when they are needed: at most a window and one more are ahead of what
         has been given out.
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
+                Its first one is number `margin_start(begin)`.
+            begin: Number of the first frame to give.
 
         Yields:
-            One frame for each frame read, in order: pixels (3, scale*H, scale*W) of the same
-            integer type, all else as it came.
+            One frame for each frame read from `begin` on, in order: pixels (3, scale*H, scale*W)
+            of the same integer type, all else as it came.
 
         Raises:
             MemoryShortage: If not even the smallest tile fits into the memory.
             CheckFailed: If the network's output is not finite.
         """
         tail: Tensor | None = None
-        for piece, clip in read_pieces(frames, self._windows):
+        first = self.windows.piece_before(begin)
+        for piece, clip in read_pieces(frames, self.windows, first=first):
             if self._tile_is_open:
                 self._choose_tile(clip)
             pictures, tail = self._restore_clip(clip, piece, tail)
-            for source, pixels in zip(clip[piece.kept_slice], pictures, strict=False):
-                yield replace(source, pixels=pixels)
+            restored = zip(clip[piece.kept_slice], pictures, strict=False)
+            for number, (source, pixels) in enumerate(restored, piece.keep_start):
+                if number >= begin:
+                    yield replace(source, pixels=pixels)
             # Else they would lie in memory beside the pictures of the next window.
             del pictures
+
+    def margin_start(self, begin: int) -> int:
+        """Say from which frame on a video must be read for its frames from `begin` on."""
+        return self.windows.piece_before(begin) * self.windows.stride
 
     def _choose_tile(self, clip: list[Frame]) -> None:
         height, width = clip[0].pixels.shape[1:]

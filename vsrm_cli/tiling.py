@@ -158,6 +158,25 @@ class Cut:
         last = self.count(length) - 1
         return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
 
+    def is_joint(self, item: int) -> bool:
+        """Whether an inner piece is the first to keep `item`: all before it can be finished."""
+        index, rest = divmod(item - self.context, self.stride)
+        return rest == 0 and index > 0
+
+    def piece_before(self, item: int) -> int:
+        """Say with which piece to begin in order to get everything from `item` on.
+
+        What the pieces from there on give for `item` and later ones is the same as if one had
+        begun with the first: the piece that fades into the one of `item` is among them, and
+        nothing is read that lies before its turn.
+
+        Args:
+            item: One of a line that goes on at least so far.
+        """
+        fading = (item - self.context) // self.stride - 1
+        shortest = self.shortest or self.size
+        return max(0, min(fading, (item + 1 - shortest) // self.stride))
+
     def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Piece:
         turn = index * self.stride
         return Piece(
@@ -170,22 +189,26 @@ class Cut:
         )
 
 
-def read_pieces(items: Iterable[Item], cut: Cut) -> Iterator[tuple[Piece, list[Item]]]:
+def read_pieces(
+    items: Iterable[Item], cut: Cut, *, first: int = 0
+) -> Iterator[tuple[Piece, list[Item]]]:
     """Cut a stream whose length is unknown until it ends.
 
     A piece is known to be an inner one when an item beyond it has come, so the stream is read
     one item further than the piece at hand, and `cut.size` + 1 items are held at most.
 
     Args:
-        items: The stream; what the items are does not matter.
+        items: The stream, from the turn of piece `first` on; what the items are does not matter.
         cut: Size and overlap of the pieces.
+        first: The piece to begin with; see `Cut.piece_before`.
 
     Yields:
         Each piece, as `cut.pieces` would plan it, with the items that it reads. An empty
         stream gives none.
     """
     held: deque[Item] = deque(maxlen=cut.size + 1)
-    index = arrived = 0
+    index = first
+    start = arrived = first * cut.stride
     for item in items:
         held.append(item)
         arrived += 1
@@ -193,7 +216,7 @@ def read_pieces(items: Iterable[Item], cut: Cut) -> Iterator[tuple[Piece, list[I
         if arrived > piece.stop:
             yield piece, list(held)[: piece.size]
             index += 1
-    if arrived:
+    if arrived > start:
         piece = cut.last_piece(index, arrived)
         yield piece, list(held)[-piece.size :]
 

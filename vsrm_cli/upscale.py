@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from vsrm_cli.errors import CheckFailed, UsageError
+from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.memory import keep_freed_memory
-from vsrm_cli.models.vsrm import VSRM
+from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import load_model
 from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.restore import MIN_TILE, Restorer
@@ -109,13 +110,15 @@ def upscale_video(
     end: Time = None,
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
+    report_transfer: Callable[[Transfer], None] | None = None,
 ) -> Summary:
     """Make a video four times larger, frame for frame; sound and subtitles are carried over.
 
     Args:
         src: The video to read.
         dst: The file to write; its ending chooses the container. It appears when it is complete.
-        model: A network by its name, or a weight file.
+        model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
+            is not on this machine is fetched.
         window: Frames that the network sees together.
         overlap: Frames that two neighbouring windows share, half a window at most; None
             chooses.
@@ -131,6 +134,7 @@ def upscale_video(
         end: Where to stop, likewise; frames from this time on are left out.
         overwrite: Whether `dst` may exist and be replaced.
         report: Called in this thread after each frame that the network has finished.
+        report_transfer: Called as a weight file comes in.
 
     Returns:
         What was done.
@@ -166,7 +170,9 @@ def upscale_video(
             overwrite=overwrite,
         ) as writer,
     ):
-        network = load_model(model, device=settings.device, dtype=settings.dtype)
+        network = load_model(
+            model, device=settings.device, dtype=settings.dtype, report=report_transfer
+        )
         if network.device.type == "cpu":
             keep_freed_memory()
         restorer = _new_restorer(network, settings)
@@ -195,7 +201,7 @@ def upscale_video(
     )
 
 
-def _new_restorer(network: VSRM, settings: Settings) -> Restorer:
+def _new_restorer(network: Network, settings: Settings) -> Restorer:
     return Restorer(
         network,
         window=settings.window,

@@ -9,16 +9,15 @@ from scenes import smooth_picture
 from torch import nn
 from torch.nn import functional
 
+from vsrm_cli.layers.alignment import NEIGHBOR_GAIN, warped_neighbors
 from vsrm_cli.models.catalog import VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import (
     DAMB,
-    NEIGHBOR_GAIN,
     VSRM,
     Branch,
     MambaBlock,
     temporal_first,
     temporal_first_undo,
-    warped_neighbors,
 )
 
 # Neighbors are stacked as they are, as in the paper.

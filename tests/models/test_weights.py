@@ -122,46 +122,6 @@ def test_on_a_processor_the_precision_is_single_unless_asked_otherwise(saved):
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
 
-def test_a_name_of_the_catalog_is_found_in_the_box(tmp_path, monkeypatch):
-    (tmp_path / "weights").mkdir()
-    save_weights(make_network(), tmp_path / "weights" / "vsrm-t.safetensors", {"name": "vsrm-t"})
-    monkeypatch.setattr(weights, "files", lambda _: tmp_path)
-
-    assert load_model("vsrm-t", device="cpu").name == "vsrm-t"
-
-
-def test_in_a_clone_the_box_stands_beside_the_package(tmp_path, monkeypatch):
-    (tmp_path / "weights").mkdir()
-    save_weights(make_network(), tmp_path / "weights" / "vsrm-t.safetensors", {"name": "beside"})
-    monkeypatch.setattr(weights, "files", lambda _: tmp_path / "vsrm_cli")
-
-    assert load_model("vsrm-t", device="cpu").name == "beside"
-
-
-def test_a_box_without_its_file_asks_for_another_installation(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "files", lambda _: tmp_path / "vsrm_cli")
-
-    with pytest.raises(WeightsError, match=r"vsrm-t\.safetensors is missing.*reinstall"):
-        load_model("vsrm-t", device="cpu")
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(WeightsError, match=r"no model 'vsrm-x'; .*vsrm-t, vsrm, vsrm-ablation"):
-        load_model("vsrm-x", device="cpu")
-
-
-@pytest.mark.parametrize("name", ["vsrm", "vsrm-ablation"])
-def test_a_network_without_weights_says_so(name):
-    with pytest.raises(WeightsError, match=rf"'{name}' has no public weights.*vsrm-t"):
-        load_model(name, device="cpu")
-
-
-@pytest.mark.parametrize("name", ["none.safetensors", "some/where"])
-def test_a_path_to_nothing_is_told(tmp_path, name):
-    with pytest.raises(WeightsError, match="no weight file"):
-        load_model(tmp_path / name, device="cpu")
-
-
 @pytest.mark.parametrize("content", [b"", b"these are words, no weights\n" * 9], ids=["0", "text"])
 def test_a_file_that_is_no_safetensors_is_told(tmp_path, content):
     path = tmp_path / "false.safetensors"
@@ -219,6 +179,61 @@ def test_missing_unexpected_and_misshapen_weights_are_all_named(saved):
     assert "missing conv_first.bias" in str(error.value)
     assert "unexpected conv_last.bias" in str(error.value)
     assert "align.D is (5,), wanted (8,)" in str(error.value)
+
+
+def test_a_long_list_of_faults_is_told_in_short(saved):
+    rewrite(saved, tensors=lambda tensors: {f"module2.{n}": x for n, x in tensors.items()})
+    count = len(load_file(saved))
+
+    with pytest.raises(WeightsError) as error:
+        load_model(saved, device="cpu")
+    text = str(error.value)
+    assert text.count("missing ") == text.count("unexpected ") == 10 + 1 - 1
+    assert f"and {count - 10} more missing; " in text
+    assert f"and {count - 10} more unexpected." in text
+
+
+def test_another_scale_is_told(saved):
+    rewrite(saved, words={**words_of(saved), "scale": "2"})
+
+    with pytest.raises(WeightsError, match="enlarges 2 times; the networks here enlarge 4 times"):
+        load_model(saved, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "reason"),
+    [
+        (
+            {"network": "edvr", "config": "{}"},
+            "a",
+            "for a network 'edvr'; the networks here are vsrm",
+        ),
+        ({}, "body.0.rdb1.conv1.weight", "it looks like RRDBNet"),
+    ],
+    ids=["named", "nameless"],
+)
+def test_another_architecture_is_called_by_name(tmp_path, words, key, reason):
+    path = tmp_path / "other.safetensors"
+    save_file({key: torch.zeros(3)}, path, metadata=words)
+
+    with pytest.raises(WeightsError, match=reason):
+        load_model(path, device="cpu")
+
+
+def test_whole_numbers_are_no_weights(saved):
+    rewrite(saved, tensors=lambda tensors: {n: x.to(torch.int64) for n, x in tensors.items()})
+
+    with pytest.raises(
+        WeightsError, match=r"conv_first.weight is torch.int64, wanted torch.float32"
+    ):
+        load_model(saved, device="cpu")
+
+
+def test_a_pytorch_file_of_ours_has_no_words_to_load_it_by(tmp_path):
+    torch.save(make_network().state_dict(), tmp_path / "mine.pth")
+
+    with pytest.raises(WeightsError, match="does not say which network"):
+        load_model(tmp_path / "mine.pth", device="cpu")
 
 
 def test_a_file_for_another_size_is_told(saved):

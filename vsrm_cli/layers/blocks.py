@@ -120,3 +120,26 @@ class DirectUpsampler(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map features (B, C, H, W) to a correction of the large frame, (B, 3, 4H, 4W)."""
         return F.pixel_shuffle(self.conv_last(self.blocks(self.conv_in(channels_last(x)))), 4)
+
+
+class GEGLU(nn.Module):
+    """A gated feed-forward layer: fc2(GELU(fc11(x)) * fc12(x)).
+
+    Args:
+        channels: Channels of the tokens.
+        hidden: Channels between the layers.
+
+    Source: Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), equation 6.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.fc11 = nn.Linear(channels, hidden)
+        self.fc12 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to the same shape."""
+        y: Tensor = self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
+        return y

@@ -48,11 +48,23 @@ class SpyNet(nn.Module):
         levels: How often the frames are halved, plus one.
         widths: Channels between the convolutions of a level.
         kernel: Side of the kernels.
+        keeps_statistics: Whether mean and deviation of the frames are part of the weights, as in
+            public checkpoints.
     """
 
-    def __init__(self, *, levels: int, widths: tuple[int, ...], kernel: int) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, levels: int, widths: tuple[int, ...], kernel: int, keeps_statistics: bool = False
+    ) -> None:
         """Make the levels, coarsest first."""
         super().__init__()
+        for name, values in (("mean", MEAN), ("std", STD)):
+            # On the CPU even where the weights are made on the meta device to be replaced by a
+            # file's: what is not in the file must be true from the start.
+            statistic = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
+            self.register_buffer(name, statistic, persistent=keeps_statistics)
         self.basic_module = nn.ModuleList(FlowLevel(widths, kernel) for _ in range(levels))
 
     def forward(self, ref: Tensor, supp: Tensor) -> Tensor:
@@ -78,8 +90,7 @@ class SpyNet(nn.Module):
         return flow * flow.new_tensor([width / wide, height / tall]).view(1, 2, 1, 1)
 
     def _fit(self, picture: Tensor, tall: int, wide: int) -> Tensor:
-        mean, std = (picture.new_tensor(x).view(1, 3, 1, 1) for x in (MEAN, STD))
-        picture = (picture - mean) / std
+        picture = (picture - self.mean) / self.std
         if picture.shape[-2:] == (tall, wide):
             return picture
         return F.interpolate(picture, size=(tall, wide), mode="bilinear", align_corners=False)

@@ -24,9 +24,8 @@ class SelectiveSSM(nn.Module):
         """Make the weights, with Mamba's own initial values (arXiv 2312.00752, section 3.6)."""
         super().__init__()
         self.reverse = reverse
-        self.sizes = (rank, state, state)
         self.conv1d = nn.Conv1d(channels, channels, conv, groups=channels)
-        self.x_proj = nn.Linear(channels, sum(self.sizes), bias=False)
+        self.x_proj = nn.Linear(channels, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, channels)
         self.A_log = nn.Parameter(torch.empty(channels, state))
         self.D = nn.Parameter(torch.empty(channels))
@@ -37,42 +36,10 @@ class SelectiveSSM(nn.Module):
         reset_scan(self.A_log, self.D, self.dt_proj)
 
     def forward(self, u: Tensor) -> Tensor:
-        """Map tokens (B, L, d) to the same shape.
-
-        The other direction needs no flipped copies: the kernel is flipped and looks ahead, and
-        the scan runs backwards. That equals flipping the tokens before and after.
-        """
-        v = F.silu(self._causal_conv(u))
-        rank, state, _ = self.sizes
-        dt, B, C = self.x_proj(v).split((rank, state, state), dim=-1)
-        # The bias is added inside the scan, in float32.
-        dt = F.linear(dt, self.dt_proj.weight)
-        y = selective_scan(
-            v.transpose(1, 2),
-            dt.transpose(1, 2),
-            -torch.exp(self.A_log.float()),
-            B.transpose(1, 2),
-            C.transpose(1, 2),
-            D=self.D.float(),
-            delta_bias=self.dt_proj.bias.float(),
-            delta_softplus=True,
-            reverse=self.reverse,
+        """Map tokens (B, L, d) to the same shape."""
+        return scan_tokens(
+            u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=self.reverse
         )
-        return y.transpose(1, 2)
-
-    def _causal_conv(self, u: Tensor) -> Tensor:
-        """The convolution over tokens, (B, L, d), as a 2-D one over a picture of one row.
-
-        So the channels stay innermost in memory: ten times faster than `nn.Conv1d` on a CPU.
-        """
-        weight = self.conv1d.weight.unsqueeze(2)  # (d, 1, 1, conv)
-        if self.reverse:
-            weight = weight.flip(3)
-        length, margin = u.shape[1], weight.shape[3] - 1
-        row = u.transpose(1, 2).unsqueeze(2)  # (B, d, 1, L), channels last
-        v = F.conv2d(row, weight, self.conv1d.bias, padding=(0, margin), groups=weight.shape[0])
-        start = margin if self.reverse else 0
-        return v.squeeze(2).transpose(1, 2)[:, start : start + length]
 
 
 class MambaMixer(nn.Module):
@@ -112,12 +79,130 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u, z = project_twice(x, self.in_proj)
         y = self.ssm[0](u)
         for ssm in self.ssm[1:]:
             y = y + ssm(u)
         out: Tensor = self.out_proj(y * F.silu(z))
         return out
+
+
+class BiMamba(nn.Module):
+    """Mamba in both directions: out_proj((forward + backward scan) * SiLU(z)).
+
+    What `MambaMixer` computes with ``bidirectional``, under the parameter names of "Vision Mamba"
+    (arXiv 2401.09417, ``bimamba_type="v2"``), in which published weights come: those of the second
+    direction end in ``_b``.
+
+    Args:
+        channels: Channels of the tokens, C.
+        expand: Width inside, as a multiple of C.
+        state: States of each channel.
+        conv: Length of the causal convolutions.
+        rank: Width of the bottleneck that the step sizes pass.
+    """
+
+    def __init__(self, channels: int, *, expand: int, state: int, conv: int, rank: int) -> None:
+        """Make the projections and the weights of two scans."""
+        super().__init__()
+        inner = expand * channels
+        parts = rank + 2 * state
+        self.A_log = nn.Parameter(torch.empty(inner, state))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.A_b_log = nn.Parameter(torch.empty(inner, state))
+        self.D_b = nn.Parameter(torch.empty(inner))
+        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, conv, groups=inner)
+        self.x_proj = nn.Linear(inner, parts, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.conv1d_b = nn.Conv1d(inner, inner, conv, groups=inner)
+        self.x_proj_b = nn.Linear(inner, parts, bias=False)
+        self.dt_proj_b = nn.Linear(rank, inner)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+        self.reset_scan()
+
+    def reset_scan(self) -> None:
+        """Set what decides over memory in both directions, as `SelectiveSSM` does."""
+        reset_scan(self.A_log, self.D, self.dt_proj)
+        reset_scan(self.A_b_log, self.D_b, self.dt_proj_b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, L, C) to the same shape."""
+        u, z = project_twice(x, self.in_proj)
+        y = scan_tokens(u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        y = y + scan_tokens(
+            u, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
+        )
+        out: Tensor = self.out_proj(y * F.silu(z))
+        return out
+
+
+def project_twice(x: Tensor, proj: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Both halves of a projection without a bias, each dense in memory: no copies follow."""
+    first, second = proj.weight.chunk(2)
+    return F.linear(x, first), F.linear(x, second)
+
+
+def scan_tokens(
+    u: Tensor,
+    conv1d: nn.Conv1d,
+    x_proj: nn.Linear,
+    dt_proj: nn.Linear,
+    A_log: Tensor,
+    D: Tensor,
+    *,
+    reverse: bool = False,
+) -> Tensor:
+    """One direction of Mamba: causal convolution, SiLU, weights from the input, selective scan.
+
+    The other direction needs no flipped copies: the kernel is flipped and looks ahead, and the
+    scan runs backwards. That equals flipping the tokens before and after.
+
+    Args:
+        u: Tokens, (B, L, d).
+        conv1d: Depthwise, over tokens; the last tap multiplies the current one.
+        x_proj: Makes the bottleneck of the step sizes, B and C, in this order.
+        dt_proj: From the bottleneck to step sizes; its bias is added inside the scan, in float32.
+        A_log: Logarithm of the decay rates, (d, N).
+        D: Weights of the skip, (d,).
+        reverse: From the last token to the first.
+
+    Returns:
+        (B, L, d).
+
+    Source: Mamba (arXiv 2312.00752), section 3.4 and algorithm 2.
+    """
+    v = F.silu(_causal_conv(u, conv1d, reverse=reverse))
+    state = A_log.shape[1]
+    dt, B, C = x_proj(v).split((dt_proj.in_features, state, state), dim=-1)
+    dt = F.linear(dt, dt_proj.weight)
+    return selective_scan(
+        v,
+        dt,
+        -torch.exp(A_log.float()),
+        B,
+        C,
+        D=D.float(),
+        delta_bias=dt_proj.bias.float(),
+        delta_softplus=True,
+        reverse=reverse,
+        token_major=True,
+    )
+
+
+def _causal_conv(u: Tensor, conv1d: nn.Conv1d, *, reverse: bool) -> Tensor:
+    """The convolution over tokens, (B, L, d), as a 2-D one over a picture of one row.
+
+    So the channels stay innermost in memory: ten times faster than `nn.Conv1d` on a CPU.
+    """
+    weight = conv1d.weight.unsqueeze(2)  # (d, 1, 1, conv)
+    if reverse:
+        weight = weight.flip(3)
+    length, margin = u.shape[1], weight.shape[3] - 1
+    row = u.transpose(1, 2).unsqueeze(2)  # (B, d, 1, L), channels last
+    v = F.conv2d(row, weight, conv1d.bias, padding=(0, margin), groups=weight.shape[0])
+    start = margin if reverse else 0
+    return v.squeeze(2).transpose(1, 2)[:, start : start + length]
 
 
 def reset_scan(A_log: nn.Parameter, D: nn.Parameter, dt_proj: nn.Linear) -> None:
@@ -128,6 +213,8 @@ def reset_scan(A_log: nn.Parameter, D: nn.Parameter, dt_proj: nn.Linear) -> None
 
     Source: Mamba (arXiv 2312.00752), section 3.6 and the authors' code.
     """
+    if A_log.is_meta:  # a shape without values, to be given those of a file
+        return
     with torch.no_grad():
         states = torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device)
         A_log.copy_(states.log().expand_as(A_log))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vsrm_cli.intake.downloads import RemoteFile
+from vsrm_cli.models.gsmamba import GSMConfig
 from vsrm_cli.models.vsrm import VSRMConfig
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
@@ -73,6 +75,54 @@ VSRM_T = VSRMConfig(
     base="bicubic",
 )
 
+GSM_FULL = GSMConfig(
+    channels=192,
+    heads=8,
+    layers=4,
+    attention_blocks=4,
+    radius=2,
+    expand=2,
+    state=16,
+    conv=4,
+    rank=12,
+    ffn=4,
+    attention_ffn=2,
+    flow_levels=6,
+    flow_widths=(32, 64, 32, 16),
+    flow_kernel=7,
+    feature_blocks=0,
+    upsampler="two-step",
+    upsampler_width=64,
+    upsampler_blocks=0,
+    sees_differences=False,
+    base="bilinear",
+)
+
+# Ours, not the paper's: the same modules, narrow enough for a CPU, between the way in and the way
+# out of `VSRM_T`.
+GSM_T = GSMConfig(
+    channels=32,
+    heads=4,
+    layers=2,
+    attention_blocks=2,
+    radius=1,
+    expand=1,
+    state=8,
+    conv=4,
+    rank=2,
+    ffn=2,
+    attention_ffn=2,
+    flow_levels=4,
+    flow_widths=(24, 24, 16),
+    flow_kernel=5,
+    feature_blocks=2,
+    upsampler="direct",
+    upsampler_width=64,
+    upsampler_blocks=5,
+    sees_differences=True,
+    base="bicubic",
+)
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -80,37 +130,111 @@ class ModelEntry:
 
     Attributes:
         name: What the user types.
+        network: The kind of network, as its weight files name it.
         config: Size of the network.
-        file: Its weight file in the box, or None where there are none.
-        about: One sentence for the user.
+        scale: How many times larger the sides of its frames become.
+        parameters: Trainable numbers.
+        about: What it is, in one clause.
+        trained_on: The material, or None where there are no weights.
+        degradation: The footage for which it was trained.
+        licence: Of the weights.
+        quality: What was measured or published, with its unit.
+        quality_source: Where that stands.
+        file: The weight file in the box, by its name.
+        remote: The weight file in the network.
+        how_to_get: What to do where there are neither.
     """
 
     name: str
-    config: VSRMConfig
-    file: str | None
+    network: str
+    config: VSRMConfig | GSMConfig
+    scale: int
+    parameters: int
     about: str
+    trained_on: str | None
+    degradation: str | None
+    licence: str | None
+    quality: str
+    quality_source: str
+    file: str | None = None
+    remote: RemoteFile | None = None
+    how_to_get: str | None = None
 
+
+_TRAIN_IT = (
+    "Train it (README, Training) and give the path of the file that you get, or use one with "
+    "weights, such as 'vsrm-t'."
+)
 
 MODELS = {
     entry.name: entry
     for entry in (
         ModelEntry(
-            "vsrm-t",
-            VSRM_T,
-            "vsrm-t.safetensors",
-            "compact, trained by this project for clean footage that was shrunk bicubically",
+            name="vsrm-t",
+            network="vsrm",
+            config=VSRM_T,
+            scale=4,
+            parameters=574_896,
+            about="VSRM's modules, narrow enough for a CPU; the default",
+            trained_on="free photos and videos, by this project; weights/README.md lists them",
+            degradation="clean footage, shrunk by antialiased bicubic interpolation",
+            licence="MIT",
+            quality="27.00 dB PSNR-Y on 11 clips, bicubic 25.77",
+            quality_source="weights/README.md",
+            file="vsrm-t.safetensors",
         ),
         ModelEntry(
-            "vsrm",
-            VSRM_FULL,
-            None,
-            "the published network (17.1 M parameters); its authors released no weights",
+            name="gsm",
+            network="gsm",
+            config=GSM_FULL,
+            scale=4,
+            parameters=10_455_919,
+            about="Gather-Scatter Mamba with its authors' weights; wants a GPU",
+            trained_on="REDS, by its authors",
+            degradation="clean footage, shrunk by bicubic interpolation",
+            licence="MIT",
+            quality="its paper measures on REDS4, Vimeo-90K and Vid4; not repeated here",
+            quality_source="arXiv 2510.00862",
+            remote=RemoteFile(
+                name="gsm",
+                url=(
+                    "https://raw.githubusercontent.com/Ko-Lani/GSMamba/"
+                    "2e4a88c577a549dcf9606b36c559098b8719ec34/pretrained/gsmamba_reds_x4.pth"
+                ),
+                # Its commit says "about 84 MB"; two state dicts of this size have 87.8 million
+                # bytes, or 83.8 MiB. The checksum holds the exact length.
+                size=88_000_000,
+                is_size_exact=False,
+                checksum="git:81a5e5a58de914ea786abfa26add6f08d372a381",
+            ),
         ),
         ModelEntry(
-            "vsrm-ablation",
-            VSRM_ABLATION,
-            None,
-            "the paper's smaller network (8.61 M parameters); no weights were released",
+            name="vsrm",
+            network="vsrm",
+            config=VSRM_FULL,
+            scale=4,
+            parameters=17_147_375,
+            about="the network of the VSRM paper",
+            trained_on=None,
+            degradation=None,
+            licence=None,
+            quality="33.11 dB PSNR on REDS4 by its authors' weights, which are not public",
+            quality_source="arXiv 2506.22762",
+            how_to_get=_TRAIN_IT,
+        ),
+        ModelEntry(
+            name="vsrm-ablation",
+            network="vsrm",
+            config=VSRM_ABLATION,
+            scale=4,
+            parameters=8_613_135,
+            about="the smaller network of the VSRM paper's ablations",
+            trained_on=None,
+            degradation=None,
+            licence=None,
+            quality="31.09 dB PSNR on REDS4 by its authors' weights, which are not public",
+            quality_source="arXiv 2506.22762",
+            how_to_get=_TRAIN_IT,
         ),
     )
 }

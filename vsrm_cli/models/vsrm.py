@@ -11,14 +11,13 @@ The authors published neither code nor weights. What the paper does not say is c
 the code that it builds on; parameter counts of the published networks agree (see the tests).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.alignment import DCA
+from vsrm_cli.layers.alignment import DCA, NEIGHBOR_GAIN
 from vsrm_cli.layers.blocks import (
     TGFN,
     DirectUpsampler,
@@ -28,11 +27,9 @@ from vsrm_cli.layers.blocks import (
 )
 from vsrm_cli.layers.flow import SpyNet
 from vsrm_cli.layers.mamba import MambaMixer
+from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
-
-SCALE = 4
-# Brings differences between aligned frames, a hundredth of full scale, to the size of features.
-NEIGHBOR_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,19 @@ class VSRMConfig:
     sees_differences: bool
     base: str
 
+    def __post_init__(self) -> None:
+        """Refuse what no network could be built from, with a ValueError."""
+        check_sizes(self)
+        check_blocks(
+            self.s2t_blocks * self.dambs * len(self.branches)
+            + self.feature_blocks
+            + self.upsampler_blocks
+        )
+        check_choice("upsampler", self.upsampler, ("two-step", "direct"))
+        check_choice("base", self.base, ("bilinear", "bicubic"))
+        for name in self.branches:
+            check_choice("the first part of a branch", name.split("_")[0], ("backward", "forward"))
+
 
 def temporal_first(x: Tensor) -> Tensor:
     """Order the tokens of (B, T, H, W, C) so that all frames of a pixel follow each other.
@@ -98,33 +108,6 @@ def temporal_first_undo(tokens: Tensor, time: int, height: int, width: int) -> T
     """The inverse of `temporal_first`: (B, H * W * T, C) to (B, T, H, W, C)."""
     pixels: Tensor = tokens.unflatten(1, (height, width, time))
     return pixels.permute(0, 3, 1, 2, 4)
-
-
-def warped_neighbors(clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-    """How the next and the previous frame, brought onto each frame, differ from it.
-
-    What a neighbor adds is a few grey levels of difference. Shown as frames, the neighbors taught
-    a compact network nothing in 550 steps: all that they have in common hid it.
-
-    Args:
-        clip: (B, T, 3, H, W).
-        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
-
-    Returns:
-        (B, T, 6, H, W), `NEIGHBOR_GAIN` times the difference, the next frame first; zero where
-        there is no neighbor.
-    """
-    still = flows[0].new_zeros(clip.shape[0], 1, 2, *clip.shape[-2:])
-    pairs = (
-        (torch.cat((clip[:, 1:], clip[:, -1:]), dim=1), torch.cat((flows[0], still), dim=1)),
-        (torch.cat((clip[:, :1], clip[:, :-1]), dim=1), torch.cat((still, flows[1]), dim=1)),
-    )
-    warped = [
-        warp(frames.flatten(0, 1), flow.flatten(0, 1), padding="border", mode="bicubic")
-        for frames, flow in pairs
-    ]
-    both: Tensor = torch.cat(warped, dim=1).unflatten(0, clip.shape[:2])
-    return NEIGHBOR_GAIN * (both - torch.cat((clip, clip), dim=2))
 
 
 class MambaBlock(nn.Module):
@@ -231,20 +214,19 @@ class Branch(nn.Module):
         return out
 
 
-class VSRM(nn.Module):
+class VSRM(Network):
     """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
 
     Args:
         config: Its size.
     """
 
-    scale = SCALE
+    family = "vsrm"
+    config: VSRMConfig
 
     def __init__(self, config: VSRMConfig) -> None:
         """Make all modules with the paper's (or Mamba's) initial values."""
-        super().__init__()
-        self.config = config
-        self.name = "vsrm"
+        super().__init__(config)
         c = config.channels
         self.spynet = SpyNet(
             levels=config.flow_levels, widths=config.flow_widths, kernel=config.flow_kernel
@@ -274,35 +256,7 @@ class VSRM(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for module in self.modules():
-            reset: Callable[[], None] | None = getattr(module, "reset_scan", None)
-            if reset is not None:
-                reset()
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Restore a clip.
-
-        Args:
-            clip: (B, T, 3, H, W), values 0 to 1; T and both sides from one on.
-
-        Returns:
-            (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
-        """
-        flows = self.flows(clip)
-        return self.enlarge(self.propagate(self.extract(clip), flows), clip, flows)
-
-    def extract(self, clip: Tensor) -> Tensor:
-        """Features of each frame from itself alone.
-
-        Args:
-            clip: (B, T, 3, H, W), values 0 to 1.
-
-        Returns:
-            (B, T, C, H, W).
-        """
-        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
-        frames: Tensor = features.unflatten(0, clip.shape[:2])
-        return frames
+        self.reset_scans()
 
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
         """Carry features through the clip, branch after branch.
@@ -320,43 +274,6 @@ class VSRM(nn.Module):
             flow = backward_flow if name.startswith("backward") else forward_flow
             frames = self._propagate(branch, frames, flow, backward=name.startswith("backward"))
         return torch.stack(frames, dim=1)
-
-    def enlarge(self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Large frames, each from its features and, where configured, its warped neighbors.
-
-        With features of `extract` this is what `forward` computes while all branches are still
-        the identity, at a small part of the cost: a network learns to enlarge frames this way
-        before it learns to carry features through time.
-
-        Args:
-            features: (B, T, C, H, W).
-            clip: (B, T, 3, H, W), whose enlargement is corrected.
-            flows: Of `flows`.
-
-        Returns:
-            (B, T, 3, 4H, 4W).
-        """
-        if self.config.sees_differences:
-            features = torch.cat((features, warped_neighbors(clip, flows)), dim=2)
-        # One frame at a time: the large ones would fill the memory.
-        return torch.stack(
-            [self._enlarge(features[:, t], clip[:, t]) for t in range(clip.shape[1])], dim=1
-        )
-
-    def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows between neighbors in small pixels.
-
-        Returns:
-            From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W), in the type of the flow
-            network.
-        """
-        batch, time, _, height, width = clip.shape
-        early = clip[:, :-1].reshape(-1, 3, height, width)
-        late = clip[:, 1:].reshape(-1, 3, height, width)
-        shape = (batch, time - 1, 2, height, width)
-        if time == 1:
-            return early.new_zeros(shape), early.new_zeros(shape)
-        return self.spynet(early, late).view(shape), self.spynet(late, early).view(shape)
 
     def _propagate(
         self, branch: nn.Module, frames: list[Tensor], flows: Tensor, *, backward: bool
@@ -394,34 +311,14 @@ class VSRM(nn.Module):
         sides += [torch.zeros_like(current)] * (2 - len(sides))
         return torch.stack((sides[0], current, sides[1]), dim=1)
 
-    def _enlarge(self, features: Tensor, small: Tensor) -> Tensor:
-        base = F.interpolate(small, scale_factor=SCALE, mode=self.config.base, align_corners=False)
-        out: Tensor = base + self.upsampler(features)
-        return out
+    def upsample_features(self, features: Tensor) -> Tensor:
+        """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""
+        correction: Tensor = self.upsampler(features)
+        return correction
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.conv_first.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of its clips."""
-        return self.conv_first.weight.dtype
-
-    def set_precision(self, dtype: torch.dtype) -> None:
-        """Convert the weights, but for those whose rounding would show.
-
-        The flow network and what decides over a scan's memory (decays, skips, step biases) stay
-        in float32: flow in float16 is exact to a quarter pixel at best, and a decay acts on a
-        state over thousands of tokens.
-
-        Args:
-            dtype: The new type.
-        """
-        for name, parameter in self.named_parameters():
-            is_exact = name.startswith("spynet.") or name.endswith((".A_log", ".D", "dt_proj.bias"))
-            parameter.data = parameter.data.to(torch.float32 if is_exact else dtype)
+    def temporal_parameters(self) -> list[nn.Parameter]:
+        """The weights of alignment and branches."""
+        return [*self.align.parameters(), *self.branches.parameters()]
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
         """Estimate the peak memory of one clip in float32: what all frames and one step hold.

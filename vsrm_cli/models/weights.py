@@ -1,50 +1,94 @@
-"""Find, read and save weight files; nobody else knows their format.
+"""Read, describe, convert and save weight files as networks; nobody else knows what they mean.
 
 A weight file is safetensors: tensors and a table of words, nothing that could be executed. The
-words name the network and its configuration, so a file is loaded by its path alone.
+words name the network and its configuration, so a file is loaded by its path alone. Files of other
+origins are recognized by their keys (`origins`).
 """
 
 import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
-from importlib.resources import files
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.intake.checkpoints import Checkpoint, read_checkpoint, shown
+from vsrm_cli.intake.downloads import Transfer
+from vsrm_cli.models.catalog import GSM_FULL, MODELS
+from vsrm_cli.models.gsmamba import GSM, GSMConfig
+from vsrm_cli.models.locate import locate
+from vsrm_cli.models.network import Network
+from vsrm_cli.models.origins import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
+NO_KEYS = re.compile(r"(?!)")
 
-def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto") -> VSRM:
+# How many keys of each kind a message lists.
+_KEYS_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network.
+
+    Attributes:
+        config: The class of its configuration.
+        network: Its own class, whose constructor takes a configuration.
+        unused: Keys that strangers' files may hold and that no network reads.
+    """
+
+    config: type[Any]
+    network: type[Any]
+    unused: re.Pattern[str] = NO_KEYS
+
+
+# By the name that stands in its weight files.
+FAMILIES = {
+    "vsrm": Family(VSRMConfig, VSRM),
+    "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
+}
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    report: Callable[[Transfer], None] | None = None,
+) -> Network:
     """Load a network, ready to restore clips.
 
     Args:
-        name_or_path: A name of the catalog, or a ``.safetensors`` file of this project.
+        name_or_path: A name of the catalog, a ``.safetensors`` or ``.pth`` file, or a Hub id
+            ``owner/name[@revision]``. What is not on this machine is fetched.
         device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
         dtype: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "fp16" or "bf16".
+        report: Called as a file of the catalog comes in.
 
     Returns:
         A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, 4H, 4W), any T and any size
         from one on, in evaluation mode. Its ``name`` says what was loaded.
 
     Raises:
-        WeightsError: If there is no such network or file, or the file does not fit.
+        WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.
         UsageError: If the device or dtype is none that exists.
         VsrmError: If this machine lacks the device.
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
     place = _device(device)
-    network = read_weights(_find(name_or_path))
+    path = locate(name_or_path, report=report)
+    is_file = Path(name_or_path).is_file() and str(name_or_path) not in MODELS
+    network = read_weights(path, name=None if is_file else str(name_or_path))
     if dtype == "auto":
         dtype = "fp16" if place.type == "cuda" else "fp32"
     network.eval().requires_grad_(False).to(place)
@@ -52,28 +96,22 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
     return network
 
 
-def read_weights(path: Path) -> VSRM:
+def read_weights(path: Path, *, name: str | None = None, averaged: bool = False) -> Network:
     """Build the network that a file describes and give it the file's weights.
 
+    Args:
+        path: A safetensors or PyTorch file, of this project or of an origin that is known here.
+        name: What to call the network if the file does not say; None for the file's own name.
+        averaged: Of a PyTorch file with both, take the averaged weights (``params_ema``).
+
     Raises:
-        WeightsError: If the file is damaged, is not one of this project's, or does not hold
-            exactly the weights that its configuration asks for.
+        WeightsError: If the file is damaged or hostile, is for no network that is known here, or
+            does not hold exactly the weights that its configuration asks for.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            words = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}).") from error
-    network = _build(path, words)
-    _check_keys(path, network, tensors)
-    # Built on the meta device, then given the tensors: no time goes into values to be replaced.
-    network.load_state_dict(tensors, assign=True)
-    network.name = words.get("name", path.stem)
-    return network
+    return network_of(read_checkpoint(path, averaged=averaged), name or path.stem)
 
 
-def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
+def save_weights(network: Network, path: Path, words: Mapping[str, str]) -> None:
     """Write a network's weights and what describes them; the file appears when it is complete.
 
     Args:
@@ -82,7 +120,7 @@ def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
         words: More to say: name, licence, recipe, source.
     """
     described = {
-        "network": "vsrm",
+        "network": network.family,
         "config": json.dumps(asdict(network.config)),
         "scale": str(network.scale),
         **words,
@@ -96,28 +134,39 @@ def save_weights(network: VSRM, path: Path, words: Mapping[str, str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _find(name_or_path: str | Path) -> Path:
-    """The weight file of a name or path."""
-    name = str(name_or_path)
-    path = Path(name_or_path)
-    if name not in MODELS:
-        if path.is_file():
-            return path
-        if path.suffix == ".safetensors" or len(path.parts) > 1:
-            raise WeightsError(f"There is no weight file {path}; check the path.")
-        raise WeightsError(f"There is no model {name!r}; the models are {', '.join(MODELS)}.")
-    file = MODELS[name].file
-    if file is None:
+def network_of(checkpoint: Checkpoint, name: str) -> Network:
+    """The network that a file describes, with the file's weights.
+
+    Args:
+        checkpoint: What the file held.
+        name: What to call the network if the file does not say.
+
+    Raises:
+        WeightsError: As `read_weights`.
+    """
+    path = checkpoint.path
+    try:
+        family, config = _identify(checkpoint)
+        with torch.device("meta"):
+            network: Network = family.network(config)
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise WeightsError(
-            f"The model {name!r} has no public weights: {MODELS[name].about}. Use one with "
-            f"weights, such as 'vsrm-t', or give the path of a file that you trained."
+            f"{path} has a configuration that cannot be built: {shown(str(error))}."
+        ) from error
+    told = checkpoint.words.get("scale", str(network.scale))
+    if told != str(network.scale):
+        raise WeightsError(
+            f"{path} enlarges {shown(told)} times; the networks here enlarge {network.scale} times."
         )
-    # Installed, the folder lies inside the package; in a clone, beside it.
-    package = Path(str(files("vsrm_cli")))
-    for folder in (package / "weights", package.parent / "weights"):
-        if (folder / file).is_file():
-            return folder / file
-    raise WeightsError(f"The weight file {file} is missing from the installation; reinstall vsrm.")
+    wanted = network.state_dict()
+    tensors = {key: x for key, x in checkpoint.tensors.items() if not family.unused.fullmatch(key)}
+    _check_keys(path, wanted, tensors)
+    # Built on the meta device, then given the tensors: no time goes into values to be replaced.
+    network.load_state_dict(
+        {key: x.to(wanted[key].dtype) for key, x in tensors.items()}, assign=True
+    )
+    network.name = checkpoint.words.get("name", name)
+    return network
 
 
 def _device(name: str) -> torch.device:
@@ -139,31 +188,71 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _build(path: Path, words: Mapping[str, str]) -> VSRM:
-    if words.get("network") != "vsrm" or "config" not in words:
-        raise WeightsError(f"{path} does not say which network it is for; it is not ours.")
-    try:
-        values = json.loads(words["config"])
-        sizes: dict[str, Any] = {
-            n: tuple(v) if isinstance(v, list) else v for n, v in values.items()
-        }
-        config = VSRMConfig(**sizes)
-        with torch.device("meta"):
-            return VSRM(config)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise WeightsError(f"{path} has a configuration that cannot be built: {error}.") from error
+def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
+    """The kind of network that a file is for, and its configuration."""
+    words, shapes, path = checkpoint.words, checkpoint.shapes, checkpoint.path
+    if is_gsm(shapes) and "network" not in words:
+        return FAMILIES["gsm"], _released_gsm(path, gsm_settings(shapes, words))
+    name = words.get("network")
+    if name is None or "config" not in words:
+        raise WeightsError(
+            f"{path} does not say which network it is for, and {call_by_name(shapes)}; the "
+            f"networks here are {', '.join(FAMILIES)}."
+        )
+    if name not in FAMILIES:
+        raise WeightsError(
+            f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
+        )
+    values = json.loads(words["config"])
+    sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return FAMILIES[name], FAMILIES[name].config(**sizes)
 
 
-def _check_keys(path: Path, network: VSRM, tensors: Mapping[str, Tensor]) -> None:
-    wanted = {name: tuple(x.shape) for name, x in network.state_dict().items()}
-    found = {name: tuple(x.shape) for name, x in tensors.items()}
-    if wanted == found:
-        return
-    faults = [f"missing {name}" for name in wanted if name not in found]
-    faults += [f"unexpected {name}" for name in found if name not in wanted]
-    faults += [
-        f"{name} is {found[name]}, wanted {shape}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
+def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:
+    """The configuration that the authors' code makes of its settings."""
+    if settings["upscale"] != GSM.scale:
+        raise WeightsError(
+            f"{path} is a GSM checkpoint that enlarges {settings['upscale']} times; the networks "
+            f"here enlarge {GSM.scale} times."
+        )
+    return replace(
+        GSM_FULL,
+        channels=settings["embed_dims"],
+        heads=settings["num_heads"],
+        layers=settings["prop_depth"],
+        attention_blocks=settings["attn_depth"],
+        radius=settings["pa_frame"],
+        rank=math.ceil(settings["embed_dims"] / 16),
+    )
+
+
+def _check_keys(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    both = [(name, x, found[name]) for name, x in wanted.items() if name in found]
+    faults = [
+        *_listed("missing", [f"missing {name}" for name in wanted if name not in found]),
+        *_listed("unexpected", [f"unexpected {shown(n)}" for n in found if n not in wanted]),
+        *_listed(
+            "of another shape",
+            [
+                f"{name} is {tuple(x.shape)}, wanted {tuple(y.shape)}"
+                for name, y, x in both
+                if x.shape != y.shape
+            ],
+        ),
+        *_listed(
+            "of another type",
+            [
+                f"{name} is {x.dtype}, wanted {y.dtype}"
+                for name, y, x in both
+                if x.is_floating_point() != y.is_floating_point()
+            ],
+        ),
     ]
-    raise WeightsError(f"{path} does not fit its own configuration: {'; '.join(faults)}.")
+    if faults:
+        raise WeightsError(f"{path} does not fit its own configuration: {'; '.join(faults)}.")
+
+
+def _listed(kind: str, faults: list[str]) -> list[str]:
+    """The first of some faults, and how many there are where that is not all."""
+    more = len(faults) - _KEYS_LISTED
+    return [*faults[:_KEYS_LISTED], f"and {more} more {kind}"] if more > 0 else faults

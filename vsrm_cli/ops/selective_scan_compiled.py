@@ -239,7 +239,8 @@ class _Scan(torch.autograd.Function):
 
 def _widen(x: Tensor) -> Tensor:
     """Lay out (..., channel) densely, filled with zeros up to a whole number of lanes."""
-    return F.pad(x, (0, -x.shape[-1] % LANES)).contiguous()
+    missing = -x.shape[-1] % LANES
+    return F.pad(x, (0, missing)).contiguous() if missing else x.contiguous()  # a pad by 0 copies
 
 
 def _numpy(*tensors: Tensor) -> list[Any]:

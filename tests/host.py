@@ -1,0 +1,103 @@
+"""A web server on this machine that can be told to misbehave."""
+
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Host(ThreadingHTTPServer):
+    """Serves one file under every path, in the way that its attributes say.
+
+    Attributes:
+        content: The file.
+        etag: Its validator; None to send none.
+        cuts: After how many bytes of an answer to hang up, for the first answers, one each.
+        knows_ranges: Whether a part may be asked for.
+        declared: The length to tell; None for the true one, "" for none.
+        statuses: With which status to refuse the first requests.
+        kind: The type of content to tell.
+        moved_to: Where to send those who ask.
+        requests: The headers of every request so far.
+        pause: Waited for before the content is sent.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, content):
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.content = content
+        self.etag = '"first"'
+        self.cuts = []
+        self.knows_ranges = True
+        self.declared = None
+        self.statuses = []
+        self.kind = "application/octet-stream"
+        self.moved_to = None
+        self.requests = []
+        self.pause = threading.Event()
+        self.pause.set()
+        self.url = f"http://127.0.0.1:{self.server_port}/file.pth"
+
+    def handle_error(self, request, client_address):
+        """Say nothing of clients that hang up."""
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        host = self.server
+        host.requests.append(self.headers)
+        if host.statuses:
+            return self._refuse(host.statuses.pop(0))
+        if host.moved_to:
+            self.send_response(302)
+            self.send_header("Location", host.moved_to)
+            return self.end_headers()
+        start = self._start()
+        if start >= len(host.content) > 0 and start:
+            return self._refuse(416)
+        part = host.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(host.content) - 1}/{len(host.content)}"
+            )
+        declared = len(part) if host.declared is None else host.declared
+        if declared != "":
+            self.send_header("Content-Length", str(declared))
+        self.send_header("Content-Type", host.kind)
+        if host.etag:
+            self.send_header("ETag", host.etag)
+        self.end_headers()
+        host.pause.wait(20)
+        self.wfile.write(part[: host.cuts.pop(0)] if host.cuts else part)
+        return None
+
+    def _start(self):
+        wanted = self.headers.get("Range", "")
+        condition = self.headers.get("If-Range", self.server.etag)
+        if not self.server.knows_ranges or not wanted or condition != self.server.etag:
+            return 0
+        return int(wanted.removeprefix("bytes=").rstrip("-"))
+
+    def _refuse(self, status):
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@contextmanager
+def serving(content):
+    """A host that serves some bytes, as long as the context lasts."""
+    host = Host(content)
+    thread = threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield host
+    finally:
+        host.pause.set()
+        host.shutdown()
+        thread.join()
+        host.server_close()

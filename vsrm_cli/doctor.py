@@ -1,0 +1,205 @@
+"""A job: what this machine can do, and whether it does it right.
+
+Everything that should work is tried on something small and held against the plain computation:
+each implementation of the scan on each device, the shipped weights in each precision, encoding
+and decoding. What is merely absent is told and is no fault.
+"""
+
+import enum
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vsrm_cli.errors import VsrmError
+from vsrm_cli.media.codecs import coding_error, hardware_decoders, hardware_encoders
+from vsrm_cli.memory import free_memory_bytes
+from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.models.weights import load_model
+from vsrm_cli.ops.selective_scan import selective_scan
+from vsrm_cli.ops.selective_scan_choice import usable_kernels
+
+PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")
+# Two float32 computations of one scan, summed in another order, over 1,000 tokens.
+SCAN_ERROR = 1e-4
+# Below this a difference of two pictures may be seen.
+LEAST_PSNR = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0}
+CODECS = ("h264", "hevc", "av1", "ffv1")
+# Levels of 255, on a soft slope and at the default quality.
+CODING_ERROR = 3.0
+# A small film's worth of frames on its way.
+LEAST_DISK_BYTES = 1 << 30
+
+
+class State(enum.StrEnum):
+    """What was found."""
+
+    GOOD = "good"
+    ABSENT = "absent"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        topic: What it belongs to.
+        name: What it is.
+        state: Whether it works, is not there, or is there and does not work.
+        detail: The version, the error found, or the reason.
+    """
+
+    topic: str
+    name: str
+    state: State
+    detail: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one thing after another.
+
+    Yields:
+        A finding for each, as soon as it is known.
+    """
+    yield from _versions()
+    for device in devices():
+        yield from _device(device)
+        yield from _kernels(device)
+        yield from _networks(device)
+    yield from _codecs()
+    yield _disk(Path.cwd())
+
+
+def devices() -> list[torch.device]:
+    """All devices on which a network can run, the processor first."""
+    found = [torch.device("cpu")]
+    found += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append(torch.device("mps"))
+    return found
+
+
+def _versions() -> Iterator[Finding]:
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Finding("versions", "python", State.GOOD, system)
+    for package in PACKAGES:
+        try:
+            yield Finding("versions", package, State.GOOD, version(package))
+        except PackageNotFoundError:
+            yield Finding("versions", package, State.ABSENT, "not installed; it is optional")
+
+
+def _device(device: torch.device) -> Iterator[Finding]:
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        about = f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
+    elif device.type == "cpu":
+        about = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+    else:
+        about = ""
+    free = free_memory_bytes(device) / 2**30
+    yield Finding("devices", str(device), State.GOOD, f"{about}{free:.1f} GiB free")
+
+
+def _kernels(device: torch.device) -> Iterator[Finding]:
+    """Each implementation of the scan against the plain one, which is computed on the processor."""
+    expected = _scan("reference", torch.device("cpu"))
+    for kernel in usable_kernels(device):
+        topic = f"scan on {device}"
+        if not kernel.is_usable:
+            yield Finding(topic, kernel.name, State.ABSENT, kernel.reason)
+            continue
+        error = (_scan(kernel.name, device) - expected).abs().max().item()
+        state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
+        yield Finding(topic, kernel.name, state, f"greatest error {error:.1e}")
+
+
+def _scan(kernel: str, device: torch.device) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng).to(device)
+
+    with _kernel_forced(kernel):
+        y = selective_scan(
+            draw(1, 1000, 32),
+            draw(1, 1000, 32),
+            -draw(32, 8).exp(),
+            draw(1, 1000, 8),
+            draw(1, 1000, 8),
+            D=draw(32),
+            z=draw(1, 1000, 32),
+            delta_bias=draw(32) - 2,
+            delta_softplus=True,
+            token_major=True,
+        )
+    return y.float().cpu()
+
+
+@contextmanager
+def _kernel_forced(name: str) -> Iterator[None]:
+    """Set the variable that decides for the whole program, and put it back."""
+    before = os.environ.get("VSRM_KERNELS")
+    os.environ["VSRM_KERNELS"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["VSRM_KERNELS"]
+        else:
+            os.environ["VSRM_KERNELS"] = before
+
+
+def _networks(device: torch.device) -> Iterator[Finding]:
+    """Each network in the box, in each precision, against float32 on the processor."""
+    clip = torch.rand(1, 3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    for name in (name for name, entry in MODELS.items() if entry.file is not None):
+        try:
+            expected = _restore(name, torch.device("cpu"), "fp32", clip)
+            for dtype, least in LEAST_PSNR.items():
+                error = (_restore(name, device, dtype, clip) - expected).square().mean()
+                psnr = -10 * torch.log10(error.clamp_min(1e-12)).item()
+                state = State.GOOD if psnr >= least else State.BROKEN
+                detail = f"{psnr:.0f} dB from float32"
+                yield Finding(f"networks on {device}", f"{name} {dtype}", state, detail)
+        except VsrmError as error:
+            yield Finding(f"networks on {device}", name, State.BROKEN, str(error))
+
+
+def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tensor:
+    network = load_model(name, device=str(device), dtype=dtype)
+    with torch.inference_mode():
+        restored: Tensor = network(clip.to(network.device, network.dtype))
+    return restored.float().clamp(0, 1).cpu()
+
+
+def _codecs() -> Iterator[Finding]:
+    for codec in CODECS:
+        try:
+            error = coding_error(codec)
+        except VsrmError as failure:
+            yield Finding("codecs", codec, State.BROKEN, str(failure))
+        else:
+            state = State.GOOD if error <= CODING_ERROR else State.BROKEN
+            detail = f"frames come back, {error:.1f} of 255 levels off"
+            yield Finding("codecs", codec, state, detail)
+    for encoder in hardware_encoders():
+        state = State.GOOD if encoder.is_usable else State.ABSENT
+        detail = "can be opened" if encoder.is_usable else f"no {encoder.maker} driver for it here"
+        yield Finding("hardware encoders", encoder.name, state, detail)
+    for name in hardware_decoders():
+        yield Finding("hardware decoders", name, State.ABSENT, "known to FFmpeg; not used by vsrm")
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    state = State.GOOD if free >= LEAST_DISK_BYTES else State.BROKEN
+    return Finding("disk", str(folder), state, f"{free / 2**30:.1f} GiB free")

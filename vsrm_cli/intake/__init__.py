@@ -1,0 +1,1 @@
+"""What comes from outside, checked before anybody uses it."""

@@ -1,0 +1,228 @@
+"""Attention inside small windows of a clip, shifted from block to block."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsrm_cli.layers.blocks import GEGLU
+
+WINDOW = (2, 8, 8)  # frames, rows, columns
+# Added to the scores of tokens that a shift has made neighbors but that are none. Finite, as in
+# the published network; it still vanishes in the softmax.
+FOREIGN = -100.0
+
+Triple = tuple[int, int, int]
+
+
+class WindowAttention(nn.Module):
+    """Self-attention among the tokens of a window, with a learned score for each relative place.
+
+    Args:
+        channels: Channels of the tokens, C.
+        heads: Parts into which they are divided; a divisor of C.
+        window: Largest window: frames, rows, columns.
+
+    Source: Swin Transformer (arXiv 2103.14030), equation 4, over three axes.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(self, channels: int, heads: int, window: Triple = WINDOW) -> None:
+        """Make the projections and the table of scores."""
+        super().__init__()
+        self.heads, self.window = heads, window
+        places = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
+        self.relative_position_bias_table = nn.Parameter(torch.empty(places, heads))
+        # Kept because published weight files have it; what is read is computed for each window.
+        self.register_buffer("relative_position_index", relative_places(window, window))
+        self.qkv_self = nn.Linear(channels, 3 * channels, bias=False)
+        self.proj = nn.Linear(channels, channels)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, x: Tensor, window: Triple, shift: Triple) -> Tensor:
+        """Attend within the windows of a row of frames that are as many as a window has.
+
+        Args:
+            x: (B, t, H, W, C), already padded and rolled; H and W multiples of the window's.
+            window: Size of the windows, at most that of the table.
+            shift: By how much the frames were rolled. In time it says by how much this row of
+                windows wraps around: zero but for the last one.
+
+        Returns:
+            Shaped like ``x``.
+        """
+        batch, time, height, width, channels = x.shape
+        rows, columns = height // window[1], width // window[2]
+        cut = (batch, time, rows, window[1], columns, window[2], 3, self.heads, -1)
+        qkv = self.qkv_self(x).view(cut)
+        q, k, v = qkv.permute(6, 0, 2, 4, 7, 1, 3, 5, 8).flatten(5, 7).unbind(0)
+        # each (B, rows, columns, heads, tokens, C / heads)
+        out = torch.empty_like(q)
+        bias = self._bias(window)
+        for part, mask in window_groups(rows, columns, window, shift, x.device):
+            scores = bias + mask.to(bias.dtype)
+            attended = F.scaled_dot_product_attention(
+                q[part].flatten(0, 2), k[part].flatten(0, 2), v[part].flatten(0, 2), scores
+            )
+            out[part] = attended.view_as(q[part])
+        out = out.unflatten(4, window).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        result: Tensor = self.proj(out.reshape(batch, time, height, width, channels))
+        return result
+
+    def _bias(self, window: Triple) -> Tensor:
+        """The scores of each pair of tokens, (1, heads, tokens, tokens)."""
+        index = _cached_places(window, self.window, self.relative_position_bias_table.device)
+        scores = self.relative_position_bias_table[index.flatten()]
+        return scores.view(*index.shape, self.heads).permute(2, 0, 1)[None]
+
+
+class AttentionBlock(nn.Module):
+    """Attention inside windows and a gated feed-forward layer, each on normalized tokens, residual.
+
+    Args:
+        channels: Channels of the tokens, C.
+        heads: Heads of the attention.
+        hidden: Channels between the feed-forward layers.
+        is_shifted: Whether the windows lie half a window aside in rows, columns and frames.
+
+    Source: Video Swin Transformer (arXiv 2106.13230), section 3, without masking of the padding:
+    its keys and values are zero, and it takes part in the softmax.
+    """
+
+    def __init__(self, channels: int, heads: int, hidden: int, *, is_shifted: bool) -> None:
+        """Make both halves."""
+        super().__init__()
+        self.is_shifted = is_shifted
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = GEGLU(channels, hidden)
+
+    def forward(self, frames: list[Tensor]) -> list[Tensor]:
+        """Map T frames (B, H, W, C) to as many.
+
+        The frames of one row of windows are computed together, so that no more than a window's
+        worth of intermediate results lies in memory.
+        """
+        size = (len(frames), *frames[0].shape[1:3])
+        window, shift = fit_windows(size, self.attn.window, is_shifted=self.is_shifted)
+        padded = window[0] * ceil(size[0] / window[0])
+        results = list(frames)
+        for start in range(0, padded, window[0]):
+            places = [(start + shift[0] + i) % padded for i in range(window[0])]
+            wraps = shift[0] if start + window[0] == padded else 0
+            row = self._row(frames, places, window, (wraps, *shift[1:]))
+            for place, frame in zip(places, row, strict=True):
+                if place < len(frames):
+                    results[place] = frame
+        return results
+
+    def _row(
+        self, frames: list[Tensor], places: list[int], window: Triple, shift: Triple
+    ) -> list[Tensor]:
+        """One row of windows; places past the end are frames of zeros, after normalization."""
+        real = torch.stack([frames[place] for place in places if place < len(frames)], dim=1)
+        normal = self.norm1(real).to(self.attn.proj.weight.dtype)
+        missing = [i for i, place in enumerate(places) if place >= len(frames)]
+        for i in missing:
+            normal = torch.cat(
+                (normal[:, :i], torch.zeros_like(normal[:, :1]), normal[:, i:]), dim=1
+            )
+        attended = self._attend(normal, window, shift)
+        kept = [i for i in range(len(places)) if i not in missing]
+        real = real + (attended[:, kept] if missing else attended)
+        real = real + self.mlp(self.norm2(real).to(attended.dtype))
+        whole = dict(zip(kept, real.unbind(1), strict=True))
+        return [whole.get(i, frames[0]) for i in range(len(places))]
+
+    def _attend(self, x: Tensor, window: Triple, shift: Triple) -> Tensor:
+        """Pad rows and columns at their end, roll, attend, and undo both."""
+        height, width = x.shape[2:4]
+        x = F.pad(x, (0, 0, 0, -width % window[2], 0, -height % window[1]))
+        if shift[1] or shift[2]:
+            x = torch.roll(x, (-shift[1], -shift[2]), dims=(2, 3))
+        x = self.attn(x, window, shift)
+        if shift[1] or shift[2]:
+            x = torch.roll(x, (shift[1], shift[2]), dims=(2, 3))
+        return x[:, :, :height, :width]
+
+
+def fit_windows(size: Triple, window: Triple, *, is_shifted: bool) -> tuple[Triple, Triple]:
+    """Window and shift for a clip: along an axis no longer than a window there is but one.
+
+    Args:
+        size: Frames, rows, columns of the clip.
+        window: Largest window.
+        is_shifted: Whether windows lie half a window aside.
+    """
+    fitted = tuple(min(n, w) for n, w in zip(size, window, strict=True))
+    shift = tuple(w // 2 if is_shifted and n > w else 0 for n, w in zip(size, window, strict=True))
+    return (fitted[0], fitted[1], fitted[2]), (shift[0], shift[1], shift[2])
+
+
+def relative_places(window: Triple, table: Triple) -> Tensor:
+    """Row of the score table for each pair of tokens of a window, (tokens, tokens) int64.
+
+    Args:
+        window: The window; tokens are counted columns first, then rows, then frames.
+        table: The window for which the table was made.
+    """
+    axes = torch.meshgrid(*(torch.arange(n, device="cpu") for n in window), indexing="ij")
+    places = torch.stack([axis.flatten() for axis in axes])  # (3, tokens)
+    apart = places[:, :, None] - places[:, None, :]
+    t, y, x = (apart[axis] + table[axis] - 1 for axis in range(3))
+    return (t * (2 * table[1] - 1) + y) * (2 * table[2] - 1) + x
+
+
+def window_groups(
+    rows: int, columns: int, window: Triple, shift: Triple, device: torch.device
+) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """Divide a row of windows into groups that share a mask.
+
+    Only the last windows along a shifted axis hold tokens that are no neighbors.
+
+    Args:
+        rows: Windows one below another.
+        columns: Windows side by side.
+        window: Size of the windows.
+        shift: By how much the frames were rolled.
+        device: Where the masks are needed.
+
+    Yields:
+        Slices of (B, rows, columns), and the mask, (tokens, tokens), zero or `FOREIGN`.
+    """
+    for last_row, last_column in product(*([False, True] if s else [False] for s in shift[1:])):
+        part = (
+            slice(None),
+            _part(rows, is_shifted=bool(shift[1]), is_last=last_row),
+            _part(columns, is_shifted=bool(shift[2]), is_last=last_column),
+        )
+        wraps = (shift[0], shift[1] * last_row, shift[2] * last_column)
+        yield part, _mask(window, wraps, device)
+
+
+def _part(count: int, *, is_shifted: bool, is_last: bool) -> slice:
+    if not is_shifted:
+        return slice(None)
+    return slice(count - 1, None) if is_last else slice(0, count - 1)
+
+
+@lru_cache(maxsize=64)
+def _cached_places(window: Triple, table: Triple, device: torch.device) -> Tensor:
+    return relative_places(window, table).to(device)
+
+
+@lru_cache(maxsize=64)
+def _mask(window: Triple, wraps: Triple, device: torch.device) -> Tensor:
+    """Which tokens of a window came around the edge and which did not."""
+    sides = torch.zeros(window, dtype=torch.int64)
+    for axis, (length, wrapped) in enumerate(zip(window, wraps, strict=True)):
+        is_wrapped = (torch.arange(length) >= length - wrapped).long() << axis
+        sides += is_wrapped.view([-1 if i == axis else 1 for i in range(3)])
+    flat = sides.flatten()
+    return torch.where(flat[:, None] == flat[None, :], 0.0, FOREIGN).to(device)

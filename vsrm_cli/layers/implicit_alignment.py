@@ -1,0 +1,168 @@
+"""Implicit alignment: read another frame along a flow by attention among the four nearest pixels.
+
+Bilinear interpolation averages the four pixels around the place that a flow points to, and so
+blurs. Here the target pixel asks, and the four pixels answer with what they hold and where they
+lie; how far the place is from them enters as a position code.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsrm_cli.ops.warp import pixel_grid
+
+# Wave lengths of the position codes shrink from 2 pi to a hundredth of it.
+TEMPERATURE = 0.01
+TAPS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (row, column)
+# On a CPU so many pixels are aligned at a time: their keys and values stay in cache.
+PIXELS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where a flow points, ready for reading: the four pixels around each place.
+
+    Attributes:
+        index: Pixels of the source, counted through the batch, (B * H * W, 4) int32; what lies
+            outside is moved to the edge.
+        weight: Of bilinear interpolation, zero outside, (B * H * W, 4).
+        question: What the distance of the place from the first of the four asks, (B * H * W, C).
+    """
+
+    index: Tensor
+    weight: Tensor
+    question: Tensor
+
+
+class ImplicitAlign(nn.Module):
+    """Attention of each target pixel among the four source pixels around the end of its flow.
+
+    Args:
+        channels: Channels of the features, C; a multiple of four.
+        heads: Heads of the attention; a divisor of C.
+
+    Source: "Enhancing Video Super-Resolution via Implicit Resampling-based Alignment" (arXiv
+    2305.00163), section 3.2, in the form of GSMamba (arXiv 2510.00862): windows of 2 x 2, no
+    projection of the output. Keys and values of a pixel are the same in all windows that contain
+    it, so they are projected before they are gathered: a quarter of the work.
+    """
+
+    position_bias: Tensor
+    window_idx_offset: Tensor
+
+    def __init__(self, channels: int, heads: int) -> None:
+        """Make the projections and the position codes of the four pixels."""
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(channels, channels)
+        self.k = nn.Linear(channels, channels)
+        self.v = nn.Linear(channels, channels)
+        taps = torch.tensor(TAPS, device="cpu")  # computing on the meta device is slow to begin
+        code = position_code(taps / (1 + 1e-6), channels)
+        # Published weight files have both.
+        self.register_buffer("position_bias", code[None])
+        self.register_buffer("window_idx_offset", taps)
+
+    def taps(self, flow: Tensor) -> Taps:
+        """Find what a flow points to; all in float32, but for the question's last product.
+
+        Args:
+            flow: (B, 2, H, W), pixels, dx first.
+        """
+        height, width = flow.shape[-2:]
+        place = pixel_grid(height, width, device=flow.device) + flow.float()
+        base = place.floor()
+        x, y = (place - base).flatten(2).unbind(1)  # (B, H * W) each, from 0 to below 1
+        left, top = base.flatten(2).unbind(1)
+        first = torch.arange(flow.shape[0], device=flow.device)[:, None] * (height * width)
+        index, weight = [], []
+        for dy, dx in TAPS:
+            row, column = top + dy, left + dx
+            is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            share = (y if dy else 1 - y) * (x if dx else 1 - x)
+            weight.append(share * is_inside)
+            pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            index.append(first + pixel.long())
+        off = torch.stack((y, x), dim=-1).flatten(0, 1)  # (B * H * W, 2)
+        code = position_code(off / (2 + 1e-6), self.q.in_features)
+        return Taps(
+            index=torch.stack(index, dim=-1).flatten(0, 1).int(),
+            weight=torch.stack(weight, dim=-1).flatten(0, 1),
+            question=self.q(code.to(self.q.weight.dtype)),
+        )
+
+    def ask(self, target: Tensor) -> Tensor:
+        """The part of the questions that the target pixels bring, (P, C) to (P, C)."""
+        return F.linear(target.to(self.q.weight.dtype), self.q.weight)
+
+    def answers(self, source: Tensor) -> Tensor:
+        """Keys and values of source pixels, side by side: (P, C) to (P, 2C)."""
+        weight = torch.cat((self.k.weight, self.v.weight))
+        return F.linear(source.to(weight.dtype), weight)
+
+    def forward(self, asked: Tensor, answers: Tensor, taps: Taps) -> Tensor:
+        """Move a source frame onto a target frame.
+
+        Args:
+            asked: Of `ask`, of the target's pixels, (P, C) with P = B * H * W.
+            answers: Of `answers`, of the source's pixels, (P, 2C).
+            taps: Where each target pixel lies in the source.
+
+        Returns:
+            (P, C).
+        """
+        weight, bias = (
+            torch.cat((getattr(self.k, name), getattr(self.v, name))) for name in ("weight", "bias")
+        )
+        # Keys and values of the position codes: one constant for each of the four pixels.
+        here = F.linear(self.position_bias[0].to(weight.dtype), weight, bias)  # (4, 2C)
+        question = (asked + taps.question) * (asked.shape[1] // self.heads) ** -0.5
+        step = PIXELS_AT_ONCE if asked.device.type == "cpu" else len(asked)
+        parts = [
+            self._attend(question[i : i + step], answers, taps.index[i : i + step], here)
+            for i in range(0, len(asked), step)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _attend(self, question: Tensor, answers: Tensor, index: Tensor, here: Tensor) -> Tensor:
+        near = answers.index_select(0, index.flatten()).view(*index.shape, -1) + here  # (p, 4, 2C)
+        key, value = near.unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=2)
+        scores = (question.unflatten(-1, (self.heads, -1))[:, None] * key).sum(-1)
+        shares = scores.float().softmax(dim=1).to(value.dtype)[..., None]  # (p, 4, heads, 1)
+        mixed: Tensor = (shares * value).sum(1).flatten(1)
+        return mixed
+
+
+def position_code(place: Tensor, channels: int) -> Tensor:
+    """Sines (even channels) and cosines (odd ones) of a place, for rows, then for columns.
+
+    Args:
+        place: (..., 2), row first, as a share of a turn.
+        channels: Length of the code; a multiple of four.
+
+    Returns:
+        (..., channels), float32.
+    """
+    half = channels // 2
+    channel = torch.arange(half, device=place.device)
+    wave = TEMPERATURE ** (2 * (channel // 2) / half)
+    angle = (place.float() * (2 * math.pi))[..., None] / wave  # (..., 2, half)
+    code = torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+    return code.flatten(-2)
+
+
+def read_along(pixels: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Bilinear interpolation of pixels whose channels lie together.
+
+    Args:
+        pixels: (P, C).
+        index: Four of them for each result, (R, 4).
+        weight: Their weights, (R, 4).
+
+    Returns:
+        (R, C).
+    """
+    return F.embedding_bag(index, pixels, mode="sum", per_sample_weights=weight.to(pixels.dtype))

@@ -1,0 +1,171 @@
+"""What every network here can do: see motion, carry features through a clip, enlarge frames.
+
+A network differs from another one in how it carries features through the clip. The way in (flow
+between neighbors, features of single frames) and the way out (a correction of the enlarged
+frame) have one form, so that a training loop teaches each part of any network by itself.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsrm_cli.layers.alignment import warped_neighbors
+from vsrm_cli.layers.blocks import channels_last
+from vsrm_cli.layers.flow import SpyNet
+
+SCALE = 4
+
+
+class Network(nn.Module, ABC):
+    """A clip in, the same clip four times larger out.
+
+    Attributes:
+        scale: How much larger the frames become.
+        name: What was loaded.
+        config: The size of the network; a frozen dataclass.
+        family: Which kind of network this is.
+    """
+
+    scale = SCALE
+    family: str
+    # Parameters that stay in float32 at any precision, by the ends of their names: flow in
+    # float16 is exact to a quarter pixel at best, and a decay acts on a state over thousands
+    # of tokens.
+    exact_names: tuple[str, ...] = (".A_log", ".D", "dt_proj.bias")
+
+    spynet: SpyNet
+    conv_first: nn.Module
+    features: nn.Module
+
+    def __init__(self, config: Any) -> None:
+        """Remember the configuration."""
+        super().__init__()
+        self.config = config
+        self.name = self.family
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Restore a clip.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1; T and both sides from one on.
+
+        Returns:
+            (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
+        """
+        flows = self.flows(clip)
+        return self.enlarge(self.propagate(self.extract(clip), flows), clip, flows)
+
+    def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Flows between neighbors in small pixels.
+
+        Returns:
+            From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W), in the type of the flow
+            network.
+        """
+        batch, time, _, height, width = clip.shape
+        early = clip[:, :-1].reshape(-1, 3, height, width)
+        late = clip[:, 1:].reshape(-1, 3, height, width)
+        shape = (batch, time - 1, 2, height, width)
+        if time == 1:
+            return early.new_zeros(shape), early.new_zeros(shape)
+        return self.spynet(early, late).view(shape), self.spynet(late, early).view(shape)
+
+    def extract(self, clip: Tensor) -> Tensor:
+        """Features of each frame from itself alone.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1.
+
+        Returns:
+            (B, T, C, H, W).
+        """
+        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
+        frames: Tensor = features.unflatten(0, clip.shape[:2])
+        return frames
+
+    @abstractmethod
+    def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        """Carry features through the clip.
+
+        Args:
+            features: Of `extract`, (B, T, C, H, W).
+            flows: Of `flows`.
+
+        Returns:
+            (B, T, C, H, W): of each frame, with what the others know of it.
+        """
+
+    def enlarge(self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        """Large frames, each from its features and, where configured, its warped neighbors.
+
+        With features of `extract` this is what `forward` computes while what lies between is
+        still the identity, at a small part of the cost: a network learns to enlarge frames this
+        way before it learns to carry features through time.
+
+        Args:
+            features: (B, T, C, H, W).
+            clip: (B, T, 3, H, W), whose enlargement is corrected.
+            flows: Of `flows`.
+
+        Returns:
+            (B, T, 3, 4H, 4W).
+        """
+        if self.config.sees_differences:
+            features = torch.cat((features, warped_neighbors(clip, flows)), dim=2)
+        # One frame at a time: the large ones would fill the memory.
+        return torch.stack(
+            [self._enlarge(features[:, t], clip[:, t]) for t in range(clip.shape[1])], dim=1
+        )
+
+    def _enlarge(self, features: Tensor, small: Tensor) -> Tensor:
+        base = F.interpolate(small, scale_factor=SCALE, mode=self.config.base, align_corners=False)
+        return base + self.upsample_features(features)
+
+    @abstractmethod
+    def upsample_features(self, features: Tensor) -> Tensor:
+        """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""
+
+    @abstractmethod
+    def temporal_parameters(self) -> list[nn.Parameter]:
+        """The weights that carry features through time: all that `propagate` uses."""
+
+    @abstractmethod
+    def memory_bytes(self, time: int, height: int, width: int) -> int:
+        """Estimate the peak memory of one clip in float32.
+
+        Args:
+            time: Frames.
+            height: Of the small frames.
+            width: Of the small frames.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.conv_first.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its clips."""
+        return next(self.conv_first.parameters()).dtype
+
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Convert the weights, but for the flow network and `exact_names`.
+
+        Args:
+            dtype: The new type.
+        """
+        for name, parameter in self.named_parameters():
+            is_exact = name.startswith("spynet.") or name.endswith(self.exact_names)
+            parameter.data = parameter.data.to(torch.float32 if is_exact else dtype)
+
+    def reset_scans(self) -> None:
+        """Set what decides over a scan's memory; to be called after all other initial values."""
+        for module in self.modules():
+            reset: Callable[[], None] | None = getattr(module, "reset_scan", None)
+            if reset is not None:
+                reset()

@@ -1,0 +1,94 @@
+"""What a weight file is that does not say so, from the names and shapes of its tensors.
+
+Files of this project name their network and its sizes. Those of other origins are known by their
+keys: the Gather-Scatter Mamba authors' can be loaded, some others are at least called by name.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Names that only one network has; what it is, for the message.
+TELLTALES = (
+    (re.compile(r"basic_module\.\d+\.basic_module\."), "SpyNet, an optical flow network"),
+    (re.compile(r"body\.\d+\.rdb1\.conv1\."), "RRDBNet (ESRGAN), which enlarges single pictures"),
+    (re.compile(r"conv_up1\.|RRDB_trunk\."), "RRDBNet (ESRGAN), which enlarges single pictures"),
+    (re.compile(r"deform_align\."), "BasicVSR++"),
+    (re.compile(r"backward_trunk\.|backward_resblocks\."), "BasicVSR"),
+    (re.compile(r"layers\.\d+\.residual_group\."), "a transformer such as SwinIR or HAT"),
+    (re.compile(r"stage\d+\.reshape\.|stage\d+\.residual_group1\."), "VRT"),
+    (re.compile(r"patch_align\.|implicit_align\."), "a network of the PSRT and IART family"),
+)
+
+_TABLE = "prop_layers.0.stage.attn_blocks.blocks.0.attn.relative_position_bias_table"
+_GSM_KEYS = {
+    "conv_first.weight",
+    "implicit_align.q.weight",
+    "conv_before_upsample.0.weight",
+    _TABLE,
+}
+_GSM_PA_FRAME = 2  # of the released configuration; no shape depends on it
+_GSM_WORDS = ("embed_dims", "num_heads", "prop_depth", "attn_depth", "pa_frame", "upscale")
+
+# Of a third scan, which some copies of the Mamba package make and no forward pass uses.
+GSM_UNUSED = re.compile(r".*\.mamba\.(A_s_log|D_s|(conv1d|x_proj|dt_proj)_s\.(weight|bias))")
+
+
+def is_gsm(shapes: Shapes) -> bool:
+    """Whether these are the keys of the Gather-Scatter Mamba authors' network."""
+    return shapes.keys() >= _GSM_KEYS
+
+
+def gsm_settings(shapes: Shapes, words: Mapping[str, str]) -> dict[str, int]:
+    """The sizes of a Gather-Scatter Mamba network, in its authors' words.
+
+    Args:
+        shapes: Of its tensors, with the authors' keys.
+        words: What the file says of itself; ``config`` may be JSON with some of the sizes.
+
+    Returns:
+        embed_dims, num_heads, prop_depth, attn_depth, pa_frame and upscale. The window's radius,
+        pa_frame, shows in no shape: where no word tells it, it is that of the released network.
+
+    Raises:
+        ValueError: If the shapes are those of no such network, or the words contradict them.
+    """
+    seen = _gsm_settings_seen(shapes)
+    told: Any = json.loads(words.get("config", "{}"))
+    if not isinstance(told, dict) or not all(type(told.get(n, 0)) is int for n in _GSM_WORDS):
+        raise ValueError("its config is no table of whole numbers")
+    for name in seen.keys() & told.keys():
+        if told[name] != seen[name]:
+            raise ValueError(f"its config says {name} {told[name]}, its tensors {seen[name]}")
+    return {**seen, "pa_frame": told.get("pa_frame", _GSM_PA_FRAME)}
+
+
+def _gsm_settings_seen(shapes: Shapes) -> dict[str, int]:
+    def count(pattern: str) -> int:
+        # Counted, not the highest index: that is a number which a file may choose freely.
+        return len({found[1] for name in shapes if (found := re.match(pattern, name))})
+
+    upsamplers = [shape for name, shape in shapes.items() if re.match(r"upsample\.\d+\.w", name)]
+    ranks = (len(shapes[_TABLE]), *(len(s) for s in (shapes["conv_first.weight"], *upsamplers)))
+    if ranks[0] != 2 or any(rank != 5 for rank in ranks[1:]) or any(not s[1] for s in upsamplers):
+        raise ValueError("its tensors have the names of a GSM network, but not their shapes")
+    return {
+        "embed_dims": shapes["conv_first.weight"][0],
+        "num_heads": shapes[_TABLE][1],
+        "prop_depth": count(r"prop_layers\.(\d+)\."),
+        "attn_depth": count(r"prop_layers\.0\.stage\.attn_blocks\.blocks\.(\d+)\."),
+        # A convolution before a pixel shuffle by s gives s * s times the channels it takes.
+        "upscale": math.prod(math.isqrt(out // taken) for out, taken, *_ in upsamplers),
+    }
+
+
+def call_by_name(shapes: Shapes) -> str:
+    """What a file is, as far as its keys tell: a phrase for a message."""
+    for pattern, network in TELLTALES:
+        if any(pattern.search(name) for name in shapes):
+            return f"it looks like {network}"
+    return "its tensors are those of none that is known here"
