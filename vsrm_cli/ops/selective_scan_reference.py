@@ -34,8 +34,9 @@ def selective_scan_reference(
     batch, length, channel = u.shape
     h = u.new_zeros(batch, channel, A.shape[1])
     y: list[Tensor] = [h[..., 0]] * length
+    rows = [x.unbind(1) for x in (u, delta[..., None], B, C)]
     for t in reversed(range(length)) if reverse else range(length):
-        step = delta[:, t, :, None]  # (batch, channel, 1)
-        h = torch.exp(step * A) * h + step * B[:, t] * u[:, t, :, None]
-        y[t] = (h * C[:, t]).sum(-1)
+        x, step, into, out = (row[t] for row in rows)  # step: (batch, channel, 1)
+        h = torch.exp(step * A) * h + step * into * x[..., None]
+        y[t] = (h * out).sum(-1)
     return torch.stack(y, dim=1) if length else torch.zeros_like(u)
