@@ -55,6 +55,16 @@ def test_values_and_gradients_agree_with_the_reference(shape, reverse, run_with)
     assert_agrees(run_with, inputs, reverse=reverse, token_major=True)
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
+def test_states_are_carried_over_many_chunks(reverse, run_with, monkeypatch):
+    for name, size in {"CHUNK": 2, "TILE": 2, "GROUP": 1}.items():
+        monkeypatch.setattr(kernels, name, size)
+    inputs = scan_inputs(1, 2, 2, 17)
+    inputs["delta"] *= 0.1  # the first token is still felt at the end
+
+    assert_agrees(run_with, inputs, reverse=reverse)
+
+
 @pytest.mark.parametrize("left_out", ["D", "z", "add", "delta_bias", "delta_softplus"])
 def test_each_option_may_be_left_out(left_out, run_with):
     inputs = with_all_options(scan_inputs(1, 3, 2, 10))

@@ -103,7 +103,7 @@ class _Passes:
         carry[(self.batch * self.rates.shape[0] * self.blocks,)](
             *(ends, totals, self.rates, starts, self.chunks, self.width // 2),
             ADJOINT=adjoint,
-            GROUP=2 * GROUP,
+            GROUP=4 * GROUP,
             **self.options,
         )
         return starts
