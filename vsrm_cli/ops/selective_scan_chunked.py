@@ -62,7 +62,7 @@ def _fold(x: Tensor, chunk: int, reverse: bool) -> Tensor:
     if steps % chunk:
         x = torch.cat((x, x.new_zeros(batch, chunks * chunk - steps, *x.shape[2:])), dim=1)
     folded: Tensor = x.unflatten(1, (chunks, chunk))
-    return folded.transpose(0, 2).contiguous()
+    return folded.transpose(0, 2)
 
 
 def _unfold(x: Tensor, steps: int, reverse: bool) -> Tensor:
