@@ -19,6 +19,8 @@ from torch import Tensor
 # Elements of one (block, state, channel) array, 1 MiB: larger blocks leave the cache, smaller
 # ones cost more calls.
 BLOCK_ELEMENTS = 262_144
+# On a GPU it is the calls that cost; the two arrays of 128 MiB are a small part of its memory.
+GPU_BLOCK_ELEMENTS = 1 << 25
 
 # Over a chunk most states are forgotten. exp(-80) is 2e-35 and as good as zero, but zeros and what
 # is nearly zero take exp so much longer that it was a third of the whole scan.
@@ -48,7 +50,8 @@ def _blocks(u: Tensor, states: int) -> tuple[list[slice], int]:
         The blocks, and the steps of a chunk.
     """
     batch, length, channel = u.shape
-    steps = max(1, min(length, BLOCK_ELEMENTS // (batch * channel * states)))
+    elements = BLOCK_ELEMENTS if u.device.type == "cpu" else GPU_BLOCK_ELEMENTS
+    steps = max(1, min(length, elements // (batch * channel * states)))
     chunk = max(1, round(math.sqrt(steps)))
     steps = max(1, steps // chunk) * chunk
     blocks = [slice(start, min(start + steps, length)) for start in range(0, length, steps)]
