@@ -3,6 +3,7 @@
 import math
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 
@@ -43,3 +44,16 @@ def draw_pack(path, *, photos=2, clips=1, side=64, clip_frames=4):
         tensors[f"clip.{n}"] = to_8_bits(torch.stack(frames))
     save_file(tensors, path)
     return path
+
+
+def draw_folder(folder, *, frames=3, height=32, width=48, names="{:03}.png"):
+    """A clip as a folder of pictures, in which a scene moves; returns its frames."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for number in range(frames):
+        picture = to_8_bits(
+            smooth_picture(height, width, shift=(2.0 * number, 1.0), wavelength=9.0)
+        )
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / names.format(number))
+        pictures.append(picture)
+    return torch.stack(pictures)

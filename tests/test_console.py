@@ -10,6 +10,7 @@ import pytest
 from vsrm_cli import console
 from vsrm_cli.console import Display
 from vsrm_cli.intake.downloads import Transfer
+from vsrm_cli.page import Table
 from vsrm_cli.pipeline import Progress
 from vsrm_cli.upscale import Summary
 
@@ -184,3 +185,15 @@ def test_what_looks_like_markup_is_printed_as_it_is(capsys):
     told = capsys.readouterr().err
     assert told.startswith("error: [red]a :smile:[/red].mp4 is long is long")
     assert told.count("\n") == 1
+
+
+def test_a_table_is_a_result_and_goes_to_stdout_unfolded(capsys):
+    table = Table("A [title]", ("clip", "PSNR"), (("bear [red]", "25.42"), ("x" * 90, "9.00")))
+
+    console.show_table(table)
+
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "A [title]" in told.out
+    assert "bear [red]" in told.out
+    assert "x" * 90 in told.out

@@ -19,12 +19,12 @@ from vsrm_cli.training.validation import validate
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests" / "data" / "sample.mp4"
-WEIGHTS = ROOT / "weights" / "vsrm-t.safetensors"
+SHIPPED = [name for name, entry in MODELS.items() if entry.file is not None]
 
 
-@pytest.fixture(scope="module")
-def network():
-    return load_model("vsrm-t", device="cpu")
+@pytest.fixture(scope="module", params=SHIPPED)
+def network(request):
+    return load_model(request.param, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +53,19 @@ def psnr(a, b):
     return 10 * np.log10(255**2 / np.square(a - b).mean())
 
 
-def test_the_file_tells_its_configuration_recipe_and_licence():
-    with safe_open(WEIGHTS, framework="pt") as file:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_file_tells_its_configuration_recipe_and_licence(name):
+    with safe_open(ROOT / "weights" / MODELS[name].file, framework="pt") as file:
         words = file.metadata()
 
-    assert words["network"] == "vsrm"
-    assert json.loads(words["config"])["channels"] == MODELS["vsrm-t"].config.channels
+    assert words["network"] == MODELS[name].network
+    assert json.loads(words["config"])["channels"] == MODELS[name].config.channels
     assert json.loads(words["recipe"])
     assert words["licence"] == "MIT"
 
 
 def test_the_network_of_the_catalog_is_the_one_in_the_file(network):
-    assert network.config == MODELS["vsrm-t"].config
+    assert network.config == MODELS[network.name].config
     assert sum(p.numel() for p in network.parameters()) <= 1_000_000
 
 
@@ -112,10 +113,10 @@ def test_short_windows_give_the_picture_that_one_long_one_gives(network, sample)
 
 
 @pytest.mark.slow
-def test_the_sample_clip_is_enlarged_frame_for_frame(tmp_path):
+def test_the_sample_clip_is_enlarged_frame_for_frame(network, tmp_path):
     output = tmp_path / "large.mp4"
 
-    summary = upscale_video(SAMPLE, output, end=0.5, device="cpu")
+    summary = upscale_video(SAMPLE, output, model=network.name, end=0.5, device="cpu")
 
     # Brightness only: the encoder halves the colors of both in size.
     large, small = (read_grey(path) for path in (output, SAMPLE))

@@ -6,15 +6,16 @@ should not wait for it.
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vsrm_cli import __version__, console
+from vsrm_cli import __version__, cli_bench, console
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
@@ -379,3 +380,18 @@ def _tell_unreadable(error: Any) -> int:
     command = error.ctx.command_path if error.ctx else "vsrm"
     console.tell_error(f"{message} (see {command} --help)")
     return int(error.exit_code)
+
+
+def _add_command(command: Callable[..., None]) -> None:
+    """Add a command of another file; what goes wrong in it is told as everywhere."""
+
+    @wraps(command)
+    def run_command(**options: Any) -> None:
+        with _failures_told(debug=options["debug"]):
+            command(**options)
+
+    app.command()(run_command)
+
+
+_add_command(cli_bench.bench)
+_add_command(cli_bench.compare)

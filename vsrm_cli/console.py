@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
@@ -18,14 +20,18 @@ from rich.text import Text
 
 from vsrm_cli.pipeline import Progress
 
-if TYPE_CHECKING:  # the job brings torch with it, which `vsrm --help` need not wait for
+if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wait for
     from vsrm_cli.doctor import Finding
     from vsrm_cli.intake.downloads import Transfer
+    from vsrm_cli.page import Table as TableOfWords
     from vsrm_cli.upscale import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
 FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
+
+# Of tables that go into a file or another program: wide enough that nothing is folded.
+WIDTH_OF_FILES = 200
 
 
 class Display:
@@ -283,3 +289,16 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
         f"{summary.output}: {summary.frames_out} frames, {summary.width}x{summary.height}, "
         f"{_rounded(summary.fps)} fps{stage}, {summary.model} on {summary.device}"
     )
+
+
+def show_table(table: "TableOfWords") -> None:
+    """Print a table on stdout: it is a result."""
+    drawn = Table(title=escape(table.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, header in enumerate(table.headers):
+        drawn.add_column(escape(header), justify="right" if number else "left")
+    for row in table.rows:
+        drawn.add_row(*map(escape, row))
+    stdout = Console(highlight=False)
+    if not stdout.is_terminal:
+        stdout = Console(highlight=False, width=WIDTH_OF_FILES)
+    stdout.print(drawn)

@@ -91,3 +91,29 @@ def _named_number(table: Path, name: str) -> int:
     """Read the number after a name from a file with one such pair in each line."""
     pairs = (line.split() for line in table.read_text().splitlines())
     return next(int(pair[1]) for pair in pairs if pair and pair[0] == name)
+
+
+def begin_peak(device: torch.device) -> None:
+    """Forget how much memory was taken so far, so that `peak_bytes` tells of what follows."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _tells_peaks():
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak of this process
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Say how much memory was taken at most since `begin_peak`.
+
+    Returns:
+        Bytes: on CUDA those of tensors, elsewhere those of this process; None where the system
+        does not tell.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if not _tells_peaks():
+        return None
+    return 1024 * _named_number(Path("/proc/self/status"), "VmHWM:")
+
+
+def _tells_peaks() -> bool:
+    return os.access("/proc/self/clear_refs", os.W_OK)

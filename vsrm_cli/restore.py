@@ -263,7 +263,13 @@ class Restorer:
         """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
         pixels = np.stack([frame.pixels for frame in clip])
         peak = np.iinfo(clip[0].pixels.dtype).max
-        values = torch.from_numpy(pixels.astype(np.float32)).to(self._device)
+        if pixels.dtype != np.uint8:  # not every device has unsigned integers of 16 bits
+            pixels = pixels.astype(np.int32)
+        # Integers cross over to the device, from memory that it reads by itself.
+        whole = torch.from_numpy(pixels)
+        if self._device.type == "cuda":
+            whole = whole.pin_memory()
+        values = whole.to(self._device, non_blocking=True).float()
         return (values / peak).to(self._dtype)
 
 

@@ -33,8 +33,8 @@ def sample(
     height, width = picture.shape[-2:]
     # With align_corners=False -1 and 1 are the outer edges of the picture: pixel p of n lies at
     # (2p + 1) / n - 1, which is also true of a picture one pixel wide.
-    size = torch.tensor([width, height], device=points.device)
-    grid = (2.0 * points.float().permute(0, 2, 3, 1) + 1.0) / size - 1.0
+    x, y = points.float().unbind(1)
+    grid = torch.stack(((2.0 * x + 1.0) / width - 1.0, (2.0 * y + 1.0) / height - 1.0), dim=-1)
     sampled = F.grid_sample(
         picture.float(), grid, mode=mode, padding_mode=padding, align_corners=False
     )

@@ -1,0 +1,37 @@
+"""A whole video is timed, and the stage that holds it up is named."""
+
+import pytest
+import torch
+from stand_in import draw_clip, load_nearest
+
+from vsrm_cli import upscale
+from vsrm_cli.bench.end_to_end import measure_pipeline
+from vsrm_cli.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(upscale, "load_model", load_nearest)
+
+
+def measure(video):
+    return measure_pipeline(
+        video, ["any"], dtype="auto", device=torch.device("cpu"), report=lambda _: None
+    )
+
+
+def test_the_slowest_stage_is_named_and_nothing_is_left(tmp_path):
+    video = draw_clip(tmp_path / "small.mp4", frames=12)
+
+    (row,) = measure(video)
+
+    rates = {"decode": row.decode_fps, "network": row.network_fps, "encode": row.encode_fps}
+    assert (row.frames, row.width, row.height, row.model) == (12, 192, 128, "nearest")
+    assert row.slowest == min(rates, key=rates.get)
+    assert min(rates.values()) > 0
+    assert list(tmp_path.iterdir()) == [video]
+
+
+def test_a_file_that_is_missing_is_told(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        measure(tmp_path / "missing.mp4")

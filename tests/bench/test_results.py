@@ -1,0 +1,189 @@
+"""A result fits the schema in the package, survives JSON, and can be held against an older one."""
+
+import copy
+import json
+import math
+from importlib.resources import files
+
+import jsonschema
+import pytest
+import torch
+
+from vsrm_cli.bench.end_to_end import PipelineSpeed
+from vsrm_cli.bench.kernels import KernelSpeed
+from vsrm_cli.bench.results import Measured, compare_results, new_result, read_result
+from vsrm_cli.bench.run import Asked, _settings
+from vsrm_cli.bench.speed import Speed
+from vsrm_cli.bench.tables import changes_table, remarks, tables
+from vsrm_cli.errors import InputError
+from vsrm_cli.quality.measure import ClipScores, MethodScores, Quality, Wishes
+from vsrm_cli.quality.published import published_scores
+
+SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding="utf-8"))
+
+
+def scores(method, psnr, **changes):
+    usual = {"ssim": 0.7, "warping": 0.5, "lpips": None, "vmaf": None}
+    return MethodScores(
+        method=method, psnr=psnr, **{**usual, **changes}, frame_psnr=(psnr,), frame_ssim=(0.7,)
+    )
+
+
+def measured(*, ms=100.0, psnr=27.0):
+    speed = Speed(
+        *("vsrm-t", "fp32", "180p", 320, 180, 5, 3),
+        *(ms, ms - 5, ms + 5, 1000 / ms, 2**30, 574_896, 31_000_000_000, 640, None),
+    )
+    without_room = Speed(
+        *("vsrm-t", "fp32", "540p", 960, 540, 5, 0),
+        *(None, None, None, None, None, 574_896, 279_000_000_000, None, "no room"),
+    )
+    rows = (scores("bicubic", 25.77), scores("vsrm-t", psnr), scores("equal", math.inf))
+    quality = Quality(
+        folder="clips",
+        test_set="REDS4",
+        degradation="bi",
+        small_frames="made here",
+        on="rgb",
+        crop=0,
+        frames_that_count="all",
+        flow_network="vsrm-t",
+        clips=(ClipScores("000", 1, 1280, 720, 0.4, rows),),
+        means=rows,
+        published=tuple(published_scores("REDS4", "bi")),
+        notes=("clip 000 was cropped from 1281x720 to 1280x720 pixels",),
+        problems=("clip 011 is torn",),
+    )
+    return Measured(
+        speed=[speed, without_room],
+        kernels=[KernelSpeed("chunked", 16, 4, 4096, 2.0, 50.0, 1e-6, None)],
+        end_to_end=[
+            PipelineSpeed(
+                *("small.mp4", "vsrm-t", "fp32", "cpu", 60, 768, 432),
+                *(20.0, 3.0, 900.0, 3.5, 90.0, "network"),
+            )
+        ],
+        quality=quality,
+    )
+
+
+def result_of(figures):
+    asked = Asked(*(None, ("vsrm-t",), ("auto",), True, True, (), None, True, None, None, Wishes()))
+    result = new_result(figures, device=torch.device("cpu"), settings=_settings(asked))
+    return json.loads(json.dumps(result, allow_nan=False))
+
+
+@pytest.mark.parametrize("figures", [measured(), Measured()], ids=["everything", "nothing"])
+def test_a_result_fits_the_schema(figures):
+    jsonschema.validate(result_of(figures), SCHEMA)
+
+
+def test_the_schema_itself_is_one_and_refuses_what_it_does_not_know():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    result = result_of(measured())
+    result["speed"][0]["surprise"] = 1
+
+    with pytest.raises(jsonschema.ValidationError, match="surprise"):
+        jsonschema.validate(result, SCHEMA)
+
+
+def test_a_result_names_machine_and_versions():
+    result = result_of(Measured())
+
+    assert result["machine"]["device"] == "cpu"
+    assert result["machine"]["processor"]
+    assert result["versions"]["torch"] == torch.__version__
+
+
+def test_an_infinite_psnr_becomes_null():
+    assert result_of(measured())["quality"]["means"][2]["psnr"] is None
+
+
+def test_ratios_above_one_are_worse_for_time_and_for_error():
+    old, new = result_of(measured()), result_of(measured(ms=150.0, psnr=27.0 - 3.0103))
+
+    changes = {change.figure: change for change in compare_results(old, new)}
+
+    assert changes["vsrm-t fp32 180p, 5 frames"].ratio == pytest.approx(1.5)
+    assert changes["vsrm-t on clips bi rgb"].ratio == pytest.approx(2, rel=1e-4)
+    assert changes["bicubic on clips bi rgb"].ratio == 1
+    assert changes["scan chunked 16 x 4 x 4096"].ratio == 1
+    assert changes["small.mp4 with vsrm-t fp32"].ratio == 1
+    assert len(changes) == 5  # neither the size without room nor the equal frames
+
+
+def test_results_without_a_common_figure_cannot_be_compared():
+    with pytest.raises(InputError, match="no figure in common"):
+        compare_results(result_of(Measured()), result_of(measured()))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[1", "is not JSON"), ("[]", "is no result"), ('{"schema": 99}', "is no result")],
+)
+def test_another_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "old.json"
+    path.write_text(content)
+
+    with pytest.raises(InputError, match=message):
+        read_result(path)
+
+
+def test_a_file_that_is_missing_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"old\.json cannot be read"):
+        read_result(tmp_path / "old.json")
+
+
+def test_tables_show_every_figure():
+    speed, kernels, pipeline, clips, means = tables(result_of(measured()))
+
+    assert speed.rows[0][:6] == ("vsrm-t", "fp32", "180p", "100.0", "95.0-105.0", "10.00")
+    assert speed.rows[1][3:6] == ("no room", "-", "-")
+    assert kernels.rows[0][4:] == ("2.00", "50.0", "1.0e-06")
+    assert pipeline.rows[0][-1] == "network"
+    assert clips.rows == (
+        ("000", "25.77", "27.00", "equal"),
+        ("mean", "25.77", "27.00", "equal"),
+    )
+    assert all(
+        len(row) == len(t.headers) for t in (speed, kernels, pipeline, means) for row in t.rows
+    )
+
+
+def test_the_papers_stand_among_the_methods_in_the_order_of_psnr():
+    means = tables(result_of(measured()))[-1]
+
+    names = [row[0] for row in means.rows]
+    assert means.title == "REDS4, BI x4"
+    assert names[:4] == [
+        "bicubic",
+        "Bicubic, as quoted in the papers below",
+        "vsrm-t",
+        "EDVR (5/7), arXiv:1905.02716",
+    ]
+    assert names[-1] == "equal"
+
+
+def test_thousands_of_clips_are_shown_by_their_mean_alone():
+    result = result_of(measured())
+    clip = result["quality"]["clips"][0]
+    result["quality"]["clips"] = [copy.deepcopy(clip) for _ in range(41)]
+
+    assert [row[0] for row in tables(result)[3].rows] == ["mean"]
+
+
+def test_the_rules_are_told_beside_the_tables():
+    said = remarks(result_of(measured()))
+
+    assert said[0] == "small frames made here, all frames, no border cut"
+    assert "along the flow of vsrm-t" in said[1]
+    assert "that of the truth itself is 0.400" in said[1]
+    assert said[2].startswith("clip 000 was cropped")
+
+
+def test_changes_are_a_table_too():
+    old, new = result_of(measured()), result_of(measured(ms=150.0))
+
+    table = changes_table(compare_results(old, new))
+
+    assert table.rows[0] == ("vsrm-t fp32 180p, 5 frames", "100.000 ms", "150.000 ms", "1.500")

@@ -1,0 +1,217 @@
+"""Two videos beside each other: frame n with frame n, at its own time, or a sentence why not."""
+
+import re
+
+import av
+import numpy as np
+import pytest
+from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip, packets, seconds
+from test_page import decoded, pictures_of
+from typer.testing import CliRunner
+
+from vsrm_cli import cli
+from vsrm_cli.compare import compare_videos
+from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.media.encoding import Encoding
+
+EXACT = Encoding(codec="ffv1", pixel_format="bgr0")
+EXACT_CLIP = {"codec": "ffv1", "pixel_format": "bgr0"}
+
+
+def read(path):
+    """Times and pixels, (T, H, W, 3) uint8, of a video."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    times = [frame.pts * frame.time_base for frame in frames]
+    return times, np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two equal videos of 64 x 96 pixels, stored exactly."""
+    return [
+        make_clip(tmp_path / f"{name}.mkv", size=(64, 96), clock=MP4_CLOCK, **EXACT_CLIP)
+        for name in ("one", "two")
+    ]
+
+
+def test_side_by_side_holds_both_pictures_frame_for_frame(pair, tmp_path):
+    output = tmp_path / "both.mkv"
+
+    made = compare_videos(*pair, output, encoding=EXACT)
+
+    times, frames = read(output)
+    source_times, source = read(pair[0])
+    assert (made.frames, made.width, made.height, made.enlarged) == (24, 64, 96, None)
+    assert times == source_times
+    assert frames.shape == (24, 96, 128, 3)
+    above_the_label = slice(0, 80)
+    assert (frames[:, above_the_label, :64] == source[:, above_the_label]).all()
+    assert (frames[:, above_the_label, 64:] == source[:, above_the_label]).all()
+    assert (frames[:, 80:, :64] != source[:, 80:]).any()
+
+
+def test_uneven_times_and_sound_are_those_of_the_first(tmp_path):
+    first = make_clip(tmp_path / "one.mp4", times=VARIABLE, sound="aac", size=(64, 48))
+    second = make_clip(tmp_path / "two.mp4", times=range(0, 14 * 512, 512), size=(64, 48))
+    output = tmp_path / "both.mp4"
+
+    compare_videos(first, second, output)
+
+    assert read(output)[0] == seconds(VARIABLE)
+    assert packets(output, "audio") == packets(first, "audio")
+
+
+def test_the_line_of_a_wipe_moves_through_the_picture(pair, tmp_path):
+    output = tmp_path / "wipe.mkv"
+
+    compare_videos(*pair, output, mode="wipe", encoding=EXACT)
+
+    _, frames = read(output)
+    white = (frames[:, 10] == 255).all(axis=-1)
+    edges = [int(row.argmax()) for row in white[1:]]
+    assert edges == sorted(edges)
+    assert edges[-1] > 20
+    assert white[1:].any(axis=1).all()
+
+
+def test_the_difference_of_equal_videos_is_black(pair, tmp_path):
+    output = tmp_path / "difference.mkv"
+
+    compare_videos(*pair, output, mode="difference", encoding=EXACT)
+
+    assert (read(output)[1][:, :80] == 0).all()
+
+
+def test_a_source_is_enlarged_by_bicubic_to_stand_beside_its_result(tmp_path):
+    small = make_clip(tmp_path / "small.mkv", size=(32, 24), **EXACT_CLIP)
+    large = make_clip(tmp_path / "large.mkv", size=(128, 96), **EXACT_CLIP)
+    output = tmp_path / "both.mkv"
+
+    made = compare_videos(small, large, output, encoding=EXACT)
+
+    _, frames = read(output)
+    assert made.enlarged == str(small)
+    assert frames.shape[1:] == (96, 256, 3)
+    # Green and blue are even in a drawn picture, and stay so when it is enlarged.
+    _, source = read(small)
+    assert (frames[:, 10, 20, 1:] == source[:, 2, 5, 1:]).all()
+
+
+def test_an_odd_size_is_made_even(tmp_path):
+    clips = [make_clip(tmp_path / f"{n}.mkv", size=(33, 25), **EXACT_CLIP) for n in ("one", "two")]
+    output = tmp_path / "wipe.mp4"
+
+    compare_videos(*clips, output, mode="wipe")
+
+    assert read(output)[1].shape[1:] == (26, 34, 3)
+
+
+def test_videos_of_different_depth_can_be_compared(tmp_path):
+    eight = make_clip(tmp_path / "eight.mkv", size=(64, 48))
+    ten = make_clip(tmp_path / "ten.mkv", size=(64, 48), pixel_format="yuv420p10le")
+    output = tmp_path / "difference.mkv"
+
+    compare_videos(eight, ten, output, mode="difference")
+
+    assert read(output)[1][:, :30].mean() < 30
+
+
+@pytest.mark.parametrize("shorter", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("name", ["both.mkv", "both.html"])
+def test_a_differing_number_of_frames_is_told_and_leaves_nothing(tmp_path, shorter, name):
+    times = [CONSTANT, CONSTANT]
+    times[shorter] = CONSTANT[:20]
+    clips = [
+        make_clip(tmp_path / f"{n}.mkv", times=t, size=(64, 48))
+        for n, t in zip(("one", "two"), times, strict=True)
+    ]
+
+    with pytest.raises(InputError, match=r"has 20 frames, .* has more"):
+        compare_videos(*clips, tmp_path / name)
+
+    assert sorted(tmp_path.iterdir()) == sorted(clips)
+
+
+def test_sizes_that_do_not_fit_together_are_told(tmp_path):
+    clips = [
+        make_clip(tmp_path / "one.mkv", size=(64, 48)),
+        make_clip(tmp_path / "two.mkv", size=(128, 96)),
+    ]
+
+    with pytest.raises(InputError, match=r"64x48 pixels and .* of 128x96"):
+        compare_videos(*clips, tmp_path / "both.mkv")
+
+
+def test_nothing_the_user_owns_is_replaced(pair, tmp_path):
+    (tmp_path / "mine.mkv").write_text("precious")
+
+    for output in (tmp_path / "mine.mkv", pair[0], pair[1]):
+        with pytest.raises(OutputError):
+            compare_videos(*pair, output)
+    with pytest.raises(OutputError, match="an input itself"):
+        compare_videos(*pair, pair[1], overwrite=True)
+
+    assert (tmp_path / "mine.mkv").read_text() == "precious"
+    compare_videos(*pair, tmp_path / "mine.mkv", overwrite=True)
+    assert len(read(tmp_path / "mine.mkv")[0]) == 24
+
+
+def test_an_unknown_mode_is_wrong_usage(pair, tmp_path):
+    with pytest.raises(UsageError, match='side, wipe, difference, not "flip"'):
+        compare_videos(*pair, tmp_path / "both.mkv", mode="flip")
+
+
+def test_a_page_shows_frames_of_both_exactly(pair, tmp_path):
+    output = tmp_path / "both.html"
+
+    made = compare_videos(*pair, output, labels=("before", "after"))
+
+    page = output.read_text(encoding="utf-8")
+    _, source = read(pair[0])
+    pictures = pictures_of(page)
+    assert made.frames == 24
+    assert re.findall(r"frame (\d+), at", page) == ["0", "6", "12", "17", "23"]
+    assert len(pictures) == 10
+    assert (pictures[1] == np.moveaxis(source[0], -1, 0)).all()
+    assert 'aria-label="before against after"' in page
+
+
+def test_a_still_shows_the_place_that_differs_most(tmp_path):
+    clips = [
+        make_clip(tmp_path / f"{n}.mkv", times=CONSTANT[:5], size=(900, 400), **EXACT_CLIP)
+        for n in ("one", "two")
+    ]
+    output = tmp_path / "both.png"
+
+    compare_videos(*clips, output)
+
+    assert decoded(output.read_bytes()).shape == (3, 360, 808)
+
+
+def test_the_command_tells_what_it_made(pair, tmp_path):
+    output = tmp_path / "both.mkv"
+
+    result = CliRunner().invoke(cli.app, ["compare", *map(str, pair), "-o", str(output)])
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines()[-1] == f"{output}: 24 frames of 64x96"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["one.mkv", "missing.mkv", "-o", "both.mkv"], 1, r"missing\.mkv does not exist"),
+        (["one.mkv", "two.mkv", "-o", "both.txt"], 1, r"both\.txt"),
+        (["one.mkv", "two.mkv", "-o", "both.mkv", "--mode", "flip"], 2, "flip"),
+        (["one.mkv", "two.mkv", "-o", "both.mkv", "--crf", "99"], 2, "crf .*99"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_sentence(pair, tmp_path, monkeypatch, arguments, exit_code, message):
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(cli.app, ["compare", *arguments])
+
+    assert re.fullmatch(f"error: .*{message}.*\n", result.stderr)
+    assert (result.exit_code, result.stdout) == (exit_code, "")

@@ -1,0 +1,1 @@
+"""How fast, how faithful, against what: the parts of `vsrm bench`."""

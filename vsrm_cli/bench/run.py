@@ -1,0 +1,105 @@
+"""The job of `vsrm bench`: measure what was asked for, and put it together."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vsrm_cli.bench.end_to_end import measure_pipeline
+from vsrm_cli.bench.kernels import measure_kernels
+from vsrm_cli.bench.results import Measured, Result, new_result
+from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
+from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.quality.measure import Crop, Wishes, measure_quality
+
+# Frames that a network sees together while it is timed. A processor takes seconds for each.
+WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user wants to know.
+
+    Attributes:
+        gpu: True for CUDA, False for the processor, None for the best there is.
+        models: Names or weight files; empty for all that have weights.
+        dtypes: "auto", "fp32", "fp16" or "bf16"; the first one serves all but the speed.
+        is_quick: Whether to measure less.
+        speed: Whether to time the networks alone.
+        sizes: Names of `SIZES`; empty for all, or the smallest if it must be quick.
+        window: Frames that a network sees together; None chooses.
+        kernels: Whether to time the selective scans.
+        video: A file to enlarge from end to end; None for none.
+        folder: Clips to measure quality on; None for none.
+        wishes: How to measure quality.
+    """
+
+    gpu: bool | None
+    models: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    is_quick: bool
+    speed: bool
+    sizes: tuple[str, ...]
+    window: int | None
+    kernels: bool
+    video: Path | None
+    folder: Path | None
+    wishes: Wishes
+
+
+def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
+    """Measure.
+
+    Args:
+        asked: What.
+        report: Is told what is being measured.
+
+    Returns:
+        The result as JSON has it, and the most telling crops of the clips.
+
+    Raises:
+        VsrmError: If something that was asked for is not there.
+    """
+    device = choose_device(gpu=asked.gpu)
+    models = asked.models or models_with_weights()
+    crops: list[Crop] = []
+    speed = kernels = pipeline = quality = None
+    if asked.speed:
+        speed = measure_speed(
+            models,
+            dtypes=asked.dtypes,
+            sizes=asked.sizes or tuple(SIZES)[: 1 if asked.is_quick else None],
+            device=device,
+            window=asked.window or _usual_window(device, is_quick=asked.is_quick),
+            report=report,
+        )
+    if asked.kernels:
+        kernels = measure_kernels(device, is_quick=asked.is_quick, report=report)
+    if asked.video:
+        pipeline = measure_pipeline(
+            asked.video, models, dtype=asked.dtypes[0], device=device, report=report
+        )
+    if asked.folder:
+        quality, crops = measure_quality(
+            asked.folder, models, asked.wishes, dtype=asked.dtypes[0], device=device, report=report
+        )
+    measured = Measured(speed, kernels, pipeline, quality)
+    return new_result(measured, device=device, settings=_settings(asked)), crops
+
+
+def models_with_weights() -> tuple[str, ...]:
+    """The names of the networks that can be loaded without a file of one's own."""
+    return tuple(name for name, entry in MODELS.items() if entry.file is not None)
+
+
+def _usual_window(device: torch.device, *, is_quick: bool) -> int:
+    if is_quick:
+        return QUICK_WINDOW
+    return WINDOW_ON_GPU if device.type == "cuda" else WINDOW_ON_CPU
+
+
+def _settings(asked: Asked) -> dict[str, Any]:
+    words = asdict(asked)
+    return {key: str(value) if isinstance(value, Path) else value for key, value in words.items()}

@@ -1,0 +1,295 @@
+"""A result as tables and as a page, for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vsrm_cli.bench.results import Change, Result
+from vsrm_cli.page import (
+    Table,
+    heading,
+    html_page,
+    html_table,
+    paragraph,
+    side_by_side,
+    slider,
+    still,
+)
+from vsrm_cli.plot import bar_plot, line_plot, point_plot
+from vsrm_cli.quality.measure import Crop
+
+CROPS_SHOWN = 4
+# Vimeo-90K-T has thousands of clips: there the means are shown alone, and JSON has all.
+MOST_CLIPS_SHOWN = 40
+
+
+def tables(result: Result) -> list[Table]:
+    """Everything that was measured, one table after another."""
+    found = []
+    if result["speed"]:
+        found.append(_speed_table(result["speed"]))
+    if result["kernels"]:
+        found.append(_kernel_table(result["kernels"]))
+    if result["end_to_end"]:
+        found.append(_pipeline_table(result["end_to_end"]))
+    if result["quality"]:
+        found += _quality_tables(result["quality"])
+    return found
+
+
+def _speed_table(rows: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        "Networks alone",
+        (
+            *("model", "type", "size", "ms/frame", "from-to", "fps", "memory"),
+            *("weights", "GMAC/frame", "tile"),
+        ),
+        tuple(
+            (
+                row["model"],
+                row["dtype"],
+                row["size"],
+                row["problem"] or f"{row['ms_per_frame']:.1f}",
+                _span(row["ms_lowest"], row["ms_highest"]),
+                _number(row["fps"], ".2f"),
+                _gibibytes(row["peak_memory_bytes"]),
+                f"{row['parameters'] / 1e6:.2f} M",
+                f"{row['macs_per_frame'] / 1e9:.1f}",
+                str(row["largest_tile"] or "none"),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _kernel_table(rows: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        "Selective scan",
+        (
+            "implementation",
+            "channels",
+            "states",
+            "steps",
+            "ms",
+            "times the reference",
+            "differs by",
+        ),
+        tuple(
+            (
+                row["kernel"],
+                str(row["channels"]),
+                str(row["state"]),
+                str(row["length"]),
+                row["problem"] or f"{row['ms']:.2f}",
+                _number(row["times_reference"], ".1f"),
+                _number(row["largest_difference"], ".1e"),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _pipeline_table(rows: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        "From file to file",
+        ("file", "model", "frames", "result", "fps", "decode", "network", "encode", "slowest"),
+        tuple(
+            (
+                row["input"],
+                f"{row['model']} {row['dtype']} on {row['device']}",
+                str(row["frames"]),
+                f"{row['width']}x{row['height']}",
+                *(f"{row[name]:.2f}" for name in ("fps", "decode_fps", "network_fps")),
+                f"{row['encode_fps']:.2f}",
+                row["slowest"],
+            )
+            for row in rows
+        ),
+    )
+
+
+def _quality_tables(quality: dict[str, Any]) -> list[Table]:
+    if not quality["clips"]:
+        return []
+    channel = "Y" if quality["on"] == "y" else "RGB"
+    methods = [row["method"] for row in quality["means"]]
+    rows = [
+        (clip["clip"], *(_psnr(row["psnr"]) for row in clip["methods"]))
+        for clip in _shown_clips(quality)
+    ]
+    rows.append(("mean", *(_psnr(row["psnr"]) for row in quality["means"])))
+    per_clip = Table(f"PSNR-{channel} of each clip, dB", ("clip", *methods), tuple(rows))
+    return [per_clip, _mean_table(quality, channel)]
+
+
+def _shown_clips(quality: dict[str, Any]) -> list[dict[str, Any]]:
+    clips: list[dict[str, Any]] = quality["clips"]
+    return clips if len(clips) <= MOST_CLIPS_SHOWN else []
+
+
+def _mean_table(quality: dict[str, Any], channel: str) -> Table:
+    """Means of the methods, and what papers report of the set, best last."""
+    scored = [(row["psnr"], row["method"], row) for row in quality["means"]]
+    scored += [
+        (row["psnr"], f"{row['model']}, {row['source']}", row) for row in quality["published"]
+    ]
+    # A PSNR of null is infinite: all frames are equal.
+    scored.sort(key=lambda entry: float("inf") if entry[0] is None else entry[0])
+    name = quality["test_set"] or quality["folder"]
+    return Table(
+        f"{name}, {quality['degradation'].upper()} x4",
+        ("method", f"PSNR-{channel}", f"SSIM-{channel}", "warping error", "LPIPS", "VMAF"),
+        tuple(
+            (
+                method,
+                _psnr(row["psnr"]),
+                f"{row['ssim']:.4f}",
+                _number(row.get("warping"), ".3f"),
+                _number(row.get("lpips"), ".4f"),
+                _number(row.get("vmaf"), ".2f"),
+            )
+            for _, method, row in scored
+        ),
+    )
+
+
+def changes_table(changes: Sequence[Change]) -> Table:
+    """How a result compares with an older one."""
+    return Table(
+        "Against the older result (more than 1 is worse)",
+        ("figure", "before", "now", "ratio"),
+        tuple(
+            (c.figure, f"{c.old:.3f} {c.unit}", f"{c.new:.3f} {c.unit}", f"{c.ratio:.3f}")
+            for c in changes
+        ),
+    )
+
+
+def remarks(result: Result) -> list[str]:
+    """What a reader of the tables should know, in sentences."""
+    quality = result["quality"]
+    if not quality:
+        return []
+    frames = (
+        "the middle frame of each clip"
+        if quality["frames_that_count"] == "center"
+        else ("all frames")
+    )
+    border = (
+        f"{quality['crop']} pixels left out at each edge" if quality["crop"] else "no border cut"
+    )
+    said = [f"small frames {quality['small_frames']}, {frames}, {border}"]
+    truths = [c["truth_warping"] for c in quality["clips"] if c["truth_warping"] is not None]
+    if truths:
+        said.append(
+            f"warping error in thousandths, along the flow of {quality['flow_network']} between "
+            f"the true frames; that of the truth itself is {sum(truths) / len(truths):.3f}, and "
+            "blur makes it smaller: compare it where PSNR is alike"
+        )
+    return [*said, *quality["notes"]]
+
+
+def result_page(result: Result, crops: Sequence[Crop]) -> str:
+    """A page with the tables, plots and the most telling crops.
+
+    Args:
+        result: What was measured.
+        crops: Of `measure_quality`, the most telling first.
+    """
+    machine, versions = result["machine"], result["versions"]
+    lead = (
+        f"vsrm {versions['vsrm']}, torch {versions['torch']}, on {machine['device_name']} "
+        f"({machine['cores']} cores, {machine['system']})"
+    )
+    parts = [*map(paragraph, remarks(result))]
+    drawn = plots(result)
+    if drawn:
+        parts.append(side_by_side(list(drawn.values())))
+    if crops:
+        parts.append(heading("Before and after"))
+        parts.append(side_by_side([_crop_part(crop) for crop in crops[:CROPS_SHOWN]]))
+    parts += map(html_table, tables(result))
+    return html_page("vsrm bench", lead, parts)
+
+
+def _crop_part(crop: Crop) -> str:
+    network = next(name for name in crop.pictures if name not in ("bicubic", "lanczos", "truth"))
+    where = f"{crop.clip}, frame {crop.frame}"
+    compared = slider(
+        crop.pictures["bicubic"],
+        crop.pictures[network],
+        labels=("bicubic", network),
+        caption=where,
+    )
+    return f"<div>{compared}{still(crop.pictures['truth'], caption=f'{where}: the truth')}</div>"
+
+
+def plots(result: Result) -> dict[str, str]:
+    """The plots that a result has data for, as SVG: "speed", "tradeoff" and "gain"."""
+    drawn = {}
+    timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
+    if timed:
+        drawn["speed"] = _speed_plot(timed)
+    quality = result["quality"]
+    if quality and quality["clips"]:
+        if timed:
+            drawn["tradeoff"] = _quality_against_speed(quality, timed)
+        drawn["gain"] = _gain_plot(quality)
+    return drawn
+
+
+def _speed_plot(rows: Sequence[dict[str, Any]]) -> str:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        pixels = row["width"] * row["height"] / 1000
+        name = f"{row['model']} {row['dtype']}"
+        lines.setdefault(name, []).append((pixels, row["ms_per_frame"]))
+    return line_plot(
+        "Time by size",
+        {name: sorted(points) for name, points in lines.items()},
+        x_label="pixels of the small frame, thousands",
+        y_label="ms per frame",
+    )
+
+
+def _quality_against_speed(quality: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """Of each network its speed at the smallest size that was timed, and its PSNR."""
+    psnrs = {row["method"]: row["psnr"] for row in quality["means"]}
+    smallest = min(rows, key=lambda row: row["width"])["size"]
+    points = {
+        f"{row['model']} {row['dtype']}": (row["fps"], psnrs[row["model"]])
+        for row in rows
+        if row["size"] == smallest and psnrs.get(row["model"]) is not None
+    }
+    return point_plot(
+        "Quality against speed",
+        points,
+        x_label=f"frames per second at {smallest}",
+        y_label="PSNR, dB",
+    )
+
+
+def _gain_plot(quality: dict[str, Any]) -> str:
+    bars: dict[str, list[float]] = {}
+    clips = _shown_clips(quality)
+    for clip in [*clips, {"methods": quality["means"]}]:
+        base = clip["methods"][0]["psnr"] or 0.0
+        for row in clip["methods"][1:]:
+            bars.setdefault(row["method"], []).append((row["psnr"] or base) - base)
+    names = [clip["clip"] for clip in clips]
+    return bar_plot("Gain over bicubic", [*names, "mean"], bars, label="dB")
+
+
+def _psnr(value: float | None) -> str:
+    return "equal" if value is None else f"{value:.2f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "-" if low is None else f"{low:.1f}-{high:.1f}"
+
+
+def _gibibytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,1 @@
+"""How near enlarged clips come to the truth: the parts of `vsrm bench --quality`."""
