@@ -1,7 +1,6 @@
-"""What the tests of operators need around them: poisoned memory, a GPU or Triton's interpreter."""
+"""What the tests of operators need around them: poisoned memory, a GPU, one implementation."""
 
 import os
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,13 +8,6 @@ import torch
 from vsrm_cli.ops.selective_scan import selective_scan
 
 HAS_GPU = torch.cuda.is_available()
-
-if find_spec("triton") and not HAS_GPU:
-    # Kernels that are imported under this setting run on the CPU, by Triton's interpreter.
-    os.environ["TRITON_INTERPRET"] = "1"
-    import vsrm_cli.ops.selective_scan_triton_kernels  # noqa: F401
-
-    del os.environ["TRITON_INTERPRET"]
 
 
 def pytest_runtest_setup(item):
