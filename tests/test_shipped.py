@@ -92,6 +92,19 @@ def test_shrunk_again_the_result_is_the_source(network, sample):
     assert np.abs(again - clip.numpy()).mean() < 1.5
 
 
+@pytest.mark.parametrize("kernels", ["reference", "chunked"])
+def test_every_implementation_of_the_scan_gives_the_same_picture(
+    network, sample, kernels, monkeypatch
+):
+    clip = sample[:2, :, :16, :24]
+    monkeypatch.delenv("VSRM_KERNELS", raising=False)
+    chosen = restore(network, clip)
+
+    monkeypatch.setenv("VSRM_KERNELS", kernels)
+
+    assert psnr(restore(network, clip), chosen) >= 60
+
+
 @pytest.mark.slow
 def test_tiles_give_the_picture_that_the_whole_frame_gives(network, sample):
     clip = sample[:6]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 520, 330
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 42, 48  # what the plot leaves free around its axes
+LEFT, RIGHT, TOP, BOTTOM = 78, 16, 50, 48  # what the plot leaves free around its axes
 
 # Okabe and Ito's colors, which people with any color vision can tell apart.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8f98")

@@ -1,4 +1,4 @@
-"""What the tests of operators need around them: poisoned memory, a GPU, one implementation."""
+"""What the tests of operators need around them: poisoned memory, a GPU or Triton's interpreter."""
 
 import os
 
