@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.media.manifest import CONTAINERS
 from vsrm_cli.media.pictures import find_pictures, is_sequence
-from vsrm_cli.media.streams import CONTAINERS
 
 # What is taken for a video in a folder; a file that is named itself may be called anything.
 _VIDEOS = {

@@ -17,8 +17,8 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
+from vsrm_cli.media.manifest import supported_codecs
 from vsrm_cli.media.probe import open_container, video_stream
-from vsrm_cli.media.streams import supported_codecs
 from vsrm_cli.media.writer import VideoWriter
 
 

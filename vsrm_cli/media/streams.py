@@ -1,22 +1,19 @@
-"""All streams but the picture: what can go along into the output, and how it gets there.
+"""All streams but the picture, carried from one file to another packet by packet.
 
-Sound and subtitles are carried packet by packet, as they are. Nothing is decoded, so nothing is
-lost; only plain text is rewritten where the new container has another format for it. Language,
-title and disposition go along; times keep their distance to those of the video. What the new
-container cannot hold is known before any work begins, and told.
+Nothing is decoded, so nothing is lost; only plain text is rewritten where the new container has
+another format for it. Language, title and disposition go along; times keep their distance to
+those of the video.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import cache
-from io import BytesIO
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -27,108 +24,26 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media import extras
+from vsrm_cli.media.manifest import (
+    CONTAINERS,
+    ROOMY,
+    StreamPlan,
+    can_hold,
+    plan_streams,
+    supported_codecs,
+)
 from vsrm_cli.media.probe import open_container, video_stream
 from vsrm_cli.media.proof import Carried, Promise
-from vsrm_cli.media.subtitles import SubtitleConverter, is_gap, plain_codec
+from vsrm_cli.media.subtitles import SubtitleConverter, is_gap
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
-
-# The containers that keep times and colors, by the end of the file's name.
-CONTAINERS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".nut": "nut",
-}
-# Where to look for one that can hold everything.
-_ROOMY = (".mkv", ".mp4", ".mov")
 
 # Packets of different streams may lie this far out of order in a file.
 _DISORDER = Fraction(5)
 _FAULTS_IN_A_ROW = 1000
 # What muxers and decoders say of damaged packets; a full disk is something else.
 _DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
-
-Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
-_KINDS: dict[str, Kind] = {
-    "video": "video",
-    "audio": "sound",
-    "subtitle": "subtitles",
-    "attachment": "attachment",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPlan:
-    """What becomes of one stream of the source.
-
-    Attributes:
-        index: Its number in the source.
-        kind: What it is.
-        codec: FFmpeg's name of its format; of an attachment, the name of the file.
-        language: Its language tag, where it has one.
-        becomes: Its format in the output; None where it cannot go.
-        reason: Why it cannot go.
-    """
-
-    index: int
-    kind: Kind
-    codec: str
-    language: str | None
-    becomes: str | None
-    reason: str = ""
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether it goes into the output."""
-        return self.becomes is not None
-
-    @property
-    def is_copied(self) -> bool:
-        """Whether its packets are carried over; covers and attachments have none."""
-        return self.is_kept and self.kind in ("video", "sound", "subtitles")
-
-    @property
-    def is_converted(self) -> bool:
-        """Whether it is rewritten in another format."""
-        return self.is_kept and self.becomes != self.codec
-
-    def __str__(self) -> str:
-        """Name the stream as people do, and what happens to it if it is not just copied."""
-        details = ", ".join(filter(None, (self.kind, self.codec, self.language)))
-        fate = f" becomes {self.becomes}" if self.is_converted else ""
-        return f"stream {self.index} ({details}){fate}" + (self.reason and f": {self.reason}")
-
-
-@cache
-def supported_codecs(suffix: str) -> set[str]:
-    """Names of all codecs that the container of this file name ending can hold."""
-    with av.open(f"name{suffix}", "w", format=CONTAINERS[suffix]) as container:
-        return container.supported_codecs
-
-
-def plan_streams(container: InputContainer, path: Path, suffix: str) -> list[StreamPlan]:
-    """Say what becomes of every stream but the main video.
-
-    Args:
-        container: The source.
-        path: Its name, for messages.
-        suffix: The end of the output's name, one of `CONTAINERS`.
-
-    Returns:
-        A plan for each stream, in their order. The track in which MP4 keeps the names of its
-        chapters is left out: chapters are carried over as such.
-    """
-    main = video_stream(container, path)
-    has_chapters = bool(container.chapters())
-    return [
-        _plan(stream, suffix)
-        for stream in container.streams
-        if stream is not main and not (has_chapters and _holds_chapters(stream))
-    ]
 
 
 class CopiedStreams:
@@ -194,13 +109,11 @@ class CopiedStreams:
             OutputError: If it is; names the stream and the container.
         """
         silenced = [p for p in self.plans if p.kind == "sound" and not p.is_kept]
-        for suffix in _ROOMY if silenced else ():
+        for suffix in ROOMY if silenced else ():
             sounds = [s for s in self._container.streams if s.type == "audio"]
-            if all(_can_hold(suffix, s) for s in sounds) and video_codec in supported_codecs(
-                suffix
-            ):
+            if all(can_hold(suffix, s) for s in sounds) and video_codec in supported_codecs(suffix):
                 raise OutputError(
-                    f"A {self._suffix} file cannot hold {_name(silenced[0])}; "
+                    f"A {self._suffix} file cannot hold {silenced[0].name}; "
                     f"name the output {suffix} instead."
                 )
 
@@ -320,7 +233,7 @@ class CopiedStreams:
         target.metadata.update(extras.lasting(source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
-        self._carried[target.index] = Carried(_name(plan), 0, Fraction(0), Fraction(0))
+        self._carried[target.index] = Carried(plan.name, 0, Fraction(0), Fraction(0))
 
     def _read(self) -> Iterator[Packet[Stream]]:
         """Read the packets of the copied streams, past what cannot be read."""
@@ -407,61 +320,6 @@ class CopiedStreams:
         self._last_dts[index] = packet.dts
 
 
-def _plan(stream: Stream, suffix: str) -> StreamPlan:
-    container = CONTAINERS[suffix]
-    kind = "cover picture" if extras.is_cover(stream) else _KINDS.get(stream.type, "data")
-    codec = _codec_name(stream)
-    becomes: str | None = None
-    if kind == "attachment":
-        becomes = codec if extras.keeps_attachments(container) else None
-    elif kind == "cover picture":
-        becomes = codec if extras.keeps_cover(container, stream, codec) else None
-    elif kind != "data":
-        becomes = codec if _can_hold(suffix, stream) else None
-        if becomes is None and kind == "subtitles":
-            becomes = plain_codec(codec, container)
-    reason = "" if becomes is not None else _why_not(kind, suffix)
-    return StreamPlan(stream.index, kind, codec, stream.language, becomes, reason)
-
-
-def _why_not(kind: Kind, suffix: str) -> str:
-    if kind == "data":
-        return "data cannot be carried over"
-    return f"a {suffix} file cannot hold it" + ("" if suffix == ".mkv" else "; an .mkv may")
-
-
-def _codec_name(stream: Stream) -> str:
-    if isinstance(stream, AttachmentStream):
-        return stream.name or "file"
-    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
-
-
-def _holds_chapters(stream: Stream) -> bool:
-    """Whether a stream is the one in which MP4 keeps the names of chapters."""
-    return stream.type == "data" and stream.name == "bin_data"
-
-
 def _rank(stream: Stream) -> int:
     """The place of a video stream among the video streams of its file."""
     return [s.index for s in stream.container.streams.video].index(stream.index)
-
-
-def _can_hold(suffix: str, stream: Stream) -> bool:
-    """Whether a container takes a copy of a stream: asked of its muxer, by a trial in memory.
-
-    The muxers' own lists say yes too often, to FLAC in MOV for one.
-    """
-    if stream.codec_context is None:
-        return False
-    with av.open(BytesIO(), "w", format=CONTAINERS[suffix]) as trial:
-        try:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-        except (av.FFmpegError, ValueError):
-            return False
-    return True
-
-
-def _name(plan: StreamPlan) -> str:
-    details = ", ".join(filter(None, (plan.kind, plan.codec, plan.language)))
-    return f"stream {plan.index} ({details})"

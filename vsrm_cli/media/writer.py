@@ -31,9 +31,10 @@ from vsrm_cli.media.encoding import Encoding, EncodingPlan, add_video, check_lim
 from vsrm_cli.media.extras import tag_options
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import light_parameters
+from vsrm_cli.media.manifest import CONTAINERS, supported_codecs
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.proof import prove
-from vsrm_cli.media.streams import CONTAINERS, CopiedStreams, supported_codecs
+from vsrm_cli.media.streams import CopiedStreams
 
 __all__ = ["Encoding", "VideoWriter"]
 
@@ -424,10 +425,10 @@ class VideoWriter:
 
     def failure(self, error: Exception) -> OutputError:
         """Tell a fault of the disk or the encoder to the user."""
-        return OutputError(
-            f"{self.path} could not be written ({_reason(error)}); "
-            "make sure that the disk is not full."
-        )
+        advice = "make sure that the disk is not full"
+        if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
+            advice = "a stream beside the picture may be damaged, try another container"
+        return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
 
 
 def _time_base(source: Fraction, shift: Fraction) -> Fraction:
