@@ -155,6 +155,16 @@ def test_a_dry_run_in_json_tells_what_is_left_to_do(folder):
     assert names_in(folder / ".large.mp4.vsrm") == kept
 
 
+def test_a_dry_run_of_a_restart_throws_nothing_away(folder):
+    upscale_one_segment("small.mp4", "large.mp4")
+    kept = names_in(folder / ".large.mp4.vsrm")
+
+    result = run("small.mp4", "-o", "large.mp4", "--dry-run", "--json", "--restart")
+
+    assert json.loads(result.stdout)["frames_resumed"] == 0
+    assert names_in(folder / ".large.mp4.vsrm") == kept
+
+
 def upscale_one_segment(source, output):
     settings = {"window": 6, "overlap": 1, "segment_frames": 1}
     with pytest.raises(Interrupted):

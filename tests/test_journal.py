@@ -43,6 +43,7 @@ def start(output, *, segments):
     """Do some work, and leave it."""
     with Journal(output) as journal:
         journal.open(ASKED, restart=True)
+        journal.start()
         journal.begin(CHOSEN)
         for number in range(segments):
             add_segment(journal, first=3 * number)
@@ -114,7 +115,10 @@ def test_a_restart_throws_the_finished_away(output):
 
     with Journal(output) as journal:
         journal.open(ASKED | {"window": 8}, restart=True)
+        names_before_the_start = names_in(journal.folder)
+        journal.start()
 
+        assert "000000003.mp4" in names_before_the_start
         assert journal.entries == []
         assert names_in(journal.folder) == ["lock"]
 
@@ -137,6 +141,7 @@ def test_only_what_lies_before_a_gap_counts_and_the_rest_is_deleted(output, harm
 
     with Journal(output) as journal:
         journal.open(ASKED, restart=False)
+        journal.start()
 
         assert journal.frames_done == frames
         assert len(names_in(folder)) == (2 + 2 * frames // 3 if frames else 1)
@@ -148,6 +153,7 @@ def test_files_of_others_are_left_alone(output):
 
     with Journal(output) as journal:
         journal.open(ASKED, restart=True)
+        journal.start()
 
     assert names_in(folder) == ["lock", "notes.txt"]
 

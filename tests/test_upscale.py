@@ -9,10 +9,12 @@ from fractions import Fraction
 import av
 import pytest
 import torch
+from clips import CONSTANT, make_clip
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
+from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import Summary, upscale_video
 
 
@@ -94,6 +96,34 @@ def test_names_of_any_kind_are_only_names(tmp_path, monkeypatch, name):
 
     assert read_clip(folder / f"{name}.x4.mp4")[0] == read_clip(clip)[0]
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("large.mp4", "h264"), ("large.mkv", "ffv1"), ("large.mov", "prores")]
+)
+def test_what_players_must_know_of_a_picture_is_kept(tmp_path, name, codec):
+    def tag(video):
+        context = video.codec_context
+        context.colorspace, context.color_range = 1, 1
+        context.color_primaries, context.color_trc = 1, 13
+        context.sample_aspect_ratio = Fraction(16, 11)
+        video.set_display_rotation(90)
+        video.metadata.update(language="fra")
+
+    source = make_clip(tmp_path / "small.mp4", times=CONSTANT[:5], sound="aac", prepare=tag)
+
+    upscale_video(source, tmp_path / name, codec=codec)
+
+    before, after = probe(source), probe(tmp_path / name)
+    # Where a codec cannot store the shape of pixels, they become square.
+    pixel, width = (Fraction(16, 11), 192) if codec == "h264" else (None, 280)
+    assert (after.sample_aspect_ratio, after.width, after.height) == (pixel, width, 128)
+    assert after.color == before.color
+    assert after.display_matrix == before.display_matrix
+    with av.open(str(tmp_path / name)) as container:
+        german = "ger" if name.endswith(".mov") else "deu"  # QuickTime's code for it
+        assert [stream.language for stream in container.streams] == ["fra", german]
+        assert container.metadata["title"] == "A drawn film"
 
 
 def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """Whatever breaks, one sentence says so, and neither the input nor a former output is harmed."""
 
+import os
 import random
+import re
 import shutil
+import signal
 import sys
 import time
 
@@ -198,14 +201,40 @@ def test_a_weight_file_replaced_in_between_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_one_signal_finishes_the_segment_and_the_same_command_goes_on(tmp_path, number):
+    clip = draw_clip(tmp_path / "small.mp4", frames=40)
+    output, log = tmp_path / "large.mp4", tmp_path / "log"
+    job = faults.start(clip, "-o", output, *WORDS, seconds_per_window=0.3, log=log)
+    wait_for(tmp_path / ".large.mp4.vsrm" / "journal.json")
+
+    os.kill(job.pid, number)
+    code = faults.end(job)
+    told = log.read_text().splitlines()
+    log.unlink()
+    again = faults.end(faults.start(clip, "-o", output, *WORDS, log=log))
+
+    assert (code, again) == (130, 0)
+    assert "finishing the segment; press Ctrl-C again to stop at once" in told
+    kept = re.fullmatch(r"interrupted: (\d+) frames are finished .*; the same command .*", told[-1])
+    assert int(kept[1]) in (9, 17, 25, 33)
+    assert f"large.mp4: 40 frames ({kept[1]} from before)" in log.read_text()
+    assert len(pictures(output)) == 40
+
+
+def wait_for(path):
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
 def test_a_second_process_on_one_output_is_turned_away_and_the_first_is_not_disturbed(tmp_path):
     clip = draw_clip(tmp_path / "small.mp4", frames=40)
     output, log = tmp_path / "large.mp4", tmp_path / "log"
     first = faults.start(clip, "-o", output, *WORDS, seconds_per_window=1)
-    until = time.monotonic() + 30
-    while not (tmp_path / ".large.mp4.vsrm" / "journal.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(tmp_path / ".large.mp4.vsrm" / "journal.json")
 
     second = faults.end(faults.start(clip, "-o", output, *WORDS, log=log))
 

@@ -274,7 +274,7 @@ def test_another_input_or_other_weights_are_noticed(tmp_path, monkeypatch):
 def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     asked = SMALL | {"segment_frames": None, "tile": "auto"}
-    monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 0)  # so each window is a segment
     loaded = []
 
     def load(name, *, device, dtype, report):
@@ -285,14 +285,14 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("vsrm_cli.restore.choose_tile", lambda *_, **__: 64)
         with pytest.raises(Interrupted):
-            upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **asked)
+            upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(2), **asked)
     monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 3600)
     journal = json.loads((tmp_path / ".large.mp4.vsrm" / "journal.json").read_text())
     summary = upscale_video(clip, tmp_path / "large.mp4", **asked)
 
     assert journal["chosen"] == {"device": "cpu", "dtype": "fp32", "segment frames": 4}
     assert loaded == [("auto", "auto"), ("cpu", "fp32")]
-    assert (summary.frames_resumed, summary.tile) == (5, 64)
+    assert (summary.frames_resumed, summary.tile) == (9, 64)
 
 
 def test_work_that_is_finished_but_for_the_join_is_only_joined(tmp_path, monkeypatch):
@@ -409,4 +409,18 @@ def test_segments_are_the_same_from_wherever_the_work_goes_on(shots, size, overl
 def test_segments_hold_about_half_a_minute_of_work(seconds, windows):
     segmenter = Segmenter(20, frames=None, first=0)
 
-    assert segmenter.frames_at(seconds) == 20 * windows
+    assert segmenter.frames_at(seconds / 20) == 20 * windows
+
+
+def test_the_speed_is_judged_by_the_second_window_and_a_slow_first_one_is_kept(monkeypatch):
+    # Windows of 8 frames that take 40, 4, 4, ... seconds: two of them do not fit into half a minute
+    # with the first, and four do with the others.
+    clock = iter(accumulate([0, 40, 0, *([4, 0] * 20)]))
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: next(clock))
+    state = Windows(Cut(8, 0), [160])
+    segmenter = Segmenter(8, frames=None, first=0)
+
+    items = segmenter.cut(state.give(0), state=state, should_stop=lambda: False)
+
+    assert [item.frame + 1 for item in items if item.ends_segment] == [8, 40, 72, 104, 136]
+    assert segmenter.frames == 32

@@ -74,8 +74,18 @@ class Source:
         end: Fraction | None,
         deinterlace: bool = False,
         rate: Fraction = Fraction(25),
+        is_watched: bool = True,
     ) -> None:
-        """Look at the file, or the pictures; see their readers for arguments and errors."""
+        """Look at the input; see the readers for errors and the other arguments.
+
+        Args:
+            path: The file; or a folder or pattern of pictures; or `PIPE`.
+            start: Where to begin.
+            end: Where to stop.
+            deinterlace: Whether to make whole frames of interlaced ones.
+            rate: Frames per second of pictures.
+            is_watched: Whether somebody takes the sightings; else they are not kept.
+        """
         self.path = path
         self._start = start
         self._end = end
@@ -85,7 +95,7 @@ class Source:
         self._damaged_before = 0
         self.info = self._reader.info
         self.frames_read = 0
-        self.sightings: deque[Sighting] = deque()
+        self.sightings: deque[Sighting] = deque(maxlen=None if is_watched else 0)
 
     @property
     def notices(self) -> Sequence[str]:
@@ -213,7 +223,8 @@ class Segmenter:
     That does not depend on when a job was interrupted, so neither does what is encoded.
 
     Attributes:
-        frames: Frames of a segment, at least; None until the first window has been measured.
+        frames: Frames of a segment, at least; None until a window has been measured. That is the
+            second one: with the first, much is compiled and allocated.
         is_stopped: Whether the work has ended with a segment because it was asked to.
     """
 
@@ -238,12 +249,19 @@ class Segmenter:
             state: What gives them, one after another.
             should_stop: Asked behind each segment; a yes ends the work there.
         """
+        first = window = self._first
         began = time.perf_counter()
-        first = self._first
         for following, frame in enumerate(restored, first + 1):
-            if self.frames is None:
-                self.frames = self.frames_at(time.perf_counter() - began)
-            is_end = state.is_between_windows and following - first >= self.frames
+            is_end = False
+            if state.is_between_windows:
+                seconds = time.perf_counter() - began
+                if self.frames is None and window > self._first:
+                    self.frames = self.frames_at(seconds / (following - window))
+                if self.frames is None:
+                    is_end = seconds > SEGMENT_SECONDS
+                else:
+                    is_end = following - first >= self.frames
+                window, began = following, time.perf_counter()
             yield Restored(frame, is_end, state.tile)
             if is_end:
                 first = following
@@ -251,13 +269,16 @@ class Segmenter:
                 if self.is_stopped:
                     return
 
-    def frames_at(self, seconds: float) -> int:
-        """Choose the length of segments by the time that a window takes.
+    def frames_at(self, seconds_per_frame: float) -> int:
+        """Choose the length of segments by the time that a frame takes.
 
         Powers of two, so that a little more or less of time seldom makes another choice.
         """
         windows = 1
-        while 2 * windows * seconds <= SEGMENT_SECONDS and windows < MAX_WINDOWS:
+        while (
+            2 * windows * self._stride * seconds_per_frame <= SEGMENT_SECONDS
+            and windows < MAX_WINDOWS
+        ):
             windows *= 2
         return windows * self._stride
 

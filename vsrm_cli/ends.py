@@ -19,8 +19,8 @@ Collected = VideoWriter | PictureWriter
 Direct = VideoWriter | PipeWriter
 
 
-def open_source(path: Path, settings: Settings) -> Source:
-    """Look at an input: a video, a folder or pattern of pictures, or a pipe.
+def open_source(path: Path, settings: Settings, *, is_watched: bool = True) -> Source:
+    """Look at an input: a video, a folder or pattern of pictures, or a pipe; see `Source`.
 
     Raises:
         InputError: If it cannot be read.
@@ -31,6 +31,7 @@ def open_source(path: Path, settings: Settings) -> Source:
         end=settings.end,
         deinterlace=settings.deinterlace,
         rate=settings.fps,
+        is_watched=is_watched,
     )
 
 

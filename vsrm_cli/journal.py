@@ -92,7 +92,7 @@ class Entry:
 class Journal:
     """The folder of one run. Use it in a ``with`` statement: meanwhile nobody else may.
 
-    Leaving the statement removes the folder if no segment is finished in it.
+    Leaving the statement removes the folder if work was started and no segment is finished.
 
     Attributes:
         folder: Where the run works.
@@ -108,7 +108,7 @@ class Journal:
         self._output = output
         self._asked: Choices = {}
         self._lock: IO[bytes] | None = None
-        self._is_read = False
+        self._is_started = False
 
     @property
     def frames_done(self) -> int:
@@ -140,7 +140,7 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         """Unlock the folder, and remove it if nothing in it is worth keeping."""
-        if self._is_read and not self.entries:
+        if self._is_started and not self.entries:
             self.clear()
         assert self._lock is not None
         try:
@@ -156,7 +156,7 @@ class Journal:
 
         Args:
             asked: All that the pictures depend on, by the names that the user knows.
-            restart: Throw away what an earlier run has finished.
+            restart: Do as if there were nothing.
 
         Raises:
             OutputError: If the earlier run was asked for something else; says for what.
@@ -168,7 +168,10 @@ class Journal:
             self._compare(told["asked"], asked)
             self.chosen = told["chosen"]
             self.entries = entries
-        self._is_read = True
+
+    def start(self) -> None:
+        """Throw away what was not read, and what was never finished: the work begins."""
+        self._is_started = True
         self._clean()
 
     def begin(self, chosen: Choices) -> None:

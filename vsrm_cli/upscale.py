@@ -9,7 +9,7 @@ frame has been found in it at its time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -138,8 +138,6 @@ def upscale_video(
         VsrmError: Another of its children, if the video cannot be read, the result cannot be
             written or checked, or an option cannot work. Nothing is left under `dst`'s name.
     """
-    began = time.perf_counter()
-    src, dst = Path(src), Path(dst)
     settings = Settings.read(
         window=window,
         overlap=overlap,
@@ -157,95 +155,104 @@ def upscale_video(
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
-    encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
+    order = _Order(
+        src=Path(src),
+        dst=Path(dst),
+        model=model,
+        settings=settings,
+        encoding=Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt),
+        overwrite=overwrite,
+        restart=restart,
+        confirm=confirm,
+        report=report,
+        report_transfer=report_transfer,
+        should_stop=should_stop,
+        warn=warn,
+    )
+    through_pipe = PIPE in (order.src, order.dst)
+    return _upscale_through_pipe(order) if through_pipe else _upscale_in_segments(order)
 
-    if PIPE in (src, dst):
-        return _upscale_through_pipe(
-            src,
-            dst,
-            settings,
-            encoding,
-            model,
-            overwrite=overwrite,
-            report=report,
-            report_transfer=report_transfer,
-            should_stop=should_stop,
-            warn=warn,
-        )
+
+@dataclass(frozen=True)
+class _Order:
+    """What was asked for, and who wants to hear of it; see `upscale_video`."""
+
+    src: Path
+    dst: Path
+    model: str | Path
+    settings: Settings
+    encoding: Encoding
+    overwrite: bool
+    restart: bool
+    confirm: Callable[[Plan], bool] | None
+    report: Callable[[Progress], None] | None
+    report_transfer: Callable[[Transfer], None] | None
+    should_stop: Callable[[], bool]
+    warn: Callable[[str], None]
+
+
+def _upscale_in_segments(order: _Order) -> Summary:
+    """Do the job between files, from where an earlier call stopped."""
+    began = time.perf_counter()
+    src, dst, settings = order.src, order.dst, order.settings
     files = find_pictures(src) if is_sequence(src) else [src]
     with open_source(src, settings) as source:
-        check_output(dst, files, overwrite=overwrite)
+        check_output(dst, files, overwrite=order.overwrite)
         with Journal(dst) as journal:
-            with open_output(dst, source, settings, encoding, folder=journal.folder) as output:
-                asked = _describe(settings, encoding, model, report_transfer)
-                journal.open(describe_files(files) | asked, restart=restart)
-                _warn_beforehand(source, output, warn)
+            with open_output(
+                dst, source, settings, order.encoding, folder=journal.folder
+            ) as output:
+                journal.open(describe_files(files) | _describe(order), restart=order.restart)
                 frames_resumed = journal.frames_done
+                _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
-                    warn(scarcity)
-                network = _load(model, settings, journal.chosen, report_transfer)
+                    order.warn(scarcity)
+                network = _load(order, journal.chosen)
                 restorer = _new_restorer(network, settings, journal.entries)
+                stages = (source, restorer, output)
                 chosen: Choices = {
                     "device": str(network.device),
                     "dtype": DTYPE_NAMES[network.dtype],
                 }
-                if confirm is not None and not confirm(
-                    Plan.of((source, restorer, output), journal, settings, network.name, chosen)
+                if order.confirm is not None and not order.confirm(
+                    Plan.of(stages, journal, settings, network.name, chosen)
                 ):
                     raise Declined("Nothing was done.")
+                journal.start()
                 begin_measuring_memory(network.device)
-                _restore(
-                    (source, restorer, output),
-                    journal,
-                    settings,
-                    chosen=chosen,
-                    report=report,
-                    should_stop=should_stop,
-                )
-                if isinstance(output, PictureWriter):
-                    output.collect(journal.folder, journal.frames_done)
-                else:
-                    segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
-                    join(segments, journal.entries[-1].end, output)
+                _restore(stages, journal, order, chosen)
+                _put_together(output, journal)
             journal.clear()
-
-    return _sum_up(
-        (source, restorer, output),
-        dst,
-        settings,
-        network,
-        frames_resumed=frames_resumed,
-        began=began,
-    )
+    return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
 
 
-def _upscale_through_pipe(
-    src: Path,
-    dst: Path,
-    settings: Settings,
-    encoding: Encoding,
-    model: str | Path,
-    *,
-    overwrite: bool,
-    report: Callable[[Progress], None] | None,
-    report_transfer: Callable[[Transfer], None] | None,
-    should_stop: Callable[[], bool],
-    warn: Callable[[str], None],
-) -> Summary:
+def _put_together(output: Collected, journal: Journal) -> None:
+    """Make the output of what the finished segments hold."""
+    if isinstance(output, PictureWriter):
+        output.collect(journal.folder, journal.frames_done)
+    else:
+        segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
+        join(segments, journal.entries[-1].end, output)
+
+
+def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
+    settings = order.settings
     with (
-        open_source(src, settings) as source,
-        open_direct_output(dst, source, settings, encoding, overwrite=overwrite) as output,
+        open_source(order.src, settings, is_watched=False) as source,
+        open_direct_output(
+            order.dst, source, settings, order.encoding, overwrite=order.overwrite
+        ) as output,
     ):
-        _warn_beforehand(source, output, warn)
-        network = _load(model, settings, None, report_transfer)
+        _warn_beforehand(source, output, order.warn)
+        network = _load(order, None)
         restorer = _new_restorer(network, settings, [])
         begin_measuring_memory(network.device)
 
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
-                if should_stop():
+                if order.should_stop():
                     raise Interrupted("interrupted: work on a pipe cannot be gone on with")
                 yield frame
 
@@ -257,18 +264,15 @@ def _upscale_through_pipe(
             read_depth=read_depth,
             write_depth=write_depth,
             frames_expected=expected_frames(source.info, settings),
-            report=report,
+            report=order.report,
         )
         check_counts(read=source.frames_read, written=output.frames_written)
-    return _sum_up(
-        (source, restorer, output), dst, settings, network, frames_resumed=0, began=began
-    )
+    return _sum_up((source, restorer, output), order, network, frames_resumed=0, began=began)
 
 
 def _sum_up(
     stages: tuple[Source, Restorer, Collected | Direct],
-    dst: Path,
-    settings: Settings,
+    order: _Order,
     network: Network,
     *,
     frames_resumed: int,
@@ -279,7 +283,7 @@ def _sum_up(
     elapsed = time.perf_counter() - began
     return Summary(
         input=str(source.path),
-        output=str(dst),
+        output=str(order.dst),
         frames_in=source.frames_read,
         frames_out=output.frames_written,
         frames_resumed=frames_resumed,
@@ -289,7 +293,7 @@ def _sum_up(
         model=network.name,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
-        window=settings.window,
+        window=order.settings.window,
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
         fps=round((output.frames_written - frames_resumed) / elapsed, 3),
@@ -297,7 +301,7 @@ def _sum_up(
         dropped=output.dropped,
         assumed=source.info.assumed,
         peak_memory_bytes=peak_memory_bytes(network.device),
-        warnings=(*_warnings(source, settings), *output.warnings),
+        warnings=(*_warnings(source, order.settings), *output.warnings),
     )
 
 
@@ -308,16 +312,11 @@ def _warn_beforehand(
         warn(notice)
 
 
-def _describe(
-    settings: Settings,
-    encoding: Encoding,
-    model: str | Path,
-    report_transfer: Callable[[Transfer], None] | None,
-) -> Choices:
+def _describe(order: _Order) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
-    asked = asdict(settings) | asdict(encoding)
+    asked = asdict(order.settings) | asdict(order.encoding)
     return {
-        "weights": weights_checksum(model, report=report_transfer),
+        "weights": weights_checksum(order.model, report=order.report_transfer),
         **{name.replace("_", " "): None if x is None else str(x) for name, x in asked.items()},
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
@@ -325,17 +324,12 @@ def _describe(
     }
 
 
-def _load(
-    model: str | Path,
-    settings: Settings,
-    chosen: Choices | None,
-    report_transfer: Callable[[Transfer], None] | None,
-) -> Network:
+def _load(order: _Order, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
-    device, dtype = settings.device, settings.dtype
+    device, dtype = order.settings.device, order.settings.dtype
     if chosen is not None:
         device, dtype = str(chosen["device"]), str(chosen["dtype"])
-    network = load_model(model, device=device, dtype=dtype, report=report_transfer)
+    network = load_model(order.model, device=device, dtype=dtype, report=order.report_transfer)
     if network.device.type == "cpu":
         keep_freed_memory()
     return network
@@ -356,11 +350,8 @@ def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]
 def _restore(
     stages: tuple[Source, Restorer, Collected],
     journal: Journal,
-    settings: Settings,
-    *,
+    order: _Order,
     chosen: Choices,
-    report: Callable[[Progress], None] | None,
-    should_stop: Callable[[], bool],
 ) -> None:
     """Take every frame that is not finished from the source through the network to segments.
 
@@ -370,20 +361,21 @@ def _restore(
     source, restorer, output = stages
     begin = journal.frames_done
     latest = journal.entries[-1] if journal.entries else None
-    frames = settings.segment_frames
-    if journal.chosen is not None:
-        frames = int(journal.chosen["segment frames"] or 0)
+    frames = order.settings.segment_frames
+    if journal.chosen is not None and journal.chosen["segment frames"] is not None:
+        frames = int(journal.chosen["segment frames"])
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
     recorder = Recorder(journal, source, output, restorer.windows)
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
-        for item in segmenter.cut(restored, state=restorer, should_stop=should_stop):
-            if journal.chosen is None:
-                journal.begin({**chosen, "segment frames": segmenter.frames})
+        for item in segmenter.cut(restored, state=restorer, should_stop=order.should_stop):
+            choices: Choices = {**chosen, "segment frames": segmenter.frames}
+            if journal.chosen != choices:
+                journal.begin(choices)
             yield item
 
-    read_depth, write_depth = _queue_depths(source.info, settings)
+    read_depth, write_depth = _queue_depths(source.info, order.settings)
     try:
         run_stages(
             source.frames(behind=latest),
@@ -392,8 +384,8 @@ def _restore(
             read_depth=read_depth,
             write_depth=write_depth,
             frames_before=begin,
-            frames_expected=expected_frames(source.info, settings),
-            report=report,
+            frames_expected=expected_frames(source.info, order.settings),
+            report=order.report,
         )
         if segmenter.is_stopped:
             raise Interrupted(_how_to_go_on(journal))

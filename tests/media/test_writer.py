@@ -345,6 +345,37 @@ def test_the_shape_of_pixels_and_the_turn_of_the_picture_are_kept(tmp_path, name
     assert info.display_matrix[:6] == (0, -65536, 0, 65536, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4", "av1", "vp9"])
+def test_pixels_that_are_not_square_look_the_same_with_any_codec(tmp_path, name, codec):
+    def tag(video):
+        video.codec_context.sample_aspect_ratio = Fraction(16, 11)
+
+    source = make_clip(tmp_path / "source.mp4", times=CONSTANT[:3], prepare=tag)
+
+    enlarge(source, tmp_path / name, codec=codec)
+
+    info = probe(tmp_path / name)
+    wide = info.width * (info.sample_aspect_ratio or 1)
+    assert info.height == 64
+    assert abs(wide - 96 * Fraction(16, 11)) <= 1
+
+
+def test_pixels_that_were_made_square_are_told_of(tmp_path):
+    def tag(video):
+        video.codec_context.sample_aspect_ratio = Fraction(16, 11)
+
+    source = make_clip(tmp_path / "source.mp4", times=CONSTANT[:3], prepare=tag)
+
+    writer = open_writer(source, tmp_path / "out.mkv", codec="ffv1")
+    writer.__exit__(KeyboardInterrupt, None, None)
+
+    assert writer.dropped == (
+        "the shape of pixels, 16:11: ffv1 cannot store it, so they are made square",
+    )
+    assert (writer.shape.width, writer.shape.height) == (70, 32)
+
+
 def test_hevc_in_mp4_has_the_tag_that_every_player_knows(tmp_path, clip):
     enlarge(clip, tmp_path / "out.mp4", codec="hevc")
 

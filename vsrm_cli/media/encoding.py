@@ -13,11 +13,13 @@ import av
 from av.codec.codec import Capabilities, UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import CodecOption
 from av.container import OutputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.color import Color, bits_of, has_alpha
 from vsrm_cli.media.hdr import Light, light_parameters
+from vsrm_cli.media.probe import VideoInfo
 
 # What people call a codec, and the encoders that make it, best first.
 _ENCODERS = {
@@ -48,6 +50,7 @@ _LEFT_SITING = {
     "libx265": ("chromaloc", "0"),
     "libsvtav1": ("chroma-sample-position", "left"),
 }
+_PIXEL_SHAPE_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 # Without a rate or a quality these fall back to a rate made for postage stamps.
 _QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MPEG4_TICKS_PER_SECOND = 65535
@@ -122,6 +125,32 @@ def plan_encoding(
     return EncodingPlan(encoder.name, encoder.canonical_name, pixel_format, options)
 
 
+def stores_pixel_shape(plan: EncodingPlan) -> bool:
+    """Whether a codec itself says how wide a pixel is; PyAV 18 cannot tell it to a container."""
+    return plan.codec in _PIXEL_SHAPE_CODECS
+
+
+def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
+    """Name what of a source's picture is not stored in the output, and why.
+
+    Args:
+        source: The source.
+        plan: How the output is encoded.
+        pixel: The shape that its pixels should have, width over height.
+    """
+    losses = list(source.left_behind)
+    if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
+        losses.append(
+            f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "
+            "store it, so they are made square"
+        )
+    if has_alpha(source.pixel_format):
+        losses.append("transparency: the network knows only colors")
+    if source.light is not None and not light_parameters(plan.encoder, source.light):
+        losses.append(f"HDR figures of the mastering display: {plan.encoder} cannot store them")
+    return losses
+
+
 def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fraction) -> None:
     """Refuse what an encoder would fail at, or worse.
 
@@ -178,14 +207,19 @@ def add_video(
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
     context.thread_count = _THREADS
-    context.colorspace = color.matrix
-    context.color_range = color.range
-    context.color_primaries = color.primaries
-    context.color_trc = color.transfer
+    tag(context, color)
     if plan.codec in _QUANTIZER_CODECS:
         context.qscale = True
         context.global_quality = 3
     return stream
+
+
+def tag(context: VideoCodecContext, color: Color) -> None:
+    """Write down how the pixels of a stream are to be read."""
+    context.colorspace = color.matrix
+    context.color_range = color.range
+    context.color_primaries = color.primaries
+    context.color_trc = color.transfer
 
 
 def _find_encoder(name: str) -> av.Codec:

@@ -26,6 +26,13 @@ _STALE = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"),
     *("duration", "bps", "number_of_", "_statistics"),
 )
+# QuickTime knows some languages by another of their codes (ISO 639-2) only.
+_MOV_LANGUAGES = {
+    **{"fre": "fra", "deu": "ger", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice"},
+    **{"zho": "chi", "fas": "iri", "sqi": "alb", "rum": "ron", "cze": "ces", "slo": "slk"},
+    **{"mkd": "mac", "hye": "arm", "kat": "geo", "bod": "tib", "mya": "bur", "msa": "may"},
+    **{"cym": "wel", "eus": "baq"},
+}
 _NANOSECOND = Fraction(1, 10**9)
 _COVER_FILES = {
     "mjpeg": ("cover.jpg", "image/jpeg"),
@@ -57,6 +64,14 @@ def lasting(metadata: dict[str, str]) -> dict[str, str]:
     # FFmpeg writes the title of an MP4 stream from "title", and reads it as "name".
     if "name" in kept:
         kept.setdefault("title", kept.pop("name"))
+    return kept
+
+
+def stream_tags(container: str, tags: dict[str, str]) -> dict[str, str]:
+    """The tags of a stream that stay true, with its language in the words of a container."""
+    kept = lasting(tags)
+    if container == "mov" and kept.get("language") in _MOV_LANGUAGES:
+        kept["language"] = _MOV_LANGUAGES[kept["language"]]
     return kept
 
 

@@ -26,6 +26,12 @@ class Shape:
     height: int
     sample_aspect_ratio: Fraction | None
 
+    def squared(self) -> Shape:
+        """The same picture on the screen, made of square pixels."""
+        if self.sample_aspect_ratio is None:
+            return self
+        return Shape(_even(self.width * self.sample_aspect_ratio), self.height, None)
+
 
 def output_shape(
     info: VideoInfo,

@@ -126,7 +126,8 @@ class CopiedStreams:
         """
         output.metadata.update(self.tags)
         pictures = video_stream(self._container, self._path)
-        video.metadata.update(extras.lasting(pictures.metadata))
+        container = CONTAINERS[self._suffix]
+        video.metadata.update(extras.stream_tags(container, pictures.metadata))
         video.disposition = pictures.disposition
         for plan in self.plans:
             if plan.is_kept:
@@ -230,7 +231,7 @@ class CopiedStreams:
             target = converter.stream
         else:
             target = output.add_stream_from_template(source, opaque=True)
-        target.metadata.update(extras.lasting(source.metadata))
+        target.metadata.update(extras.stream_tags(CONTAINERS[self._suffix], source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
         self._carried[target.index] = Carried(plan.name, 0, Fraction(0), Fraction(0))

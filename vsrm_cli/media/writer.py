@@ -25,12 +25,20 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.color import FromRgb, has_alpha
+from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.destination import check_destination
-from vsrm_cli.media.encoding import Encoding, EncodingPlan, add_video, check_limits, plan_encoding
+from vsrm_cli.media.encoding import (
+    Encoding,
+    EncodingPlan,
+    add_video,
+    check_limits,
+    picture_losses,
+    plan_encoding,
+    stores_pixel_shape,
+    tag,
+)
 from vsrm_cli.media.extras import tag_options
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.hdr import light_parameters
 from vsrm_cli.media.manifest import CONTAINERS, supported_codecs
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.proof import prove
@@ -105,8 +113,9 @@ class VideoWriter:
         self._last_duration = 1
         self._waiting: list[Packet[VideoStream]] = []
         self._packets_written = 0
-        self.shape = shape
-        width, height = shape.width, shape.height
+        self._pixel = shape.sample_aspect_ratio
+        self.shape = shape if stores_pixel_shape(plan) else shape.squared()
+        width, height = self.shape.width, self.shape.height
         color = source.color.fitted(
             plan.pixel_format, width=width, height=height, source_format=source.pixel_format
         )
@@ -132,16 +141,8 @@ class VideoWriter:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
-        dropped = [*self._copies.dropped, *self._source.left_behind]
-        if has_alpha(self._source.pixel_format):
-            dropped.append("transparency: the network knows only colors")
-        if self._source.light is not None and not light_parameters(
-            self.plan.encoder, self._source.light
-        ):
-            dropped.append(
-                f"HDR figures of the mastering display: {self.plan.encoder} cannot store them"
-            )
-        return tuple(dropped)
+        lost = picture_losses(self._source, self.plan, self._pixel)
+        return (*self._copies.dropped, *lost)
 
     @property
     def warnings(self) -> list[str]:
@@ -363,8 +364,9 @@ class VideoWriter:
         return stream
 
     def _describe(self, stream: VideoStream) -> None:
-        """Say of a stream what players must know and encoders do not."""
+        """Say of a stream what players must know, and not every encoder or segment tells."""
         context = stream.codec_context
+        tag(context, self._from_rgb.color)
         if self.shape.sample_aspect_ratio is not None:
             context.sample_aspect_ratio = self.shape.sample_aspect_ratio
         if self._is_mp4 and self.plan.codec == "hevc":
