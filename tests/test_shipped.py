@@ -50,7 +50,8 @@ def restore(network, clip, *, window=16, overlap=4, tile=None):
 
 
 def psnr(a, b):
-    return 10 * np.log10(255**2 / np.square(a - b).mean())
+    with np.errstate(divide="ignore"):  # equal pictures
+        return 10 * np.log10(255**2 / np.square(a - b).mean())
 
 
 @pytest.mark.parametrize("name", SHIPPED)

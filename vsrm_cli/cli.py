@@ -9,7 +9,6 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from types import FrameType
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vsrm_cli import __version__, cli_bench, console
+from vsrm_cli import __version__, cli_bench, cli_models, console
 from vsrm_cli.errors import Declined, Interrupted, UsageError, VsrmError
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
@@ -394,122 +393,6 @@ def _stop_when_asked(display: console.Display) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@models.callback(invoke_without_command=True)
-def list_models(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
-) -> None:
-    """List the networks: their size, where their weights are, and what they are good for.
-
-    Example: vsrm upscale small.mp4 -o large.mp4 --model gsm
-    """
-    if context.invoked_subcommand is not None:
-        return
-    with _failures_told():
-        from vsrm_cli.models.catalog import MODELS
-        from vsrm_cli.models.description import describe_entry
-
-        facts = [describe_entry(entry) for entry in MODELS.values()]
-        if as_json:
-            typer.echo(json.dumps(facts))
-        else:
-            console.tell_models(facts)
-
-
-@models.command()
-def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a Hub id.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-) -> None:
-    """Fetch the weights of a network now, to use them later without a connection.
-
-    Example: vsrm models pull gsm
-    """
-    with _failures_told():
-        from vsrm_cli.models.locate import locate
-
-        with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
-            path = locate(name, report=display.report_transfer)
-        if not quiet:
-            console.tell_note(f"{name} is ready: {path}")
-
-
-@models.command()
-def show(
-    name_or_file: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A name, a weight file, or a Hub id.")
-    ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout.")
-    ] = False,
-) -> None:
-    """Show what a network is made of, and what its weight file says of itself.
-
-    Example: vsrm models show vsrm-t
-    """
-    with _failures_told():
-        from vsrm_cli.models.description import describe
-
-        with console.Display(is_quiet=False, beginning=f"reading {name_or_file}") as display:
-            facts = describe(name_or_file, report=display.report_transfer)
-        if as_json:
-            typer.echo(json.dumps(facts))
-        else:
-            console.tell_model(facts)
-
-
-@models.command()
-def convert(
-    source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A weight file: .pth or .safetensors.")
-    ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
-    ema: Annotated[
-        bool,
-        typer.Option(
-            "--ema/--no-ema",
-            help="Of a file that holds both, take the averaged weights (params_ema), not params.",
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
-    ] = False,
-) -> None:
-    """Write the weights of a file as safetensors that say what they are; nothing is executed.
-
-    Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
-    """
-    with _failures_told():
-        from vsrm_cli.models.description import convert_weights
-
-        network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
-        console.tell_note(f"{target}: a {network.family} network, ready for --model")
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
-) -> None:
-    """Try what this machine can do and say what does not work; exit 1 if something should.
-
-    Example: vsrm doctor
-    """
-    with _failures_told():
-        from vsrm_cli.doctor import State, examine
-
-        findings = []
-        topic = ""
-        for finding in examine():
-            findings.append(finding)
-            if not as_json:
-                console.tell_finding(finding, is_first=finding.topic != topic)
-            topic = finding.topic
-        if as_json:
-            typer.echo(json.dumps([asdict(finding) for finding in findings]))
-        if any(finding.state is State.BROKEN for finding in findings):
-            raise VsrmError("Something that should work here does not; see above.")
-
-
 @contextmanager
 def _failures_told(*, debug: bool | None = None) -> Iterator[None]:
     """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging.
@@ -557,16 +440,27 @@ def _tell_unreadable(error: Any) -> int:
     return int(error.exit_code)
 
 
-def _add_command(command: Callable[..., None]) -> None:
+def _add_command(command: Callable[..., None], group: typer.Typer = app) -> None:
     """Add a command of another file; what goes wrong in it is told as everywhere."""
 
     @wraps(command)
     def run_command(**options: Any) -> None:
-        with _failures_told(debug=options["debug"]):
+        with _failures_told(debug=options.get("debug")):
             command(**options)
 
-    app.command()(run_command)
+    group.command()(run_command)
 
 
+@models.callback(invoke_without_command=True)
+@wraps(cli_models.list_models)
+def _list_models(**options: Any) -> None:
+    with _failures_told():
+        cli_models.list_models(**options)
+
+
+_add_command(cli_models.pull, models)
+_add_command(cli_models.show, models)
+_add_command(cli_models.convert, models)
+_add_command(cli_models.doctor)
 _add_command(cli_bench.bench)
 _add_command(cli_bench.compare)

@@ -1,14 +1,16 @@
 """What an HDR video says of its light comes out as it went in."""
 
+import struct
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from av.sidedata.sidedata import Type
 from clips import make_clip
 
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.hdr import Light, light_parameters
+from vsrm_cli.media.hdr import Light, left_behind, light_of, light_parameters
 from vsrm_cli.media.probe import probe
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.writer import VideoWriter
@@ -116,6 +118,17 @@ def test_parameters_are_written_as_x265_wants_them():
         "max-cll": "1000,400",
     }
     assert light_parameters("ffv1", LIGHT) == {}
+
+
+def test_figures_without_a_range_of_brightness_are_named_as_lost():
+    numbers = [1, 3] * 10 + [1, 0]  # ten fractions; the first eight are set, the others not
+    side_data = {Type.MASTERING_DISPLAY_METADATA: struct.pack("=22i", *numbers)}
+
+    light = light_of(side_data)
+
+    assert (light.primaries, light.luminance) == ((Fraction(1, 3),) * 8, None)
+    assert left_behind(side_data) == ("HDR figures of the mastering display, which are incomplete",)
+    assert light_parameters("libx265", light) == {}
 
 
 def test_what_travels_with_a_frame_and_is_lost_is_named(tmp_path):

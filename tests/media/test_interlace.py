@@ -87,3 +87,19 @@ def test_a_progressive_video_is_left_as_it_is(tmp_path):
     with VideoReader(clip) as plain, VideoReader(clip, deinterlace=True) as whole:
         for before, after in zip(plain, whole, strict=True):
             np.testing.assert_array_equal(after.pixels, before.pixels)
+
+
+@pytest.mark.parametrize(
+    "pixel_format", ["gray", "bgr0", "yuva420p", "gray16le", "gbrp12le", "yuv410p", "yuv444p16le"]
+)
+def test_any_pixel_format_can_be_looked_at_and_made_whole(tmp_path, pixel_format):
+    clip = make_video(
+        tmp_path / "clip.mkv", "tff", codec="ffv1", pixel_format=pixel_format, frames=6
+    )
+
+    with VideoReader(clip) as combed, VideoReader(clip, deinterlace=True) as whole:
+        before, after = list(combed), list(whole)
+
+    assert [frame.time for frame in after] == [frame.time for frame in before]
+    assert {frame.pixels.dtype for frame in after} == {before[0].pixels.dtype}
+    assert _error(after[3], moment(6)) < _error(before[3], moment(6)) / 2

@@ -44,7 +44,13 @@ def make_rich(path, *, lines=LINES, starts=None, codec="subrip", attachments=(),
             art.disposition = Disposition.attached_pic
         output.set_chapters(
             [
-                {"id": i, "start": a, "end": b, "time_base": MILLISECONDS, "metadata": {"title": t}}
+                {
+                    "id": i,
+                    "start": a,
+                    "end": b,
+                    "time_base": MILLISECONDS,
+                    "metadata": {"title": t} if t else {},
+                }
                 for i, (a, b, t) in enumerate(chapters, 1)
             ]
         )
@@ -64,6 +70,10 @@ def make_rich(path, *, lines=LINES, starts=None, codec="subrip", attachments=(),
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
     return path
+
+
+def _titled(title):
+    return {} if title is None else {"title": title}
 
 
 def _packet(stream, data, begin, duration):
@@ -135,6 +145,27 @@ def test_chapters_keep_their_times_and_names(tmp_path, source, target):
 
     expected = [(a * MILLISECONDS, b * MILLISECONDS, title) for a, b, title in CHAPTERS]
     assert chapters_of(tmp_path / target) == expected
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
+def test_chapters_without_a_name_are_kept(tmp_path, target):
+    make_rich(tmp_path / "in.mkv", chapters=[(0, 500, None), (500, 900, None)])
+
+    copy(tmp_path / "in.mkv", tmp_path / target)
+
+    assert [begin for begin, _, _ in chapters_of(tmp_path / target)] == [0, Fraction(1, 2)]
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mov"])
+def test_a_chapter_that_begins_late_begins_late_in_mp4_too(tmp_path, target):
+    make_rich(tmp_path / "in.mkv", chapters=[(300, 700, "a"), (700, 900, "b")])
+
+    copy(tmp_path / "in.mkv", tmp_path / target)
+
+    tenth = Fraction(1, 10)
+    assert [(begin, name or None) for begin, _, name in chapters_of(tmp_path / target)] == [
+        *((0, None), (3 * tenth, "a"), (7 * tenth, "b"))
+    ]
 
 
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
@@ -237,6 +268,15 @@ def test_lines_that_lose_their_place_or_color_are_counted(tmp_path):
         *("plain", "above", "red", "while another")
     ]
     assert writer.warnings[0].startswith("the color, place or overlap of 3 lines of stream 1")
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.webm"])
+def test_lines_without_words_are_left_out(tmp_path, target):
+    make_rich(tmp_path / "in.mkv", lines=["a", "", " ", r"{\an8}", "<i></i>", "b"])
+
+    copy(tmp_path / "in.mkv", tmp_path / target, codec="vp9" if target == "out.webm" else "h264")
+
+    assert [text for _, _, text in lines_of(tmp_path / target)] == ["a", "b"]
 
 
 def test_lines_that_begin_together_still_do(tmp_path):

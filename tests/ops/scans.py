@@ -42,7 +42,7 @@ def scan_inputs(batch, channel, state, length, *, form="shared", seed=0):
 
 
 def with_all_options(inputs):
-    """The inputs with a gate and a bias as well; the step sizes are raw."""
+    """The inputs with a gate, a bias and an addition as well; the step sizes are raw."""
     rng = torch.Generator().manual_seed(99)
     u = inputs["u"]
     return {
@@ -50,6 +50,7 @@ def with_all_options(inputs):
         "delta": inputs["delta"].log(),
         "z": torch.randn(u.shape, generator=rng),
         "delta_bias": torch.randn(u.shape[1], generator=rng),
+        "add": torch.randn(u.shape, generator=rng),
         "delta_softplus": True,
     }
 
@@ -57,7 +58,7 @@ def with_all_options(inputs):
 def tokens_first(inputs):
     """The same inputs in the other layout, dense in memory."""
     turned = dict(inputs)
-    for name in ("u", "delta", "z", "B", "C"):
+    for name in ("u", "delta", "z", "add", "B", "C"):
         if name in inputs and inputs[name].dim() > 2:
             turned[name] = inputs[name].movedim(-1, 1).contiguous()
     return turned
@@ -65,7 +66,7 @@ def tokens_first(inputs):
 
 def in_type(inputs, dtype):
     """The inputs with everything that varies over the tokens in another type."""
-    names = ("u", "delta", "z", "B", "C")
+    names = ("u", "delta", "z", "add", "B", "C")
     return {name: x.to(dtype) if name in names else x for name, x in inputs.items()}
 
 

@@ -72,8 +72,8 @@ def test_two_steps_by_hand(kernel, run_with):
     torch.testing.assert_close(y, torch.tensor([[[6.0, 10 * (3 + 5 * ln2)]]]))
 
 
-def test_gate_bias_and_softplus_by_hand(run_with):
-    # softplus(1 - 1) = ln 2, h = ln 2 * 3 * 2, y = (4 h + 10 * 2) * silu(0.5)
+def test_gate_addition_bias_and_softplus_by_hand(run_with):
+    # softplus(1 - 1) = ln 2, h = ln 2 * 3 * 2, y = (4 h + 10 * 2 + 7) * silu(0.5)
     ln2 = torch.tensor(2.0).log().item()
     inputs = {
         "u": one_number(2.0),
@@ -83,13 +83,14 @@ def test_gate_bias_and_softplus_by_hand(run_with):
         "C": one_number(4.0),
         "D": torch.tensor([10.0]),
         "z": one_number(0.5),
+        "add": one_number(7.0),
         "delta_bias": torch.tensor([-1.0]),
     }
 
     y = run_with("reference", inputs, delta_softplus=True)
 
     gate = 0.5 / (1 + 2.718281828459045**-0.5)
-    assert y.item() == pytest.approx((24 * ln2 + 20) * gate, rel=1e-6)
+    assert y.item() == pytest.approx((24 * ln2 + 20 + 7) * gate, rel=1e-6)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
@@ -156,7 +157,7 @@ def test_each_group_of_channels_reads_its_own_weights(run_with):
 def test_backward_equals_turning_the_sequence_around_twice(kernel, run_with):
     inputs = with_all_options(scan_inputs(2, 5, 3, 70))
     turned = {
-        name: x.flip(-1) if name in ("u", "delta", "B", "C", "z") else x
+        name: x.flip(-1) if name in ("u", "delta", "B", "C", "z", "add") else x
         for name, x in inputs.items()
     }
 
@@ -335,7 +336,7 @@ def test_half_precision_input_is_summed_in_float32_and_comes_back_in_its_type(
 def test_the_gate_and_the_skip_keep_the_type_of_the_input(dtype, run_with):
     inputs = with_all_options(scan_inputs(1, 4, 3, 20))
     half = {
-        name: x.to(dtype) if name in ("u", "delta", "B", "C", "z") else x
+        name: x.to(dtype) if name in ("u", "delta", "B", "C", "z", "add") else x
         for name, x in inputs.items()
     }
     rounded = {name: x.float() if isinstance(x, torch.Tensor) else x for name, x in half.items()}
@@ -352,6 +353,7 @@ def test_the_gate_and_the_skip_keep_the_type_of_the_input(dtype, run_with):
     [
         ("u", (4, 32), r"u must be .*got \(4, 32\)"),
         ("delta", (1, 4, 31), r"delta .*got \(1, 4, 31\) and \(1, 4, 32\)"),
+        ("add", (1, 4, 1), r"add .*got \(1, 4, 1\) and \(1, 4, 32\)"),
         ("z", (1, 3, 32), r"z .*got \(1, 3, 32\) and \(1, 4, 32\)"),
         ("A", (5, 16), r"A must be \(4, state\), got \(5, 16\)"),
         ("A", (4,), r"A must be \(4, state\), got \(4,\)"),

@@ -55,7 +55,17 @@ def test_values_and_gradients_agree_with_the_reference(shape, reverse, run_with)
     assert_agrees(run_with, inputs, reverse=reverse, token_major=True)
 
 
-@pytest.mark.parametrize("left_out", ["D", "z", "delta_bias", "delta_softplus"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
+def test_states_are_carried_over_many_chunks(reverse, run_with, monkeypatch):
+    for name, size in {"CHUNK": 2, "TILE": 2, "GROUP": 1}.items():
+        monkeypatch.setattr(kernels, name, size)
+    inputs = scan_inputs(1, 2, 2, 17)
+    inputs["delta"] *= 0.1  # the first token is still felt at the end
+
+    assert_agrees(run_with, inputs, reverse=reverse)
+
+
+@pytest.mark.parametrize("left_out", ["D", "z", "add", "delta_bias", "delta_softplus"])
 def test_each_option_may_be_left_out(left_out, run_with):
     inputs = with_all_options(scan_inputs(1, 3, 2, 10))
     del inputs[left_out]
@@ -172,4 +182,6 @@ def test_the_kernels_compile_for_gpus_without_one():
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
 
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["run_states", "carry", "write_outputs", "write_gradients"] * 2
+    forward = ["run_states", "carry", "write_outputs"]
+    backward = ["run_states", "run_states", "carry", "run_states", "write_gradients"]
+    assert run.stdout.split() == 2 * (forward + backward)

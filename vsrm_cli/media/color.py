@@ -54,6 +54,9 @@ _MATRIX_NAME = {
 # YUV; but full range it only shifts up by the missing bits.
 _SCALER_WHITE = 255 * 256
 
+# Whole pictures of numbers would leave the cache between one step and the next.
+_LINES_IN_CACHE = 32
+
 # Codecs that say where samples of color lie, or mean one place by saying nothing. Frames of the
 # others are taken as those of H.264: beside the left one of two pixels.
 _SITING_TELLERS = {
@@ -220,7 +223,8 @@ class ToRgb:
         if deep and not frame.format.is_rgb:
             bits = bits_of(frame.format.name)
             white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SCALER_WHITE
-            pixels = _rescaled(pixels, np.iinfo(np.uint16).max / white)
+            for channel in pixels:
+                _rescale(channel, channel, np.iinfo(np.uint16).max / white)
         return pixels
 
 
@@ -248,10 +252,12 @@ class FromRgb:
         _, height, width = pixels.shape
         deep = pixels.dtype == np.uint16
         planar = VideoFrame(width, height, "gbrp16le" if deep else "gbrp")
-        if deep and self._is_yuv:
-            pixels = _rescaled(pixels, _SCALER_WHITE / np.iinfo(np.uint16).max)
         for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
-            _samples(plane, deep=deep)[:] = pixels[channel]
+            samples = _samples(plane, deep=deep)
+            if deep and self._is_yuv:
+                _rescale(pixels[channel], samples, _SCALER_WHITE / np.iinfo(np.uint16).max)
+            else:
+                samples[:] = pixels[channel]
         planar.color_range = FULL_RANGE
         if self._graph is None or self._kind != (width, height, deep):
             self._kind = (width, height, deep)
@@ -307,13 +313,14 @@ def _samples(plane: VideoPlane, *, deep: bool) -> NDArray[Any]:
     return (rows.view(np.uint16) if deep else rows)[:, : plane.width]
 
 
-def _rescaled(pixels: Pixels, factor: float) -> Pixels:
-    """Deep pixels times a factor near 1, rounded, without leaving their range."""
-    scaled = pixels.astype(np.float32)
-    scaled *= np.float32(factor)
-    scaled += np.float32(0.5)
-    np.minimum(scaled, np.float32(65535), out=scaled)
-    return scaled.astype(np.uint16)
+def _rescale(source: NDArray[Any], target: NDArray[Any], factor: float) -> None:
+    """Write deep samples (H, W) times a factor near 1, rounded, without leaving their range."""
+    for top in range(0, len(source), _LINES_IN_CACHE):
+        scaled = source[top : top + _LINES_IN_CACHE].astype(np.float32)
+        scaled *= np.float32(factor)
+        scaled += np.float32(0.5)
+        np.minimum(scaled, np.float32(65535), out=scaled)
+        target[top : top + _LINES_IN_CACHE] = scaled
 
 
 def _expanded(pixels: Pixels) -> Pixels:

@@ -185,6 +185,20 @@ def shifted_chapters(
     return kept
 
 
+def led_in(chapters: list[Chapter]) -> list[Chapter]:
+    """Chapters as MP4 can hold them: in order, each with a title, and from the beginning on.
+
+    Its list begins at zero, whatever a muxer is told: what begins later would be moved there, and
+    what has no title be left out.
+    """
+    ordered = sorted(chapters, key=lambda c: c["start"] * (c["time_base"] or _NANOSECOND))
+    if ordered and ordered[0]["start"] > 0:
+        first = ordered[0]
+        head: Chapter = {**first, "id": first["id"] - 1, "start": 0, "end": first["start"]}
+        ordered.insert(0, {**head, "metadata": {}})
+    return [{**c, "metadata": {"title": "", **c["metadata"]}} for c in ordered]
+
+
 def _clock_for(clock: Fraction, *times: Fraction) -> Fraction:
     """A clock in which all times are whole numbers, or nearly."""
     ticks = lcm(clock.denominator, *(time.denominator for time in times))

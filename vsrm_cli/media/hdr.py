@@ -36,7 +36,8 @@ class Light:
 
     Attributes:
         primaries: x and y of red, green, blue and white of the mastering display; or None.
-        luminance: Least and most of it, in cd/m2; or None.
+        luminance: Least and most of it, in cd/m2; or None. One of the two without the other can
+            be read, but not written.
         peaks: Brightest pixel and brightest average of a frame (MaxCLL, MaxFALL), in cd/m2; or
             None.
     """
@@ -67,7 +68,11 @@ def light_of(side_data: Mapping[Type, bytes]) -> Light | None:
 
 def left_behind(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
     """Name what travels with a frame and cannot be carried over."""
-    return tuple(name for kind, name in _LEFT_BEHIND.items() if kind in side_data)
+    names = [name for kind, name in _LEFT_BEHIND.items() if kind in side_data]
+    light = light_of(side_data)
+    if light is not None and (light.primaries is None) != (light.luminance is None):
+        names.append("HDR figures of the mastering display, which are incomplete")
+    return tuple(names)
 
 
 def light_parameters(encoder: str, light: Light) -> dict[str, str]:

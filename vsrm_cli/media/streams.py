@@ -88,6 +88,8 @@ class CopiedStreams:
         self.chapters: list[Chapter] = extras.shifted_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
+        if CONTAINERS[suffix] in ("mp4", "mov"):
+            self.chapters = extras.led_in(self.chapters)
         self._sources: list[Stream] = [
             self._container.streams[plan.index] for plan in self.plans if plan.is_copied
         ]

@@ -77,8 +77,8 @@ class SubtitleConverter:
         if decoded is None:
             return None
         texts = [_text(line) for line in decoded if isinstance(line, AssSubtitle)]
-        if not texts:
-            return None
+        if not any(_COMMAND.sub(b"", text).strip() for text in texts):
+            return None  # such lines are common, and muxers drop some of them
         begin, duration = packet.pts or 0, packet.duration or 0
         overlaps = self._takes_turns and begin < self._shown_until
         self._shown_until = max(self._shown_until, begin + duration)

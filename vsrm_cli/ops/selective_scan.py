@@ -28,13 +28,14 @@ def selective_scan(
     delta_softplus: bool = False,
     reverse: bool = False,
     *,
+    add: Tensor | None = None,
     token_major: bool = False,
 ) -> Tensor:
     """Run the selective state-space recurrence of Mamba over a sequence.
 
         step = delta + delta_bias, through softplus if asked
         h[t] = exp(step[t] * A) * h[t-1] + step[t] * B[t] * u[t],    h[-1] = 0
-        y[t] = (<C[t], h[t]> + D * u[t]) * silu(z[t])
+        y[t] = (<C[t], h[t]> + D * u[t] + add[t]) * silu(z[t])
 
     Shapes and meaning are those of mamba-ssm's function of this name, or, token-major, the same
     with the length before the channels; that layout is the faster one and is not copied. State
@@ -53,6 +54,8 @@ def selective_scan(
         delta_bias: Added to ``delta``, (channel,).
         delta_softplus: Whether the step sizes go through softplus.
         reverse: Run from the last step to the first.
+        add: Added before the gate, shaped like ``u``: in a block of two directions, what the
+            other one gave.
         token_major: Whether the length stands before the channels and states.
 
     Returns:
@@ -64,17 +67,18 @@ def selective_scan(
 
     Source: Gu and Dao, "Mamba", arXiv:2312.00752, Algorithm 2.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, token_major)
+    _check(u, delta, A, B, C, D, z, delta_bias, add, token_major)
     if not token_major:
         u, delta, B, C = (_tokens_first(x) for x in (u, delta, B, C))
-        z = None if z is None else _tokens_first(z)
+        z, add = (None if x is None else _tokens_first(x) for x in (z, add))
     is_shared = all(x.dim() == 3 or (x.dim() == 4 and x.shape[2] == 1) for x in (B, C))
     name = choose(u.device, u.dtype, is_shared=is_shared)
     if name in ("triton", "mamba_ssm"):
         scan = _triton() if name == "triton" else _mamba_ssm()
     else:
         scan = partial(_around, _recurrence(name))
-    y = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus, reverse=reverse)
+    options = {"delta_softplus": delta_softplus, "reverse": reverse}
+    y: Tensor = scan(u, delta, A, B, C, D, z, delta_bias, add, **options)
     return y if token_major else y.transpose(1, 2)
 
 
@@ -93,6 +97,7 @@ def _around(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    add: Tensor | None,
     *,
     delta_softplus: bool,
     reverse: bool,
@@ -107,6 +112,8 @@ def _around(
     y = recurrence(u, delta, A, _per_channel(B, u), _per_channel(C, u), reverse=reverse)
     if D is not None:
         y = torch.addcmul(y, u.to(y.dtype), D.to(y.dtype))
+    if add is not None:
+        y = y + add
     if z is not None:
         y = y * F.silu(z.to(y.dtype))
     return y.to(u.dtype)
@@ -162,13 +169,14 @@ def _check(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    add: Tensor | None,
     token_major: bool,
 ) -> None:
     order = "length, channel" if token_major else "channel, length"
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, {order}), got {tuple(u.shape)}")
     batch, length, channel = u.shape if token_major else u.transpose(1, 2).shape
-    for name, x in (("delta", delta), ("z", z)):
+    for name, x in (("delta", delta), ("z", z), ("add", add)):
         if x is not None and x.shape != u.shape:
             raise ValueError(
                 f"{name} must be shaped like u, got {tuple(x.shape)} and {tuple(u.shape)}"

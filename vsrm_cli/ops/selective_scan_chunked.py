@@ -10,6 +10,7 @@ the start of each block and computes the rest again.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,12 @@ from torch import Tensor
 # Elements of one (block, state, channel) array, 1 MiB: larger blocks leave the cache, smaller
 # ones cost more calls.
 BLOCK_ELEMENTS = 262_144
+# On a GPU it is the calls that cost; the two arrays of 128 MiB are a small part of its memory.
+GPU_BLOCK_ELEMENTS = 1 << 25
+
+# Over a chunk most states are forgotten. exp(-80) is 2e-35 and as good as zero, but zeros and what
+# is nearly zero take exp so much longer that it was a third of the whole scan.
+LEAST_EXPONENT = -80.0
 
 
 def selective_scan_chunked(
@@ -43,7 +50,8 @@ def _blocks(u: Tensor, states: int) -> tuple[list[slice], int]:
         The blocks, and the steps of a chunk.
     """
     batch, length, channel = u.shape
-    steps = max(1, min(length, BLOCK_ELEMENTS // (batch * channel * states)))
+    elements = BLOCK_ELEMENTS if u.device.type == "cpu" else GPU_BLOCK_ELEMENTS
+    steps = max(1, min(length, elements // (batch * channel * states)))
     chunk = max(1, round(math.sqrt(steps)))
     steps = max(1, steps // chunk) * chunk
     blocks = [slice(start, min(start + steps, length)) for start in range(0, length, steps)]
@@ -71,36 +79,8 @@ def _unfold(x: Tensor, steps: int, reverse: bool) -> Tensor:
     return x.flip(1) if reverse else x
 
 
-def _advance(decay: "_Rows", add: "_Rows", span: Tensor, state: Tensor) -> Tensor:
-    """Run h = decay * h + add over all chunks of a block; ``add`` is replaced by the states.
-
-    Args:
-        decay: (chunk, chunks, batch, state, channel).
-        add: Shaped like ``decay``; overwritten with h after each step.
-        span: Product of the decays of each chunk, (chunks, batch, state, channel).
-        state: State before the block, (batch, state, channel).
-
-    Returns:
-        The state after the block.
-    """
-    entry = torch.empty_like(span)  # state before each chunk
-    entry[0] = state
-    if span.shape[0] > 1:
-        alone = add.rows[0].clone()  # each chunk from zero
-        for more, keep in zip(add.rows[1:], decay.rows[1:], strict=True):
-            torch.addcmul(more, keep, alone, out=alone)
-        rows = entry.unbind()
-        for before, after, end, total in zip(
-            rows, rows[1:], alone.unbind(), span.unbind(), strict=False
-        ):
-            torch.addcmul(end, total, before, out=after)
-    for more, keep in zip(add.rows, decay.rows, strict=True):
-        entry = torch.addcmul(more, keep, entry, out=more)
-    return entry[-1].clone()
-
-
 class _Rows:
-    """An array, and views of all that lies along its first axis: made once, not in each block."""
+    """An array, and views of what lies along its first axis: made once, not for each block."""
 
     def __init__(self, whole: Tensor) -> None:
         self.whole = whole
@@ -108,34 +88,78 @@ class _Rows:
 
 
 class _Room:
-    """Memory for the decays and states of one block after another.
+    """Memory that one block after another uses; what a name stood for before is overwritten.
 
     Fresh memory is handed out by the system page by page, which took as long as the arithmetic.
     """
 
-    def __init__(self) -> None:
-        self._arrays: tuple[_Rows, _Rows] | None = None
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._arrays: dict[str, _Rows] = {}
 
-    def take(self, delta: Tensor, states: int) -> tuple[_Rows, _Rows]:
-        """Two arrays of delta's shape with a state axis before the channels; values undefined."""
-        shape = (*delta.shape[:-1], states, delta.shape[-1])
-        if self._arrays is None or self._arrays[0].whole.shape != shape:
-            self._arrays = _Rows(delta.new_empty(shape)), _Rows(delta.new_empty(shape))
-        return self._arrays
+    def take(self, name: str, *shape: int) -> _Rows:
+        """The array of this name; its values are undefined."""
+        found = self._arrays.get(name)
+        if found is None or found.whole.shape != shape:
+            found = self._arrays[name] = _Rows(self._like.new_empty(shape))
+        return found
+
+
+def _advance(
+    decays: Sequence[Tensor],
+    adds: Sequence[Tensor],
+    span: _Rows,
+    state: Tensor,
+    room: _Room,
+    *,
+    order: int = 1,
+) -> Tensor:
+    """Run h = decay * h + add over all chunks of a block; ``adds`` are replaced by the states.
+
+    Args:
+        decays: For each step, (chunks, batch, state, channel).
+        adds: Likewise; overwritten with h after the step.
+        span: Product of the decays of each chunk.
+        state: State before the first chunk, (batch, state, channel).
+        room: Memory for the states at the edges of chunks.
+        order: Whether the chunks follow one another (1), or each comes before the last (-1).
+
+    Returns:
+        The states after each chunk.
+    """
+    entry = room.take("entry", *span.whole.shape)  # state before each chunk
+    entries = entry.rows[::order]
+    entries[0].copy_(state)
+    if len(span.rows) > 1:
+        alone = room.take("alone", *span.whole.shape)  # each chunk from zero
+        end = alone.whole.copy_(adds[0])
+        for more, keep in zip(adds[1:], decays[1:], strict=True):
+            torch.addcmul(more, keep, end, out=end)
+        for before, after, last, total in zip(
+            entries, entries[1:], alone.rows[::order], span.rows[::order], strict=False
+        ):
+            torch.addcmul(last, total, before, out=after)
+    h = entry.whole
+    for more, keep in zip(adds, decays, strict=True):
+        h = more.addcmul_(keep, h)
+    return h
 
 
 def _block_states(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor, room: _Room
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[_Rows, _Rows, Tensor]:
     """Decays and states of a folded block, (chunk, chunks, batch, state, channel), and its end.
 
     Arguments are folded: u and delta (chunk, chunks, batch, channel), B has a state axis before it.
     """
-    decay, h = room.take(delta, A.shape[0])
+    shape = (*delta.shape[:-1], *A.shape)
+    decay, h = room.take("decay", *shape), room.take("h", *shape)
     torch.mul(delta[..., None, :], A, out=decay.whole).exp_()
     torch.mul((delta * u)[..., None, :], B, out=h.whole)
-    span = (delta.sum(0)[..., None, :] * A).exp_()
-    return decay.whole, h.whole, _advance(decay, h, span, state)
+    span = room.take("span", *shape[1:])
+    torch.mul(delta.sum(0)[..., None, :], A, out=span.whole).clamp_(min=LEAST_EXPONENT).exp_()
+    ends = _advance(decay.rows, h.rows, span, state, room)
+    return decay, h, ends[-1].clone()
 
 
 def _contract(x: Tensor, weights: Tensor) -> Tensor:
@@ -165,13 +189,13 @@ class _Scan(torch.autograd.Function):
     ) -> Tensor:
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         state = u.new_zeros(u.shape[0], *A.shape)
-        starts, room = [], _Room()
+        starts, room = [], _Room(u)
         blocks, chunk = _blocks(u, A.shape[0])
         for block in _ordered(blocks, reverse):
             starts.append(state)
             fu, fdelta, fB, fC = (_fold(x[:, block], chunk, reverse) for x in (u, delta, B, C))
             _, h, state = _block_states(fu, fdelta, A, fB, state, room)
-            y[:, block] = _unfold(_contract(h, fC), block.stop - block.start, reverse)
+            y[:, block] = _unfold(_contract(h.whole, fC), block.stop - block.start, reverse)
         ctx.save_for_backward(u, delta, A, B, C, *starts)
         ctx.reverse = reverse
         return y
@@ -182,7 +206,7 @@ class _Scan(torch.autograd.Function):
         reverse: bool = ctx.reverse
         du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
         dA = torch.zeros_like(A)
-        room = _Room()
+        room = _Room(u)
         after = torch.zeros_like(starts[0])  # gradient that arrives at the end of a block
         blocks, chunk = _blocks(u, A.shape[0])
         blocks = _ordered(blocks, not reverse)
@@ -190,8 +214,9 @@ class _Scan(torch.autograd.Function):
             fu, fdelta, fB, fC, fdy = (
                 _fold(x[:, block], chunk, reverse) for x in (u, delta, B, C, dy)
             )
-            decay, h, _ = _block_states(fu, fdelta, A, fB, start, room)
-            dh, after = _state_gradient(fdy, fC, fdelta, A, decay, after)
+            decay, states, _ = _block_states(fu, fdelta, A, fB, start, room)
+            dh, after = _state_gradient(fdy, fC, fdelta, A, decay, after, room)
+            h = states.whole
             put = [
                 (dC, _gather(h, fdy, C.shape[3])),
                 (dB, _gather(dh, fdelta * fu, B.shape[3])),
@@ -212,7 +237,7 @@ def _ordered(blocks: list[slice], reverse: bool) -> list[slice]:
 
 
 def _state_gradient(
-    dy: Tensor, C: Tensor, delta: Tensor, A: Tensor, decay: Tensor, after: Tensor
+    dy: Tensor, C: Tensor, delta: Tensor, A: Tensor, decay: _Rows, after: Tensor, room: _Room
 ) -> tuple[Tensor, Tensor]:
     """Run dh[t] = dy[t] C[t] + decay[t+1] dh[t+1] through a block, from its end.
 
@@ -223,20 +248,21 @@ def _state_gradient(
         A: (state, channel).
         decay: (chunk, chunks, batch, state, channel).
         after: decay[t+1] dh[t+1] of the step after the block, (batch, state, channel).
+        room: Memory that may be used.
 
     Returns:
         dh, shaped like ``decay``, and the ``after`` of the block before.
     """
-    dh = dy[..., None, :] * C
-    dh[-1, -1] += after
-    # Backwards in time the decay of a step is that of the step behind it.
-    shifted = torch.empty_like(decay)
-    shifted[:-1] = decay[1:]
-    shifted[-1, :-1] = decay[0, 1:]
-    shifted[-1, -1] = 1.0
-    span = torch.exp((delta.sum(0) - delta[0])[..., None, :] * A)
-    span[:-1] *= decay[0, 1:]
-    flipped = dh.flip(0, 1)
-    _advance(_Rows(shifted.flip(0, 1)), _Rows(flipped), span.flip(0), torch.zeros_like(after))
-    dh = flipped.flip(0, 1)
-    return dh, dh[0, 0] * decay[0, 0]
+    shape = decay.whole.shape
+    dh = room.take("dh", *shape)
+    torch.mul(dy[..., None, :], C, out=dh.whole)
+    # Backwards in time the decay of a step is that of the step behind it, and the chunks come from
+    # the last to the first.
+    behind = torch.ones(shape[1:], dtype=A.dtype, device=A.device)
+    behind[:-1] = decay.rows[0][1:]
+    span = room.take("span", *shape[1:])
+    torch.mul((delta.sum(0) - delta[0])[..., None, :], A, out=span.whole)
+    span.whole.clamp_(min=LEAST_EXPONENT).exp_().mul_(behind)
+    decays = (behind, *decay.rows[:0:-1])
+    _advance(decays, dh.rows[::-1], span, after, room, order=-1)
+    return dh.whole, dh.whole[0, 0] * decay.whole[0, 0]

@@ -3,6 +3,7 @@
 import torch
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def selective_scan_mamba_ssm(
@@ -14,6 +15,7 @@ def selective_scan_mamba_ssm(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    add: Tensor | None,
     *,
     delta_softplus: bool,
     reverse: bool,
@@ -38,9 +40,12 @@ def selective_scan_mamba_ssm(
         turned(B),
         turned(C),
         D=None if D is None else D.float(),
-        z=None if z is None else turned(z),
+        z=None if z is None or add is not None else turned(z),
         delta_bias=None if delta_bias is None else delta_bias.float(),
         delta_softplus=delta_softplus,
     )
-    y = y.transpose(1, 2).to(u.dtype)
-    return y.flip(1) if reverse else y
+    y = y.transpose(1, 2)
+    y = y.flip(1) if reverse else y
+    if add is not None:  # it comes before the gate
+        y = (y + add) if z is None else (y + add) * F.silu(z)
+    return y.to(u.dtype)

@@ -44,6 +44,7 @@ def selective_scan_triton(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    add: Tensor | None,
     *,
     delta_softplus: bool,
     reverse: bool,
@@ -55,7 +56,7 @@ def selective_scan_triton(
     """
     B, C = (x if x.dim() == 3 else x.squeeze(2) for x in (B, C))
     y: Tensor = _Scan.apply(  # type: ignore[no-untyped-call]
-        u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse
+        u, delta, A, B, C, D, z, delta_bias, add, delta_softplus, reverse
     )
     return y
 
@@ -93,6 +94,8 @@ class _Passes:
         self, value: Tensor, gate: Tensor | None, weights: Tensor, *, adjoint: bool
     ) -> Tensor:
         """The state with which each chunk begins; with ``adjoint``, what flows into its end."""
+        if self.chunks == 1:
+            return self.rates.new_zeros(self.batch, 1, *self.rates.shape)
         ends = self.room(self.chunks, *self.rates.shape)
         totals = self.room(self.chunks, self.width)
         self._run(value, gate, weights, (None, ends, totals, None), adjoint)
@@ -100,7 +103,7 @@ class _Passes:
         carry[(self.batch * self.rates.shape[0] * self.blocks,)](
             *(ends, totals, self.rates, starts, self.chunks, self.width // 2),
             ADJOINT=adjoint,
-            GROUP=2 * GROUP,
+            GROUP=4 * GROUP,
             **self.options,
         )
         return starts
@@ -134,6 +137,11 @@ class _Passes:
         )
 
 
+def _ungated(dy: Tensor, z: Tensor | None) -> Tensor:
+    """What flows back through the gate."""
+    return dy if z is None else dy.float() * F.silu(z.float())
+
+
 def _strided(*tensors: Tensor | None) -> list[Any]:
     """Each tensor and, after it, its strides."""
     return [item for x in tensors for item in ((None, None) if x is None else (x, x.stride()))]
@@ -151,6 +159,7 @@ class _Scan(torch.autograd.Function):
         D: Tensor | None,
         z: Tensor | None,
         bias: Tensor | None,
+        add: Tensor | None,
         softplus: bool,
         reverse: bool,
     ) -> Tensor:
@@ -159,7 +168,7 @@ class _Scan(torch.autograd.Function):
         with torch.cuda.device_of(u):
             starts = passes.starts(u, None, B, adjoint=False)
             write_outputs[(passes.batch * passes.chunks * passes.blocks,)](
-                *_strided(u, z, delta, B, C, y),
+                *_strided(u, z, add, delta, B, C, y),
                 *(passes.bias, passes.rates, passes.widen(D), starts),
                 *(passes.length, passes.chunks),
                 CHUNK=CHUNK,
@@ -168,13 +177,13 @@ class _Scan(torch.autograd.Function):
                 **passes.kind,
                 **passes.options,
             )
-        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, starts)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, add, starts)
         ctx.kind = (softplus, reverse)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, z, bias, starts = ctx.saved_tensors
+        u, delta, A, B, C, D, z, bias, add, starts = ctx.saved_tensors
         passes = _Passes(delta, A, bias, *ctx.kind)
         du, ddelta = torch.empty_like(u), torch.empty_like(delta)
         dz = None if z is None else torch.empty_like(z)
@@ -187,7 +196,7 @@ class _Scan(torch.autograd.Function):
             starts = passes.starts(dy, z, C, adjoint=True)
             after = passes.tile_starts(dy, z, C, starts, adjoint=True)
             write_gradients[(passes.batch * passes.tiles * passes.blocks,)](
-                *_strided(u, z, delta, B, C, dy, du, dz, ddelta),
+                *_strided(u, z, add, delta, B, C, dy, du, dz, ddelta),
                 # Each state before a tile is read once, and then makes room for its part of dA.
                 *(dB, dC, before, dD, dbias, passes.bias, passes.rates, passes.widen(D)),
                 *(before, after, passes.length, passes.tiles),
@@ -207,6 +216,7 @@ class _Scan(torch.autograd.Function):
             None if D is None else dD.sum((0, 1))[shown].to(D.dtype),
             dz,
             None if bias is None else dbias.sum((0, 1))[shown].to(bias.dtype),
+            None if add is None else _ungated(dy, z).to(add.dtype),
             None,
             None,
         )

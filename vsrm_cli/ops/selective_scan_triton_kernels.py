@@ -204,6 +204,8 @@ def write_outputs(
     u_strides,
     z,
     z_strides,
+    add,
+    add_strides,
     delta,
     delta_strides,
     B,
@@ -228,7 +230,7 @@ def write_outputs(
     N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Run a chunk from its start and write y = (<C, h> + D u) silu(z)."""
+    """Run a chunk from its start and write y = (<C, h> + D u + add) silu(z)."""
     width = 2 * pairs
     item, chunk, _, channel = _place(chunks, width // BLOCK, BLOCK)
     n = tl.arange(0, N)
@@ -244,8 +246,10 @@ def write_outputs(
     ys, y_way = _rows(y, y_strides, item, token, way)
     if z is not None:
         gates, z_way = _rows(z, z_strides, item, token, way)
+    if add is not None:
+        adds, add_way = _rows(add, add_strides, item, token, way)
     for _ in range(0, tl.minimum(CHUNK, length - position), GROUP):
-        xs, steps, zs, into, out = (), (), (), (), ()
+        xs, steps, zs, others, into, out = (), (), (), (), (), ()
         for j in tl.static_range(GROUP):
             mask = channel < tl.where(position + j < length, channels, 0)
             xs += (_load(inputs + j * u_way, channel, u_strides[2], mask),)
@@ -253,15 +257,19 @@ def write_outputs(
             steps += (_step(raw, bias, channel, mask, SOFTPLUS),)
             if z is not None:
                 zs += (_load(gates + j * z_way, channel, z_strides[2], mask),)
+            if add is not None:
+                others += (_load(adds + j * add_way, channel, add_strides[2], mask),)
             mask = n < tl.where(position + j < length, states, 0)
             into += (_load(Bs + j * B_way, n, B_strides[2], mask),)
             out += (_load(Cs + j * C_way, n, C_strides[2], mask),)
         for j in tl.static_range(GROUP):
-            add = (steps[j] * xs[j])[None, :] * into[j][:, None]
-            h = tl.exp2(steps[j][None, :] * rate) * h + add
+            inflow = (steps[j] * xs[j])[None, :] * into[j][:, None]
+            h = tl.exp2(steps[j][None, :] * rate) * h + inflow
             result = tl.sum(h * out[j][:, None], 0)
             if D is not None:
                 result += tl.load(D + channel) * xs[j]
+            if add is not None:
+                result += others[j]
             if z is not None:
                 result *= zs[j] * _sigmoid(zs[j])
             mask = channel < tl.where(position + j < length, channels, 0)
@@ -274,6 +282,8 @@ def write_outputs(
         ys += GROUP * y_way
         if z is not None:
             gates += GROUP * z_way
+        if add is not None:
+            adds += GROUP * add_way
 
 
 @triton.jit
@@ -336,6 +346,8 @@ def write_gradients(
     u_strides,
     z,
     z_strides,
+    add,
+    add_strides,
     delta,
     delta_strides,
     B,
@@ -390,6 +402,8 @@ def write_gradients(
     Cs, C_way = _rows(C, C_strides, item, token, way)
     if z is not None:
         gates, z_way = _rows(z, z_strides, item, token, way)
+    if add is not None:
+        adds, add_way = _rows(add, add_strides, item, token, way)
     xs, steps, outs, sums = (), (), (), ()
     for j in tl.static_range(TILE):
         mask = channel < tl.where(j < inside, channels, 0)
@@ -441,7 +455,10 @@ def write_gradients(
         if z is not None:
             gate = _load(gates + j * z_way, channel, z_strides[2], mask)
             s = _sigmoid(gate)
-            dgate = (sums[j] + skip * xs[j]) * s * (1.0 + gate * (1.0 - s))
+            total = sums[j] + skip * xs[j]
+            if add is not None:
+                total += _load(adds + j * add_way, channel, add_strides[2], mask)
+            dgate = total * s * (1.0 + gate * (1.0 - s))
             dgate *= _load(slopes + j * dy_way, channel, dy_strides[2], mask)
             tl.store(dzs + j * dz_way + channel.to(tl.int64) * dz_strides[2], dgate, mask=mask)
         dskip += outs[j] * xs[j]
