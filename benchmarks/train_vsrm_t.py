@@ -13,7 +13,7 @@ The shipped weights took a few detours more, which `weights/README.md` tells.
 import argparse
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -99,25 +99,19 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Options:
+    """Where things are: the folder for results, the packs to train on and to validate with."""
+
+    out: Path
+    pack: Path
+    clips: Path
+
+
 def main() -> None:
     """Run the stages one after another."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    for name in ("train", "validation", "out"):
-        arguments.add_argument(name, type=Path)
-    options = arguments.parse_args()
+    options = read_options(__doc__ or "")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        torch.set_num_threads(1)
-        distributed.init_process_group("gloo")
-    options.out.mkdir(parents=True, exist_ok=True)
-    pack, validation = (options.out / f"{n}.safetensors" for n in ("train", "validation"))
-    if int(os.environ.get("RANK", "0")) == 0:
-        if not pack.exists():
-            make_pack(options.train, pack, clips_per_video=28)
-        if not validation.exists():
-            make_validation_pack(options.validation, validation)
-    if processes > 1:
-        distributed.barrier()
     torch.manual_seed(0)
     network = VSRM(VSRM_T)
     for number, recipe in enumerate(STAGES, start=1):
@@ -125,16 +119,38 @@ def main() -> None:
         share = replace(recipe.shape, batch=recipe.shape.batch // processes)
         finetune(
             network,
-            pack,
+            options.pack,
             out,
             replace(recipe, shape=share),
-            validation=validation,
+            validation=options.clips,
             words=WORDS,
             report=tell,
         )
         if processes > 1:
             distributed.barrier()
         network = read_weights(out / WEIGHTS_FILE)
+
+
+def read_options(about: str) -> Options:
+    """Read the command line, join the other processes, and make the packs that are missing."""
+    arguments = argparse.ArgumentParser(description=about)
+    for name in ("train", "validation", "out"):
+        arguments.add_argument(name, type=Path)
+    given = arguments.parse_args()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo")
+    given.out.mkdir(parents=True, exist_ok=True)
+    pack, clips = (given.out / f"{name}.safetensors" for name in ("train", "validation"))
+    if int(os.environ.get("RANK", "0")) == 0:
+        if not pack.exists():
+            make_pack(given.train, pack, clips_per_video=28)
+        if not clips.exists():
+            make_validation_pack(given.validation, clips)
+    if processes > 1:
+        distributed.barrier()
+    return Options(given.out, pack, clips)
 
 
 def tell(report: Report) -> None:
