@@ -13,6 +13,7 @@ from networks import make_network
 from typer.testing import CliRunner
 
 from vsrm_cli import cli
+from vsrm_cli.intake import downloads
 from vsrm_cli.intake.downloads import RemoteFile
 from vsrm_cli.models import catalog
 from vsrm_cli.models.catalog import MODELS
@@ -205,3 +206,15 @@ def test_a_bug_is_called_one_and_shows_where(monkeypatch):
     assert result.stderr.splitlines()[-1] == (
         "error: ZeroDivisionError: by zero (this is a bug in vsrm: please report it)"
     )
+
+
+def test_an_interrupted_download_says_that_it_goes_on(far, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(downloads, "_receive_all", interrupt)
+
+    result = run("pull", "far")
+
+    assert result.exit_code == 130
+    assert "goes on behind it" in result.stderr

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vsrm_cli.plot import HEIGHT, WIDTH, _ticks, bar_plot, line_plot, point_plot
+from vsrm_cli.plot import HEIGHT, TOP, WIDTH, _ticks, bar_plot, line_plot, point_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -102,3 +102,16 @@ def test_words_are_escaped():
 
     assert not re.search("<[bi]>", svg)
     drawn(svg)
+
+
+def test_a_long_legend_goes_on_in_a_second_line_and_is_never_cut():
+    names = ["lanczos", "vsrm-t", "vsrm-t, frames alone", "gsm-t", "gsm-t, frames alone"]
+
+    svg = bar_plot("Gain", ["one"], {name: [1.0] for name in names}, label="dB")
+
+    legend = re.findall(r'<text class="ink" x="([0-9.]+)" y="([0-9.]+)"[^>]*>([^<]+)', svg)
+    found = {name: (float(x), float(y)) for x, y, name in legend if name in names}
+    assert list(found) == names
+    assert all(x + 7.2 * len(name) <= WIDTH for name, (x, _) in found.items())
+    assert len({y for _, y in found.values()}) == 2
+    assert max(y for _, y in found.values()) < TOP

@@ -8,6 +8,7 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from vsrm_cli import cli
+from vsrm_cli.cli_failures import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def main() -> None:
@@ -19,9 +20,9 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read stdout has gone. Python would flush it once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = cli.EXIT_FAILED
+        code = EXIT_FAILED
     except KeyboardInterrupt:
-        code = cli.EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     sys.exit(code)
 
 

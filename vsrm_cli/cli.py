@@ -6,7 +6,6 @@ should not wait for it.
 
 import json
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -17,14 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vsrm_cli import __version__, cli_bench, cli_models, console
-from vsrm_cli.errors import Declined, Interrupted, UsageError, VsrmError
+from vsrm_cli.cli_failures import EXIT_INTERRUPTED, failures_told
+from vsrm_cli.errors import UsageError
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.forecast import Plan
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = Interrupted.exit_code
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
 # versions (Click's, then a copy of Click's); its child `BadParameter` is public in all of them.
@@ -271,7 +268,7 @@ def upscale(
 
     Example: vsrm upscale small.mp4 -o large.mp4
     """
-    with _failures_told(debug=debug):
+    with failures_told(debug=debug):
         Settings.read(
             window=window,
             overlap=overlap,
@@ -358,7 +355,7 @@ def _do_all(
     codes = []
     for source, target in pairs:
         try:
-            with _failures_told(debug=debug):
+            with failures_told(debug=debug):
                 enlarge(source, target)
         except typer.Exit as failure:
             if failure.exit_code == EXIT_INTERRUPTED:
@@ -393,45 +390,6 @@ def _stop_when_asked(display: console.Display) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _failures_told(*, debug: bool | None = None) -> Iterator[None]:
-    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging.
-
-    Args:
-        debug: Whether tracebacks are wanted; None for a command that does not ask, which prints
-            those of bugs.
-    """
-    try:
-        yield
-    except Declined:
-        raise typer.Exit(Declined.exit_code) from None
-    except Interrupted as stop:
-        console.tell_note(str(stop))
-        raise typer.Exit(stop.exit_code) from None
-    except VsrmError as error:
-        _print_traceback(bool(debug))
-        console.tell_error(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt as stop:
-        _print_traceback(bool(debug))
-        console.tell_note(str(stop) or "interrupted: nothing was written")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except (typer.Exit, BrokenPipeError):  # told already; or nobody reads stdout any more
-        raise
-    except Exception as error:
-        _print_traceback(debug is not False)
-        advice = " run it again with --debug and" if debug is False else ""
-        console.tell_error(
-            f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
-        )
-        raise typer.Exit(EXIT_FAILED) from None
-
-
-def _print_traceback(is_wanted: bool) -> None:
-    if is_wanted:
-        traceback.print_exc()
-
-
 def _tell_unreadable(error: Any) -> int:
     """Print in one line what is wrong with a command line, and return the exit code for it."""
     message = error.format_message().rstrip(".")
@@ -445,7 +403,7 @@ def _add_command(command: Callable[..., None], group: typer.Typer = app) -> None
 
     @wraps(command)
     def run_command(**options: Any) -> None:
-        with _failures_told(debug=options.get("debug")):
+        with failures_told(debug=options.get("debug")):
             command(**options)
 
     group.command()(run_command)
@@ -454,7 +412,7 @@ def _add_command(command: Callable[..., None], group: typer.Typer = app) -> None
 @models.callback(invoke_without_command=True)
 @wraps(cli_models.list_models)
 def _list_models(**options: Any) -> None:
-    with _failures_told():
+    with failures_told():
         cli_models.list_models(**options)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 520, 330
-LEFT, RIGHT, TOP, BOTTOM = 78, 16, 50, 48  # what the plot leaves free around its axes
+LEFT, RIGHT, TOP, BOTTOM = 78, 16, 56, 48  # what the plot leaves free around its axes
 
 # Okabe and Ito's colors, which people with any color vision can tell apart.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8f98")
@@ -168,14 +168,17 @@ def _colors(count: int) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> str:
-    """Names in their colors, in one line below the title; one name needs none."""
+    """Names in their colors, below the title, in two lines if need be; one name needs none."""
     if len(names) < 2:
         return ""
-    parts, x = [], 14.0
+    parts, x, y = [], 14.0, 24.0
     for color, name in zip(_colors(len(names)), names, strict=True):
-        parts.append(f'<rect x="{x:.1f}" y="27" width="10" height="10" fill="{color}"/>')
-        parts.append(_text(x + 14, 36, name, anchor="start"))
-        x += 32 + 7.2 * len(name)
+        length = 32 + 7.2 * len(name)
+        if x + length > WIDTH and x > 14:
+            x, y = 14.0, y + 15
+        parts.append(f'<rect x="{x:.1f}" y="{y:g}" width="10" height="10" fill="{color}"/>')
+        parts.append(_text(x + 14, y + 9, name, anchor="start"))
+        x += length
     return "".join(parts)
 
 

@@ -96,6 +96,10 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
                 _receive_all(remote, part, report or (lambda _: None))
                 os.replace(part, path)
                 _forget(part)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted: what has come in is kept, and the same command goes on behind it"
+        ) from None
     except OSError as error:
         raise WeightsError(
             f"The cache {cache_folder()} cannot be written ({error.strerror or error}); "
