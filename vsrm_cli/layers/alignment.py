@@ -8,14 +8,12 @@ from torch.nn import functional as F
 
 from vsrm_cli.layers.mamba import reset_scan
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.warp import pixel_grid, sample, warp
+from vsrm_cli.ops.warp import pixel_grid, sample
 
 # Pixels aligned at a time: (pixels, channel, state) arrays of this many pixels stay in cache.
 PIXELS_AT_ONCE = 8192
 # The four lattice points around the place that the flow points to, (dx, dy).
 LATTICE = ((0, 0), (1, 0), (0, 1), (1, 1))
-# Brings differences between aligned frames, a hundredth of full scale, to the size of features.
-NEIGHBOR_GAIN = 10.0
 
 
 class DCA(nn.Module):
@@ -166,30 +164,3 @@ def tent(delta: Tensor) -> Tensor:
     """Weights of bilinear interpolation for points at ``delta``, (..., k, 2); they sum to one."""
     weights = (1 - delta.abs()).clamp_min(0).prod(-1) + 1e-4
     return weights / weights.sum(-1, keepdim=True)
-
-
-def warped_neighbors(clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-    """How the next and the previous frame, brought onto each frame, differ from it.
-
-    What a neighbor adds is a few grey levels of difference. Shown as frames, the neighbors taught
-    a compact network nothing in 550 steps: all that they have in common hid it.
-
-    Args:
-        clip: (B, T, 3, H, W).
-        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
-
-    Returns:
-        (B, T, 6, H, W), `NEIGHBOR_GAIN` times the difference, the next frame first; zero where
-        there is no neighbor.
-    """
-    still = flows[0].new_zeros(clip.shape[0], 1, 2, *clip.shape[-2:])
-    pairs = (
-        (torch.cat((clip[:, 1:], clip[:, -1:]), dim=1), torch.cat((flows[0], still), dim=1)),
-        (torch.cat((clip[:, :1], clip[:, :-1]), dim=1), torch.cat((still, flows[1]), dim=1)),
-    )
-    warped = [
-        warp(frames.flatten(0, 1), flow.flatten(0, 1), padding="border", mode="bicubic")
-        for frames, flow in pairs
-    ]
-    both: Tensor = torch.cat(warped, dim=1).unflatten(0, clip.shape[:2])
-    return NEIGHBOR_GAIN * (both - torch.cat((clip, clip), dim=2))
