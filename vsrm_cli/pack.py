@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.training.data import SCALE
+from vsrm_cli.training.degradations import SCALE
 from vsrm_cli.training.packs import detail, shrink
 
 PHOTO_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
