@@ -20,7 +20,7 @@ from vsrm_cli.finetune import WEIGHTS_FILE, Recipe, Stage, finetune
 from vsrm_cli.models.catalog import GSM_T
 from vsrm_cli.models.gsmamba import GSM
 from vsrm_cli.models.weights import load_model, read_weights
-from vsrm_cli.training.data import ClipShape
+from vsrm_cli.training.sample import ClipShape
 
 SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 FIRST = Recipe(

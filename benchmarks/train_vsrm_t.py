@@ -24,7 +24,7 @@ from vsrm_cli.models.catalog import VSRM_T
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import read_weights
 from vsrm_cli.pack import make_pack, make_validation_pack
-from vsrm_cli.training.data import ClipShape
+from vsrm_cli.training.sample import ClipShape
 
 # The loss in frequencies with a tenth of the paper's weight: without a scale the transform of
 # these patches makes it several times as large as the loss in pixels already.

@@ -14,7 +14,8 @@ from vsrm_cli import finetune as loop
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.finetune import METRICS_FILE, STATE_FILE, WEIGHTS_FILE, Recipe, Stage, finetune
 from vsrm_cli.models.weights import load_model
-from vsrm_cli.training.data import Clips, ClipShape
+from vsrm_cli.training.data import Clips
+from vsrm_cli.training.sample import ClipShape
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)

@@ -14,7 +14,7 @@ from vsrm_cli import load_model, upscale_video
 from vsrm_cli.frame import Frame
 from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.restore import Restorer
-from vsrm_cli.training.data import shrink_4x
+from vsrm_cli.training.degradations import shrink_4x
 from vsrm_cli.training.validation import validate
 
 ROOT = Path(__file__).parents[1]

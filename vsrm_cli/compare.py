@@ -36,7 +36,7 @@ from vsrm_cli.plot import line_plot
 from vsrm_cli.quality.measure import densest_place
 from vsrm_cli.quality.methods import enlarge_bicubic
 from vsrm_cli.restore import to_pixels
-from vsrm_cli.training.data import SCALE
+from vsrm_cli.training.degradations import SCALE
 
 MODES = ("side", "wipe", "difference")
 

@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import save_weights
-from vsrm_cli.training.data import Clips, ClipShape, Sample
+from vsrm_cli.training.data import Clips
 from vsrm_cli.training.losses import end_point_error, restoration_loss
 from vsrm_cli.training.packs import load_pack
+from vsrm_cli.training.sample import ClipShape, Sample
 from vsrm_cli.training.validation import Score, validate
 
 STATE_FILE = "state.pt"

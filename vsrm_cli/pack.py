@@ -9,22 +9,21 @@ from torch import Tensor
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.training.data import SCALE
+from vsrm_cli.training.degradations import SCALE
+from vsrm_cli.training.films import read_photo
 from vsrm_cli.training.packs import detail, shrink
+from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
-PHOTO_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-VIDEO_ENDINGS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".264", ".m4v", ".ts"}
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
 CLIP_FRAMES = 10
 CLIP_SIDE = 208
-PHOTO_SIDE = 1024
 
 
 def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int = 0) -> int:
     """Decode every photo and every video below a folder into one pack.
 
-    Photos are kept whole (shrunk so that the longer side is at most `PHOTO_SIDE` x 1.5). Of each
+    Photos are kept whole (shrunk as `vsrm_cli.training.films.read_photo` does it). Of each
     video, crops of `CLIP_FRAMES` frames and `CLIP_SIDE` pixels are kept where there is something
     to see: of random places, those with the strongest gradients.
 
@@ -82,25 +81,12 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
     return len(tensors)
 
 
-def read_photo(path: Path) -> Tensor:
-    """Read a picture as (3, H, W) uint8, shrunk to at most 1.5 `PHOTO_SIDE` on its longer side."""
-    with VideoReader(path) as reader:
-        frame = next(iter(reader))
-    photo = _to_8_bits(torch.from_numpy(frame.pixels.copy()))
-    longest = max(photo.shape[1:])
-    return photo if longest <= 1.5 * PHOTO_SIDE else shrink(photo, 1.5 * PHOTO_SIDE / longest)
-
-
-def _to_8_bits(pixels: Tensor) -> Tensor:
-    return pixels if pixels.dtype == torch.uint8 else (pixels.float() / 257).round().to(torch.uint8)
-
-
 def _runs(path: Path) -> Iterator[Tensor]:
     """Runs of `CLIP_FRAMES` frames, (T, 3, H, W) uint8, one after another through a video."""
     run: list[Tensor] = []
     with VideoReader(path) as reader:
         for frame in reader:
-            pixels = _to_8_bits(torch.from_numpy(frame.pixels.copy()))
+            pixels = to_8_bits(torch.from_numpy(frame.pixels.copy()))
             side = min(pixels.shape[1:])
             run.append(shrink(pixels, CLIP_HEIGHT / side) if side > CLIP_HEIGHT else pixels)
             if len(run) == CLIP_FRAMES:

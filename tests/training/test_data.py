@@ -1,19 +1,19 @@
-"""A sample is a sharp clip, its twin as the literature shrinks it, and its true motion."""
+"""A sample is a sharp clip, its small twin, and its true motion."""
 
 import dataclasses
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 import torch
-from networks import draw_randomly
-from PIL import Image
 from safetensors.torch import save_file
 from scenes import draw_pack, smooth_picture, to_8_bits
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.ops.warp import warp
 from vsrm_cli.training import data
-from vsrm_cli.training.data import SCALE, Clips, ClipShape, move_camera, shrink_4x
+from vsrm_cli.training.data import Clips
+from vsrm_cli.training.degradations import Degradation, blur_and_take, shrink_4x
+from vsrm_cli.training.sample import ClipShape
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 
@@ -30,59 +30,6 @@ def levels(picture):
 def assert_equal_samples(a, b):
     for field in dataclasses.fields(a):
         assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
-
-
-# Shrinking
-
-
-def test_an_edge_is_shrunk_to_the_values_of_the_kernel():
-    # Left 51, right 204. A small pixel's weights for the right side, by the kernel with a = -0.5
-    # at (16 - center + n) / 4, divided by 4: -0.012695 two pixels away, 0.077148 one away.
-    sharp = torch.full((3, 8, 32), 51 / 255)
-    sharp[:, :, 16:] = 204 / 255
-
-    small = shrink_4x(sharp)
-
-    row = [51, 51, 51 - 2, 51 + 12, 204 - 12, 204 + 2, 204, 204]
-    assert levels(small).tolist() == [[row, row]] * 3
-
-
-@pytest.mark.parametrize(("height", "width"), [(4, 4), (36, 52)])
-def test_shrinking_agrees_with_pillow(height, width):
-    sharp = to_8_bits(draw_randomly(3, height, width))
-
-    small = shrink_4x(sharp / 255)
-
-    picture = Image.fromarray(sharp.permute(1, 2, 0).numpy())
-    expected = np.array(picture.resize((width // 4, height // 4), Image.Resampling.BICUBIC))
-    # Pillow rounds twice, once after each direction.
-    difference = levels(small).permute(1, 2, 0).numpy() - expected.astype(np.int64)
-    assert np.abs(difference).max() <= 1
-
-
-def test_a_plain_picture_stays_plain():
-    sharp = torch.full((2, 3, 16, 12), 77 / 255)
-
-    assert torch.equal(levels(shrink_4x(sharp)), torch.full((2, 3, 4, 3), 77))
-
-
-def test_shrunken_values_are_levels_of_8_bits_even_where_the_kernel_overshoots():
-    sharp = draw_randomly(2, 2, 3, 32, 32).round()
-
-    small = shrink_4x(sharp)
-
-    assert small.shape == (2, 2, 3, 8, 8)
-    assert small.min() >= 0
-    assert small.max() <= 1
-    torch.testing.assert_close(small * 255, levels(small).float(), rtol=0, atol=1e-4)
-
-
-def test_a_size_that_four_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="multiples of 4, got 8 x 10"):
-        shrink_4x(torch.zeros(3, 8, 10))
-
-
-# Samples
 
 
 def test_a_sample_has_the_shapes_and_ranges_it_promises(pack):
@@ -207,83 +154,91 @@ def test_a_pack_with_nothing_large_and_long_enough_is_told(tmp_path):
         Clips(pack, SHAPE, steps=1, seed=0)
 
 
-# Motion that is known
-
-MOTION = ClipShape(frames=3, patch=32, batch=1, photo_share=1.0, motion=3.0)
-# Bilinear interpolation of waves of 96 large pixels, of 18 small ones where the camera is nearest,
-# errs by 0.002 on average, and rounding to 8 bits, twice, by another 0.002.
-EXACT = 0.004
+# Other degradations
 
 
-def film(seed):
-    """A clip of smooth photos, shrunk, (T, 3, P, P), and its flows."""
-    photo, cover = (
-        to_8_bits(smooth_picture(200, 240, wavelength=96.0, phase=phase)) for phase in (0.0, 2.0)
+def test_bd_is_made_where_it_is_asked_for(pack):
+    sample = Clips(pack, SHAPE, steps=1, seed=3, degradation=Degradation.BD)[0]
+
+    assert torch.equal(sample.small, blur_and_take(sample.sharp))
+
+
+def test_the_degradation_leaves_the_sharp_side_as_it_is(pack):
+    shape = dataclasses.replace(SHAPE, photo_share=0.0)
+
+    bi, bd, real = (Clips(pack, shape, steps=2, seed=3, degradation=d)[1] for d in Degradation)
+
+    assert torch.equal(bi.sharp, bd.sharp)
+    assert torch.equal(bi.sharp, real.sharp)
+    assert real.small.shape == bi.small.shape
+    assert not torch.equal(real.small, bi.small)
+
+
+def test_worn_samples_depend_on_seed_and_step_alone(pack):
+    clips = Clips(pack, SHAPE, steps=9, seed=7, degradation=Degradation.REAL)
+    expected = clips[5]
+
+    other = Clips(pack, SHAPE, steps=9, seed=7, degradation=Degradation.REAL)
+    _ = other[2]
+
+    assert_equal_samples(other[5], expected)
+
+
+@pytest.fixture(scope="module")
+def wide_pack(tmp_path_factory):
+    """Pictures with more around each patch than is degraded with it."""
+    path = tmp_path_factory.mktemp("packs") / "wide.safetensors"
+    picture = to_8_bits(smooth_picture(240, 240, wavelength=80.0))
+    save_file({"photo.0": picture, "clip.0": picture.repeat(4, 1, 1, 1)}, path)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_worn_patch_shows_the_same_place_as_its_sharp_twin(wide_pack, share):
+    shape = dataclasses.replace(SHAPE, batch=12, patch=12, photo_share=share)
+
+    sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
+
+    sharp = shrink_4x(sample.sharp)
+    here = (sample.small - sharp).abs().mean((1, 2, 3, 4))
+    beside = (sample.small[..., 2:] - sharp[..., :-2]).abs().mean((1, 2, 3, 4))
+    assert (here < 0.5 * beside).sum() >= 11  # one may have much grain
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatch):
+    shape = dataclasses.replace(SHAPE, batch=12, photo_share=share)
+    seen = []
+
+    def remember(sharp, kind, rng):
+        seen.append(sharp.shape[-1])
+        return shrink_4x(sharp)
+
+    monkeypatch.setattr(data, "degrade", remember)
+    sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
+
+    assert max(seen) == 32 + 2 * 4 * data.CONTEXT
+    assert sample.small.shape == (12, 3, 3, 8, 8)
+    inside = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(sample.small[inside], shrink_4x(sample.sharp)[inside])
+
+
+WITHOUT_PYAV = """
+import sys
+sys.modules["av"] = None  # whoever imports it fails
+from vsrm_cli.training.data import Clips
+from vsrm_cli.training.degradations import Degradation
+from vsrm_cli.training.sample import ClipShape
+from pathlib import Path
+shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
+for kind in (Degradation.BI, Degradation.BD):
+    print(tuple(Clips(Path(sys.argv[1]), shape, steps=1, seed=0, degradation=kind)[0].small.shape))
+"""
+
+
+def test_packs_are_enough_where_pyav_is_not_installed(pack):
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PYAV, pack], capture_output=True, text=True, check=True
     )
-    clip, backward, forward = move_camera(photo, cover, MOTION, np.random.default_rng(seed))
-    return shrink_4x(clip), backward, forward
 
-
-def errors(frames, neighbors, flows):
-    """Absolute differences of frames from their neighbors along the flow, away from borders."""
-    along = warp(neighbors, flows, padding="border")
-    return (along - frames).abs()[..., 6:-6, 6:-6]
-
-
-@pytest.mark.parametrize("layer", ["behind", "in front"])
-@pytest.mark.parametrize("seed", range(6))
-def test_along_the_flow_each_frame_finds_itself_in_its_neighbor(seed, layer, monkeypatch):
-    # One layer fills the frame, so nothing is hidden.
-    filled = float(layer == "in front")
-    monkeypatch.setattr(data, "_ellipse", lambda *_: torch.full((128, 128), filled))
-
-    frames, backward, forward = film(seed)
-
-    assert errors(frames[:-1], frames[1:], backward).mean() < EXACT
-    assert errors(frames[1:], frames[:-1], forward).mean() < EXACT
-
-
-def test_a_flow_of_the_wrong_sign_or_scale_would_have_been_seen():
-    seeds = [seed for seed in range(12) if film(seed)[1].norm(dim=1).mean() > 1]
-
-    assert len(seeds) >= 3
-    for seed in seeds:
-        frames, backward, _ = film(seed)
-        right = errors(frames[:-1], frames[1:], backward).median()
-        for wrong in (-backward, 0.5 * backward, 2 * backward, backward.flip(1)):
-            assert errors(frames[:-1], frames[1:], wrong).median() > 2 * right
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_most_pixels_find_themselves_where_a_piece_moves_in_front(seed):
-    frames, backward, forward = film(seed)
-
-    assert errors(frames[:-1], frames[1:], backward).median() < EXACT
-    assert errors(frames[1:], frames[:-1], forward).median() < EXACT
-
-
-def test_the_camera_keeps_to_its_speed():
-    fastest = max(film(seed)[1].norm(dim=1).median().item() for seed in range(20))
-
-    # Zoom, turn and the slow change of speed come on top.
-    assert 1.5 < fastest < 1.5 * MOTION.motion
-
-
-def test_filmed_values_are_levels_of_8_bits():
-    photo = to_8_bits(draw_randomly(3, 200, 200))
-
-    clip, _, _ = move_camera(photo, photo, MOTION, np.random.default_rng(1))
-
-    assert clip.shape == (3, 3, SCALE * 32, SCALE * 32)
-    assert clip.min() >= 0
-    assert clip.max() <= 1
-
-
-def test_a_photo_no_larger_than_the_frame_is_reflected_at_its_borders():
-    photo = to_8_bits(smooth_picture(128, 128, wavelength=48.0))
-
-    clip, backward, _ = move_camera(photo, photo, MOTION, np.random.default_rng(2))
-
-    assert clip.isfinite().all()
-    assert clip.min() > 0.05  # no black corners
-    assert backward.isfinite().all()
+    assert told.stdout.splitlines() == ["(4, 3, 3, 8, 8)"] * 2

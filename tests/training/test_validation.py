@@ -8,7 +8,7 @@ from scenes import smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.training.data import shrink_4x
+from vsrm_cli.training.degradations import shrink_4x
 from vsrm_cli.training.metrics import psnr_y
 from vsrm_cli.training.validation import Score, validate
 

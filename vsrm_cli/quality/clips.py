@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.pack import PHOTO_ENDINGS, VIDEO_ENDINGS
-from vsrm_cli.training.data import SCALE, shrink_4x
+from vsrm_cli.training.degradations import SCALE, blur_and_take, shrink_4x
+from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
 SHARP_FOLDERS = ("GT", "target")
 SMALL_FOLDERS = {
@@ -26,9 +25,6 @@ SMALL_FOLDERS = {
     "bd": ("BDx4", "LR", "low_resolution"),
 }
 SMALLEST_SIDE = 16  # of sharp frames: SSIM looks through a window of 11 pixels
-
-# The Gaussian of BD: standard deviation in pixels, and how far it reaches.
-BD_SIGMA, BD_REACH = 1.6, 6
 
 
 @dataclass(frozen=True)
@@ -210,16 +206,12 @@ def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tenso
             left = None if most_frames is None else most_frames - len(frames)
             for frame in islice(reader, left):
                 pixels = torch.from_numpy(frame.pixels.copy())
-                frames.append(pixels if pixels.dtype == torch.uint8 else _to_8_bits(pixels))
+                frames.append(to_8_bits(pixels))
     if not frames:
         raise InputError(f"clip {files.name} has no frames in {path}.")
     if len({frame.shape for frame in frames}) > 1:
         raise InputError(f"clip {files.name} has frames of different sizes in {path}.")
     return torch.stack(frames)
-
-
-def _to_8_bits(pixels: Tensor) -> Tensor:
-    return (pixels.float() / 257).round().to(torch.uint8)
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
@@ -232,24 +224,12 @@ def degrade(sharp: Tensor, degradation: str) -> Tensor:
 
     Args:
         sharp: (T, 3, H, W) uint8, sides multiples of four.
-        degradation: "bi": antialiased bicubic. "bd": a Gaussian of 1.6 pixels, of which every
-            fourth pixel is taken, beginning with the first (Jo et al., "Deep Video
-            Super-Resolution Network Using Dynamic Upsampling Filters", CVPR 2018).
+        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`.
 
     Returns:
         (T, 3, H/4, W/4) uint8.
     """
-    shrink = shrink_4x if degradation == "bi" else _blur_and_take
+    shrink = shrink_4x if degradation == "bi" else blur_and_take
     # One frame at a time: as floats, a long clip would fill the memory.
     small = [shrink(frame.float() / 255) for frame in sharp]
     return (torch.stack(small) * 255).round().to(torch.uint8)
-
-
-def _blur_and_take(frame: Tensor) -> Tensor:
-    """BD of one frame (3, H, W), 0 to 1; the picture goes on as its mirror image."""
-    offsets = torch.arange(-BD_REACH, BD_REACH + 1, dtype=torch.float32)
-    line = torch.exp(-(offsets**2) / (2 * BD_SIGMA**2))
-    line /= line.sum()
-    padded = F.pad(frame[:, None], (BD_REACH,) * 4, mode="reflect")
-    rows = F.conv2d(padded, line.view(1, 1, -1, 1), stride=(SCALE, 1))
-    return F.conv2d(rows, line.view(1, 1, 1, -1), stride=(1, SCALE))[:, 0].clamp(0, 1)

@@ -12,7 +12,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.models.network import Network
 from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_OVERLAP
-from vsrm_cli.training.data import SCALE
+from vsrm_cli.training.degradations import SCALE
 
 LANCZOS_LOBES = 3
 

@@ -1,292 +1,199 @@
-"""Sharp clips and their shrunken twins.
+"""Sharp clips and their small twins, as a training loop wants them: one batch a step.
 
-A clip is cut from a video, or made from a photo by moving a camera over it: then the true
-motion of every pixel is known, and the flow network can learn from it. Each sample depends on
+A clip is cut from a video, or made from a photo by moving a camera over it. Each sample depends on
 the seed and its number alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from vsrm_cli.errors import InputError
-from vsrm_cli.training.packs import detail, load_pack
+from vsrm_cli.training.camera import move_camera, turn
+from vsrm_cli.training.degradations import SCALE, Degradation, degrade
+from vsrm_cli.training.footage import Footage, stored_in
+from vsrm_cli.training.packs import most_detailed
+from vsrm_cli.training.sample import ClipShape, Sample
+from vsrm_cli.training.shelf import Shelf
 
-SCALE = 4
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """What one training sample looks like.
-
-    Attributes:
-        frames: How many frames a clip has.
-        patch: Side of the small (network input) frames in pixels.
-        batch: Clips in one step.
-        photo_share: How many of the clips are made from photos, 0 to 1.
-        motion: Greatest speed of the synthetic camera, in small pixels per frame.
-    """
-
-    frames: int
-    patch: int
-    batch: int
-    photo_share: float
-    motion: float = 4.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Clips to learn from.
-
-    Attributes:
-        small: Network input, (B, T, 3, H, W), 0 to 1, steps of 1/255.
-        sharp: What the network should give, (B, T, 3, 4H, 4W), 0 to 1.
-        flow_backward: True flow from frame t to t + 1 in small pixels, (B, T-1, 2, H, W); x first.
-        flow_forward: True flow from frame t + 1 to t, same shape.
-        has_flow: (B,), whether the flow of a clip is known; where not, it holds zeros.
-    """
-
-    small: Tensor
-    sharp: Tensor
-    flow_backward: Tensor
-    flow_forward: Tensor
-    has_flow: Tensor
+# Small pixels around a patch that are compressed with it, where there are so many, and cut off
+# afterwards: an encoder treats the border of a picture differently.
+CONTEXT = 8
+# Small and sharp frames, flows backward and forward, and whether these are known.
+_Row = tuple[Tensor, Tensor, Tensor, Tensor, bool]
 
 
 class Clips(Dataset[Sample]):
-    """Batches of clips from a pack; item n is the batch of step n.
+    """Batches of clips from footage; item n is the batch of step n.
 
     Args:
-        pack: A pack file, see `vsrm_cli.training.packs`.
+        footage: What `open_footage` found; or a pack, see `vsrm_cli.training.packs`.
         shape: Size of the samples.
         steps: How many items there are.
         seed: With the item's number, decides everything about a sample.
         share: Which share of each batch this is, where several processes divide it: sample
             ``share * shape.batch + i`` of the whole batch is sample i here.
+        degradation: How the small frames are made, where none came with the footage.
+
+    Attributes:
+        skipped: Files that are not used, those too small or too short for the shape among them.
     """
 
     def __init__(
-        self, pack: Path, shape: ClipShape, *, steps: int, seed: int, share: int = 0
+        self,
+        footage: Footage | Path,
+        shape: ClipShape,
+        *,
+        steps: int,
+        seed: int,
+        share: int = 0,
+        degradation: Degradation = Degradation.BI,
     ) -> None:
-        """Read the pack; clips too short or too small for the shape are left out."""
-        photos, clips = load_pack(pack)
-        self.shape, self.steps, self.seed = shape, steps, seed
+        """Leave out what is too short or too small for the shape.
+
+        Raises:
+            InputError: If nothing is left, or a pack cannot be read.
+        """
+        if isinstance(footage, Path):
+            footage = Footage(footage, tuple(stored_in(footage)))
+        footage = footage.usable(shape)
+        self.skipped = footage.skipped
+        self.shape, self.steps, self.seed, self.degradation = shape, steps, seed, degradation
         self.first = share * shape.batch
         side = SCALE * shape.patch
-        self.photos = [p for p in photos.values() if min(p.shape[1:]) >= side]
-        self.clips = [
-            c for c in clips.values() if c.shape[0] >= shape.frames and min(c.shape[2:]) >= side
-        ]
-        if not self.photos and not self.clips:
-            raise InputError(
-                f"{pack} holds no photo and no clip of {side} pixels and {shape.frames} frames; "
-                f"make the patch smaller or the clips shorter."
-            )
+        self.photos, self.clips = (
+            Shelf(sources, frames=shape.frames, side=side, seed=(seed, kind))
+            for kind, sources in enumerate((footage.photos, footage.clips), start=1)
+        )
 
     def __len__(self) -> int:
         """Number of steps."""
         return self.steps
 
     def __getitem__(self, step: int) -> Sample:
-        """Make the batch of one step."""
+        """Make the batch of one step.
+
+        Raises:
+            InputError: If the footage cannot be read any more.
+        """
         if step >= self.steps:
             raise IndexError(step)
-        rows = [
-            self._sample(np.random.default_rng([self.seed, step, self.first + index]))
-            for index in range(self.shape.batch)
-        ]
-        sharp = torch.stack([row[0] for row in rows])
+        numbers = range(self.first, self.first + self.shape.batch)
+        small, sharp, backward, forward, known = zip(
+            *(self._sample(step, number) for number in numbers), strict=True
+        )
         return Sample(
-            small=shrink_4x(sharp),
-            sharp=sharp,
-            flow_backward=torch.stack([row[1] for row in rows]),
-            flow_forward=torch.stack([row[2] for row in rows]),
-            has_flow=torch.tensor([row[3] for row in rows]),
+            small=torch.stack(small),
+            sharp=torch.stack(sharp),
+            flow_backward=torch.stack(backward),
+            flow_forward=torch.stack(forward),
+            has_flow=torch.tensor(known),
         )
 
-    def _sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, bool]:
+    def _sample(self, step: int, number: int) -> _Row:
+        seed = [self.seed, step, number]
+        rng = np.random.default_rng(seed)
         shape = self.shape
         from_photo = rng.random() < shape.photo_share
-        if self.photos and (from_photo or not self.clips):
-            photo, cover = (self.photos[rng.integers(len(self.photos))] for _ in range(2))
-            sharp, backward, forward = move_camera(photo, cover, shape, rng)
-            return _recolor(sharp, rng), backward, forward, True
-        clip = self.clips[rng.integers(len(self.clips))]
-        sharp = _turn(_cut(clip, shape, rng), rng)
-        nothing = torch.zeros(shape.frames - 1, 2, shape.patch, shape.patch)
-        return _recolor(sharp, rng), nothing, nothing, False
+        from_photo = bool(self.photos) and (from_photo or not self.clips)
+        shelf = self.photos if from_photo else self.clips
+        run = shelf.take(int(rng.integers(len(shelf))), step)
+        if run.small is not None:
+            return _cut_twins(run.sharp, run.small, shape, rng)
+        around = CONTEXT if self.degradation is Degradation.REAL else 0
+        if from_photo:
+            cover = shelf.take(int(rng.integers(len(shelf))), step)
+            wide = replace(shape, patch=shape.patch + 2 * around)
+            sharp, *flows = move_camera(run.sharp[0], cover.sharp[0], wide, rng)
+            backward, forward = (_middle(flow, around) for flow in flows)
+        else:
+            sharp, around = _cut(run.sharp, shape, rng, around=around)
+            sharp = turn(sharp, rng)
+            backward = forward = torch.zeros(shape.frames - 1, 2, shape.patch, shape.patch)
+        # Degraded after colors were swapped and pictures turned: an encoder weighs colors, and
+        # goes through a picture from its top left.
+        sharp = _recolor(sharp, rng)
+        small = degrade(sharp, self.degradation, np.random.default_rng([*seed, 1]))
+        return _middle(small, around), _middle(sharp, SCALE * around), backward, forward, from_photo
 
 
-def shrink_4x(sharp: Tensor) -> Tensor:
-    """Shrink four times as the literature's BI does, and round to 8 bits.
-
-    Antialiased bicubic interpolation (a = -0.5, support widened four times): what MATLAB's
-    imresize and Pillow compute.
-
-    Args:
-        sharp: (..., 3, H, W), values 0 to 1; H and W multiples of four.
+def _cut(
+    clip: Tensor, shape: ClipShape, rng: np.random.Generator, *, around: int
+) -> tuple[Tensor, int]:
+    """Cut the most detailed of three patches out of a clip (T, 3, H, W) uint8.
 
     Returns:
-        (..., 3, H/4, W/4), values 0 to 1 in steps of 1/255.
-
-    Raises:
-        ValueError: If a side is no multiple of four.
+        The patch, (T, 3, 4P, 4P) or larger, 0 to 1, and how many small pixels it holds around
+        that at each side: ``around``, or what there is.
     """
-    height, width = sharp.shape[-2:]
-    if height % SCALE or width % SCALE:
-        raise ValueError(f"sides must be multiples of {SCALE}, got {height} x {width}")
-    small = F.interpolate(
-        sharp.reshape(-1, 3, height, width),
-        size=(height // SCALE, width // SCALE),
-        mode="bicubic",
-        antialias=True,
-        align_corners=False,
+    side = SCALE * shape.patch
+    start = int(rng.integers(clip.shape[0] - shape.frames + 1))
+    frames = clip[start : start + shape.frames]
+    top, left = most_detailed(frames[0], side, side, rng)
+    height, width = clip.shape[-2:]
+    room = min(top, left, height - side - top, width - side - left)
+    around = min(around, room // SCALE)
+    edge = SCALE * around
+    patch = frames[..., top - edge : top + side + edge, left - edge : left + side + edge].float()
+    return (patch.flip(0) if rng.random() < 0.5 else patch) / 255, around
+
+
+def _cut_twins(sharp: Tensor, small: Tensor, shape: ClipShape, rng: np.random.Generator) -> _Row:
+    """Cut the same patch out of sharp frames and the small ones that came with them.
+
+    A photo becomes a clip by a walk over it, in whole small pixels, so that nothing has to be
+    resampled.
+    """
+    is_photo = len(sharp) == 1
+    alike = int(rng.integers(1 << 32))
+    sharp, small = (
+        _turn_and_recolor(twin, np.random.default_rng(alike)) for twin in (sharp, small)
     )
-    small = (small * 255).round().clamp(0, 255) / 255
-    return small.reshape(*sharp.shape[:-2], *small.shape[-2:])
-
-
-def move_camera(
-    photo: Tensor, cover: Tensor, shape: ClipShape, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Film a photo with a moving camera, and in front of it, half of the time, a piece of another.
-
-    Pan, zoom, rotation and perspective change smoothly. The piece in front moves on its own, so
-    that parts of the background come and go, as they do in real scenes.
-
-    Args:
-        photo: (3, H, W) uint8.
-        cover: Another photo, for the piece in front.
-        shape: Size of the clip.
-        rng: Decides everything.
-
-    Returns:
-        The clip, (T, 3, 4P, 4P), 0 to 1, and its exact flows in small pixels, from t to t + 1
-        and from t + 1 to t, each (T-1, 2, P, P).
-    """
-    side = shape.patch * SCALE
-    back = _camera_path(shape, rng)
-    clip = _film(_place(photo, side, rng), back, side)
-    backward, forward = _flows(back, shape.patch)
-    if rng.random() < 0.5:
-        front = _camera_path(shape, rng)
-        center = torch.tensor(rng.uniform(-0.5, 0.5, 2) * side, dtype=torch.float32)
-        radii = torch.tensor(rng.uniform(0.15, 0.45, 2) * side, dtype=torch.float32)
-        mask = torch.stack([_ellipse(path, center, radii, side) for path in front])  # (T, 4P, 4P)
-        clip = torch.lerp(clip, _film(_place(cover, side, rng), front, side), mask[:, None])
-        covered = mask[:, None, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE] > 0.5  # (T, 1, P, P)
-        front_backward, front_forward = _flows(front, shape.patch)
-        backward = torch.where(covered[:-1], front_backward, backward)
-        forward = torch.where(covered[1:], front_forward, forward)
-    return clip, backward, forward
-
-
-def _camera_path(shape: ClipShape, rng: np.random.Generator) -> list[Tensor]:
-    """One 3 x 3 matrix a frame: from output pixels (origin at the center) to photo pixels."""
-    side = shape.patch * SCALE
-    # Most scenes move little: the speed is drawn so that half of them stay below a quarter.
-    speed = SCALE * shape.motion * rng.random() ** 2
-    angle = rng.uniform(0, 2 * np.pi)
-    pan = speed * np.array([np.cos(angle), np.sin(angle)])
-    drift = rng.normal(0, 0.08, 2) * speed
-    turn, turn_rate = rng.normal(0, 0.05), rng.normal(0, 0.006)
-    zoom, zoom_rate = np.log(rng.uniform(0.95, 1.35)), rng.normal(0, 0.004)
-    tilt, tilt_rate = rng.normal(0, 0.08, 2) / side, rng.normal(0, 0.01, 2) / side
-    path = []
-    for t in np.arange(shape.frames) - (shape.frames - 1) / 2:
-        theta, size = turn + turn_rate * t, np.exp(zoom + zoom_rate * t)
-        shift = pan * t + drift * t * abs(t)
-        path.append(
-            np.array(
+    tops, down = _walk(small.shape[-2] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
+    lefts, right = _walk(small.shape[-1] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
+    start = int(rng.integers(max(len(sharp) - shape.frames, 0) + 1))
+    numbers = [0 if is_photo else start + t for t in range(shape.frames)]
+    if rng.random() < 0.5 and not is_photo:
+        numbers.reverse()
+    cuts = []
+    for twin, scale in ((small, 1), (sharp, SCALE)):
+        side = scale * shape.patch
+        cuts.append(
+            torch.stack(
                 [
-                    [size * np.cos(theta), -size * np.sin(theta), shift[0]],
-                    [size * np.sin(theta), size * np.cos(theta), shift[1]],
-                    [*(tilt + tilt_rate * t), 1.0],
+                    twin[n, :, scale * y : scale * y + side, scale * x : scale * x + side]
+                    for n, y, x in zip(numbers, tops, lefts, strict=True)
                 ]
             )
         )
-    return [torch.tensor(matrix, dtype=torch.float64) for matrix in path]
+    # Where the window walks to the right, what it shows goes to the left.
+    forward = torch.tensor([right, down], dtype=torch.float32).view(1, 2, 1, 1)
+    forward = forward.expand(shape.frames - 1, 2, shape.patch, shape.patch).contiguous()
+    return cuts[0], cuts[1], -forward, forward, is_photo
 
 
-def _place(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """A square of a photo with room for motion around it, flipped and turned at random."""
-    reach = min(2 * side, *photo.shape[1:])
-    places = []
-    for _ in range(3):
-        top, left = (int(rng.integers(size - reach + 1)) for size in photo.shape[1:])
-        places.append(photo[:, top : top + reach, left : left + reach])
-    best = max(places, key=lambda place: detail(place[:, ::2, ::2]))
-    return _turn((best.float() / 255)[None], rng)[0]
+def _walk(
+    room: int, frames: int, rng: np.random.Generator, *, fastest: int
+) -> tuple[list[int], int]:
+    """Steady steps within so many pixels: the place in each frame, and the length of a step."""
+    fastest = min(fastest, room // max(1, frames - 1))
+    step = int(rng.integers(-fastest, fastest + 1))
+    way = step * (frames - 1)
+    first = int(rng.integers(room - abs(way) + 1)) - min(0, way)
+    return [first + step * t for t in range(frames)], step
 
 
-def _film(photo: Tensor, path: list[Tensor], side: int) -> Tensor:
-    """Sample a photo, (3, S, S), through each matrix of a path: (T, 3, side, side)."""
-    points = torch.stack([_through(matrix, _grid(side)) for matrix in path])  # (T, side, side, 2)
-    grid = points * (2.0 / photo.shape[-1])
-    film = F.grid_sample(
-        photo.expand(len(path), -1, -1, -1),
-        grid.float(),
-        mode="bicubic",
-        padding_mode="reflection",
-        align_corners=False,
-    )
-    return ((film * 255).round().clamp(0, 255)) / 255
+def _turn_and_recolor(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    return _recolor(turn(pictures.float() / 255, rng), rng)
 
 
-def _flows(path: list[Tensor], patch: int) -> tuple[Tensor, Tensor]:
-    """Exact flows between neighboring frames of a path, in small pixels, each (T-1, 2, P, P)."""
-    here = _grid(patch)
-    enlarge = torch.diag(torch.tensor([SCALE, SCALE, 1.0], dtype=torch.float64))
-    small = [torch.linalg.inv(enlarge) @ matrix @ enlarge for matrix in path]
-    backward = [_through(torch.linalg.inv(b) @ a, here) - here for a, b in pairwise(small)]
-    forward = [_through(torch.linalg.inv(a) @ b, here) - here for a, b in pairwise(small)]
-    if not backward:
-        return (torch.zeros(0, 2, patch, patch),) * 2
-    return tuple(torch.stack(f).permute(0, 3, 1, 2).float() for f in (backward, forward))  # type: ignore[return-value]
-
-
-def _grid(side: int) -> Tensor:
-    """Centers of the pixels of a square, (side, side, 2), x first, origin in the middle."""
-    line = torch.arange(side, dtype=torch.float64) + 0.5 - side / 2
-    return torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
-
-
-def _through(matrix: Tensor, points: Tensor) -> Tensor:
-    """Move points, (..., 2), by a homography."""
-    moved = points @ matrix[:2, :2].T + matrix[:2, 2]
-    return moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
-
-
-def _ellipse(matrix: Tensor, center: Tensor, radii: Tensor, side: int) -> Tensor:
-    """An ellipse of the front layer as the camera sees it, (side, side), 0 to 1, soft edge."""
-    distance = ((_through(matrix, _grid(side)) - center) / radii).norm(dim=-1)
-    inside: Tensor = (1 - distance) * radii.min() / 1.5 + 0.5
-    return inside.clamp(0, 1).float()
-
-
-def _cut(clip: Tensor, shape: ClipShape, rng: np.random.Generator) -> Tensor:
-    """A patch of a stored clip, (T, 3, 4P, 4P), 0 to 1; of three places the most detailed."""
-    side = shape.patch * SCALE
-    start = int(rng.integers(clip.shape[0] - shape.frames + 1))
-    places = []
-    for _ in range(3):
-        top, left = (int(rng.integers(max(size - side, 0) + 1)) for size in clip.shape[-2:])
-        places.append(clip[start : start + shape.frames, :, top : top + side, left : left + side])
-    best = max(places, key=lambda place: detail(place[0, :, ::2, ::2])).float() / 255
-    return best.flip(0) if rng.random() < 0.5 else best
-
-
-def _turn(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip and rotate (..., H, W) by quarter turns at random."""
-    if rng.random() < 0.5:
-        pictures = pictures.flip(-1)
-    return torch.rot90(pictures, int(rng.integers(4)), (-2, -1)).contiguous()
+def _middle(pictures: Tensor, edge: int) -> Tensor:
+    """Cut an edge of so many pixels off pictures, (..., H, W)."""
+    height, width = pictures.shape[-2:]
+    return pictures[..., edge : height - edge, edge : width - edge]
 
 
 def _recolor(pictures: Tensor, rng: np.random.Generator) -> Tensor:

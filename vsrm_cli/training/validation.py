@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.training.data import SCALE, shrink_4x
+from vsrm_cli.training.degradations import SCALE, shrink_4x
 from vsrm_cli.training.metrics import psnr_y
 
 
