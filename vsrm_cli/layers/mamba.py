@@ -35,11 +35,10 @@ class SelectiveSSM(nn.Module):
         """Set what decides over memory: decays 1 to n, steps log-uniform from 1e-3 to 1e-1."""
         reset_scan(self.A_log, self.D, self.dt_proj)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Map tokens (B, L, d) to the same shape."""
-        return scan_tokens(
-            u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=self.reverse
-        )
+    def forward(self, u: Tensor, *, add: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+        """Map tokens (B, L, d) to the same shape; see `scan_tokens`."""
+        weights = (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        return scan_tokens(u, *weights, add=add, z=z, reverse=self.reverse)
 
 
 class MambaMixer(nn.Module):
@@ -80,10 +79,10 @@ class MambaMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
         u, z = project_twice(x, self.in_proj)
-        y = self.ssm[0](u)
-        for ssm in self.ssm[1:]:
-            y = y + ssm(u)
-        out: Tensor = self.out_proj(y * F.silu(z))
+        y = None
+        for ssm in self.ssm:
+            y = ssm(u, add=y, z=z if ssm is self.ssm[-1] else None)
+        out: Tensor = self.out_proj(y)
         return out
 
 
@@ -129,11 +128,10 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
         u, z = project_twice(x, self.in_proj)
-        y = scan_tokens(u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
-        y = y + scan_tokens(
-            u, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
-        )
-        out: Tensor = self.out_proj(y * F.silu(z))
+        onward = (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        backward = (self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
+        y = scan_tokens(u, *onward)
+        out: Tensor = self.out_proj(scan_tokens(u, *backward, add=y, z=z, reverse=True))
         return out
 
 
@@ -151,12 +149,16 @@ def scan_tokens(
     A_log: Tensor,
     D: Tensor,
     *,
+    add: Tensor | None = None,
+    z: Tensor | None = None,
     reverse: bool = False,
 ) -> Tensor:
     """One direction of Mamba: causal convolution, SiLU, weights from the input, selective scan.
 
     The other direction needs no flipped copies: the kernel is flipped and looks ahead, and the
-    scan runs backwards. That equals flipping the tokens before and after.
+    scan runs backwards. That equals flipping the tokens before and after. The direction that is
+    computed last is given the other one's result and the gate: the scan adds the one and applies
+    the other while it writes, and they need no passes over the tokens of their own.
 
     Args:
         u: Tokens, (B, L, d).
@@ -165,6 +167,8 @@ def scan_tokens(
         dt_proj: From the bottleneck to step sizes; its bias is added inside the scan, in float32.
         A_log: Logarithm of the decay rates, (d, N).
         D: Weights of the skip, (d,).
+        add: Added to the result, (B, L, d).
+        z: Gate of the sum, (B, L, d), through SiLU.
         reverse: From the last token to the first.
 
     Returns:
@@ -183,9 +187,11 @@ def scan_tokens(
         B,
         C,
         D=D.float(),
+        z=z,
         delta_bias=dt_proj.bias.float(),
         delta_softplus=True,
         reverse=reverse,
+        add=add,
         token_major=True,
     )
 
