@@ -9,6 +9,7 @@ integers at once, and only the few frames over which two windows fade are kept a
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 from time import perf_counter
 from typing import Literal, Protocol
@@ -249,7 +250,7 @@ class Restorer:
             tiles = [clip[:, :, row.start : row.stop, c.start : c.stop] for c in group]
             for column, restored in zip(group, self._restore_tiles(tiles), strict=True):
                 self._add_tile(strip, restored, (canvas.piece, large, column.scaled(scale)))
-        strip *= self._weights(large)[:, None]
+        strip *= _weights(large, self._device)[:, None]
         if foot is not None:
             strip[:, :, : large.rise] += foot
         finished = large.kept - large.fall
@@ -281,16 +282,11 @@ class Restorer:
         """
         time, rows, columns = pieces
         kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
-        weights = self._weights(columns)
+        weights = _weights(columns, self._device)
         # One frame after another, so that only one lies in memory a second time.
         for part, joined in zip(kept, strip, strict=True):
             target = joined[:, :, columns.keep_start : columns.keep_stop]
             target.addcmul_(part.float(), weights)
-
-    def _weights(self, piece: Piece) -> Tensor:
-        """Give the weights of a piece as float32, (piece.kept,)."""
-        numerators = torch.tensor(piece.weights(), dtype=torch.float32, device=self._device)
-        return numerators / piece.denominator
 
     def _to_tensor(self, clip: list[Frame]) -> Tensor:
         """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
@@ -304,6 +300,14 @@ class Restorer:
             whole = whole.pin_memory()
         values = whole.to(self._device, non_blocking=True).float()
         return (values / peak).to(self._dtype)
+
+
+# Most tiles of a picture fade alike. Made anew, each would be a copy that waits for the device.
+@lru_cache(maxsize=64)
+def _weights(piece: Piece, device: torch.device) -> Tensor:
+    """Give the weights of a piece as float32, (piece.kept,)."""
+    numerators = torch.tensor(piece.weights(), dtype=torch.float32, device=device)
+    return numerators / piece.denominator
 
 
 def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:

@@ -88,7 +88,7 @@ class DCA(nn.Module):
         warped = sample(ref, place)
         eps = self.reach * torch.tanh(self.offset(warped).float())  # (B, 2k, H, W)
         eps = eps.unflatten(1, (len(LATTICE), 2))  # (B, k, 2, H, W)
-        lattice = eps.new_tensor(LATTICE).view(1, len(LATTICE), 2, 1, 1)
+        lattice = lattice_points(ref.device).view(1, len(LATTICE), 2, 1, 1)
         delta = (place.floor() - place)[:, None] + lattice + eps  # (B, k, 2, H, W)
         points = (place[:, None] + delta).permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
         values = sample(ref, points, padding="border")  # (B, C, kH, W)
@@ -144,6 +144,12 @@ class DCA(nn.Module):
         y = torch.addcmul(self.conv1d.bias.to(x.dtype), x, here)  # type: ignore[union-attr]
         y = torch.addcmul(y, F.pad(x[:, :-1], (0, 0, 1, 0)), before)
         return torch.addcmul(y, F.pad(x[:, 1:], (0, 0, 0, 1)), behind)
+
+
+def lattice_points(device: torch.device) -> Tensor:
+    """`LATTICE` as (k, 2) float32, counted on the device: a copy would wait for all its work."""
+    point = torch.arange(len(LATTICE), device=device)
+    return torch.stack((point % 2, point // 2), dim=-1).float()
 
 
 def position_code(delta: Tensor, channels: int) -> Tensor:
