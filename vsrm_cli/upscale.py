@@ -336,6 +336,7 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
 
 
 def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]) -> Restorer:
+    is_cpu = network.device.type == "cpu"
     return Restorer(
         network,
         window=settings.window,
@@ -343,7 +344,8 @@ def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]
         tile=entries[-1].tile if entries else settings.tile,
         device=network.device,
         dtype=network.dtype,
-        workers=min(MAX_WORKERS, torch.get_num_threads()) if network.device.type == "cpu" else 1,
+        workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
+        batch=1 if is_cpu else None,
     )
 
 
