@@ -1,11 +1,13 @@
 """The Mamba mixer: a selective scan over a sequence of tokens, in one or both directions."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.selective_scan import selective_scan
 
 
@@ -176,7 +178,7 @@ def scan_tokens(
 
     Source: Mamba (arXiv 2312.00752), section 3.4 and algorithm 2.
     """
-    v = F.silu(_causal_conv(u, conv1d, reverse=reverse))
+    v = causal_conv(u, conv1d.weight, cast("Tensor", conv1d.bias), reverse=reverse)
     state = A_log.shape[1]
     dt, B, C = x_proj(v).split((dt_proj.in_features, state, state), dim=-1)
     dt = F.linear(dt, dt_proj.weight)
@@ -194,21 +196,6 @@ def scan_tokens(
         add=add,
         token_major=True,
     )
-
-
-def _causal_conv(u: Tensor, conv1d: nn.Conv1d, *, reverse: bool) -> Tensor:
-    """The convolution over tokens, (B, L, d), as a 2-D one over a picture of one row.
-
-    So the channels stay innermost in memory: ten times faster than `nn.Conv1d` on a CPU.
-    """
-    weight = conv1d.weight.unsqueeze(2)  # (d, 1, 1, conv)
-    if reverse:
-        weight = weight.flip(3)
-    length, margin = u.shape[1], weight.shape[3] - 1
-    row = u.transpose(1, 2).unsqueeze(2)  # (B, d, 1, L), channels last
-    v = F.conv2d(row, weight, conv1d.bias, padding=(0, margin), groups=weight.shape[0])
-    start = margin if reverse else 0
-    return v.squeeze(2).transpose(1, 2)[:, start : start + length]
 
 
 def reset_scan(A_log: nn.Parameter, D: nn.Parameter, dt_proj: nn.Linear) -> None:
