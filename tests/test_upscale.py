@@ -15,6 +15,7 @@ from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, re
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.media.probe import probe
+from vsrm_cli.pipeline import queue_depth
 from vsrm_cli.upscale import Summary, upscale_video
 
 
@@ -308,9 +309,9 @@ def test_an_existing_file_is_replaced_only_when_asked_and_only_by_a_whole_one(
 
 
 def test_queues_hold_a_window_but_never_gigabytes():
-    assert upscale._queue_depth(16, 48 * 32 * 3) == 16
-    assert upscale._queue_depth(16, 7680 * 4320 * 3) == 2
-    assert upscale._queue_depth(16, 2**40) == 1
+    assert queue_depth(16, 48 * 32 * 3) == 16
+    assert queue_depth(16, 7680 * 4320 * 3) == 2
+    assert queue_depth(16, 2**40) == 1
 
 
 def test_every_dtype_has_a_name():

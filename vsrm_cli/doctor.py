@@ -226,7 +226,8 @@ def _codecs() -> Iterator[Finding]:
         detail = "can be opened" if encoder.is_usable else f"no {encoder.maker} driver for it here"
         yield Finding("hardware encoders", encoder.name, state, detail)
     for name in hardware_decoders():
-        yield Finding("hardware decoders", name, State.ABSENT, "known to FFmpeg; not used by vsrm")
+        detail = "known to FFmpeg; --hwaccel auto tries it on each video"
+        yield Finding("hardware decoders", name, State.ABSENT, detail)
 
 
 def _disk(folder: Path) -> Finding:
