@@ -1,8 +1,9 @@
-"""Its place lets every test import `clips`, the drawing of videos, from this folder."""
+"""Its place lets every test import `clips` and the like from this folder; what GPUs change."""
 
 import os
 from importlib.util import find_spec
 
+import pytest
 import torch
 
 if find_spec("triton") and not torch.cuda.is_available():
@@ -13,3 +14,10 @@ if find_spec("triton") and not torch.cuda.is_available():
     import vsrm_cli.ops.selective_scan_triton_kernels  # noqa: F401
 
     del os.environ["TRITON_INTERPRET"]
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if "VSRM_REQUIRE_GPU" in os.environ:
+            pytest.fail("VSRM_REQUIRE_GPU is set, and there is no CUDA device")
+        pytest.skip("needs a CUDA device")

@@ -60,6 +60,7 @@ class Restorer:
     """Enlarges one video with a network.
 
     Attributes:
+        network: The network.
         tile: Side of the tiles in use, in pixels of the source, or None where pictures are
             taken whole. An automatic choice is made with the first window; every shortage
             of memory makes the tile smaller for the rest of the video.
@@ -113,7 +114,7 @@ class Restorer:
         # A last window of half the length has context enough, and is soon done.
         self.windows = Cut(window, overlap, shortest=window - window // 2)
         self.is_between_windows = False
-        self._network = network
+        self.network = network
         self._device = device
         self._dtype = dtype
         self._workers = workers
@@ -191,7 +192,7 @@ class Restorer:
         """
         if self._tile_is_open:
             self.tile = choose_tile(
-                self._network.memory_bytes,
+                self.network.memory_bytes,
                 window=frames,
                 height=height,
                 width=width,
@@ -203,7 +204,7 @@ class Restorer:
         if self.batch is None:
             side = self.tile or max(height, width)
             self.batch = choose_batch(
-                self._network.memory_bytes,
+                self.network.memory_bytes,
                 window=frames,
                 height=min(side, height),
                 width=min(side, width),
@@ -223,9 +224,9 @@ class Restorer:
             size = SAMPLE_SIZE
         time, *sides = (min(a, b) for a, b in zip(size, (size[0], height, width), strict=True))
         clip = torch.zeros((1, time, 3, *sides), device=self._device, dtype=self._dtype)
-        self._network(clip).sum().item()  # the first run compiles and allocates
+        self.network(clip).sum().item()  # the first run compiles and allocates
         began = perf_counter()
-        self._network(clip).sum().item()  # `item` waits for the device
+        self.network(clip).sum().item()  # `item` waits for the device
         return (perf_counter() - began) / (clip.numel() / 3)
 
     def memory_bytes(self, height: int, width: int) -> int:
@@ -233,7 +234,7 @@ class Restorer:
         side = self.tile or max(height, width)
         tile = (min(side, height), min(side, width))
         at_once = max(self._workers, self.batch or 1)
-        return at_once * self._network.memory_bytes(self.windows.size, *tile)
+        return at_once * self.network.memory_bytes(self.windows.size, *tile)
 
     def _restore_windows(
         self, windows: list[Window], tail: Tensor | None
@@ -276,7 +277,7 @@ class Restorer:
         """Restore windows together: their finished pictures, and the tail for the next one."""
         canvases = []
         for piece, clip in windows:
-            canvas = Canvas(clip, piece, tail, scale=self._network.scale, device=self._device)
+            canvas = Canvas(clip, piece, tail, scale=self.network.scale, device=self._device)
             canvases.append(canvas)
             tail = canvas.next_tail  # filled line by line, each before the next canvas needs it
         clips = [self._to_tensor(clip) for _, clip in windows]
@@ -296,7 +297,7 @@ class Restorer:
             columns: The tiles of the row.
             canvases: Where each window's lines go.
         """
-        large = row.scaled(self._network.scale)
+        large = row.scaled(self.network.scale)
         strips = [canvas.strip(large) for canvas in canvases]
         places = list(product(columns, range(len(clips))))
         at_once = max(self._workers, self.batch or 1)
@@ -304,7 +305,7 @@ class Restorer:
             group = places[first : first + at_once]
             tiles = [clips[w][:, :, row.start : row.stop, c.start : c.stop] for c, w in group]
             for (column, w), restored in zip(group, self._restore_tiles(tiles), strict=True):
-                pieces = (canvases[w].piece, large, column.scaled(self._network.scale))
+                pieces = (canvases[w].piece, large, column.scaled(self.network.scale))
                 self._add_tile(strips[w], restored, pieces)
         for canvas, strip in zip(canvases, strips, strict=True):
             canvas.add(strip, large)
@@ -312,14 +313,14 @@ class Restorer:
     def _restore_tiles(self, tiles: list[Tensor]) -> Iterable[Tensor]:
         """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
         if self._pool is None or len(tiles) == 1:
-            return self._network(torch.stack(tiles))
+            return self.network(torch.stack(tiles))
         return self._pool.map(self._restore_tile_aside, tiles)
 
     def _restore_tile_aside(self, tile: Tensor) -> Tensor:
         """Restore a tile in a thread of its own, for which both settings must be made anew."""
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            return self._network(tile.contiguous()[None])[0]
+            return self.network(tile.contiguous()[None])[0]
 
     def _add_tile(
         self, strip: Tensor, restored: Tensor, pieces: tuple[Piece, Piece, Piece]

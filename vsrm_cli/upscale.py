@@ -29,6 +29,7 @@ from vsrm_cli.ends import (
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
+from vsrm_cli.graphs import ReplayedNetwork
 from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.journal import Choices, Entry, Journal, describe_files
 from vsrm_cli.media.codecs import replace_absent_hardware
@@ -308,7 +309,7 @@ def _sum_up(
         dropped=output.dropped,
         assumed=source.info.assumed,
         peak_memory_bytes=peak_memory_bytes(network.device),
-        warnings=(*_warnings(source, order.settings), *output.warnings),
+        warnings=(*_warnings(source, order.settings, restorer.network), *output.warnings),
     )
 
 
@@ -345,7 +346,7 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
 def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]) -> Restorer:
     is_cpu = network.device.type == "cpu"
     return Restorer(
-        network,
+        network if network.device.type != "cuda" else ReplayedNetwork(network),
         window=settings.window,
         overlap=settings.overlap,
         tile=entries[-1].tile if entries else settings.tile,
@@ -426,8 +427,10 @@ def _queue_depths(info: VideoInfo, settings: Settings) -> tuple[int, int]:
     )
 
 
-def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
+def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
     warnings = []
+    if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
+        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
             f"the picture of {source.info.path} changes its size on the way: "
