@@ -87,7 +87,8 @@ class SpyNet(nn.Module):
         if (tall, wide) == (height, width):
             return flow
         flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor([width / wide, height / tall]).view(1, 2, 1, 1)
+        dx, dy = flow.unbind(1)
+        return torch.stack((dx * (width / wide), dy * (height / tall)), dim=1)
 
     def normalized(self, picture: Tensor) -> Tensor:
         """A picture, (B, 3, H, W), 0 to 1, as the levels want it."""
