@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -57,3 +58,11 @@ def draw_folder(folder, *, frames=3, height=32, width=48, names="{:03}.png"):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / names.format(number))
         pictures.append(picture)
     return torch.stack(pictures)
+
+
+def draw_photo(path, *, height=20, width=30, seed=0):
+    """A photo of noise, of which nothing may be lost; returns it, (3, H, W) uint8."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -1,22 +1,14 @@
 """A folder becomes one pack: all of its photos, and of its videos what is worth seeing."""
 
-import numpy as np
 import pytest
 import torch
 from clips import CONSTANT, make_clip
-from PIL import Image
+from scenes import draw_photo
 
 from vsrm_cli import pack as packing
 from vsrm_cli.errors import InputError
-from vsrm_cli.pack import make_pack, read_photo
-from vsrm_cli.training.packs import load_pack
-
-
-def draw_photo(path, *, height=20, width=30, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+from vsrm_cli.pack import make_pack
+from vsrm_cli.training.packs import load_pack, load_twins
 
 
 def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
@@ -30,43 +22,6 @@ def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
     assert not clips
     assert torch.equal(photos["0"], first)
     assert torch.equal(photos["1"], second)
-
-
-@pytest.mark.parametrize(("name", "mode"), [("grey.png", "L"), ("clear.png", "RGBA")])
-def test_pictures_of_other_kinds_become_rgb(tmp_path, name, mode):
-    pixels = np.full((20, 30, 4 if mode == "RGBA" else 1), 77, np.uint8)
-    pixels[..., 3:] = 255
-    Image.fromarray(pixels.squeeze()).save(tmp_path / name)
-
-    photo = read_photo(tmp_path / name)
-
-    assert photo.shape == (3, 20, 30)
-    assert photo.dtype == torch.uint8
-    assert photo.unique().tolist() == [77]
-
-
-def test_sixteen_bits_become_eight(tmp_path):
-    ramp = np.arange(256, dtype=np.uint16).repeat(4).reshape(32, 32) * 257
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-
-    photo = read_photo(tmp_path / "deep.png")
-
-    assert photo.dtype == torch.uint8
-    assert photo[0].flatten().tolist() == (ramp.flatten() // 257).tolist()
-
-
-def test_a_large_photo_is_shrunk_to_half_more_than_its_side(tmp_path, monkeypatch):
-    draw_photo(tmp_path / "large.png", height=40, width=80)
-    monkeypatch.setattr(packing, "PHOTO_SIDE", 20)
-
-    assert read_photo(tmp_path / "large.png").shape == (3, 15, 30)
-
-
-def test_a_photo_that_is_not_too_large_stays_as_it_is(tmp_path, monkeypatch):
-    drawn = draw_photo(tmp_path / "photo.png", height=20, width=30)
-    monkeypatch.setattr(packing, "PHOTO_SIDE", 20)
-
-    assert torch.equal(read_photo(tmp_path / "photo.png"), drawn)
 
 
 def test_of_a_video_runs_of_ten_frames_are_kept_twice(tmp_path):
@@ -120,6 +75,19 @@ def test_the_places_with_most_detail_are_kept(monkeypatch):
 
     assert len(kept) == 2
     assert all((clip == 100).float().mean() < 0.1 for clip in kept)
+
+
+def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
+    make_clip(tmp_path / "a.mp4", size=(70, 50))
+
+    count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, twins=3)
+
+    _, clips = load_pack(tmp_path / "pack")
+    twins = load_twins(tmp_path / "pack")
+    assert count == len(clips) == len(twins) == 2
+    assert {tuple(clip.shape) for clip in clips.values()} == {(10, 3, 48, 68)}
+    assert [twin.shape for twin in twins["0"]] == [(10, 3, 12, 17)] * 3
+    assert not torch.equal(twins["0"][0], twins["0"][1])
 
 
 def test_photos_and_videos_share_a_pack(tmp_path):

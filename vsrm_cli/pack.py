@@ -3,28 +3,30 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.training.degradations import SCALE
-from vsrm_cli.training.packs import detail, shrink
+from vsrm_cli.training.degradations import SCALE, Degradation, degrade
+from vsrm_cli.training.films import read_photo
+from vsrm_cli.training.packs import TWIN, detail, shrink
+from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
-PHOTO_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-VIDEO_ENDINGS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".264", ".m4v", ".ts"}
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
 CLIP_FRAMES = 10
 CLIP_SIDE = 208
-PHOTO_SIDE = 1024
 
 
-def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int = 0) -> int:
+def make_pack(
+    folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int = 0, twins: int = 0
+) -> int:
     """Decode every photo and every video below a folder into one pack.
 
-    Photos are kept whole (shrunk so that the longer side is at most `PHOTO_SIDE` x 1.5). Of each
+    Photos are kept whole (shrunk as `vsrm_cli.training.films.read_photo` does it). Of each
     video, crops of `CLIP_FRAMES` frames and `CLIP_SIDE` pixels are kept where there is something
     to see: of random places, those with the strongest gradients.
 
@@ -33,6 +35,8 @@ def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int 
         pack: The safetensors file to write.
         clips_per_video: How many crops of a video are kept at most.
         seed: Makes the choice of places repeatable.
+        twins: How many small twins, worn as real footage is, each clip brings: to learn from where
+            PyAV is not installed.
 
     Returns:
         How many photos and clips the pack holds.
@@ -47,11 +51,28 @@ def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int 
     photos = len(tensors)
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
         for clip in _interesting_clips(path, clips_per_video, rng):
-            tensors[f"clip.{len(tensors) - photos}"] = clip
+            tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if twins else clip
     if not tensors:
         raise InputError(f"{folder} holds no photo and no video; give a folder that does.")
-    save_file(tensors, pack)
+    worn = {
+        f"{TWIN}{twin}.{clip}": _worn(tensors[f"clip.{clip}"], [seed, clip, twin])
+        for clip in range(len(tensors) - photos)
+        for twin in range(twins)
+    }
+    save_file(tensors | worn, pack)
     return len(tensors)
+
+
+def _in_fours(clip: Tensor) -> Tensor:
+    """Cut the sides of pictures to multiples of four."""
+    height, width = (side - side % SCALE for side in clip.shape[-2:])
+    return clip[..., :height, :width].contiguous()
+
+
+def _worn(clip: Tensor, seed: list[int]) -> Tensor:
+    """A small twin of a clip."""
+    small = degrade(clip.float() / 255, Degradation.REAL, np.random.default_rng(seed))
+    return (small * 255).round().to(torch.uint8)
 
 
 def make_validation_pack(folder: Path, pack: Path) -> int:
@@ -74,25 +95,11 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
         paths = sorted(p for p in clip.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
         if paths:
             frames = torch.stack([read_photo(path) for path in paths])
-            height, width = (side - side % SCALE for side in frames.shape[-2:])
-            tensors[f"clip.{clip.name}"] = frames[..., :height, :width].contiguous()
+            tensors[f"clip.{clip.name}"] = _in_fours(frames)
     if not tensors:
         raise InputError(f"{folder} holds no folder of pictures; give one with a folder per clip.")
     save_file(tensors, pack)
     return len(tensors)
-
-
-def read_photo(path: Path) -> Tensor:
-    """Read a picture as (3, H, W) uint8, shrunk to at most 1.5 `PHOTO_SIDE` on its longer side."""
-    with VideoReader(path) as reader:
-        frame = next(iter(reader))
-    photo = _to_8_bits(torch.from_numpy(frame.pixels.copy()))
-    longest = max(photo.shape[1:])
-    return photo if longest <= 1.5 * PHOTO_SIDE else shrink(photo, 1.5 * PHOTO_SIDE / longest)
-
-
-def _to_8_bits(pixels: Tensor) -> Tensor:
-    return pixels if pixels.dtype == torch.uint8 else (pixels.float() / 257).round().to(torch.uint8)
 
 
 def _runs(path: Path) -> Iterator[Tensor]:
@@ -100,7 +107,7 @@ def _runs(path: Path) -> Iterator[Tensor]:
     run: list[Tensor] = []
     with VideoReader(path) as reader:
         for frame in reader:
-            pixels = _to_8_bits(torch.from_numpy(frame.pixels.copy()))
+            pixels = to_8_bits(torch.from_numpy(frame.pixels.copy()))
             side = min(pixels.shape[1:])
             run.append(shrink(pixels, CLIP_HEIGHT / side) if side > CLIP_HEIGHT else pixels)
             if len(run) == CLIP_FRAMES:

@@ -19,7 +19,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from vsrm_cli.errors import InputError, OutputError
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.media.color import RGB, Color, FromRgb, ToRgb, color_of
 from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.encoding import EncodingPlan
@@ -61,7 +61,23 @@ def find_pictures(path: Path) -> list[Path]:
     if not files:
         kinds = ", ".join(sorted(PICTURES))
         raise InputError(f"There are no pictures {path}; name a folder of files such as {kinds}.")
-    return sorted(files, key=_order)
+    return sorted(files, key=by_number)
+
+
+def by_number(file: Path) -> list[tuple[int, str]]:
+    """What to sort pictures by: their names, but numbers by value; 2 comes before 10."""
+    parts = _DIGITS.split(file.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def read_picture(file: Path) -> Pixels:
+    """Read a picture as RGB, (3, H, W), full range: uint8 for up to 8 bits, uint16 for more.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    picture = _decode(file)
+    return ToRgb(width=picture.width, height=picture.height)(picture, color_of(picture))
 
 
 class PictureReader:
@@ -333,12 +349,6 @@ def _decode(file: Path) -> av.VideoFrame:
             return next(container.decode(video_stream(container, file)))
     except (av.FFmpegError, StopIteration) as error:
         raise InputError(f"{file} cannot be read as a picture; copy or make it again.") from error
-
-
-def _order(file: Path) -> list[tuple[int, str]]:
-    """By name, but numbers by their value: 2 comes before 10."""
-    parts = _DIGITS.split(file.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.pack import PHOTO_ENDINGS, VIDEO_ENDINGS
 from vsrm_cli.training.degradations import SCALE, blur_and_take, shrink_4x
+from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
 SHARP_FOLDERS = ("GT", "target")
 SMALL_FOLDERS = {
@@ -206,16 +206,12 @@ def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tenso
             left = None if most_frames is None else most_frames - len(frames)
             for frame in islice(reader, left):
                 pixels = torch.from_numpy(frame.pixels.copy())
-                frames.append(pixels if pixels.dtype == torch.uint8 else _to_8_bits(pixels))
+                frames.append(to_8_bits(pixels))
     if not frames:
         raise InputError(f"clip {files.name} has no frames in {path}.")
     if len({frame.shape for frame in frames}) > 1:
         raise InputError(f"clip {files.name} has frames of different sizes in {path}.")
     return torch.stack(frames)
-
-
-def _to_8_bits(pixels: Tensor) -> Tensor:
-    return (pixels.float() / 257).round().to(torch.uint8)
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

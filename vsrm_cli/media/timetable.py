@@ -1,0 +1,50 @@
+"""Which frames a video has and when each is shown, found without decoding them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from vsrm_cli.errors import InputError
+from vsrm_cli.media.probe import open_container, video_stream
+
+# Codecs that lose nothing, or nothing that is seen.
+_CLEAN_CODECS = {
+    *("ffv1", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "rawvideo", "png", "qtrle"),
+    *("v210", "v410", "r210", "prores", "dnxhd", "cfhd"),
+}
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """The frames of a video.
+
+    Attributes:
+        ticks: When each is shown, in the stream's units, rising.
+        is_lossy: Whether its codec leaves artifacts.
+    """
+
+    ticks: tuple[int, ...]
+    is_lossy: bool
+
+
+def read_timetable(path: Path) -> Timetable:
+    """Read the times of all frames of a video; all of the file is read once.
+
+    Raises:
+        InputError: If it cannot be read, or if its frames have no times.
+    """
+    ticks: set[int] = set()
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                time = packet.pts if packet.pts is not None else packet.dts
+                if time is None:
+                    raise InputError(f"The frames of {path} have no times; convert it to MP4.")
+                ticks.add(time)
+        except av.FFmpegError:
+            pass  # what lies before the fault can be used
+        return Timetable(tuple(sorted(ticks)), stream.codec.canonical_name not in _CLEAN_CODECS)

@@ -1,0 +1,111 @@
+"""Clips to watch the learning by: a few, always the same, small enough to be restored often."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsrm_cli.errors import InputError
+from vsrm_cli.training.camera import move_camera
+from vsrm_cli.training.degradations import SCALE, Degradation, degrade
+from vsrm_cli.training.footage import Footage, open_footage
+from vsrm_cli.training.packs import most_detailed
+from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.training.sources import Run
+
+# Of photos, from which a clip has to be made.
+_FILMED_SIDE = 192
+
+
+def validation_clips(
+    data: Footage | Path, *, most: int = 16, frames: int = 12, side: int = 640
+) -> dict[str, Tensor]:
+    """Choose clips to validate on: the sharp side of `validation_pairs`.
+
+    Returns:
+        (T, 3, H, W) uint8 by their names, sides multiples of four.
+    """
+    runs = _runs(data, most=most, frames=frames, side=side)
+    return {name: run.sharp for name, run in runs.items()}
+
+
+def validation_pairs(
+    data: Footage | Path,
+    degradation: Degradation,
+    *,
+    most: int = 16,
+    frames: int = 12,
+    side: int = 640,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Choose clips to validate on, with the small twins that a network is given.
+
+    They are spread evenly over the footage: over its clips, and over the length of each where
+    there are few. Only if there is no clip, photos are filmed. The same footage gives the same
+    clips.
+
+    Args:
+        data: What `open_footage` found, or what it shall look for.
+        degradation: How the small ones are made, where none came with the footage.
+        most: How many clips there are at most.
+        frames: Their greatest length.
+        side: Of larger pictures a square of this many pixels is taken, where there is most to see.
+
+    Returns:
+        Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8, by their names.
+
+    Raises:
+        InputError: If none can be read.
+    """
+    pairs = {}
+    runs = _runs(data, most=most, frames=frames, side=side)
+    for number, (name, run) in enumerate(runs.items()):
+        small = run.small
+        if small is None:
+            rng = np.random.default_rng(number)
+            made = degrade(run.sharp.float() / 255, degradation, rng)
+            small = (made * 255).round().to(torch.uint8)
+        pairs[name] = (small, run.sharp)
+    return pairs
+
+
+def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[str, Run]:
+    footage = open_footage(data) if isinstance(data, Path) else data
+    sources = footage.clips or footage.photos
+    if len(sources) > most:
+        sources = tuple(sources[n * len(sources) // most] for n in range(most))
+    runs: dict[str, Run] = {}
+    for source in sources:
+        length = min(frames, source.frames)
+        for first in _places(source.frames - length, most // len(sources)):
+            run = source.read(first, length)
+            if run is None:  # damaged, or behind a cut
+                continue
+            name = f"{source.name} {first}" if source.frames > length else source.name
+            is_photo = length == 1 and run.small is None
+            runs[name] = _filmed(run, frames, side) if is_photo else _window(run, side)
+    if not runs:
+        raise InputError(f"No clip of {footage.path} can be read; choose others to validate on.")
+    return runs
+
+
+def _places(room: int, count: int) -> list[int]:
+    """So many numbers from 0 to ``room``, evenly spread, as far as they differ."""
+    return sorted({(2 * n + 1) * room // (2 * count) for n in range(count)})
+
+
+def _window(run: Run, side: int) -> Run:
+    """The part of the pictures with most to see, sides multiples of four."""
+    height, width = (min(side, length) // SCALE * SCALE for length in run.sharp.shape[-2:])
+    rng = np.random.default_rng(0)
+    top, left = most_detailed(run.sharp[0], height, width, rng, step=SCALE)
+    return run.window(top, left, height, width)
+
+
+def _filmed(run: Run, frames: int, side: int) -> Run:
+    """A photo as a clip."""
+    patch = min(_FILMED_SIDE, side, *run.sharp.shape[-2:]) // SCALE
+    shape = ClipShape(frames=frames, patch=patch, batch=1, photo_share=1.0)
+    photo = run.sharp[0]
+    clip, _, _ = move_camera(photo, photo, shape, np.random.default_rng(0))
+    return Run((clip * 255).round().to(torch.uint8))
