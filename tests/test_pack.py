@@ -8,7 +8,7 @@ from scenes import draw_photo
 from vsrm_cli import pack as packing
 from vsrm_cli.errors import InputError
 from vsrm_cli.pack import make_pack
-from vsrm_cli.training.packs import load_pack
+from vsrm_cli.training.packs import load_pack, load_twins
 
 
 def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
@@ -75,6 +75,19 @@ def test_the_places_with_most_detail_are_kept(monkeypatch):
 
     assert len(kept) == 2
     assert all((clip == 100).float().mean() < 0.1 for clip in kept)
+
+
+def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
+    make_clip(tmp_path / "a.mp4", size=(70, 50))
+
+    count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, twins=3)
+
+    _, clips = load_pack(tmp_path / "pack")
+    twins = load_twins(tmp_path / "pack")
+    assert count == len(clips) == len(twins) == 2
+    assert {tuple(clip.shape) for clip in clips.values()} == {(10, 3, 48, 68)}
+    assert [twin.shape for twin in twins["0"]] == [(10, 3, 12, 17)] * 3
+    assert not torch.equal(twins["0"][0], twins["0"][1])
 
 
 def test_photos_and_videos_share_a_pack(tmp_path):

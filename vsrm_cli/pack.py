@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.training.degradations import SCALE
+from vsrm_cli.training.degradations import SCALE, Degradation, degrade
 from vsrm_cli.training.films import read_photo
-from vsrm_cli.training.packs import detail, shrink
+from vsrm_cli.training.packs import TWIN, detail, shrink
 from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
@@ -20,7 +21,9 @@ CLIP_FRAMES = 10
 CLIP_SIDE = 208
 
 
-def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int = 0) -> int:
+def make_pack(
+    folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int = 0, twins: int = 0
+) -> int:
     """Decode every photo and every video below a folder into one pack.
 
     Photos are kept whole (shrunk as `vsrm_cli.training.films.read_photo` does it). Of each
@@ -32,6 +35,8 @@ def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int 
         pack: The safetensors file to write.
         clips_per_video: How many crops of a video are kept at most.
         seed: Makes the choice of places repeatable.
+        twins: How many small twins, worn as real footage is, each clip brings: to learn from where
+            PyAV is not installed.
 
     Returns:
         How many photos and clips the pack holds.
@@ -46,11 +51,28 @@ def make_pack(folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int 
     photos = len(tensors)
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
         for clip in _interesting_clips(path, clips_per_video, rng):
-            tensors[f"clip.{len(tensors) - photos}"] = clip
+            tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if twins else clip
     if not tensors:
         raise InputError(f"{folder} holds no photo and no video; give a folder that does.")
-    save_file(tensors, pack)
+    worn = {
+        f"{TWIN}{twin}.{clip}": _worn(tensors[f"clip.{clip}"], [seed, clip, twin])
+        for clip in range(len(tensors) - photos)
+        for twin in range(twins)
+    }
+    save_file(tensors | worn, pack)
     return len(tensors)
+
+
+def _in_fours(clip: Tensor) -> Tensor:
+    """Cut the sides of pictures to multiples of four."""
+    height, width = (side - side % SCALE for side in clip.shape[-2:])
+    return clip[..., :height, :width].contiguous()
+
+
+def _worn(clip: Tensor, seed: list[int]) -> Tensor:
+    """A small twin of a clip."""
+    small = degrade(clip.float() / 255, Degradation.REAL, np.random.default_rng(seed))
+    return (small * 255).round().to(torch.uint8)
 
 
 def make_validation_pack(folder: Path, pack: Path) -> int:
@@ -73,8 +95,7 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
         paths = sorted(p for p in clip.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
         if paths:
             frames = torch.stack([read_photo(path) for path in paths])
-            height, width = (side - side % SCALE for side in frames.shape[-2:])
-            tensors[f"clip.{clip.name}"] = frames[..., :height, :width].contiguous()
+            tensors[f"clip.{clip.name}"] = _in_fours(frames)
     if not tensors:
         raise InputError(f"{folder} holds no folder of pictures; give one with a folder per clip.")
     save_file(tensors, pack)

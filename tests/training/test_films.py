@@ -23,7 +23,7 @@ def sources_in(folder, **options):
 
 
 def only_source(folder, **options):
-    ((_, source),) = sources_in(folder, **options)[0].items()
+    (source,), _ = sources_in(folder, **options)
     return source
 
 
@@ -197,8 +197,9 @@ def test_pictures_of_other_sizes_or_scenes_are_photos(tmp_path):
 
     sources, _ = sources_in(tmp_path)
 
-    assert list(sources) == ["scenes/0", "scenes/1", "scenes/2", "sizes/1", "sizes/2"]
-    assert {source.frames for source in sources.values()} == {1}
+    expected = ["scenes/0", "scenes/1", "scenes/2", "sizes/1", "sizes/2"]
+    assert [source.name for source in sources] == expected
+    assert {source.frames for source in sources} == {1}
 
 
 def test_a_frame_of_another_size_ends_the_run(tmp_path):
@@ -218,7 +219,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
     sources, skipped = sources_in(tmp_path)
 
-    assert list(sources) == ["good"]
+    assert [source.name for source in sources] == ["good"]
     assert sorted(s.path.name for s in skipped) == ["bad.mp4", "empty.png"]
     assert all(str(s.path) in s.why for s in skipped)
 

@@ -74,6 +74,13 @@ def test_one_file_is_footage_too(mixed, name):
     assert open_footage(mixed / name).sources
 
 
+def test_two_files_that_differ_only_in_their_endings_are_both_there(tmp_path):
+    for ending in ("mp4", "mkv"):
+        make_clip(tmp_path / f"a.{ending}", size=(96, 64))
+
+    assert names(open_footage(tmp_path).clips) == ["a", "a"]
+
+
 def test_hidden_files_are_passed_over(tmp_path):
     draw_photo(tmp_path / "p.png", height=64, width=64)
     draw_photo(tmp_path / ".p.png", height=64, width=64)
@@ -323,7 +330,7 @@ def test_pairs_of_different_length_are_told(tmp_path):
     draw_pair(tmp_path, "city", frames=4)
     (tmp_path / "lr" / "city" / "3.png").unlink()
 
-    with pytest.raises(InputError, match=r"hr/city has 4 frames, but its small twin in lr/ has 3"):
+    with pytest.raises(InputError, match=r"hr/city has 4 frames, but its small twin has 3"):
         open_footage(tmp_path)
 
 
@@ -345,6 +352,31 @@ def test_what_has_no_twin_is_named(tmp_path):
 
     assert names(footage.sources) == ["city"]
     assert [s.why for s in footage.skipped] == ["hr/lonely has no twin in lr/."]
+
+
+def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
+    first, second = (torch.randint(0, 200, (4, 3, 16, 20), dtype=torch.uint8) for _ in range(2))
+    sharp = first.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    tensors = {"clip.city": sharp, "twin-0.city": first, "twin-1.city": second, "clip.b": sharp + 1}
+    save_file(tensors, tmp_path / "pack.safetensors")
+
+    sources = open_footage(tmp_path / "pack.safetensors").sources
+
+    assert names(sources) == ["b", "city", "city"]
+    runs = [source.read(1, 2) for source in sources]
+    assert runs[0].small is None
+    assert torch.equal(runs[1].small, first[1:3])
+    assert torch.equal(runs[2].small, second[1:3])
+    assert torch.equal(runs[1].sharp, sharp[1:3])
+
+
+def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
+    sharp = torch.zeros(4, 3, 64, 80, dtype=torch.uint8)
+    tensors = {"clip.city": sharp, "twin-0.city": sharp[:3, :, :16, :20].contiguous()}
+    save_file(tensors, tmp_path / "pack.safetensors")
+
+    with pytest.raises(InputError, match=r"city has 4 frames, but its small twin has 3"):
+        open_footage(tmp_path)
 
 
 # Validation

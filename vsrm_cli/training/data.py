@@ -145,12 +145,12 @@ def _cut_twins(sharp: Tensor, small: Tensor, shape: ClipShape, rng: np.random.Ge
     """Cut the same patch out of sharp frames and the small ones that came with them.
 
     A photo becomes a clip by a walk over it, in whole small pixels, so that nothing has to be
-    resampled.
+    resampled. Colors are not swapped: artifacts of compression depend on them.
     """
     is_photo = len(sharp) == 1
     alike = int(rng.integers(1 << 32))
     sharp, small = (
-        _turn_and_recolor(twin, np.random.default_rng(alike)) for twin in (sharp, small)
+        turn(twin.float() / 255, np.random.default_rng(alike)) for twin in (sharp, small)
     )
     tops, down = _walk(small.shape[-2] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
     lefts, right = _walk(small.shape[-1] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
@@ -184,10 +184,6 @@ def _walk(
     way = step * (frames - 1)
     first = int(rng.integers(room - abs(way) + 1)) - min(0, way)
     return [first + step * t for t in range(frames)], step
-
-
-def _turn_and_recolor(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    return _recolor(turn(pictures.float() / 255, rng), rng)
 
 
 def _middle(pictures: Tensor, edge: int) -> Tensor:

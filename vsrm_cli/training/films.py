@@ -59,6 +59,11 @@ class Video:
         """How many there are."""
         return len(self.ticks)
 
+    @property
+    def is_in_memory(self) -> bool:
+        """It is in a file."""
+        return False
+
     def read(self, first: int, count: int) -> Run | None:
         """Decode from the key frame before ``first`` on."""
         start = (self.ticks[first] - self.ticks[0]) * self.time_base
@@ -97,6 +102,11 @@ class Pictures:
         """How many there are."""
         return len(self.files)
 
+    @property
+    def is_in_memory(self) -> bool:
+        """It is in files."""
+        return False
+
     def read(self, first: int, count: int) -> Run | None:
         """Read each picture."""
         read = read_photo if self.is_photo else _read_picture
@@ -121,7 +131,7 @@ def read_photo(path: Path) -> Tensor:
 
 def find_sources(
     root: Path, files: Iterable[Path], index: Index, *, as_they_are: bool = False
-) -> tuple[dict[str, Source], list[Skipped]]:
+) -> tuple[list[Source], list[Skipped]]:
     """Look at files: videos, folders of frames, and photos.
 
     A folder of pictures is a film if those that come first are of one size and follow each other
@@ -134,9 +144,9 @@ def find_sources(
         as_they_are: Whether nothing may be shrunk.
 
     Returns:
-        Sources by their names without endings, in order, and what cannot be used.
+        Sources in the order of their names, which have no endings, and what cannot be used.
     """
-    sources: dict[str, Source] = {}
+    sources: list[Source] = []
     skipped: list[Skipped] = []
     for name, row in _films(root, files, index):
         path = row[0]
@@ -144,8 +154,8 @@ def find_sources(
         if "why" in facts:
             skipped.append(Skipped(path, facts["why"]))
         else:
-            sources[name] = _source(name, row, facts, as_they_are=as_they_are)
-    return dict(sorted(sources.items())), skipped
+            sources.append(_source(name, row, facts, as_they_are=as_they_are))
+    return sorted(sources, key=lambda source: source.name), skipped
 
 
 def is_video(path: Path) -> bool:

@@ -12,7 +12,7 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.intake.downloads import cache_folder
 from vsrm_cli.training.degradations import SCALE
 from vsrm_cli.training.index import Index
-from vsrm_cli.training.packs import load_pack
+from vsrm_cli.training.packs import load_pack, load_twins
 from vsrm_cli.training.sample import ClipShape
 from vsrm_cli.training.sources import (
     PHOTO_ENDINGS,
@@ -117,7 +117,7 @@ def open_footage(data: Path, *, index: Path | None = None) -> Footage:
         sources, skipped = _sources(data, known)
     known.save()
     large = []
-    for source in sources.values():
+    for source in sources:
         if min(source.size) >= SCALE * LEAST_PATCH:
             large.append(source)
             continue
@@ -147,73 +147,86 @@ def _files(data: Path) -> list[Path]:
     ]
 
 
-def _sources(data: Path, index: Index) -> tuple[dict[str, Source], list[Skipped]]:
+def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
     """All packs, videos, films of pictures and photos."""
     files = _files(data)
-    sources: dict[str, Source] = {}
+    root = data if data.is_dir() else data.parent
+    sources: list[Source] = []
     skipped: list[Skipped] = []
     for pack in (file for file in files if file.suffix.lower() == PACK_ENDING):
+        where = "" if pack == data else f"{pack.relative_to(root).with_suffix('').as_posix()}/"
         try:
-            stored = stored_in(pack)
+            sources += stored_in(pack, where)
         except InputError as error:
             skipped.append(Skipped(pack, str(error)))
-            continue
-        where = "" if pack == data else f"{pack.relative_to(data).with_suffix('').as_posix()}/"
-        for source in stored:
-            name = where + source.name
-            sources[name] = replace(source, name=name)
-    found, others = _in_files(data if data.is_dir() else data.parent, files, index)
-    return sources | found, skipped + others
+    found, others = _in_files(root, files, index)
+    return sources + found, skipped + others
 
 
-def stored_in(pack: Path) -> list[Stored]:
-    """The photos, then the clips of a pack, in memory, by their names in it.
+def stored_in(pack: Path, where: str = "") -> list[Source]:
+    """The photos, then the clips of a pack, in memory.
+
+    A clip with small twins is there once for each of them.
+
+    Args:
+        pack: The file.
+        where: What stands before their names in it.
 
     Raises:
-        InputError: If the file is no pack.
+        InputError: If the file is no pack, or if twins do not belong together.
     """
     photos, clips = load_pack(pack)
-    stored = [Stored(f"photo.{name}", photo[None]) for name, photo in photos.items()]
-    return [*stored, *(Stored(name, clip) for name, clip in clips.items())]
+    twins = load_twins(pack)
+    stored: list[Source] = []
+    for name, photo in photos.items():
+        stored.append(Stored(f"{where}photo.{name}", photo[None]))
+    for name, clip in clips.items():
+        sharp = Stored(where + name, clip)
+        pairs = [Pair(sharp, Stored(where + name, twin)) for twin in twins.get(name, ())]
+        for pair in pairs:
+            _check_twins(pack / name, pair)
+        stored += pairs or [sharp]
+    return stored
 
 
-def _pairs(data: Path, index: Index) -> tuple[dict[str, Source], list[Skipped]]:
+def _pairs(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
     """What lies in both folders under the same name."""
-    sharp, skipped = _in_files(data / SHARP_FOLDER, None, index, as_they_are=True)
-    small, others = _in_files(data / SMALL_FOLDER, None, index, as_they_are=True)
+    found, skipped = _in_files(data / SHARP_FOLDER, None, index, as_they_are=True)
+    others, more_skipped = _in_files(data / SMALL_FOLDER, None, index, as_they_are=True)
+    sharp, small = ({source.name: source for source in side} for side in (found, others))
     for lonely in sorted(sharp.keys() ^ small.keys()):
         here, there = (SHARP_FOLDER, SMALL_FOLDER)[:: 1 if lonely in sharp else -1]
         why = f"{here}/{lonely} has no twin in {there}/."
         skipped.append(Skipped(data / here / lonely, why))
-    pairs: dict[str, Source] = {}
-    for name in sharp.keys() & small.keys():
-        _check_twins(data / SHARP_FOLDER / name, sharp[name], small[name])
-        pairs[name] = Pair(sharp[name], small[name])
-    return dict(sorted(pairs.items())), skipped + others
+    pairs: list[Source] = []
+    for name in sorted(sharp.keys() & small.keys()):
+        pairs.append(Pair(sharp[name], small[name]))
+        _check_twins(data / SHARP_FOLDER / name, Pair(sharp[name], small[name]))
+    return pairs, skipped + more_skipped
 
 
-def _check_twins(path: Path, sharp: Source, small: Source) -> None:
+def _check_twins(path: Path, pair: Pair) -> None:
     """Make sure that two are twins.
 
     Raises:
         InputError: If they differ in number, or the sharp ones are not four times as large.
     """
+    sharp, small = pair.sharp, pair.small
     if sharp.frames != small.frames:
         raise InputError(
-            f"{path} has {sharp.frames} frames, but its small twin in {SMALL_FOLDER}/ has "
-            f"{small.frames}; give both the same."
+            f"{path} has {sharp.frames} frames, but its small twin has {small.frames}; give both "
+            f"the same."
         )
     if sharp.size != (SCALE * small.size[0], SCALE * small.size[1]):
         raise InputError(
-            f"{path} has {sharp.size[1]}x{sharp.size[0]} pixels, but its small twin in "
-            f"{SMALL_FOLDER}/ has {small.size[1]}x{small.size[0]}; it must have a fourth of that "
-            f"each way."
+            f"{path} has {sharp.size[1]}x{sharp.size[0]} pixels, but its small twin has "
+            f"{small.size[1]}x{small.size[0]}; it must have a fourth of that each way."
         )
 
 
 def _in_files(
     root: Path, files: list[Path] | None, index: Index, *, as_they_are: bool = False
-) -> tuple[dict[str, Source], list[Skipped]]:
+) -> tuple[list[Source], list[Skipped]]:
     """Sources in videos and pictures; PyAV is needed only if there are any."""
     media = [
         file
@@ -221,7 +234,7 @@ def _in_files(
         if file.suffix.lower() in PHOTO_ENDINGS | VIDEO_ENDINGS
     ]
     if not media:
-        return {}, []
+        return [], []
     try:
         # Here and not above: packs are enough where PyAV is not installed.
         from vsrm_cli.training.films import find_sources

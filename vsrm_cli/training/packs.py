@@ -4,9 +4,11 @@ A training loop that decodes video is slower than the network it feeds. A pack i
 safetensors file, so it is data and nothing else, and it can be used where no video library is
 installed; `vsrm_cli.pack` makes one.
 
-Names inside a pack: ``photo.N``, (3, H, W), and ``clip.N``, (T, 3, H, W), uint8 RGB.
+Names inside a pack: ``photo.N``, (3, H, W), and ``clip.N``, (T, 3, H, W), uint8 RGB. A clip may
+bring small twins, ``twin-0.N``, ``twin-1.N`` and so on, (T, 3, H/4, W/4).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,11 @@ from torch.nn import functional as F
 
 from vsrm_cli.errors import InputError
 
+TWIN = "twin-"
+
 
 def load_pack(pack: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read a pack.
+    """Read a pack, but not the small twins in it.
 
     Returns:
         Photos, each (3, H, W), and clips, each (T, 3, H, W), all uint8, by name and in its order.
@@ -29,18 +33,40 @@ def load_pack(pack: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """
     photos: dict[str, Tensor] = {}
     clips: dict[str, Tensor] = {}
+    for kind, name, tensor in _tensors(pack):
+        if not kind.startswith(TWIN):
+            (photos if kind == "photo" else clips)[name] = tensor
+    return photos, clips
+
+
+def load_twins(pack: Path) -> dict[str, list[Tensor]]:
+    """Read the small twins in a pack.
+
+    Returns:
+        Of the clips that have any, each (T, 3, H/4, W/4) uint8, by the names of the clips.
+
+    Raises:
+        InputError: If the file is no pack.
+    """
+    twins: dict[str, list[Tensor]] = {}
+    for kind, name, tensor in _tensors(pack):
+        if kind.startswith(TWIN):
+            twins.setdefault(name, []).append(tensor)
+    return twins
+
+
+def _tensors(pack: Path) -> Iterator[tuple[str, str, Tensor]]:
+    """Kind, name and content of everything in a pack."""
     try:
         with safe_open(pack, framework="pt") as tensors:
-            for name in sorted(tensors.keys()):
-                kind, _, rest = name.partition(".")
-                tensor = tensors.get_tensor(name)
-                is_photo = kind == "photo"
-                if tensor.dtype != torch.uint8 or tensor.dim() != (3 if is_photo else 4):
+            for key in sorted(tensors.keys()):
+                kind, _, name = key.partition(".")
+                tensor = tensors.get_tensor(key)
+                if tensor.dtype != torch.uint8 or tensor.dim() != (3 if kind == "photo" else 4):
                     raise InputError(f"{pack} is no pack of photos and clips; make one anew.")
-                (photos if is_photo else clips)[rest] = tensor
+                yield kind, name, tensor
     except (SafetensorError, OSError) as error:
         raise InputError(f"{pack} cannot be read as a pack; copy or make it again.") from error
-    return photos, clips
 
 
 def shrink(pictures: Tensor, factor: float) -> Tensor:

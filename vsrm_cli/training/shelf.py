@@ -14,7 +14,7 @@ import numpy as np
 from vsrm_cli.errors import InputError
 from vsrm_cli.training.degradations import SCALE
 from vsrm_cli.training.packs import most_detailed
-from vsrm_cli.training.sources import Run, Source, Stored
+from vsrm_cli.training.sources import Run, Source
 
 SLOTS = 24
 # Each slot gets another run after so many steps, one slot after the other.
@@ -42,7 +42,7 @@ class Shelf:
         """Nothing is read yet."""
         self._sources = tuple(sources)
         self._frames, self._side, self._seed = frames, side, tuple(seed)
-        self._is_stored = all(isinstance(source, Stored) for source in sources)
+        self._is_in_memory = all(source.is_in_memory for source in sources)
         # Every moment of the footage is as likely as any other.
         weights = np.array([source.frames for source in sources], float)
         self._odds = weights / weights.sum() if len(weights) else weights
@@ -50,7 +50,7 @@ class Shelf:
 
     def __len__(self) -> int:
         """How many runs are at hand: all, if they are in memory anyway."""
-        return len(self._sources) if self._is_stored else SLOTS
+        return len(self._sources) if self._is_in_memory else SLOTS
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -66,7 +66,7 @@ class Shelf:
         Raises:
             InputError: If nothing that was tried could be read.
         """
-        if self._is_stored:
+        if self._is_in_memory:
             stored = self._sources[number]
             return cast(Run, stored.read(0, stored.frames))
         round_ = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND

@@ -67,6 +67,10 @@ class Source(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width of its sharp frames in pixels."""
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether reading it costs nothing."""
+
     def read(self, first: int, count: int) -> Run | None:
         """Read frames from number ``first`` on; None where they are damaged or of two shots."""
 
@@ -87,6 +91,11 @@ class Stored:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.pictures.shape[-2], self.pictures.shape[-1]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """It is."""
+        return True
 
     def read(self, first: int, count: int) -> Run:
         """The frames as they are, not copied."""
@@ -114,6 +123,11 @@ class Pair:
     def size(self) -> tuple[int, int]:
         """Height and width of the sharp ones in pixels."""
         return self.sharp.size
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether both are."""
+        return self.sharp.is_in_memory and self.small.is_in_memory
 
     def read(self, first: int, count: int) -> Run | None:
         """Read the same frames of both."""

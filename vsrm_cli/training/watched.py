@@ -58,10 +58,12 @@ def validation_pairs(
         InputError: If none can be read.
     """
     pairs = {}
-    for name, run in _runs(data, most=most, frames=frames, side=side).items():
+    runs = _runs(data, most=most, frames=frames, side=side)
+    for number, (name, run) in enumerate(runs.items()):
         small = run.small
         if small is None:
-            made = degrade(run.sharp.float() / 255, degradation, np.random.default_rng(0))
+            rng = np.random.default_rng(number)
+            made = degrade(run.sharp.float() / 255, degradation, rng)
             small = (made * 255).round().to(torch.uint8)
         pairs[name] = (small, run.sharp)
     return pairs
