@@ -19,7 +19,7 @@ from vsrm_cli.training.data import Clips
 from vsrm_cli.training.degradations import Degradation, shrink_4x
 from vsrm_cli.training.footage import open_footage
 from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import Stored
+from vsrm_cli.training.sources import Stored, whole
 from vsrm_cli.training.watched import validation_clips, validation_pairs
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
@@ -363,7 +363,7 @@ def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
     sources = open_footage(tmp_path / "pack.safetensors").sources
 
     assert names(sources) == ["b", "city", "city"]
-    runs = [source.read(1, 2) for source in sources]
+    runs = [source.read(1, 2, whole(source)) for source in sources]
     assert runs[0].small is None
     assert torch.equal(runs[1].small, first[1:3])
     assert torch.equal(runs[2].small, second[1:3])

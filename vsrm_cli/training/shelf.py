@@ -13,15 +13,14 @@ import numpy as np
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.training.degradations import SCALE
-from vsrm_cli.training.packs import most_detailed
-from vsrm_cli.training.sources import Run, Source
+from vsrm_cli.training.sources import Run, Source, Window, whole
 
 SLOTS = 24
 # Each slot gets another run after so many steps, one slot after the other.
 STEPS_AT_HAND = 96
 CACHE_BYTES = 128 << 20
 # Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
-MORE_FRAMES, MORE_PIXELS = 4, 2.0
+MORE_FRAMES, MORE_PIXELS = 4, 2.5
 # Damaged places and cuts are passed over, but not for ever.
 _ATTEMPTS = 32
 
@@ -68,7 +67,7 @@ class Shelf:
         """
         if self._is_in_memory:
             stored = self._sources[number]
-            return cast(Run, stored.read(0, stored.frames))
+            return cast(Run, stored.read(0, stored.frames, whole(stored)))
         round_ = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
         key = (number, round_)
         if key not in self._cache:
@@ -83,20 +82,23 @@ class Shelf:
             rng = np.random.default_rng([*self._seed, *key, 1 + attempt])
             source = self._sources[rng.choice(len(self._sources), p=self._odds)]
             count = min(self._frames + MORE_FRAMES, source.frames)
-            run = source.read(int(rng.integers(source.frames - count + 1)), count)
+            first = int(rng.integers(source.frames - count + 1))
+            run = source.read(first, count, self._window(source, rng))
             if run is not None:
-                return self._cut(run, rng)
+                return run
         raise InputError(
             f"Of {_ATTEMPTS} places in the footage, the last in {source.name}, none could be read; "
             f"look whether the files are still there and whole."
         )
 
-    def _cut(self, run: Run, rng: np.random.Generator) -> Run:
-        """Keep a window of large pictures; photos stay whole, they were shrunk."""
-        height, width = run.sharp.shape[-2:]
+    def _window(self, source: Source, rng: np.random.Generator) -> Window:
+        """A part of large pictures, on the grid of small pixels; photos stay whole."""
+        if source.frames == 1:
+            return whole(source)
         side = SCALE * int(MORE_PIXELS * self._side / SCALE)
-        window = min(side, height), min(side, width)
-        if len(run.sharp) == 1 or window == (height, width):
-            return run
-        step = 1 if run.small is None else SCALE
-        return run.window(*most_detailed(run.sharp[0], *window, rng, step=step), *window)
+        height, width = (min(side, length) for length in source.size)
+        top, left = (
+            SCALE * int(rng.integers((length - part) // SCALE + 1))
+            for length, part in zip(source.size, (height, width), strict=True)
+        )
+        return Window(top, left, height, width)
