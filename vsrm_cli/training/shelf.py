@@ -5,6 +5,7 @@ are at hand at a time, each for some steps, and every one gives several clips. W
 depends on the seed and the step alone; the cache saves time and decides nothing.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,9 +19,11 @@ from vsrm_cli.training.sources import Run, Source, Window, whole
 SLOTS = 24
 # Each slot gets another run after so many steps, one slot after the other.
 STEPS_AT_HAND = 96
-CACHE_BYTES = 128 << 20
 # Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
 MORE_FRAMES, MORE_PIXELS = 4, 2.5
+# Less is kept around a patch where a run would take more than this.
+RUN_BYTES = 10 << 20
+CACHE_BYTES = SLOTS * RUN_BYTES
 # Damaged places and cuts are passed over, but not for ever.
 _ATTEMPTS = 32
 
@@ -68,8 +71,8 @@ class Shelf:
         if self._is_in_memory:
             stored = self._sources[number]
             return cast(Run, stored.read(0, stored.frames, whole(stored)))
-        round_ = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
-        key = (number, round_)
+        generation = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
+        key = (number, generation)
         if key not in self._cache:
             self._cache[key] = self._read(key)
         self._cache.move_to_end(key)
@@ -95,7 +98,9 @@ class Shelf:
         """A part of large pictures, on the grid of small pixels; photos stay whole."""
         if source.frames == 1:
             return whole(source)
-        side = SCALE * int(MORE_PIXELS * self._side / SCALE)
+        frames = self._frames + MORE_FRAMES
+        affordable = math.sqrt(RUN_BYTES / (3 * frames))
+        side = max(self._side, int(min(MORE_PIXELS * self._side, affordable)) // SCALE * SCALE)
         height, width = (min(side, length) for length in source.size)
         top, left = (
             SCALE * int(rng.integers((length - part) // SCALE + 1))
