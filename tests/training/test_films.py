@@ -1,6 +1,7 @@
 """Videos and pictures are read from any frame on, and looked at once."""
 
 import json
+import shutil
 
 import av
 import numpy as np
@@ -144,21 +145,23 @@ def test_what_is_taken_as_it_is_is_not_halved(tmp_path, monkeypatch):
     assert only_source(tmp_path, as_they_are=True).size == (48, 64)
 
 
-def test_frames_of_two_shots_are_no_run(tmp_path):
+@pytest.mark.parametrize("kind", ["video", "pictures"])
+def test_frames_of_two_shots_are_no_run(tmp_path, kind):
     folder = tmp_path / "shots"
     folder.mkdir()
-    for number in range(6):
-        color = (250, 20, 20) if number < 3 else (20, 240, 250)
+    for number in range(9):
+        color = (250, 20, 20) if number < 5 else (20, 240, 250)
         Image.new("RGB", (64, 64), color).save(folder / f"{number}.png")
-    write_video(folder, tmp_path / "a.mkv")
-    for file in folder.iterdir():
-        file.unlink()
+    if kind == "video":
+        write_video(folder, tmp_path / "a.mkv")
+        shutil.rmtree(folder)
 
     source = only_source(tmp_path)
 
-    assert read(source, 0, 3) is not None
-    assert read(source, 3, 3) is not None
-    assert read(source, 1, 3) is None
+    assert source.frames == 9
+    assert read(source, 2, 3) is not None
+    assert read(source, 5, 4) is not None
+    assert read(source, 3, 3) is None
 
 
 def write_video(folder, path):

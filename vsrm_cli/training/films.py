@@ -119,6 +119,9 @@ class Pictures:
             return None
         if any(picture.shape[-2:] != self.size for picture in pictures):
             return None
+        cuts = CutFinder()
+        if any(cuts.begins_shot(picture.numpy()) for picture in pictures):
+            return None
         return Run(torch.stack([window.of(picture) for picture in pictures]))
 
 
