@@ -120,12 +120,35 @@ def test_json_prints_one_object_on_stdout(folder):
         "model": "nearest",
         "device": "cpu",
         "dtype": "fp32",
+        "decoder": "software",
+        "encoder": "libx264",
         "window": 5,
         "tile": None,
         "kept": [],
         "dropped": [],
         "assumed": ["matrix BT.601, as the size suggests"],
     }
+
+
+def test_where_hardware_is_absent_software_takes_its_place_and_that_is_told(folder, monkeypatch):
+    monkeypatch.setattr("vsrm_cli.media.codecs._can_be_opened", lambda _: False)
+    monkeypatch.setattr("vsrm_cli.media.hardware.hwdevices_available", list)
+
+    result = run(
+        *("small.mp4", "-o", "large.mp4", "--json"),
+        *("--hwaccel", "auto", "--codec", "h264_nvenc", "--preset", "p5"),
+    )
+
+    facts = json.loads(result.stdout)
+    assert (facts["decoder"], facts["encoder"]) == ("software", "libx264")
+    assert "there is no hardware here for h264_nvenc: encoded as h264 in software" in result.stderr
+
+
+def test_a_wrong_hwaccel_is_wrong_usage(folder):
+    result = run("small.mp4", "-o", "large.mp4", "--hwaccel", "nvdec")
+
+    assert result.exit_code == 2
+    assert 'The hwaccel must be auto or off, not "nvdec".' in result.stderr
 
 
 def test_a_dry_run_tells_the_plan_and_does_nothing(folder):

@@ -26,6 +26,8 @@ class Summary:
         model: Name of the network.
         device: Where it ran.
         dtype: The precision it ran in: fp32, fp16 or bf16.
+        decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
+        encoder: FFmpeg's name of the encoder; "y4m" for a pipe.
         window: Frames that it saw together.
         tile: Side of a tile in pixels of the input; None for whole frames.
         elapsed_s: Seconds from call to return.
@@ -49,6 +51,8 @@ class Summary:
     model: str
     device: str
     dtype: str
+    decoder: str
+    encoder: str
     window: int
     tile: int | None
     elapsed_s: float

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
@@ -122,8 +123,12 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         )
 
 
-def open_container(path: Path) -> InputContainer:
+def open_container(path: Path, *, hardware: str | None = None) -> InputContainer:
     """Open a file for reading, or say in a sentence why it is no video.
+
+    Args:
+        path: The file.
+        hardware: FFmpeg's name of an interface to hardware that decodes it; None for software.
 
     Raises:
         InputError: If it is missing, a folder, empty, or of no known format.
@@ -136,7 +141,11 @@ def open_container(path: Path) -> InputContainer:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
         # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
-        container = av.open(fspath(path.absolute()), metadata_errors="replace")
+        container = av.open(
+            fspath(path.absolute()),
+            metadata_errors="replace",
+            hwaccel=None if hardware is None else HWAccel(hardware, allow_software_fallback=True),
+        )
     except av.FFmpegError as error:
         raise InputError(_why_unreadable(path, error)) from error
     except OSError as error:

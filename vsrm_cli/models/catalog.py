@@ -26,7 +26,7 @@ VSRM_FULL = VSRMConfig(
     upsampler="two-step",
     upsampler_width=64,
     upsampler_blocks=0,
-    sees_differences=False,
+    neighbors=0,
     base="bilinear",
 )
 
@@ -48,7 +48,7 @@ VSRM_ABLATION = VSRMConfig(
     upsampler="two-step",
     upsampler_width=64,
     upsampler_blocks=0,
-    sees_differences=False,
+    neighbors=0,
     base="bilinear",
 )
 
@@ -71,7 +71,7 @@ VSRM_T = VSRMConfig(
     upsampler="direct",
     upsampler_width=64,
     upsampler_blocks=5,
-    sees_differences=True,
+    neighbors=1,
     base="bicubic",
 )
 
@@ -94,7 +94,7 @@ GSM_FULL = GSMConfig(
     upsampler="two-step",
     upsampler_width=64,
     upsampler_blocks=0,
-    sees_differences=False,
+    neighbors=0,
     base="bilinear",
 )
 
@@ -119,7 +119,7 @@ GSM_T = GSMConfig(
     upsampler="direct",
     upsampler_width=64,
     upsampler_blocks=5,
-    sees_differences=True,
+    neighbors=1,
     base="bicubic",
 )
 
