@@ -19,7 +19,7 @@ from vsrm_cli.training.data import Clips
 from vsrm_cli.training.degradations import Degradation, shrink_4x
 from vsrm_cli.training.footage import open_footage
 from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import Stored
+from vsrm_cli.training.sources import Run, Stored, whole
 from vsrm_cli.training.watched import validation_clips, validation_pairs
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
@@ -186,6 +186,15 @@ def test_what_does_not_fit_a_shape_is_named(tmp_path):
 # Samples
 
 
+class Unread:
+    """A large clip in which there is nothing to see."""
+
+    name, frames, size, is_in_memory = "unread", 40, (2000, 3000), False
+
+    def read(self, first, count, window):
+        return Run(torch.zeros(count, 3, window.height, window.width, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("degradation", Degradation)
 def test_samples_of_files_have_the_shapes_they_promise(mixed, degradation):
     clips = Clips(open_footage(mixed), SHAPE, steps=2, seed=0, degradation=degradation)
@@ -249,6 +258,16 @@ def test_the_cache_keeps_to_its_bounds(mixed, monkeypatch):
         clips.take(slot, 0)
 
     assert sum(run.bytes for run in clips._cache.values()) <= 200_000
+
+
+@pytest.mark.parametrize(("patch", "side"), [(32, 320), (64, 404), (128, 512)])
+def test_more_than_a_patch_is_at_hand_as_long_as_it_can_be_afforded(tmp_path, patch, side):
+    clip = Unread()
+    shape = dataclasses.replace(SHAPE, frames=17, patch=patch)
+
+    run = Clips(finding.Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
+
+    assert run.sharp.shape == (21, 3, side, side)
 
 
 def test_footage_that_is_gone_is_told(tmp_path):
@@ -363,7 +382,7 @@ def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
     sources = open_footage(tmp_path / "pack.safetensors").sources
 
     assert names(sources) == ["b", "city", "city"]
-    runs = [source.read(1, 2) for source in sources]
+    runs = [source.read(1, 2, whole(source)) for source in sources]
     assert runs[0].small is None
     assert torch.equal(runs[1].small, first[1:3])
     assert torch.equal(runs[2].small, second[1:3])
@@ -448,17 +467,25 @@ import sys
 sys.modules["av"] = None  # whoever imports it fails
 from pathlib import Path
 from vsrm_cli.errors import InputError
+from vsrm_cli.training.data import Clips
+from vsrm_cli.training.degradations import Degradation
 from vsrm_cli.training.footage import open_footage
-from vsrm_cli.training.watched import validation_clips
-for folder in sys.argv[1:]:
-    try:
-        print(len(open_footage(Path(folder)).sources), len(validation_clips(Path(folder))))
-    except InputError as error:
-        print(error)
+from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.training.watched import validation_pairs
+packs, photos = map(Path, sys.argv[1:])
+shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
+footage = open_footage(packs)
+for kind in (Degradation.BI, Degradation.BD):
+    sample = Clips(footage, shape, steps=1, seed=0, degradation=kind)[0]
+    print(len(validation_pairs(packs, kind)), *sample.small.shape)
+try:
+    open_footage(photos)
+except InputError as error:
+    print(error)
 """
 
 
-def test_a_folder_of_packs_needs_no_pyav(tmp_path):
+def test_packs_are_enough_where_pyav_is_not_installed(tmp_path):
     for name in ("packs", "photos"):
         (tmp_path / name).mkdir()
     draw_pack(tmp_path / "packs" / "a.safetensors")
@@ -471,6 +498,6 @@ def test_a_folder_of_packs_needs_no_pyav(tmp_path):
         check=True,
     )
 
-    packs, photos = told.stdout.splitlines()
-    assert packs == "3 1"
+    *packs, photos = told.stdout.splitlines()
+    assert packs == ["1 4 3 3 8 8"] * 2
     assert photos.endswith("p.png needs PyAV, which is not installed; install it, or give packs.")
