@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from vsrm_cli import __version__, cli, upscale
 from vsrm_cli.errors import Interrupted, VsrmError
-from vsrm_cli.models import catalog
 from vsrm_cli.models.weights import load_model
 from vsrm_cli.upscale import MAX_WORKERS
 

@@ -22,12 +22,18 @@ class FlowLevel(nn.Module):
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: int) -> None:
-        """Make the convolutions: 8 channels in (two frames and a flow), 2 out."""
+        """Make the convolutions: 8 channels in (two frames and a flow), 2 out.
+
+        The last one starts at zero: an untrained pyramid sees no motion.
+        """
         super().__init__()
         sizes = (8, *widths, 2)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
+        last = layers[-2]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.basic_module = nn.Sequential(*layers[:-1])
 
     def forward(self, ref: Tensor, warped: Tensor, flow: Tensor) -> Tensor:

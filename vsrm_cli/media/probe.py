@@ -112,8 +112,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         return VideoInfo(
             path=path,
             codec=stream.codec.canonical_name,
-            is_lossy=stream.codec.lossy
-            and stream.codec.canonical_name not in _FOR_EDITING,
+            is_lossy=stream.codec.lossy and stream.codec.canonical_name not in _FOR_EDITING,
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
