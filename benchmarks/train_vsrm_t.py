@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from vsrm_cli.finetune import Progress, finetune
 from vsrm_cli.learning.folder import STATE_FILE, WEIGHTS_FILE
@@ -29,6 +28,7 @@ from vsrm_cli.models.weights import read_weights
 from vsrm_cli.pack import make_pack, make_validation_pack
 from vsrm_cli.training.packs import load_pack
 from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.training.validation import Pair, with_small_twins
 
 # The loss in frequencies with a tenth of the paper's weight: without a scale the transform of
 # these patches makes it several times as large as the loss in pixels already.
@@ -109,7 +109,7 @@ class Options:
 
     out: Path
     pack: Path
-    clips: dict[str, Tensor]
+    clips: dict[str, Pair]
 
 
 def main() -> None:
@@ -155,7 +155,7 @@ def read_options(about: str) -> Options:
         if not clips.exists():
             make_validation_pack(given.validation, clips)
     wait_for_all()
-    return Options(given.out, pack, load_pack(clips)[1])
+    return Options(given.out, pack, with_small_twins(load_pack(clips)[1]))
 
 
 def tell(progress: Progress) -> None:
