@@ -28,6 +28,7 @@ from vsrm_cli.models.weights import load_model
 from vsrm_cli.training.data import Clips
 from vsrm_cli.training.packs import load_pack
 from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.training.validation import with_small_twins
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
@@ -56,7 +57,7 @@ def metrics(out):
 def learn(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
     """Run the loop on a network of its own; returns what it reported."""
     told = []
-    validation = load_pack(pack)[1] if clips else None
+    validation = with_small_twins(load_pack(pack)[1]) if clips else None
     options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
     finetune(network or make_network(), pack, out, recipe, report=told.append, **options)
     return told
@@ -365,7 +366,7 @@ def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
             pack,
             tmp_path / "run",
             replace(RECIPE, lr=30.0),
-            validation=load_pack(pack)[1],
+            validation=with_small_twins(load_pack(pack)[1]),
             report=told.append,
             workers=0,
         )

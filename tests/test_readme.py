@@ -27,14 +27,17 @@ def marked_command(mark):
     return re.search(rf"^<!-- {mark} -->\n```sh\n(.*?)^```", README, re.M | re.S)[1]
 
 
-def options_of_the_program():
-    command = typer.main.get_command(cli.app).commands["upscale"]
+COMMANDS = ("upscale", "finetune")
+
+
+def options_of_the_program(name):
+    command = typer.main.get_command(cli.app).commands[name]
     return {p.opts[0]: p for p in command.params if p.opts[0].startswith("--")}
 
 
-def options_of_the_readme():
-    """What the README says of each option, in one line, by its name."""
-    (block,) = code_blocks("text")
+def options_of_the_readme(name):
+    """What the README says of each option of a command, in one line, by its name."""
+    (block,) = (b for b in code_blocks("text") if b.startswith(f"Usage: vsrm {name} "))
     words = " ".join(FRAME.sub(" ", block).split())
     parts = re.split(r"(?:\* )?(--[a-z-]+) ", words)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
@@ -55,17 +58,20 @@ def test_the_commands_stand_on_the_first_screen():
     assert marked_command("test command") in first_screen
 
 
-def test_the_readme_names_every_option_and_no_other():
-    assert set(options_of_the_readme()) == set(options_of_the_program()) | {"--help"}
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_names_every_option_and_no_other(command):
+    assert set(options_of_the_readme(command)) == {*options_of_the_program(command), "--help"}
 
 
-@pytest.mark.parametrize("name", options_of_the_program())
-def test_the_readme_tells_what_an_option_does_and_its_default(name):
-    option = options_of_the_program()[name]
+@pytest.mark.parametrize(
+    ("command", "name"), [(c, name) for c in COMMANDS for name in options_of_the_program(c)]
+)
+def test_the_readme_tells_what_an_option_does_and_its_default(command, name):
+    option = options_of_the_program(command)[name]
     shown = f"({option.show_default})" if isinstance(option.show_default, str) else option.default
     has_default = not (option.required or option.is_flag)
 
-    told = options_of_the_readme()[name]
+    told = options_of_the_readme(command)[name]
 
     assert option.help in told
     assert ("[required]" in told) == option.required

@@ -5,19 +5,17 @@ should not wait for it.
 """
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vsrm_cli import __version__, cli_bench, cli_models, console
+from vsrm_cli import __version__, cli_bench, cli_finetune, cli_models, console
 from vsrm_cli.cli_failures import EXIT_INTERRUPTED, failures_told
 from vsrm_cli.errors import UsageError
+from vsrm_cli.interruption import stop_when_asked
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
 if TYPE_CHECKING:  # it brings torch, see above
@@ -307,7 +305,7 @@ def upscale(
         def enlarge(source: Path, target: Path) -> None:
             with (
                 console.Display(is_quiet=quiet) as display,
-                _stop_when_asked(display) as should_stop,
+                stop_when_asked(display.tell_note, "segment") as should_stop,
             ):
                 summary = upscale_video(
                     source,
@@ -376,31 +374,6 @@ def _do_all(
         raise typer.Exit(next(filter(None, codes)))
 
 
-@contextmanager
-def _stop_when_asked(display: console.Display) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C, or SIGTERM, be a wish to stop at the next point to go on from.
-
-    The second one ends the work at once, as a `KeyboardInterrupt`; a third one the program.
-    """
-    signals_seen = 0
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal signals_seen
-        signals_seen += 1
-        if signals_seen > 1:
-            for each in former:
-                signal.signal(each, signal.SIG_DFL)
-            raise KeyboardInterrupt
-        display.tell_note("finishing the segment; press Ctrl-C again to stop at once")
-
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: signals_seen > 0
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
 def _tell_unreadable(error: Any) -> int:
     """Print in one line what is wrong with a command line, and return the exit code for it."""
     message = error.format_message().rstrip(".")
@@ -430,6 +403,7 @@ def _list_models(**options: Any) -> None:
 _add_command(cli_models.pull, models)
 _add_command(cli_models.show, models)
 _add_command(cli_models.convert, models)
+_add_command(cli_finetune.finetune)
 _add_command(cli_models.doctor)
 _add_command(cli_bench.bench)
 _add_command(cli_bench.compare)

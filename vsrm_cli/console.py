@@ -6,6 +6,7 @@ The bar is for a terminal; a log file gets a plain line every few seconds instea
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +23,8 @@ from vsrm_cli.pipeline import Progress
 
 if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wait for
     from vsrm_cli.doctor import Finding
+    from vsrm_cli.finetune import Progress as Training
+    from vsrm_cli.finetune import Result as TrainingResult
     from vsrm_cli.forecast import Plan
     from vsrm_cli.intake.downloads import Transfer
     from vsrm_cli.page import Table as TableOfWords
@@ -100,6 +103,34 @@ class Display:
             )
         else:
             self._log(words)
+
+    def report_training(self, progress: "Training") -> None:
+        """Show how far a training is; accidents get a line of their own."""
+        if progress.accident and not self._is_quiet:
+            self.tell_note(progress.accident)
+        steps = f"step {progress.step}" + (f" of {progress.steps}" if progress.steps else "")
+        rate = progress.steps_per_second
+        words = [f"loss {progress.loss:.5f}", f"{_step_rate(rate)} steps/s" if rate else ""]
+        left = progress.seconds_left
+        remaining = "" if left is None else f"{_clock(left)} left"
+        if self._bar:
+            self._bar.update(
+                self._task,
+                completed=progress.step,
+                total=progress.steps,
+                frames=steps,
+                stages=", ".join(filter(None, words)),
+                left=remaining,
+            )
+        else:
+            self._log(", ".join(filter(None, (steps, *words, remaining))))
+
+    def tell_training(self, result: "TrainingResult", folder: Path) -> None:
+        """Print what a training has come to."""
+        if self._is_quiet:
+            return
+        done = f"{folder}: {result.step} of {result.steps} steps"
+        _print(self._stderr, f"{done}. {result.told}")
 
     def tell_note(self, message: str) -> None:
         """Print something that the user should know, in one line, while the work goes on."""
@@ -333,6 +364,10 @@ def in_words(count: int) -> str:
 
 def _rounded(fps: float) -> str:
     return f"{fps:.0f}" if fps >= 10 else f"{fps:.1f}"
+
+
+def _step_rate(rate: float) -> str:
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def _summary_line(summary: "Summary", latest: Progress | None) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
@@ -29,10 +28,12 @@ from vsrm_cli.learning.judge import Judge, Verdict
 from vsrm_cli.learning.learner import Learner
 from vsrm_cli.learning.processes import greatest, process_count, rank, wait_for_all
 from vsrm_cli.learning.recipe import Recipe, differences
-from vsrm_cli.learning.report import report_page
+from vsrm_cli.learning.report import outcome, report_page
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.data import Clips
+from vsrm_cli.training.footage import Footage
 from vsrm_cli.training.sample import Sample
+from vsrm_cli.training.validation import Pair
 
 # More samples than any run draws.
 ENDLESS = 2**40
@@ -79,14 +80,35 @@ class Result:
     first: Verdict | None
     best: Verdict | None
 
+    @property
+    def told(self) -> str:
+        """What the validations say, in a sentence."""
+        if self.first is None or self.best is None:
+            return "Nothing was validated; the last weights were kept."
+        return outcome(self.first, self.best)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, as `--json` prints them."""
+        figures: dict[str, Any] = {"step": self.step, "steps": self.steps}
+        if self.first is not None and self.best is not None:
+            figures |= {
+                "best_step": self.best.step,
+                "val_loss_before": self.first.loss,
+                "val_loss": self.best.loss,
+                "val_psnr_y_bicubic": self.best.bicubic,
+                "val_psnr_y_before": self.first.psnr_y,
+                "val_psnr_y": self.best.psnr_y,
+            }
+        return figures
+
 
 def finetune(
     network: Network,
-    data: Path,
+    data: Footage | Path,
     out: Path,
     recipe: Recipe,
     *,
-    validation: Mapping[str, Tensor] | None = None,
+    validation: Mapping[str, Pair] | None = None,
     words: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
     minutes: float = math.inf,
@@ -101,11 +123,12 @@ def finetune(
 
     Args:
         network: Where to start; changed in place.
-        data: Training clips, see `vsrm_cli.pack`.
+        data: What `vsrm_cli.training.footage.open_footage` found, or a pack.
         out: The folder.
         recipe: What to compute.
-        validation: Sharp clips, (T, 3, H, W) uint8, which are restored now and then to find out
-            which weights are the best; without them the last ones are kept.
+        validation: Clips by name, small and sharp (see `vsrm_cli.training.validation`), which are
+            restored now and then to find out which weights are the best; without them the last
+            ones are kept.
         words: What the weight file is to say about itself besides the recipe.
         settings: What else decides what is computed, such as the data: a run that goes on must
             have the same.
@@ -168,12 +191,12 @@ class _Run:
         network: Network,
         recipe: Recipe,
         folder: RunFolder,
-        clips: Mapping[str, Tensor],
+        pairs: Mapping[str, Pair],
         words: Mapping[str, str],
         settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
-        self.learner, self.judge = Learner(network, recipe), Judge(clips, recipe)
+        self.learner, self.judge = Learner(network, recipe), Judge(pairs, recipe)
         self.guard = Guard(self.learner)
         self.drawn = 0  # samples; more than there are steps, if any had to be done again
         self.losses: list[float] = []  # since the last line of the metrics
@@ -197,10 +220,10 @@ class _Run:
         """Validate what the run begins with, and keep it."""
         self.last_loss = self.learner.measure(sample)
         if self._is_writer:
-            if self.judge.clips:
+            if self.judge.pairs:
                 self._look()
             self.save()
-            self._add_line(is_look=bool(self.judge.clips))
+            self._add_line(is_look=bool(self.judge.pairs))
 
     def advance(self, sample: Sample) -> str | None:
         """Do a step; where it cannot be trusted, go back instead, and say so."""
@@ -238,7 +261,7 @@ class _Run:
             self.losses.clear()
         if not self._is_writer:
             return None
-        is_look = is_look and bool(self.judge.clips)
+        is_look = is_look and bool(self.judge.pairs)
         if is_look:
             self._look()
         return self._add_line(is_look=is_look)
@@ -247,7 +270,7 @@ class _Run:
         """Keep all that a later call needs to go on."""
         if not self._is_writer:
             return
-        if not self.judge.clips:
+        if not self.judge.pairs:
             self.folder.write_weights(self.learner.average, self._words)
         self.folder.write_state(
             {
@@ -328,7 +351,7 @@ class _From(Dataset[Sample]):
         return self.clips[self.start + index]
 
 
-def _samples(data: Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
+def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
     """This process's share of each batch, made by processes of their own."""
     processes, shape = process_count(), recipe.shape
     if shape.batch % processes:

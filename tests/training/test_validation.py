@@ -8,10 +8,10 @@ from scenes import smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.training.degradations import Degradation, shrink_4x
+from vsrm_cli.training.degradations import shrink_4x
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.metrics import psnr_y
-from vsrm_cli.training.validation import Score, validate
+from vsrm_cli.training.validation import Score, validate, with_small_twins
 
 
 class Bicubic(nn.Module):
@@ -44,6 +44,10 @@ def sharp_clip(*, frames=3, height=32, width=48):
     )
 
 
+def drawn(**size):
+    return with_small_twins({"drawn": sharp_clip(**size)})
+
+
 def pillow_psnr(clip):
     """Mean PSNR-Y of Pillow's bicubic, down and up again."""
     values = []
@@ -56,7 +60,7 @@ def pillow_psnr(clip):
 
 
 def test_bicubic_as_a_network_scores_as_bicubic_together_and_alone():
-    (score,) = validate(Bicubic(), {"drawn": sharp_clip()})
+    (score,) = validate(Bicubic(), drawn())
 
     psnr, loss = score.bicubic, score.loss
     assert score == Score("drawn", psnr, together=psnr, alone=psnr, loss=loss)
@@ -66,14 +70,14 @@ def test_bicubic_as_a_network_scores_as_bicubic_together_and_alone():
 def test_the_bicubic_score_is_that_of_pillow():
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), {"drawn": clip})
+    (score,) = validate(Bicubic(), with_small_twins({"drawn": clip}))
 
     # Pillow rounds to 8 bits after each direction.
     assert score.bicubic == pytest.approx(pillow_psnr(clip), abs=0.05)
 
 
 def test_alone_each_frame_is_a_first_frame():
-    (score,) = validate(Remembering(), {"drawn": sharp_clip()})
+    (score,) = validate(Remembering(), drawn())
 
     assert score.alone == score.bicubic
     assert score.together < score.bicubic - 0.5
@@ -82,7 +86,7 @@ def test_alone_each_frame_is_a_first_frame():
 def test_the_score_is_the_mean_over_the_frames():
     clip = sharp_clip()
 
-    (score,) = validate(Remembering(), {"drawn": clip})
+    (score,) = validate(Remembering(), with_small_twins({"drawn": clip}))
 
     sharp = clip / 255
     restored = Remembering()(shrink_4x(sharp)[None])[0]
@@ -93,13 +97,13 @@ def test_the_score_is_the_mean_over_the_frames():
 def test_every_clip_has_a_score_by_its_name_and_in_its_order():
     clips = {"second": sharp_clip(), "first": sharp_clip(frames=1, height=16, width=20)}
 
-    scores = validate(Bicubic(), clips)
+    scores = validate(Bicubic(), with_small_twins(clips))
 
     assert [score.clip for score in scores] == ["second", "first"]
 
 
 def test_frames_alone_are_left_out_where_nobody_asks():
-    (score,) = validate(Bicubic(), {"drawn": sharp_clip()}, alone=False)
+    (score,) = validate(Bicubic(), drawn(), alone=False)
 
     assert score.alone is None
 
@@ -108,7 +112,7 @@ def test_frames_alone_are_left_out_where_nobody_asks():
 def test_the_mode_of_the_network_is_left_as_it_is(is_training):
     network = Bicubic().train(is_training)
 
-    validate(network, {"drawn": sharp_clip(frames=1)})
+    validate(network, drawn(frames=1))
 
     assert network.training == is_training
 
@@ -117,28 +121,20 @@ def test_the_mode_of_the_network_is_left_as_it_is(is_training):
 def test_the_loss_is_the_one_that_training_minimizes(weight):
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), {"drawn": clip}, frequency_weight=weight)
+    (score,) = validate(Bicubic(), with_small_twins({"drawn": clip}), frequency_weight=weight)
 
     sharp = clip / 255
     restored = Bicubic()(shrink_4x(sharp)[None])[0]
     assert score.loss == restoration_loss(restored, sharp, frequency_weight=weight).item()
 
 
-def test_worn_clips_are_worn_the_same_way_each_time():
-    clips = {"drawn": sharp_clip(height=64, width=64)}
-
-    once, again = (validate(Bicubic(), clips, degradation=Degradation.REAL) for _ in range(2))
-
-    assert once == again
-    (clean,) = validate(Bicubic(), clips)
-    assert once[0].bicubic < clean.bicubic
-
-
 def test_plain_enlargement_and_result_are_shown():
     shown = []
     clip = sharp_clip()
 
-    validate(Bicubic(), {"drawn": clip}, show=lambda *pictures: shown.append(pictures))
+    validate(
+        Bicubic(), with_small_twins({"drawn": clip}), show=lambda *pictures: shown.append(pictures)
+    )
 
     ((name, plain, restored),) = shown
     assert name == "drawn"

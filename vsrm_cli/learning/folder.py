@@ -33,11 +33,11 @@ class RunFolder:
         self.state, self.weights = path / STATE_FILE, path / WEIGHTS_FILE
         self.metrics, self.report = path / METRICS_FILE, path / REPORT_FILE
 
-    def begin(self) -> None:
-        """Make the folder.
+    def check_is_free(self) -> None:
+        """Make sure that a run may begin here.
 
         Raises:
-            OutputError: If it holds a run already, or cannot be made.
+            OutputError: If the folder holds a run already.
         """
         for file in (self.state, self.weights, self.metrics, self.report):
             if file.exists():
@@ -45,6 +45,14 @@ class RunFolder:
                     f"{file} is there already: go on with that run by --resume, or choose another "
                     f"--out."
                 )
+
+    def begin(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OutputError: If it holds a run already, or cannot be made.
+        """
+        self.check_is_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vsrm_cli.learning.recipe import Recipe, Stage
 from vsrm_cli.training.packs import detail
-from vsrm_cli.training.validation import Score, validate
+from vsrm_cli.training.validation import Pair, Score, validate
 
 # Of how many clips a piece is kept for the report, and its greatest side in pixels.
 CLIPS_SHOWN, SIDE_SHOWN = 6, 160
@@ -73,8 +73,8 @@ class Judge:
     """Validates the average of a run now and then.
 
     Args:
-        clips: Sharp clips by name, (T, 3, H, W) uint8; none for a run without validation.
-        recipe: Of the run; its loss and its degradation are validated.
+        pairs: Clips by name, see `vsrm_cli.training.validation`; none for no validation.
+        recipe: Of the run; its loss is validated.
 
     Attributes:
         first: Of the weights at the start.
@@ -82,9 +82,9 @@ class Judge:
         latest: Of the last weights that were looked at.
     """
 
-    def __init__(self, clips: Mapping[str, Tensor], recipe: Recipe) -> None:
+    def __init__(self, pairs: Mapping[str, Pair], recipe: Recipe) -> None:
         """Remember the clips."""
-        self.clips, self._recipe = clips, recipe
+        self.pairs, self._recipe = pairs, recipe
         self.first: Verdict | None = None
         self.best: Verdict | None = None
         self.latest: Verdict | None = None
@@ -95,12 +95,11 @@ class Judge:
 
         def keep(name: str, plain: Tensor, restored: Tensor) -> None:
             if len(pieces) < CLIPS_SHOWN:
-                pieces.append(_piece(name, self.clips[name], plain, restored))
+                pieces.append(_piece(name, self.pairs[name][1], plain, restored))
 
         scores = validate(
             network,
-            self.clips,
-            degradation=self._recipe.degradation,
+            self.pairs,
             frequency_weight=self._recipe.frequency_weight,
             alone=False,
             show=keep,

@@ -70,8 +70,8 @@ VSRM_T = VSRMConfig(
     feature_blocks=2,
     upsampler="direct",
     upsampler_width=64,
-    upsampler_blocks=5,
-    neighbors=1,
+    upsampler_blocks=8,
+    neighbors=2,
     base="bicubic",
 )
 
@@ -118,8 +118,8 @@ GSM_T = GSMConfig(
     feature_blocks=2,
     upsampler="direct",
     upsampler_width=64,
-    upsampler_blocks=5,
-    neighbors=1,
+    upsampler_blocks=8,
+    neighbors=2,
     base="bicubic",
 )
 
@@ -185,6 +185,20 @@ MODELS = {
             quality="27.00 dB PSNR-Y on 11 clips, bicubic 25.77",
             quality_source="weights/README.md",
             file="vsrm-t.safetensors",
+        ),
+        ModelEntry(
+            name="vsrm-t-real",
+            network="vsrm",
+            config=VSRM_T,
+            scale=4,
+            parameters=1,
+            about="the same network for compressed and noisy footage; what such footage gets",
+            trained_on="free photos and videos, by this project; weights/README.md lists them",
+            degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
+            licence="MIT",
+            quality="0.00 dB PSNR-Y on 11 clips behind H.264 at crf 28, bicubic 0.00",
+            quality_source="weights/README.md",
+            file="vsrm-t-real.safetensors",
         ),
         ModelEntry(
             name="gsm-t",

@@ -86,7 +86,7 @@ def load_model(
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
-    place = _device(device)
+    place = find_device(device)
     path = locate(name_or_path, report=report)
     is_file = Path(name_or_path).is_file() and str(name_or_path) not in MODELS
     network = read_weights(path, name=None if is_file else str(name_or_path))
@@ -190,7 +190,13 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     return network
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+
+    Raises:
+        UsageError: If there is no such name.
+        VsrmError: If this machine has no such device.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

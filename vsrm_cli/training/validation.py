@@ -3,17 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.training.degradations import SCALE, Degradation, degrade
+from vsrm_cli.training.degradations import SCALE, shrink_4x
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.metrics import psnr_y
 
-# Decides how `Degradation.REAL` wears each clip: the same way each time.
-WEAR_SEED = 0
+# Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8.
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,18 @@ class Score:
 
 def validate(
     network: nn.Module,
-    clips: Mapping[str, Tensor],
+    pairs: Mapping[str, Pair],
     *,
-    degradation: Degradation = Degradation.BI,
     frequency_weight: float = 0.0,
     alone: bool = True,
     show: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> list[Score]:
-    """Make small twins of clips, restore them, and compare all frames, no border cut.
+    """Restore clips and compare all frames with the truth, no border cut.
 
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, 4H, 4W); its mode is left as it is.
-        clips: Sharp clips by name, (T, 3, H, W) uint8, sides multiples of four.
-        degradation: How the small frames are made; of a clip always the same ones.
+        pairs: Clips by name, such as those of `with_small_twins` or
+            `vsrm_cli.training.watched.validation_pairs`.
         frequency_weight: Of the loss.
         alone: Whether to restore the frames one by one as well.
         show: Is shown, of each clip, its name, plain enlargement and what the network made of
@@ -58,10 +56,8 @@ def validate(
     scores = []
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        for number, (name, clip) in enumerate(clips.items()):
-            sharp = clip.float() / 255
-            small = degrade(sharp, degradation, np.random.default_rng([WEAR_SEED, number]))
-            small, sharp = small.to(device), sharp.to(device)
+        for name, pair in pairs.items():
+            small, sharp = (frames.to(device).float() / 255 for frames in pair)
             together = network(small[None])[0]
             single = [network(frame[None, None])[0, 0] for frame in small] if alone else None
             # With antialias=True PyTorch's bicubic kernel is Pillow's, also when enlarging.
@@ -82,6 +78,18 @@ def validate(
             if show is not None:
                 show(name, plain, together)
     return scores
+
+
+def with_small_twins(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
+    """Shrink clips as the literature's BI does.
+
+    Args:
+        clips: Sharp clips by name, (T, 3, H, W) uint8, sides multiples of four.
+    """
+    return {
+        name: ((shrink_4x(sharp.float() / 255) * 255).round().to(torch.uint8), sharp)
+        for name, sharp in clips.items()
+    }
 
 
 def _mean_psnr(restored: Tensor, sharp: Tensor) -> float:
