@@ -9,14 +9,15 @@ So the network starts as `vsrm-t` without its branches. (The first stage of the 
 beginning of a schedule of 3,600 steps: its rate hardly fell.)
 """
 
-import os
 from dataclasses import replace
 
 import torch
-from torch import Tensor, distributed
-from train_vsrm_t import FREQUENCY_WEIGHT, WORDS, read_options, tell
+from torch import Tensor
+from train_vsrm_t import FREQUENCY_WEIGHT, read_options, run_stage
 
-from vsrm_cli.finetune import WEIGHTS_FILE, Recipe, Stage, finetune
+from vsrm_cli.learning.folder import WEIGHTS_FILE
+from vsrm_cli.learning.processes import joined
+from vsrm_cli.learning.recipe import Precision, Recipe, Stage
 from vsrm_cli.models.catalog import GSM_T
 from vsrm_cli.models.gsmamba import GSM
 from vsrm_cli.models.weights import load_model, read_weights
@@ -33,7 +34,7 @@ FIRST = Recipe(
     frequency_weight=FREQUENCY_WEIGHT,
     flow_frozen=620,
     trunk_lr=0.4,
-    half=True,
+    dtype=Precision.BFLOAT16,
     seed=61,
 )
 STAGES = (FIRST, replace(FIRST, steps=900, lr=1.3e-3, warmup=10, flow_frozen=900, seed=62))
@@ -41,26 +42,15 @@ STAGES = (FIRST, replace(FIRST, steps=900, lr=1.3e-3, warmup=10, flow_frozen=900
 
 def main() -> None:
     """Run both stages."""
-    options = read_options(__doc__ or "")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    torch.manual_seed(3)
-    network = GSM(GSM_T)
-    take_over(network, load_model("vsrm-t", device="cpu").state_dict())
-    for number, recipe in enumerate(STAGES, start=1):
-        out = options.out / f"gsm-t-{number}"
-        share = replace(recipe.shape, batch=recipe.shape.batch // processes)
-        finetune(
-            network,
-            options.pack,
-            out,
-            replace(recipe, shape=share),
-            validation=options.clips,
-            words={**WORDS, "name": "gsm-t"},
-            report=tell,
-        )
-        if processes > 1:
-            distributed.barrier()
-        network = read_weights(out / WEIGHTS_FILE)  # type: ignore[assignment]
+    with joined("cpu"):
+        options = read_options(__doc__ or "")
+        torch.manual_seed(3)
+        network = GSM(GSM_T)
+        take_over(network, load_model("vsrm-t", device="cpu").state_dict())
+        for number, recipe in enumerate(STAGES, start=1):
+            out = options.out / f"gsm-t-{number}"
+            run_stage(network, recipe, out, options, name="gsm-t")
+            network = read_weights(out / WEIGHTS_FILE)  # type: ignore[assignment]
 
 
 def take_over(network: GSM, weights: dict[str, Tensor]) -> None:

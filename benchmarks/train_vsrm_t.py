@@ -11,19 +11,23 @@ The shipped weights took a few detours more, which `weights/README.md` tells.
 """
 
 import argparse
-import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import distributed
+from torch import Tensor
 
-from vsrm_cli.finetune import WEIGHTS_FILE, Recipe, Report, Stage, finetune
+from vsrm_cli.finetune import Progress, finetune
+from vsrm_cli.learning.folder import STATE_FILE, WEIGHTS_FILE
+from vsrm_cli.learning.processes import joined, rank, wait_for_all
+from vsrm_cli.learning.recipe import Precision, Recipe, Stage
 from vsrm_cli.models.catalog import VSRM_T
+from vsrm_cli.models.network import Network
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import read_weights
 from vsrm_cli.pack import make_pack, make_validation_pack
+from vsrm_cli.training.packs import load_pack
 from vsrm_cli.training.sample import ClipShape
 
 # The loss in frequencies with a tenth of the paper's weight: without a scale the transform of
@@ -38,7 +42,7 @@ STAGES = (
         lr=1.5e-3,
         clip_norm=1.0,
         ema=0.995,
-        half=True,
+        dtype=Precision.BFLOAT16,
         seed=11,
     ),
     Recipe(
@@ -48,7 +52,7 @@ STAGES = (
         lr=1.5e-3,
         warmup=200,
         frequency_weight=FREQUENCY_WEIGHT,
-        half=True,
+        dtype=Precision.BFLOAT16,
         seed=7,
     ),
     Recipe(
@@ -59,7 +63,7 @@ STAGES = (
         warmup=60,
         ema=0.998,
         frequency_weight=FREQUENCY_WEIGHT,
-        half=True,
+        dtype=Precision.BFLOAT16,
         seed=41,
     ),
     Recipe(
@@ -73,7 +77,7 @@ STAGES = (
         flow_frozen=200,
         flow_lr=0.05,
         trunk_lr=0.35,
-        half=True,
+        dtype=Precision.BFLOAT16,
         seed=42,
     ),
     Recipe(
@@ -86,13 +90,13 @@ STAGES = (
         frequency_weight=FREQUENCY_WEIGHT,
         flow_lr=0.1,
         trunk_lr=0.35,
-        half=True,
+        dtype=Precision.BFLOAT16,
         seed=52,
     ),
 )
 
+# What each weight file says of itself.
 WORDS = {
-    "name": "vsrm-t",
     "licence": "MIT",
     "degradation": "BI x4: antialiased bicubic, rounded to 8 bits",
     "author": "the vsrm authors",
@@ -105,60 +109,62 @@ class Options:
 
     out: Path
     pack: Path
-    clips: Path
+    clips: dict[str, Tensor]
 
 
 def main() -> None:
     """Run the stages one after another."""
-    options = read_options(__doc__ or "")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    torch.manual_seed(0)
-    network = VSRM(VSRM_T)
-    for number, recipe in enumerate(STAGES, start=1):
-        out = options.out / f"{number}-{recipe.stage}"
-        share = replace(recipe.shape, batch=recipe.shape.batch // processes)
-        finetune(
-            network,
-            options.pack,
-            out,
-            replace(recipe, shape=share),
-            validation=options.clips,
-            words=WORDS,
-            report=tell,
-        )
-        if processes > 1:
-            distributed.barrier()
-        network = read_weights(out / WEIGHTS_FILE)
+    with joined("cpu"):
+        options = read_options(__doc__ or "")
+        torch.manual_seed(0)
+        network = VSRM(VSRM_T)
+        for number, recipe in enumerate(STAGES, start=1):
+            out = options.out / f"{number}-{recipe.stage}"
+            run_stage(network, recipe, out, options)
+            network = read_weights(out / WEIGHTS_FILE)
+
+
+def run_stage(
+    network: Network, recipe: Recipe, out: Path, options: Options, *, name: str = "vsrm-t"
+) -> None:
+    """Run one stage into a folder, or go on with it."""
+    finetune(
+        network,
+        options.pack,
+        out,
+        recipe,
+        validation=options.clips,
+        words={**WORDS, "name": name},
+        resume=(out / STATE_FILE).exists(),
+        report=tell,
+        every=50,
+    )
 
 
 def read_options(about: str) -> Options:
-    """Read the command line, join the other processes, and make the packs that are missing."""
+    """Read the command line, and make the packs that are missing."""
     arguments = argparse.ArgumentParser(description=about)
     for name in ("train", "validation", "out"):
         arguments.add_argument(name, type=Path)
     given = arguments.parse_args()
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        torch.set_num_threads(1)
-        distributed.init_process_group("gloo")
     given.out.mkdir(parents=True, exist_ok=True)
     pack, clips = (given.out / f"{name}.safetensors" for name in ("train", "validation"))
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank() == 0:
         if not pack.exists():
             make_pack(given.train, pack, clips_per_video=28)
         if not clips.exists():
             make_validation_pack(given.validation, clips)
-    if processes > 1:
-        distributed.barrier()
-    return Options(given.out, pack, clips)
+    wait_for_all()
+    return Options(given.out, pack, load_pack(clips)[1])
 
 
-def tell(report: Report) -> None:
-    """Print a line."""
-    line = f"{time.strftime('%H:%M:%S')}  step {report.step}  loss {report.loss:.5f}"
-    if report.scores:
-        line += f"  PSNR-Y {sum(s.together for s in report.scores) / len(report.scores):.3f} dB"
-    print(line, flush=True)  # noqa: T201 - this script is a terminal program
+def tell(progress: Progress) -> None:
+    """Print a line where the metrics have got one."""
+    if progress.accident:
+        print(progress.accident, flush=True)  # noqa: T201 - this script is a terminal program
+    if progress.line:
+        values = "  ".join(f"{name} {value:.6g}" for name, value in progress.line.items())
+        print(f"{time.strftime('%H:%M:%S')}  {values}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from vsrm_cli import __version__, cli, upscale
 from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.models import catalog
 from vsrm_cli.models.weights import load_model
-from vsrm_cli.settings import DEFAULT_MODEL
 from vsrm_cli.upscale import MAX_WORKERS
 
 HERE = Path(__file__).parent
@@ -340,7 +339,7 @@ def test_the_help_shows_an_example_and_the_defaults():
 
     text = " ".join(result.stdout.split())
     assert text.index("vsrm upscale small.mp4 -o large.mp4") < text.index("--output")
-    for default in ("vsrm-t", "24", "auto", "h264", "(the beginning)"):
+    for default in ("24", "auto", "h264", "(the beginning)"):
         assert f"[default: {default}]" in text
 
 
@@ -366,10 +365,6 @@ def test_a_command_line_that_cannot_be_read_gets_one_line(capsys, words, message
     assert exit_code == 2
     assert told.out == ""
     assert re.fullmatch(rf"error: .*{message}.* \(see vsrm .*--help\)\n", told.err)
-
-
-def test_the_default_network_is_in_the_catalog():
-    assert DEFAULT_MODEL in catalog.MODELS
 
 
 def test_the_help_does_not_wait_for_torch():

@@ -5,6 +5,7 @@ windows fade. Lines that no other tile will change become integers at once.
 """
 
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ class Canvas:
 
     Attributes:
         piece: Which frames of the window are kept, and how they fade.
-        pictures: The finished ones, (3, scale*H, scale*W) each.
         next_tail: The frames that fade out, weighted, for the canvas of the next window:
             float32, (piece.fall, 3, scale*H, scale*W).
     """
@@ -48,9 +48,10 @@ class Canvas:
         self._sources = clip[piece.kept_slice]
         self._tail = tail
         self.piece = piece
-        self.pictures: list[Pixels] = [
-            np.empty((3, height, width), self._dtype) for _ in range(piece.kept - piece.fall)
+        self._pictures = [
+            _new_picture(height, width, self._dtype, device) for _ in range(piece.kept - piece.fall)
         ]
+        self._is_finite = torch.ones(piece.kept, dtype=torch.bool, device=device)
         self.next_tail = torch.empty((piece.fall, 3, height, width), device=device)
         self._foot: Tensor | None = None  # lines that fade out of the row above, weighted
 
@@ -65,9 +66,6 @@ class Canvas:
         Args:
             strip: Of `strip`, with the tiles in it; used up.
             rows: The lines that it holds, in the larger picture.
-
-        Raises:
-            CheckFailed: If a value is not finite.
         """
         strip *= weights_of(rows, strip.device)[:, None]
         if self._foot is not None:
@@ -85,20 +83,58 @@ class Canvas:
             top: Where the first of the lines belongs.
         """
         rows = slice(top, top + band.shape[-2])
-        finished = len(self.pictures)
+        finished = len(self._pictures)
         for t, weight in enumerate(self.piece.weights()):
             values = band[t].mul_(weight / self.piece.denominator)
             if self._tail is not None and t < self.piece.rise:
                 values += self._tail[t, :, rows]
-            if not torch.isfinite(values).all():
-                raise CheckFailed(
-                    f"the network's output for the frame at {float(self._sources[t].time):.3f} s "
-                    f"is not finite; try --dtype fp32 or another model"
-                )
+            self._is_finite[t] &= torch.isfinite(values).all()
             if t < finished:
-                self.pictures[t][:, rows] = to_pixels(values, self._dtype)
+                write_pixels(values, self._pictures[t][:, rows])
             else:
                 self.next_tail[t - finished, :, rows] = values
+
+    def complete(self) -> list[Pixels]:
+        """Wait for the device, once for the whole window, and give the finished pictures.
+
+        Returns:
+            (3, scale*H, scale*W) each.
+
+        Raises:
+            CheckFailed: If a value is not finite.
+        """
+        for source, is_finite in zip(self._sources, self._is_finite.tolist(), strict=True):
+            if not is_finite:
+                raise CheckFailed(
+                    f"the network's output for the frame at {float(source.time):.3f} s "
+                    f"is not finite; try --dtype fp32 or another model"
+                )
+        return self._pictures
+
+
+def _new_picture(
+    height: int, width: int, dtype: np.dtype[np.uint8] | np.dtype[np.uint16], device: torch.device
+) -> Pixels:
+    """Room for a picture; for a CUDA device such that it writes there by itself."""
+    if device.type == "cuda" and dtype == np.uint8:
+        room = torch.empty((3, height, width), dtype=torch.uint8, pin_memory=True)
+        return cast(Pixels, room.numpy())
+    return np.empty((3, height, width), dtype)
+
+
+def write_pixels(values: Tensor, target: Pixels) -> None:
+    """Write what `to_pixels` gives; from a CUDA device it may arrive later, see `Canvas.complete`.
+
+    Args:
+        values: float32, on any device.
+        target: Shaped like them, uint8 or uint16.
+    """
+    if target.dtype == np.uint8:
+        rounded = _rounded(values, 255).to(torch.uint8)
+        is_later = values.is_cuda and target.flags.c_contiguous
+        torch.from_numpy(target).copy_(rounded, non_blocking=is_later)
+    else:
+        target[...] = to_pixels(values, target.dtype)
 
 
 def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Pixels:
@@ -111,12 +147,15 @@ def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -
     Returns:
         The integers, halves rounded up.
     """
-    peak = np.iinfo(dtype).max
-    rounded = values.clamp(0, 1).mul_(peak).add_(0.5).floor_()
+    rounded = _rounded(values, np.iinfo(dtype).max)
     if dtype == np.uint8:
         return rounded.to(torch.uint8).cpu().numpy()
     # By way of int32: not every device has unsigned integers of 16 bits.
     return rounded.to(torch.int32).cpu().numpy().astype(np.uint16)
+
+
+def _rounded(values: Tensor, peak: int) -> Tensor:
+    return values.clamp(0, 1).mul_(peak).add_(0.5).floor_()
 
 
 # Most tiles of a picture fade alike. Made anew, each would be a copy that waits for the device.

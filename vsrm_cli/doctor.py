@@ -206,7 +206,9 @@ def _networks(device: torch.device) -> Iterator[Finding]:
 
 def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tensor:
     network = load_model(name, device=str(device), dtype=dtype)
-    with torch.inference_mode():
+    # PyTorch computes convolutions of float32 in TF32 unless told not to: that is no fault here.
+    exactly = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.inference_mode(), exactly:
         restored: Tensor = network(clip.to(network.device, network.dtype))
     return restored.float().clamp(0, 1).cpu()
 

@@ -8,159 +8,314 @@ last one is also what adapts finished weights to other footage.
 Several processes started by torchrun share each batch and average their gradients.
 """
 
-import enum
 import json
 import math
-import os
-import time
-from collections.abc import Callable, Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from vsrm_cli.errors import InputError, OutputError
+from vsrm_cli.errors import Interrupted, OutputError, UsageError
+from vsrm_cli.learning.board import Board
+from vsrm_cli.learning.clock import Clock
+from vsrm_cli.learning.folder import RunFolder
+from vsrm_cli.learning.guard import Guard
+from vsrm_cli.learning.judge import Judge, Verdict
+from vsrm_cli.learning.learner import Learner
+from vsrm_cli.learning.processes import greatest, process_count, rank, wait_for_all
+from vsrm_cli.learning.recipe import Recipe, differences
+from vsrm_cli.learning.report import report_page
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import save_weights
 from vsrm_cli.training.data import Clips
-from vsrm_cli.training.losses import end_point_error, restoration_loss
-from vsrm_cli.training.packs import load_pack
-from vsrm_cli.training.sample import ClipShape, Sample
-from vsrm_cli.training.validation import Score, validate
+from vsrm_cli.training.sample import Sample
 
-STATE_FILE = "state.pt"
-WEIGHTS_FILE = "model.safetensors"
-METRICS_FILE = "metrics.jsonl"
-SAVE_SECONDS = 120.0
-
-
-class Stage(enum.StrEnum):
-    """What a run teaches."""
-
-    FLOW = "flow"
-    FRAMES = "frames"
-    CLIPS = "clips"
+# More samples than any run draws.
+ENDLESS = 2**40
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training run computes.
+class Progress:
+    """What a run tells after each step.
 
     Attributes:
-        stage: What is taught.
-        steps: Length of the run and of its cosine schedule, which falls from `lr` to a fiftieth.
-        shape: Size of the training clips (of each process).
-        lr: Highest learning rate.
-        warmup: Steps in which the rate rises to `lr`.
-        clip_norm: Greatest norm of a step's gradient.
-        ema: How much of the average of the weights is kept in each step, at the end.
-        frequency_weight: Weight of the loss in frequencies; the paper's is 0.02.
-        flow_frozen: Steps in which the flow network stays as it is.
-        flow_lr: Its rate after that, as a share of `lr`.
-        trunk_lr: Rate of what `Stage.FRAMES` taught, as a share of `lr`, in `Stage.CLIPS`.
-        half: Whether the flow network and the upsampler compute in bfloat16.
-        seed: Decides every sample.
+        step: How many steps are done.
+        steps: How many there will be; None as long as that is not known.
+        loss: The mean since the last line of the metrics.
+        lr: Learning rate of the next step.
+        steps_per_second: Lately; None at first.
+        seconds_left: Until the end of the run, or of its time.
+        line: What was added to the metrics; None where nothing was.
+        accident: What went wrong and was put right, in a sentence.
     """
 
-    stage: Stage
-    steps: int
-    shape: ClipShape
+    step: int
+    steps: int | None
+    loss: float
     lr: float
-    warmup: int = 100
-    clip_norm: float = 0.5
-    ema: float = 0.999
-    frequency_weight: float = 0.02
-    flow_frozen: int = 0
-    flow_lr: float = 0.25
-    trunk_lr: float = 1.0
-    half: bool = False
-    seed: int = 0
+    steps_per_second: float | None
+    seconds_left: float | None
+    line: Mapping[str, float] | None = None
+    accident: str | None = None
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a training run tells as it goes: the mean loss since the last one, the scores so far."""
+class Result:
+    """What a run has come to.
+
+    Attributes:
+        step: How many steps are done.
+        steps: How many the whole run has.
+        first: The validation of the weights at the start; None where nothing was validated.
+        best: That of the weights that were kept.
+    """
 
     step: int
-    loss: float
-    lr: float
-    seconds: float
-    scores: list[Score] | None
+    steps: int
+    first: Verdict | None
+    best: Verdict | None
 
 
 def finetune(
     network: Network,
-    pack: Path,
+    data: Path,
     out: Path,
     recipe: Recipe,
     *,
-    validation: Path | None = None,
+    validation: Mapping[str, Tensor] | None = None,
     words: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
     minutes: float = math.inf,
-    report: Callable[[Report], None] | None = None,
-    every: int = 50,
-    validate_minutes: float = 10.0,
-) -> Network:
-    """Train a network; go on where an earlier run into the same folder stopped.
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Progress], None] = lambda _: None,
+    every: int = 10,
+    validations: int = 10,
+    workers: int = 1,
+) -> Result:
+    """Train a network, into a folder: the best averaged weights, state, metrics and a report.
 
     Args:
         network: Where to start; changed in place.
-        pack: Training clips, see `vsrm_cli.pack`.
-        out: Folder for the averaged weights, the resumable state and the metrics.
+        data: Training clips, see `vsrm_cli.pack`.
+        out: The folder.
         recipe: What to compute.
-        validation: A pack whose clips are restored whole, now and then and at the end.
+        validation: Sharp clips, (T, 3, H, W) uint8, which are restored now and then to find out
+            which weights are the best; without them the last ones are kept.
         words: What the weight file is to say about itself besides the recipe.
-        minutes: Stop after this time; the next run goes on from there.
-        report: Called every `every` steps.
-        every: Steps between two reports.
-        validate_minutes: Time between two validations.
-
-    Returns:
-        A copy of the network with the averaged weights.
+        settings: What else decides what is computed, such as the data: a run that goes on must
+            have the same.
+        minutes: Stop after this time; a run that is resumed goes on from there.
+        resume: Go on with the run in the folder.
+        should_stop: Asked after each step; if so, the state is saved and the run ends.
+        report: Told after each step.
+        every: Steps between two lines of the metrics.
+        validations: How many times to validate, evenly, after the one before the first step.
+        workers: Processes that prepare samples.
 
     Raises:
-        InputError: If the state in the folder is of another recipe.
-        OutputError: If the loss is no longer a number; the last good state is kept.
+        InputError: If there is nothing to go on from, or no clip is large enough.
+        UsageError: If the run in the folder has other settings, which are listed, or the batch
+            cannot be shared by the processes.
+        OutputError: If the folder holds a run that shall not go on, the disk is full, or the loss
+            exploded again and again; the last good state and the best weights are kept.
+        Interrupted: If `should_stop` said so.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    run = _Run(network, recipe, out / STATE_FILE)
-    samples = DataLoader(
-        _From(
-            Clips(pack, recipe.shape, steps=recipe.steps, seed=recipe.seed, share=_rank()),
-            run.step,
-        ),
-        batch_size=None,
-        num_workers=1,
-        prefetch_factor=4,
-        worker_init_fn=_calm,
-    )
-    clips = load_pack(validation)[1] if validation and _rank() == 0 else {}
-    began = last_save = last_look = time.monotonic()
-    losses: list[float] = []
-    description = {**(words or {}), "recipe": json.dumps(asdict(recipe))}
-    for sample in samples:
-        losses.append(run.advance(sample))
-        now = time.monotonic()
-        is_over = run.step == recipe.steps or _any_process(now - began > 60 * minutes)
-        if is_over or now - last_save > SAVE_SECONDS:
-            last_save = now
-            _keep(run, out, description)
-        look = bool(clips) and (is_over or now - last_look > 60 * validate_minutes)
-        if look or run.step % every == 0 or is_over:
-            scores = validate(run.average, clips, alone=is_over) if look else None
-            last_look = now if look else last_look
-            _tell(run, out, losses, now - began, scores, report)
-            losses = []
+    run = _Run(network, recipe, RunFolder(out), validation or {}, words or {}, settings or {})
+    run.begin(resume=resume)
+    learner, clock = run.learner, Clock(minutes, network.device)
+    if learner.length is None and math.isinf(minutes):
+        raise ValueError("a recipe without steps needs minutes")
+    if learner.step == learner.length:
+        return run.result()
+    for sample in _samples(data, recipe, run.drawn, workers):
+        if run.drawn == 0:
+            with clock.aside():
+                run.look_at_start(sample)
+        accident = run.advance(sample)
+        clock.note_step()
+        if learner.length is None and (more := clock.steps_that_fit(validations)) is not None:
+            learner.length = learner.step + more
+        is_asked = greatest(should_stop(), network.device) > 0
+        is_over = clock.is_up() or learner.step == learner.length
+        is_look = is_over or (accident is None and run.is_look_due(validations))
+        line = None
+        with clock.aside():
+            if is_look or (accident is None and learner.step % every == 0):
+                line = run.note(is_look=is_look)
+            if clock.is_save_due() or is_look or is_asked:
+                run.save()
+        report(_progress(run, clock, line, accident))
         if is_over:
             break
-    return run.average
+        if is_asked:
+            raise Interrupted(
+                f"stopped after step {learner.step}; the same command with --resume goes on"
+            )
+    run.end()
+    return run.result()
 
 
-class _From(torch.utils.data.Dataset[Sample]):
+class _Run:
+    """What a run consists of, and what is kept of it. Only the first process writes."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        folder: RunFolder,
+        clips: Mapping[str, Tensor],
+        words: Mapping[str, str],
+        settings: Mapping[str, str],
+    ) -> None:
+        self.folder = folder
+        self.learner, self.judge = Learner(network, recipe), Judge(clips, recipe)
+        self.guard = Guard(self.learner)
+        self.drawn = 0  # samples; more than there are steps, if any had to be done again
+        self.losses: list[float] = []  # since the last line of the metrics
+        self.last_loss = math.nan
+        self._settings = {**recipe.settings(), **settings}
+        self._words = {**words, "recipe": json.dumps(self._settings)}
+        self._is_writer = rank() == 0
+        self._board = Board(None)
+
+    def begin(self, *, resume: bool) -> None:
+        """Make the folder, or take from it what an earlier call has left there."""
+        if resume:
+            self._restore(self.folder.read_state())
+        elif self._is_writer:
+            self.folder.begin()
+        if self._is_writer:
+            self._board = Board(self.folder.path)
+        wait_for_all()
+
+    def look_at_start(self, sample: Sample) -> None:
+        """Validate what the run begins with, and keep it."""
+        self.last_loss = self.learner.measure(sample)
+        if self._is_writer:
+            if self.judge.clips:
+                self._look()
+            self.save()
+            self._add_line(is_look=bool(self.judge.clips))
+
+    def advance(self, sample: Sample) -> str | None:
+        """Do a step; where it cannot be trusted, go back instead, and say so."""
+        self.drawn += 1
+        lesson = self.learner.learn(sample)
+        if self.guard.trusts(lesson):
+            self.learner.apply()
+            self.guard.note_step()
+            self.losses.append(lesson.loss)
+            return None
+        failed_at = self.learner.step
+        try:
+            self.guard.go_back()
+        except OutputError:
+            self.save()
+            self.end()
+            raise
+        self.losses.clear()
+        if self._is_writer:
+            self.folder.forget_after(self.learner.step)
+        return (
+            f"the loss exploded at step {failed_at}: back to step {self.learner.step}, with half "
+            f"the learning rate and other samples"
+        )
+
+    def is_look_due(self, validations: int) -> bool:
+        """Whether it is time for one of the validations, which are spread over all steps."""
+        length = self.learner.length
+        return length is not None and self.learner.step % max(1, length // validations) == 0
+
+    def note(self, *, is_look: bool) -> dict[str, float] | None:
+        """Validate, if it is time for that, and add a line to the metrics."""
+        if self.losses:
+            self.last_loss = sum(self.losses) / len(self.losses)
+            self.losses.clear()
+        if not self._is_writer:
+            return None
+        is_look = is_look and bool(self.judge.clips)
+        if is_look:
+            self._look()
+        return self._add_line(is_look=is_look)
+
+    def save(self) -> None:
+        """Keep all that a later call needs to go on."""
+        if not self._is_writer:
+            return
+        if not self.judge.clips:
+            self.folder.write_weights(self.learner.average, self._words)
+        self.folder.write_state(
+            {
+                "settings": self._settings,
+                "learner": self.learner.state(),
+                "guard": self.guard.state(),
+                "judge": self.judge.state(),
+                "drawn": self.drawn,
+                "losses": self.losses,
+                "last_loss": self.last_loss,
+            }
+        )
+
+    def end(self) -> None:
+        """Write the report; when this returns, all files are there for every process."""
+        if self._is_writer:
+            judge = self.judge
+            page = report_page(
+                self.folder.path.absolute().name,
+                self.folder.lines(),
+                first=judge.first,
+                best=judge.best,
+                latest=judge.latest,
+                settings=self._settings,
+            )
+            self.folder.write_report(page)
+            self._board.close()
+        wait_for_all()
+
+    def result(self) -> Result:
+        """What the run has come to."""
+        step, judge = self.learner.step, self.judge
+        return Result(step, self.learner.length or step, judge.first, judge.best)
+
+    def _look(self) -> None:
+        if self.judge.look(self.learner.average, self.learner.step):
+            self.folder.write_weights(self.learner.average, self._words)
+        if self.judge.latest is not None:
+            self._board.add_pictures(self.judge.latest)
+
+    def _add_line(self, *, is_look: bool) -> dict[str, float]:
+        line = {"step": self.learner.step, "loss": self.last_loss, "lr": self.learner.rate()}
+        if is_look and self.judge.latest is not None:
+            line["val_loss"] = self.judge.latest.loss
+            line["val_psnr_y"] = self.judge.latest.psnr_y
+        self.folder.add_line(line)
+        self._board.add_line(line)
+        return line
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        changed = differences(state["settings"], self._settings)
+        if changed:
+            raise UsageError(
+                f"The run in {self.folder.path} has other settings ({'; '.join(changed)}): give "
+                f"the same ones with --resume, or another --out."
+            )
+        self.learner.restore(state["learner"])
+        self.guard = Guard(self.learner)
+        self.guard.restore(state["guard"])
+        self.judge.restore(state["judge"])
+        self.drawn, self.last_loss = state["drawn"], state["last_loss"]
+        self.losses = list(state["losses"])
+        if self._is_writer:
+            # Of a run that was killed amid its beginning, the line of step 0 as well.
+            self.folder.forget_after(self.learner.step if self.drawn else -1)
+
+
+class _From(Dataset[Sample]):
     """A data set without its first items."""
 
     def __init__(self, clips: Clips, start: int) -> None:
@@ -173,185 +328,50 @@ class _From(torch.utils.data.Dataset[Sample]):
         return self.clips[self.start + index]
 
 
-def _calm(_: int) -> None:
-    torch.set_num_threads(1)
-
-
-class _Run:
-    """The state of a run: network, average, optimizer, and how many steps are done."""
-
-    def __init__(self, network: Network, recipe: Recipe, file: Path) -> None:
-        self.network, self.recipe, self.file = network, recipe, file
-        self.step = 0
-        network.train()
-        self.flow = list(network.spynet.parameters())
-        self.optimizer = torch.optim.Adam(_groups(network, recipe), betas=(0.9, 0.99))
-        self.average: Network = deepcopy(network).eval().requires_grad_(False)
-        if file.exists():
-            self._resume(torch.load(file, weights_only=True, map_location="cpu"))
-
-    def advance(self, sample: Sample) -> float:
-        """Do one step; returns the loss.
-
-        Raises:
-            OutputError: If the loss or the gradient is not finite.
-        """
-        recipe = self.recipe
-        is_frozen = recipe.stage is Stage.FRAMES or (
-            recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
+def _samples(data: Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
+    """This process's share of each batch, made by processes of their own."""
+    processes, shape = process_count(), recipe.shape
+    if shape.batch % processes:
+        raise UsageError(
+            f"{processes} processes cannot share a batch of {shape.batch} clips evenly; give a "
+            f"--batch that is a multiple of {processes}."
         )
-        for parameter in self.flow:
-            parameter.requires_grad_(not is_frozen)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate() * group["share"]
-        loss = self._loss(sample)
-        # Before the backward pass: sampling at places that are not numbers crashes there.
-        self._check_finite(loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        _average_gradients(parameters)
-        self._check_finite(nn.utils.clip_grad_norm_(parameters, recipe.clip_norm))
-        self.optimizer.step()
-        self.step += 1
-        keep = min(recipe.ema, self.step / (self.step + 10))
-        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-        with torch.no_grad():
-            for slow, fast in pairs:
-                slow.lerp_(fast, 1 - keep)
-        return loss.item()
-
-    def _check_finite(self, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise OutputError(
-                f"The loss is not a number any more at step {self.step}; start again from the "
-                f"last good state in {self.file.parent}, with a lower learning rate."
-            )
-
-    def rate(self) -> float:
-        """Learning rate of the next step: a linear rise, then a cosine."""
-        recipe = self.recipe
-        fall = 0.5 + 0.5 * math.cos(math.pi * self.step / recipe.steps)
-        return recipe.lr * min(1.0, (self.step + 1) / max(1, recipe.warmup)) * (0.02 + 0.98 * fall)
-
-    def _loss(self, sample: Sample) -> Tensor:
-        recipe, network = self.recipe, self.network
-        device = next(network.parameters()).device
-        small, sharp = sample.small.to(device), sample.sharp.to(device)
-        # Not the branches: their depthwise convolutions are slower in bfloat16 on a CPU.
-        half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.half)
-        if recipe.stage is Stage.FLOW:
-            known = sample.has_flow.to(device)
-            with half:
-                backward, forward = network.flows(small)
-            if not known.any():
-                return 0.0 * (backward.sum() + forward.sum())
-            return end_point_error(
-                backward.float()[known], sample.flow_backward.to(device)[known]
-            ) + end_point_error(forward.float()[known], sample.flow_forward.to(device)[known])
-        with half:
-            flows = network.flows(small)
-        features = network.extract(small)
-        if recipe.stage is Stage.CLIPS:
-            features = network.propagate(features, flows)
-        with half:
-            restored = network.enlarge(features, small, flows)
-        return restoration_loss(restored, sharp, frequency_weight=recipe.frequency_weight)
-
-    def state(self) -> dict[str, Any]:
-        """All that a later run needs to go on."""
-        return {
-            "step": self.step,
-            "recipe": json.dumps(asdict(self.recipe)),
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        mine = json.dumps(asdict(self.recipe))
-        if state["recipe"] != mine:
-            raise InputError(
-                f"{self.file} is of another recipe: {state['recipe']}, not {mine}; choose another "
-                f"folder, or start again without this file."
-            )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+    clips = Clips(
+        data,
+        replace(shape, batch=shape.batch // processes),
+        steps=ENDLESS,
+        seed=recipe.seed,
+        share=rank(),
+        degradation=recipe.degradation,
+    )
+    loader = DataLoader(
+        _From(clips, start),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_calm,
+    )
+    yield from loader
 
 
-def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """What a stage teaches, and at which share of the learning rate."""
-    flow = list(network.spynet.parameters())
-    time = network.temporal_parameters()
-    known = {id(parameter) for parameter in (*flow, *time)}
-    trunk = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    if recipe.stage is Stage.FLOW:
-        return [{"params": flow, "share": 1.0}]
-    if recipe.stage is Stage.FRAMES:
-        return [{"params": trunk, "share": 1.0}]
-    return [
-        {"params": time, "share": 1.0},
-        {"params": trunk, "share": recipe.trunk_lr},
-        {"params": flow, "share": recipe.flow_lr},
-    ]
+def _calm(_: int) -> None:
+    """Set up a process that makes samples: one thread, and Ctrl-C is for the one that trains."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def _any_process(flag: bool) -> bool:
-    """Whether the flag is up in any process: they must stop at the same step."""
-    if not distributed.is_initialized():
-        return flag
-    flags = torch.tensor(int(flag))
-    distributed.all_reduce(flags)
-    return bool(flags)
-
-
-def _average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Make the gradients those of all processes' batches together."""
-    if not distributed.is_initialized():
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    pieces = flat.split([g.numel() for g in gradients])
-    for gradient, piece in zip(gradients, pieces, strict=True):
-        gradient.copy_(piece.view_as(gradient))
-
-
-def _keep(run: _Run, out: Path, description: Mapping[str, str]) -> None:
-    """Save weights and state; neither file is ever seen half-written."""
-    if _rank():
-        return
-    save_weights(run.average, out / WEIGHTS_FILE, description)
-    part = run.file.with_suffix(".part")
-    torch.save(run.state(), part)
-    os.replace(part, run.file)
-
-
-def _tell(
-    run: _Run,
-    out: Path,
-    losses: list[float],
-    seconds: float,
-    scores: list[Score] | None,
-    report: Callable[[Report], None] | None,
-) -> None:
-    """Append a line to the metrics and report it."""
-    if _rank():
-        return
-    told = Report(run.step, sum(losses) / len(losses), run.rate(), seconds, scores)
-    line: dict[str, Any] = {"step": told.step, "loss": told.loss, "lr": told.lr}
-    if scores:
-        line["val_psnr_y"] = sum(score.together for score in scores) / len(scores)
-        if scores[0].alone is not None:
-            line["val_psnr_y_alone"] = sum(s.alone or 0.0 for s in scores) / len(scores)
-    with (out / METRICS_FILE).open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    if report is not None:
-        report(told)
+def _progress(
+    run: _Run, clock: Clock, line: Mapping[str, float] | None, accident: str | None
+) -> Progress:
+    learner, losses = run.learner, run.losses
+    more = None if learner.length is None else learner.length - learner.step
+    return Progress(
+        step=learner.step,
+        steps=learner.length,
+        loss=sum(losses) / len(losses) if losses else run.last_loss,
+        lr=learner.rate(),
+        steps_per_second=clock.steps_per_second(),
+        seconds_left=clock.seconds_left(more),
+        line=line,
+        accident=accident,
+    )

@@ -284,7 +284,7 @@ class Restorer:
         grid = plan_grid(*clips[0].shape[-2:], tile=self.tile, overlap=TILE_OVERLAP)
         for row in grid.rows:
             self._restore_row(clips, row, grid.columns, canvases)
-        return [canvas.pictures for canvas in canvases], tail
+        return [canvas.complete() for canvas in canvases], tail
 
     def _restore_row(
         self, clips: list[Tensor], row: Piece, columns: list[Piece], canvases: list[Canvas]

@@ -24,6 +24,7 @@ class Summary:
         width: Of the output, in pixels.
         height: Of the output, in pixels.
         model: Name of the network.
+        model_reason: Why it was taken; empty where the user chose.
         device: Where it ran.
         dtype: The precision it ran in: fp32, fp16 or bf16.
         decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
@@ -49,6 +50,7 @@ class Summary:
     width: int
     height: int
     model: str
+    model_reason: str
     device: str
     dtype: str
     decoder: str

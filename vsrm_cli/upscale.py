@@ -9,7 +9,7 @@ frame has been found in it at its time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,7 @@ from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
+from vsrm_cli.suited import suited_model
 from vsrm_cli.summary import Summary, begin_measuring_memory, peak_memory_bytes
 from vsrm_cli.tiling import MIN_TILE
 
@@ -97,7 +98,7 @@ def upscale_video(
             as "frame_%05d.png", is for pictures, and "-" stands for YUV4MPEG2 on standard output.
             A file appears when it is complete.
         model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
-            is not on this machine is fetched.
+            is not on this machine is fetched. "auto" takes the one that suits the footage.
         window: Frames that the network sees together.
         overlap: Frames that two neighbouring windows share, half a window at most; None
             chooses.
@@ -165,6 +166,7 @@ def upscale_video(
         src=Path(src),
         dst=Path(dst),
         model=model,
+        model_reason="",
         settings=settings,
         encoding=encoding,
         overwrite=overwrite,
@@ -186,6 +188,7 @@ class _Order:
     src: Path
     dst: Path
     model: str | Path
+    model_reason: str
     settings: Settings
     encoding: Encoding
     overwrite: bool
@@ -203,6 +206,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     src, dst, settings = order.src, order.dst, order.settings
     files = find_pictures(src) if is_sequence(src) else [src]
     with open_source(src, settings) as source:
+        order = _with_model(order, source.info)
         check_output(dst, files, overwrite=order.overwrite)
         with Journal(dst) as journal:
             with open_output(
@@ -221,7 +225,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     "dtype": DTYPE_NAMES[network.dtype],
                 }
                 if order.confirm is not None and not order.confirm(
-                    Plan.of(stages, journal, settings, network.name, chosen)
+                    Plan.of(stages, journal, settings, network.name, order.model_reason, chosen)
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
@@ -230,6 +234,12 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 _put_together(output, journal)
             journal.clear()
     return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+
+
+def _with_model(order: _Order, info: VideoInfo) -> _Order:
+    """Settle the network, where the user leaves it open."""
+    model, reason = suited_model(order.model, info)
+    return replace(order, model=model, model_reason=reason)
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
@@ -252,6 +262,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         ) as output,
     ):
         _warn_beforehand(source, output, order.warn)
+        order = _with_model(order, source.info)
         network = _load(order, None)
         restorer = _new_restorer(network, settings, [])
         begin_measuring_memory(network.device)
@@ -297,6 +308,7 @@ def _sum_up(
         width=output.shape.width,
         height=output.shape.height,
         model=network.name,
+        model_reason=order.model_reason,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         decoder=source.decoder,

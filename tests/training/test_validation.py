@@ -8,7 +8,8 @@ from scenes import smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.training.degradations import shrink_4x
+from vsrm_cli.training.degradations import Degradation, shrink_4x
+from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.metrics import psnr_y
 from vsrm_cli.training.validation import Score, validate
 
@@ -57,7 +58,8 @@ def pillow_psnr(clip):
 def test_bicubic_as_a_network_scores_as_bicubic_together_and_alone():
     (score,) = validate(Bicubic(), {"drawn": sharp_clip()})
 
-    assert score == Score("drawn", score.bicubic, together=score.bicubic, alone=score.bicubic)
+    psnr, loss = score.bicubic, score.loss
+    assert score == Score("drawn", psnr, together=psnr, alone=psnr, loss=loss)
     assert 15 < score.bicubic < 60
 
 
@@ -109,3 +111,35 @@ def test_the_mode_of_the_network_is_left_as_it_is(is_training):
     validate(network, {"drawn": sharp_clip(frames=1)})
 
     assert network.training == is_training
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.02])
+def test_the_loss_is_the_one_that_training_minimizes(weight):
+    clip = sharp_clip()
+
+    (score,) = validate(Bicubic(), {"drawn": clip}, frequency_weight=weight)
+
+    sharp = clip / 255
+    restored = Bicubic()(shrink_4x(sharp)[None])[0]
+    assert score.loss == restoration_loss(restored, sharp, frequency_weight=weight).item()
+
+
+def test_worn_clips_are_worn_the_same_way_each_time():
+    clips = {"drawn": sharp_clip(height=64, width=64)}
+
+    once, again = (validate(Bicubic(), clips, degradation=Degradation.REAL) for _ in range(2))
+
+    assert once == again
+    (clean,) = validate(Bicubic(), clips)
+    assert once[0].bicubic < clean.bicubic
+
+
+def test_plain_enlargement_and_result_are_shown():
+    shown = []
+    clip = sharp_clip()
+
+    validate(Bicubic(), {"drawn": clip}, show=lambda *pictures: shown.append(pictures))
+
+    ((name, plain, restored),) = shown
+    assert name == "drawn"
+    assert plain.shape == restored.shape == clip.shape

@@ -27,6 +27,8 @@ from vsrm_cli.media.hdr import Light, left_behind, light_of
 
 # A broken beginning is searched for its first good frame no further than this.
 _PACKETS_BEFORE_GIVING_UP = 1000
+# Codecs between camera and cutting room: they lose something, but nothing that is seen.
+_FOR_EDITING = {"prores", "dnxhd", "cfhd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class VideoInfo:
 
     Attributes:
         path: The file.
+        codec: FFmpeg's name of it, such as ``h264``.
+        is_lossy: Whether the codec leaves traces that a network had better know of: not where it
+            keeps every pixel, nor where it is made for editing and spends as much as that needs.
         width: Of the stored picture, in pixels; a rotation tag does not swap the two.
         height: Of the stored picture, in pixels.
         pixel_format: FFmpeg's name, such as ``yuv420p``.
@@ -55,6 +60,8 @@ class VideoInfo:
     """
 
     path: Path
+    codec: str
+    is_lossy: bool
     width: int
     height: int
     pixel_format: str
@@ -104,6 +111,9 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             expected = round(duration * frame_rate)
         return VideoInfo(
             path=path,
+            codec=stream.codec.canonical_name,
+            is_lossy=stream.codec.lossy
+            and stream.codec.canonical_name not in _FOR_EDITING,
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,

@@ -166,6 +166,9 @@ _TRAIN_IT = (
     "weights, such as 'vsrm-t'."
 )
 
+# The one that measured best on each kind of footage (weights/README.md).
+FOR_CLEAN, FOR_COMPRESSED = "vsrm-t", "vsrm-t-real"
+
 MODELS = {
     entry.name: entry
     for entry in (
@@ -175,7 +178,7 @@ MODELS = {
             config=VSRM_T,
             scale=4,
             parameters=574_896,
-            about="VSRM's modules, narrow enough for a CPU; the default",
+            about="VSRM's modules, narrow enough for a CPU; what clean footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
             licence="MIT",

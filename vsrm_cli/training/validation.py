@@ -1,46 +1,67 @@
 """How good a network is on unseen clips, beside bicubic and beside itself without time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.training.degradations import SCALE, shrink_4x
+from vsrm_cli.training.degradations import SCALE, Degradation, degrade
+from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.metrics import psnr_y
+
+# Decides how `Degradation.REAL` wears each clip: the same way each time.
+WEAR_SEED = 0
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean PSNR-Y in dB over the frames of one clip.
+    """How near the frames of one clip come to the truth: PSNR-Y in dB, their mean.
 
     Attributes:
         clip: Its name.
         bicubic: Of plain enlargement (a = -0.5, as Pillow and MATLAB do it).
         together: Of the network, all frames seen together.
         alone: Of the network, each frame by itself; None where it was not asked for.
+        loss: What training minimizes, of all frames together.
     """
 
     clip: str
     bicubic: float
     together: float
     alone: float | None
+    loss: float
 
 
-def validate(network: nn.Module, clips: Mapping[str, Tensor], *, alone: bool = True) -> list[Score]:
-    """Shrink clips by BI x4, restore them, and compare all frames, no border cut.
+def validate(
+    network: nn.Module,
+    clips: Mapping[str, Tensor],
+    *,
+    degradation: Degradation = Degradation.BI,
+    frequency_weight: float = 0.0,
+    alone: bool = True,
+    show: Callable[[str, Tensor, Tensor], None] | None = None,
+) -> list[Score]:
+    """Make small twins of clips, restore them, and compare all frames, no border cut.
 
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, 4H, 4W); its mode is left as it is.
         clips: Sharp clips by name, (T, 3, H, W) uint8, sides multiples of four.
+        degradation: How the small frames are made; of a clip always the same ones.
+        frequency_weight: Of the loss.
         alone: Whether to restore the frames one by one as well.
+        show: Is shown, of each clip, its name, plain enlargement and what the network made of
+            it, both (T, 3, H, W), about 0 to 1.
     """
     scores = []
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        for name, clip in clips.items():
+        for number, (name, clip) in enumerate(clips.items()):
             sharp = clip.float() / 255
-            small = shrink_4x(sharp)
+            small = degrade(sharp, degradation, np.random.default_rng([WEAR_SEED, number]))
+            small, sharp = small.to(device), sharp.to(device)
             together = network(small[None])[0]
             single = [network(frame[None, None])[0, 0] for frame in small] if alone else None
             # With antialias=True PyTorch's bicubic kernel is Pillow's, also when enlarging.
@@ -53,8 +74,13 @@ def validate(network: nn.Module, clips: Mapping[str, Tensor], *, alone: bool = T
                     bicubic=_mean_psnr(plain, sharp),
                     together=_mean_psnr(together, sharp),
                     alone=None if single is None else _mean_psnr(torch.stack(single), sharp),
+                    loss=restoration_loss(
+                        together, sharp, frequency_weight=frequency_weight
+                    ).item(),
                 )
             )
+            if show is not None:
+                show(name, plain, together)
     return scores
 
 

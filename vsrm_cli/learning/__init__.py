@@ -1,0 +1,1 @@
+"""How a network is taught: the recipe, the step, the guard against accidents, what is kept."""

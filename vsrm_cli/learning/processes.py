@@ -1,0 +1,86 @@
+"""Several processes that train one network, started by torchrun, and what they agree on.
+
+Each computes a share of every batch. The gradients are averaged before each step, so all of them
+hold the same weights at any time. A process that is alone agrees with itself.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the other processes of torchrun, where there are any, for as long as this lasts.
+
+    Args:
+        device: What the user asked for; with CUDA each process takes the GPU of its number.
+
+    Yields:
+        The device of this process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(torch.device(device))
+    else:
+        # Two processes with one thread each are faster than one process with two.
+        torch.set_num_threads(1)
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0; number 0 is the one that writes and reports."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes share each batch."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def greatest(value: float, device: torch.device) -> float:
+    """The greatest of the values that the processes have."""
+    if not distributed.is_initialized():
+        return value
+    values = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return float(values)
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come as far as this."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def average_over_processes(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
+    """Make gradients, in place, those of all processes' batches together.
+
+    Args:
+        parameters: Those without a gradient are left as they are.
+        figures: (N,), averaged along with them.
+
+    Returns:
+        The averaged figures.
+    """
+    if not distributed.is_initialized():
+        return figures
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([*(g.flatten() for g in gradients), figures])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    pieces = flat[: -len(figures)].split([g.numel() for g in gradients])
+    for gradient, piece in zip(gradients, pieces, strict=True):
+        gradient.copy_(piece.view_as(gradient))
+    return flat[-len(figures) :]
