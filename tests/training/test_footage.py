@@ -9,7 +9,7 @@ import torch
 from clips import make_clip
 from PIL import Image
 from safetensors.torch import save_file
-from scenes import draw_folder, draw_pack, draw_photo
+from scenes import draw_folder, draw_pack, draw_pair, draw_photo
 from torch.utils.data import DataLoader
 
 from vsrm_cli.errors import InputError
@@ -20,29 +20,8 @@ from vsrm_cli.training.degradations import Degradation, shrink_4x
 from vsrm_cli.training.footage import open_footage
 from vsrm_cli.training.sample import ClipShape
 from vsrm_cli.training.sources import Run, Stored, whole
-from vsrm_cli.training.watched import validation_clips, validation_pairs
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """The user's cache folder."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("VSRM_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """A folder of everything."""
-    folder = tmp_path_factory.mktemp("mixed")
-    (folder / "films").mkdir()
-    make_clip(folder / "films" / "a.mp4", size=(96, 64))
-    draw_folder(folder / "films" / "waves", frames=5, height=64, width=80)
-    draw_photo(folder / "photos" / "p.png", height=64, width=64)
-    draw_pack(folder / "pack.safetensors", photos=1, clips=1)
-    return folder
 
 
 def names(sources):
@@ -282,20 +261,6 @@ def test_footage_that_is_gone_is_told(tmp_path):
 # Pairs
 
 
-def draw_pair(folder, name, *, frames=4, height=16, width=20):
-    """Small frames of noise, and sharp ones of which every pixel is sixteen of those."""
-    generator = torch.Generator().manual_seed(len(name))
-    first = torch.randint(0, 256, (3, height, width), generator=generator)
-    for number in range(frames):
-        small = (first + 2 * number).clamp(0, 255).byte().permute(1, 2, 0)
-        for kind, scale in (("lr", 1), ("hr", 4)):
-            picture = small.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-            file = name if frames == 1 else f"{name}/{number}"
-            path = folder / kind / f"{file}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.numpy()).save(path)
-
-
 @pytest.mark.parametrize("frames", [1, 4])
 def test_pairs_are_cut_at_the_same_places_and_not_degraded(tmp_path, frames):
     draw_pair(tmp_path, "one", frames=frames)
@@ -396,68 +361,6 @@ def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
 
     with pytest.raises(InputError, match=r"city has 4 frames, but its small twin has 3"):
         open_footage(tmp_path)
-
-
-# Validation
-
-
-def test_validation_clips_are_always_the_same_and_no_larger_than_asked_for(mixed):
-    first, again = (validation_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
-
-    assert list(first) == list(again)
-    assert len(first) in (3, 4)
-    for name, clip in first.items():
-        assert torch.equal(clip, again[name])
-        assert clip.shape == (3, 3, 48, 48)
-        assert clip.dtype == torch.uint8
-
-
-def test_of_one_clip_several_moments_are_taken(tmp_path):
-    make_clip(tmp_path / "a.mp4", size=(96, 64))
-
-    clips = validation_clips(tmp_path, most=3, frames=4, side=640)
-
-    assert list(clips) == ["a 3", "a 10", "a 16"]
-    assert {tuple(clip.shape) for clip in clips.values()} == {(4, 3, 64, 96)}
-
-
-def test_of_many_clips_as_many_are_taken_as_asked_for(tmp_path):
-    for number in range(5):
-        draw_folder(tmp_path / f"clip{number}", height=34, width=48)
-
-    clips = validation_clips(tmp_path, most=2)
-
-    assert list(clips) == ["clip0", "clip2"]
-    assert {tuple(clip.shape) for clip in clips.values()} == {(3, 3, 32, 48)}
-
-
-def test_photos_are_filmed_where_there_is_no_clip(tmp_path):
-    draw_photo(tmp_path / "p.png", height=64, width=80)
-
-    ((name, clip),) = validation_clips(tmp_path, frames=5).items()
-
-    assert name == "p"
-    assert clip.shape == (5, 3, 64, 64)
-    assert not torch.equal(clip[0], clip[1])
-
-
-@pytest.mark.parametrize("degradation", Degradation)
-def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
-    pairs = validation_pairs(mixed, degradation, frames=3, side=48)
-
-    for small, sharp in pairs.values():
-        assert small.dtype == sharp.dtype == torch.uint8
-        assert tuple(sharp.shape[-2:]) == tuple(4 * side for side in small.shape[-2:])
-        if degradation is Degradation.BI:
-            assert torch.equal(small, (shrink_4x(sharp / 255) * 255).round().byte())
-
-
-def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):
-    draw_pair(tmp_path, "city")
-
-    ((small, sharp),) = validation_pairs(tmp_path, Degradation.BI).values()
-
-    assert torch.equal(sharp[..., ::4, ::4], small)
 
 
 # Without PyAV

@@ -1,5 +1,6 @@
 """Clips to watch the learning by: a few, always the same, small enough to be restored often."""
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +82,20 @@ def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[st
             if run is None:  # damaged, or behind a cut
                 continue
             name = f"{source.name} {first}" if source.frames > length else source.name
+            if name in runs:  # of the twins in packs, or of files that differ in their endings
+                name = next(n for k in count(2) if (n := f"{name} ({k})") not in runs)
             runs[name] = _filmed(run, frames) if length == 1 and run.small is None else run
     if not runs:
-        raise InputError(f"No clip of {footage.path} can be read; choose others to validate on.")
+        raise InputError(
+            f"No clip of {footage.path} can be read in one piece, whole and without a cut; choose "
+            f"others to validate on."
+        )
     return runs
 
 
-def _places(room: int, count: int) -> list[int]:
+def _places(room: int, number: int) -> list[int]:
     """So many numbers from 0 to ``room``, evenly spread, as far as they differ."""
-    return sorted({(2 * n + 1) * room // (2 * count) for n in range(count)})
+    return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 
 def _middle(source: Source, side: int) -> Window:
