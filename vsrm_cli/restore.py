@@ -126,7 +126,7 @@ class Restorer:
 
         Each shot is restored on its own: no window reaches across a cut. Windows are planned by
         the number of a frame in its shot. So a frame comes out the same whether the video was
-        begun at its first frame or in its middle.
+        begun at its first frame or in its middle; in batches, to the rounding of the device.
 
         Frames are read when they are needed: at most a window (of a batch, all its windows) and
         one more are ahead of what has been given out.

@@ -45,7 +45,7 @@ from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
 from vsrm_cli.suited import suited_model
 from vsrm_cli.summary import Summary, begin_measuring_memory, peak_memory_bytes
-from vsrm_cli.tiling import MIN_TILE
+from vsrm_cli.tiling import MAX_BATCH, MIN_TILE
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4
@@ -273,7 +273,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                     raise Interrupted("interrupted: work on a pipe cannot be gone on with")
                 yield frame
 
-        read_depth, write_depth = _queue_depths(source.info, settings)
+        read_depth, write_depth = _queue_depths(source.info, settings, restorer)
         run_stages(
             source.frames(behind=None),
             restore,
@@ -397,7 +397,7 @@ def _restore(
                 journal.begin(choices)
             yield item
 
-    read_depth, write_depth = _queue_depths(source.info, order.settings)
+    read_depth, write_depth = _queue_depths(source.info, order.settings, restorer)
     try:
         run_stages(
             source.frames(behind=latest),
@@ -430,13 +430,11 @@ def _how_to_go_on(journal: Journal) -> str:
     )
 
 
-def _queue_depths(info: VideoInfo, settings: Settings) -> tuple[int, int]:
-    """Say how many small and how many large frames may wait."""
+def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tuple[int, int]:
+    """Say how many small and how many large frames may wait: all that the network takes at once."""
     frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
-    return (
-        queue_depth(settings.window, frame_bytes),
-        queue_depth(settings.window, frame_bytes * SCALE**2),
-    )
+    frames = settings.window * (1 if restorer.batch == 1 else MAX_BATCH)
+    return queue_depth(frames, frame_bytes), queue_depth(frames, frame_bytes * SCALE**2)
 
 
 def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:

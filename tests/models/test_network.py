@@ -7,6 +7,7 @@ import pytest
 import torch
 from networks import PAPER_LIKE, RELEASED_LIKE, TINY, TINY_GSM, make_network
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 # What makes the processor wait for a GPU: a value that the program reads or that decides over the
@@ -15,6 +16,23 @@ WAITING = {
     *("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "equal"),
     *("nonzero", "masked_select", "unique", "tensor", "as_tensor", "new_tensor", "from_numpy"),
 }
+
+
+class Copies(TorchDispatchMode):
+    """Notes what reads a value or brings one, also inside of what PyTorch composes."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        values = tree_leaves((args, kwargs, result))
+        devices = {value.device.type for value in values if isinstance(value, torch.Tensor)}
+        name = function.overloadpacket.__name__
+        if name in ("lift_fresh", "_local_scalar_dense", "nonzero") or "cpu" in devices:
+            self.noted.append(name)
+        return result
 
 
 class Waits(TorchFunctionMode):
@@ -60,10 +78,11 @@ def test_nothing_inside_a_window_waits_for_the_device(config):
     clip = torch.empty(1, 3, 3, 19, 21, device="meta")
     network(clip)  # masks are made once for each size
 
-    with Waits() as waits:
+    with Waits() as waits, Copies() as copies:
         network(clip)
 
     assert not waits.noted
+    assert not copies.noted
 
 
 @torch.inference_mode()
