@@ -1,4 +1,4 @@
-"""Train `vsrm-t` from scratch by the recipe of the shipped weights.
+"""Train `vsrm-t` from scratch, and `vsrm-t-real` behind it, by the recipe of the shipped weights.
 
     python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
     torchrun --nproc-per-node 2 benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
@@ -12,7 +12,7 @@ The shipped weights took a few detours more, which `weights/README.md` tells.
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import read_weights
 from vsrm_cli.pack import make_pack, make_validation_pack
+from vsrm_cli.training.degradations import Degradation
 from vsrm_cli.training.packs import load_pack
 from vsrm_cli.training.sample import ClipShape
 from vsrm_cli.training.validation import Pair, with_small_twins
@@ -34,73 +35,62 @@ from vsrm_cli.training.validation import Pair, with_small_twins
 # these patches makes it several times as large as the loss in pixels already.
 FREQUENCY_WEIGHT = 0.002
 
-STAGES = (
-    Recipe(
-        stage=Stage.FLOW,
-        steps=1400,
-        shape=ClipShape(frames=2, patch=48, batch=16, photo_share=1.0, motion=5.0),
-        lr=1.5e-3,
-        clip_norm=1.0,
-        ema=0.995,
-        dtype=Precision.BFLOAT16,
-        seed=11,
-    ),
-    Recipe(
-        stage=Stage.FRAMES,
-        steps=1200,
-        shape=ClipShape(frames=2, patch=48, batch=8, photo_share=0.75, motion=4.0),
-        lr=1.5e-3,
-        warmup=200,
-        frequency_weight=FREQUENCY_WEIGHT,
-        dtype=Precision.BFLOAT16,
-        seed=7,
-    ),
-    Recipe(
-        stage=Stage.FRAMES,
-        steps=900,
-        shape=ClipShape(frames=5, patch=32, batch=8, photo_share=0.6, motion=3.0),
-        lr=1.2e-3,
-        warmup=60,
-        ema=0.998,
-        frequency_weight=FREQUENCY_WEIGHT,
-        dtype=Precision.BFLOAT16,
-        seed=41,
-    ),
-    Recipe(
-        stage=Stage.CLIPS,
-        steps=820,
-        shape=ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0),
-        lr=1.5e-3,
-        warmup=50,
-        ema=0.998,
-        frequency_weight=FREQUENCY_WEIGHT,
-        flow_frozen=200,
-        flow_lr=0.05,
-        trunk_lr=0.35,
-        dtype=Precision.BFLOAT16,
-        seed=42,
-    ),
-    Recipe(
-        stage=Stage.CLIPS,
-        steps=320,
-        shape=ClipShape(frames=6, patch=32, batch=4, photo_share=0.6, motion=3.0),
-        lr=1e-3,
-        warmup=15,
-        ema=0.99,
-        frequency_weight=FREQUENCY_WEIGHT,
-        flow_lr=0.1,
-        trunk_lr=0.35,
-        dtype=Precision.BFLOAT16,
-        seed=52,
-    ),
+SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
+
+# True motion first, of photos alone; then half real footage, whose frames tell it.
+FLOW = Recipe(
+    stage=Stage.FLOW,
+    steps=3000,
+    shape=ClipShape(frames=2, patch=64, batch=4, photo_share=1.0, motion=6.0),
+    lr=2e-3,
+    warmup=50,
+    clip_norm=1.0,
+    ema=0.995,
+    seed=5,
+)
+FLOW_OF_FOOTAGE = replace(
+    FLOW,
+    steps=700,
+    shape=ClipShape(frames=2, patch=48, batch=6, photo_share=0.5, motion=5.0),
+    lr=6e-4,
+    ema=0.99,
+    seed=9,
+)
+FRAMES = Recipe(
+    stage=Stage.FRAMES,
+    steps=5000,
+    shape=SHAPE,
+    lr=1e-3,
+    ema=0.998,
+    frequency_weight=FREQUENCY_WEIGHT,
+    dtype=Precision.BFLOAT16,
+    seed=37,
+)
+CLIPS = Recipe(
+    stage=Stage.CLIPS,
+    steps=1000,
+    shape=SHAPE,
+    lr=1.2e-3,
+    warmup=40,
+    ema=0.99,
+    frequency_weight=FREQUENCY_WEIGHT,
+    flow_frozen=1000,
+    trunk_lr=0.5,
+    dtype=Precision.BFLOAT16,
+    seed=47,
+)
+STAGES = (FLOW, FLOW_OF_FOOTAGE, FRAMES, CLIPS)
+
+# From the weights for clean footage to those for worn footage.
+WORN = Degradation.REAL
+REAL_STAGES = (
+    replace(FLOW_OF_FOOTAGE, steps=450, lr=5e-4, degradation=WORN, seed=19),
+    replace(FRAMES, steps=2000, degradation=WORN, seed=57),
+    replace(CLIPS, steps=220, flow_frozen=220, lr=8e-4, degradation=WORN, seed=67),
 )
 
 # What each weight file says of itself.
-WORDS = {
-    "licence": "MIT",
-    "degradation": "BI x4: antialiased bicubic, rounded to 8 bits",
-    "author": "the vsrm authors",
-}
+WORDS = {"licence": "MIT", "author": "the vsrm authors"}
 
 
 @dataclass(frozen=True)
@@ -117,16 +107,15 @@ def main() -> None:
     with joined("cpu"):
         options = read_options(__doc__ or "")
         torch.manual_seed(0)
-        network = VSRM(VSRM_T)
-        for number, recipe in enumerate(STAGES, start=1):
-            out = options.out / f"{number}-{recipe.stage}"
-            run_stage(network, recipe, out, options)
-            network = read_weights(out / WEIGHTS_FILE)
+        network: Network = VSRM(VSRM_T)
+        for name, stages in (("vsrm-t", STAGES), ("vsrm-t-real", REAL_STAGES)):
+            for number, recipe in enumerate(stages, start=1):
+                out = options.out / f"{name}-{number}-{recipe.stage}"
+                run_stage(network, recipe, out, options, name=name)
+                network = read_weights(out / WEIGHTS_FILE)
 
 
-def run_stage(
-    network: Network, recipe: Recipe, out: Path, options: Options, *, name: str = "vsrm-t"
-) -> None:
+def run_stage(network: Network, recipe: Recipe, out: Path, options: Options, *, name: str) -> None:
     """Run one stage into a folder, or go on with it."""
     finetune(
         network,
@@ -134,7 +123,7 @@ def run_stage(
         out,
         recipe,
         validation=options.clips,
-        words={**WORDS, "name": name},
+        words={**WORDS, "name": name, "degradation": str(recipe.degradation)},
         resume=(out / STATE_FILE).exists(),
         report=tell,
         every=50,

@@ -1,14 +1,23 @@
-"""Its place lets every test import `clips`, the drawing of videos, from this folder."""
+"""Its place lets every test import `clips` and the like from this folder; what GPUs change."""
 
 import os
 from importlib.util import find_spec
 
+import pytest
 import torch
 
 if find_spec("triton") and not torch.cuda.is_available():
     # Kernels that are imported under this setting run on the CPU, by Triton's interpreter. Here,
     # because Triton must see it before any test imports something that imports Triton.
     os.environ["TRITON_INTERPRET"] = "1"
+    import vsrm_cli.ops.fused_triton_kernels
     import vsrm_cli.ops.selective_scan_triton_kernels  # noqa: F401
 
     del os.environ["TRITON_INTERPRET"]
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if "VSRM_REQUIRE_GPU" in os.environ:
+            pytest.fail("VSRM_REQUIRE_GPU is set, and there is no CUDA device")
+        pytest.skip("needs a CUDA device")

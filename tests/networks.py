@@ -25,7 +25,7 @@ TINY = VSRMConfig(
     upsampler="direct",
     upsampler_width=8,
     upsampler_blocks=1,
-    sees_differences=True,
+    neighbors=1,
     base="bicubic",
 )
 
@@ -40,7 +40,7 @@ PAPER_LIKE = replace(
     feature_blocks=0,
     upsampler="two-step",
     upsampler_blocks=0,
-    sees_differences=False,
+    neighbors=0,
     base="bilinear",
 )
 
@@ -63,7 +63,7 @@ TINY_GSM = GSMConfig(
     upsampler="direct",
     upsampler_width=8,
     upsampler_blocks=1,
-    sees_differences=True,
+    neighbors=1,
     base="bicubic",
 )
 
@@ -79,7 +79,7 @@ RELEASED_LIKE = replace(
     feature_blocks=0,
     upsampler="two-step",
     upsampler_blocks=0,
-    sees_differences=False,
+    neighbors=0,
     base="bilinear",
 )
 

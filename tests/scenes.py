@@ -66,3 +66,17 @@ def draw_photo(path, *, height=20, width=30, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def draw_pair(folder, name, *, frames=4, height=16, width=20):
+    """Small frames of noise, and sharp ones of which every pixel is sixteen of those."""
+    generator = torch.Generator().manual_seed(len(name))
+    first = torch.randint(0, 256, (3, height, width), generator=generator)
+    for number in range(frames):
+        small = (first + 2 * number).clamp(0, 255).byte().permute(1, 2, 0)
+        for kind, scale in (("lr", 1), ("hr", 4)):
+            picture = small.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+            file = name if frames == 1 else f"{name}/{number}"
+            path = folder / kind / f"{file}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.numpy()).save(path)

@@ -16,9 +16,7 @@ from typer.testing import CliRunner
 
 from vsrm_cli import __version__, cli, upscale
 from vsrm_cli.errors import Interrupted, VsrmError
-from vsrm_cli.models import catalog
 from vsrm_cli.models.weights import load_model
-from vsrm_cli.settings import DEFAULT_MODEL
 from vsrm_cli.upscale import MAX_WORKERS
 
 HERE = Path(__file__).parent
@@ -120,12 +118,35 @@ def test_json_prints_one_object_on_stdout(folder):
         "model": "nearest",
         "device": "cpu",
         "dtype": "fp32",
+        "decoder": "software",
+        "encoder": "libx264",
         "window": 5,
         "tile": None,
         "kept": [],
         "dropped": [],
         "assumed": ["matrix BT.601, as the size suggests"],
     }
+
+
+def test_where_hardware_is_absent_software_takes_its_place_and_that_is_told(folder, monkeypatch):
+    monkeypatch.setattr("vsrm_cli.media.codecs._can_be_opened", lambda _: False)
+    monkeypatch.setattr("vsrm_cli.media.hardware.hwdevices_available", list)
+
+    result = run(
+        *("small.mp4", "-o", "large.mp4", "--json"),
+        *("--hwaccel", "auto", "--codec", "h264_nvenc", "--preset", "p5"),
+    )
+
+    facts = json.loads(result.stdout)
+    assert (facts["decoder"], facts["encoder"]) == ("software", "libx264")
+    assert "there is no hardware here for h264_nvenc: encoded as h264 in software" in result.stderr
+
+
+def test_a_wrong_hwaccel_is_wrong_usage(folder):
+    result = run("small.mp4", "-o", "large.mp4", "--hwaccel", "nvdec")
+
+    assert result.exit_code == 2
+    assert 'The hwaccel must be auto or off, not "nvdec".' in result.stderr
 
 
 def test_a_dry_run_tells_the_plan_and_does_nothing(folder):
@@ -317,7 +338,7 @@ def test_the_help_shows_an_example_and_the_defaults():
 
     text = " ".join(result.stdout.split())
     assert text.index("vsrm upscale small.mp4 -o large.mp4") < text.index("--output")
-    for default in ("vsrm-t", "24", "auto", "h264", "(the beginning)"):
+    for default in ("24", "auto", "h264", "(the beginning)"):
         assert f"[default: {default}]" in text
 
 
@@ -343,10 +364,6 @@ def test_a_command_line_that_cannot_be_read_gets_one_line(capsys, words, message
     assert exit_code == 2
     assert told.out == ""
     assert re.fullmatch(rf"error: .*{message}.* \(see vsrm .*--help\)\n", told.err)
-
-
-def test_the_default_network_is_in_the_catalog():
-    assert DEFAULT_MODEL in catalog.MODELS
 
 
 def test_the_help_does_not_wait_for_torch():

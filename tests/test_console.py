@@ -32,8 +32,11 @@ SUMMARY = Summary(
     width=1280,
     height=720,
     model="vsrm-t",
+    model_reason="",
     device="cpu",
     dtype="fp32",
+    decoder="software",
+    encoder="libx264",
     window=16,
     tile=None,
     elapsed_s=38.7,
@@ -162,6 +165,13 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
     assert capsys.readouterr().err == (
         "out.mp4: 120 frames, 1280x720, 3.1 fps (slowest stage: network, 3.2), vsrm-t on cpu\n"
     )
+
+
+def test_the_last_line_says_why_a_network_was_taken_that_the_user_left_open(capsys):
+    with Display(is_quiet=False) as display:
+        display.tell_result(replace(SUMMARY, model_reason="for clean footage"))
+
+    assert capsys.readouterr().err.endswith(", vsrm-t on cpu (for clean footage)\n")
 
 
 def test_a_download_is_told_in_megabytes(terminal, capsys):

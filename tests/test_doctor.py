@@ -136,3 +136,19 @@ def test_something_broken_makes_the_command_exit_with_1(monkeypatch):
     findings = json.loads(result.stdout)
     assert [f["name"] for f in findings if f["state"] == "broken"] == ["h264"]
     assert "should work" in result.stderr
+
+
+def test_the_fused_kernels_are_held_against_the_plain_code_where_they_run(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # else they need a GPU
+
+    findings = list(doctor._fused(torch.device("cpu")))
+
+    assert [(f.name, f.state) for f in findings] == [
+        ("convolution", State.GOOD),
+        ("gather", State.GOOD),
+    ]
+
+
+def test_no_fused_kernel_is_told_of_where_none_runs():
+    assert list(doctor._fused(torch.device("cpu"))) == []

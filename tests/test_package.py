@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.models.catalog import FOR_CLEAN, MODELS
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.models.weights import save_weights
-from vsrm_cli.settings import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 ABOUT = f"""
 import vsrm_cli
-network = vsrm_cli.load_model({DEFAULT_MODEL!r}, device="cpu")
+network = vsrm_cli.load_model({FOR_CLEAN!r}, device="cpu")
 print(vsrm_cli.__file__, network.name, sep="\\n")
 """
 
@@ -43,7 +42,7 @@ def wheel(tmp_path_factory):
         shutil.copytree(ROOT / name, source / name, ignore=caches)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    entry = MODELS[DEFAULT_MODEL]
+    entry = MODELS[FOR_CLEAN]
     save_weights(VSRM(entry.config), source / "weights" / entry.file, {"name": "untrained"})
 
     run("-c", BUILD, folder, cwd=source)
@@ -62,7 +61,7 @@ def test_a_wheel_holds_the_package_the_weights_and_the_command(wheel):
         "vsrm_cli/py.typed",
         "vsrm_cli/bench/schema.json",
         "vsrm_cli/weights/README.md",
-        f"vsrm_cli/weights/{MODELS[DEFAULT_MODEL].file}",
+        f"vsrm_cli/weights/{MODELS[FOR_CLEAN].file}",
     }
 
     with zipfile.ZipFile(wheel) as content:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import TINY, TINY_GSM, draw_randomly, make_network
 from torch.nn import functional
 
+from vsrm_cli.canvas import to_pixels
 from vsrm_cli.errors import CheckFailed, MemoryShortage
 from vsrm_cli.frame import Frame
 from vsrm_cli.memory import free_host_bytes, free_memory_bytes, is_memory_shortage
-from vsrm_cli.restore import Restorer, to_pixels
-from vsrm_cli.tiling import choose_tile, smaller_tile
+from vsrm_cli.restore import Restorer
+from vsrm_cli.tiling import choose_batch, choose_tile, smaller_tile
 
 CPU = torch.device("cpu")
 
@@ -42,7 +44,8 @@ class Blur(Nearest):
     """Looks one pixel around, so it sees the edge of a tile."""
 
     def enlarge(self, clip):
-        return super().enlarge(functional.avg_pool2d(clip[0], 3, stride=1, padding=1)[None])
+        blurred = functional.avg_pool2d(clip.flatten(0, 1), 3, stride=1, padding=1)
+        return super().enlarge(blurred.unflatten(0, clip.shape[:2]))
 
 
 class Remembering(Nearest):
@@ -70,7 +73,7 @@ class Hungry(Nearest):
         self.error = error
 
     def enlarge(self, clip):
-        if clip.shape[-2] * clip.shape[-1] > self.area:
+        if len(clip) * clip.shape[-2] * clip.shape[-1] > self.area:
             raise self.error
         return super().enlarge(clip)
 
@@ -366,7 +369,10 @@ def test_values_are_clamped_and_rounded_to_the_nearest_level():
     assert to_pixels(values, np.dtype(np.uint16)).tolist() == [0, 0, 103, 154, 32768, 65535, 65535]
 
 
-@pytest.mark.parametrize("changes", [{"tile": 63}, {"window": 0}, {"overlap": 5}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"tile": 63}, {"window": 0}, {"overlap": 5}, {"batch": 0}, {"batch": 2, "workers": 2}],
+)
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match="got"):
         restorer(Nearest(), **changes)
@@ -407,6 +413,95 @@ def test_tiles_restored_at_the_same_time_give_the_same_picture():
 
     for one, other in zip(alone, side_by_side, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4])
+def test_tiles_in_one_batch_give_the_same_picture(batch):
+    frames = draw_frames(9, height=70, width=180)
+    network = Blur()
+
+    alone = list(restorer(Blur(), tile=64).restore(frames))
+    together = list(restorer(network, tile=64, batch=batch).restore(frames))
+
+    assert max(shape[0] for shape in network.shapes) == batch
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4])
+def test_windows_in_one_batch_fade_and_end_like_single_ones(batch):
+    frames = draw_frames(41)  # seven windows, the last one shorter
+    frames[30] = replace(frames[30], begins_shot=True)
+    network = Remembering()
+
+    alone = list(restorer(Remembering()).restore(frames))
+    together = list(restorer(network, batch=batch).restore(frames))
+
+    assert max(shape[0] for shape in network.shapes) == batch
+    assert [frame.time for frame in together] == [frame.time for frame in frames]
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_no_more_than_a_batch_of_windows_is_read_ahead():
+    read = []
+
+    def frames():
+        for frame in draw_frames(60):
+            read.append(frame)
+            yield frame
+
+    restored = restorer(Nearest(), batch=2).restore(frames())
+    next(restored)
+
+    assert len(read) == 8 + 6 + 1  # two windows that share two frames, and one frame
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_GSM], ids=["vsrm", "gsm"])
+def test_real_networks_restore_a_batch_as_they_restore_each_clip(config):
+    network = make_network(config)
+    clips = draw_randomly(3, 3, 3, 11, 14)
+
+    with torch.inference_mode():
+        together = network(clips)
+        alone = torch.cat([network(clip[None]) for clip in clips])
+
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_a_shortage_of_memory_makes_the_batch_smaller_before_the_tile():
+    frames = draw_frames(41, height=20, width=210)
+    network = Hungry(area=2 * 20 * 210, error=torch.OutOfMemoryError("CUDA out of memory"))
+    job = restorer(network, batch=4)
+
+    restored = list(job.restore(frames))
+
+    assert_repeats(restored, frames)
+    assert (job.batch, job.tile) == (2, None)
+    assert [shape[0] for shape in network.shapes] == [4, 2, 2, 2, 1]
+
+
+def test_a_batch_holds_what_keeps_a_gpu_busy_and_fits_into_its_memory():
+    def batch(height, width, free_bytes):
+        sizes = {"window": 8, "height": height, "width": width, "free_bytes": free_bytes}
+        return choose_batch(Nearest().memory_bytes, **sizes)
+
+    assert batch(180, 320, 1 << 40) == 4
+    assert batch(360, 320, 1 << 40) == 2
+    assert batch(1080, 1920, 1 << 40) == 1
+    assert batch(180, 320, 800 * 180 * 320 * 5) == 3  # of which seven tenths may be filled
+    assert batch(180, 320, 1) == 1
+
+
+def test_a_batch_left_open_is_chosen_with_the_first_window(monkeypatch):
+    monkeypatch.setattr("vsrm_cli.restore.free_memory_bytes", lambda _: 1 << 40)
+    frames = draw_frames(30)
+    job = restorer(Nearest(), tile="auto", batch=None)
+
+    restored = list(job.restore(frames))
+
+    assert job.batch == 4
+    assert_repeats(restored, frames)
 
 
 def test_a_picture_for_which_no_tile_fits_is_told_and_on_a_cpu_tried():

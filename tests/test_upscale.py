@@ -14,7 +14,9 @@ from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, re
 
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
+from vsrm_cli.graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
+from vsrm_cli.pipeline import queue_depth
 from vsrm_cli.upscale import Summary, upscale_video
 
 
@@ -308,9 +310,9 @@ def test_an_existing_file_is_replaced_only_when_asked_and_only_by_a_whole_one(
 
 
 def test_queues_hold_a_window_but_never_gigabytes():
-    assert upscale._queue_depth(16, 48 * 32 * 3) == 16
-    assert upscale._queue_depth(16, 7680 * 4320 * 3) == 2
-    assert upscale._queue_depth(16, 2**40) == 1
+    assert queue_depth(16, 48 * 32 * 3) == 16
+    assert queue_depth(16, 7680 * 4320 * 3) == 2
+    assert queue_depth(16, 2**40) == 1
 
 
 def test_every_dtype_has_a_name():
@@ -319,3 +321,19 @@ def test_every_dtype_has_a_name():
         "fp16",
         "bf16",
     }
+
+
+def test_work_that_could_not_be_recorded_on_a_gpu_is_told_at_the_end(clip, tmp_path, monkeypatch):
+    def refuse(network, clip):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    network = ReplayedNetwork(NearestNeighbor(), record=refuse)
+    right = upscale.Restorer
+    monkeypatch.setattr(upscale, "Restorer", lambda _, **kw: right(network, **kw))
+
+    summary = upscale_video(clip, tmp_path / "large.mp4", window=2, overlap=0)
+
+    assert summary.warnings == (
+        "slower than it could be, without CUDA graphs: "
+        "operation not permitted when stream is capturing",
+    )

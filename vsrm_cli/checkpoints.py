@@ -74,6 +74,7 @@ class Source:
         end: Fraction | None,
         deinterlace: bool = False,
         rate: Fraction = Fraction(25),
+        uses_hardware: bool = False,
         is_watched: bool = True,
     ) -> None:
         """Look at the input; see the readers for errors and the other arguments.
@@ -84,6 +85,7 @@ class Source:
             end: Where to stop.
             deinterlace: Whether to make whole frames of interlaced ones.
             rate: Frames per second of pictures.
+            uses_hardware: Whether to decode in graphics hardware, where it does that right.
             is_watched: Whether somebody takes the sightings; else they are not kept.
         """
         self.path = path
@@ -91,6 +93,7 @@ class Source:
         self._end = end
         self._deinterlace = deinterlace
         self._rate = rate
+        self._uses_hardware = uses_hardware
         self._reader = self._read_from(start)
         self._damaged_before = 0
         self.info = self._reader.info
@@ -106,6 +109,11 @@ class Source:
     def picture_names(self) -> Sequence[str]:
         """Names of the pictures that it reads; none if it reads a video."""
         return self._reader.names if isinstance(self._reader, PictureReader) else ()
+
+    @property
+    def decoder(self) -> str:
+        """What decodes: "software", or FFmpeg's name of the interface to hardware."""
+        return getattr(self._reader, "hardware", None) or "software"
 
     @property
     def resized_frames(self) -> int:
@@ -170,7 +178,13 @@ class Source:
             return PipeReader(sys.stdin.buffer, start=start, end=self._end)
         if is_sequence(self.path):
             return PictureReader(self.path, start=start, end=self._end, rate=self._rate)
-        return VideoReader(self.path, start=start, end=self._end, deinterlace=self._deinterlace)
+        return VideoReader(
+            self.path,
+            start=start,
+            end=self._end,
+            deinterlace=self._deinterlace,
+            uses_hardware=self._uses_hardware,
+        )
 
     def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
         """Find the margin by its time; None where jumps into the file lead to other pictures."""

@@ -238,6 +238,15 @@ def upscale(
         bool,
         typer.Option("--restart", help="Begin again, even where an interrupted run could go on."),
     ] = False,
+    hwaccel: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off",
+            help="Decode in graphics hardware if its pictures are the same; encode in software "
+            "what absent hardware should.",
+            rich_help_panel="Encoding",
+        ),
+    ] = "off",
     segment_frames: Annotated[
         int | None,
         typer.Option(
@@ -281,6 +290,7 @@ def upscale(
             deinterlace=deinterlace,
             fps=fps,
             segment_frames=segment_frames,
+            hwaccel=hwaccel,
         )
         from vsrm_cli.batch import plan_batch
         from vsrm_cli.upscale import upscale_video
@@ -316,6 +326,7 @@ def upscale(
                     height=height,
                     size=size,
                     deinterlace=deinterlace,
+                    hwaccel=hwaccel,
                     fps=fps,
                     overwrite=overwrite,
                     segment_frames=segment_frames,

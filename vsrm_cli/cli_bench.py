@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
 
 EXIT_FAILED = 1
 ALL_SIZES = ("180p", "270p", "360p", "480p", "540p")
-DEGRADATIONS = ("bi", "bd")
+DEGRADATIONS = ("bi", "bd", "h264-23", "h264-28")
 CHANNELS = ("auto", "y", "rgb")
 
 
@@ -103,7 +103,8 @@ def bench(
         str,
         typer.Option(
             metavar="|".join(DEGRADATIONS),
-            help="How sharp clips are shrunk: bicubic, or blurred and thinned out.",
+            help="How sharp clips are shrunk: bicubic, or blurred and thinned out, or bicubic and "
+            "compressed at crf 23 or 28.",
             rich_help_panel="Quality",
         ),
     ] = "bi",

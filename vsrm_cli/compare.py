@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from vsrm_cli.canvas import to_pixels
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.font import draw_label
 from vsrm_cli.frame import Frame, Pixels
@@ -35,7 +36,6 @@ from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.plot import line_plot
 from vsrm_cli.quality.measure import densest_place
 from vsrm_cli.quality.methods import enlarge_bicubic
-from vsrm_cli.restore import to_pixels
 from vsrm_cli.training.degradations import SCALE
 
 MODES = ("side", "wipe", "difference")

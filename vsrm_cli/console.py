@@ -228,7 +228,7 @@ def plan_lines(plan: "Plan") -> list[str]:
         "color": plan.color,
         "kept": "; ".join(plan.kept) or "nothing else is in the file",
         "left out": "; ".join(plan.dropped) or "nothing",
-        "network": f"{plan.model} on {plan.device} in {plan.dtype}",
+        "network": f"{plan.model} on {plan.device} in {plan.dtype}{_why(plan.model_reason)}",
         "windows": f"of {plan.window} frames, {plan.overlap} shared with the next",
         "tiles": tile,
         "segments": segments,
@@ -378,8 +378,12 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
         f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
-        f"{summary.model} on {summary.device}"
+        f"{summary.model} on {summary.device}{_why(summary.model_reason)}"
     )
+
+
+def _why(reason: str) -> str:
+    return f" ({reason})" if reason else ""
 
 
 def show_table(table: "TableOfWords") -> None:

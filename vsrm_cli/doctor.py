@@ -23,8 +23,10 @@ from vsrm_cli.media.codecs import coding_error, hardware_decoders, hardware_enco
 from vsrm_cli.memory import free_memory_bytes
 from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.weights import load_model
+from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.selective_scan import selective_scan
 from vsrm_cli.ops.selective_scan_choice import usable_kernels
+from vsrm_cli.ops.warp import sample_tokens
 
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")
 # Two float32 computations of one scan, summed in another order, over 1,000 tokens.
@@ -73,6 +75,7 @@ def examine() -> Iterator[Finding]:
     for device in devices():
         yield from _device(device)
         yield from _kernels(device)
+        yield from _fused(device)
         yield from _networks(device)
     yield from _codecs()
     yield _disk(Path.cwd())
@@ -120,6 +123,33 @@ def _kernels(device: torch.device) -> Iterator[Finding]:
         error = (_scan(kernel.name, device) - expected).abs().max().item()
         state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
         yield Finding(topic, kernel.name, state, f"greatest error {error:.1e}")
+
+
+def _fused(device: torch.device) -> Iterator[Finding]:
+    """The fused kernels beside the scan, where they are used, against the plain code."""
+    if not any(kernel.name == "triton" and kernel.is_usable for kernel in usable_kernels(device)):
+        return
+    for name, compute in (("convolution", _convolve), ("gather", _gather)):
+        with _kernel_forced("reference"):
+            expected = compute(torch.device("cpu"))
+        with _kernel_forced("triton"):
+            error = (compute(device) - expected).abs().max().item()
+        state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
+        yield Finding(f"fused kernels on {device}", name, state, f"greatest error {error:.1e}")
+
+
+def _convolve(device: torch.device) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    sizes = ((1, 300, 40), (40, 1, 4), (40,))
+    inputs = [torch.randn(*size, generator=rng).to(device) for size in sizes]
+    return causal_conv(*inputs, reverse=True).cpu()
+
+
+def _gather(device: torch.device) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, 40, 9, 11, generator=rng)
+    points = 12 * torch.rand(1, 4, 2, 9, 11, generator=rng) - 1
+    return sample_tokens(picture.to(device), points.to(device)).cpu()
 
 
 def _scan(kernel: str, device: torch.device) -> Tensor:
@@ -176,7 +206,9 @@ def _networks(device: torch.device) -> Iterator[Finding]:
 
 def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tensor:
     network = load_model(name, device=str(device), dtype=dtype)
-    with torch.inference_mode():
+    # PyTorch computes convolutions of float32 in TF32 unless told not to: that is no fault here.
+    exactly = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.inference_mode(), exactly:
         restored: Tensor = network(clip.to(network.device, network.dtype))
     return restored.float().clamp(0, 1).cpu()
 
@@ -196,7 +228,8 @@ def _codecs() -> Iterator[Finding]:
         detail = "can be opened" if encoder.is_usable else f"no {encoder.maker} driver for it here"
         yield Finding("hardware encoders", encoder.name, state, detail)
     for name in hardware_decoders():
-        yield Finding("hardware decoders", name, State.ABSENT, "known to FFmpeg; not used by vsrm")
+        detail = "known to FFmpeg; --hwaccel auto tries it on each video"
+        yield Finding("hardware decoders", name, State.ABSENT, detail)
 
 
 def _disk(folder: Path) -> Finding:

@@ -31,6 +31,7 @@ def open_source(path: Path, settings: Settings, *, is_watched: bool = True) -> S
         end=settings.end,
         deinterlace=settings.deinterlace,
         rate=settings.fps,
+        uses_hardware=settings.hwaccel,
         is_watched=is_watched,
     )
 

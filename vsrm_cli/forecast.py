@@ -41,6 +41,7 @@ class Plan:
         kept: What goes along beside the picture.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
+        model_reason: Why it was taken; empty where the user chose.
         device: Where it would run.
         dtype: In which precision.
         window: Frames that it sees together.
@@ -65,6 +66,7 @@ class Plan:
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
     model: str
+    model_reason: str
     device: str
     dtype: str
     window: int
@@ -85,6 +87,7 @@ class Plan:
         journal: Journal,
         settings: Settings,
         model: str,
+        model_reason: str,
         chosen: Choices,
     ) -> Self:
         """Plan a job; the network restores one small tile, to see how fast it is."""
@@ -110,6 +113,7 @@ class Plan:
             kept=output.kept,
             dropped=output.dropped,
             model=model,
+            model_reason=model_reason,
             device=str(chosen["device"]),
             dtype=str(chosen["dtype"]),
             window=settings.window,

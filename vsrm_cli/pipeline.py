@@ -23,6 +23,11 @@ Written = TypeVar("Written")
 # Four times a second is prompt for a person and nothing for a processor.
 WAKE_SECONDS = 0.25
 
+# What may lie in each queue. The network gives and takes whole windows at a time: a queue that
+# holds as many lets the other stages work on while it computes. For large pictures that would be
+# gigabytes, so there the queue is shorter.
+QUEUE_BYTES = 256 * 2**20
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -43,6 +48,11 @@ class Progress:
     network_fps: float
     encode_fps: float
     seconds_left: float | None
+
+
+def queue_depth(items: int, item_bytes: int) -> int:
+    """Say how many of some items may wait: all, or as many as `QUEUE_BYTES` hold."""
+    return max(1, min(items, QUEUE_BYTES // item_bytes))
 
 
 class Meter:

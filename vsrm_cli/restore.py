@@ -9,7 +9,7 @@ integers at once, and only the few frames over which two windows fade are kept a
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, product
 from time import perf_counter
 from typing import Literal, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsrm_cli.errors import CheckFailed
+from vsrm_cli.canvas import Canvas, weights_of
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.memory import free_cache, free_memory_bytes, is_memory_shortage
 from vsrm_cli.tiling import (
@@ -25,11 +25,15 @@ from vsrm_cli.tiling import (
     TILE_OVERLAP,
     Cut,
     Piece,
+    choose_batch,
     choose_tile,
     plan_grid,
     read_pieces,
     smaller_tile,
 )
+
+# A window: what is kept of it and how it fades, and the frames that are read.
+Window = tuple[Piece, list[Frame]]
 
 # Frames, lines and columns that a CPU is timed with: seconds of work, and not too small to tell.
 SAMPLE_SIZE = (8, 96, 96)
@@ -44,7 +48,7 @@ class Network(Protocol):
         ...
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """Map (1, T, 3, H, W) in 0..1 to (1, T, 3, scale*H, scale*W), any T, H, W from 1 on."""
+        """Map (B, T, 3, H, W) in 0..1 to (B, T, 3, scale*H, scale*W), any sizes from 1 on."""
         ...
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
@@ -56,9 +60,12 @@ class Restorer:
     """Enlarges one video with a network.
 
     Attributes:
+        network: The network.
         tile: Side of the tiles in use, in pixels of the source, or None where pictures are
             taken whole. An automatic choice is made with the first window; every shortage
             of memory makes the tile smaller for the rest of the video.
+        batch: How many tiles, or windows of whole pictures, the network is given in one call;
+            None until that is chosen. A shortage of memory makes it smaller first.
         windows: How a shot is cut along time.
         is_between_windows: Whether the frame given last was the last of its window: none of what
             comes later can change what was given so far.
@@ -74,6 +81,7 @@ class Restorer:
         device: torch.device,
         dtype: torch.dtype,
         workers: int = 1,
+        batch: int | None = 1,
     ) -> None:
         """Keep the settings.
 
@@ -87,18 +95,26 @@ class Restorer:
             dtype: Floating-point type of what the network is given.
             workers: Tiles restored at the same time, each on its share of the processor. On a
                 CPU most layers are too small to keep two cores busy; two tiles keep them busy.
+            batch: Tiles, or windows of whole pictures, given to the network in one call; None
+                chooses by the free memory. A small picture does not keep a GPU busy by itself.
 
         Raises:
-            ValueError: If window, overlap or tile is out of range.
+            ValueError: If window, overlap, tile or batch is out of range, or if both workers and
+                batches are asked for.
         """
+        if batch is not None and batch < 1:
+            raise ValueError(f"a batch must have at least 1 tile, got {batch}")
+        if workers > 1 and batch != 1:
+            raise ValueError(f"workers take single tiles, got {workers} and batches of {batch}")
         if isinstance(tile, int) and tile < MIN_TILE:
             raise ValueError(f"a tile must have at least {MIN_TILE} pixels, got {tile}")
         self.tile = None if tile == "auto" else tile
         self._tile_is_open = tile == "auto"
+        self.batch = batch
         # A last window of half the length has context enough, and is soon done.
         self.windows = Cut(window, overlap, shortest=window - window // 2)
         self.is_between_windows = False
-        self._network = network
+        self.network = network
         self._device = device
         self._dtype = dtype
         self._workers = workers
@@ -110,10 +126,10 @@ class Restorer:
 
         Each shot is restored on its own: no window reaches across a cut. Windows are planned by
         the number of a frame in its shot. So a frame comes out the same whether the video was
-        begun at its first frame or in its middle.
+        begun at its first frame or in its middle; in batches, to the rounding of the device.
 
-        Frames are read when they are needed: at most a window and one more are ahead of what
-        has been given out.
+        Frames are read when they are needed: at most a window (of a batch, all its windows) and
+        one more are ahead of what has been given out.
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
@@ -135,35 +151,65 @@ class Restorer:
     def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
         tail: Tensor | None = None
         first = self.windows.piece_before(begin)
-        for piece, clip in read_pieces(frames, self.windows, first=first):
+        for group in self._grouped(read_pieces(frames, self.windows, first=first)):
+            results, tail = self._restore_windows(group, tail)
+            for piece, clip in group:
+                pictures = results.pop(0)
+                restored = zip(clip[piece.kept_slice], pictures, strict=False)
+                for number, (source, pixels) in enumerate(restored, piece.keep_start):
+                    self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
+                    if number >= begin:
+                        yield replace(source, pixels=pixels)
+                # Else they would lie in memory beside the pictures of the next window.
+                del pictures
+
+    def _grouped(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
+        """Put windows of one length together, as many as the network takes in one call."""
+        group: list[Window] = []
+        for window in windows:
+            _, clip = window
             self.settle_tile(len(clip), *clip[0].pixels.shape[1:])
-            pictures, tail = self._restore_clip(clip, piece, tail)
-            restored = zip(clip[piece.kept_slice], pictures, strict=False)
-            for number, (source, pixels) in enumerate(restored, piece.keep_start):
-                self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
-                if number >= begin:
-                    yield replace(source, pixels=pixels)
-            # Else they would lie in memory beside the pictures of the next window.
-            del pictures
+            if group and len(group[0][1]) != len(clip):
+                yield group
+                group = []
+            group.append(window)
+            if len(group) >= self._windows_at_once(clip[0]):
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _windows_at_once(self, frame: Frame) -> int:
+        """Where a picture is cut into tiles, these fill the batch instead."""
+        is_whole = self.tile is None or max(frame.pixels.shape[1:]) <= self.tile
+        return (self.batch or 1) if is_whole else 1
 
     def settle_tile(self, frames: int, height: int, width: int) -> None:
-        """Choose the tile, if it was left open, for windows of so many frames of one size.
+        """Choose tile and batch, if they were left open, for windows of so many frames of one size.
 
         Raises:
             MemoryShortage: If not even the smallest tile fits into the memory.
         """
-        if not self._tile_is_open:
-            return
-        self.tile = choose_tile(
-            self._network.memory_bytes,
-            window=frames,
-            height=height,
-            width=width,
-            free_bytes=free_memory_bytes(self._device),
-            must_fit=self._device.type != "cpu",
-            at_once=self._workers,
-        )
-        self._tile_is_open = False
+        if self._tile_is_open:
+            self.tile = choose_tile(
+                self.network.memory_bytes,
+                window=frames,
+                height=height,
+                width=width,
+                free_bytes=free_memory_bytes(self._device),
+                must_fit=self._device.type != "cpu",
+                at_once=self._workers,
+            )
+            self._tile_is_open = False
+        if self.batch is None:
+            side = self.tile or max(height, width)
+            self.batch = choose_batch(
+                self.network.memory_bytes,
+                window=frames,
+                height=min(side, height),
+                width=min(side, width),
+                free_bytes=free_memory_bytes(self._device),
+            )
 
     @torch.inference_mode()
     def seconds_per_pixel(self, height: int, width: int) -> float:
@@ -178,99 +224,103 @@ class Restorer:
             size = SAMPLE_SIZE
         time, *sides = (min(a, b) for a, b in zip(size, (size[0], height, width), strict=True))
         clip = torch.zeros((1, time, 3, *sides), device=self._device, dtype=self._dtype)
-        self._network(clip).sum().item()  # the first run compiles and allocates
+        self.network(clip).sum().item()  # the first run compiles and allocates
         began = perf_counter()
-        self._network(clip).sum().item()  # `item` waits for the device
+        self.network(clip).sum().item()  # `item` waits for the device
         return (perf_counter() - began) / (clip.numel() / 3)
 
     def memory_bytes(self, height: int, width: int) -> int:
         """Estimate the memory that the network takes for pictures of a size, in bytes."""
         side = self.tile or max(height, width)
         tile = (min(side, height), min(side, width))
-        return self._workers * self._network.memory_bytes(self.windows.size, *tile)
+        at_once = max(self._workers, self.batch or 1)
+        return at_once * self.network.memory_bytes(self.windows.size, *tile)
 
-    def _restore_clip(
-        self, clip: list[Frame], piece: Piece, tail: Tensor | None
-    ) -> tuple[list[Pixels], Tensor]:
-        """Restore one window, with ever smaller tiles if the memory asks for it."""
-        while True:
+    def _restore_windows(
+        self, windows: list[Window], tail: Tensor | None
+    ) -> tuple[list[list[Pixels]], Tensor | None]:
+        """Restore windows that follow each other, with smaller batches, then ever smaller tiles.
+
+        Args:
+            windows: All of one length.
+            tail: What fades out of the window before them.
+
+        Returns:
+            The finished pictures of each, and the tail for the window behind them.
+        """
+        finished: list[list[Pixels]] = []
+        while len(finished) < len(windows):
+            clip = windows[len(finished)][1]
+            count = self._windows_at_once(clip[0])
             # A shortage cannot be asked for beforehand: estimates err, and other programs
             # take memory meanwhile.
             try:
-                return self._try_clip(clip, piece, tail)
+                part = windows[len(finished) : len(finished) + count]
+                pictures, tail = self._try_windows(part, tail)
+                finished += pictures
+                continue
             except RuntimeError as error:
                 if not is_memory_shortage(error):
                     raise
             # Outside the handler: the error's traceback held the tensors of the attempt.
             free_cache(self._device)
-            self.tile = smaller_tile(self.tile, longer_side=max(clip[0].pixels.shape[1:]))
+            if self.batch is not None and self.batch > 1:
+                self.batch //= 2
+            else:
+                self.tile = smaller_tile(self.tile, longer_side=max(clip[0].pixels.shape[1:]))
+        return finished, tail
 
     @torch.inference_mode()
-    def _try_clip(
-        self, clip: list[Frame], piece: Piece, tail: Tensor | None
-    ) -> tuple[list[Pixels], Tensor]:
-        """Restore one window: its finished pictures, and the tail for the next window."""
-        canvas = _Canvas(clip, piece, tail, scale=self._network.scale, device=self._device)
-        values = self._to_tensor(clip)
-        height, width = values.shape[-2:]
-        grid = plan_grid(height, width, tile=self.tile, overlap=TILE_OVERLAP)
-        foot: Tensor | None = None
+    def _try_windows(
+        self, windows: list[Window], tail: Tensor | None
+    ) -> tuple[list[list[Pixels]], Tensor | None]:
+        """Restore windows together: their finished pictures, and the tail for the next one."""
+        canvases = []
+        for piece, clip in windows:
+            canvas = Canvas(clip, piece, tail, scale=self.network.scale, device=self._device)
+            canvases.append(canvas)
+            tail = canvas.next_tail  # filled line by line, each before the next canvas needs it
+        clips = [self._to_tensor(clip) for _, clip in windows]
+        grid = plan_grid(*clips[0].shape[-2:], tile=self.tile, overlap=TILE_OVERLAP)
         for row in grid.rows:
-            foot = self._restore_row(values, row, grid.columns, foot=foot, canvas=canvas)
-        return canvas.pictures, canvas.next_tail
+            self._restore_row(clips, row, grid.columns, canvases)
+        return [canvas.complete() for canvas in canvases], tail
 
     def _restore_row(
-        self,
-        clip: Tensor,
-        row: Piece,
-        columns: list[Piece],
-        *,
-        foot: Tensor | None,
-        canvas: "_Canvas",
-    ) -> Tensor:
-        """Restore one row of tiles and put its finished lines on the canvas.
+        self, clips: list[Tensor], row: Piece, columns: list[Piece], canvases: list[Canvas]
+    ) -> None:
+        """Restore one row of tiles of all windows and put its finished lines on the canvases.
 
         Args:
-            clip: The window, (T, 3, H, W).
+            clips: The windows, (T, 3, H, W) each.
             row: The lines to read, and how they fade.
             columns: The tiles of the row.
-            foot: Lines that faded out of the row above, weighted, float32.
-            canvas: Receives the finished lines.
-
-        Returns:
-            The foot for the row below, (kept frames, 3, scale*row.fall, scale*W).
+            canvases: Where each window's lines go.
         """
-        scale = self._network.scale
-        large = row.scaled(scale)
-        shape = (canvas.piece.kept, 3, large.kept, scale * clip.shape[-1])
-        strip = torch.zeros(shape, device=self._device)
-        for first in range(0, len(columns), self._workers):
-            group = columns[first : first + self._workers]
-            tiles = [clip[:, :, row.start : row.stop, c.start : c.stop] for c in group]
-            for column, restored in zip(group, self._restore_tiles(tiles), strict=True):
-                self._add_tile(strip, restored, (canvas.piece, large, column.scaled(scale)))
-        strip *= self._weights(large)[:, None]
-        if foot is not None:
-            strip[:, :, : large.rise] += foot
-        finished = large.kept - large.fall
-        canvas.add(strip[:, :, :finished], top=large.keep_start)
-        # A copy, because a view would keep the whole strip in memory beside the next.
-        return strip[:, :, finished:].clone()
+        large = row.scaled(self.network.scale)
+        strips = [canvas.strip(large) for canvas in canvases]
+        places = list(product(columns, range(len(clips))))
+        at_once = max(self._workers, self.batch or 1)
+        for first in range(0, len(places), at_once):
+            group = places[first : first + at_once]
+            tiles = [clips[w][:, :, row.start : row.stop, c.start : c.stop] for c, w in group]
+            for (column, w), restored in zip(group, self._restore_tiles(tiles), strict=True):
+                pieces = (canvases[w].piece, large, column.scaled(self.network.scale))
+                self._add_tile(strips[w], restored, pieces)
+        for canvas, strip in zip(canvases, strips, strict=True):
+            canvas.add(strip, large)
 
     def _restore_tiles(self, tiles: list[Tensor]) -> Iterable[Tensor]:
         """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
         if self._pool is None or len(tiles) == 1:
-            return map(self._restore_tile, tiles)
+            return self.network(torch.stack(tiles))
         return self._pool.map(self._restore_tile_aside, tiles)
 
     def _restore_tile_aside(self, tile: Tensor) -> Tensor:
         """Restore a tile in a thread of its own, for which both settings must be made anew."""
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
-            return self._restore_tile(tile)
-
-    def _restore_tile(self, tile: Tensor) -> Tensor:
-        return self._network(tile.contiguous()[None])[0]
+            return self.network(tile.contiguous()[None])[0]
 
     def _add_tile(
         self, strip: Tensor, restored: Tensor, pieces: tuple[Piece, Piece, Piece]
@@ -281,16 +331,11 @@ class Restorer:
         """
         time, rows, columns = pieces
         kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
-        weights = self._weights(columns)
+        weights = weights_of(columns, self._device)
         # One frame after another, so that only one lies in memory a second time.
         for part, joined in zip(kept, strip, strict=True):
             target = joined[:, :, columns.keep_start : columns.keep_stop]
             target.addcmul_(part.float(), weights)
-
-    def _weights(self, piece: Piece) -> Tensor:
-        """Give the weights of a piece as float32, (piece.kept,)."""
-        numerators = torch.tensor(piece.weights(), dtype=torch.float32, device=self._device)
-        return numerators / piece.denominator
 
     def _to_tensor(self, clip: list[Frame]) -> Tensor:
         """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
@@ -316,77 +361,3 @@ def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
         return cuts
 
     return (shot for _, shot in groupby(frames, cuts_before))
-
-
-class _Canvas:
-    """The pictures of one window while they are put together, band by band.
-
-    Attributes:
-        piece: Which frames of the window are kept, and how they fade.
-        pictures: The finished ones, (3, scale*H, scale*W) each.
-        next_tail: The frames that fade out, weighted, for the canvas of the next window:
-            float32, (piece.fall, 3, scale*H, scale*W).
-    """
-
-    def __init__(
-        self,
-        clip: list[Frame],
-        piece: Piece,
-        tail: Tensor | None,
-        *,
-        scale: int,
-        device: torch.device,
-    ) -> None:
-        height, width = (scale * side for side in clip[0].pixels.shape[1:])
-        self._dtype = clip[0].pixels.dtype
-        self._sources = clip[piece.kept_slice]
-        self._tail = tail
-        self.piece = piece
-        self.pictures: list[Pixels] = [
-            np.empty((3, height, width), self._dtype) for _ in range(piece.kept - piece.fall)
-        ]
-        self.next_tail = torch.empty((piece.fall, 3, height, width), device=device)
-
-    def add(self, band: Tensor, *, top: int) -> None:
-        """Finish some lines of all frames, in place.
-
-        Args:
-            band: float32, (piece.kept, 3, lines, scale*W); used up.
-            top: Where the first of the lines belongs.
-
-        Raises:
-            CheckFailed: If a value is not finite.
-        """
-        rows = slice(top, top + band.shape[-2])
-        finished = len(self.pictures)
-        for t, weight in enumerate(self.piece.weights()):
-            values = band[t].mul_(weight / self.piece.denominator)
-            if self._tail is not None and t < self.piece.rise:
-                values += self._tail[t, :, rows]
-            if not torch.isfinite(values).all():
-                raise CheckFailed(
-                    f"the network's output for the frame at {float(self._sources[t].time):.3f} s "
-                    f"is not finite; try --dtype fp32 or another model"
-                )
-            if t < finished:
-                self.pictures[t][:, rows] = to_pixels(values, self._dtype)
-            else:
-                self.next_tail[t - finished, :, rows] = values
-
-
-def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Pixels:
-    """Round values of 0 to 1, clamping what lies outside, to integers of full range.
-
-    Args:
-        values: float32, any shape, on any device.
-        dtype: uint8 or uint16.
-
-    Returns:
-        The integers, halves rounded up.
-    """
-    peak = np.iinfo(dtype).max
-    rounded = values.clamp(0, 1).mul_(peak).add_(0.5).floor_()
-    if dtype == np.uint8:
-        return rounded.to(torch.uint8).cpu().numpy()
-    # By way of int32: not every device has unsigned integers of 16 bits.
-    return rounded.to(torch.int32).cpu().numpy().astype(np.uint16)

@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from vsrm_cli.errors import UsageError
 
-DEFAULT_MODEL = "vsrm-t"
+DEFAULT_MODEL = "auto"  # see `vsrm_cli.suited`
 
 # A window of 24 frames shows the network about a second: most of what neighbours can tell about
 # a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for the
@@ -27,6 +27,8 @@ MAX_RATE = 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
 DEINTERLACE = ("auto", "off")
+
+HWACCEL = ("auto", "off")
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
@@ -59,6 +61,7 @@ class Settings:
         fps: Frames per second of an input of pictures.
         segment_frames: Frames, at least, between the points at which the work can go on after
             an interruption; None for about half a minute of work.
+        hwaccel: Whether graphics hardware may decode, and be replaced where it cannot encode.
     """
 
     window: int
@@ -74,6 +77,7 @@ class Settings:
     deinterlace: bool
     fps: Fraction
     segment_frames: int | None = None
+    hwaccel: bool = False
 
     @classmethod
     def read(
@@ -92,6 +96,7 @@ class Settings:
         deinterlace: str = "auto",
         fps: Fraction | float | str = 25,
         segment_frames: int | None = None,
+        hwaccel: str = "off",
     ) -> Self:
         """Read what a user wrote.
 
@@ -109,6 +114,7 @@ class Settings:
             deinterlace: "auto" or "off".
             fps: As the attribute; in words also a fraction such as 24000/1001.
             segment_frames: As the attribute.
+            hwaccel: "auto" or "off".
 
         Raises:
             UsageError: If a value can never work; the message says which and why.
@@ -139,6 +145,8 @@ class Settings:
             raise UsageError(
                 f'The deinterlacing must be {" or ".join(DEINTERLACE)}, not "{deinterlace}".'
             )
+        if hwaccel not in HWACCEL:
+            raise UsageError(f'The hwaccel must be {" or ".join(HWACCEL)}, not "{hwaccel}".')
         return cls(
             window=window,
             overlap=shared,
@@ -153,6 +161,7 @@ class Settings:
             deinterlace=deinterlace == "auto",
             fps=read_rate(fps),
             segment_frames=segment_frames,
+            hwaccel=hwaccel == "auto",
         )
 
 

@@ -24,8 +24,11 @@ class Summary:
         width: Of the output, in pixels.
         height: Of the output, in pixels.
         model: Name of the network.
+        model_reason: Why it was taken; empty where the user chose.
         device: Where it ran.
         dtype: The precision it ran in: fp32, fp16 or bf16.
+        decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
+        encoder: FFmpeg's name of the encoder; "y4m" for a pipe.
         window: Frames that it saw together.
         tile: Side of a tile in pixels of the input; None for whole frames.
         elapsed_s: Seconds from call to return.
@@ -47,8 +50,11 @@ class Summary:
     width: int
     height: int
     model: str
+    model_reason: str
     device: str
     dtype: str
+    decoder: str
+    encoder: str
     window: int
     tile: int | None
     elapsed_s: float

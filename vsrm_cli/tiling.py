@@ -40,6 +40,12 @@ MAX_WORK_PERCENT = 125
 # The rest is for the pictures being joined, for fragmentation, and for other programs.
 MEMORY_SHARE_PERCENT = 70
 
+# So many tiles are restored together at most, and so many pixels of each frame: what a window of
+# them gives a GPU to do at a time, some hundred thousand tokens, is enough for all its cores.
+# Reckoned, not measured: `benchmarks/gpu.py` measures it.
+MAX_BATCH = 4
+BATCH_PIXELS = 1 << 18
+
 Item = TypeVar("Item")
 
 
@@ -339,6 +345,31 @@ def choose_tile(
             f"close other programs or use a smaller --window"
         )
     return MIN_TILE
+
+
+def choose_batch(
+    memory_bytes: Callable[[int, int, int], int],
+    *,
+    window: int,
+    height: int,
+    width: int,
+    free_bytes: int,
+) -> int:
+    """Choose how many tiles are restored together: until a GPU is busy, or its memory full.
+
+    Args:
+        memory_bytes: As for `choose_tile`.
+        window: Frames read together.
+        height: Of a tile, in pixels of the source.
+        width: Of a tile.
+        free_bytes: Free memory of the device.
+
+    Returns:
+        From 1 to `MAX_BATCH`.
+    """
+    budget = free_bytes * MEMORY_SHARE_PERCENT // 100
+    fitting = budget // memory_bytes(window, height, width)
+    return max(1, min(MAX_BATCH, BATCH_PIXELS // (height * width), fitting))
 
 
 def smaller_tile(tile: int | None, *, longer_side: int) -> int:

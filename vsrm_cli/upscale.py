@@ -9,7 +9,7 @@ frame has been found in it at its time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +29,10 @@ from vsrm_cli.ends import (
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
+from vsrm_cli.graphs import ReplayedNetwork
 from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.journal import Choices, Entry, Journal, describe_files
+from vsrm_cli.media.codecs import replace_absent_hardware
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.pictures import PictureWriter, find_pictures, is_sequence
 from vsrm_cli.media.probe import VideoInfo
@@ -38,11 +40,12 @@ from vsrm_cli.media.segments import Segment, join
 from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import load_model, weights_checksum
-from vsrm_cli.pipeline import Progress, run_stages
+from vsrm_cli.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
+from vsrm_cli.suited import suited_model
 from vsrm_cli.summary import Summary, begin_measuring_memory, peak_memory_bytes
-from vsrm_cli.tiling import MIN_TILE
+from vsrm_cli.tiling import MAX_BATCH, MIN_TILE
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4
@@ -51,11 +54,6 @@ DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf
 
 # Tiles restored at the same time on a CPU, where it has so many cores.
 MAX_WORKERS = 4
-
-# What may lie in each queue. The network gives and takes a whole window at a time: a queue that
-# holds one lets the other stages work on while it computes. For large pictures that would be
-# gigabytes, so there the queue is shorter.
-QUEUE_BYTES = 256 * 2**20
 
 
 def upscale_video(
@@ -78,6 +76,7 @@ def upscale_video(
     height: int | None = None,
     size: str | None = None,
     deinterlace: str = "auto",
+    hwaccel: str = "off",
     fps: Fraction | float | str = 25,
     overwrite: bool = False,
     segment_frames: int | None = None,
@@ -99,7 +98,7 @@ def upscale_video(
             as "frame_%05d.png", is for pictures, and "-" stands for YUV4MPEG2 on standard output.
             A file appears when it is complete.
         model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
-            is not on this machine is fetched.
+            is not on this machine is fetched. "auto" takes the one that suits the footage.
         window: Frames that the network sees together.
         overlap: Frames that two neighbouring windows share, half a window at most; None
             chooses.
@@ -118,6 +117,8 @@ def upscale_video(
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
         fps: Frames per second of an input of pictures.
         deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
+        hwaccel: "auto" decodes in graphics hardware where that gives the same pictures, and takes
+            a software encoder where the hardware of the named one is not there; "off" does neither.
         overwrite: Whether `dst` may exist and be replaced.
         segment_frames: Frames, at least, between the points at which the work can go on after an
             interruption; None for about half a minute of work.
@@ -152,15 +153,22 @@ def upscale_video(
         deinterlace=deinterlace,
         fps=fps,
         segment_frames=segment_frames,
+        hwaccel=hwaccel,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
+    encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
+    if settings.hwaccel:
+        encoding, replacement = replace_absent_hardware(encoding)
+        if replacement is not None:
+            warn(replacement)
     order = _Order(
         src=Path(src),
         dst=Path(dst),
         model=model,
+        model_reason="",
         settings=settings,
-        encoding=Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt),
+        encoding=encoding,
         overwrite=overwrite,
         restart=restart,
         confirm=confirm,
@@ -180,6 +188,7 @@ class _Order:
     src: Path
     dst: Path
     model: str | Path
+    model_reason: str
     settings: Settings
     encoding: Encoding
     overwrite: bool
@@ -197,6 +206,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     src, dst, settings = order.src, order.dst, order.settings
     files = find_pictures(src) if is_sequence(src) else [src]
     with open_source(src, settings) as source:
+        order = _with_model(order, source.info)
         check_output(dst, files, overwrite=order.overwrite)
         with Journal(dst) as journal:
             with open_output(
@@ -215,7 +225,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     "dtype": DTYPE_NAMES[network.dtype],
                 }
                 if order.confirm is not None and not order.confirm(
-                    Plan.of(stages, journal, settings, network.name, chosen)
+                    Plan.of(stages, journal, settings, network.name, order.model_reason, chosen)
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
@@ -224,6 +234,12 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 _put_together(output, journal)
             journal.clear()
     return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+
+
+def _with_model(order: _Order, info: VideoInfo) -> _Order:
+    """Settle the network, where the user leaves it open."""
+    model, reason = suited_model(order.model, info)
+    return replace(order, model=model, model_reason=reason)
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
@@ -246,6 +262,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         ) as output,
     ):
         _warn_beforehand(source, output, order.warn)
+        order = _with_model(order, source.info)
         network = _load(order, None)
         restorer = _new_restorer(network, settings, [])
         begin_measuring_memory(network.device)
@@ -256,7 +273,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                     raise Interrupted("interrupted: work on a pipe cannot be gone on with")
                 yield frame
 
-        read_depth, write_depth = _queue_depths(source.info, settings)
+        read_depth, write_depth = _queue_depths(source.info, settings, restorer)
         run_stages(
             source.frames(behind=None),
             restore,
@@ -291,8 +308,11 @@ def _sum_up(
         width=output.shape.width,
         height=output.shape.height,
         model=network.name,
+        model_reason=order.model_reason,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
+        decoder=source.decoder,
+        encoder=output.plan.encoder,
         window=order.settings.window,
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
@@ -301,7 +321,7 @@ def _sum_up(
         dropped=output.dropped,
         assumed=source.info.assumed,
         peak_memory_bytes=peak_memory_bytes(network.device),
-        warnings=(*_warnings(source, order.settings), *output.warnings),
+        warnings=(*_warnings(source, order.settings, restorer.network), *output.warnings),
     )
 
 
@@ -336,14 +356,16 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
 
 
 def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]) -> Restorer:
+    is_cpu = network.device.type == "cpu"
     return Restorer(
-        network,
+        network if network.device.type != "cuda" else ReplayedNetwork(network),
         window=settings.window,
         overlap=settings.overlap,
         tile=entries[-1].tile if entries else settings.tile,
         device=network.device,
         dtype=network.dtype,
-        workers=min(MAX_WORKERS, torch.get_num_threads()) if network.device.type == "cpu" else 1,
+        workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
+        batch=1 if is_cpu else None,
     )
 
 
@@ -375,7 +397,7 @@ def _restore(
                 journal.begin(choices)
             yield item
 
-    read_depth, write_depth = _queue_depths(source.info, order.settings)
+    read_depth, write_depth = _queue_depths(source.info, order.settings, restorer)
     try:
         run_stages(
             source.frames(behind=latest),
@@ -408,21 +430,17 @@ def _how_to_go_on(journal: Journal) -> str:
     )
 
 
-def _queue_depths(info: VideoInfo, settings: Settings) -> tuple[int, int]:
-    """Say how many small and how many large frames may wait."""
+def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tuple[int, int]:
+    """Say how many small and how many large frames may wait: all that the network takes at once."""
     frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
-    return (
-        _queue_depth(settings.window, frame_bytes),
-        _queue_depth(settings.window, frame_bytes * SCALE**2),
-    )
+    frames = settings.window * (1 if restorer.batch == 1 else MAX_BATCH)
+    return queue_depth(frames, frame_bytes), queue_depth(frames, frame_bytes * SCALE**2)
 
 
-def _queue_depth(window: int, frame_bytes: int) -> int:
-    return max(1, min(window, QUEUE_BYTES // frame_bytes))
-
-
-def _warnings(source: Source, settings: Settings) -> tuple[str, ...]:
+def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
     warnings = []
+    if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
+        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
             f"the picture of {source.info.path} changes its size on the way: "

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from vsrm_cli.layers import alignment
 from vsrm_cli.layers.alignment import DCA, LATTICE, position_code, tent
-from vsrm_cli.ops.warp import pixel_grid, sample, warp
+from vsrm_cli.ops.warp import pixel_grid, sample_tokens, warp
 
 CHANNELS = 8
 
@@ -41,14 +41,14 @@ def without_recurrence(dca):
 
 @pytest.fixture
 def sampled(monkeypatch):
-    """The points at which the alignment reads, and with what padding, in the order of reading."""
+    """The points at which the alignment reads the tokens of its recurrence."""
     seen = []
 
-    def spy(picture, points, **options):
-        seen.append((points, options.get("padding", "zeros")))
-        return sample(picture, points, **options)
+    def spy(picture, points):
+        seen.append(points)
+        return sample_tokens(picture, points)
 
-    monkeypatch.setattr(alignment, "sample", spy)
+    monkeypatch.setattr(alignment, "sample_tokens", spy)
     return seen
 
 
@@ -66,13 +66,11 @@ def test_untrained_it_reads_the_four_pixels_around_the_place_the_flow_points_to(
 
     make_dca()(features(5, 6), features(5, 6, seed=1), flow)
 
-    (_, _), (points, padding) = sampled
-    points = points.unflatten(2, (4, 5))  # (B, 2, k, H, W)
+    (points,) = sampled  # (B, k, 2, H, W)
     corner = pixel_grid(5, 6) + torch.tensor([math.floor(dx), math.floor(dy)]).view(2, 1, 1)
-    assert padding == "border"
     for j, (right, down) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
         expected = corner + torch.tensor([right, down]).view(2, 1, 1)
-        torch.testing.assert_close(points[0, :, j], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(points[0, j], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("reach", [0.5, 2.0])
@@ -82,10 +80,10 @@ def test_learned_offsets_go_no_farther_than_their_reach(reach, sampled):
 
     dca(features(4, 5), features(4, 5, seed=1), flow)
 
-    points = sampled[1][0].unflatten(2, (4, 4))
+    (points,) = sampled
     for j, (right, down) in enumerate(LATTICE):
         expected = pixel_grid(4, 5) + torch.tensor([right + reach, down - reach]).view(2, 1, 1)
-        torch.testing.assert_close(points[0, :, j], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(points[0, j], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(3, -1), (-2, 2), (0, 1)])

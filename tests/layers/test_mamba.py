@@ -96,6 +96,21 @@ def test_the_mixer_gates_the_sum_of_its_directions():
     torch.testing.assert_close(y, mixer.out_proj(both * functional.silu(z)), **TOLERANCE)
 
 
+def test_sum_and_gate_inside_the_scan_have_the_gradients_of_those_behind_it():
+    mixer, x = make_mixer(bidirectional=True).requires_grad_(), tokens(9)
+    weights = list(mixer.parameters())
+    u, z = mixer.in_proj(x).chunk(2, dim=-1)
+
+    y = mixer(x)
+
+    expected = mixer.out_proj((mixer.ssm[0](u) + mixer.ssm[1](u)) * functional.silu(z))
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-6)
+    slopes = torch.autograd.grad(expected.square().sum(), weights)
+    found = torch.autograd.grad(y.square().sum(), weights)
+    for slope, other in zip(slopes, found, strict=True):
+        torch.testing.assert_close(other, slope, rtol=1e-4, atol=1e-5 * slope.abs().max().item())
+
+
 def test_a_mixer_of_one_direction_looks_onward():
     mixer, x = make_mixer(bidirectional=False), tokens(9)
     u, z = mixer.in_proj(x).chunk(2, dim=-1)

@@ -239,15 +239,6 @@ def test_steps_are_kept_within_the_norm(pack):
     assert norm(free / 4) == pytest.approx(free / 4, rel=1e-4)
 
 
-def test_a_batch_without_any_known_flow_teaches_no_flow_and_stops_nothing(pack):
-    # With a share of 0.9 one batch of two in a hundred is made of videos alone.
-    sample = batch(pack, replace(SHAPE, photo_share=0.0))
-
-    lesson = Learner(make_network(), replace(RECIPE, stage=Stage.FLOW)).learn(sample)
-
-    assert (lesson.loss, lesson.plain) == (0.0, 0.0)
-
-
 def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
     lesson = Learner(make_network(awake=False), RECIPE).learn(batch(pack))
 

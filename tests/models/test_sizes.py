@@ -18,7 +18,7 @@ from vsrm_cli.models.catalog import GSM_T
         ({"channels": True}, "channels cannot be"),
         ({"channels": 10**9}, "channels cannot be"),
         ({"offset_reach": float("nan")}, "offset_reach cannot be"),
-        ({"sees_differences": 1}, "sees_differences cannot be"),
+        ({"neighbors": True}, "neighbors cannot be"),
         ({"flow_widths": 8}, "flow_widths cannot be"),
         ({"flow_widths": (8,) * 1000}, "flow_widths cannot be"),
         ({"flow_widths": (8, "x")}, "flow_widths cannot be"),

@@ -9,10 +9,10 @@ from scenes import smooth_picture
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.layers.alignment import NEIGHBOR_GAIN, warped_neighbors
 from vsrm_cli.models.catalog import VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import (
     DAMB,
+    NEIGHBOR_GAIN,
     VSRM,
     Branch,
     MambaBlock,
@@ -21,7 +21,7 @@ from vsrm_cli.models.vsrm import (
 )
 
 # Neighbors are stacked as they are, as in the paper.
-STACKED = replace(TINY, sees_differences=False)
+STACKED = replace(TINY, neighbors=0)
 
 # Two float32 computations of one thing whose sums run in another order.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -420,21 +420,6 @@ def still(frames):
     """The flows of a clip in which nothing moves."""
     batch, time, _, height, width = frames.shape
     return (torch.zeros(batch, time - 1, 2, height, width),) * 2
-
-
-def test_the_upsampler_sees_how_both_neighbors_differ_and_at_the_ends_no_difference():
-    frames = clip(3, 6, 9)
-    flow = torch.zeros(1, 2, 2, 6, 9)
-    flow[:, :, 0] = 2.0  # what is at x lies at x + 2 in the other frame
-
-    neighbors = warped_neighbors(frames, (flow, -flow)) / NEIGHBOR_GAIN
-    neighbors = neighbors + torch.cat((frames, frames), dim=2)
-
-    rows = slice(1, -1)
-    torch.testing.assert_close(neighbors[:, 0, :3, rows, 1:5], frames[:, 1, :, rows, 3:7])
-    torch.testing.assert_close(neighbors[:, 1, 3:, rows, 4:8], frames[:, 0, :, rows, 2:6])
-    torch.testing.assert_close(neighbors[:, 2, :3], frames[:, 2])
-    torch.testing.assert_close(neighbors[:, 0, 3:], frames[:, 0])
 
 
 def test_untrained_branches_leave_frames_to_themselves():

@@ -8,6 +8,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+from vsrm_cli.ops import fused_triton as fused
 from vsrm_cli.ops import selective_scan_triton as scan
 
 
@@ -73,3 +74,8 @@ for name in ("run_states", "carry", "write_outputs", "write_gradients"):
     setattr(scan, name, CompiledOnly(getattr(scan, name)))
 scan_and_gradients(torch.bfloat16, has_options=True, reverse=False)
 scan_and_gradients(torch.float32, has_options=False, reverse=True)
+for name in ("convolve", "gather"):
+    setattr(fused, name, CompiledOnly(getattr(fused, name)))
+tokens, picture = torch.randn(1, 300, 96).half(), torch.randn(1, 96, 20, 30).half()
+fused.causal_conv_triton(tokens, torch.randn(96, 1, 4).half(), torch.randn(96).half(), reverse=True)
+fused.sample_tokens_triton(picture, torch.randn(1, 4, 2, 20, 30))

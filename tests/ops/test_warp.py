@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vsrm_cli.ops.warp import pixel_grid, sample, warp
+from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens, warp
 
 
 def constant_flow(dx, dy, height, width):
@@ -139,3 +139,15 @@ def test_gradients_reach_the_picture_and_the_flow():
 
     assert picture.grad[0, 0, 0].tolist() == pytest.approx([0, 0.5, 0.5, 0], abs=1e-6)
     assert flow.grad[0, 0, 0].tolist() == pytest.approx([0, 1, 0, 0], abs=1e-6)
+
+
+def test_tokens_are_read_pixel_by_pixel_and_beyond_the_border_from_it():
+    picture = torch.cat((numbered(2, 3), 100 + numbered(2, 3)), dim=1)
+    grid = pixel_grid(2, 3)
+    points = torch.stack((grid, grid + torch.tensor([1.0, 9.0]).view(2, 1, 1)))[None]
+
+    tokens = sample_tokens(picture, points)
+
+    # Of pixel (0, 1): itself, then to the right and far below, each with both channels.
+    assert_same(tokens[1], torch.tensor([[1.0, 101.0], [12.0, 112.0]]))
+    assert_same(tokens[5], torch.tensor([[12.0, 112.0], [12.0, 112.0]]))

@@ -6,8 +6,9 @@ from clips import make_clip
 from PIL import Image
 from scenes import draw_folder
 
+from vsrm_cli.cli_bench import DEGRADATIONS
 from vsrm_cli.errors import InputError
-from vsrm_cli.quality.clips import degrade, find_clips, read_clip
+from vsrm_cli.quality.clips import SMALL_FOLDERS, degrade, find_clips, read_clip
 from vsrm_cli.training.degradations import blur_and_take, shrink_4x
 
 
@@ -188,3 +189,17 @@ def test_clips_are_shrunk_as_those_that_networks_learn_from(name, shrink):
     small = degrade(sharp, name)
 
     assert torch.equal(small, (shrink(sharp / 255) * 255).round().byte())
+
+
+def test_clips_can_be_compressed_as_people_have_them_and_more_so_at_a_higher_crf():
+    rows = torch.arange(64).view(-1, 1) * torch.arange(96) % 251
+    sharp = rows.expand(3, 3, 64, 96).byte()
+    clean = degrade(sharp, "bi").float()
+
+    off = [(degrade(sharp, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
+
+    assert 0.5 < off[0] < off[1] < 20
+
+
+def test_the_command_offers_every_way_of_shrinking():
+    assert tuple(SMALL_FOLDERS) == DEGRADATIONS

@@ -1,8 +1,6 @@
 """A sample is a sharp clip, its small twin, and its true motion."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -221,24 +219,3 @@ def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatc
     assert sample.small.shape == (12, 3, 3, 8, 8)
     inside = (..., slice(2, -2), slice(2, -2))
     torch.testing.assert_close(sample.small[inside], shrink_4x(sample.sharp)[inside])
-
-
-WITHOUT_PYAV = """
-import sys
-sys.modules["av"] = None  # whoever imports it fails
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.degradations import Degradation
-from vsrm_cli.training.sample import ClipShape
-from pathlib import Path
-shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
-for kind in (Degradation.BI, Degradation.BD):
-    print(tuple(Clips(Path(sys.argv[1]), shape, steps=1, seed=0, degradation=kind)[0].small.shape))
-"""
-
-
-def test_packs_are_enough_where_pyav_is_not_installed(pack):
-    told = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PYAV, pack], capture_output=True, text=True, check=True
-    )
-
-    assert told.stdout.splitlines() == ["(4, 3, 3, 8, 8)"] * 2

@@ -1,6 +1,7 @@
 """Videos and pictures are read from any frame on, and looked at once."""
 
 import json
+import shutil
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from scenes import draw_folder, draw_photo
 from vsrm_cli.training import films
 from vsrm_cli.training.films import find_sources, read_photo
 from vsrm_cli.training.index import Index
+from vsrm_cli.training.sources import Window, whole
 
 
 def sources_in(folder, **options):
@@ -25,6 +27,10 @@ def sources_in(folder, **options):
 def only_source(folder, **options):
     (source,), _ = sources_in(folder, **options)
     return source
+
+
+def read(source, first, count):
+    return source.read(first, count, whole(source))
 
 
 # Photos
@@ -78,7 +84,7 @@ def test_a_video_is_read_from_any_frame_on(tmp_path, ending, first):
     source = only_source(tmp_path)
 
     assert (source.frames, source.size) == (24, (32, 48))
-    run = source.read(first, 4).sharp
+    run = read(source, first, 4).sharp
     assert run.shape == (4, 3, 32, 48)
     assert run.dtype == torch.uint8
     assert [index_of(frame.numpy()) for frame in run] == list(range(first, first + 4))
@@ -91,14 +97,14 @@ def test_frames_of_a_variable_rate_are_found(tmp_path):
 
     assert source.frames == len(VARIABLE)
     for first in range(0, len(VARIABLE) - 2, 3):
-        run = source.read(first, 2).sharp
+        run = read(source, first, 2).sharp
         assert [index_of(frame.numpy()) for frame in run] == [first, first + 1]
 
 
 def test_more_frames_than_there_are_cannot_be_read(tmp_path):
     make_clip(tmp_path / "a.mp4")
 
-    assert only_source(tmp_path).read(22, 4) is None
+    assert read(only_source(tmp_path), 22, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -113,9 +119,23 @@ def test_large_compressed_video_is_halved(tmp_path, monkeypatch, codec, pixel_fo
 
     size = (24, 32) if is_halved else (48, 64)
     assert source.size == size
-    run = source.read(5, 2).sharp
+    run = read(source, 5, 2).sharp
     assert run.shape == (2, 3, *size)
     assert [index_of(frame.numpy()) for frame in run] == [5, 6]
+
+
+@pytest.mark.parametrize("halved_lines", [48, 1000])
+def test_a_part_of_a_picture_is_what_is_seen_there(tmp_path, monkeypatch, halved_lines):
+    make_clip(tmp_path / "a.mp4", size=(64, 48))
+    monkeypatch.setattr(films, "HALVED_LINES", halved_lines)
+    source = only_source(tmp_path)
+
+    part = source.read(5, 2, Window(4, 8, 12, 16)).sharp
+
+    expected = read(source, 5, 2).sharp[..., 4:16, 8:24]
+    inside = (..., slice(2, -2), slice(2, -2))  # at its border a part is shrunk without the rest
+    assert part.shape == expected.shape
+    assert (part[inside].int() - expected[inside].int()).abs().max() <= 1
 
 
 def test_what_is_taken_as_it_is_is_not_halved(tmp_path, monkeypatch):
@@ -125,21 +145,23 @@ def test_what_is_taken_as_it_is_is_not_halved(tmp_path, monkeypatch):
     assert only_source(tmp_path, as_they_are=True).size == (48, 64)
 
 
-def test_frames_of_two_shots_are_no_run(tmp_path):
+@pytest.mark.parametrize("kind", ["video", "pictures"])
+def test_frames_of_two_shots_are_no_run(tmp_path, kind):
     folder = tmp_path / "shots"
     folder.mkdir()
-    for number in range(6):
-        color = (250, 20, 20) if number < 3 else (20, 240, 250)
+    for number in range(9):
+        color = (250, 20, 20) if number < 5 else (20, 240, 250)
         Image.new("RGB", (64, 64), color).save(folder / f"{number}.png")
-    write_video(folder, tmp_path / "a.mkv")
-    for file in folder.iterdir():
-        file.unlink()
+    if kind == "video":
+        write_video(folder, tmp_path / "a.mkv")
+        shutil.rmtree(folder)
 
     source = only_source(tmp_path)
 
-    assert source.read(0, 3) is not None
-    assert source.read(3, 3) is not None
-    assert source.read(1, 3) is None
+    assert source.frames == 9
+    assert read(source, 2, 3) is not None
+    assert read(source, 5, 4) is not None
+    assert read(source, 3, 3) is None
 
 
 def write_video(folder, path):
@@ -161,8 +183,8 @@ def test_damaged_frames_are_no_run(tmp_path):
 
     path.write_bytes(content)
 
-    assert any(source.read(first, 4) is None for first in range(0, 20, 4))
-    assert source.read(0, 2) is not None
+    assert any(read(source, first, 4) is None for first in range(0, 20, 4))
+    assert read(source, 0, 2) is not None
 
 
 def test_an_interlaced_video_is_named(tmp_path):
@@ -184,7 +206,7 @@ def test_pictures_that_follow_each_other_are_a_film(tmp_path):
     source = only_source(tmp_path)
 
     assert (source.name, source.frames, source.size) == ("waves", 11, (32, 48))
-    assert torch.equal(source.read(2, 3).sharp, frames[2:5])
+    assert torch.equal(read(source, 2, 3).sharp, frames[2:5])
 
 
 def test_pictures_of_other_sizes_or_scenes_are_photos(tmp_path):
@@ -208,8 +230,8 @@ def test_a_frame_of_another_size_ends_the_run(tmp_path):
 
     source = only_source(tmp_path)
 
-    assert source.read(1, 3) is not None
-    assert source.read(2, 3) is None
+    assert read(source, 1, 3) is not None
+    assert read(source, 2, 3) is None
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from clips import make_clip
 from PIL import Image
 from safetensors.torch import save_file
-from scenes import draw_folder, draw_pack, draw_photo
+from scenes import draw_folder, draw_pack, draw_pair, draw_photo
 from torch.utils.data import DataLoader
 
 from vsrm_cli.errors import InputError
@@ -19,30 +19,9 @@ from vsrm_cli.training.data import Clips
 from vsrm_cli.training.degradations import Degradation, shrink_4x
 from vsrm_cli.training.footage import open_footage
 from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import Stored
-from vsrm_cli.training.watched import validation_clips, validation_pairs
+from vsrm_cli.training.sources import Run, Stored, whole
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """The user's cache folder."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("VSRM_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """A folder of everything."""
-    folder = tmp_path_factory.mktemp("mixed")
-    (folder / "films").mkdir()
-    make_clip(folder / "films" / "a.mp4", size=(96, 64))
-    draw_folder(folder / "films" / "waves", frames=5, height=64, width=80)
-    draw_photo(folder / "photos" / "p.png", height=64, width=64)
-    draw_pack(folder / "pack.safetensors", photos=1, clips=1)
-    return folder
 
 
 def names(sources):
@@ -186,6 +165,15 @@ def test_what_does_not_fit_a_shape_is_named(tmp_path):
 # Samples
 
 
+class Unread:
+    """A large clip in which there is nothing to see."""
+
+    name, frames, size, is_in_memory = "unread", 40, (2000, 3000), False
+
+    def read(self, first, count, window):
+        return Run(torch.zeros(count, 3, window.height, window.width, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("degradation", Degradation)
 def test_samples_of_files_have_the_shapes_they_promise(mixed, degradation):
     clips = Clips(open_footage(mixed), SHAPE, steps=2, seed=0, degradation=degradation)
@@ -251,6 +239,16 @@ def test_the_cache_keeps_to_its_bounds(mixed, monkeypatch):
     assert sum(run.bytes for run in clips._cache.values()) <= 200_000
 
 
+@pytest.mark.parametrize(("patch", "side"), [(32, 320), (64, 404), (128, 512)])
+def test_more_than_a_patch_is_at_hand_as_long_as_it_can_be_afforded(tmp_path, patch, side):
+    clip = Unread()
+    shape = dataclasses.replace(SHAPE, frames=17, patch=patch)
+
+    run = Clips(finding.Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
+
+    assert run.sharp.shape == (21, 3, side, side)
+
+
 def test_footage_that_is_gone_is_told(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
     clips = Clips(open_footage(tmp_path), SHAPE, steps=1, seed=0)
@@ -261,20 +259,6 @@ def test_footage_that_is_gone_is_told(tmp_path):
 
 
 # Pairs
-
-
-def draw_pair(folder, name, *, frames=4, height=16, width=20):
-    """Small frames of noise, and sharp ones of which every pixel is sixteen of those."""
-    generator = torch.Generator().manual_seed(len(name))
-    first = torch.randint(0, 256, (3, height, width), generator=generator)
-    for number in range(frames):
-        small = (first + 2 * number).clamp(0, 255).byte().permute(1, 2, 0)
-        for kind, scale in (("lr", 1), ("hr", 4)):
-            picture = small.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-            file = name if frames == 1 else f"{name}/{number}"
-            path = folder / kind / f"{file}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.numpy()).save(path)
 
 
 @pytest.mark.parametrize("frames", [1, 4])
@@ -363,7 +347,7 @@ def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
     sources = open_footage(tmp_path / "pack.safetensors").sources
 
     assert names(sources) == ["b", "city", "city"]
-    runs = [source.read(1, 2) for source in sources]
+    runs = [source.read(1, 2, whole(source)) for source in sources]
     assert runs[0].small is None
     assert torch.equal(runs[1].small, first[1:3])
     assert torch.equal(runs[2].small, second[1:3])
@@ -379,68 +363,6 @@ def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
         open_footage(tmp_path)
 
 
-# Validation
-
-
-def test_validation_clips_are_always_the_same_and_no_larger_than_asked_for(mixed):
-    first, again = (validation_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
-
-    assert list(first) == list(again)
-    assert len(first) in (3, 4)
-    for name, clip in first.items():
-        assert torch.equal(clip, again[name])
-        assert clip.shape == (3, 3, 48, 48)
-        assert clip.dtype == torch.uint8
-
-
-def test_of_one_clip_several_moments_are_taken(tmp_path):
-    make_clip(tmp_path / "a.mp4", size=(96, 64))
-
-    clips = validation_clips(tmp_path, most=3, frames=4, side=640)
-
-    assert list(clips) == ["a 3", "a 10", "a 16"]
-    assert {tuple(clip.shape) for clip in clips.values()} == {(4, 3, 64, 96)}
-
-
-def test_of_many_clips_as_many_are_taken_as_asked_for(tmp_path):
-    for number in range(5):
-        draw_folder(tmp_path / f"clip{number}", height=34, width=48)
-
-    clips = validation_clips(tmp_path, most=2)
-
-    assert list(clips) == ["clip0", "clip2"]
-    assert {tuple(clip.shape) for clip in clips.values()} == {(3, 3, 32, 48)}
-
-
-def test_photos_are_filmed_where_there_is_no_clip(tmp_path):
-    draw_photo(tmp_path / "p.png", height=64, width=80)
-
-    ((name, clip),) = validation_clips(tmp_path, frames=5).items()
-
-    assert name == "p"
-    assert clip.shape == (5, 3, 64, 64)
-    assert not torch.equal(clip[0], clip[1])
-
-
-@pytest.mark.parametrize("degradation", Degradation)
-def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
-    pairs = validation_pairs(mixed, degradation, frames=3, side=48)
-
-    for small, sharp in pairs.values():
-        assert small.dtype == sharp.dtype == torch.uint8
-        assert tuple(sharp.shape[-2:]) == tuple(4 * side for side in small.shape[-2:])
-        if degradation is Degradation.BI:
-            assert torch.equal(small, (shrink_4x(sharp / 255) * 255).round().byte())
-
-
-def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):
-    draw_pair(tmp_path, "city")
-
-    ((small, sharp),) = validation_pairs(tmp_path, Degradation.BI).values()
-
-    assert torch.equal(sharp[..., ::4, ::4], small)
-
-
 # Without PyAV
 
 WITHOUT_PYAV = """
@@ -448,17 +370,25 @@ import sys
 sys.modules["av"] = None  # whoever imports it fails
 from pathlib import Path
 from vsrm_cli.errors import InputError
+from vsrm_cli.training.data import Clips
+from vsrm_cli.training.degradations import Degradation
 from vsrm_cli.training.footage import open_footage
-from vsrm_cli.training.watched import validation_clips
-for folder in sys.argv[1:]:
-    try:
-        print(len(open_footage(Path(folder)).sources), len(validation_clips(Path(folder))))
-    except InputError as error:
-        print(error)
+from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.training.watched import validation_pairs
+packs, photos = map(Path, sys.argv[1:])
+shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
+footage = open_footage(packs)
+for kind in (Degradation.BI, Degradation.BD):
+    sample = Clips(footage, shape, steps=1, seed=0, degradation=kind)[0]
+    print(len(validation_pairs(packs, kind)), *sample.small.shape)
+try:
+    open_footage(photos)
+except InputError as error:
+    print(error)
 """
 
 
-def test_a_folder_of_packs_needs_no_pyav(tmp_path):
+def test_packs_are_enough_where_pyav_is_not_installed(tmp_path):
     for name in ("packs", "photos"):
         (tmp_path / name).mkdir()
     draw_pack(tmp_path / "packs" / "a.safetensors")
@@ -471,6 +401,6 @@ def test_a_folder_of_packs_needs_no_pyav(tmp_path):
         check=True,
     )
 
-    packs, photos = told.stdout.splitlines()
-    assert packs == "3 1"
+    *packs, photos = told.stdout.splitlines()
+    assert packs == ["1 4 3 3 8 8"] * 2
     assert photos.endswith("p.png needs PyAV, which is not installed; install it, or give packs.")

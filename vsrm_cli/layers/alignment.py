@@ -8,14 +8,13 @@ from torch.nn import functional as F
 
 from vsrm_cli.layers.mamba import reset_scan
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.warp import pixel_grid, sample, warp
+from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens
 
-# Pixels aligned at a time: (pixels, channel, state) arrays of this many pixels stay in cache.
-PIXELS_AT_ONCE = 8192
+# Pixels aligned at a time: (pixels, channel, state) arrays of so many stay in a CPU's cache; on a
+# GPU they take some hundred megabytes each.
+PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_GPU = 8192, 1 << 16
 # The four lattice points around the place that the flow points to, (dx, dy).
 LATTICE = ((0, 0), (1, 0), (0, 1), (1, 1))
-# Brings differences between aligned frames, a hundredth of full scale, to the size of features.
-NEIGHBOR_GAIN = 10.0
 
 
 class DCA(nn.Module):
@@ -88,30 +87,19 @@ class DCA(nn.Module):
         warped = sample(ref, place)
         eps = self.reach * torch.tanh(self.offset(warped).float())  # (B, 2k, H, W)
         eps = eps.unflatten(1, (len(LATTICE), 2))  # (B, k, 2, H, W)
-        lattice = eps.new_tensor(LATTICE).view(1, len(LATTICE), 2, 1, 1)
+        lattice = lattice_points(ref.device).view(1, len(LATTICE), 2, 1, 1)
         delta = (place.floor() - place)[:, None] + lattice + eps  # (B, k, 2, H, W)
-        points = (place[:, None] + delta).permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
-        values = sample(ref, points, padding="border")  # (B, C, kH, W)
-        values = values.unflatten(2, (len(LATTICE), height)).permute(0, 3, 4, 2, 1)
-        delta = delta.permute(0, 3, 4, 1, 2)  # (B, H, W, k, 2)
         out = self._in_portions(
-            values.reshape(-1, len(LATTICE), channels),
-            delta.reshape(-1, len(LATTICE), 2),
+            sample_tokens(ref, place[:, None] + delta),
+            delta.permute(0, 3, 4, 1, 2).reshape(-1, len(LATTICE), 2),
             tgt.permute(0, 2, 3, 1).reshape(-1, channels),
         )
         return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def _in_portions(self, values: Tensor, delta: Tensor, target: Tensor) -> Tensor:
-        pixels = target.shape[0]
-        return torch.cat(
-            [
-                self._cross_mamba(values[i:j], delta[i:j], target[i:j])
-                for i, j in (
-                    (start, min(start + PIXELS_AT_ONCE, pixels))
-                    for start in range(0, pixels, PIXELS_AT_ONCE)
-                )
-            ]
-        )
+        step = PIXELS_AT_ONCE if target.device.type == "cpu" else PIXELS_AT_ONCE_ON_GPU
+        parts = (x.split(step) for x in (values, delta, target))
+        return torch.cat([self._cross_mamba(*part) for part in zip(*parts, strict=True)])
 
     def _cross_mamba(self, values: Tensor, delta: Tensor, target: Tensor) -> Tensor:
         """Run over the k tokens of each pixel: values (P, k, C), delta (P, k, 2), target (P, C)."""
@@ -146,6 +134,12 @@ class DCA(nn.Module):
         return torch.addcmul(y, F.pad(x[:, 1:], (0, 0, 0, 1)), behind)
 
 
+def lattice_points(device: torch.device) -> Tensor:
+    """`LATTICE` as (k, 2) float32, counted on the device: a copy would wait for all its work."""
+    point = torch.arange(len(LATTICE), device=device)
+    return torch.stack((point % 2, point // 2), dim=-1).float()
+
+
 def position_code(delta: Tensor, channels: int) -> Tensor:
     """Sines and cosines that tell where a sampled point lies relative to the flow's end.
 
@@ -166,30 +160,3 @@ def tent(delta: Tensor) -> Tensor:
     """Weights of bilinear interpolation for points at ``delta``, (..., k, 2); they sum to one."""
     weights = (1 - delta.abs()).clamp_min(0).prod(-1) + 1e-4
     return weights / weights.sum(-1, keepdim=True)
-
-
-def warped_neighbors(clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-    """How the next and the previous frame, brought onto each frame, differ from it.
-
-    What a neighbor adds is a few grey levels of difference. Shown as frames, the neighbors taught
-    a compact network nothing in 550 steps: all that they have in common hid it.
-
-    Args:
-        clip: (B, T, 3, H, W).
-        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
-
-    Returns:
-        (B, T, 6, H, W), `NEIGHBOR_GAIN` times the difference, the next frame first; zero where
-        there is no neighbor.
-    """
-    still = flows[0].new_zeros(clip.shape[0], 1, 2, *clip.shape[-2:])
-    pairs = (
-        (torch.cat((clip[:, 1:], clip[:, -1:]), dim=1), torch.cat((flows[0], still), dim=1)),
-        (torch.cat((clip[:, :1], clip[:, :-1]), dim=1), torch.cat((still, flows[1]), dim=1)),
-    )
-    warped = [
-        warp(frames.flatten(0, 1), flow.flatten(0, 1), padding="border", mode="bicubic")
-        for frames, flow in pairs
-    ]
-    both: Tensor = torch.cat(warped, dim=1).unflatten(0, clip.shape[:2])
-    return NEIGHBOR_GAIN * (both - torch.cat((clip, clip), dim=2))

@@ -135,7 +135,10 @@ class AttentionBlock(nn.Module):
             )
         attended = self._attend(normal, window, shift)
         kept = [i for i in range(len(places)) if i not in missing]
-        real = real + (attended[:, kept] if missing else attended)
+        if missing:  # a list as an index would be copied to the device, which waits for it
+            real = real + torch.stack([attended[:, i] for i in kept], dim=1)
+        else:
+            real = real + attended
         real = real + self.mlp(self.norm2(real).to(attended.dtype))
         whole = dict(zip(kept, real.unbind(1), strict=True))
         return [whole.get(i, frames[0]) for i in range(len(places))]

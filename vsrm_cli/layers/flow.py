@@ -22,12 +22,18 @@ class FlowLevel(nn.Module):
     """
 
     def __init__(self, widths: tuple[int, ...], kernel: int) -> None:
-        """Make the convolutions: 8 channels in (two frames and a flow), 2 out."""
+        """Make the convolutions: 8 channels in (two frames and a flow), 2 out.
+
+        The last one starts at zero: an untrained pyramid sees no motion.
+        """
         super().__init__()
         sizes = (8, *widths, 2)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
+        last = layers[-2]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.basic_module = nn.Sequential(*layers[:-1])
 
     def forward(self, ref: Tensor, warped: Tensor, flow: Tensor) -> Tensor:
@@ -83,28 +89,46 @@ class SpyNet(nn.Module):
         height, width = ref.shape[-2:]
         multiple = 2 ** (len(self.basic_module) - 1)
         tall, wide = -(-height // multiple) * multiple, -(-width // multiple) * multiple
-        flow = self._pyramid_flow(self._fit(ref, tall, wide), self._fit(supp, tall, wide))
+        flow = self.pyramid(self._fit(ref, tall, wide), self._fit(supp, tall, wide))[-1]
         if (tall, wide) == (height, width):
             return flow
         flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor([width / wide, height / tall]).view(1, 2, 1, 1)
+        dx, dy = flow.unbind(1)
+        return torch.stack((dx * (width / wide), dy * (height / tall)), dim=1)
+
+    def normalized(self, picture: Tensor) -> Tensor:
+        """A picture, (B, 3, H, W), 0 to 1, as the levels want it."""
+        return (picture - self.mean) / self.std
 
     def _fit(self, picture: Tensor, tall: int, wide: int) -> Tensor:
-        picture = (picture - self.mean) / self.std
+        picture = self.normalized(picture)
         if picture.shape[-2:] == (tall, wide):
             return picture
         return F.interpolate(picture, size=(tall, wide), mode="bilinear", align_corners=False)
 
-    def _pyramid_flow(self, ref: Tensor, supp: Tensor) -> Tensor:
+    def pyramid(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
+        """The flow after each level: what a network that is learning motion is measured by.
+
+        Args:
+            ref: (B, 3, H, W), as `normalized` gives it; sides are multiples of 2 to the power of
+                (levels - 1).
+            supp: Shaped like ``ref``.
+
+        Returns:
+            Coarsest first, each in its own pixels: (B, 2, H / 2^k, W / 2^k), the last one with
+            k = 0.
+        """
         refs, supps = [ref], [supp]
         for _ in self.basic_module[1:]:
             refs.insert(0, F.avg_pool2d(refs[0], 2))
             supps.insert(0, F.avg_pool2d(supps[0], 2))
         flow = refs[0].new_zeros(refs[0].shape[0], 2, *refs[0].shape[-2:])
+        flows = []
         for level, small_ref, small_supp in zip(self.basic_module, refs, supps, strict=True):
             if flow.shape[-2:] != small_ref.shape[-2:]:
                 flow = 2.0 * F.interpolate(
                     flow, size=small_ref.shape[-2:], mode="bilinear", align_corners=True
                 )
             flow = flow + level(small_ref, warp(small_supp, flow, padding="border"), flow)
-        return flow
+            flows.append(flow)
+        return flows

@@ -1,11 +1,13 @@
 """The Mamba mixer: a selective scan over a sequence of tokens, in one or both directions."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.selective_scan import selective_scan
 
 
@@ -35,11 +37,10 @@ class SelectiveSSM(nn.Module):
         """Set what decides over memory: decays 1 to n, steps log-uniform from 1e-3 to 1e-1."""
         reset_scan(self.A_log, self.D, self.dt_proj)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Map tokens (B, L, d) to the same shape."""
-        return scan_tokens(
-            u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=self.reverse
-        )
+    def forward(self, u: Tensor, *, add: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+        """Map tokens (B, L, d) to the same shape; see `scan_tokens`."""
+        weights = (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        return scan_tokens(u, *weights, add=add, z=z, reverse=self.reverse)
 
 
 class MambaMixer(nn.Module):
@@ -80,10 +81,10 @@ class MambaMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
         u, z = project_twice(x, self.in_proj)
-        y = self.ssm[0](u)
-        for ssm in self.ssm[1:]:
-            y = y + ssm(u)
-        out: Tensor = self.out_proj(y * F.silu(z))
+        y = None
+        for ssm in self.ssm:
+            y = ssm(u, add=y, z=z if ssm is self.ssm[-1] else None)
+        out: Tensor = self.out_proj(y)
         return out
 
 
@@ -129,11 +130,10 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
         u, z = project_twice(x, self.in_proj)
-        y = scan_tokens(u, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
-        y = y + scan_tokens(
-            u, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True
-        )
-        out: Tensor = self.out_proj(y * F.silu(z))
+        onward = (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        backward = (self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
+        y = scan_tokens(u, *onward)
+        out: Tensor = self.out_proj(scan_tokens(u, *backward, add=y, z=z, reverse=True))
         return out
 
 
@@ -151,12 +151,16 @@ def scan_tokens(
     A_log: Tensor,
     D: Tensor,
     *,
+    add: Tensor | None = None,
+    z: Tensor | None = None,
     reverse: bool = False,
 ) -> Tensor:
     """One direction of Mamba: causal convolution, SiLU, weights from the input, selective scan.
 
     The other direction needs no flipped copies: the kernel is flipped and looks ahead, and the
-    scan runs backwards. That equals flipping the tokens before and after.
+    scan runs backwards. That equals flipping the tokens before and after. The direction that is
+    computed last is given the other one's result and the gate: the scan adds the one and applies
+    the other while it writes, and they need no passes over the tokens of their own.
 
     Args:
         u: Tokens, (B, L, d).
@@ -165,6 +169,8 @@ def scan_tokens(
         dt_proj: From the bottleneck to step sizes; its bias is added inside the scan, in float32.
         A_log: Logarithm of the decay rates, (d, N).
         D: Weights of the skip, (d,).
+        add: Added to the result, (B, L, d).
+        z: Gate of the sum, (B, L, d), through SiLU.
         reverse: From the last token to the first.
 
     Returns:
@@ -172,7 +178,7 @@ def scan_tokens(
 
     Source: Mamba (arXiv 2312.00752), section 3.4 and algorithm 2.
     """
-    v = F.silu(_causal_conv(u, conv1d, reverse=reverse))
+    v = causal_conv(u, conv1d.weight, cast("Tensor", conv1d.bias), reverse=reverse)
     state = A_log.shape[1]
     dt, B, C = x_proj(v).split((dt_proj.in_features, state, state), dim=-1)
     dt = F.linear(dt, dt_proj.weight)
@@ -183,26 +189,13 @@ def scan_tokens(
         B,
         C,
         D=D.float(),
+        z=z,
         delta_bias=dt_proj.bias.float(),
         delta_softplus=True,
         reverse=reverse,
+        add=add,
         token_major=True,
     )
-
-
-def _causal_conv(u: Tensor, conv1d: nn.Conv1d, *, reverse: bool) -> Tensor:
-    """The convolution over tokens, (B, L, d), as a 2-D one over a picture of one row.
-
-    So the channels stay innermost in memory: ten times faster than `nn.Conv1d` on a CPU.
-    """
-    weight = conv1d.weight.unsqueeze(2)  # (d, 1, 1, conv)
-    if reverse:
-        weight = weight.flip(3)
-    length, margin = u.shape[1], weight.shape[3] - 1
-    row = u.transpose(1, 2).unsqueeze(2)  # (B, d, 1, L), channels last
-    v = F.conv2d(row, weight, conv1d.bias, padding=(0, margin), groups=weight.shape[0])
-    start = margin if reverse else 0
-    return v.squeeze(2).transpose(1, 2)[:, start : start + length]
 
 
 def reset_scan(A_log: nn.Parameter, D: nn.Parameter, dt_proj: nn.Linear) -> None:

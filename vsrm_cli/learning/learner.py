@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from vsrm_cli.learning.motion import motion_losses
 from vsrm_cli.learning.processes import average_over_processes, greatest
 from vsrm_cli.learning.recipe import Precision, Recipe, Stage
 from vsrm_cli.learning.recomputing import recomputing
 from vsrm_cli.models.network import SCALE, Network
-from vsrm_cli.training.losses import end_point_error, restoration_loss
+from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.sample import Sample
 
 
@@ -75,7 +76,7 @@ class Learner:
             group["lr"] = self.rate() * group["share"]
         self._optimizer.zero_grad(set_to_none=True)
         figures = torch.zeros(2, device=self.network.device)
-        for part, share in _parts(self._to_device(sample), self.recipe):
+        for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
             loss, plain = self._losses(part)
             figures += share * torch.stack((loss.detach(), plain))
             # Before the backward pass: sampling at places that are not numbers crashes there.
@@ -161,7 +162,8 @@ class Learner:
     def _losses(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """What is minimized, and the loss of who knows nothing."""
         if self.recipe.stage is Stage.FLOW:
-            return self._flow_losses(sample)
+            with self._autocast():
+                return motion_losses(self.network.spynet, sample)
         small, sharp = sample.small, sample.sharp
         if self.recipe.mirrored:
             small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
@@ -188,30 +190,17 @@ class Learner:
         with self._autocast():
             return network.enlarge(features, small, flows)
 
-    def _flow_losses(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        with self._autocast():
-            flows = self.network.flows(sample.small)
-        truths, known = (sample.flow_backward, sample.flow_forward), sample.has_flow
-        if not known.any():
-            nothing = 0.0 * (flows[0].sum() + flows[1].sum())
-            return nothing, nothing.detach()
-        pairs = [(f.float()[known], t[known]) for f, t in zip(flows, truths, strict=True)]
-        loss = torch.stack([end_point_error(flow, truth) for flow, truth in pairs]).sum()
-        still = [end_point_error(torch.zeros_like(truth), truth) for _, truth in pairs]
-        return loss, torch.stack(still).sum()
-
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self.recipe.dtype)
         is_half = self.recipe.dtype is not Precision.FLOAT32
         return torch.autocast(self.network.device.type, dtype, enabled=is_half)
 
 
-def _parts(sample: Sample, recipe: Recipe) -> Iterator[tuple[Sample, float]]:
+def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
     """The parts of a batch that are computed one after the other, and the weight of each."""
-    counts = sample.has_flow if recipe.stage is Stage.FLOW else torch.ones_like(sample.has_flow)
-    pieces = [getattr(sample, field.name).chunk(recipe.accumulate) for field in fields(sample)]
-    for *tensors, count in zip(*pieces, counts.chunk(recipe.accumulate), strict=True):
-        yield Sample(*tensors), float(count.sum()) / max(1.0, float(counts.sum()))
+    pieces = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
+    for tensors in zip(*pieces, strict=True):
+        yield Sample(*tensors), len(tensors[0]) / len(sample.small)
 
 
 def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Which codecs work here: those in software are tried, those in graphics hardware are opened."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import cast
 
@@ -89,6 +89,26 @@ def _ramp(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     row, column = np.mgrid[:96, :128]
     slope = 40 + (row + column + 8 * number) * 0.7
     return np.asarray(slope, dtype=np.uint8)
+
+
+def replace_absent_hardware(encoding: Encoding) -> tuple[Encoding, str | None]:
+    """Choose software where a hardware encoder was named that cannot be opened here.
+
+    Args:
+        encoding: What was asked for.
+
+    Returns:
+        What can be done, and a sentence that says so where it is something else. The preset is
+        left out then: its words are those of one encoder.
+    """
+    name = encoding.codec
+    if not name.endswith(tuple(MAKERS)) or not _is_encoder(name) or _can_be_opened(name):
+        return encoding, None
+    codec = av.Codec(name, "w").canonical_name
+    return (
+        replace(encoding, codec=codec, preset=None),
+        f"there is no hardware here for {name}: encoded as {codec} in software",
+    )
 
 
 def hardware_encoders() -> list[HardwareEncoder]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from fractions import Fraction
 from typing import Any, cast
 
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 from vsrm_cli.media.color import SMPTE170M, Color, FromRgb, ToRgb
 
 _ENCODERS = {"h264": "libx264", "hevc": "libx265"}
-# One thread, as the caller has processes enough. And the same bytes every time: with its tree of
-# macroblocks x264 reads beyond its memory where a picture is not a multiple of 128 pixels wide,
-# so that its choices depended on what lay there (in 6 of 60 runs on 96x64 pixels).
+# One thread, as the caller has processes enough. And the same bytes every time: what x264 has for
+# AVX-512 reads beyond its memory where a picture is not a multiple of 128 pixels wide, and weighs
+# macroblocks by what lies there (other bytes in 6 of 60 runs on 96x64 pixels). These are the
+# instructions that every x86 of the last fifteen years has.
+_IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _OPTIONS: dict[str, dict[str, str]] = {
-    "h264": {"x264-params": "mbtree=0"},
+    "h264": {"x264-params": "asm=SSE2,SSSE3,SSE4.2"} if _IS_X86 else {},
     "hevc": {"x265-params": "log-level=none:pools=none:frame-threads=1"},
 }
-# x265 does the same wherever a picture is one block of 64 pixels wide, and below 64x32 it writes
+# x265 does so wherever a picture is one block of 64 pixels wide, and below 64x32 it writes
 # there. Neither codec codes an odd side in this format.
 _LEAST_SIDE = {"h264": 32, "hevc": 80}
 _PIXEL_FORMAT = "yuv420p"

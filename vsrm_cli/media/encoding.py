@@ -33,6 +33,8 @@ _ENCODERS = {
 }
 # Nearly without visible loss: the details were expensive.
 _DEFAULT_CRF = {"libx264": 17, "libx265": 19, "libsvtav1": 27, "libaom-av1": 24, "libvpx-vp9": 24}
+# Of NVIDIA's encoders a constant quantizer; left alone they share out two megabits a second.
+_DEFAULT_QP = {"h264_nvenc": 19, "hevc_nvenc": 21, "av1_nvenc": 90}
 # These encoders take any number and fail later.
 _LARGEST_CRF = {"libx264": 51, "libx264rgb": 51, "libx265": 51}
 _X26X_PRESETS = (
@@ -115,7 +117,10 @@ def plan_encoding(
     encoder = _find_encoder(encoding.codec)
     known = {option.name: option for option in encoder.create().supported_options.private}
     options = _quiet_options(encoder.name) | _parameters(encoder.name, light)
-    options |= _crf_options(encoding, encoder.name, known.get("crf"))
+    if encoder.name in _DEFAULT_QP:
+        options |= _quantizer_options(encoding, encoder.name, int(known["qp"].max))
+    else:
+        options |= _crf_options(encoding, encoder.name, known.get("crf"))
     options |= _preset_options(encoding, encoder.name, known.get("preset"))
     accepted = [f.name for f in encoder.video_formats or ()]
     if encoding.pixel_format == "auto":
@@ -275,6 +280,17 @@ def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -
     return {} if crf is None else {"crf": str(crf)}
 
 
+def _quantizer_options(encoding: Encoding, encoder: str, largest: int) -> dict[str, str]:
+    """The same for NVIDIA's encoders, whose scale is that of their quantizer."""
+    qp = _DEFAULT_QP[encoder] if encoding.crf is None else encoding.crf
+    if not 0 <= qp <= largest:
+        raise UsageError(
+            f"A crf of {qp} is out of range for {encoding.codec}; choose one from 0 (best) "
+            f"to {largest}."
+        )
+    return {"rc": "constqp", "qp": str(qp)}
+
+
 def _preset_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
     preset = encoding.preset
     if preset is None:
@@ -299,6 +315,8 @@ def _automatic_format(codec: str, accepted: list[str], source_format: str) -> st
     bits = bits_of(source_format)
     if codec in _DELIVERY_CODECS:
         wanted = [f"yuv420p{bits}le", "yuv420p10le"] if bits > 8 else []
+        if bits > 8 and codec != "h264":  # NVIDIA's name for it, which its H.264 cannot store
+            wanted.append("p010le")
         for name in [*wanted, "yuv420p"]:
             if name in accepted:
                 return name

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
@@ -26,6 +27,8 @@ from vsrm_cli.media.hdr import Light, left_behind, light_of
 
 # A broken beginning is searched for its first good frame no further than this.
 _PACKETS_BEFORE_GIVING_UP = 1000
+# Codecs between camera and cutting room: they lose something, but nothing that is seen.
+_FOR_EDITING = {"prores", "dnxhd", "cfhd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ class VideoInfo:
 
     Attributes:
         path: The file.
+        codec: FFmpeg's name of it, such as ``h264``.
+        is_lossy: Whether the codec leaves traces that a network had better know of: not where it
+            keeps every pixel, nor where it is made for editing and spends as much as that needs.
         width: Of the stored picture, in pixels; a rotation tag does not swap the two.
         height: Of the stored picture, in pixels.
         pixel_format: FFmpeg's name, such as ``yuv420p``.
@@ -54,6 +60,8 @@ class VideoInfo:
     """
 
     path: Path
+    codec: str
+    is_lossy: bool
     width: int
     height: int
     pixel_format: str
@@ -103,6 +111,8 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             expected = round(duration * frame_rate)
         return VideoInfo(
             path=path,
+            codec=stream.codec.canonical_name,
+            is_lossy=stream.codec.lossy and stream.codec.canonical_name not in _FOR_EDITING,
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
@@ -122,8 +132,12 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         )
 
 
-def open_container(path: Path) -> InputContainer:
+def open_container(path: Path, *, hardware: str | None = None) -> InputContainer:
     """Open a file for reading, or say in a sentence why it is no video.
+
+    Args:
+        path: The file.
+        hardware: FFmpeg's name of an interface to hardware that decodes it; None for software.
 
     Raises:
         InputError: If it is missing, a folder, empty, or of no known format.
@@ -136,7 +150,11 @@ def open_container(path: Path) -> InputContainer:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
         # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
-        container = av.open(fspath(path.absolute()), metadata_errors="replace")
+        container = av.open(
+            fspath(path.absolute()),
+            metadata_errors="replace",
+            hwaccel=None if hardware is None else HWAccel(hardware, allow_software_fallback=True),
+        )
     except av.FFmpegError as error:
         raise InputError(_why_unreadable(path, error)) from error
     except OSError as error:

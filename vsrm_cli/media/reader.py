@@ -26,6 +26,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.filters import filtered
+from vsrm_cli.media.hardware import find_decoder
 from vsrm_cli.media.interlace import Fields, deinterlaced, look_for_fields
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
@@ -49,6 +50,7 @@ class VideoReader:
         frames_read: Frames handed out so far.
         damaged_packets: Pieces of the file that were unreadable or gave a broken frame.
         resized_frames: Frames of another size than the first, which were scaled to it.
+        hardware: FFmpeg's name of the interface to the hardware that decodes; None for software.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class VideoReader:
         start: Fraction | None = None,
         end: Fraction | None = None,
         deinterlace: bool = False,
+        uses_hardware: bool = False,
     ) -> None:
         """Look at a file; nothing is read yet but its first frame.
 
@@ -66,6 +69,7 @@ class VideoReader:
             start: Leave out frames shown earlier than this, in seconds after the first frame.
             end: Leave out frames shown at this time or later, in seconds after the first frame.
             deinterlace: Make whole frames of those that show combs, one for one.
+            uses_hardware: Decode in graphics hardware, where it gives the same first frames.
 
         Raises:
             InputError: If the file cannot be read as a video.
@@ -74,6 +78,7 @@ class VideoReader:
         self.frames_read = 0
         self.damaged_packets = 0
         self.resized_frames = 0
+        self.hardware = find_decoder(path) if uses_hardware else None
         self._deinterlaces = deinterlace
         self._first = None if not start else self.info.start + start
         self._end = None if end is None else self.info.start + end
@@ -206,7 +211,12 @@ class VideoReader:
             if failures > _FAILURES_IN_A_ROW:
                 return
             for picture in pictures:
-                yield picture, self._clock.time_of(picture)
+                time = self._clock.time_of(picture)
+                # Hardware has formats of its own, with the same values in another order.
+                yield self._as_in_software(picture), time
+
+    def _as_in_software(self, picture: VideoFrame) -> VideoFrame:
+        return picture if self.hardware is None else picture.reformat(format=self.info.pixel_format)
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
@@ -236,7 +246,7 @@ class VideoReader:
         self._clock = _Clock(self.info)
         self._packets_seen = 0
         self._reached = None
-        container = open_container(self.info.path)
+        container = open_container(self.info.path, hardware=self.hardware)
         stream = video_stream(container, self.info.path)
         self._opened = (container, stream)
         self._indexed_packets = len(stream.index_entries)
@@ -254,11 +264,20 @@ class VideoReader:
             self._opened = None
 
     def _count_damage(self, packet: Packet[VideoStream] | None) -> None:
-        """Count a fault, unless it comes from a jump into the middle of the video."""
+        """Count a fault, unless it comes from a jump into the middle of the video.
+
+        Raises:
+            InputError: If hardware decodes: whose fault it was cannot be told then.
+        """
         if self._first is not None and packet is not None and packet.size:
             ticks = packet.pts if packet.pts is not None else packet.dts
             if ticks is not None and ticks * self.info.time_base < self._first:
                 return
+        if self.hardware is not None:
+            raise InputError(
+                f"{self.info.path} could not be decoded by {self.hardware} without faults; "
+                "give --hwaccel off, which can tell what of the file is damaged."
+            )
         self.damaged_packets += 1
 
     def _note_progress(self, packet: Packet[Stream]) -> None:

@@ -24,6 +24,7 @@ from vsrm_cli.layers.blocks import DirectUpsampler, ResidualBlock, channels_last
 from vsrm_cli.layers.flow import SpyNet
 from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
 from vsrm_cli.layers.mamba import BiMamba
+from vsrm_cli.layers.subpixel import CHANNELS
 from vsrm_cli.models.network import SCALE, Network
 from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
@@ -53,8 +54,8 @@ class GSMConfig:
             pixel shuffle).
         upsampler_width: Channels of the upsampler.
         upsampler_blocks: Residual blocks of the direct upsampler.
-        sees_differences: Whether the direct upsampler sees how the warped neighbors differ from
-            each frame (not in the paper; see `warped_neighbors`).
+        neighbors: Frames on each side that the direct upsampler is shown, as amplified differences
+            from the current one (0 in the paper; see `layers.subpixel`).
         base: Interpolation of the frame that the network corrects, "bilinear" or "bicubic".
     """
 
@@ -76,7 +77,7 @@ class GSMConfig:
     upsampler: str
     upsampler_width: int
     upsampler_blocks: int
-    sees_differences: bool
+    neighbors: int
     base: str
 
     def __post_init__(self) -> None:
@@ -402,7 +403,7 @@ class GSM(Network):
         self.conv_after_body = nn.Linear(c, c)
         if config.upsampler == "direct":
             self.upsampler = DirectUpsampler(
-                c + 6 * config.sees_differences, width, config.upsampler_blocks
+                c + CHANNELS * bool(config.neighbors), width, config.upsampler_blocks
             )
         else:
             self.conv_before_upsample = nn.Sequential(FrameConv(c, width))
@@ -495,5 +496,5 @@ class GSM(Network):
         frame = 3 * (1 + SCALE**2) + 5 * c.channels + 2 * c.radius * (c.channels + 12)
         step = window * (6 * c.channels + max(6 * c.expand, 2 * c.ffn) * c.channels)
         large = SCALE**2 * (3 * c.upsampler_width if c.upsampler == "two-step" else 6)
-        small = 4 * c.upsampler_width + 12 * c.channels
+        small = 4 * c.upsampler_width + 12 * c.channels + 4 * CHANNELS * bool(c.neighbors)
         return 4 * height * width * (time * frame + max(step, large + small))

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.alignment import warped_neighbors
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.flow import SpyNet
+from vsrm_cli.layers.subpixel import subpixel_samples
 
 SCALE = 4
 
@@ -100,7 +100,7 @@ class Network(nn.Module, ABC):
         """
 
     def enlarge(self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Large frames, each from its features and, where configured, its warped neighbors.
+        """Large frames, each from its features and, where configured, what its neighbors add.
 
         With features of `extract` this is what `forward` computes while what lies between is
         still the identity, at a small part of the cost: a network learns to enlarge frames this
@@ -114,12 +114,23 @@ class Network(nn.Module, ABC):
         Returns:
             (B, T, 3, 4H, 4W).
         """
-        if self.config.sees_differences:
-            features = torch.cat((features, warped_neighbors(clip, flows)), dim=2)
         # One frame at a time: the large ones would fill the memory.
         return torch.stack(
-            [self._enlarge(features[:, t], clip[:, t]) for t in range(clip.shape[1])], dim=1
+            [
+                self._enlarge(self._with_neighbors(features[:, t], clip, flows, t), clip[:, t])
+                for t in range(clip.shape[1])
+            ],
+            dim=1,
         )
+
+    def _with_neighbors(
+        self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor], t: int
+    ) -> Tensor:
+        """Features of frame ``t``, (B, C, H, W), and below them what the upsampler is shown."""
+        if not self.config.neighbors:
+            return features
+        around = subpixel_samples(clip, flows, t, self.config.neighbors)
+        return torch.cat((features, around.to(features.dtype)), dim=1)
 
     def _enlarge(self, features: Tensor, small: Tensor) -> Tensor:
         base = F.interpolate(small, scale_factor=SCALE, mode=self.config.base, align_corners=False)

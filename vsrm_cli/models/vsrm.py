@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.alignment import DCA, NEIGHBOR_GAIN
+from vsrm_cli.layers.alignment import DCA
 from vsrm_cli.layers.blocks import (
     TGFN,
     DirectUpsampler,
@@ -27,9 +27,13 @@ from vsrm_cli.layers.blocks import (
 )
 from vsrm_cli.layers.flow import SpyNet
 from vsrm_cli.layers.mamba import MambaMixer
+from vsrm_cli.layers.subpixel import CHANNELS
 from vsrm_cli.models.network import SCALE, Network
 from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
+
+# Brings differences between aligned frames, a hundredth of full scale, to the size of features.
+NEIGHBOR_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class VSRMConfig:
             frames and one pixel shuffle).
         upsampler_width: Channels of the upsampler.
         upsampler_blocks: Residual blocks of the direct upsampler.
-        sees_differences: Whether neighbors are shown as amplified differences from the current
-            frame, to the branches and, from the small frames themselves, to the direct upsampler
-            (not in the paper; see `warped_neighbors`).
+        neighbors: Frames on each side that the direct upsampler is shown, as amplified differences
+            from the current one (see `layers.subpixel`); where there are any, the branches are
+            shown differences too. 0 in the paper: frames as they are, and to the branches alone.
         base: Interpolation of the frame that the network corrects, "bilinear" or "bicubic".
     """
 
@@ -79,7 +83,7 @@ class VSRMConfig:
     upsampler: str
     upsampler_width: int
     upsampler_blocks: int
-    sees_differences: bool
+    neighbors: int
     base: str
 
     def __post_init__(self) -> None:
@@ -239,7 +243,9 @@ class VSRM(Network):
             TwoStepUpsampler(c, config.upsampler_width)
             if config.upsampler == "two-step"
             else DirectUpsampler(
-                c + 6 * config.sees_differences, config.upsampler_width, config.upsampler_blocks
+                c + CHANNELS * bool(config.neighbors),
+                config.upsampler_width,
+                config.upsampler_blocks,
             )
         )
         self._initialize()
@@ -304,7 +310,7 @@ class VSRM(Network):
         The first frame of all stands for its missing neighbors itself, at the second one the
         place of the older neighbor is empty.
         """
-        if self.config.sees_differences:
+        if self.config.neighbors:
             sides = [NEIGHBOR_GAIN * (frame - current) for frame in aligned]
         else:
             sides = aligned or [current, current]
@@ -333,5 +339,5 @@ class VSRM(Network):
         frame = 3 * (1 + SCALE**2) + (len(c.branches) + 2) * c.channels + 4
         stack = 3 * (4 * c.channels + 6 * inner + 5 * c.ffn)
         large = SCALE**2 * (3 * c.upsampler_width if c.upsampler == "two-step" else 6)
-        small = 4 * c.upsampler_width + 12 * c.channels
+        small = 4 * c.upsampler_width + 12 * c.channels + 4 * CHANNELS * bool(c.neighbors)
         return 4 * height * width * (time * frame + max(stack, large + small))

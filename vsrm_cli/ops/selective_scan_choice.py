@@ -10,6 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from vsrm_cli.errors import UsageError
 
@@ -69,6 +70,23 @@ def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
     if reason := hindrance(forced):
         raise UsageError(f"VSRM_KERNELS is {forced!r}, but {reason}; without it, another is taken.")
     return forced
+
+
+def fuses(*inputs: Tensor) -> bool:
+    """Say whether fused Triton kernels compute what PyTorch would compute in several passes.
+
+    They go with the scan: where it runs in Triton, by choice or because it is forced. They have no
+    gradients, so they are for inference only.
+
+    Args:
+        inputs: What is computed with; the first one decides over device and type.
+
+    Raises:
+        UsageError: If ``VSRM_KERNELS`` names what cannot run here.
+    """
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return False
+    return choose(inputs[0].device, inputs[0].dtype, is_shared=True) == "triton"
 
 
 def _missing(name: str, device: torch.device) -> str:

@@ -79,7 +79,8 @@ class _Passes:
         self.bias = self.widen(bias)
         self.delta = delta
         self.sizes = {"channels": self.channels, "states": self.states, "pairs": self.width // 2}
-        self.options = {"N": N, "BLOCK": BLOCK, "num_warps": 1}
+        # Triton warns where it is left open whether products and sums are rounded together.
+        self.options = {"N": N, "BLOCK": BLOCK, "num_warps": 1, "enable_fp_fusion": True}
         self.kind = {"SOFTPLUS": softplus, "REVERSE": reverse}
 
     def widen(self, x: Tensor | None) -> Any:

@@ -1,8 +1,13 @@
 """Sample a frame along a flow field."""
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vsrm_cli.ops.selective_scan_choice import fuses
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
@@ -39,6 +44,35 @@ def sample(
         picture.float(), grid, mode=mode, padding_mode=padding, align_corners=False
     )
     return sampled.to(picture.dtype)
+
+
+def sample_tokens(picture: Tensor, points: Tensor) -> Tensor:
+    """Read a picture at several points for each of its pixels, the channels of a point together.
+
+    What lies outside is read from the border.
+
+    Args:
+        picture: (B, C, H, W).
+        points: Where to read, in pixels of ``picture``, (B, k, 2, H, W), x first; float32.
+
+    Returns:
+        (B * H * W, k, C), in the type of ``picture``.
+    """
+    if fuses(picture, points):
+        tokens: Tensor = _fused()(picture, points)
+        return tokens
+    count, height = points.shape[1], picture.shape[2]
+    rows = points.permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
+    values: Tensor = sample(picture, rows, padding="border").unflatten(2, (count, height))
+    return values.permute(0, 3, 4, 2, 1).reshape(-1, count, picture.shape[1])
+
+
+@cache
+def _fused() -> Any:
+    # Triton comes with PyTorch for CUDA only, and takes a while to import.
+    from vsrm_cli.ops.fused_triton import sample_tokens_triton
+
+    return sample_tokens_triton
 
 
 def warp(

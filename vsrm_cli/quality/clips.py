@@ -15,15 +15,20 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.errors import InputError
+from vsrm_cli.media.compression import compressed
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.training.degradations import SCALE, blur_and_take, shrink_4x
 from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
 SHARP_FOLDERS = ("GT", "target")
-SMALL_FOLDERS = {
+SMALL_FOLDERS: dict[str, tuple[str, ...]] = {
     "bi": ("BIx4", "sharp_bicubic", "LR", "low_resolution"),
     "bd": ("BDx4", "LR", "low_resolution"),
+    # Made here always: test sets hold no compressed twins.
+    "h264-23": (),
+    "h264-28": (),
 }
+_H264 = "h264-"
 SMALLEST_SIDE = 16  # of sharp frames: SSIM looks through a window of 11 pixels
 
 
@@ -108,7 +113,7 @@ def find_clips(folder: Path, degradation: str) -> ClipSet:
 
     Args:
         folder: As the module describes it; also one folder of pictures, or one video.
-        degradation: "bi" or "bd": which of the small twins is wanted.
+        degradation: One of `SMALL_FOLDERS`: which of the small twins is wanted.
 
     Raises:
         InputError: If there is no clip in it.
@@ -160,7 +165,7 @@ def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = N
 
     Args:
         files: Where it lies.
-        degradation: "bi" or "bd", for twins that are made here.
+        degradation: One of `SMALL_FOLDERS`, for twins that are made here.
         most_frames: How many frames are read at most; None for all.
 
     Raises:
@@ -220,16 +225,21 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def degrade(sharp: Tensor, degradation: str) -> Tensor:
-    """Shrink frames four times as the literature's BI or BD does.
+    """Shrink frames four times as the literature's BI or BD does, or as people have them.
 
     Args:
         sharp: (T, 3, H, W) uint8, sides multiples of four.
-        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`.
+        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`. "h264-23" and "h264-28": BI, then
+            H.264 at that crf, at the encoder's usual speed.
 
     Returns:
         (T, 3, H/4, W/4) uint8.
     """
-    shrink = shrink_4x if degradation == "bi" else blur_and_take
+    shrink = blur_and_take if degradation == "bd" else shrink_4x
     # One frame at a time: as floats, a long clip would fill the memory.
-    small = [shrink(frame.float() / 255) for frame in sharp]
-    return (torch.stack(small) * 255).round().to(torch.uint8)
+    small = torch.stack([shrink(frame.float() / 255) for frame in sharp])
+    frames = (small * 255).round().to(torch.uint8)
+    if not degradation.startswith(_H264):
+        return frames
+    crf = float(degradation.removeprefix(_H264))
+    return torch.from_numpy(compressed(frames.numpy(), "h264", crf=crf, preset="medium"))

@@ -83,7 +83,7 @@ class Quality:
     Attributes:
         folder: The folder.
         test_set: Name of the test set that it was recognized as; empty if none.
-        degradation: bi or bd.
+        degradation: bi, bd, h264-23 or h264-28.
         small_frames: "from the folder" or "made here".
         on: "y" or "rgb".
         crop: Pixels left out at each edge.
@@ -133,7 +133,7 @@ class Wishes:
     """How to measure.
 
     Attributes:
-        degradation: "bi" or "bd".
+        degradation: "bi", "bd", "h264-23" or "h264-28".
         on: "y", "rgb", or "auto" for what the literature does with the set.
         crop: Pixels left out at each edge.
         window: Frames that a network sees together; None for whole clips.

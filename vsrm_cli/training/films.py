@@ -23,6 +23,7 @@ from vsrm_cli.training.sources import (
     Run,
     Skipped,
     Source,
+    Window,
     to_8_bits,
 )
 
@@ -64,8 +65,9 @@ class Video:
         """It is in a file."""
         return False
 
-    def read(self, first: int, count: int) -> Run | None:
+    def read(self, first: int, count: int, window: Window) -> Run | None:
         """Decode from the key frame before ``first`` on."""
+        stored = window.times(2) if self.is_halved else window
         start = (self.ticks[first] - self.ticks[0]) * self.time_base
         pictures: list[Tensor] = []
         try:
@@ -73,7 +75,7 @@ class Video:
                 for frame in islice(reader, count):
                     if pictures and frame.begins_shot:
                         return None
-                    picture = to_8_bits(torch.from_numpy(frame.pixels))
+                    picture = to_8_bits(stored.of(torch.from_numpy(frame.pixels)))
                     pictures.append(shrink(picture, 0.5) if self.is_halved else picture)
         except InputError:
             return None
@@ -107,15 +109,20 @@ class Pictures:
         """It is in files."""
         return False
 
-    def read(self, first: int, count: int) -> Run | None:
+    def read(self, first: int, count: int, window: Window) -> Run | None:
         """Read each picture."""
+        wanted = self.files[first : first + count]
         read = read_photo if self.is_photo else _read_picture
         try:
-            pictures = [read(file) for file in self.files[first : first + count]]
+            pictures = [read(file) for file in wanted]
         except InputError:
             return None
-        is_whole = all(picture.shape[-2:] == self.size for picture in pictures)
-        return Run(torch.stack(pictures)) if is_whole else None
+        if any(picture.shape[-2:] != self.size for picture in pictures):
+            return None
+        cuts = CutFinder()
+        if any(cuts.begins_shot(picture.numpy()) for picture in pictures):
+            return None
+        return Run(torch.stack([window.of(picture) for picture in pictures]))
 
 
 def read_photo(path: Path) -> Tensor:

@@ -5,6 +5,7 @@ are at hand at a time, each for some steps, and every one gives several clips. W
 depends on the seed and the step alone; the cache saves time and decides nothing.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,15 +14,16 @@ import numpy as np
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.training.degradations import SCALE
-from vsrm_cli.training.packs import most_detailed
-from vsrm_cli.training.sources import Run, Source
+from vsrm_cli.training.sources import Run, Source, Window, whole
 
 SLOTS = 24
 # Each slot gets another run after so many steps, one slot after the other.
 STEPS_AT_HAND = 96
-CACHE_BYTES = 128 << 20
 # Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
-MORE_FRAMES, MORE_PIXELS = 4, 2.0
+MORE_FRAMES, MORE_PIXELS = 4, 2.5
+# Less is kept around a patch where a run would take more than this.
+RUN_BYTES = 10 << 20
+CACHE_BYTES = SLOTS * RUN_BYTES
 # Damaged places and cuts are passed over, but not for ever.
 _ATTEMPTS = 32
 
@@ -68,9 +70,9 @@ class Shelf:
         """
         if self._is_in_memory:
             stored = self._sources[number]
-            return cast(Run, stored.read(0, stored.frames))
-        round_ = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
-        key = (number, round_)
+            return cast(Run, stored.read(0, stored.frames, whole(stored)))
+        generation = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
+        key = (number, generation)
         if key not in self._cache:
             self._cache[key] = self._read(key)
         self._cache.move_to_end(key)
@@ -83,20 +85,25 @@ class Shelf:
             rng = np.random.default_rng([*self._seed, *key, 1 + attempt])
             source = self._sources[rng.choice(len(self._sources), p=self._odds)]
             count = min(self._frames + MORE_FRAMES, source.frames)
-            run = source.read(int(rng.integers(source.frames - count + 1)), count)
+            first = int(rng.integers(source.frames - count + 1))
+            run = source.read(first, count, self._window(source, rng))
             if run is not None:
-                return self._cut(run, rng)
+                return run
         raise InputError(
             f"Of {_ATTEMPTS} places in the footage, the last in {source.name}, none could be read; "
             f"look whether the files are still there and whole."
         )
 
-    def _cut(self, run: Run, rng: np.random.Generator) -> Run:
-        """Keep a window of large pictures; photos stay whole, they were shrunk."""
-        height, width = run.sharp.shape[-2:]
-        side = SCALE * int(MORE_PIXELS * self._side / SCALE)
-        window = min(side, height), min(side, width)
-        if len(run.sharp) == 1 or window == (height, width):
-            return run
-        step = 1 if run.small is None else SCALE
-        return run.window(*most_detailed(run.sharp[0], *window, rng, step=step), *window)
+    def _window(self, source: Source, rng: np.random.Generator) -> Window:
+        """A part of large pictures, on the grid of small pixels; photos stay whole."""
+        if source.frames == 1:
+            return whole(source)
+        frames = self._frames + MORE_FRAMES
+        affordable = math.sqrt(RUN_BYTES / (3 * frames))
+        side = max(self._side, int(min(MORE_PIXELS * self._side, affordable)) // SCALE * SCALE)
+        height, width = (min(side, length) for length in source.size)
+        top, left = (
+            SCALE * int(rng.integers((length - part) // SCALE + 1))
+            for length, part in zip(source.size, (height, width), strict=True)
+        )
+        return Window(top, left, height, width)

@@ -43,13 +43,25 @@ class Run:
         """How much memory it takes."""
         return self.sharp.nbytes + (0 if self.small is None else self.small.nbytes)
 
-    def window(self, top: int, left: int, height: int, width: int) -> "Run":
-        """A part of its pictures, copied; where there are small twins, all multiples of four."""
-        sharp = self.sharp[..., top : top + height, left : left + width].clone()
-        if self.small is None:
-            return Run(sharp)
-        top, left, height, width = (n // SCALE for n in (top, left, height, width))
-        return Run(sharp, self.small[..., top : top + height, left : left + width].clone())
+
+@dataclass(frozen=True)
+class Window:
+    """A part of pictures, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def times(self, factor: float) -> "Window":
+        """The same part of pictures so many times as large."""
+        sides = (int(factor * side) for side in (self.top, self.left, self.height, self.width))
+        return Window(*sides)
+
+    def of(self, pictures: Tensor) -> Tensor:
+        """Cut it out of (..., H, W)."""
+        rows = slice(self.top, self.top + self.height)
+        return pictures[..., rows, self.left : self.left + self.width]
 
 
 class Source(Protocol):
@@ -71,8 +83,17 @@ class Source(Protocol):
     def is_in_memory(self) -> bool:
         """Whether reading it costs nothing."""
 
-    def read(self, first: int, count: int) -> Run | None:
-        """Read frames from number ``first`` on; None where they are damaged or of two shots."""
+    def read(self, first: int, count: int, window: Window) -> Run | None:
+        """Read a part of frames in a row.
+
+        Args:
+            first: Number of the first.
+            count: How many.
+            window: In sharp pixels; multiples of four if there are small twins.
+
+        Returns:
+            None where frames are damaged, or a cut lies between them.
+        """
 
 
 @dataclass(frozen=True)
@@ -97,9 +118,9 @@ class Stored:
         """It is."""
         return True
 
-    def read(self, first: int, count: int) -> Run:
+    def read(self, first: int, count: int, window: Window) -> Run:
         """The frames as they are, not copied."""
-        return Run(self.pictures[first : first + count])
+        return Run(window.of(self.pictures[first : first + count]))
 
 
 @dataclass(frozen=True)
@@ -129,10 +150,16 @@ class Pair:
         """Whether both are."""
         return self.sharp.is_in_memory and self.small.is_in_memory
 
-    def read(self, first: int, count: int) -> Run | None:
-        """Read the same frames of both."""
-        sharp, small = self.sharp.read(first, count), self.small.read(first, count)
+    def read(self, first: int, count: int, window: Window) -> Run | None:
+        """Read the same part of both."""
+        sharp = self.sharp.read(first, count, window)
+        small = self.small.read(first, count, window.times(1 / SCALE))
         return None if sharp is None or small is None else Run(sharp.sharp, small.sharp)
+
+
+def whole(source: Source) -> Window:
+    """All of the pictures of a source."""
+    return Window(0, 0, *source.size)
 
 
 def to_8_bits(pixels: Tensor) -> Tensor:

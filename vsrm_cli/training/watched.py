@@ -1,5 +1,6 @@
 """Clips to watch the learning by: a few, always the same, small enough to be restored often."""
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,8 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.training.camera import move_camera
 from vsrm_cli.training.degradations import SCALE, Degradation, degrade
 from vsrm_cli.training.footage import Footage, open_footage
-from vsrm_cli.training.packs import most_detailed
 from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import Run
+from vsrm_cli.training.sources import Run, Source, Window
 
 # Of photos, from which a clip has to be made.
 _FILMED_SIDE = 192
@@ -49,7 +49,7 @@ def validation_pairs(
         degradation: How the small ones are made, where none came with the footage.
         most: How many clips there are at most.
         frames: Their greatest length.
-        side: Of larger pictures a square of this many pixels is taken, where there is most to see.
+        side: Of larger pictures the middle is taken, a square of this many pixels.
 
     Returns:
         Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8, by their names.
@@ -78,33 +78,39 @@ def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[st
     for source in sources:
         length = min(frames, source.frames)
         for first in _places(source.frames - length, most // len(sources)):
-            run = source.read(first, length)
+            run = source.read(first, length, _middle(source, side))
             if run is None:  # damaged, or behind a cut
                 continue
             name = f"{source.name} {first}" if source.frames > length else source.name
-            is_photo = length == 1 and run.small is None
-            runs[name] = _filmed(run, frames, side) if is_photo else _window(run, side)
+            if name in runs:  # of the twins in packs, or of files that differ in their endings
+                name = next(n for k in count(2) if (n := f"{name} ({k})") not in runs)
+            runs[name] = _filmed(run, frames) if length == 1 and run.small is None else run
     if not runs:
-        raise InputError(f"No clip of {footage.path} can be read; choose others to validate on.")
+        raise InputError(
+            f"No clip of {footage.path} can be read in one piece, whole and without a cut; choose "
+            f"others to validate on."
+        )
     return runs
 
 
-def _places(room: int, count: int) -> list[int]:
+def _places(room: int, number: int) -> list[int]:
     """So many numbers from 0 to ``room``, evenly spread, as far as they differ."""
-    return sorted({(2 * n + 1) * room // (2 * count) for n in range(count)})
+    return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 
-def _window(run: Run, side: int) -> Run:
-    """The part of the pictures with most to see, sides multiples of four."""
-    height, width = (min(side, length) // SCALE * SCALE for length in run.sharp.shape[-2:])
-    rng = np.random.default_rng(0)
-    top, left = most_detailed(run.sharp[0], height, width, rng, step=SCALE)
-    return run.window(top, left, height, width)
+def _middle(source: Source, side: int) -> Window:
+    """The middle of its pictures, sides and place multiples of four."""
+    height, width = (min(side, length) // SCALE * SCALE for length in source.size)
+    top, left = (
+        (length - part) // (2 * SCALE) * SCALE
+        for length, part in zip(source.size, (height, width), strict=True)
+    )
+    return Window(top, left, height, width)
 
 
-def _filmed(run: Run, frames: int, side: int) -> Run:
+def _filmed(run: Run, frames: int) -> Run:
     """A photo as a clip."""
-    patch = min(_FILMED_SIDE, side, *run.sharp.shape[-2:]) // SCALE
+    patch = min(_FILMED_SIDE, *run.sharp.shape[-2:]) // SCALE
     shape = ClipShape(frames=frames, patch=patch, batch=1, photo_share=1.0)
     photo = run.sharp[0]
     clip, _, _ = move_camera(photo, photo, shape, np.random.default_rng(0))

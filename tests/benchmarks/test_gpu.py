@@ -1,0 +1,59 @@
+"""The script for a future GPU works as far as a machine without one can tell."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    paths = list(sys.path)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    sys.path[:] = paths
+    return module
+
+
+@pytest.mark.slow
+def test_a_rehearsal_checks_and_measures_everything(gpu, tmp_path):
+    code = gpu.main(["--rehearse", "--out", str(tmp_path)])
+
+    parts = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
+    assert code == 0
+    assert len(parts) == len(gpu.CHECKS) + len(gpu.FIGURES)
+    assert all(part["rows"] and part["is_right"] for part in parts)
+    assert "WRONG" not in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_what_computes_something_else_is_told_and_makes_it_exit_with_1(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "CHECKS", (gpu.fused_kernels_are_right,))
+    monkeypatch.setattr(gpu, "FIGURES", ())
+    monkeypatch.setattr(gpu, "LARGEST_ERROR", {"fp32": -1.0, "fp16": 1.0, "bf16": 1.0})
+
+    code = gpu.main(["--rehearse", "--out", str(tmp_path)])
+
+    assert code == 1
+    assert "plain code **WRONG**" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_no_part_is_begun_when_the_time_is_up(gpu, tmp_path):
+    gpu.main(["--rehearse", "--minutes", "-1", "--out", str(tmp_path)])
+
+    parts = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
+    assert all(part["title"].endswith("left out, the time was up") for part in parts)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_measures_nothing_but_a_rehearsal(gpu, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path)])
+
+    assert "--rehearse does it in small on the CPU" in capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""What is fused for GPUs is what the plain code computes; here by Triton's interpreter."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vsrm_cli.ops import causal_conv as conv
+from vsrm_cli.ops import selective_scan_choice, warp
+from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.warp import pixel_grid, sample_tokens
+
+pytest.importorskip("triton")
+
+# The interpreter runs float32 as the plain code does; half results are rounded once, the plain
+# ones several times on their way.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.fixture
+def run_fused(monkeypatch):
+    """Call a function so that it takes its fused kernel, without gradients."""
+
+    def run(function, *inputs, **options):
+        with monkeypatch.context() as patch, torch.no_grad():
+            if torch.cuda.is_available():
+                inputs = [x.cuda() for x in inputs]
+            else:
+                patch.setenv("TRITON_INTERPRET", "1")
+            patch.setenv("VSRM_KERNELS", "triton")
+            return function(*inputs, **options).cpu()
+
+    return run
+
+
+def draw(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def assert_near(found, expected):
+    assert found.dtype == expected.dtype
+    scale = expected.abs().max().item()
+    atol = TOLERANCE[expected.dtype] * scale
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
+# A single token; fewer than taps; ends of programs and beyond, in tokens and in channels.
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 5), (1, 32, 64), (2, 33, 65), (1, 70, 96)])
+def test_the_convolution_is_the_plain_one(shape, reverse, run_fused):
+    u, weight, bias = draw(*shape), draw(shape[2], 1, 4, seed=1), draw(shape[2], seed=2)
+
+    y = run_fused(causal_conv, u, weight, bias, reverse=reverse)
+
+    assert_near(y, causal_conv(u, weight, bias, reverse=reverse))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_convolution_in_half_precision_is_rounded_once(dtype, run_fused):
+    u, weight, bias = draw(2, 20, 7).to(dtype), draw(7, 1, 3).to(dtype), draw(7).to(dtype)
+
+    y = run_fused(causal_conv, u, weight, bias)
+
+    exact = causal_conv(u.float(), weight.float(), bias.float())
+    torch.testing.assert_close(y, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_tokens_of_the_convolution_may_be_a_view(run_fused):
+    wide = draw(2, 9, 12)
+    weight, bias = draw(6, 1, 2, seed=1), draw(6, seed=2)
+
+    y = run_fused(causal_conv, wide[:, :, 6:], weight, bias)
+
+    assert_near(y, causal_conv(wide[:, :, 6:].contiguous(), weight, bias))
+
+
+def test_a_convolution_by_hand():
+    # 1 * 2 + 3 * 1 = 5 and 1 * 3 + 3 * 2 = 9; the first token has nothing before it.
+    tokens, weight = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[[1.0, 2.0]]])
+
+    y = causal_conv(tokens, weight, torch.ones(1))
+
+    sums = torch.tensor([1 + 2 * 1, 1 + 2 * 2 + 1, 1 + 2 * 3 + 2.0])
+    torch.testing.assert_close(y[0, :, 0], functional.silu(sums))
+
+
+def places(batch, count, height, width, *, reach):
+    """Points around each pixel, some of them far outside."""
+    offsets = reach * draw(batch, count, 2, height, width, seed=3)
+    return pixel_grid(height, width) + offsets
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 5), (1, 70, 5, 9), (1, 8, 1, 7)])
+def test_points_are_read_as_the_plain_code_reads_them(shape, dtype, run_fused):
+    batch, _, height, width = shape
+    picture, points = draw(*shape, dtype=dtype), places(batch, 4, height, width, reach=3.0)
+
+    tokens = run_fused(sample_tokens, picture, points)
+
+    assert_near(tokens, sample_tokens(picture, points))
+
+
+def test_points_may_be_read_from_a_picture_whose_channels_lie_together(run_fused):
+    picture = draw(2, 6, 4, 5).contiguous(memory_format=torch.channels_last)
+    points = places(2, 2, 4, 5, reach=1.0)
+
+    assert_near(run_fused(sample_tokens, picture, points), sample_tokens(picture, points))
+
+
+def test_points_that_are_no_numbers_read_no_foreign_memory(run_fused):
+    picture = torch.ones(1, 3, 4, 4)
+    points = torch.full((1, 2, 2, 4, 4), float("nan"))
+    points[:, 1] = float("inf")
+
+    assert torch.equal(run_fused(sample_tokens, picture, points), torch.ones(16, 2, 3))
+
+
+@pytest.mark.parametrize("module", [conv, warp])
+def test_with_gradients_the_plain_code_is_taken(module, monkeypatch):
+    monkeypatch.setattr(selective_scan_choice, "choose", lambda *_, **__: "triton")
+    leaf = torch.ones(1, 2, 3, requires_grad=True)
+
+    assert not module.fuses(leaf)
+    with torch.no_grad():
+        assert module.fuses(leaf)
+
+
+@pytest.mark.parametrize("forced", ["reference", "chunked", "auto"])
+def test_on_a_cpu_and_where_another_scan_is_asked_for_nothing_is_fused(forced, monkeypatch):
+    monkeypatch.setenv("VSRM_KERNELS", forced)
+
+    assert not selective_scan_choice.fuses(torch.ones(1))

@@ -1,0 +1,103 @@
+"""What the pixels of neighboring frames say between the pixels of this one.
+
+A camera that moves by a fraction of a pixel samples the scene at other places than before. Each
+pixel of a neighbor is a sample at a place that the flow tells; what it says beyond the current
+frame's own interpolation there is the detail that a single frame has lost. Put where it belongs
+among the sub-pixels, a compact network learns to use it within minutes. Shown as frames, warped
+by interpolation, the neighbors taught it next to nothing: interpolation mixes away where a sample
+was taken. (Not in the paper; the idea is that of classic multi-frame super-resolution, which
+shifts, adds and projects back, as in Irani and Peleg, "Improving Resolution by Image
+Registration", 1991.)
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsrm_cli.ops.warp import pixel_grid, sample, warp
+
+# Sub-pixels along each side of a pixel: those of the large frame.
+SIDE = 4
+# For each of the sub-pixels three colors and how much is known.
+CHANNELS = 4 * SIDE**2
+# Brings differences of a hundredth of full scale to the size of features.
+GAIN = 10.0
+# Neighbors that differ more than this from the current frame, around a pixel, show other things.
+TRUSTED = 0.04
+# Weight of knowing nothing, in the mean over the samples of a sub-pixel.
+DOUBT = 0.05
+
+
+def subpixel_samples(clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: int) -> Tensor:
+    """Collect what the frames around frame ``t`` say about its sub-pixels.
+
+    Args:
+        clip: (B, T, 3, H, W), values 0 to 1.
+        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W), in pixels, dx first.
+        t: The frame.
+        reach: How many frames on each side are asked.
+
+    Returns:
+        (B, `CHANNELS`, H, W): for each color, then for each of the 4 x 4 sub-pixels, rows first,
+        `GAIN` times the mean difference of the samples there from the frame's interpolation; then
+        for each sub-pixel the weight of its samples. Zero where no neighbor saw the pixel.
+    """
+    here = clip[:, t].float()
+    batch, _, height, width = here.shape
+    total = here.new_zeros(batch, 3, SIDE**2, height, width)
+    known = here.new_zeros(batch, SIDE**2, height, width)
+    for there, flow in _around(clip, flows, t, reach):
+        difference, weights = _samples(here, there, flow)
+        total += difference.unsqueeze(2) * weights.unsqueeze(1)
+        known += weights
+    mean = (total / (known + DOUBT).unsqueeze(1)).flatten(1, 2)
+    return torch.cat((GAIN * mean, known), dim=1).to(clip.dtype)
+
+
+def _around(
+    clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: int
+) -> list[tuple[Tensor, Tensor]]:
+    """The frames around frame ``t``, and where each of its pixels lies in them."""
+    found = []
+    for direction, flow in ((1, flows[0]), (-1, flows[1])):
+        way: Tensor | None = None
+        for other in range(t + direction, t + direction * (reach + 1), direction):
+            if not 0 <= other < clip.shape[1]:
+                break
+            last = flow[:, min(other, other - direction)].float()
+            # The last step of the way is read where the steps before it end.
+            way = last if way is None else way + warp(last, way, padding="border")
+            found.append((clip[:, other].float(), way))
+    return found
+
+
+def _samples(here: Tensor, there: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """For each pixel the nearest sample of another frame.
+
+    Returns:
+        How it differs from the interpolation of ``here`` at its place, (B, 3, H, W), and its
+        weight in each sub-pixel, (B, 16, H, W): bilinear, and small where it cannot be trusted.
+    """
+    height, width = here.shape[-2:]
+    grid = pixel_grid(height, width, device=here.device)
+    place = grid + flow
+    nearest = place.round()
+    delta = nearest - place  # where the sample lies, seen from the pixel: half a pixel at most
+    x, y = nearest.unbind(1)
+    is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # (B, H, W)
+    expected = sample(here, grid + delta, padding="border", mode="bicubic")
+    difference = sample(there, nearest, padding="border") - expected
+    error = F.avg_pool2d(
+        difference.square().mean(1, keepdim=True), 3, stride=1, padding=1, count_include_pad=False
+    )
+    trust = torch.exp(error * (-0.5 / TRUSTED**2)) * is_inside.unsqueeze(1)
+    weights = (_tents(delta[:, 1]).unsqueeze(2) * _tents(delta[:, 0]).unsqueeze(1)).flatten(1, 2)
+    return difference, weights * trust
+
+
+def _tents(delta: Tensor) -> Tensor:
+    """Bilinear weights of the sub-pixels along one axis, (B, 4, H, W), for places (B, H, W)."""
+    rim = (SIDE - 1) / 2
+    centers = torch.arange(SIDE, device=delta.device).view(-1, 1, 1) - rim
+    places = (SIDE * delta).clamp(-rim, rim).unsqueeze(1)
+    return (1 - (places - centers).abs()).clamp_min(0)

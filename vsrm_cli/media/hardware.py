@@ -1,0 +1,75 @@
+"""Decoding in graphics hardware, where that gives the very pictures that software gives.
+
+What a driver says of itself tells little: the first frames are decoded both ways and compared.
+"""
+
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.logging import Capture
+from av.video.frame import VideoFrame
+
+from vsrm_cli.frame import Pixels
+from vsrm_cli.media.color import ToRgb, color_of
+from vsrm_cli.media.probe import open_container, video_stream
+
+# FFmpeg's interfaces that decode, and give their pictures back.
+_DEVICES = ("cuda", "videotoolbox", "vaapi", "d3d12va", "d3d11va")
+# Enough for frames that are shown in another order than they are stored in.
+_FRAMES_COMPARED = 8
+
+
+def find_decoder(path: Path) -> str | None:
+    """Find hardware that decodes a video right.
+
+    Args:
+        path: The video.
+
+    Returns:
+        FFmpeg's name of the interface, such as "cuda"; None where there is none, or where its
+        pictures differ from those of software.
+
+    Raises:
+        InputError: If the video cannot be read at all.
+    """
+    with open_container(path) as container:
+        form, expected = _first_pictures(container, path)
+    for device in _DEVICES:
+        if device in hwdevices_available() and _agrees(path, device, form, expected):
+            return device
+    return None
+
+
+def _agrees(path: Path, device: str, form: str, expected: list[Pixels]) -> bool:
+    """Whether a decoder opens here, and its first pictures are the expected ones.
+
+    Nothing but trying tells: any fault of a driver means no.
+    """
+    try:
+        with Capture(), _open_on(path, device) as container:
+            _, found = _first_pictures(container, path, form)
+    except (av.FFmpegError, OSError, RuntimeError):
+        return False
+    return len(found) == len(expected) and all(map(np.array_equal, found, expected))
+
+
+def _open_on(path: Path, device: str) -> av.container.InputContainer:
+    """Open a video such that it is decoded by this hardware or not at all."""
+    return av.open(str(path.absolute()), hwaccel=HWAccel(device, allow_software_fallback=False))
+
+
+def _first_pictures(
+    container: av.container.InputContainer, path: Path, form: str | None = None
+) -> tuple[str, list[Pixels]]:
+    """The first frames as RGB, by way of a pixel format; None for the first one's own."""
+    frames: list[VideoFrame] = list(
+        islice(container.decode(video_stream(container, path)), _FRAMES_COMPARED)
+    )
+    if not frames:
+        return "", []
+    form = form or frames[0].format.name
+    to_rgb = ToRgb(width=frames[0].width, height=frames[0].height)
+    return form, [to_rgb(frame.reformat(format=form), color_of(frame)) for frame in frames]

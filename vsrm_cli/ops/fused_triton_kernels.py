@@ -1,0 +1,87 @@
+"""The kernels of `fused_triton`, in Triton's language: it looks like Python and is not."""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit(do_not_specialize=["length"])
+def convolve(
+    u,
+    u_strides,
+    weight,
+    bias,
+    y,
+    length,
+    channels,
+    TAPS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Write y = silu(convolution of u) for some tokens and channels; y is dense."""
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    item = tl.program_id(2).to(tl.int64)
+    is_channel = channel < channels
+    total = tl.zeros((TOKENS, BLOCK), tl.float32)
+    total += tl.load(bias + channel, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    for tap in tl.static_range(TAPS):
+        away = TAPS - 1 - tap
+        read = token + away if REVERSE else token - away
+        is_token = (read >= 0) & (read < length)
+        place = item * u_strides[0] + read.to(tl.int64)[:, None] * u_strides[1]
+        place += channel.to(tl.int64)[None, :] * u_strides[2]
+        mask = is_token[:, None] & is_channel[None, :]
+        x = tl.load(u + place, mask=mask, other=0.0).to(tl.float32)
+        w = tl.load(weight + channel * TAPS + tap, mask=is_channel, other=0.0).to(tl.float32)
+        total += x * w[None, :]
+    total *= 1.0 / (1.0 + tl.exp2(total * -LOG2E))
+    place = (item * length + token)[:, None] * channels + channel[None, :]
+    tl.store(y + place, total, mask=(token < length)[:, None] & is_channel[None, :])
+
+
+@triton.jit(do_not_specialize=["count"])
+def gather(
+    pixels,
+    points,
+    points_strides,
+    out,
+    height,
+    width,
+    count,
+    channels,
+    POINTS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Read dense pixels (B, H, W, C) between the four nearest ones, clamped to the border.
+
+    Result n of a batch item is point n % POINTS of pixel n // POINTS.
+    """
+    n = tl.program_id(0) * AT_ONCE + tl.arange(0, AT_ONCE)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    item = tl.program_id(2).to(tl.int64)
+    is_result = n < count
+    place = item * points_strides[0] + (n % POINTS).to(tl.int64) * points_strides[1] + n // POINTS
+    x = tl.load(points + place, mask=is_result, other=0.0)
+    y = tl.load(points + place + points_strides[2], mask=is_result, other=0.0)
+    # What is no number becomes zero: it must not become an address.
+    x = tl.minimum(tl.maximum(x, 0.0), width - 1.0)
+    y = tl.minimum(tl.maximum(y, 0.0), height - 1.0)
+    left, top = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32)
+    right, bottom = x - left, y - top  # how far the point lies on that side
+    beside, below = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
+    mask = is_result[:, None] & (channel < channels)[None, :]
+    first = pixels + item * height * width * channels + channel[None, :]
+    total = tl.zeros((AT_ONCE, BLOCK), tl.float32)
+    for corner in tl.static_range(4):
+        row = below if corner // 2 else top
+        column = beside if corner % 2 else left
+        share = (bottom if corner // 2 else 1.0 - bottom) * (right if corner % 2 else 1.0 - right)
+        pixel = (row.to(tl.int64) * width + column) * channels
+        values = tl.load(first + pixel[:, None], mask=mask, other=0.0).to(tl.float32)
+        total += values * share[:, None]
+    place = (item * count + n)[:, None] * channels + channel[None, :]
+    tl.store(out + place, total, mask=mask)
