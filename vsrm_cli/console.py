@@ -130,7 +130,7 @@ class Display:
         if self._is_quiet:
             return
         done = f"{folder}: {result.step} of {result.steps} steps"
-        _print(self._stderr, f"{done}. {result.told}")
+        _print(self._stderr, f"{done}. {result.told} {folder / 'report.html'} shows it.")
 
     def tell_note(self, message: str) -> None:
         """Print something that the user should know, in one line, while the work goes on."""

@@ -294,6 +294,7 @@ class _Run:
                 first=judge.first,
                 best=judge.best,
                 latest=judge.latest,
+                pieces=judge.pieces,
                 settings=self._settings,
             )
             self.folder.write_report(page)
@@ -309,7 +310,7 @@ class _Run:
         if self.judge.look(self.learner.average, self.learner.step):
             self.folder.write_weights(self.learner.average, self._words)
         if self.judge.latest is not None:
-            self._board.add_pictures(self.judge.latest)
+            self._board.add_pictures(self.judge.pieces, self.judge.latest)
 
     def _add_line(self, *, is_look: bool) -> dict[str, float]:
         line = {"step": self.learner.step, "loss": self.last_loss, "lr": self.learner.rate()}

@@ -1,11 +1,11 @@
 """What TensorBoard shows of a run, where it is installed; metrics and report do not need it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vsrm_cli.learning.judge import Verdict
+from vsrm_cli.learning.judge import Piece, Verdict
 
 FOLDER = "tensorboard"
 
@@ -31,11 +31,11 @@ class Board:
             for name in line.keys() - {"step"}:
                 self._writer.add_scalar(name, line[name], line["step"])
 
-    def add_pictures(self, verdict: Verdict) -> None:
+    def add_pictures(self, pieces: Sequence[Piece], verdict: Verdict) -> None:
         """Show what the network makes of the validation clips."""
         if self._writer is not None:
-            for piece in verdict.pieces:
-                self._writer.add_image(piece.clip, piece.network, verdict.step)
+            for piece, picture in zip(pieces, verdict.pictures, strict=True):
+                self._writer.add_image(piece.clip, picture, verdict.step)
 
     def close(self) -> None:
         """Write what is still in memory."""

@@ -6,7 +6,7 @@ and says so where nothing was better.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from vsrm_cli.learning.recipe import Recipe, Stage
 from vsrm_cli.training.packs import detail
 from vsrm_cli.training.validation import Pair, Score, validate
 
-# Of how many clips a piece is kept for the report, and its greatest side in pixels.
-CLIPS_SHOWN, SIDE_SHOWN = 6, 160
+# Of how many clips a piece is kept for the report, and its greatest side in pixels: they are part
+# of the state, which shall stay small.
+CLIPS_SHOWN, SIDE_SHOWN = 4, 112
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,12 @@ class Piece:
         frame: Number of the frame, from 0.
         truth: The sharp one.
         bicubic: By plain enlargement.
-        network: By the network.
     """
 
     clip: str
     frame: int
     truth: Tensor
     bicubic: Tensor
-    network: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,12 @@ class Verdict:
     Attributes:
         step: After which step.
         scores: One for each clip.
-        pieces: Of the first clips.
+        pictures: What the network makes of each `Piece`.
     """
 
     step: int
     scores: list[Score]
-    pieces: list[Piece]
+    pictures: list[Tensor]
 
     @property
     def loss(self) -> float:
@@ -80,6 +79,7 @@ class Judge:
         first: Of the weights at the start.
         best: Of the best weights, which may be those at the start.
         latest: Of the last weights that were looked at.
+        pieces: Of the first clips, to look at.
     """
 
     def __init__(self, pairs: Mapping[str, Pair], recipe: Recipe) -> None:
@@ -88,14 +88,21 @@ class Judge:
         self.first: Verdict | None = None
         self.best: Verdict | None = None
         self.latest: Verdict | None = None
+        self.pieces: list[Piece] = []
 
     def look(self, network: nn.Module, step: int) -> bool:
         """Validate a network; whether it is the best so far."""
         pieces: list[Piece] = []
+        pictures: list[Tensor] = []
 
         def keep(name: str, plain: Tensor, restored: Tensor) -> None:
             if len(pieces) < CLIPS_SHOWN:
-                pieces.append(_piece(name, self.pairs[name][1], plain, restored))
+                frame, *place = _place_to_see(self.pairs[name][1])
+                truth, bicubic, picture = (
+                    _cut(frames[frame], *place) for frames in (self.pairs[name][1], plain, restored)
+                )
+                pieces.append(Piece(name, frame, truth, bicubic))
+                pictures.append(picture)
 
         scores = validate(
             network,
@@ -104,8 +111,9 @@ class Judge:
             alone=False,
             show=keep,
         )
-        self.latest = Verdict(step, scores, pieces)
+        self.latest = Verdict(step, scores, pictures)
         self.first = self.first or self.latest
+        self.pieces = pieces
         # What the flow network has learned by itself does not show in pictures yet.
         is_best = (
             self.best is None
@@ -118,14 +126,11 @@ class Judge:
 
     def state(self) -> dict[str, Any]:
         """What was seen so far, in a form that can be saved."""
-        return {
-            name: None if verdict is None else asdict(verdict)
-            for name, verdict in (
-                ("first", self.first),
-                ("best", self.best),
-                ("latest", self.latest),
-            )
-        }
+        # The pictures of the latest are shown to nobody later, unless it is the best as well.
+        latest = None if self.latest is None else replace(self.latest, pictures=[])
+        verdicts = {"first": self.first, "best": self.best, "latest": latest}
+        kept = {name: None if x is None else asdict(x) for name, x in verdicts.items()}
+        return {**kept, "pieces": [asdict(piece) for piece in self.pieces]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Remember what a former judge has seen."""
@@ -133,6 +138,7 @@ class Judge:
             None if state[name] is None else _verdict_of(state[name])
             for name in ("first", "best", "latest")
         )
+        self.pieces = [Piece(**piece) for piece in state["pieces"]]
 
 
 def _rank_of(verdict: Verdict) -> float:
@@ -142,14 +148,12 @@ def _rank_of(verdict: Verdict) -> float:
 
 def _verdict_of(values: dict[str, Any]) -> Verdict:
     return Verdict(
-        values["step"],
-        [Score(**score) for score in values["scores"]],
-        [Piece(**piece) for piece in values["pieces"]],
+        values["step"], [Score(**score) for score in values["scores"]], values["pictures"]
     )
 
 
-def _piece(name: str, clip: Tensor, plain: Tensor, restored: Tensor) -> Piece:
-    """The most detailed square of a clip's middle frame."""
+def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
+    """Number, rows and columns of the most detailed square of a clip's middle frame."""
     frame = len(clip) // 2
     height, width = clip.shape[-2:]
     side = min(SIDE_SHOWN, height, width)
@@ -159,12 +163,12 @@ def _piece(name: str, clip: Tensor, plain: Tensor, restored: Tensor) -> Piece:
         for top in range(0, height - side + 1, stride)
         for left in range(0, width - side + 1, stride)
     ]
-    rows, columns = max(places, key=lambda place: detail(clip[frame, :, place[0], place[1]]))
+    return frame, *max(places, key=lambda place: detail(clip[frame, :, place[0], place[1]]))
 
-    def cut(pictures: Tensor) -> Tensor:
-        piece = pictures[frame, :, rows, columns]
-        if piece.is_floating_point():
-            piece = (piece.nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
-        return piece.cpu().clone()
 
-    return Piece(name, frame, cut(clip), cut(plain), cut(restored))
+def _cut(frame: Tensor, rows: slice, columns: slice) -> Tensor:
+    """A piece of a frame, (3, H, W), as (3, h, w) uint8 of its own."""
+    piece = frame[:, rows, columns]
+    if piece.is_floating_point():
+        piece = (piece.nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+    return piece.cpu().clone()

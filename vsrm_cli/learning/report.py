@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from vsrm_cli.learning.judge import Piece, Verdict
 from vsrm_cli.page import (
     Table,
@@ -11,7 +13,6 @@ from vsrm_cli.page import (
     paragraph,
     side_by_side,
     slider,
-    still,
 )
 from vsrm_cli.plot import line_plot
 
@@ -28,6 +29,7 @@ def report_page(
     first: Verdict | None,
     best: Verdict | None,
     latest: Verdict | None,
+    pieces: Sequence[Piece],
     settings: Mapping[str, str],
 ) -> str:
     """A self-contained page about a run.
@@ -38,14 +40,15 @@ def report_page(
         first: The validation of the weights at the start.
         best: That of the weights that are kept.
         latest: That of the last weights.
+        pieces: What to look at.
         settings: What decided what was computed, by name.
     """
-    parts = [side_by_side(list(_plots(lines, first)))] if len(lines) > 1 else []
+    parts = [side_by_side(_plots(lines))]
     if first and best and latest:
         parts = [paragraph(words) for words in _findings(first, best, latest)] + parts
-        if best.step > first.step:
-            parts.append(heading("Before and after"))
-            parts.append(side_by_side([_slider(*pair) for pair in _pairs(first, best)]))
+        parts.append(heading("Before and after"))
+        for piece, before, after in zip(pieces, first.pictures, best.pictures, strict=True):
+            parts.append(side_by_side(_sliders(piece, before, after)))
         parts.append(html_table(_clips_table(first, best, latest)))
     rows = tuple((name.replace("_", "-"), value) for name, value in settings.items())
     parts.append(html_table(Table("Settings", ("name", "value"), rows)))
@@ -60,8 +63,9 @@ def outcome(first: Verdict, best: Verdict) -> str:
             f"No weights of this run did better than those it began with (validation loss "
             f"{first.loss:.5f}, PSNR-Y {first.psnr_y:.2f} dB): these are the ones that were kept."
         )
+    way = "fell" if best.loss < first.loss else "went"
     return (
-        f"The validation loss fell from {first.loss:.5f} to {best.loss:.5f}, PSNR-Y went from "
+        f"The validation loss {way} from {first.loss:.5f} to {best.loss:.5f}, PSNR-Y went from "
         f"{first.psnr_y:.2f} to {best.psnr_y:.2f} dB (bicubic {best.bicubic:.2f}); the weights of "
         f"step {best.step} were kept."
     )
@@ -77,42 +81,22 @@ def _findings(first: Verdict, best: Verdict, latest: Verdict) -> list[str]:
     return said
 
 
-def _plots(lines: Sequence[Line], first: Verdict | None) -> list[str]:
-    trained = [(line["step"], line["loss"]) for line in lines]
-    drawn = [
-        line_plot(
-            "Loss on training clips",
-            {"loss": _thinned(trained)},
-            x_label="step",
-            y_label="loss",
-            from_zero=False,
-        )
+def _plots(lines: Sequence[Line]) -> list[str]:
+    """Losses in thousandths, which leaves room for the digits that change."""
+    curves = [
+        ("Loss on training clips", "loss", "loss, thousandths", 1000.0, False),
+        ("Loss on validation clips", "val_loss", "loss, thousandths", 1000.0, False),
+        ("PSNR-Y on validation clips", "val_psnr_y", "dB", 1.0, False),
+        ("Learning rate", "lr", "rate, millionths", 1e6, True),
     ]
-    validated = [line for line in lines if "val_loss" in line]
-    if first and len(validated) > 1:
-        losses = [(line["step"], line["val_loss"]) for line in validated]
-        psnrs = [(line["step"], line["val_psnr_y"]) for line in validated]
-        level = [(psnrs[0][0], first.bicubic), (psnrs[-1][0], first.bicubic)]
-        drawn.append(
-            line_plot(
-                "Loss on validation clips",
-                {"loss": losses},
-                x_label="step",
-                y_label="loss",
-                from_zero=False,
+    drawn = []
+    for title, name, label, factor, from_zero in curves:
+        points = [(line["step"], factor * line[name]) for line in lines if name in line]
+        if len(points) > 1:
+            curve = {name: _thinned(points)}
+            drawn.append(
+                line_plot(title, curve, x_label="step", y_label=label, from_zero=from_zero)
             )
-        )
-        drawn.append(
-            line_plot(
-                "PSNR-Y on validation clips",
-                {"network": psnrs, "bicubic": level},
-                x_label="step",
-                y_label="dB",
-                from_zero=False,
-            )
-        )
-    rates = [(line["step"], line["lr"]) for line in lines]
-    drawn.append(line_plot("Learning rate", {"rate": rates}, x_label="step", y_label="rate"))
     return drawn
 
 
@@ -123,19 +107,17 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _pairs(first: Verdict, best: Verdict) -> list[tuple[Piece, Piece]]:
-    return list(zip(first.pieces, best.pieces, strict=True))
-
-
-def _slider(before: Piece, after: Piece) -> str:
-    """What the network made of a piece at the start and now, and below that the truth."""
-    where = f"{after.clip}, frame {after.frame}"
-    compared = slider(
-        before.network.numpy(), after.network.numpy(), labels=("before", "after"), caption=where
+def _sliders(piece: Piece, before: Tensor, after: Tensor) -> list[str]:
+    """What the network made of a piece at the start and now; and what was to be made of what."""
+    where = f"{piece.clip}, frame {piece.frame}"
+    shown = (
+        (before, after, ("before", "after")),
+        (piece.bicubic, piece.truth, ("bicubic", "truth")),
     )
-    truth = still(after.truth.numpy(), caption=f"{where}: the truth")
-    plain = still(after.bicubic.numpy(), caption=f"{where}: bicubic")
-    return f"<div>{compared}{side_by_side([plain, truth])}</div>"
+    return [
+        slider(left.numpy(), right.numpy(), labels=labels, caption=f"{where}: {' | '.join(labels)}")
+        for left, right, labels in shown
+    ]
 
 
 def _clips_table(first: Verdict, best: Verdict, latest: Verdict) -> Table:
