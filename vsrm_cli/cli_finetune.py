@@ -13,7 +13,6 @@ import typer
 from vsrm_cli import console
 from vsrm_cli.errors import UsageError
 from vsrm_cli.interruption import stop_when_asked
-from vsrm_cli.settings import DEFAULT_MODEL
 
 
 def finetune(
@@ -74,7 +73,7 @@ def finetune(
             help="Where to begin: a name, a weight file, or a Hub id.",
             rich_help_panel="Network",
         ),
-    ] = DEFAULT_MODEL,
+    ] = "vsrm-t",
     from_scratch: Annotated[
         bool,
         typer.Option(
