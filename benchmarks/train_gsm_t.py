@@ -8,29 +8,18 @@ the flow network and the way in and out, is taken over; the layers between begin
 So the network starts as `vsrm-t` without its branches.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
-from train_vsrm_t import FREQUENCY_WEIGHT, SHAPE, read_options, run_stage
+from train_vsrm_t import CLIPS, read_options, run_stage
 
 from vsrm_cli.learning.processes import joined
-from vsrm_cli.learning.recipe import Precision, Recipe, Stage
 from vsrm_cli.models.catalog import GSM_T
 from vsrm_cli.models.gsmamba import GSM
 from vsrm_cli.models.weights import load_model
 
-RECIPE = Recipe(
-    stage=Stage.CLIPS,
-    steps=600,
-    shape=SHAPE,
-    lr=1.5e-3,
-    warmup=40,
-    ema=0.995,
-    frequency_weight=FREQUENCY_WEIGHT,
-    flow_frozen=600,
-    trunk_lr=0.4,
-    dtype=Precision.BFLOAT16,
-    seed=77,
-)
+RECIPE = replace(CLIPS, steps=280, flow_frozen=280, lr=1.5e-3, ema=0.995, trunk_lr=0.4, seed=77)
 
 
 def main() -> None:

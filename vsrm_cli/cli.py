@@ -104,7 +104,9 @@ def upscale(
     model: Annotated[
         str,
         typer.Option(
-            help="A name, a .safetensors or .pth file, or a Hub id.", rich_help_panel="Network"
+            help="A name, a .safetensors or .pth file, or a Hub id; auto takes what suits the "
+            "footage.",
+            rich_help_panel="Network",
         ),
     ] = DEFAULT_MODEL,
     window: Annotated[

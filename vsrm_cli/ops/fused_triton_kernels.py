@@ -67,9 +67,10 @@ def gather(
     place = item * points_strides[0] + (n % POINTS).to(tl.int64) * points_strides[1] + n // POINTS
     x = tl.load(points + place, mask=is_result, other=0.0)
     y = tl.load(points + place + points_strides[2], mask=is_result, other=0.0)
-    # What is no number becomes zero: it must not become an address.
-    x = tl.minimum(tl.maximum(x, 0.0), width - 1.0)
-    y = tl.minimum(tl.maximum(y, 0.0), height - 1.0)
+    # What is no number becomes zero: it must not become an address. No version of Triton takes it
+    # for larger than zero; what their maximum makes of it differs.
+    x = tl.minimum(tl.where(x > 0.0, x, 0.0), width - 1.0)
+    y = tl.minimum(tl.where(y > 0.0, y, 0.0), height - 1.0)
     left, top = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32)
     right, bottom = x - left, y - top  # how far the point lies on that side
     beside, below = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
