@@ -343,11 +343,10 @@ def test_reports_tell_how_far_the_run_is(pack, tmp_path):
 
 
 def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
-    network = load_model("vsrm-t", device="cpu").requires_grad_(True)
+    network = make_network(awake=False)  # as good as bicubic
     start = {name: x.clone() for name, x in network.state_dict().items()}
 
-    # A rate that spoils much and explodes nothing.
-    recipe = replace(CHEAP, lr=3e-3, warmup=0, ema=0.0, steps=2)
+    recipe = replace(CHEAP, lr=0.05, warmup=0, ema=0.0, steps=1)
     learn(pack, tmp_path / "run", recipe, network=network)
 
     first, *_, last = [line["val_loss"] for line in metrics(tmp_path / "run") if "val_loss" in line]

@@ -104,7 +104,7 @@ def finetune(
         float | None,
         typer.Option(
             help="Highest learning rate.",
-            show_default="0.0002; 0.001 from scratch",
+            show_default="0.0001; 0.001 from scratch",
             rich_help_panel="Recipe",
         ),
     ] = None,
@@ -218,21 +218,26 @@ def finetune(
         is_first = rank() == 0
         folder = out or Path("runs") / data.absolute().name
         with (
-            console.Display(is_quiet=quiet or not is_first, beginning="looking at") as display,
-            stop_when_asked(display.tell_note, "step") as should_stop,
+            console.Display(is_quiet=quiet or not is_first, beginning="looking around") as bar,
+            stop_when_asked(bar.tell_note, "step") as should_stop,
         ):
-            result = adapt(
-                data,
-                folder,
-                wishes,
-                validation=val,
-                minutes=math.inf if minutes is None else minutes,
-                resume=resume,
-                should_stop=should_stop,
-                report=display.report_training if is_first else lambda _: None,
-                warn=display.warn if is_first else lambda _: None,
-            )
+            try:
+                result = adapt(
+                    data,
+                    folder,
+                    wishes,
+                    validation=val,
+                    minutes=math.inf if minutes is None else minutes,
+                    resume=resume,
+                    should_stop=should_stop,
+                    report=bar.report_training if is_first else lambda _: None,
+                    warn=bar.warn if is_first else lambda _: None,
+                )
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted: what {folder} holds is good, and --resume goes on from there"
+                ) from None
         if is_first:
-            display.tell_training(result, folder)
+            bar.tell_training(result, folder)
             if as_json:
                 typer.echo(json.dumps(result.as_dict()))

@@ -21,7 +21,7 @@ def test_every_value_of_a_recipe_is_a_setting_by_its_name():
     assert settings["stage"] == "clips"
     assert settings["dtype"] == "float32"
     assert settings["frames"] == "5"
-    assert settings["lr"] == "0.0002"
+    assert settings["lr"] == "0.0001"
     assert "shape" not in settings
 
 
@@ -35,7 +35,7 @@ def test_what_differs_is_told_with_both_values():
 
     assert differences(then, now) == [
         "flow-frozen: 50 then, 7 now",
-        "lr: 0.0002 then, 0.1 now",
+        "lr: 0.0001 then, 0.1 now",
         "model: vsrm-t then, nothing now",
     ]
 

@@ -121,14 +121,15 @@ PRESETS = {
     ),
 }
 
-# Ours: a small part of a network's own training, at a small rate. On a CPU two cores do a step
-# of `vsrm-t` in about half a second; a GPU is given more of everything.
+# Ours: a small part of a network's own training, at a small rate that rises slowly: Adam's first
+# steps are as long as all others, and point nowhere yet. Small enough that some minutes on a CPU
+# are many steps; a GPU is given more of everything.
 FINETUNING = Recipe(
     stage=Stage.CLIPS,
     steps=2000,
     shape=ClipShape(frames=5, patch=32, batch=2, photo_share=0.5),
-    lr=2e-4,
-    warmup=5,
+    lr=1e-4,
+    warmup=20,
     frequency_weight=0.0,
     flow_frozen=50,
 )
