@@ -85,8 +85,7 @@ STAGES = (FLOW, FLOW_OF_FOOTAGE, FRAMES, CLIPS)
 WORN = Degradation.REAL
 REAL_STAGES = (
     replace(FLOW_OF_FOOTAGE, steps=450, lr=5e-4, degradation=WORN, seed=19),
-    replace(FRAMES, steps=2000, degradation=WORN, seed=57),
-    replace(CLIPS, steps=220, flow_frozen=220, lr=8e-4, degradation=WORN, seed=67),
+    replace(FRAMES, steps=3900, degradation=WORN, seed=57),
 )
 
 # What each weight file says of itself.
