@@ -149,6 +149,7 @@ def finetune(
         Interrupted: If `should_stop` said so.
     """
     run = _Run(network, recipe, RunFolder(out), validation or {}, words or {}, settings or {})
+    run.validations = validations
     run.begin(resume=resume)
     learner, clock = run.learner, Clock(minutes, network.device)
     if learner.length is None and math.isinf(minutes):
@@ -161,11 +162,12 @@ def finetune(
                 run.look_at_start(sample)
         accident = run.advance(sample)
         clock.note_step()
-        if learner.length is None and (more := clock.steps_that_fit(validations)) is not None:
+        if learner.length is None and (plan := clock.plan(validations)) is not None:
+            more, run.validations = plan
             learner.length = learner.step + more
         is_asked = greatest(should_stop(), network.device) > 0
         is_over = clock.is_up() or learner.step == learner.length
-        is_look = is_over or (accident is None and run.is_look_due(validations))
+        is_look = is_over or (accident is None and run.is_look_due())
         line = None
         with clock.aside():
             if is_look or (accident is None and learner.step % every == 0):
@@ -198,6 +200,7 @@ class _Run:
         self.folder = folder
         self.learner, self.judge = Learner(network, recipe), Judge(pairs, recipe)
         self.guard = Guard(self.learner)
+        self.validations = 1
         self.drawn = 0  # samples; more than there are steps, if any had to be done again
         self.losses: list[float] = []  # since the last line of the metrics
         self.last_loss = math.nan
@@ -249,10 +252,10 @@ class _Run:
             f"the learning rate and other samples"
         )
 
-    def is_look_due(self, validations: int) -> bool:
+    def is_look_due(self) -> bool:
         """Whether it is time for one of the validations, which are spread over all steps."""
         length = self.learner.length
-        return length is not None and self.learner.step % max(1, length // validations) == 0
+        return length is not None and self.learner.step % max(1, length // self.validations) == 0
 
     def note(self, *, is_look: bool) -> dict[str, float] | None:
         """Validate, if it is time for that, and add a line to the metrics."""
@@ -278,6 +281,7 @@ class _Run:
                 "learner": self.learner.state(),
                 "guard": self.guard.state(),
                 "judge": self.judge.state(),
+                "validations": self.validations,
                 "drawn": self.drawn,
                 "losses": self.losses,
                 "last_loss": self.last_loss,
@@ -333,6 +337,7 @@ class _Run:
         self.guard.restore(state["guard"])
         self.judge.restore(state["judge"])
         self.drawn, self.last_loss = state["drawn"], state["last_loss"]
+        self.validations = state["validations"]
         self.losses = list(state["losses"])
         if self._is_writer:
             # Of a run that was killed amid its beginning, the line of step 0 as well.

@@ -70,7 +70,7 @@ def test_what_shows_in_no_picture_is_kept_as_it_comes():
 
 @pytest.mark.parametrize(("side", "shown"), [(48, 48), (240, SIDE_SHOWN)])
 def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
-    pairs = clips(CLIPS_SHOWN + 1, side=side)
+    pairs = clips(2 * CLIPS_SHOWN, side=side)
     small, _ = pairs["clip 0"]
     for _, sharp in pairs.values():
         sharp[:, :, : side // 2] = 128  # nothing to see in the upper half
@@ -78,7 +78,8 @@ def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
 
     judge.look(Brighter(1.0), 0)
 
-    assert [piece.clip for piece in judge.pieces] == [f"clip {n}" for n in range(CLIPS_SHOWN)]
+    shown_clips = [f"clip {2 * n}" for n in range(CLIPS_SHOWN)]
+    assert [piece.clip for piece in judge.pieces] == shown_clips
     piece, picture = judge.pieces[0], judge.first.pictures[0]
     assert piece.frame == 1
     assert piece.truth.shape == piece.bicubic.shape == picture.shape == (3, shown, shown)

@@ -11,8 +11,9 @@ import torch
 from vsrm_cli.learning.processes import greatest
 
 # Where the time decides how many steps there are: after how many of them that is decided, from
-# which one on they are timed (the first ones take longer), and which share of the time is planned.
-STEPS_BEFORE_PLAN, STEPS_UNTIMED, PLANNED_SHARE = 8, 3, 0.95
+# which one on they are timed (the first ones take longer), which share of the time is planned, and
+# how much of that may go into validations.
+STEPS_BEFORE_PLAN, STEPS_UNTIMED, PLANNED_SHARE, VALIDATED_SHARE = 8, 3, 0.95, 0.2
 
 SECONDS_BETWEEN_SAVES = 120.0
 
@@ -63,15 +64,25 @@ class Clock:
             self._last_save = now
         return is_due
 
-    def steps_that_fit(self, validations: int) -> int | None:
-        """How many more steps fit into the time, beside some validations; None if unknown yet."""
+    def plan(self, validations: int) -> tuple[int, int] | None:
+        """How many more steps fit into the time, and beside how many validations.
+
+        Args:
+            validations: How many are wished for. There are fewer where they would take too much
+                of the time, but one in any case.
+
+        Returns:
+            Steps and validations; None as long as too few steps have been timed.
+        """
         if self._steps_done < STEPS_BEFORE_PLAN:
             return None
-        left = 60 * self._minutes - (time.monotonic() - self._began)
-        left = PLANNED_SHARE * left - validations * self._seconds_of_look
-        seconds_per_step = sum(self._seconds) / len(self._seconds)
-        # Of the processes, the one for which fewest fit decides.
-        return max(1, int(-greatest(-left / seconds_per_step, self._device)))
+        left = PLANNED_SHARE * (60 * self._minutes - (time.monotonic() - self._began))
+        # Of the processes, the slowest one decides.
+        look = greatest(self._seconds_of_look, self._device)
+        step = greatest(sum(self._seconds) / len(self._seconds), self._device)
+        affordable = int(VALIDATED_SHARE * left / look) if look else validations
+        looks = max(1, min(validations, affordable))
+        return max(1, int((left - looks * look) / step)), looks
 
     def steps_per_second(self) -> float | None:
         """Lately; None at first."""

@@ -79,12 +79,15 @@ class Judge:
         first: Of the weights at the start.
         best: Of the best weights, which may be those at the start.
         latest: Of the last weights that were looked at.
-        pieces: Of the first clips, to look at.
+        pieces: Of some clips, to look at.
     """
 
     def __init__(self, pairs: Mapping[str, Pair], recipe: Recipe) -> None:
         """Remember the clips."""
         self.pairs, self._recipe = pairs, recipe
+        names = list(pairs)
+        stride = max(1, -(-len(names) // CLIPS_SHOWN))
+        self._shown = set(names[::stride])
         self.first: Verdict | None = None
         self.best: Verdict | None = None
         self.latest: Verdict | None = None
@@ -96,7 +99,7 @@ class Judge:
         pictures: list[Tensor] = []
 
         def keep(name: str, plain: Tensor, restored: Tensor) -> None:
-            if len(pieces) < CLIPS_SHOWN:
+            if name in self._shown:
                 frame, *place = _place_to_see(self.pairs[name][1])
                 truth, bicubic, picture = (
                     _cut(frames[frame], *place) for frames in (self.pairs[name][1], plain, restored)
