@@ -115,6 +115,15 @@ class Journal:
         """How many frames are in finished segments."""
         return self.entries[-1].next if self.entries else 0
 
+    def how_to_go_on(self) -> str:
+        """Say what an interrupted run leaves, and what to do with it."""
+        if not self.entries:
+            return "interrupted: nothing was written"
+        return (
+            f"interrupted: {self.frames_done} frames are finished and kept in {self.folder}; "
+            "the same command goes on behind them"
+        )
+
     def __enter__(self) -> Self:
         """Make the folder and lock it.
 

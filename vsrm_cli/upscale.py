@@ -410,24 +410,15 @@ def _restore(
             report=order.report,
         )
         if segmenter.is_stopped:
-            raise Interrupted(_how_to_go_on(journal))
+            raise Interrupted(journal.how_to_go_on())
         recorder.finish()
     except CheckFailed:
         journal.clear()
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(journal)) from None
+        raise KeyboardInterrupt(journal.how_to_go_on()) from None
     finally:
         recorder.abandon()
-
-
-def _how_to_go_on(journal: Journal) -> str:
-    if not journal.entries:
-        return "interrupted: nothing was written"
-    return (
-        f"interrupted: {journal.frames_done} frames are finished and kept in {journal.folder}; "
-        "the same command goes on behind them"
-    )
 
 
 def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tuple[int, int]:
