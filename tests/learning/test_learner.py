@@ -8,6 +8,7 @@ import torch
 from networks import TINY_GSM, make_network
 from scenes import draw_pack
 
+from vsrm_cli.layers import attention
 from vsrm_cli.learning.learner import Learner
 from vsrm_cli.learning.recipe import Precision, Recipe, Stage
 from vsrm_cli.training.data import Clips
@@ -161,6 +162,21 @@ def test_recomputed_branches_have_the_same_gradients(pack, config):
     assert loss_again == loss
     assert_equal_gradients(recomputed, kept)
     assert "forward" not in vars(networks[1])
+
+
+@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config):
+    # What a network remembers of a size must not be bound to inference mode, as it once was.
+    network, sample = make_network(*([config] if config else [])), batch(pack)
+    if config:
+        attention._mask.cache_clear()
+        attention._cached_places.cache_clear()
+    with torch.inference_mode():
+        network(sample.small)
+
+    lesson = Learner(network, RECIPE).learn(sample)
+
+    assert 0 < lesson.loss < 10
 
 
 def test_recomputed_branches_keep_less_in_memory(pack):

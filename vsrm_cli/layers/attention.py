@@ -215,12 +215,15 @@ def _part(count: int, *, is_shifted: bool, is_last: bool) -> slice:
     return slice(count - 1, None) if is_last else slice(0, count - 1)
 
 
+# What is kept must be a tensor that training can use, even if it is first needed in inference mode.
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _cached_places(window: Triple, table: Triple, device: torch.device) -> Tensor:
     return relative_places(window, table).to(device)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _mask(window: Triple, wraps: Triple, device: torch.device) -> Tensor:
     """Which tokens of a window came around the edge and which did not."""
     sides = torch.zeros(window, dtype=torch.int64)
