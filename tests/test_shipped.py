@@ -108,14 +108,17 @@ def test_every_implementation_of_the_scan_gives_the_same_picture(
     assert psnr(restore(network, clip), chosen) >= 60
 
 
+# Where a side is no multiple of eight, the flow network sees frames resized, and tiles otherwise
+# than the whole: its flow, and with it the detail below a pixel, differs a little everywhere.
 @pytest.mark.slow
-def test_tiles_give_the_picture_that_the_whole_frame_gives(network, sample):
-    clip = sample[:6]
+@pytest.mark.parametrize(("height", "least"), [(104, 45), (108, 40)])
+def test_tiles_give_the_picture_that_the_whole_frame_gives(network, sample, height, least):
+    clip = sample[:6, :, :height]
 
     whole = restore(network, clip)
     tiled = restore(network, clip, tile=80)
 
-    assert psnr(whole, tiled) >= 45
+    assert psnr(whole, tiled) >= least
 
 
 @pytest.mark.slow
