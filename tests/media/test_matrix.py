@@ -78,7 +78,9 @@ def draw(folder, source, timing):
     elif "bf" not in told:
         told = {**told, "bf": "0"}
     if codec == "libx265":
-        told = {"x265-params": f"log-level=none:bframes={told['bf']}"}
+        # Blocks smaller than the picture, and one thread: x265 is not safe with tiny pictures.
+        safe = "pools=none:frame-threads=1:ctu=32"
+        told = {"x265-params": f"log-level=none:bframes={told['bf']}:{safe}"}
     clock = 1 / Fraction(rate)
     if codec == "mpeg2video":  # it knows few rates, all of them constant
         times, clock = range(len(times)), Fraction(1, 25)
