@@ -1,9 +1,9 @@
 """The training loop, whole, in one place.
 
-A network is taught in three stages, each a run of this loop: to see motion (`Stage.FLOW`, where
-the true motion of synthetic clips is known), to enlarge frames past the branches
-(`Stage.FRAMES`, cheap), and to restore clips (`Stage.CLIPS`). The first two may be skipped; the
-last one is also what adapts finished weights to other footage.
+A network is taught in three stages, each a run of this loop: to see motion (`Stage.FLOW`, from
+the true motion of synthetic clips and from the frames of real ones), to enlarge frames past the
+branches (`Stage.FRAMES`, cheap), and to restore clips (`Stage.CLIPS`). The first two may be
+skipped; the last one is also what adapts finished weights to other footage.
 
 Several processes started by torchrun share each batch and average their gradients.
 """
