@@ -1,4 +1,4 @@
-"""Its place lets every test import `clips` and the like from this folder; what GPUs change."""
+"""What GPUs change for the tests."""
 
 import os
 from importlib.util import find_spec

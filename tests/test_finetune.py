@@ -30,6 +30,7 @@ from vsrm_cli.training.packs import load_pack
 from vsrm_cli.training.sample import ClipShape
 from vsrm_cli.training.validation import with_small_twins
 
+ROOT = Path(__file__).parents[1]
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
 # Where the stage makes no difference.
@@ -166,7 +167,7 @@ def test_a_run_without_steps_and_without_time_is_a_mistake_of_the_caller(pack, t
 KILLED = """
 import sys, torch
 torch.set_num_threads(1)
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 from pathlib import Path
 from test_finetune import CHEAP, RECIPE, learn
 from vsrm_cli.learning import clock
@@ -180,9 +181,12 @@ if __name__ == "__main__":
 
 def run_until_killed(pack, out, *, after_step):
     """Start a run in a process of its own, and kill that when it has come so far."""
-    here = Path(__file__)
     code = KILLED.format(
-        root=str(here.parents[1]), tests=str(here.parent), out=str(out), pack=str(pack)
+        root=str(ROOT),
+        tests=str(ROOT / "tests"),
+        here=str(Path(__file__).parent),
+        out=str(out),
+        pack=str(pack),
     )
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
