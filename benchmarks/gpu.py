@@ -32,8 +32,8 @@ from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model
 from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_choice import usable_kernels
 from vsrm_cli.ops.warp import pixel_grid, sample_tokens
 
 # Two float32 computations in another order; half results are rounded once or twice.

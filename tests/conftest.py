@@ -11,7 +11,7 @@ if find_spec("triton") and not torch.cuda.is_available():
     # because Triton must see it before any test imports something that imports Triton.
     os.environ["TRITON_INTERPRET"] = "1"
     import vsrm_cli.ops.fused_triton_kernels
-    import vsrm_cli.ops.selective_scan_triton_kernels  # noqa: F401
+    import vsrm_cli.ops.selective_scan.triton_kernels  # noqa: F401
 
     del os.environ["TRITON_INTERPRET"]
 

@@ -24,8 +24,8 @@ from vsrm_cli.memory import free_memory_bytes
 from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.weights import load_model
 from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_choice import usable_kernels
 from vsrm_cli.ops.warp import sample_tokens
 
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.selective_scan_choice import choose
-from vsrm_cli.ops.selective_scan_chunked import selective_scan_chunked
-from vsrm_cli.ops.selective_scan_reference import selective_scan_reference
+from vsrm_cli.ops.dispatch import choose
+from vsrm_cli.ops.selective_scan.chunked import selective_scan_chunked
+from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
 
 
 def selective_scan(
@@ -128,7 +128,7 @@ def _recurrence(name: str) -> Callable[..., Tensor]:
 @cache
 def _compiled() -> Callable[..., Tensor]:
     # Numba is an extra: this file must import without it.
-    from vsrm_cli.ops.selective_scan_compiled import selective_scan_compiled
+    from vsrm_cli.ops.selective_scan.numba_cpu import selective_scan_compiled
 
     return selective_scan_compiled
 
@@ -136,7 +136,7 @@ def _compiled() -> Callable[..., Tensor]:
 @cache
 def _triton() -> Callable[..., Tensor]:
     # It comes with PyTorch for CUDA only, and takes a while to import.
-    from vsrm_cli.ops.selective_scan_triton import selective_scan_triton
+    from vsrm_cli.ops.selective_scan.triton_gpu import selective_scan_triton
 
     return selective_scan_triton
 
@@ -144,7 +144,7 @@ def _triton() -> Callable[..., Tensor]:
 @cache
 def _mamba_ssm() -> Callable[..., Tensor]:
     # An extra, like Numba.
-    from vsrm_cli.ops.selective_scan_mamba_ssm import selective_scan_mamba_ssm
+    from vsrm_cli.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm
 
     return selective_scan_mamba_ssm
 

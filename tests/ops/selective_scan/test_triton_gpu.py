@@ -22,7 +22,7 @@ from scans import (
 
 pytest.importorskip("triton")
 
-from vsrm_cli.ops import selective_scan_triton as kernels
+from vsrm_cli.ops.selective_scan import triton_gpu as kernels
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU")
 

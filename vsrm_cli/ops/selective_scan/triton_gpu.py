@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.selective_scan_triton_kernels import (
+from vsrm_cli.ops.selective_scan.triton_kernels import (
     carry,
     run_states,
     write_gradients,

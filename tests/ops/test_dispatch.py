@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vsrm_cli.errors import UsageError
+from vsrm_cli.ops import dispatch as choice
 from vsrm_cli.ops import selective_scan as door
-from vsrm_cli.ops import selective_scan_choice as choice
 from vsrm_cli.ops.selective_scan import selective_scan
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

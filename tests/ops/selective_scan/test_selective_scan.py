@@ -8,10 +8,9 @@ from scans import FORMS, assert_near, gradients, scan_inputs, tokens_first, with
 from torch.nn import functional
 
 from vsrm_cli.ops import selective_scan as door
-from vsrm_cli.ops import selective_scan_chunked as chunked
-from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_chunked import selective_scan_chunked
-from vsrm_cli.ops.selective_scan_reference import selective_scan_reference
+from vsrm_cli.ops.selective_scan import chunked, selective_scan
+from vsrm_cli.ops.selective_scan.chunked import selective_scan_chunked
+from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
 
 # Batch, channels, states, length. A single step; lengths beside and on the compiled loop's
 # segments of 64; channels that do not fill its sixteen lanes; many short sequences.

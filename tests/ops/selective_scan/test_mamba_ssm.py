@@ -8,10 +8,10 @@ import pytest
 import torch
 from scans import FORMS, assert_near, gradients, in_float32, in_type, scan_inputs, with_all_options
 
+from vsrm_cli.ops import dispatch as choice
 from vsrm_cli.ops import selective_scan as door
-from vsrm_cli.ops import selective_scan_choice as choice
 
-DENSE = "vsrm_cli.ops.selective_scan_mamba_ssm"
+DENSE = "vsrm_cli.ops.selective_scan.mamba_ssm"
 
 
 def as_mamba_ssm(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
