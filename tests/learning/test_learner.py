@@ -8,7 +8,7 @@ import torch
 from networks import TINY_GSM, make_network
 from scenes import draw_pack
 
-from vsrm_cli.layers import attention
+from vsrm_cli.layers import window_attention as attention
 from vsrm_cli.learning.learner import Learner
 from vsrm_cli.learning.recipe import Precision, Recipe, Stage
 from vsrm_cli.training.data import Clips

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vsrm_cli.layers.flow import SpyNet
+from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.learning.motion import motion_losses
 from vsrm_cli.training.sample import Sample
 

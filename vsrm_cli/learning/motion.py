@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.layers.flow import SpyNet
+from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import end_point_error
 from vsrm_cli.training.sample import Sample

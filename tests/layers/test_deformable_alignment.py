@@ -7,8 +7,8 @@ import torch
 from networks import awaken, count_parameters, draw_randomly
 from torch.nn import functional
 
-from vsrm_cli.layers import alignment
-from vsrm_cli.layers.alignment import DCA, LATTICE, position_code, tent
+from vsrm_cli.layers import deformable_alignment as alignment
+from vsrm_cli.layers.deformable_alignment import DCA, LATTICE, position_code, tent
 from vsrm_cli.ops.warp import pixel_grid, sample_tokens, warp
 
 CHANNELS = 8

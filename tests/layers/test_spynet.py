@@ -5,7 +5,7 @@ import torch
 from networks import count_parameters, draw_randomly
 from torch import nn
 
-from vsrm_cli.layers.flow import MEAN, STD, FlowLevel, SpyNet
+from vsrm_cli.layers.spynet import MEAN, STD, FlowLevel, SpyNet
 
 
 def make_net(levels):
