@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip, packets, seconds
-from test_page import decoded, pictures_of
+from pages import decoded, pictures_of
 from typer.testing import CliRunner
 
 from vsrm_cli import cli

@@ -10,8 +10,8 @@ import pytest
 from vsrm_cli import console
 from vsrm_cli.console import Display
 from vsrm_cli.intake.downloads import Transfer
-from vsrm_cli.page import Table
 from vsrm_cli.pipeline import Progress
+from vsrm_cli.report.html import Table
 from vsrm_cli.upscale import Summary
 
 PROGRESS = Progress(

@@ -187,8 +187,8 @@ def bench(
         raise UsageError(f"The window must be 1 frame or more, not {window}.")
     from vsrm_cli.bench.results import read_result
     from vsrm_cli.bench.run import Asked, run_bench
-    from vsrm_cli.page import check_destination
     from vsrm_cli.quality.measure import Wishes
+    from vsrm_cli.report.html import check_destination
 
     old = read_result(compare) if compare else None
     if html:
@@ -305,7 +305,7 @@ def _tell(
 ) -> None:
     """Print a result, and write its page."""
     from vsrm_cli.bench.tables import remarks, result_page, tables
-    from vsrm_cli.page import write_whole
+    from vsrm_cli.report.html import write_whole
 
     if as_json:
         typer.echo(json.dumps(result))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wa
     from vsrm_cli.finetune import Result as TrainingResult
     from vsrm_cli.forecast import Plan
     from vsrm_cli.intake.downloads import Transfer
-    from vsrm_cli.page import Table as TableOfWords
+    from vsrm_cli.report.html import Table as TableOfWords
     from vsrm_cli.summary import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from vsrm_cli.learning.judge import Piece, Verdict
-from vsrm_cli.page import (
+from vsrm_cli.report.html import (
     Table,
     heading,
     html_page,
@@ -14,7 +14,7 @@ from vsrm_cli.page import (
     side_by_side,
     slider,
 )
-from vsrm_cli.plot import line_plot
+from vsrm_cli.report.svg import line_plot
 
 # Points of a curve: more could not be told apart.
 POINTS = 200

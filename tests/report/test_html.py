@@ -1,15 +1,13 @@
 """A page holds everything that it shows, escapes what it is given, and is written whole or not."""
 
-import base64
-import io
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from pages import decoded, pictures_of
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.page import (
+from vsrm_cli.report.html import (
     Table,
     check_destination,
     encode_png,
@@ -24,15 +22,6 @@ from vsrm_cli.page import (
 
 def random_picture(height=21, width=34):
     return np.random.default_rng(3).integers(0, 256, (3, height, width), dtype=np.uint8)
-
-
-def decoded(png):
-    return np.moveaxis(np.asarray(Image.open(io.BytesIO(png))), -1, 0)
-
-
-def pictures_of(page):
-    """The pictures in a page, (3, H, W) uint8 each, in its order."""
-    return [decoded(base64.b64decode(x)) for x in re.findall(r"base64,([^\"]+)", page)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (21, 34), (3, 200)])

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vsrm_cli.plot import HEIGHT, TOP, WIDTH, _ticks, bar_plot, line_plot, point_plot
+from vsrm_cli.report.svg import HEIGHT, TOP, WIDTH, _ticks, bar_plot, line_plot, point_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -5,7 +5,7 @@ import string
 import numpy as np
 import pytest
 
-from vsrm_cli.font import _SIGNS, draw_label, text_mask
+from vsrm_cli.report.labels import _SIGNS, draw_label, text_mask
 
 
 @pytest.mark.parametrize("sign", string.ascii_letters + string.digits + "._-,:()/+ ")
