@@ -27,7 +27,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is not installed
 
-from vsrm_cli.graphs import record_on_cuda
+from vsrm_cli.inference.cuda_graphs import record_on_cuda
 from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model

@@ -14,7 +14,7 @@ from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, re
 
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
-from vsrm_cli.graphs import ReplayedNetwork
+from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
 from vsrm_cli.pipeline import queue_depth
 from vsrm_cli.upscale import Summary, upscale_video

@@ -19,7 +19,7 @@ from woven import make_video
 from vsrm_cli import checkpoints, upscale
 from vsrm_cli.checkpoints import Segmenter
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
-from vsrm_cli.tiling import Cut
+from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.upscale import upscale_video
 
 # Each window gives 4 frames and each segment two windows: the first of them one frame more.
@@ -319,7 +319,7 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(upscale, "load_model", load)
     with monkeypatch.context() as patch:
-        patch.setattr("vsrm_cli.restore.choose_tile", lambda *_, **__: 64)
+        patch.setattr("vsrm_cli.inference.restorer.choose_tile", lambda *_, **__: 64)
         with pytest.raises(Interrupted):
             upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(2), **asked)
     monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 3600)

@@ -14,9 +14,9 @@ from typing import cast
 import numpy as np
 import torch
 
-from vsrm_cli.canvas import to_pixels
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo

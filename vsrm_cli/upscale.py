@@ -29,7 +29,10 @@ from vsrm_cli.ends import (
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.forecast import Plan, check_room, expected_frames
 from vsrm_cli.frame import Frame
-from vsrm_cli.graphs import ReplayedNetwork
+from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
+from vsrm_cli.inference.memory import keep_freed_memory
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
 from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.journal import Choices, Entry, Journal, describe_files
 from vsrm_cli.media.codecs import replace_absent_hardware
@@ -37,15 +40,12 @@ from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.pictures import PictureWriter, find_pictures, is_sequence
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.media.segments import Segment, join
-from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, queue_depth, run_stages
-from vsrm_cli.restore import Restorer
 from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
 from vsrm_cli.suited import suited_model
 from vsrm_cli.summary import Summary, begin_measuring_memory, peak_memory_bytes
-from vsrm_cli.tiling import MAX_BATCH, MIN_TILE
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vsrm_cli.memory import free_cache, is_memory_shortage
-from vsrm_cli.restore import Network
+from vsrm_cli.inference.memory import free_cache, is_memory_shortage
+from vsrm_cli.inference.restorer import Network
 
 # The calls of a shape before it is recorded; they also make all that is made once, such as
 # masks. Recording takes about as long as two calls.

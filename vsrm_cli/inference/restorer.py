@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsrm_cli.canvas import Canvas, weights_of
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.memory import free_cache, free_memory_bytes, is_memory_shortage
-from vsrm_cli.tiling import (
+from vsrm_cli.inference.blending import Canvas, weights_of
+from vsrm_cli.inference.memory import free_cache, free_memory_bytes, is_memory_shortage
+from vsrm_cli.inference.tiling import (
     MIN_TILE,
     TILE_OVERLAP,
     Cut,

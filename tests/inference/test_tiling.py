@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsrm_cli.tiling import Cut, Piece, plan_grid, read_pieces
+from vsrm_cli.inference.tiling import Cut, Piece, plan_grid, read_pieces
 
 LENGTHS = st.integers(1, 200)
 

@@ -8,7 +8,7 @@ import pytest
 # In a process of its own: one that has worked already may hold freed memory in reserve.
 PROGRAM = """
 import torch
-from vsrm_cli.memory import begin_peak, peak_bytes
+from vsrm_cli.inference.memory import begin_peak, peak_bytes
 
 cpu = torch.device("cpu")
 begin_peak(cpu)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vsrm_cli.graphs import CALLS_BEFORE, MAX_KEPT, ReplayedNetwork, record_on_cuda
+from vsrm_cli.inference.cuda_graphs import CALLS_BEFORE, MAX_KEPT, ReplayedNetwork, record_on_cuda
 
 
 class Doubling:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.tiling import Piece
+from vsrm_cli.inference.tiling import Piece
 
 
 class Canvas:

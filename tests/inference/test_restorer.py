@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from networks import TINY, TINY_GSM, draw_randomly, make_network
 from torch.nn import functional
 
-from vsrm_cli.canvas import to_pixels
 from vsrm_cli.errors import CheckFailed, MemoryShortage
 from vsrm_cli.frame import Frame
-from vsrm_cli.memory import free_host_bytes, free_memory_bytes, is_memory_shortage
-from vsrm_cli.restore import Restorer
-from vsrm_cli.tiling import choose_batch, choose_tile, smaller_tile
+from vsrm_cli.inference.blending import to_pixels
+from vsrm_cli.inference.memory import free_host_bytes, free_memory_bytes, is_memory_shortage
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.inference.tiling import choose_batch, choose_tile, smaller_tile
 
 CPU = torch.device("cpu")
 
@@ -494,7 +494,7 @@ def test_a_batch_holds_what_keeps_a_gpu_busy_and_fits_into_its_memory():
 
 
 def test_a_batch_left_open_is_chosen_with_the_first_window(monkeypatch):
-    monkeypatch.setattr("vsrm_cli.restore.free_memory_bytes", lambda _: 1 << 40)
+    monkeypatch.setattr("vsrm_cli.inference.restorer.free_memory_bytes", lambda _: 1 << 40)
     frames = draw_frames(30)
     job = restorer(Nearest(), tile="auto", batch=None)
 
@@ -514,7 +514,9 @@ def test_a_picture_for_which_no_tile_fits_is_told_and_on_a_cpu_tried():
 
 def test_an_automatic_tile_is_chosen_with_the_first_window(monkeypatch):
     # Room for 8 frames of 64 x 64, and not for more.
-    monkeypatch.setattr("vsrm_cli.restore.free_memory_bytes", lambda _: 100 * 8 * 64 * 64 * 10 // 7)
+    monkeypatch.setattr(
+        "vsrm_cli.inference.restorer.free_memory_bytes", lambda _: 100 * 8 * 64 * 64 * 10 // 7
+    )
     frames = draw_frames(9, height=70, width=80)
     job = restorer(Nearest(), tile="auto")
 
@@ -525,7 +527,7 @@ def test_an_automatic_tile_is_chosen_with_the_first_window(monkeypatch):
 
 
 def test_an_automatic_choice_that_was_too_large_is_not_made_again(monkeypatch):
-    monkeypatch.setattr("vsrm_cli.restore.free_memory_bytes", lambda _: 1 << 40)
+    monkeypatch.setattr("vsrm_cli.inference.restorer.free_memory_bytes", lambda _: 1 << 40)
     network = Hungry(area=64 * 64, error=torch.OutOfMemoryError("CUDA out of memory"))
     frames = draw_frames(21, height=20, width=210)
     job = restorer(network, tile="auto")
