@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from vsrm_cli import cli
 from vsrm_cli.compare import compare_videos
+from vsrm_cli.encode.options import Encoding
 from vsrm_cli.errors import InputError, OutputError, UsageError
-from vsrm_cli.media.encoding import Encoding
 
 EXACT = Encoding(codec="ffv1", pixel_format="bgr0")
 EXACT_CLIP = {"codec": "ffv1", "pixel_format": "bgr0"}

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from vsrm_cli import cli, doctor
 from vsrm_cli.doctor import State, devices, examine
+from vsrm_cli.encode import encoders as codecs
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.media import codecs
 from vsrm_cli.models import catalog
 
 

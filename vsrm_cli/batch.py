@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from vsrm_cli.encode.image_sequence import find_pictures, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.media.manifest import CONTAINERS
-from vsrm_cli.media.pictures import find_pictures, is_sequence
 
 # What is taken for a video in a folder; a file that is named itself may be called anything.
 _VIDEOS = {

@@ -17,16 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vsrm_cli.encode.image_sequence import PictureReader, PictureSegment, PictureWriter, is_sequence
+from vsrm_cli.encode.segments import SegmentWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.y4m import PipeReader
 from vsrm_cli.errors import CheckFailed, InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.journal import Entry, Journal, Stamp
-from vsrm_cli.media.pictures import PictureReader, PictureSegment, PictureWriter, is_sequence
 from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.media.segments import SegmentWriter
-from vsrm_cli.media.writer import VideoWriter
-from vsrm_cli.media.y4m import PipeReader
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")

@@ -275,7 +275,7 @@ def compare(
     Example: vsrm compare small.mp4 large.mp4 -o both.mp4
     """
     from vsrm_cli.compare import compare_videos
-    from vsrm_cli.media.encoding import Encoding
+    from vsrm_cli.encode.options import Encoding
 
     with console.Display(is_quiet=quiet) as display:
         made = compare_videos(

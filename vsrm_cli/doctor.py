@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsrm_cli.encode.encoders import coding_error, hardware_decoders, hardware_encoders
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.inference.memory import free_memory_bytes
-from vsrm_cli.media.codecs import coding_error, hardware_decoders, hardware_encoders
 from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.weights import load_model
 from vsrm_cli.ops.causal_conv import causal_conv

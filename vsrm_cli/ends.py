@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.checkpoints import PIPE, Source
+from vsrm_cli.encode.destination import check_destination
+from vsrm_cli.encode.image_sequence import PictureWriter, check_folder, is_sequence
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.y4m import PipeWriter
 from vsrm_cli.errors import OutputError
-from vsrm_cli.media.destination import check_destination
-from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import Shape, output_shape
-from vsrm_cli.media.pictures import PictureWriter, check_folder, is_sequence
-from vsrm_cli.media.writer import VideoWriter
-from vsrm_cli.media.y4m import PipeWriter
 from vsrm_cli.settings import Settings
 
 # What is made of segments, and what is not.

@@ -18,6 +18,10 @@ import torch
 
 from vsrm_cli import __version__
 from vsrm_cli.checkpoints import PIPE, Recorder, Restored, Segmenter, Source, check_counts
+from vsrm_cli.encode.encoders import replace_absent_hardware
+from vsrm_cli.encode.image_sequence import PictureWriter, find_pictures, is_sequence
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.segments import Segment, join
 from vsrm_cli.ends import (
     Collected,
     Direct,
@@ -35,11 +39,7 @@ from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
 from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.journal import Choices, Entry, Journal, describe_files
-from vsrm_cli.media.codecs import replace_absent_hardware
-from vsrm_cli.media.encoding import Encoding
-from vsrm_cli.media.pictures import PictureWriter, find_pictures, is_sequence
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.segments import Segment, join
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.pipeline import Progress, queue_depth, run_stages

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from stand_in import draw_clip
 
+from vsrm_cli.encode.encoders import replace_absent_hardware
+from vsrm_cli.encode.options import Encoding, plan_encoding
 from vsrm_cli.errors import InputError
 from vsrm_cli.media import hardware, probe, reader
-from vsrm_cli.media.codecs import replace_absent_hardware
-from vsrm_cli.media.encoding import Encoding, plan_encoding
 from vsrm_cli.media.hardware import find_decoder
 from vsrm_cli.media.reader import VideoReader
 
@@ -148,7 +148,7 @@ def test_damage_that_hardware_meets_is_told_with_the_way_out(clip, monkeypatch):
     [("h264_nvenc", "h264"), ("hevc_nvenc", "hevc"), ("av1_nvenc", "av1")],
 )
 def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, monkeypatch):
-    monkeypatch.setattr("vsrm_cli.media.codecs._can_be_opened", lambda _: False)
+    monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: False)
 
     encoding, said = replace_absent_hardware(Encoding(codec=name, crf=20, preset="p5"))
 
@@ -157,7 +157,7 @@ def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, 
 
 
 def test_an_encoder_whose_hardware_is_there_is_used(monkeypatch):
-    monkeypatch.setattr("vsrm_cli.media.codecs._can_be_opened", lambda _: True)
+    monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: True)
     asked = Encoding(codec="hevc_nvenc", preset="p5")
 
     assert replace_absent_hardware(asked) == (asked, None)

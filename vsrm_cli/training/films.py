@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsrm_cli.encode.image_sequence import by_number, read_picture
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.cuts import CutFinder
-from vsrm_cli.media.pictures import by_number, read_picture
 from vsrm_cli.media.probe import probe
 from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.media.timetable import read_timetable

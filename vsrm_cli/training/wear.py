@@ -119,7 +119,7 @@ class Compression:
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
         """Encode and decode a clip."""
         # Here and not above: clips can be shrunk where PyAV is not installed.
-        from vsrm_cli.media.compression import compressed
+        from vsrm_cli.encode.roundtrip import compressed
 
         lead = min(self.lead, len(clip) - 1)
         whole = torch.cat((clip[1 : lead + 1].flip(0), clip))

@@ -23,11 +23,8 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.errors import OutputError
-from vsrm_cli.frame import Frame
-from vsrm_cli.media.color import FromRgb
-from vsrm_cli.media.destination import check_destination
-from vsrm_cli.media.encoding import (
+from vsrm_cli.encode.destination import check_destination
+from vsrm_cli.encode.options import (
     Encoding,
     EncodingPlan,
     add_video,
@@ -37,6 +34,9 @@ from vsrm_cli.media.encoding import (
     stores_pixel_shape,
     tag,
 )
+from vsrm_cli.errors import OutputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.extras import tag_options
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.manifest import CONTAINERS, supported_codecs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vsrm_cli.media.compression import compressed
+from vsrm_cli.encode.roundtrip import compressed
 
 CODECS = ("h264", "hevc")
 

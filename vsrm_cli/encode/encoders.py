@@ -11,8 +11,8 @@ from av.codec.hwaccel import hwdevices_available
 from av.logging import Capture
 from av.video.stream import VideoStream
 
+from vsrm_cli.encode.options import Encoding, plan_encoding
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.media.encoding import Encoding, plan_encoding
 
 # The ends of encoder names, and whose hardware they need.
 MAKERS = {

@@ -15,11 +15,11 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.manifest import supported_codecs
 from vsrm_cli.media.probe import open_container, video_stream
-from vsrm_cli.media.writer import VideoWriter
 
 
 @dataclass(frozen=True, slots=True)
