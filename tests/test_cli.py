@@ -133,7 +133,7 @@ def test_json_prints_one_object_on_stdout(folder):
 
 def test_where_hardware_is_absent_software_takes_its_place_and_that_is_told(folder, monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: False)
-    monkeypatch.setattr("vsrm_cli.media.hardware.hwdevices_available", list)
+    monkeypatch.setattr("vsrm_cli.decode.hwaccel.hwdevices_available", list)
 
     result = run(
         *("small.mp4", "-o", "large.mp4", "--json"),

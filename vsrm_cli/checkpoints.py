@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.image_sequence import PictureReader, PictureSegment, PictureWriter, is_sequence
 from vsrm_cli.encode.segments import SegmentWriter
 from vsrm_cli.encode.video import VideoWriter
@@ -26,7 +27,6 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.journal import Entry, Journal, Stamp
-from vsrm_cli.media.reader import VideoReader
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")

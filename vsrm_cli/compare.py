@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, OutputError, UsageError
@@ -21,7 +22,6 @@ from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.quality.measure import densest_place
 from vsrm_cli.quality.methods import enlarge_bicubic

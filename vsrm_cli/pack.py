@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.reader import VideoReader
 from vsrm_cli.training.degradations import SCALE, Degradation, degrade
 from vsrm_cli.training.films import read_photo
 from vsrm_cli.training.packs import TWIN, detail, shrink

@@ -11,10 +11,10 @@ from itertools import product
 import pytest
 from clips import index_of, make_clip
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.reader import VideoReader
 
 SIZE = (96, 64)
 HALF_A_MILLISECOND = Fraction(1, 2000)

@@ -10,11 +10,11 @@ import pytest
 from av.stream import Disposition
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, index_of, make_clip, packets, seconds
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.video import Encoding, VideoWriter
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
-from vsrm_cli.media.reader import VideoReader
 
 HALF_A_MILLISECOND = Fraction(1, 2000)
 LATE = [ticks + 12345 for ticks in CONSTANT]

@@ -10,9 +10,9 @@ from av.stream import Disposition
 from clips import make_clip, picture
 from PIL import Image
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.video import Encoding, VideoWriter
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.reader import VideoReader
 
 MILLISECONDS = Fraction(1, 1000)
 CHAPTERS = [(0, 400, "Opening"), (400, 1000, "Größe")]

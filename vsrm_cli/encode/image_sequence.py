@@ -18,11 +18,11 @@ from typing import Self
 import av
 from av.video.codeccontext import VideoCodecContext
 
+from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.media.color import RGB, Color, FromRgb, ToRgb, color_of
-from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 

@@ -20,11 +20,11 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb, ToRgb, color_of
-from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo, probe
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsrm_cli.decode.frame_index import read_timetable
+from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.image_sequence import by_number, read_picture
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.probe import probe
-from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.media.timetable import read_timetable
 from vsrm_cli.training.index import Facts, Index
 from vsrm_cli.training.packs import shrink
 from vsrm_cli.training.sources import (

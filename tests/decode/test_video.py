@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, index_of, make_clip, seconds
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.reader import VideoReader
 
 TS_CLOCK = Fraction(1, 90000)
 MILLISECONDS = Fraction(1, 1000)

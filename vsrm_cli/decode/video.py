@@ -21,13 +21,13 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vsrm_cli.decode.deinterlace import Fields, deinterlaced, look_for_fields
+from vsrm_cli.decode.filters import filtered
+from vsrm_cli.decode.hwaccel import find_decoder
+from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import ToRgb, color_of
-from vsrm_cli.media.cuts import CutFinder
-from vsrm_cli.media.filters import filtered
-from vsrm_cli.media.hardware import find_decoder
-from vsrm_cli.media.interlace import Fields, deinterlaced, look_for_fields
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
 # After this many unreadable packets in a row the rest of the file is given up.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from clips import make_clip
 
-from vsrm_cli.media.cuts import CutFinder
-from vsrm_cli.media.reader import VideoReader
+from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.video import VideoReader
 
 HEIGHT, WIDTH = 90, 160
 COLORS = [(200, 60, 40), (40, 120, 200), (90, 160, 60), (210, 200, 180), (30, 30, 60)]

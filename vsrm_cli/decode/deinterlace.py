@@ -19,7 +19,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.media.filters import filtered
+from vsrm_cli.decode.filters import filtered
 
 # Parts of the video at which is looked, and how many frames of each.
 _PLACES = (0.0, 1 / 3, 2 / 3)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from woven import make_video, moment
 
-from vsrm_cli.media.interlace import Fields, look_for_fields
-from vsrm_cli.media.reader import VideoReader
+from vsrm_cli.decode.deinterlace import Fields, look_for_fields
+from vsrm_cli.decode.video import VideoReader
 
 
 def fields_of(path):

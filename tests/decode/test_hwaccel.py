@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from stand_in import draw_clip
 
+from vsrm_cli.decode import hwaccel as hardware
+from vsrm_cli.decode import video as reader
+from vsrm_cli.decode.hwaccel import find_decoder
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.options import Encoding, plan_encoding
 from vsrm_cli.errors import InputError
-from vsrm_cli.media import hardware, probe, reader
-from vsrm_cli.media.hardware import find_decoder
-from vsrm_cli.media.reader import VideoReader
+from vsrm_cli.media import probe
 
 
 class Decoder:
