@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import find_pictures, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError
-from vsrm_cli.media.manifest import CONTAINERS
+from vsrm_cli.remux.stream_mapping import CONTAINERS
 
 # What is taken for a video in a folder; a file that is named itself may be called anything.
 _VIDEOS = {

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.media.manifest import CONTAINERS
+from vsrm_cli.remux.stream_mapping import CONTAINERS
 
 
 def check_destination(path: Path, source: Path, *, overwrite: bool) -> None:

@@ -18,8 +18,8 @@ from av.video.stream import VideoStream
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.manifest import supported_codecs
 from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.remux.stream_mapping import supported_codecs
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,12 @@ from vsrm_cli.encode.options import (
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
-from vsrm_cli.media.extras import tag_options
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.manifest import CONTAINERS, supported_codecs
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.proof import prove
-from vsrm_cli.media.streams import CopiedStreams
+from vsrm_cli.remux.copied_streams import CopiedStreams
+from vsrm_cli.remux.metadata import tag_options
+from vsrm_cli.remux.stream_mapping import CONTAINERS, supported_codecs
+from vsrm_cli.remux.verify import prove
 
 __all__ = ["Encoding", "VideoWriter"]
 

@@ -17,9 +17,9 @@ from av.container import InputContainer
 from av.stream import Stream
 
 from vsrm_cli.errors import CheckFailed
-from vsrm_cli.media.extras import is_cover
 from vsrm_cli.media.probe import open_container
-from vsrm_cli.media.subtitles import is_gap
+from vsrm_cli.remux.metadata import is_cover
+from vsrm_cli.remux.subtitles import is_gap
 
 # These round every time to milliseconds.
 _ROUNDING = {"matroska": Fraction(1, 1000)}

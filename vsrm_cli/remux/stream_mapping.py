@@ -16,9 +16,9 @@ import av
 from av.container import InputContainer
 from av.stream import AttachmentStream, Stream
 
-from vsrm_cli.media import extras
 from vsrm_cli.media.probe import video_stream
-from vsrm_cli.media.subtitles import plain_codec
+from vsrm_cli.remux import metadata as extras
+from vsrm_cli.remux.subtitles import plain_codec
 
 # The containers that keep times and colors, by the end of the file's name.
 CONTAINERS = {

@@ -23,8 +23,9 @@ from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.media import extras
-from vsrm_cli.media.manifest import (
+from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.remux import metadata as extras
+from vsrm_cli.remux.stream_mapping import (
     CONTAINERS,
     ROOMY,
     StreamPlan,
@@ -32,9 +33,8 @@ from vsrm_cli.media.manifest import (
     plan_streams,
     supported_codecs,
 )
-from vsrm_cli.media.probe import open_container, video_stream
-from vsrm_cli.media.proof import Carried, Promise
-from vsrm_cli.media.subtitles import SubtitleConverter, is_gap
+from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
+from vsrm_cli.remux.verify import Carried, Promise
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter

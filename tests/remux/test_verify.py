@@ -13,7 +13,7 @@ from vsrm_cli.encode.video import Encoding, VideoWriter
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
-from vsrm_cli.media.proof import Carried, Promise, prove
+from vsrm_cli.remux.verify import Carried, Promise, prove
 
 TONE = Carried("sound", 47, Fraction(-1024, 48000), Fraction(47104, 48000))
 WORDS = Carried("subtitles", 3, Fraction(1, 10), Fraction(9, 10))
