@@ -376,7 +376,7 @@ def from_file_to_file(bench: Bench) -> Part:
         return part
     import tempfile
 
-    from vsrm_cli.upscale import upscale_video
+    from vsrm_cli.upscale.job import upscale_video
 
     sample = Path(__file__).parents[1] / "tests" / "data" / "sample.mp4"
     latest: list[object] = []

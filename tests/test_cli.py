@@ -14,10 +14,11 @@ import torch
 from stand_in import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
-from vsrm_cli import __version__, cli, upscale
+from vsrm_cli import __version__, cli
 from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.models.weights import load_model
-from vsrm_cli.upscale import MAX_WORKERS
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale.job import MAX_WORKERS
 
 HERE = Path(__file__).parent
 SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
@@ -26,7 +27,7 @@ SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
 PROGRAM = """
 import sys, time
 import stand_in
-from vsrm_cli import upscale
+from vsrm_cli.upscale import job as upscale
 from vsrm_cli.__main__ import main
 
 class Slow(stand_in.NearestNeighbor):

@@ -13,9 +13,10 @@ from scenes import draw_folder
 from stand_in import draw_clip, load_nearest
 from typer.testing import CliRunner
 
-from vsrm_cli import cli, upscale
+from vsrm_cli import cli
 from vsrm_cli.bench import kernels, speed
 from vsrm_cli.quality import measure
+from vsrm_cli.upscale import job as upscale
 
 SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding="utf-8"))
 

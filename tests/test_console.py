@@ -10,9 +10,9 @@ import pytest
 from vsrm_cli import console
 from vsrm_cli.console import Display
 from vsrm_cli.intake.downloads import Transfer
-from vsrm_cli.pipeline import Progress
 from vsrm_cli.report.html import Table
-from vsrm_cli.upscale import Summary
+from vsrm_cli.upscale.job import Summary
+from vsrm_cli.upscale.pipeline import Progress
 
 PROGRESS = Progress(
     frames_done=120,

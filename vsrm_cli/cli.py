@@ -16,10 +16,10 @@ from vsrm_cli import __version__, cli_bench, cli_finetune, cli_models, console
 from vsrm_cli.cli_failures import EXIT_INTERRUPTED, failures_told
 from vsrm_cli.errors import UsageError
 from vsrm_cli.interruption import stop_when_asked
-from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
+from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
 if TYPE_CHECKING:  # it brings torch, see above
-    from vsrm_cli.forecast import Plan
+    from vsrm_cli.upscale.plan import Plan
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
 # versions (Click's, then a copy of Click's); its child `BadParameter` is public in all of them.
@@ -294,8 +294,8 @@ def upscale(
             segment_frames=segment_frames,
             hwaccel=hwaccel,
         )
-        from vsrm_cli.batch import plan_batch
-        from vsrm_cli.upscale import upscale_video
+        from vsrm_cli.upscale.batch import plan_batch
+        from vsrm_cli.upscale.job import upscale_video
 
         def tell_plan(plan: "Plan") -> bool:
             if as_json:

@@ -22,7 +22,6 @@ from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.pipeline import Progress, run_stages
 from vsrm_cli.quality.measure import densest_place
 from vsrm_cli.quality.methods import enlarge_bicubic
 from vsrm_cli.report.html import (
@@ -37,6 +36,7 @@ from vsrm_cli.report.html import (
 from vsrm_cli.report.labels import draw_label
 from vsrm_cli.report.svg import line_plot
 from vsrm_cli.training.degradations import SCALE
+from vsrm_cli.upscale.pipeline import Progress, run_stages
 
 MODES = ("side", "wipe", "difference")
 

@@ -19,16 +19,16 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from vsrm_cli.pipeline import Progress
+from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wait for
     from vsrm_cli.doctor import Finding
     from vsrm_cli.finetune import Progress as Training
     from vsrm_cli.finetune import Result as TrainingResult
-    from vsrm_cli.forecast import Plan
     from vsrm_cli.intake.downloads import Transfer
     from vsrm_cli.report.html import Table as TableOfWords
-    from vsrm_cli.summary import Summary
+    from vsrm_cli.upscale.plan import Plan
+    from vsrm_cli.upscale.summary import Summary
 
 # Often enough to see in a log that the work goes on, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0

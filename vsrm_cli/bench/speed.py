@@ -23,7 +23,7 @@ from vsrm_cli.inference.tiling import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP
 from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model
-from vsrm_cli.upscale import DTYPE_NAMES
+from vsrm_cli.upscale.job import DTYPE_NAMES
 
 SIZES = {
     "180p": (320, 180),

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.network import Network
-from vsrm_cli.settings import DEFAULT_OVERLAP
 from vsrm_cli.training.degradations import SCALE
+from vsrm_cli.upscale.options import DEFAULT_OVERLAP
 
 LANCZOS_LOBES = 3
 

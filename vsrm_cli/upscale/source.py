@@ -26,7 +26,7 @@ from vsrm_cli.errors import CheckFailed, InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import Cut
-from vsrm_cli.journal import Entry, Journal, Stamp
+from vsrm_cli.upscale.journal import Entry, Journal, Stamp
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vsrm_cli.checkpoints import PIPE, Source
 from vsrm_cli.encode.destination import check_destination
 from vsrm_cli.encode.image_sequence import PictureWriter, check_folder, is_sequence
 from vsrm_cli.encode.options import Encoding
@@ -12,7 +11,8 @@ from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.y4m import PipeWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape, output_shape
-from vsrm_cli.settings import Settings
+from vsrm_cli.upscale.options import Settings
+from vsrm_cli.upscale.source import PIPE, Source
 
 # What is made of segments, and what is not.
 Collected = VideoWriter | PictureWriter

@@ -7,14 +7,14 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from vsrm_cli.checkpoints import Source
-from vsrm_cli.ends import Collected
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
-from vsrm_cli.journal import Choices, Journal
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.settings import Settings
+from vsrm_cli.upscale.journal import Choices, Journal
+from vsrm_cli.upscale.open_media import Collected
+from vsrm_cli.upscale.options import Settings
+from vsrm_cli.upscale.source import Source
 
 # Bits per pixel that a codec needs at our default quality for common footage: less for still
 # pictures, twice as much for leaves in the wind. The rest of the codecs lose little or nothing.

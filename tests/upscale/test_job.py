@@ -12,12 +12,13 @@ import torch
 from clips import CONSTANT, make_clip
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
-from vsrm_cli import checkpoints, upscale
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
-from vsrm_cli.pipeline import queue_depth
-from vsrm_cli.upscale import Summary, upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale.job import Summary, upscale_video
+from vsrm_cli.upscale.pipeline import queue_depth
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,22 @@ from pathlib import Path
 import torch
 
 from vsrm_cli import __version__
-from vsrm_cli.checkpoints import PIPE, Recorder, Restored, Segmenter, Source, check_counts
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter, find_pictures, is_sequence
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.ends import (
+from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
+from vsrm_cli.frame import Frame
+from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
+from vsrm_cli.inference.memory import keep_freed_memory
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
+from vsrm_cli.intake.downloads import Transfer
+from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.models.network import Network
+from vsrm_cli.models.weights import load_model, weights_checksum
+from vsrm_cli.upscale.journal import Choices, Entry, Journal, describe_files
+from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
     check_output,
@@ -30,22 +40,12 @@ from vsrm_cli.ends import (
     open_output,
     open_source,
 )
-from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
-from vsrm_cli.forecast import Plan, check_room, expected_frames
-from vsrm_cli.frame import Frame
-from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
-from vsrm_cli.inference.memory import keep_freed_memory
-from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
-from vsrm_cli.intake.downloads import Transfer
-from vsrm_cli.journal import Choices, Entry, Journal, describe_files
-from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import load_model, weights_checksum
-from vsrm_cli.pipeline import Progress, queue_depth, run_stages
-from vsrm_cli.settings import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
-from vsrm_cli.suited import suited_model
-from vsrm_cli.summary import Summary, begin_measuring_memory, peak_memory_bytes
+from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
+from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
+from vsrm_cli.upscale.plan import Plan, check_room, expected_frames
+from vsrm_cli.upscale.source import PIPE, Recorder, Restored, Segmenter, Source, check_counts
+from vsrm_cli.upscale.suited import suited_model
+from vsrm_cli.upscale.summary import Summary, begin_measuring_memory, peak_memory_bytes
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4

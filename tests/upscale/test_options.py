@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from vsrm_cli.errors import UsageError
-from vsrm_cli.settings import Settings, read_tile, read_time
+from vsrm_cli.upscale.options import Settings, read_tile, read_time
 
 
 def read_settings(**changes):

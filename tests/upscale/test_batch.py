@@ -7,9 +7,10 @@ from PIL import Image
 from stand_in import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
-from vsrm_cli import cli, upscale
-from vsrm_cli.batch import plan_batch
+from vsrm_cli import cli
 from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale.batch import plan_batch
 
 
 @pytest.fixture(autouse=True)

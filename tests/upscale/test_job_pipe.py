@@ -14,14 +14,16 @@ import pytest
 from clips import VARIABLE, make_clip
 from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
 
-from vsrm_cli import checkpoints, ends, upscale
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import open_media as ends
+from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale.job import upscale_video
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 PROGRAM = """
 import sys, stand_in
-from vsrm_cli import upscale
+from vsrm_cli.upscale import job as upscale
 from vsrm_cli.__main__ import main
 upscale.load_model = stand_in.load_nearest
 sys.argv = ["vsrm", *sys.argv[1:]]

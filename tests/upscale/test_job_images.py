@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
 
-from vsrm_cli import upscale
 from vsrm_cli.errors import InputError, Interrupted, OutputError
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale.job import upscale_video
 
 SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
 

@@ -5,9 +5,10 @@ from collections import namedtuple
 import pytest
 from stand_in import draw_clip, load_nearest
 
-from vsrm_cli import forecast, upscale
 from vsrm_cli.errors import Declined, OutputError
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import plan as forecast
+from vsrm_cli.upscale.job import upscale_video
 
 Usage = namedtuple("Usage", "total used free")
 

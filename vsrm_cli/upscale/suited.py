@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.catalog import FOR_CLEAN, FOR_COMPRESSED
-from vsrm_cli.settings import DEFAULT_MODEL
+from vsrm_cli.upscale.options import DEFAULT_MODEL
 
 
 def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
 from woven import make_video
 
-from vsrm_cli import checkpoints, upscale
-from vsrm_cli.checkpoints import Segmenter
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.inference.tiling import Cut
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale.job import upscale_video
+from vsrm_cli.upscale.source import Segmenter
 
 # Each window gives 4 frames and each segment two windows: the first of them one frame more.
 SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}

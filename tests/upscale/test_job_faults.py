@@ -15,10 +15,10 @@ from clips import make_clip
 from networks import make_network
 from stand_in import draw_clip, load_nearest
 
-from vsrm_cli import upscale
 from vsrm_cli.errors import Interrupted, OutputError, VsrmError
 from vsrm_cli.models.weights import load_model, save_weights
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale.job import upscale_video
 
 if sys.platform == "win32":
     pytest.skip("these faults are made by means that Windows lacks", allow_module_level=True)

@@ -8,8 +8,8 @@ import pytest
 from bars import BT601, BT709, BT2020, FULL, LIMITED, color_bars, plane_of
 from stand_in import load_nearest
 
-from vsrm_cli import upscale
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale.job import upscale_video
 
 PATCH = 16
 

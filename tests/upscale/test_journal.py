@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.journal import Entry, Journal, Stamp, describe_files
+from vsrm_cli.upscale.journal import Entry, Journal, Stamp, describe_files
 
 ASKED = {"window": 24, "weights": "0123"}
 CHOSEN = {"device": "cpu"}
-HOLD = "import sys; from pathlib import Path; from vsrm_cli.journal import Journal\n"
+HOLD = "import sys; from pathlib import Path; from vsrm_cli.upscale.journal import Journal\n"
 HOLD += "with Journal(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 
 
@@ -169,7 +169,7 @@ def test_a_journal_that_cannot_be_read_is_told_with_a_way_out(output):
 
 
 def test_a_second_process_is_told_to_wait_until_the_first_has_died(output):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, output],
         env=environment,

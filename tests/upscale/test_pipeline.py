@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vsrm_cli.pipeline import Meter, ReadAhead, WriteBehind, run_stages
+from vsrm_cli.upscale.pipeline import Meter, ReadAhead, WriteBehind, run_stages
 
 
 def run(read, restore, write, **changes):
