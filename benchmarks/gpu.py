@@ -27,10 +27,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is not installed
 
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
 from vsrm_cli.inference.cuda_graphs import record_on_cuda
-from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model
 from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan

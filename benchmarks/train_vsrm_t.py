@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
+from vsrm_cli.checkpoints.catalog import VSRM_T
+from vsrm_cli.checkpoints.loading import read_weights
 from vsrm_cli.finetune import Progress, finetune
 from vsrm_cli.learning.folder import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.learning.processes import joined, rank, wait_for_all
 from vsrm_cli.learning.recipe import Precision, Recipe, Stage
-from vsrm_cli.models.catalog import VSRM_T
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.vsrm import VSRM
-from vsrm_cli.models.weights import read_weights
 from vsrm_cli.pack import make_pack, make_validation_pack
 from vsrm_cli.training.degradations import Degradation
 from vsrm_cli.training.packs import load_pack

@@ -15,8 +15,8 @@ from stand_in import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli import __version__, cli
+from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import Interrupted, VsrmError
-from vsrm_cli.models.weights import load_model
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import MAX_WORKERS
 

@@ -17,7 +17,7 @@ from stand_in import draw_clip
 from typer.testing import CliRunner
 
 from vsrm_cli import cli
-from vsrm_cli.models.weights import save_weights
+from vsrm_cli.checkpoints.loading import save_weights
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--clip-frames", "2", "--patch", "8", "--batch", "2", "--device", "cpu")

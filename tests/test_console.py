@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from vsrm_cli import console
+from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.console import Display
-from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.report.html import Table
 from vsrm_cli.upscale.job import Summary
 from vsrm_cli.upscale.pipeline import Progress

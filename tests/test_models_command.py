@@ -13,11 +13,11 @@ from networks import make_network
 from typer.testing import CliRunner
 
 from vsrm_cli import cli
-from vsrm_cli.intake import downloads
-from vsrm_cli.intake.downloads import RemoteFile
-from vsrm_cli.models import catalog
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.models.weights import load_model, save_weights
+from vsrm_cli.checkpoints import catalog
+from vsrm_cli.checkpoints import download as downloads
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.download import RemoteFile
+from vsrm_cli.checkpoints.loading import load_model, save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +197,7 @@ def test_a_bug_is_called_one_and_shows_where(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("vsrm_cli.models.description.describe", fail)
+    monkeypatch.setattr("vsrm_cli.checkpoints.inspect.describe", fail)
 
     result = run("show", "vsrm-t")
 

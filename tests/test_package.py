@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vsrm_cli.models.catalog import FOR_CLEAN, MODELS
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS
+from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.models.vsrm import VSRM
-from vsrm_cli.models.weights import save_weights
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"

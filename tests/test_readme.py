@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from vsrm_cli import cli
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.ops.dispatch import NAMES
 
 ROOT = Path(__file__).parents[1]

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
 from vsrm_cli.errors import UsageError
 from vsrm_cli.finetune import Progress, Result, finetune
 from vsrm_cli.learning.folder import RunFolder
 from vsrm_cli.learning.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
-from vsrm_cli.models.catalog import MODELS
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import FAMILIES, find_device, load_model
 from vsrm_cli.training.degradations import Degradation
 from vsrm_cli.training.footage import Footage, open_footage
 from vsrm_cli.training.sample import ClipShape
@@ -186,7 +186,7 @@ def choose_network(wishes: Wishes) -> Network:
 
     Raises:
         UsageError: If a network from scratch is wished for that has no entry in the catalog.
-        VsrmError: As `vsrm_cli.models.weights.load_model`.
+        VsrmError: As `vsrm_cli.checkpoints.loading.load_model`.
     """
     if not wishes.from_scratch:
         network = load_model(wishes.model, device=wishes.device, dtype="fp32")

@@ -24,8 +24,8 @@ def list_models(
     """
     if context.invoked_subcommand is not None:
         return
-    from vsrm_cli.models.catalog import MODELS
-    from vsrm_cli.models.description import describe_entry
+    from vsrm_cli.checkpoints.catalog import MODELS
+    from vsrm_cli.checkpoints.inspect import describe_entry
 
     facts = [describe_entry(entry) for entry in MODELS.values()]
     if as_json:
@@ -42,7 +42,7 @@ def pull(
 
     Example: vsrm models pull gsm
     """
-    from vsrm_cli.models.locate import locate
+    from vsrm_cli.checkpoints.locate import locate
 
     with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
         path = locate(name, report=display.report_transfer)
@@ -62,7 +62,7 @@ def show(
 
     Example: vsrm models show vsrm-t
     """
-    from vsrm_cli.models.description import describe
+    from vsrm_cli.checkpoints.inspect import describe
 
     with console.Display(is_quiet=False, beginning=f"reading {name_or_file}") as display:
         facts = describe(name_or_file, report=display.report_transfer)
@@ -92,7 +92,7 @@ def convert(
 
     Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
     """
-    from vsrm_cli.models.description import convert_weights
+    from vsrm_cli.checkpoints.inspect import convert_weights
 
     network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
     console.tell_note(f"{target}: a {network.family} network, ready for --model")

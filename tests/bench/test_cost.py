@@ -6,9 +6,9 @@ from networks import make_network
 from torch import nn
 
 from vsrm_cli.bench.cost import count_operations
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.layers import mamba
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.models.weights import load_model
 from vsrm_cli.ops.selective_scan import selective_scan
 
 

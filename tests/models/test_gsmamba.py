@@ -11,7 +11,7 @@ from networks import RELEASED_LIKE, TINY_GSM, count_parameters, draw_randomly, m
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from vsrm_cli.models.catalog import GSM_FULL, GSM_T
+from vsrm_cli.checkpoints.catalog import GSM_FULL, GSM_T
 from vsrm_cli.models.gsmamba import GSM, Motion, scatter
 
 DATA = Path(__file__).parents[1] / "data" / "gsm"

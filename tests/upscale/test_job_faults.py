@@ -15,8 +15,8 @@ from clips import make_clip
 from networks import make_network
 from stand_in import draw_clip, load_nearest
 
+from vsrm_cli.checkpoints.loading import load_model, save_weights
 from vsrm_cli.errors import Interrupted, OutputError, VsrmError
-from vsrm_cli.models.weights import load_model, save_weights
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import upscale_video
 

@@ -6,8 +6,8 @@ from PIL import Image
 from stand_in import draw_clip, load_nearest
 from woven import make_video
 
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS
 from vsrm_cli.media.probe import probe
-from vsrm_cli.models.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.options import DEFAULT_MODEL
 from vsrm_cli.upscale.suited import suited_model

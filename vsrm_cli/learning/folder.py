@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import save_weights
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "model.safetensors"

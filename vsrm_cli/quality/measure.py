@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.frame import Pixels
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import load_model
 from vsrm_cli.quality.clips import Clip, Rules, find_clips, read_clip
 from vsrm_cli.quality.methods import methods_of
 from vsrm_cli.quality.perceptual import Measure, find_lpips, find_vmaf

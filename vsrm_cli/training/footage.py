@@ -8,8 +8,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vsrm_cli.checkpoints.download import cache_folder
 from vsrm_cli.errors import InputError
-from vsrm_cli.intake.downloads import cache_folder
 from vsrm_cli.training.degradations import SCALE
 from vsrm_cli.training.index import Index
 from vsrm_cli.training.packs import load_pack, load_twins

@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 
 from vsrm_cli import __version__
+from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.loading import load_model, weights_checksum
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter, find_pictures, is_sequence
 from vsrm_cli.encode.options import Encoding
@@ -27,10 +29,8 @@ from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import keep_freed_memory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
-from vsrm_cli.intake.downloads import Transfer
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import load_model, weights_checksum
 from vsrm_cli.upscale.journal import Choices, Entry, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,

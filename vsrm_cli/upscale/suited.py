@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.models.catalog import FOR_CLEAN, FOR_COMPRESSED
 from vsrm_cli.upscale.options import DEFAULT_MODEL
 
 

@@ -5,13 +5,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry
+from vsrm_cli.checkpoints.download import Transfer, checksum
+from vsrm_cli.checkpoints.loading import network_of, save_weights
+from vsrm_cli.checkpoints.locate import locate, whereabouts
+from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.errors import OutputError
-from vsrm_cli.intake.checkpoints import read_checkpoint
-from vsrm_cli.intake.downloads import Transfer, checksum
-from vsrm_cli.models.catalog import MODELS, ModelEntry
-from vsrm_cli.models.locate import locate, whereabouts
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import network_of, save_weights
 
 # What a file says of its structure, which is told by the network itself.
 _STRUCTURAL_WORDS = ("network", "name", "config", "scale", "format")

@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vsrm_cli.checkpoints.catalog import GSM_FULL, MODELS
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.locate import locate
+from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
-from vsrm_cli.intake.checkpoints import Checkpoint, read_checkpoint, shown
-from vsrm_cli.intake.downloads import Transfer
-from vsrm_cli.models.catalog import GSM_FULL, MODELS
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
-from vsrm_cli.models.locate import locate
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.origins import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

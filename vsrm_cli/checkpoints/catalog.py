@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vsrm_cli.intake.downloads import RemoteFile
+from vsrm_cli.checkpoints.download import RemoteFile
 from vsrm_cli.models.gsmamba import GSMConfig
 from vsrm_cli.models.vsrm import VSRMConfig
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vsrm_cli.models.origins import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 
 # Every key of the released Gather-Scatter Mamba configuration, with its type and shape.
 FILE = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from vsrm_cli.checkpoints.safe_reader import read_checkpoint, shown
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.intake.checkpoints import read_checkpoint, shown
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.index": torch.arange(4)}
 AVERAGE = {name: x + 1 for name, x in WEIGHTS.items()}

@@ -8,9 +8,9 @@ import torch
 from networks import count_parameters
 from safetensors import safe_open
 
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.models.locate import Place, whereabouts
-from vsrm_cli.models.weights import FAMILIES
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import FAMILIES
+from vsrm_cli.checkpoints.locate import Place, whereabouts
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)

@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
+from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry
+from vsrm_cli.checkpoints.download import Transfer, cached, fetch
+from vsrm_cli.checkpoints.hub import ENDINGS, fetch_from_hub, is_hub_id
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.intake.downloads import Transfer, cached, fetch
-from vsrm_cli.intake.hub import ENDINGS, fetch_from_hub, is_hub_id
-from vsrm_cli.models.catalog import MODELS, ModelEntry
 
 
 class Place(enum.StrEnum):

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import huggingface_hub.constants
 import pytest
 
+from vsrm_cli.checkpoints.hub import fetch_from_hub, is_hub_id
+from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.intake.hub import fetch_from_hub, is_hub_id
-from vsrm_cli.models.locate import locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

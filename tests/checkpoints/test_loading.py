@@ -9,9 +9,9 @@ from networks import TINY, draw_randomly, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from vsrm_cli.checkpoints import loading as weights
+from vsrm_cli.checkpoints.loading import load_model, read_weights, save_weights
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
-from vsrm_cli.models import weights
-from vsrm_cli.models.weights import load_model, read_weights, save_weights
 
 # What a half precision keeps of one value, times what a network adds up of it.
 TOLERANCES = {"fp16": 2e-2, "bf16": 1e-1}

@@ -14,9 +14,9 @@ from urllib.request import Request
 import pytest
 from host import serving
 
+from vsrm_cli.checkpoints import download as downloads
+from vsrm_cli.checkpoints.download import RemoteFile, cache_folder, cache_path, checksum, fetch
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.intake import downloads
-from vsrm_cli.intake.downloads import RemoteFile, cache_folder, cache_path, checksum, fetch
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 # Fetches in a process of its own, and says what it got.
 FETCHER = """
 import sys
-from vsrm_cli.intake.downloads import RemoteFile, checksum, fetch
+from vsrm_cli.checkpoints.download import RemoteFile, checksum, fetch
 name, url, size, digest = sys.argv[1:]
 path = fetch(RemoteFile(name, url, int(size), True, digest))
 print(checksum(path, "sha256"))

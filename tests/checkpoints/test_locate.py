@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from networks import make_network
 
+from vsrm_cli.checkpoints import locate as module
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.download import RemoteFile, cache_path
+from vsrm_cli.checkpoints.loading import load_model, save_weights
+from vsrm_cli.checkpoints.locate import Place, locate, whereabouts
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.intake.downloads import RemoteFile, cache_path
-from vsrm_cli.models import locate as module
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.models.locate import Place, locate, whereabouts
-from vsrm_cli.models.weights import load_model, save_weights
 
 # Nobody listens there.
 REMOTE = RemoteFile(
