@@ -20,14 +20,14 @@ from torch import distributed, multiprocessing
 
 from vsrm_cli import finetune as loop
 from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.packs import load_pack
+from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
 from vsrm_cli.finetune import finetune
 from vsrm_cli.learning.folder import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.learning.learner import Learner
 from vsrm_cli.learning.recipe import Recipe, Stage
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.packs import load_pack
-from vsrm_cli.training.sample import ClipShape
 from vsrm_cli.training.validation import with_small_twins
 
 ROOT = Path(__file__).parents[1]

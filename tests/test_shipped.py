@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from vsrm_cli import load_model, upscale_video
 from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.data.degradations import shrink_4x
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.training.degradations import shrink_4x
 from vsrm_cli.training.validation import validate, with_small_twins
 
 ROOT = Path(__file__).parents[1]

@@ -15,15 +15,15 @@ import torch
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
+from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.data.footage import Footage, open_footage
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
 from vsrm_cli.finetune import Progress, Result, finetune
 from vsrm_cli.learning.folder import RunFolder
 from vsrm_cli.learning.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.degradations import Degradation
-from vsrm_cli.training.footage import Footage, open_footage
-from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.watched import validation_pairs
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}

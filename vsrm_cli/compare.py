@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
@@ -35,7 +36,6 @@ from vsrm_cli.report.html import (
 )
 from vsrm_cli.report.labels import draw_label
 from vsrm_cli.report.svg import line_plot
-from vsrm_cli.training.degradations import SCALE
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 
 MODES = ("side", "wipe", "difference")

@@ -19,6 +19,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.footage import Footage
+from vsrm_cli.data.sample import Sample
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
 from vsrm_cli.learning.board import Board
 from vsrm_cli.learning.clock import Clock
@@ -30,9 +33,6 @@ from vsrm_cli.learning.processes import greatest, process_count, rank, wait_for_
 from vsrm_cli.learning.recipe import Recipe, differences
 from vsrm_cli.learning.report import outcome, report_page
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.footage import Footage
-from vsrm_cli.training.sample import Sample
 from vsrm_cli.training.validation import Pair
 
 # More samples than any run draws.
@@ -123,7 +123,7 @@ def finetune(
 
     Args:
         network: Where to start; changed in place.
-        data: What `vsrm_cli.training.footage.open_footage` found, or a pack.
+        data: What `vsrm_cli.data.footage.open_footage` found, or a pack.
         out: The folder.
         recipe: What to compute.
         validation: Clips by name, small and sharp (see `vsrm_cli.training.validation`), which are

@@ -8,11 +8,11 @@ import torch
 from networks import TINY_GSM, make_network
 from scenes import draw_pack
 
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.layers import window_attention as attention
 from vsrm_cli.learning.learner import Learner
 from vsrm_cli.learning.recipe import Precision, Recipe, Stage
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.sample import ClipShape
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)

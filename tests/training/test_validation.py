@@ -8,7 +8,7 @@ from scenes import smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.training.degradations import shrink_4x
+from vsrm_cli.data.degradations import shrink_4x
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.metrics import psnr_y
 from vsrm_cli.training.validation import Score, validate, with_small_twins

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.data.sample import Sample
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import end_point_error
-from vsrm_cli.training.sample import Sample
 
 # Weight of the coarser levels of the pyramid, of what warped frames show, and of smoothness.
 COARSE, PHOTOMETRIC, SMOOTH = 0.3, 6.0, 0.5

@@ -4,9 +4,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import UsageError
-from vsrm_cli.training.degradations import Degradation
-from vsrm_cli.training.sample import ClipShape
 
 # The paper's weight of the loss in frequencies.
 FREQUENCY_WEIGHT = 0.02

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsrm_cli.data.degradations import SCALE, blur_and_take, shrink_4x
+from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
 from vsrm_cli.errors import InputError
-from vsrm_cli.training.degradations import SCALE, blur_and_take, shrink_4x
-from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
 SHARP_FOLDERS = ("GT", "target")
 SMALL_FOLDERS: dict[str, tuple[str, ...]] = {

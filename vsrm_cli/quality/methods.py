@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.degradations import SCALE
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP
 
 LANCZOS_LOBES = 3

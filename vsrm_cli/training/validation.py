@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.training.degradations import SCALE, shrink_4x
+from vsrm_cli.data.degradations import SCALE, shrink_4x
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.metrics import psnr_y
 
@@ -47,7 +47,7 @@ def validate(
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, 4H, 4W); its mode is left as it is.
         pairs: Clips by name, such as those of `with_small_twins` or
-            `vsrm_cli.training.watched.validation_pairs`.
+            `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
         alone: Whether to restore the frames one by one as well.
         show: Is shown, of each clip, its name, plain enlargement and what the network made of

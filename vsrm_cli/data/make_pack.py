@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.file_sources import read_photo
+from vsrm_cli.data.packs import TWIN, detail, shrink
+from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.training.degradations import SCALE, Degradation, degrade
-from vsrm_cli.training.films import read_photo
-from vsrm_cli.training.packs import TWIN, detail, shrink
-from vsrm_cli.training.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
@@ -26,7 +26,7 @@ def make_pack(
 ) -> int:
     """Decode every photo and every video below a folder into one pack.
 
-    Photos are kept whole (shrunk as `vsrm_cli.training.films.read_photo` does it). Of each
+    Photos are kept whole (shrunk as `vsrm_cli.data.file_sources.read_photo` does it). Of each
     video, crops of `CLIP_FRAMES` frames and `CLIP_SIDE` pixels are kept where there is something
     to see: of random places, those with the strongest gradients.
 

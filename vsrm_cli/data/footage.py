@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vsrm_cli.checkpoints.download import cache_folder
-from vsrm_cli.errors import InputError
-from vsrm_cli.training.degradations import SCALE
-from vsrm_cli.training.index import Index
-from vsrm_cli.training.packs import load_pack, load_twins
-from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import (
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.data.file_index import Index
+from vsrm_cli.data.packs import load_pack, load_twins
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.sources import (
     PHOTO_ENDINGS,
     VIDEO_ENDINGS,
     Pair,
@@ -22,6 +21,7 @@ from vsrm_cli.training.sources import (
     Source,
     Stored,
 )
+from vsrm_cli.errors import InputError
 
 SHARP_FOLDER, SMALL_FOLDER = "hr", "lr"
 PACK_ENDING = ".safetensors"
@@ -237,7 +237,7 @@ def _in_files(
         return [], []
     try:
         # Here and not above: packs are enough where PyAV is not installed.
-        from vsrm_cli.training.films import find_sources
+        from vsrm_cli.data.file_sources import find_sources
     except ImportError as error:
         raise InputError(
             f"Reading {media[0]} needs PyAV, which is not installed; install it, or give packs."

@@ -8,8 +8,8 @@ import torch
 from networks import draw_randomly
 from scenes import smooth_picture
 
-from vsrm_cli.training.degradations import Degradation, degrade
-from vsrm_cli.training.wear import Blur, Compression, Noise, Resize, draw_steps, wear
+from vsrm_cli.data.degradations import Degradation, degrade
+from vsrm_cli.data.real_degradation import Blur, Compression, Noise, Resize, draw_steps, wear
 
 SIZE = (16, 24)
 

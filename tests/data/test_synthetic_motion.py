@@ -6,11 +6,11 @@ import torch
 from networks import draw_randomly
 from scenes import smooth_picture, to_8_bits
 
+from vsrm_cli.data import synthetic_motion as camera
+from vsrm_cli.data.degradations import SCALE, shrink_4x
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.ops.warp import warp
-from vsrm_cli.training import camera
-from vsrm_cli.training.camera import move_camera
-from vsrm_cli.training.degradations import SCALE, shrink_4x
-from vsrm_cli.training.sample import ClipShape
 
 MOTION = ClipShape(frames=3, patch=32, batch=1, photo_share=1.0, motion=3.0)
 # Bilinear interpolation of waves of 96 large pixels, of 18 small ones where the camera is nearest,

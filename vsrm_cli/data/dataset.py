@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vsrm_cli.training.camera import move_camera, turn
-from vsrm_cli.training.degradations import SCALE, Degradation, degrade
-from vsrm_cli.training.footage import Footage, stored_in
-from vsrm_cli.training.packs import most_detailed
-from vsrm_cli.training.sample import ClipShape, Sample
-from vsrm_cli.training.shelf import Shelf
+from vsrm_cli.data.clip_cache import Shelf
+from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.footage import Footage, stored_in
+from vsrm_cli.data.packs import most_detailed
+from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.data.synthetic_motion import move_camera, turn
 
 # Small pixels around a patch that are compressed with it, where there are so many, and cut off
 # afterwards: an encoder treats the border of a picture differently.
@@ -30,7 +30,7 @@ class Clips(Dataset[Sample]):
     """Batches of clips from footage; item n is the batch of step n.
 
     Args:
-        footage: What `open_footage` found; or a pack, see `vsrm_cli.training.packs`.
+        footage: What `open_footage` found; or a pack, see `vsrm_cli.data.packs`.
         shape: Size of the samples.
         steps: How many items there are.
         seed: With the item's number, decides everything about a sample.

@@ -6,8 +6,8 @@ from clips import make_clip
 from safetensors.torch import save_file
 from scenes import draw_folder, draw_pair, draw_photo
 
-from vsrm_cli.training.degradations import Degradation, shrink_4x
-from vsrm_cli.training.watched import validation_clips, validation_pairs
+from vsrm_cli.data.degradations import Degradation, shrink_4x
+from vsrm_cli.data.validation_clips import validation_clips, validation_pairs
 
 
 def test_validation_clips_are_always_the_same_and_no_larger_than_asked_for(mixed):

@@ -5,10 +5,10 @@ import torch
 from clips import CONSTANT, make_clip
 from scenes import draw_photo
 
-from vsrm_cli import pack as packing
+from vsrm_cli.data import make_pack as packing
+from vsrm_cli.data.make_pack import make_pack
+from vsrm_cli.data.packs import load_pack, load_twins
 from vsrm_cli.errors import InputError
-from vsrm_cli.pack import make_pack
-from vsrm_cli.training.packs import load_pack, load_twins
 
 
 def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from scenes import draw_pack, smooth_picture, to_8_bits
 
+from vsrm_cli.data import dataset as data
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.degradations import Degradation, blur_and_take, shrink_4x
+from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError
-from vsrm_cli.training import data
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.degradations import Degradation, blur_and_take, shrink_4x
-from vsrm_cli.training.sample import ClipShape
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 

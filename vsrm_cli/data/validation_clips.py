@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.footage import Footage, open_footage
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.sources import Run, Source, Window
+from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.errors import InputError
-from vsrm_cli.training.camera import move_camera
-from vsrm_cli.training.degradations import SCALE, Degradation, degrade
-from vsrm_cli.training.footage import Footage, open_footage
-from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import Run, Source, Window
 
 # Of photos, from which a clip has to be made.
 _FILMED_SIDE = 192

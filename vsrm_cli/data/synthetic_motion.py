@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.training.degradations import SCALE
-from vsrm_cli.training.packs import detail
-from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.data.packs import detail
+from vsrm_cli.data.sample import ClipShape
 
 
 def move_camera(

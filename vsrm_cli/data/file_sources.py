@@ -9,15 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vsrm_cli.decode.frame_index import read_timetable
-from vsrm_cli.decode.scene_cuts import CutFinder
-from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.image_sequence import by_number, read_picture
-from vsrm_cli.errors import InputError
-from vsrm_cli.media.probe import probe
-from vsrm_cli.training.index import Facts, Index
-from vsrm_cli.training.packs import shrink
-from vsrm_cli.training.sources import (
+from vsrm_cli.data.file_index import Facts, Index
+from vsrm_cli.data.packs import shrink
+from vsrm_cli.data.sources import (
     PHOTO_ENDINGS,
     VIDEO_ENDINGS,
     Run,
@@ -26,6 +20,12 @@ from vsrm_cli.training.sources import (
     Window,
     to_8_bits,
 )
+from vsrm_cli.decode.frame_index import read_timetable
+from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.image_sequence import by_number, read_picture
+from vsrm_cli.errors import InputError
+from vsrm_cli.media.probe import probe
 
 # The longer side of a photo becomes at most 1.5 times this.
 PHOTO_SIDE = 1024

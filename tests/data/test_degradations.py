@@ -7,7 +7,7 @@ from networks import draw_randomly
 from PIL import Image
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.training.degradations import Degradation, blur_and_take, degrade, shrink_4x
+from vsrm_cli.data.degradations import Degradation, blur_and_take, degrade, shrink_4x
 
 RNG = np.random.default_rng(0)
 # MATLAB's bicubic kernel at 1/8, 3/8, ... 15/8 by hand, where imresize samples it to shrink four

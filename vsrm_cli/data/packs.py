@@ -2,7 +2,7 @@
 
 A training loop that decodes video is slower than the network it feeds. A pack is one
 safetensors file, so it is data and nothing else, and it can be used where no video library is
-installed; `vsrm_cli.pack` makes one.
+installed; `vsrm_cli.data.make_pack` makes one.
 
 Names inside a pack: ``photo.N``, (3, H, W), and ``clip.N``, (T, 3, H, W), uint8 RGB. A clip may
 bring small twins, ``twin-0.N``, ``twin-1.N`` and so on, (T, 3, H/4, W/4).

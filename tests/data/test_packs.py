@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from scenes import to_8_bits
 
-from vsrm_cli.training.packs import detail, load_pack, shrink
+from vsrm_cli.data.packs import detail, load_pack, shrink
 
 
 def test_photos_and_clips_come_back_by_their_names(tmp_path):

@@ -12,10 +12,10 @@ from clips import VARIABLE, index_of, make_clip
 from PIL import Image
 from scenes import draw_folder, draw_photo
 
-from vsrm_cli.training import films
-from vsrm_cli.training.films import find_sources, read_photo
-from vsrm_cli.training.index import Index
-from vsrm_cli.training.sources import Window, whole
+from vsrm_cli.data import file_sources as films
+from vsrm_cli.data.file_index import Index
+from vsrm_cli.data.file_sources import find_sources, read_photo
+from vsrm_cli.data.sources import Window, whole
 
 
 def sources_in(folder, **options):

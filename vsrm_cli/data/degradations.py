@@ -1,7 +1,7 @@
 """How sharp frames become the small ones that a network learns to enlarge.
 
 Two ways are the literature's, and the third is what people have: footage that was blurred, resized
-by whatever program, grainy, and above all compressed (`vsrm_cli.training.wear`).
+by whatever program, grainy, and above all compressed (`vsrm_cli.data.real_degradation`).
 """
 
 import enum
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.training.wear import wear
+from vsrm_cli.data.real_degradation import wear
 
 SCALE = 4
 
@@ -32,7 +32,7 @@ def degrade(sharp: Tensor, kind: Degradation, rng: np.random.Generator) -> Tenso
 
     Args:
         sharp: (T, 3, 4H, 4W), values 0 to 1.
-        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.training.wear.wear`. Only the last needs
+        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.data.real_degradation.wear`. Only the last needs
             PyAV.
         rng: Decides all of `Degradation.REAL`; the others leave nothing to decide.
 

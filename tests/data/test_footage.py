@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from scenes import draw_folder, draw_pack, draw_pair, draw_photo
 from torch.utils.data import DataLoader
 
+from vsrm_cli.data import clip_cache as shelf
+from vsrm_cli.data import footage as finding
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.degradations import Degradation, shrink_4x
+from vsrm_cli.data.footage import open_footage
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.sources import Run, Stored, whole
 from vsrm_cli.errors import InputError
-from vsrm_cli.training import footage as finding
-from vsrm_cli.training import shelf
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.degradations import Degradation, shrink_4x
-from vsrm_cli.training.footage import open_footage
-from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.sources import Run, Stored, whole
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 
@@ -105,7 +105,7 @@ def test_files_are_looked_at_once(tmp_path, cache, monkeypatch):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
     first = open_footage(tmp_path)
 
-    monkeypatch.setattr("vsrm_cli.training.films.read_timetable", None)
+    monkeypatch.setattr("vsrm_cli.data.file_sources.read_timetable", None)
     again = open_footage(tmp_path)
 
     assert again == first
@@ -370,11 +370,11 @@ import sys
 sys.modules["av"] = None  # whoever imports it fails
 from pathlib import Path
 from vsrm_cli.errors import InputError
-from vsrm_cli.training.data import Clips
-from vsrm_cli.training.degradations import Degradation
-from vsrm_cli.training.footage import open_footage
-from vsrm_cli.training.sample import ClipShape
-from vsrm_cli.training.watched import validation_pairs
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.data.footage import open_footage
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.validation_clips import validation_pairs
 packs, photos = map(Path, sys.argv[1:])
 shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 footage = open_footage(packs)
