@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from vsrm_cli import cli
 from vsrm_cli.bench import kernels, speed
-from vsrm_cli.quality import measure
+from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.upscale import job as upscale
 
 SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from vsrm_cli.errors import UsageError
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
-    from vsrm_cli.quality.measure import Crop
+    from vsrm_cli.evaluation.quality import Crop
 
 EXIT_FAILED = 1
 ALL_SIZES = ("180p", "270p", "360p", "480p", "540p")
@@ -187,7 +187,7 @@ def bench(
         raise UsageError(f"The window must be 1 frame or more, not {window}.")
     from vsrm_cli.bench.results import read_result
     from vsrm_cli.bench.run import Asked, run_bench
-    from vsrm_cli.quality.measure import Wishes
+    from vsrm_cli.evaluation.quality import Wishes
     from vsrm_cli.report.html import check_destination
 
     old = read_result(compare) if compare else None

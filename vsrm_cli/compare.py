@@ -19,12 +19,12 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.evaluation.baselines import enlarge_bicubic
+from vsrm_cli.evaluation.quality import densest_place
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.quality.measure import densest_place
-from vsrm_cli.quality.methods import enlarge_bicubic
 from vsrm_cli.report.html import (
     check_destination,
     encode_png,

@@ -8,7 +8,7 @@ from browser import PROGRAM, Browser
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.bench.tables import result_page
-from vsrm_cli.quality.measure import Crop
+from vsrm_cli.evaluation.quality import Crop
 from vsrm_cli.report.html import write_whole
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")

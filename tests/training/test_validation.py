@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from vsrm_cli.data.degradations import shrink_4x
+from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.metrics import psnr_y
 from vsrm_cli.training.validation import Score, validate, with_small_twins
 
 

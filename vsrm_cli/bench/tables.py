@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsrm_cli.bench.results import Change, Result
-from vsrm_cli.quality.measure import Crop
+from vsrm_cli.evaluation.quality import Crop
 from vsrm_cli.report.html import (
     Table,
     heading,

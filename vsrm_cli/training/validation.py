@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.data.degradations import SCALE, shrink_4x
+from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.metrics import psnr_y
 
 # Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8.
 Pair = tuple[Tensor, Tensor]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.quality import perceptual
+from vsrm_cli.evaluation import perceptual
 
 # Stands in for ffmpeg: knows one filter, checks what it is given, and writes a log.
 FAKE_FFMPEG = """#!{python}

@@ -13,10 +13,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stand_in import NearestNeighbor
 
 from vsrm_cli.errors import InputError, VsrmError
-from vsrm_cli.quality import measure
-from vsrm_cli.quality.clips import Clip, find_clips, read_clip
-from vsrm_cli.quality.measure import Wishes, choose_crop
-from vsrm_cli.quality.methods import enlarge_bicubic, enlarge_lanczos
+from vsrm_cli.evaluation import quality as measure
+from vsrm_cli.evaluation.baselines import enlarge_bicubic, enlarge_lanczos
+from vsrm_cli.evaluation.quality import Wishes, choose_crop
+from vsrm_cli.evaluation.test_sets import Clip, find_clips, read_clip
 
 
 @pytest.fixture(autouse=True)

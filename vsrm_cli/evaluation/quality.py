@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import VsrmError
+from vsrm_cli.evaluation.baselines import methods_of
+from vsrm_cli.evaluation.metrics import psnr, ssim
+from vsrm_cli.evaluation.perceptual import Measure, find_lpips, find_vmaf
+from vsrm_cli.evaluation.published import PublishedScore, published_scores
+from vsrm_cli.evaluation.temporal import FLOW_MODEL, warping_errors
+from vsrm_cli.evaluation.test_sets import Clip, Rules, find_clips, read_clip
 from vsrm_cli.frame import Pixels
 from vsrm_cli.models.network import Network
-from vsrm_cli.quality.clips import Clip, Rules, find_clips, read_clip
-from vsrm_cli.quality.methods import methods_of
-from vsrm_cli.quality.perceptual import Measure, find_lpips, find_vmaf
-from vsrm_cli.quality.published import PublishedScore, published_scores
-from vsrm_cli.quality.temporal import FLOW_MODEL, warping_errors
-from vsrm_cli.training.metrics import psnr, ssim
 
 # A crop shown to people: wide enough to know what it is of, small enough to see pixels.
 CROP_WIDTH, CROP_HEIGHT = 160, 120
@@ -163,7 +163,7 @@ def measure_quality(
     A clip that cannot be measured is named among the problems; the others are measured.
 
     Args:
-        folder: As `vsrm_cli.quality.clips` describes it.
+        folder: As `vsrm_cli.evaluation.test_sets` describes it.
         models: Names, or weight files.
         wishes: How to measure.
         dtype: "auto", "fp32", "fp16" or "bf16".

@@ -9,7 +9,7 @@ from scenes import smooth_picture
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vsrm_cli.training.metrics import luma, psnr, psnr_y, ssim
+from vsrm_cli.evaluation.metrics import luma, psnr, psnr_y, ssim
 
 
 def even(red, green, blue):

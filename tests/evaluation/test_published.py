@@ -2,7 +2,7 @@
 
 import pytest
 
-from vsrm_cli.quality.published import published_scores
+from vsrm_cli.evaluation.published import published_scores
 
 SETS = [
     ("REDS4", "bi"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.quality.temporal import visible, warping_errors
+from vsrm_cli.evaluation.temporal import visible, warping_errors
 
 
 class KnownFlow:
