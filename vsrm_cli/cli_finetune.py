@@ -192,8 +192,8 @@ def finetune(
     """
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"The time must be a number of minutes above 0, not {minutes}.")
-    from vsrm_cli.adapt import Wishes, adapt
-    from vsrm_cli.learning.processes import joined, rank
+    from vsrm_cli.training.distributed import joined, rank
+    from vsrm_cli.training.finetune import Wishes, adapt
 
     with joined(device) as place:
         wishes = Wishes(

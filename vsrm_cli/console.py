@@ -24,9 +24,9 @@ from vsrm_cli.upscale.pipeline import Progress
 if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wait for
     from vsrm_cli.checkpoints.download import Transfer
     from vsrm_cli.doctor import Finding
-    from vsrm_cli.finetune import Progress as Training
-    from vsrm_cli.finetune import Result as TrainingResult
     from vsrm_cli.report.html import Table as TableOfWords
+    from vsrm_cli.training.loop import Progress as Training
+    from vsrm_cli.training.loop import Result as TrainingResult
     from vsrm_cli.upscale.plan import Plan
     from vsrm_cli.upscale.summary import Summary
 

@@ -8,13 +8,13 @@ import torch
 from networks import make_network
 from scenes import draw_folder
 
-from vsrm_cli import adapt as job
-from vsrm_cli.adapt import Wishes, adapt, choose_network, choose_recipe
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.errors import InputError, OutputError, UsageError, WeightsError
-from vsrm_cli.learning.recipe import FINETUNING, PRESETS, Precision, Stage
+from vsrm_cli.training import finetune as job
+from vsrm_cli.training.finetune import Wishes, adapt, choose_network, choose_recipe
+from vsrm_cli.training.recipe import FINETUNING, PRESETS, Precision, Stage
 
 CPU = Wishes("vsrm-t", device="cpu")
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from vsrm_cli.learning.judge import Piece, Verdict
 from vsrm_cli.report.html import (
     Table,
     heading,
@@ -15,6 +14,7 @@ from vsrm_cli.report.html import (
     slider,
 )
 from vsrm_cli.report.svg import line_plot
+from vsrm_cli.training.judge import Piece, Verdict
 
 # Points of a curve: more could not be told apart.
 POINTS = 200

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from vsrm_cli.data.sample import Sample
-from vsrm_cli.learning.motion import motion_losses
-from vsrm_cli.learning.processes import average_over_processes, greatest
-from vsrm_cli.learning.recipe import Precision, Recipe, Stage
-from vsrm_cli.learning.recomputing import recomputing
 from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.training.distributed import average_over_processes, greatest
+from vsrm_cli.training.flow_loss import motion_losses
 from vsrm_cli.training.losses import restoration_loss
+from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recomputing import recomputing
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from networks import make_network
 
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import OutputError
-from vsrm_cli.learning import guard as guards
-from vsrm_cli.learning.guard import MAX_RETURNS, Guard
-from vsrm_cli.learning.learner import Learner, Lesson
-from vsrm_cli.learning.recipe import Recipe, Stage
+from vsrm_cli.training import divergence_guard as guards
+from vsrm_cli.training.divergence_guard import MAX_RETURNS, Guard
+from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.trainer import Learner, Lesson
 
 SHAPE = ClipShape(frames=2, patch=8, batch=1, photo_share=0.5)
 RECIPE = Recipe(Stage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vsrm_cli.errors import UsageError
-from vsrm_cli.learning.recipe import (
+from vsrm_cli.training.recipe import (
     FINETUNING,
     FINETUNING_ON_GPU,
     PRESETS,

@@ -1,7 +1,7 @@
 """A job: a folder of footage and a network become weights for such footage.
 
 What a user wishes becomes a recipe here, and what lies in a folder becomes clips; the training
-itself is `vsrm_cli.finetune`.
+itself is `vsrm_cli.training.loop`.
 """
 
 import math
@@ -20,10 +20,10 @@ from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
-from vsrm_cli.finetune import Progress, Result, finetune
-from vsrm_cli.learning.folder import RunFolder
-from vsrm_cli.learning.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.models.network import Network
+from vsrm_cli.training.loop import Progress, Result, finetune
+from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
+from vsrm_cli.training.run_dir import RunFolder
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}
@@ -48,7 +48,7 @@ class Wishes:
     Attributes:
         model: Where to start: a name of the catalog, a weight file, or a Hub id.
         from_scratch: Whether to begin with new weights of the network of that name instead.
-        preset: A published recipe, see `vsrm_cli.learning.recipe.PRESETS`.
+        preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
         stage: What to teach: "flow", "frames" or "clips".
         steps: Length of the run.
         batch: Clips in each step.
@@ -96,7 +96,7 @@ def adapt(
     report: Callable[[Progress], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Train a network on the footage in a folder; see `vsrm_cli.finetune.finetune`.
+    """Train a network on the footage in a folder; see `vsrm_cli.training.loop.finetune`.
 
     Args:
         data: Videos, folders of frames, photos, packs, or pairs of such in ``hr`` and ``lr``.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vsrm_cli.data.packs import detail
-from vsrm_cli.learning.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.validation import Pair, Score, validate
 
 # Of how many clips a piece is kept for the report, and its greatest side in pixels: they are part

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.layers.spynet import SpyNet
-from vsrm_cli.learning.motion import motion_losses
+from vsrm_cli.training.flow_loss import motion_losses
 
 
 def moving(dx, *, known, clips=2, side=16, seed=0):

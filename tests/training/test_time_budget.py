@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vsrm_cli.learning import clock as clocks
-from vsrm_cli.learning.clock import STEPS_BEFORE_PLAN, Clock
+from vsrm_cli.training import time_budget as clocks
+from vsrm_cli.training.time_budget import STEPS_BEFORE_PLAN, Clock
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from vsrm_cli.learning.processes import greatest
+from vsrm_cli.training.distributed import greatest
 
 # Where the time decides how many steps there are: after how many of them that is decided, from
 # which one on they are timed (the first ones take longer), which share of the time is planned, and

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vsrm_cli.learning.judge import Piece, Verdict
+from vsrm_cli.training.judge import Piece, Verdict
 
 FOLDER = "tensorboard"
 

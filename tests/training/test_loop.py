@@ -18,19 +18,19 @@ from safetensors.torch import load_file
 from scenes import draw_pack
 from torch import distributed, multiprocessing
 
-from vsrm_cli import finetune as loop
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
-from vsrm_cli.finetune import finetune
-from vsrm_cli.learning.folder import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
-from vsrm_cli.learning.learner import Learner
-from vsrm_cli.learning.recipe import Recipe, Stage
+from vsrm_cli.training import loop
+from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
+from vsrm_cli.training.trainer import Learner
 from vsrm_cli.training.validation import with_small_twins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
 # Where the stage makes no difference.
@@ -170,7 +170,7 @@ torch.set_num_threads(1)
 sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 from pathlib import Path
 from test_finetune import CHEAP, RECIPE, learn
-from vsrm_cli.learning import clock
+from vsrm_cli.training import time_budget as clock
 clock.SECONDS_BETWEEN_SAVES = 0.0
 if __name__ == "__main__":
     out = Path({out!r})
@@ -184,7 +184,7 @@ def run_until_killed(pack, out, *, after_step):
     code = KILLED.format(
         root=str(ROOT),
         tests=str(ROOT / "tests"),
-        here=str(Path(__file__).parent),
+        here=str(Path(__file__).parents[1]),
         out=str(out),
         pack=str(pack),
     )

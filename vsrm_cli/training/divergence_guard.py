@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.learning.learner import Learner, Lesson
+from vsrm_cli.training.trainer import Learner, Lesson
 
 # How often a copy is made, and how many losses tell what is usual.
 STEPS_BETWEEN_COPIES = 25

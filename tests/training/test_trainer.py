@@ -11,8 +11,8 @@ from scenes import draw_pack
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.layers import window_attention as attention
-from vsrm_cli.learning.learner import Learner
-from vsrm_cli.learning.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.trainer import Learner
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
