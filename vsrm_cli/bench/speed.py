@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vsrm_cli.bench.cost import count_operations
+from vsrm_cli.bench.flops import count_operations
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
 from vsrm_cli.errors import UsageError, VsrmError

@@ -5,7 +5,7 @@ import torch
 from networks import make_network
 from torch import nn
 
-from vsrm_cli.bench.cost import count_operations
+from vsrm_cli.bench.flops import count_operations
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.layers import mamba
