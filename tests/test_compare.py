@@ -9,7 +9,7 @@ from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip, packets, seconds
 from pages import decoded, pictures_of
 from typer.testing import CliRunner
 
-from vsrm_cli import cli
+from vsrm_cli.cli import app as cli
 from vsrm_cli.compare import compare_videos
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.errors import InputError, OutputError, UsageError

@@ -7,8 +7,8 @@ import sys
 # network and encoder share the cores, and a spinning thread keeps another stage from its own.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from vsrm_cli import cli
-from vsrm_cli.cli_failures import EXIT_FAILED, EXIT_INTERRUPTED
+from vsrm_cli.cli import app as cli
+from vsrm_cli.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from clips import make_clip
 from PIL import Image
 from scenes import draw_folder
 
-from vsrm_cli.cli_bench import DEGRADATIONS
+from vsrm_cli.cli.bench import DEGRADATIONS
 from vsrm_cli.data.degradations import blur_and_take, shrink_4x
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.test_sets import SMALL_FOLDERS, degrade, find_clips, read_clip

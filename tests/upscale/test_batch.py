@@ -7,7 +7,7 @@ from PIL import Image
 from stand_in import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
-from vsrm_cli import cli
+from vsrm_cli.cli import app as cli
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.batch import plan_batch

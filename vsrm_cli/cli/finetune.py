@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from vsrm_cli import console
+from vsrm_cli.cli import console
+from vsrm_cli.cli.signals import stop_when_asked
 from vsrm_cli.errors import UsageError
-from vsrm_cli.interruption import stop_when_asked
 
 
 def finetune(

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from vsrm_cli import console
 from vsrm_cli.checkpoints.download import Transfer
-from vsrm_cli.console import Display
+from vsrm_cli.cli import console
+from vsrm_cli.cli.console import Display
 from vsrm_cli.report.html import Table
 from vsrm_cli.upscale.job import Summary
 from vsrm_cli.upscale.pipeline import Progress
@@ -69,7 +69,7 @@ def terminal(monkeypatch):
 def clock(monkeypatch):
     """The time that the display sees, in seconds; a list of one number, to be changed."""
     now = [1000.0]
-    monkeypatch.setattr("vsrm_cli.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("vsrm_cli.cli.console.time.monotonic", lambda: now[0])
     return now
 
 

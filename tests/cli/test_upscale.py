@@ -14,13 +14,14 @@ import torch
 from stand_in import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
-from vsrm_cli import __version__, cli
+from vsrm_cli import __version__
 from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.cli import app as cli
 from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import MAX_WORKERS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
 
 # Runs the installed command, but with the stand-in for a network; `slow` makes that one wait.

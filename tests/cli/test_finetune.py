@@ -16,10 +16,10 @@ from scenes import draw_folder, draw_pack
 from stand_in import draw_clip
 from typer.testing import CliRunner
 
-from vsrm_cli import cli
 from vsrm_cli.checkpoints.loading import save_weights
+from vsrm_cli.cli import app as cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = ("--clip-frames", "2", "--patch", "8", "--batch", "2", "--device", "cpu")
 
 

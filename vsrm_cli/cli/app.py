@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vsrm_cli import __version__, cli_bench, cli_finetune, cli_models, console
-from vsrm_cli.cli_failures import EXIT_INTERRUPTED, failures_told
+from vsrm_cli import __version__
+from vsrm_cli.cli import bench as cli_bench
+from vsrm_cli.cli import console
+from vsrm_cli.cli import finetune as cli_finetune
+from vsrm_cli.cli import models as cli_models
+from vsrm_cli.cli.failures import EXIT_INTERRUPTED, failures_told
+from vsrm_cli.cli.signals import stop_when_asked
 from vsrm_cli.errors import UsageError
-from vsrm_cli.interruption import stop_when_asked
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
 
 if TYPE_CHECKING:  # it brings torch, see above

@@ -12,12 +12,12 @@ from host import serving
 from networks import make_network
 from typer.testing import CliRunner
 
-from vsrm_cli import cli
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints import download as downloads
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.download import RemoteFile
 from vsrm_cli.checkpoints.loading import load_model, save_weights
+from vsrm_cli.cli import app as cli
 
 
 @pytest.fixture(autouse=True)

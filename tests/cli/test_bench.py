@@ -13,8 +13,8 @@ from scenes import draw_folder
 from stand_in import draw_clip, load_nearest
 from typer.testing import CliRunner
 
-from vsrm_cli import cli
 from vsrm_cli.bench import kernels, speed
+from vsrm_cli.cli import app as cli
 from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.upscale import job as upscale
 

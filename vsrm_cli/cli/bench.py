@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vsrm_cli import console
+from vsrm_cli.cli import console
 from vsrm_cli.errors import UsageError
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for

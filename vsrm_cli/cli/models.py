@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vsrm_cli import console
+from vsrm_cli.cli import console
 from vsrm_cli.errors import VsrmError
 
 

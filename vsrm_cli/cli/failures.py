@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import typer
 
-from vsrm_cli import console
+from vsrm_cli.cli import console
 from vsrm_cli.errors import Declined, Interrupted, VsrmError
 
 EXIT_FAILED = 1
