@@ -32,8 +32,8 @@ def degrade(sharp: Tensor, kind: Degradation, rng: np.random.Generator) -> Tenso
 
     Args:
         sharp: (T, 3, 4H, 4W), values 0 to 1.
-        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.data.real_degradation.wear`. Only the last needs
-            PyAV.
+        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.data.real_degradation.wear`. Only the
+            last needs PyAV.
         rng: Decides all of `Degradation.REAL`; the others leave nothing to decide.
 
     Returns:
