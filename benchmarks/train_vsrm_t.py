@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-from vsrm_cli.checkpoints.catalog import VSRM_T
 from vsrm_cli.checkpoints.loading import read_weights
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.make_pack import make_pack, make_validation_pack
 from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.models.network import Network
+from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm import VSRM
 from vsrm_cli.training.distributed import joined, rank, wait_for_all
 from vsrm_cli.training.loop import Progress, finetune

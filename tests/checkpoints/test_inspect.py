@@ -10,11 +10,11 @@ from networks import TINY, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vsrm_cli.checkpoints.catalog import GSM_FULL
 from vsrm_cli.checkpoints.download import checksum
 from vsrm_cli.checkpoints.inspect import convert_weights, describe_weights
 from vsrm_cli.checkpoints.loading import load_model, save_weights
 from vsrm_cli.errors import OutputError, WeightsError
+from vsrm_cli.models.presets import GSM_FULL
 
 KEYS = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
 

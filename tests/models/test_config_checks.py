@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from networks import TINY
 
-from vsrm_cli.checkpoints.catalog import GSM_T
+from vsrm_cli.models.presets import GSM_T
 
 
 @pytest.mark.parametrize(

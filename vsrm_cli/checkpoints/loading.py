@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vsrm_cli.checkpoints.catalog import GSM_FULL, MODELS
+from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
@@ -27,6 +27,7 @@ from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.network import Network
+from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
