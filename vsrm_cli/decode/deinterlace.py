@@ -8,6 +8,7 @@ first field, so that neither number nor times of frames change.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,10 +17,9 @@ from typing import Literal
 
 import av
 from av.container import InputContainer
+from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-
-from vsrm_cli.decode.filters import filtered
 
 # Parts of the video at which is looked, and how many frames of each.
 _PLACES = (0.0, 1 / 3, 2 / 3)
@@ -89,3 +89,63 @@ def deinterlaced(
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Make whole frames of interlaced ones, one for one, each with the time it came with."""
     return filtered(pictures, "bwdif", mode="send_frame", parity=first, deint="all")
+
+
+def filtered(
+    pictures: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
+) -> Iterator[tuple[VideoFrame, Fraction]]:
+    """Send pictures through a filter of FFmpeg that gives one for each.
+
+    Args:
+        pictures: Pictures with their times, which may change in size and format.
+        name: FFmpeg's name of the filter.
+        options: Its options.
+
+    Yields:
+        The filtered pictures, each with the time of its original.
+    """
+    times: deque[tuple[Fraction, int]] = deque()
+    graph: Graph | None = None
+    kind: tuple[int, int, str] | None = None
+    for picture, time in pictures:
+        if kind != (picture.width, picture.height, picture.format.name):
+            yield from _drain(graph, times, is_end=True)
+            kind = (picture.width, picture.height, picture.format.name)
+            graph = _new_graph(picture, name, options)
+        assert graph is not None
+        times.append((time, picture.duration))
+        # Filters may look at times, and not all pictures have one.
+        picture.pts = int(time * 1_000_000)
+        picture.time_base = Fraction(1, 1_000_000)
+        graph.vpush(picture)
+        yield from _drain(graph, times, is_end=False)
+    yield from _drain(graph, times, is_end=True)
+
+
+def _new_graph(picture: VideoFrame, name: str, options: dict[str, str]) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=picture.width,
+        height=picture.height,
+        format=picture.format,
+        time_base=Fraction(1, 1_000_000),
+    )
+    graph.link_nodes(source, graph.add(name, **options), graph.add("buffersink")).configure()
+    return graph
+
+
+def _drain(
+    graph: Graph | None, times: deque[tuple[Fraction, int]], *, is_end: bool
+) -> Iterator[tuple[VideoFrame, Fraction]]:
+    if graph is None:
+        return
+    if is_end:
+        graph.vpush(None)
+    while times:
+        try:
+            picture = graph.vpull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        time, duration = times.popleft()
+        picture.duration = duration
+        yield picture, time

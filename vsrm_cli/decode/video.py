@@ -21,8 +21,7 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import Fields, deinterlaced, look_for_fields
-from vsrm_cli.decode.filters import filtered
+from vsrm_cli.decode.deinterlace import Fields, deinterlaced, filtered, look_for_fields
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.errors import InputError
