@@ -10,7 +10,7 @@ from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS
 from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.options import DEFAULT_MODEL
-from vsrm_cli.upscale.suited import suited_model
+from vsrm_cli.upscale.plan import suited_model
 
 
 @pytest.mark.parametrize(

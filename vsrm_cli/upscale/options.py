@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from vsrm_cli.errors import UsageError
 
-DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.suited`
+DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.plan`
 
 # A window of 24 frames shows the network about a second: most of what neighbours can tell about
 # a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for the

@@ -5,15 +5,17 @@ Times, sizes and memory are estimates, and are called so.
 
 import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
 from vsrm_cli.upscale.open_media import Collected
-from vsrm_cli.upscale.options import Settings
+from vsrm_cli.upscale.options import DEFAULT_MODEL, Settings
 from vsrm_cli.upscale.source import Source
 
 # Bits per pixel that a codec needs at our default quality for common footage: less for still
@@ -193,3 +195,22 @@ def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int 
 
 def _size(info: VideoInfo) -> tuple[int, int]:
     return info.height, info.width
+
+
+def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
+    """Take the network that the user named, or else the one that measured best on such footage.
+
+    `weights/README.md` has the figures: both networks on clips as they are, and behind H.264.
+
+    Args:
+        wish: A network, or `DEFAULT_MODEL` for none.
+        info: What is to be enlarged.
+
+    Returns:
+        The network, and why it was taken; no words where the user chose.
+    """
+    if wish != DEFAULT_MODEL:
+        return wish, ""
+    if info.is_lossy:
+        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
+    return FOR_CLEAN, f"for clean footage: {info.codec} loses little or nothing"
