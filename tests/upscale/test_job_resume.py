@@ -21,7 +21,7 @@ from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import source as checkpoints
 from vsrm_cli.upscale.job import upscale_video
-from vsrm_cli.upscale.source import Segmenter
+from vsrm_cli.upscale.segmenting import Segmenter
 
 # Each window gives 4 frames and each segment two windows: the first of them one frame more.
 SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}

@@ -43,7 +43,8 @@ from vsrm_cli.upscale.open_media import (
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, suited_model
-from vsrm_cli.upscale.source import PIPE, Recorder, Restored, Segmenter, Source, check_counts
+from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
+from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Summary, begin_measuring_memory, peak_memory_bytes
 
 # The writer must know the size of the pictures before the network is there to be asked.
