@@ -21,9 +21,9 @@ from vsrm_cli.data.sources import (
     to_8_bits,
 )
 from vsrm_cli.decode.frame_index import read_timetable
+from vsrm_cli.decode.image_sequence import by_number, read_picture
 from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.image_sequence import by_number, read_picture
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.probe import probe
 

@@ -85,7 +85,7 @@ class PipeReader:
         # Whoever wants to look at the source finds its beginning in a file.
         self._folder = tempfile.TemporaryDirectory(prefix="vsrm-")
         beginning = Path(self._folder.name) / "stdin.y4m"
-        beginning.write_bytes(header + b"FRAME\n" + _packed(first))
+        beginning.write_bytes(header + b"FRAME\n" + packed(first))
         self.info: VideoInfo = replace(probe(beginning), duration=None, expected_frames=None)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class PipeWriter:
                 f"The frame at {float(frame.time):.3f} s is not shown when the rate of "
                 f"{float(self._rate):.3f} says; y4m holds no other times, so write a file."
             )
-        self._file.write(b"FRAME\n" + _packed(self._from_rgb(frame.pixels)))
+        self._file.write(b"FRAME\n" + packed(self._from_rgb(frame.pixels)))
         self.frames_written += 1
 
     def _header(self) -> bytes:
@@ -241,7 +241,7 @@ def _nearest(source: VideoInfo) -> str:
     return f"yuv{kind}p{depth}"
 
 
-def _packed(frame: VideoFrame) -> bytes:
+def packed(frame: VideoFrame) -> bytes:
     """The planes of a frame, without the padding at the end of their rows."""
     width = 2 if any(part.bits > 8 for part in frame.format.components) else 1
     parts = []

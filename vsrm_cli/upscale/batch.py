@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vsrm_cli.encode.image_sequence import find_pictures, is_sequence
+from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 

@@ -19,8 +19,9 @@ import torch
 from vsrm_cli import __version__
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, weights_checksum
+from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.image_sequence import PictureWriter, find_pictures, is_sequence
+from vsrm_cli.encode.image_sequence import PictureWriter
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import Segment, join
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vsrm_cli.decode.image_sequence import is_sequence
 from vsrm_cli.encode.destination import check_destination
-from vsrm_cli.encode.image_sequence import PictureWriter, check_folder, is_sequence
+from vsrm_cli.encode.image_sequence import PictureWriter, check_folder
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.y4m import PipeWriter

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.image_sequence import PictureReader, is_sequence
 from vsrm_cli.encode.y4m import PipeReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
