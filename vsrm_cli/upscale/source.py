@@ -18,7 +18,7 @@ from typing import Self
 
 from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.y4m import PipeReader
+from vsrm_cli.decode.y4m import PipeReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.upscale.journal import Entry, Stamp
