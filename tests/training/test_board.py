@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vsrm_cli.training import board as boards
-from vsrm_cli.training.board import Board
-from vsrm_cli.training.judge import Piece, Verdict
+from vsrm_cli.training.report import Board
+from vsrm_cli.training.validation import Piece, Verdict
 
 LINE = {"step": 7, "loss": 0.5, "lr": 0.1}
 PIECE = Piece("waves", 3, *[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2)

@@ -8,9 +8,8 @@ from scenes import smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional as F
 
-from vsrm_cli.training.judge import CLIPS_SHOWN, SIDE_SHOWN, Judge
 from vsrm_cli.training.recipe import FINETUNING, Stage
-from vsrm_cli.training.validation import with_small_twins
+from vsrm_cli.training.validation import CLIPS_SHOWN, SIDE_SHOWN, Judge, with_small_twins
 
 
 class Brighter(nn.Module):

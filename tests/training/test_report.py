@@ -5,9 +5,8 @@ import torch
 from browser import PROGRAM, Browser
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.training.judge import Piece, Verdict
 from vsrm_cli.training.report import POINTS, report_page
-from vsrm_cli.training.validation import Score
+from vsrm_cli.training.validation import Piece, Score, Verdict
 
 SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/films/holidays"}
 

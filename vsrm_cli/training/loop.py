@@ -24,16 +24,14 @@ from vsrm_cli.data.footage import Footage
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.board import Board
 from vsrm_cli.training.distributed import greatest, process_count, rank, wait_for_all
 from vsrm_cli.training.divergence_guard import Guard
-from vsrm_cli.training.judge import Judge, Verdict
 from vsrm_cli.training.recipe import Recipe, differences
-from vsrm_cli.training.report import outcome, report_page
+from vsrm_cli.training.report import Board, outcome, report_page
 from vsrm_cli.training.run_dir import RunFolder
 from vsrm_cli.training.time_budget import Clock
 from vsrm_cli.training.trainer import Learner
-from vsrm_cli.training.validation import Pair
+from vsrm_cli.training.validation import Judge, Pair, Verdict
 
 # More samples than any run draws.
 ENDLESS = 2**40

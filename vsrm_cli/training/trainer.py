@@ -5,16 +5,18 @@ two whoever drives it may decide that the step had better not be done.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.models.network import SCALE, Network
@@ -22,7 +24,6 @@ from vsrm_cli.training.distributed import average_over_processes, greatest
 from vsrm_cli.training.flow_loss import motion_losses
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
-from vsrm_cli.training.recomputing import recomputing
 
 
 @dataclass(frozen=True)
@@ -218,3 +219,40 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
         {"params": trunk, "share": recipe.trunk_lr},
         {"params": flow, "share": recipe.flow_lr},
     ]
+
+
+@contextmanager
+def recomputing(network: Network) -> Iterator[None]:
+    """Keep, of the branches or layers and of each large frame, only what goes in and comes out.
+
+    The network computes the same values as without, and so do the gradients, as long as the
+    forward pass lies inside.
+
+    Args:
+        network: Left as it was.
+    """
+    changed = [(module, "forward") for module in _members(network)]
+    changed.append((network, "upsample_features"))
+    for owner, name in changed:
+        setattr(owner, name, _checkpointed(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        for owner, name in changed:
+            delattr(owner, name)
+
+
+def _members(network: Network) -> list[nn.Module]:
+    """What carries features through time in several parts, each a member of a list or table."""
+    temporal = {id(parameter) for parameter in network.temporal_parameters()}
+    return [
+        member
+        for part in network.children()
+        if isinstance(part, nn.ModuleList | nn.ModuleDict)
+        for member in part.children()
+        if any(id(parameter) in temporal for parameter in member.parameters())
+    ]
+
+
+def _checkpointed(compute: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(checkpoint, compute, use_reentrant=False, preserve_rng_state=False)
