@@ -16,7 +16,7 @@ from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale import segmenting, source
 from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.pipeline import queue_depth
 
@@ -274,7 +274,7 @@ def test_whatever_ends_the_network_leaves_neither_file_nor_thread(
 
 
 @pytest.mark.parametrize(
-    "stage", [(checkpoints.VideoReader, "__iter__"), (checkpoints.SegmentWriter, "write")]
+    "stage", [(source.VideoReader, "__iter__"), (segmenting.SegmentWriter, "write")]
 )
 def test_whatever_ends_another_stage_leaves_neither_file_nor_thread(
     tmp_path, clip, monkeypatch, stage

@@ -19,6 +19,7 @@ from woven import make_video
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import segmenting
 from vsrm_cli.upscale import source as checkpoints
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.segmenting import Segmenter
@@ -453,7 +454,7 @@ def test_the_speed_is_judged_by_the_second_window_and_a_slow_first_one_is_kept(m
     # Windows of 8 frames that take 40, 4, 4, ... seconds: two of them do not fit into half a minute
     # with the first, and four do with the others.
     clock = iter(accumulate([0, 40, 0, *([4, 0] * 20)]))
-    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(segmenting.time, "perf_counter", lambda: next(clock))
     state = Windows(Cut(8, 0), [160])
     segmenter = Segmenter(8, frames=None, first=0)
 

@@ -1,16 +1,17 @@
-"""The commands that measure and compare: `vsrm bench` and `vsrm compare`.
+"""The commands that measure and compare: `vsrm bench`, `vsrm compare` and `vsrm doctor`.
 
-They know nothing of failures: `cli` adds them to the program and tells what goes wrong.
+They know nothing of failures: `app` adds them to the program and tells what goes wrong.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.errors import UsageError
+from vsrm_cli.errors import UsageError, VsrmError
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
@@ -337,3 +338,25 @@ def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bo
     for change in worse:
         console.tell_error(f"{change.figure} is {change.ratio:.2f} times what it was")
     return bool(worse)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """Try what this machine can do and say what does not work; exit 1 if something should.
+
+    Example: vsrm doctor
+    """
+    from vsrm_cli.doctor import State, examine
+
+    findings = []
+    topic = ""
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            console.tell_finding(finding, is_first=finding.topic != topic)
+        topic = finding.topic
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    if any(finding.state is State.BROKEN for finding in findings):
+        raise VsrmError("Something that should work here does not; see above.")

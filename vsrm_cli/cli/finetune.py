@@ -1,6 +1,6 @@
 """The command that trains: `vsrm finetune`.
 
-It knows nothing of failures: `cli` adds it to the program and tells what goes wrong.
+It knows nothing of failures: `app` adds it to the program and tells what goes wrong.
 """
 
 import json

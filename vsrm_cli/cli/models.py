@@ -1,17 +1,15 @@
-"""The commands that tell what is there: `vsrm models` and `vsrm doctor`.
+"""The commands that tell what is there: `vsrm models`.
 
-They know nothing of failures: `cli` adds them to the program and tells what goes wrong.
+They know nothing of failures: `app` adds them to the program and tells what goes wrong.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.errors import VsrmError
 
 
 def list_models(
@@ -96,25 +94,3 @@ def convert(
 
     network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
     console.tell_note(f"{target}: a {network.family} network, ready for --model")
-
-
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
-) -> None:
-    """Try what this machine can do and say what does not work; exit 1 if something should.
-
-    Example: vsrm doctor
-    """
-    from vsrm_cli.doctor import State, examine
-
-    findings = []
-    topic = ""
-    for finding in examine():
-        findings.append(finding)
-        if not as_json:
-            console.tell_finding(finding, is_first=finding.topic != topic)
-        topic = finding.topic
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings]))
-    if any(finding.state is State.BROKEN for finding in findings):
-        raise VsrmError("Something that should work here does not; see above.")

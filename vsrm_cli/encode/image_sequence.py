@@ -1,7 +1,6 @@
-"""Films as picture files, one for each frame: a folder of them, or names such as frame_%05d.png.
+"""Frames as image files: a folder of them, or names such as frame_%05d.png.
 
-Pictures hold no times, so they are read at a rate that the user tells, and no sound. Pixels go in
-and out as they are: 8 bits stay 8 bits, and deeper ones become 16.
+Images hold neither times nor sound. 8 bits stay 8 bits, and deeper ones become 16.
 """
 
 from __future__ import annotations

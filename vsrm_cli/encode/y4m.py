@@ -1,7 +1,7 @@
-"""Films through pipes, as YUV4MPEG2: what other programs read and write without a file between.
+"""Frames into a pipe, as YUV4MPEG2: what other programs read without a file between.
 
-A header tells size, rate and pixel format, and the frames follow, uncompressed. There is no sound,
-no time but the rate, and no way back, so such a job cannot go on after an interruption.
+A header gives size, rate and pixel format, and the frames follow, uncompressed. It holds no sound
+and no time but the rate.
 """
 
 from __future__ import annotations
