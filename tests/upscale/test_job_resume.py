@@ -312,7 +312,7 @@ def test_another_input_or_other_weights_are_noticed(tmp_path, monkeypatch):
 def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     asked = SMALL | {"segment_frames": None, "tile": "auto"}
-    monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 0)  # so each window is a segment
+    monkeypatch.setattr(segmenting, "SEGMENT_SECONDS", 0)  # so each window is a segment
     loaded = []
 
     def load(name, *, device, dtype, report):
@@ -324,7 +324,7 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
         patch.setattr("vsrm_cli.inference.restorer.choose_tile", lambda *_, **__: 64)
         with pytest.raises(Interrupted):
             upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(2), **asked)
-    monkeypatch.setattr(checkpoints, "SEGMENT_SECONDS", 3600)
+    monkeypatch.setattr(segmenting, "SEGMENT_SECONDS", 3600)
     journal = json.loads((tmp_path / ".large.mp4.vsrm" / "journal.json").read_text())
     summary = upscale_video(clip, tmp_path / "large.mp4", **asked)
 
