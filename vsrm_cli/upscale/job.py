@@ -27,7 +27,7 @@ from vsrm_cli.encode.segments import Segment, join
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
-from vsrm_cli.inference.memory import keep_freed_memory
+from vsrm_cli.inference.memory import PeakMemory, keep_freed_memory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
 from vsrm_cli.media.probe import VideoInfo
@@ -46,7 +46,7 @@ from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, suited_model
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
-from vsrm_cli.upscale.summary import Summary, begin_measuring_memory, peak_memory_bytes
+from vsrm_cli.upscale.summary import Summary
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4
@@ -230,11 +230,11 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
-                begin_measuring_memory(network.device)
+                memory = PeakMemory(network.device)
                 _restore(stages, journal, order, chosen)
                 _put_together(output, journal)
             journal.clear()
-    return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+    return _sum_up(stages, order, network, memory, frames_resumed=frames_resumed, began=began)
 
 
 def _with_model(order: _Order, info: VideoInfo) -> _Order:
@@ -266,7 +266,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         order = _with_model(order, source.info)
         network = _load(order, None)
         restorer = _new_restorer(network, settings, [])
-        begin_measuring_memory(network.device)
+        memory = PeakMemory(network.device)
 
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
@@ -285,13 +285,15 @@ def _upscale_through_pipe(order: _Order) -> Summary:
             report=order.report,
         )
         check_counts(read=source.frames_read, written=output.frames_written)
-    return _sum_up((source, restorer, output), order, network, frames_resumed=0, began=began)
+    stages = (source, restorer, output)
+    return _sum_up(stages, order, network, memory, frames_resumed=0, began=began)
 
 
 def _sum_up(
     stages: tuple[Source, Restorer, Collected | Direct],
     order: _Order,
     network: Network,
+    memory: PeakMemory,
     *,
     frames_resumed: int,
     began: float,
@@ -321,7 +323,7 @@ def _sum_up(
         kept=output.kept,
         dropped=output.dropped,
         assumed=source.info.assumed,
-        peak_memory_bytes=peak_memory_bytes(network.device),
+        peak_memory_bytes=memory.read_bytes(),
         warnings=(*_warnings(source, order.settings, restorer.network), *output.warnings),
     )
 
