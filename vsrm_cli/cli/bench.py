@@ -189,11 +189,11 @@ def bench(
     from vsrm_cli.bench.results import read_result
     from vsrm_cli.bench.run import Asked, run_bench
     from vsrm_cli.evaluation.quality import Wishes
-    from vsrm_cli.report.html import check_destination
+    from vsrm_cli.files import check_output_path
 
     old = read_result(compare) if compare else None
     if html:
-        check_destination(html, overwrite=overwrite)
+        check_output_path(html, overwrite=overwrite)
     asked = Asked(
         gpu=gpu,
         models=tuple(model or ()),

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import is_sequence
-from vsrm_cli.encode.destination import check_destination
 from vsrm_cli.encode.image_sequence import PictureWriter, check_folder
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.y4m import PipeWriter
 from vsrm_cli.errors import OutputError
+from vsrm_cli.files import check_output_path
 from vsrm_cli.media.geometry import Shape, output_shape
+from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import Settings
 from vsrm_cli.upscale.source import PIPE, Source
 
@@ -51,7 +52,8 @@ def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
     if _is_for_pictures(path):
         check_folder(path, sources, overwrite=overwrite)
     else:
-        check_destination(path, sources[0], overwrite=overwrite)
+        check_container_name(path)
+        check_output_path(path, inputs=sources, overwrite=overwrite)
 
 
 def open_output(
