@@ -13,7 +13,7 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
 from vsrm_cli.media.geometry import Shape, output_shape
 from vsrm_cli.remux.stream_mapping import check_container_name
-from vsrm_cli.upscale.options import Settings
+from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
 # What is made of segments, and what is not.
@@ -21,7 +21,7 @@ Collected = VideoWriter | PictureWriter
 Direct = VideoWriter | PipeWriter
 
 
-def open_source(path: Path, settings: Settings, *, is_watched: bool = True) -> Source:
+def open_source(path: Path, options: UpscaleOptions, *, is_watched: bool = True) -> Source:
     """Look at an input: a video, a folder or pattern of pictures, or a pipe; see `Source`.
 
     Raises:
@@ -29,11 +29,11 @@ def open_source(path: Path, settings: Settings, *, is_watched: bool = True) -> S
     """
     return Source(
         path,
-        start=settings.start,
-        end=settings.end,
-        deinterlace=settings.deinterlace,
-        rate=settings.fps,
-        uses_hardware=settings.hwaccel,
+        start=options.start,
+        end=options.end,
+        deinterlace=options.deinterlace,
+        rate=options.fps,
+        uses_hardware=options.hwaccel,
         is_watched=is_watched,
     )
 
@@ -59,8 +59,7 @@ def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
 def open_output(
     path: Path,
     source: Source,
-    settings: Settings,
-    encoding: Encoding,
+    options: UpscaleOptions,
     *,
     folder: Path,
 ) -> Collected:
@@ -75,14 +74,12 @@ def open_output(
             path,
             source=source.info,
             names=source.picture_names,
-            shape=_shape(source, settings),
+            shape=_shape(source, options),
         )
-    return _open_video(path, source, settings, encoding, overwrite=True, folder=folder)
+    return _open_video(path, source, options, overwrite=True, folder=folder)
 
 
-def open_direct_output(
-    path: Path, source: Source, settings: Settings, encoding: Encoding, *, overwrite: bool
-) -> Direct:
+def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> Direct:
     """Begin an output that is written without segments, from a pipe or into one.
 
     Raises:
@@ -93,19 +90,23 @@ def open_direct_output(
         return PipeWriter(
             sys.stdout.buffer,
             source=source.info,
-            shape=_shape(source, settings),
-            pixel_format=encoding.pixel_format,
+            shape=_shape(source, options),
+            pixel_format=options.pix_fmt,
         )
     if _is_for_pictures(path):
         raise OutputError("Pictures cannot be made of a pipe; write a video, such as out.mkv.")
-    return _open_video(path, source, settings, encoding, overwrite=overwrite, folder=None)
+    return _open_video(path, source, options, overwrite=options.overwrite, folder=None)
+
+
+def encoding_of(options: UpscaleOptions) -> Encoding:
+    """What the encoder is asked for."""
+    return Encoding(options.codec, options.crf, options.preset, options.pix_fmt)
 
 
 def _open_video(
     path: Path,
     source: Source,
-    settings: Settings,
-    encoding: Encoding,
+    options: UpscaleOptions,
     *,
     overwrite: bool,
     folder: Path | None,
@@ -113,17 +114,17 @@ def _open_video(
     return VideoWriter(
         path,
         source=source.info,
-        shape=_shape(source, settings),
-        encoding=encoding,
-        start=settings.start,
-        end=settings.end,
+        shape=_shape(source, options),
+        encoding=encoding_of(options),
+        start=options.start,
+        end=options.end,
         overwrite=overwrite,
         folder=folder,
     )
 
 
-def _shape(source: Source, settings: Settings) -> Shape:
-    return output_shape(source.info, scale=settings.scale, height=settings.height, box=settings.box)
+def _shape(source: Source, options: UpscaleOptions) -> Shape:
+    return output_shape(source.info, scale=options.scale, height=options.height, box=options.size)
 
 
 def _is_for_pictures(path: Path) -> bool:
