@@ -59,7 +59,6 @@ def test_a_wheel_holds_the_package_the_weights_and_the_command(wheel):
     }
     others = {
         "vsrm_cli/py.typed",
-        "vsrm_cli/bench/schema.json",
         "vsrm_cli/weights/README.md",
         f"vsrm_cli/weights/{MODELS[FOR_CLEAN].file}",
     }
