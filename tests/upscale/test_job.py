@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import fields
 from fractions import Fraction
+from itertools import islice
 
 import av
 import pytest
@@ -290,6 +291,18 @@ def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeyp
         yield from restored
 
     monkeypatch.setattr(upscale.Restorer, "restore", lose_one)
+
+    with pytest.raises(CheckFailed, match=r"frame 1, .* came back as the frame 0"):
+        upscale_video(clip, tmp_path / "large.mp4")
+
+    assert files_beside(clip) == ["small.mp4"]
+
+
+def test_a_lost_end_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeypatch):
+    honest = upscale.Restorer.restore
+    monkeypatch.setattr(
+        upscale.Restorer, "restore", lambda self, *a, **k: islice(honest(self, *a, **k), 9)
+    )
 
     with pytest.raises(CheckFailed, match="10 frames were read, but 9 written"):
         upscale_video(clip, tmp_path / "large.mp4")

@@ -191,7 +191,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
     began = time.perf_counter()
     options = order.options
     with (
-        open_source(order.src, options, is_watched=False) as source,
+        open_source(order.src, options) as source,
         open_direct_output(order.dst, source, options) as output,
     ):
         _warn_beforehand(source, output, order.warn)
@@ -327,7 +327,7 @@ def _restore(
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
-        for item in segmenter.cut(restored, state=restorer, should_stop=order.should_stop):
+        for item in segmenter.cut(restored, should_stop=order.should_stop):
             choices: Choices = {**chosen, "segment frames": segmenter.frames}
             if journal.chosen != choices:
                 journal.begin(choices)

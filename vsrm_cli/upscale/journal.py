@@ -28,6 +28,7 @@ from typing import IO, Any, Self
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import write_atomically
+from vsrm_cli.frame import Stamp
 
 if sys.platform == "win32":
     import msvcrt
@@ -43,19 +44,6 @@ _SHOWN_CHARACTERS = 32
 _CHECKED_BYTES = 2**20
 
 Choices = dict[str, str | int | None]
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What is remembered of a frame that was read.
-
-    Attributes:
-        time: When it is shown, in seconds on the clock of its file, as a fraction in digits.
-        checksum: Of its pixels.
-    """
-
-    time: str
-    checksum: int
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ Collected = VideoWriter | PictureWriter
 Direct = VideoWriter | PipeWriter
 
 
-def open_source(path: Path, options: UpscaleOptions, *, is_watched: bool = True) -> Source:
+def open_source(path: Path, options: UpscaleOptions) -> Source:
     """Look at an input: a video, a folder or pattern of pictures, or a pipe; see `Source`.
 
     Raises:
@@ -34,7 +34,6 @@ def open_source(path: Path, options: UpscaleOptions, *, is_watched: bool = True)
         deinterlace=options.deinterlace,
         rate=options.fps,
         uses_hardware=options.hwaccel,
-        is_watched=is_watched,
     )
 
 
