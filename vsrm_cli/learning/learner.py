@@ -24,6 +24,9 @@ from vsrm_cli.models.network import SCALE, Network
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.sample import Sample
 
+# Weight of the loss of what a pass before the last one gives, where a network makes several.
+EARLIER_PASS = 0.3
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -169,26 +172,25 @@ class Learner:
             small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
         spare = recomputing(self.network) if self.recipe.recompute else nullcontext()
         with spare:
-            restored = self._restore(small)
+            *earlier, restored = self._restore(small)
         weight = self.recipe.frequency_weight
+        loss = restoration_loss(restored, sharp, frequency_weight=weight)
+        for attempt in earlier:
+            loss = loss + EARLIER_PASS * restoration_loss(attempt, sharp, frequency_weight=weight)
         with torch.no_grad():
             plain = F.interpolate(
                 small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
             )
             plain_loss = restoration_loss(plain.view_as(sharp), sharp, frequency_weight=weight)
-        return restoration_loss(restored, sharp, frequency_weight=weight), plain_loss
+        return loss, plain_loss
 
-    def _restore(self, small: Tensor) -> Tensor:
-        network, on_cpu = self.network, self.network.device.type == "cpu"
+    def _restore(self, small: Tensor) -> tuple[Tensor, ...]:
+        network = self.network
         with self._autocast():
             flows = network.flows(small)
-        # Not the branches on a CPU: their depthwise convolutions are slower there in bfloat16.
-        with nullcontext() if on_cpu else self._autocast():
-            features = network.extract(small)
-            if self.recipe.stage is Stage.CLIPS:
-                features = network.propagate(features, flows)
-        with self._autocast():
-            return network.enlarge(features, small, flows)
+            if self.recipe.stage is Stage.FRAMES:
+                return (network.frames(small, flows),)
+            return network.passes(small, flows)
 
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self.recipe.dtype)

@@ -1,10 +1,11 @@
 """The names a user may ask for, and what each of them is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vsrm_cli.intake.downloads import RemoteFile
 from vsrm_cli.models.gsmamba import GSMConfig
 from vsrm_cli.models.vsrm import VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig
 
 BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
 
@@ -22,57 +23,26 @@ VSRM_FULL = VSRMConfig(
     flow_levels=6,
     flow_widths=(32, 64, 32, 16),
     flow_kernel=7,
-    feature_blocks=0,
-    upsampler="two-step",
     upsampler_width=64,
-    upsampler_blocks=0,
-    neighbors=0,
-    base="bilinear",
 )
 
-VSRM_ABLATION = VSRMConfig(
-    channels=120,
-    expand=2,
-    state=8,
-    conv=4,
-    rank=8,
-    ffn=200,
-    s2t_blocks=5,
-    dambs=1,
-    branches=BRANCHES,
-    offset_reach=2.0,
-    flow_levels=6,
-    flow_widths=(32, 64, 32, 16),
-    flow_kernel=7,
-    feature_blocks=0,
-    upsampler="two-step",
-    upsampler_width=64,
-    upsampler_blocks=0,
-    neighbors=0,
-    base="bilinear",
-)
+VSRM_ABLATION = replace(VSRM_FULL, s2t_blocks=5)
 
-# Ours, not the paper's: the same modules, narrow enough for a CPU.
-VSRM_T = VSRMConfig(
+# Ours, not the paper's: small enough for a CPU (`models.vsrm_compact`).
+VSRM_T = CompactConfig(
     channels=16,
-    expand=1,
-    state=4,
-    conv=4,
-    rank=2,
-    ffn=24,
-    s2t_blocks=1,
-    dambs=1,
-    branches=("backward_1", "forward_1"),
-    offset_reach=2.0,
+    feature_blocks=2,
+    width=64,
+    blocks=8,
+    hidden=32,
+    states=2,
+    tokens=32,
+    token_state=4,
+    rank=4,
+    neighbors=2,
     flow_levels=4,
     flow_widths=(24, 24, 16),
     flow_kernel=5,
-    feature_blocks=2,
-    upsampler="direct",
-    upsampler_width=64,
-    upsampler_blocks=8,
-    neighbors=2,
-    base="bicubic",
 )
 
 GSM_FULL = GSMConfig(
@@ -90,37 +60,7 @@ GSM_FULL = GSMConfig(
     flow_levels=6,
     flow_widths=(32, 64, 32, 16),
     flow_kernel=7,
-    feature_blocks=0,
-    upsampler="two-step",
     upsampler_width=64,
-    upsampler_blocks=0,
-    neighbors=0,
-    base="bilinear",
-)
-
-# Ours, not the paper's: the same modules, narrow enough for a CPU, between the way in and the way
-# out of `VSRM_T`.
-GSM_T = GSMConfig(
-    channels=32,
-    heads=4,
-    layers=2,
-    attention_blocks=2,
-    radius=1,
-    expand=1,
-    state=8,
-    conv=4,
-    rank=2,
-    ffn=2,
-    attention_ffn=2,
-    flow_levels=4,
-    flow_widths=(24, 24, 16),
-    flow_kernel=5,
-    feature_blocks=2,
-    upsampler="direct",
-    upsampler_width=64,
-    upsampler_blocks=8,
-    neighbors=2,
-    base="bicubic",
 )
 
 
@@ -147,7 +87,7 @@ class ModelEntry:
 
     name: str
     network: str
-    config: VSRMConfig | GSMConfig
+    config: VSRMConfig | CompactConfig | GSMConfig
     scale: int
     parameters: int
     about: str
@@ -174,11 +114,11 @@ MODELS = {
     for entry in (
         ModelEntry(
             name="vsrm-t",
-            network="vsrm",
+            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
-            parameters=829_872,
-            about="VSRM's modules, narrow enough for a CPU; what clean footage gets",
+            parameters=951_548,
+            about="a compact VSRM for a CPU; what clean footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
             licence="MIT",
@@ -188,10 +128,10 @@ MODELS = {
         ),
         ModelEntry(
             name="vsrm-t-real",
-            network="vsrm",
+            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
-            parameters=829_872,
+            parameters=951_548,
             about="the same network for compressed and noisy footage; what such footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
@@ -199,20 +139,6 @@ MODELS = {
             quality="24.70 dB PSNR-Y on 11 clips behind H.264 at crf 28, bicubic 24.34",
             quality_source="weights/README.md",
             file="vsrm-t-real.safetensors",
-        ),
-        ModelEntry(
-            name="gsm-t",
-            network="gsm",
-            config=GSM_T,
-            scale=4,
-            parameters=910_760,
-            about="Gather-Scatter Mamba's modules, narrow enough for a CPU",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
-            degradation="clean footage, shrunk by antialiased bicubic interpolation",
-            licence="MIT",
-            quality="27.61 dB PSNR-Y on 11 clips, bicubic 25.77",
-            quality_source="weights/README.md",
-            file="gsm-t.safetensors",
         ),
         ModelEntry(
             name="gsm",

@@ -28,10 +28,20 @@ from vsrm_cli.models.locate import locate
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.origins import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 NO_KEYS = re.compile(r"(?!)")
+
+# Options of `VSRMConfig` and `GSMConfig` in version 0.1, with the values of the published networks.
+_FORMER = {
+    "feature_blocks": 0,
+    "upsampler": "two-step",
+    "upsampler_blocks": 0,
+    "neighbors": 0,
+    "base": "bilinear",
+}
 
 # How many keys of each kind a message lists.
 _KEYS_LISTED = 10
@@ -55,6 +65,7 @@ class Family:
 # By the name that stands in its weight files.
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
+    "vsrm-compact": Family(CompactConfig, VSRMCompact),
     "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
@@ -230,9 +241,20 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
         raise WeightsError(
             f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
         )
-    values = json.loads(words["config"])
+    values = _published(path, json.loads(words["config"]))
     sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return FAMILIES[name], FAMILIES[name].config(**sizes)
+
+
+def _published(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the options that only the compact networks of 0.1 used."""
+    former = {name: values.pop(name) for name in _FORMER if name in values}
+    if any(former[name] != _FORMER[name] for name in former):
+        raise WeightsError(
+            f"{path} is for a compact network that vsrm 0.1.0 was the last to read; use that "
+            "version, or fine-tune the vsrm-t of this one."
+        )
+    return values
 
 
 def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:
