@@ -8,7 +8,7 @@ from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
 
-TINY = VSRMConfig(
+TINY_VSRM = VSRMConfig(
     channels=8,
     expand=1,
     state=2,
@@ -27,7 +27,7 @@ TINY = VSRMConfig(
 
 # The published network in everything but its width.
 PAPER_LIKE = replace(
-    TINY,
+    TINY_VSRM,
     expand=2,
     dambs=2,
     branches=("backward_1", "forward_1", "backward_2", "forward_2"),
@@ -65,7 +65,7 @@ RELEASED_LIKE = replace(
 )
 
 
-TINY_COMPACT = CompactConfig(
+TINY = CompactConfig(
     channels=4,
     feature_blocks=1,
     width=8,

@@ -246,3 +246,13 @@ def test_names_are_shown_short_and_without_control_characters(path):
 
     refuse(path, r"\\x1b\[2Ja+\.\.\., which is no tensor")
     assert shown("conv.weight") == "conv.weight"
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_read(path):
+    for filler in range(256):
+        save_file({"a": torch.ones(3)}, path, metadata={"filler": "x" * filler})
+        if path.read_bytes()[0] == 0x80:
+            break
+
+    assert path.read_bytes()[0] == 0x80
+    assert torch.equal(read_checkpoint(path).tensors["a"], torch.ones(3))

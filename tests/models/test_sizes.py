@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from networks import TINY
+from networks import TINY_VSRM
 
 from vsrm_cli.models.catalog import GSM_FULL
 
@@ -31,7 +31,7 @@ def test_impossible_sizes_are_named_at_once(change, reason):
     began = time.monotonic()
 
     with pytest.raises(ValueError, match=reason):
-        replace(TINY, **change)
+        replace(TINY_VSRM, **change)
     assert time.monotonic() - began < 1
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import TINY_COMPACT, count_parameters, draw_randomly, make_network
+from networks import TINY, count_parameters, draw_randomly, make_network
 from scenes import smooth_picture
 from torch.nn import functional
 
@@ -37,7 +37,7 @@ def test_the_bundled_network_has_at_most_a_million_parameters():
     ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (4, 9, 3), (1, 8, 8)]
 )
 def test_any_length_and_any_size_come_out_four_times_larger(time, height, width):
-    network = make_network(TINY_COMPACT).requires_grad_(False)
+    network = make_network(TINY).requires_grad_(False)
 
     large = network(clip(time, height, width))
 
@@ -46,7 +46,7 @@ def test_any_length_and_any_size_come_out_four_times_larger(time, height, width)
 
 
 def test_untrained_it_gives_the_bicubic_frame():
-    network, frames = make_network(TINY_COMPACT, awake=False).requires_grad_(False), clip(3, 6, 8)
+    network, frames = make_network(TINY, awake=False).requires_grad_(False), clip(3, 6, 8)
 
     large = network(frames)
 
@@ -55,7 +55,7 @@ def test_untrained_it_gives_the_bicubic_frame():
 
 
 def test_clips_of_a_batch_do_not_see_each_other():
-    network, pair = make_network(TINY_COMPACT).requires_grad_(False), clip(3, 5, 7, batch=2)
+    network, pair = make_network(TINY).requires_grad_(False), clip(3, 5, 7, batch=2)
 
     together = network(pair)
 
@@ -64,7 +64,7 @@ def test_clips_of_a_batch_do_not_see_each_other():
 
 
 def test_every_frame_sees_every_other():
-    network, frames = make_network(TINY_COMPACT).requires_grad_(False), clip(5, 6, 6)
+    network, frames = make_network(TINY).requires_grad_(False), clip(5, 6, 6)
     before = network(frames)
 
     for t in range(5):
@@ -75,7 +75,7 @@ def test_every_frame_sees_every_other():
 
 
 def test_one_frame_is_what_it_is_without_propagation():
-    network, frame = make_network(TINY_COMPACT).requires_grad_(False), clip(1, 6, 8)
+    network, frame = make_network(TINY).requires_grad_(False), clip(1, 6, 8)
 
     first = network.passes(frame, network.flows(frame))[0]
 
@@ -83,7 +83,7 @@ def test_one_frame_is_what_it_is_without_propagation():
 
 
 def test_the_estimate_of_the_frame_before_arrives_where_the_flow_says():
-    network = make_network(replace(TINY_COMPACT, tokens=0)).requires_grad_(False)
+    network = make_network(replace(TINY, tokens=0)).requires_grad_(False)
     seen = []
     cell_forward = network.cell.forward
 
@@ -108,7 +108,7 @@ def test_the_estimate_of_the_frame_before_arrives_where_the_flow_says():
 
 
 def test_one_step_of_the_temporal_scan_by_hand():
-    cell = Cell(replace(TINY_COMPACT, tokens=0)).requires_grad_(False)
+    cell = Cell(replace(TINY, tokens=0)).requires_grad_(False)
     for parameter in cell.parameters():
         parameter.zero_()
     # h = exp(-delta A) h + delta B u with u = 2, delta = softplus(0) = ln 2, A = 1 and 0.5, B = 3
@@ -130,7 +130,7 @@ def test_one_step_of_the_temporal_scan_by_hand():
 
 
 def test_a_single_frame_needs_no_flow():
-    network = make_network(TINY_COMPACT).requires_grad_(False)
+    network = make_network(TINY).requires_grad_(False)
     network.spynet = None
 
     assert network(clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
@@ -138,7 +138,7 @@ def test_a_single_frame_needs_no_flow():
 
 @pytest.mark.parametrize("kind", ["flat", "noise", "cut"])
 def test_clips_without_anything_to_follow_stay_finite(kind):
-    network = make_network(TINY_COMPACT).requires_grad_(False)
+    network = make_network(TINY).requires_grad_(False)
     frames = torch.full((1, 4, 3, 12, 16), 0.3) if kind == "flat" else clip(4, 12, 16)
     if kind == "cut":
         frames = torch.cat((torch.zeros_like(frames), torch.ones_like(frames)), dim=1)
@@ -147,7 +147,7 @@ def test_clips_without_anything_to_follow_stay_finite(kind):
 
 
 def test_half_precision_agrees_with_single():
-    network, frames = make_network(TINY_COMPACT).requires_grad_(False), clip(3, 12, 16)
+    network, frames = make_network(TINY).requires_grad_(False), clip(3, 12, 16)
     single = network(frames)
 
     network.set_precision(torch.bfloat16)
@@ -158,7 +158,7 @@ def test_half_precision_agrees_with_single():
 
 
 def test_every_weight_learns_from_a_clip():
-    network = make_network(TINY_COMPACT).train()
+    network = make_network(TINY).train()
     frames = clip(4, 8, 8)
 
     first, second = network.passes(frames, network.flows(frames))
@@ -173,7 +173,7 @@ def test_every_weight_learns_from_a_clip():
 
 
 def test_frames_alone_teach_everything_but_propagation_and_flow():
-    network, frames = make_network(TINY_COMPACT).train(), clip(2, 8, 8)
+    network, frames = make_network(TINY).train(), clip(2, 8, 8)
 
     network.frames(frames, (torch.zeros(1, 1, 2, 8, 8),) * 2).square().mean().backward()
 
@@ -198,4 +198,4 @@ def test_the_memory_estimate_grows_with_the_clip():
 
 def test_states_that_do_not_fold_are_refused():
     with pytest.raises(ValueError, match="multiple of 16"):
-        replace(TINY_COMPACT, hidden=3)
+        replace(TINY, hidden=3)

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     words: dict[str, str] = {}
     if start.startswith(b"PK\x03\x04"):
         tensors = _unwrap(path, _read_pytorch(path, size), averaged=averaged)
-    elif start.startswith(b"\x80"):
+    elif start.startswith(b"\x80") and start[8:] != b"{":  # the length of a header may be 0x80 too
         raise WeightsError(
             f"{path} is a bare pickle, which could run code and is not read; ask for a "
             "safetensors file, or for one saved by PyTorch 1.6 or later."

@@ -24,7 +24,7 @@ from vsrm_cli.models.network import SCALE, Network
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.sample import Sample
 
-# Weight of the loss of what a pass before the last one gives, where a network makes several.
+# Weight of what a pass before the last one gives in the mean of the losses of all passes.
 EARLIER_PASS = 0.3
 
 
@@ -177,6 +177,7 @@ class Learner:
         loss = restoration_loss(restored, sharp, frequency_weight=weight)
         for attempt in earlier:
             loss = loss + EARLIER_PASS * restoration_loss(attempt, sharp, frequency_weight=weight)
+        loss = loss / (1 + EARLIER_PASS * len(earlier))
         with torch.no_grad():
             plain = F.interpolate(
                 small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False

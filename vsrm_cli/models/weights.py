@@ -241,15 +241,16 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
         raise WeightsError(
             f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
         )
-    values = _published(path, json.loads(words["config"]))
+    values = json.loads(words["config"])
+    if name in ("vsrm", "gsm"):
+        values = _published(path, values)
     sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return FAMILIES[name], FAMILIES[name].config(**sizes)
 
 
 def _published(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the options that only the compact networks of 0.1 used."""
-    former = {name: values.pop(name) for name in _FORMER if name in values}
-    if any(former[name] != _FORMER[name] for name in former):
+    if any(values.pop(name, value) != value for name, value in _FORMER.items()):
         raise WeightsError(
             f"{path} is for a compact network that vsrm 0.1.0 was the last to read; use that "
             "version, or fine-tune the vsrm-t of this one."
