@@ -9,8 +9,8 @@ import av
 import pytest
 import typer
 
-from vsrm_cli import cli
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.cli import app as cli
 from vsrm_cli.ops.dispatch import NAMES
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from networks import TINY, count_parameters, draw_randomly, make_network
 from scenes import smooth_picture
 from torch.nn import functional
 
-from vsrm_cli.models.catalog import VSRM_T
+from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import Carried, Cell, VSRMCompact
 
 # Two float32 computations of one thing whose sums run in another order.

@@ -24,8 +24,8 @@ from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
 from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
+from vsrm_cli.models.config_checks import check_blocks, check_sizes
 from vsrm_cli.models.network import SCALE, FeaturePropagation
-from vsrm_cli.models.sizes import check_blocks, check_sizes
 from vsrm_cli.ops.warp import warp
 
 

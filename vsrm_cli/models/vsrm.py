@@ -21,8 +21,8 @@ from vsrm_cli.layers.blocks import TGFN, TwoStepUpsampler, channels_last
 from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.layers.spynet import SpyNet
+from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
 from vsrm_cli.models.network import SCALE, FeaturePropagation
-from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
 
 

@@ -27,8 +27,8 @@ from vsrm_cli.layers.flow_refinement import refine_flow
 from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS, subpixel_samples
+from vsrm_cli.models.config_checks import check_blocks, check_sizes
 from vsrm_cli.models.network import SCALE, Network
-from vsrm_cli.models.sizes import check_blocks, check_sizes
 from vsrm_cli.ops.warp import warp
 
 # Brings corrections of a hundredth of full scale to the size of features.
