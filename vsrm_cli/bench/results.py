@@ -21,6 +21,7 @@ from vsrm_cli.bench.end_to_end import PipelineSpeed
 from vsrm_cli.bench.kernels import KernelSpeed
 from vsrm_cli.bench.speed import Speed
 from vsrm_cli.errors import InputError
+from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.quality import Quality
 from vsrm_cli.inference.memory import free_host_bytes
 
@@ -38,6 +39,7 @@ class Measured:
     kernels: Sequence[KernelSpeed] | None = None
     end_to_end: Sequence[PipelineSpeed] | None = None
     quality: Quality | None = None
+    ablation: Sequence[AblationRow] | None = None
 
     @property
     def problems(self) -> list[str]:
@@ -60,6 +62,9 @@ def new_result(measured: Measured, *, device: torch.device, settings: Mapping[st
         if measured.end_to_end is not None
         else None,
         "quality": asdict(measured.quality) if measured.quality is not None else None,
+        "ablation": [asdict(r) for r in measured.ablation]
+        if measured.ablation is not None
+        else None,
     }
     result: Result = _as_json(
         {
@@ -190,6 +195,8 @@ def _figures(result: Result) -> Iterator[tuple[tuple[str, str], float]]:
             yield (f"scan {row['kernel']} {shape}", "ms"), row["ms"]
     for row in result["end_to_end"] or ():
         yield (f"{row['input']} with {row['model']} {row['dtype']}", "ms"), 1000 / row["fps"]
+    for row in result.get("ablation") or ():
+        yield (f"{row['model']}, {row['part']}", "dB"), row["psnr"]
     quality = result["quality"]
     for row in quality["means"] if quality else ():
         if row["psnr"] is not None:

@@ -12,6 +12,7 @@ from vsrm_cli.bench.kernels import measure_kernels
 from vsrm_cli.bench.results import Measured, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
 from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.evaluation.ablation import measure_ablation
 from vsrm_cli.evaluation.quality import Crop, Wishes, measure_quality
 
 # Frames that a network sees together while it is timed. A processor takes seconds for each.
@@ -34,6 +35,7 @@ class Asked:
         video: A file to enlarge from end to end; None for none.
         folder: Clips to measure quality on; None for none.
         wishes: How to measure quality.
+        ablate: Whether to measure what each part of the networks adds on those clips instead.
     """
 
     gpu: bool | None
@@ -47,6 +49,7 @@ class Asked:
     video: Path | None
     folder: Path | None
     wishes: Wishes
+    ablate: bool = False
 
 
 def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
@@ -65,7 +68,7 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
     device = choose_device(gpu=asked.gpu)
     models = asked.models or models_with_weights()
     crops: list[Crop] = []
-    speed = kernels = pipeline = quality = None
+    speed = kernels = pipeline = quality = ablation = None
     if asked.speed:
         speed = measure_speed(
             models,
@@ -81,11 +84,21 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
         pipeline = measure_pipeline(
             asked.video, models, dtype=asked.dtypes[0], device=device, report=report
         )
-    if asked.folder:
+    if asked.folder and asked.ablate:
+        ablation = measure_ablation(
+            asked.folder,
+            models,
+            degradation=asked.wishes.degradation,
+            most_frames=asked.wishes.most_frames,
+            dtype=asked.dtypes[0],
+            device=device,
+            report=report,
+        )
+    elif asked.folder:
         quality, crops = measure_quality(
             asked.folder, models, asked.wishes, dtype=asked.dtypes[0], device=device, report=report
         )
-    measured = Measured(speed, kernels, pipeline, quality)
+    measured = Measured(speed, kernels, pipeline, quality, ablation)
     return new_result(measured, device=device, settings=_settings(asked)), crops
 
 

@@ -121,6 +121,14 @@ def bench(
         int,
         typer.Option(min=0, help="Pixels left out at each edge.", rich_help_panel="Quality"),
     ] = 0,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate",
+            help="Measure what each part of the networks adds on the clips of --quality.",
+            rich_help_panel="Quality",
+        ),
+    ] = False,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -186,6 +194,8 @@ def bench(
     _check_choice("value of --on", on, CHANNELS)
     if window is not None and window < 1:
         raise UsageError(f"The window must be 1 frame or more, not {window}.")
+    if ablate and quality is None:
+        raise UsageError("--ablate needs clips to measure on; give a folder with --quality.")
     from vsrm_cli.bench.results import read_result
     from vsrm_cli.bench.run import Asked, run_bench
     from vsrm_cli.evaluation.quality import Wishes
@@ -206,6 +216,7 @@ def bench(
         video=end_to_end,
         folder=quality,
         wishes=Wishes(degradation, on, crop, window, frames, follows_time=not quick),
+        ablate=ablate,
     )
     result, crops = run_bench(asked, (lambda _: None) if quiet else console.tell_note)
     _tell(result, crops, as_json=as_json, html=html, overwrite=overwrite)

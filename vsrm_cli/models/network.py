@@ -99,6 +99,21 @@ class Network(nn.Module, ABC):
         """
 
     @abstractmethod
+    def extract(self, clip: Tensor) -> Tensor:
+        """Features of each frame from itself alone.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1.
+
+        Returns:
+            (B, T, C, H, W).
+        """
+
+    def ablations(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Ways to restore a clip with a part of the network left out, by what is missing."""
+        return {"without propagation": lambda clip: self.frames(clip, self.flows(clip))}
+
+    @abstractmethod
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The weights that only propagation uses: none of them changes what `frames` gives."""
 
@@ -156,14 +171,7 @@ class FeaturePropagation(Network):
         return self.enlarge(self.extract(clip), clip)
 
     def extract(self, clip: Tensor) -> Tensor:
-        """Features of each frame from itself alone.
-
-        Args:
-            clip: (B, T, 3, H, W), values 0 to 1.
-
-        Returns:
-            (B, T, C, H, W).
-        """
+        """Features of each frame from itself alone; see `Network.extract`."""
         features = self.conv_first(channels_last(clip.flatten(0, 1)))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames

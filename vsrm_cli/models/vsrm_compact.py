@@ -15,7 +15,9 @@ their place (`vsrm bench --quality --ablate` measures what each of them adds):
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -35,7 +37,7 @@ from vsrm_cli.ops.warp import warp
 GAIN = 10.0
 # Mean error of a warped estimate, of 1, from which on it is hardly trusted.
 TRUSTED = 0.04
-# Lucas-Kanade steps on the small frames, and on the estimates of the first pass.
+# Lucas-Kanade steps on the small frames, and on the estimates of the first pass: more add nothing.
 STEPS_SMALL, STEPS_LARGE = 2, 2
 # Weights of R, G and B in the luma on which flow is refined (BT.601).
 LUMA = (0.299, 0.587, 0.114)
@@ -273,6 +275,7 @@ class VSRMCompact(Network):
         self.conv_first = nn.Conv2d(3, c, 3, padding=1)
         self.features = nn.Sequential(*(ResidualBlock(c) for _ in range(config.feature_blocks)))
         self.cell = Cell(config)
+        self.steps_small, self.steps_large = STEPS_SMALL, STEPS_LARGE
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """Flows between neighbors, as `Network.flows` gives them, refined on the frames' luma."""
@@ -280,9 +283,15 @@ class VSRMCompact(Network):
         light = luma(clip.float())
         early, late = light[:, :-1], light[:, 1:]
         return (
-            refined(early, late, backward, steps=STEPS_SMALL),
-            refined(late, early, forward, steps=STEPS_SMALL),
+            refined(early, late, backward, steps=self.steps_small),
+            refined(late, early, forward, steps=self.steps_small),
         )
+
+    def extract(self, clip: Tensor) -> Tensor:
+        """Features of each frame from itself alone; see `Network.extract`."""
+        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
+        frames: Tensor = features.unflatten(0, clip.shape[:2])
+        return frames
 
     def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Restore a clip, backward and then forward; see `Network.passes`."""
@@ -293,7 +302,7 @@ class VSRMCompact(Network):
         if len(first) > 1:
             halves = luma(torch.stack([F.avg_pool2d(frame.detach(), 2) for frame in first], dim=1))
             doubled = _enlarged(forward, 2)
-            forward = refined(halves[:, 1:], halves[:, :-1], doubled, steps=STEPS_LARGE)
+            forward = refined(halves[:, 1:], halves[:, :-1], doubled, steps=self.steps_large)
         second, _ = self._pass(known, bases, list(seen), forward, backward=False)
         return tuple(torch.stack(frames, dim=1).to(clip.dtype) for frames in (first, second))
 
@@ -320,8 +329,7 @@ class VSRMCompact(Network):
 
     def _known(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> list[Tensor]:
         """What each frame's own features and its neighbors' samples say, (B, C, H, W) each."""
-        small = channels_last(clip.flatten(0, 1))
-        features = self.features(self.conv_first(small)).unflatten(0, clip.shape[:2])
+        features = self.extract(clip)
         known = []
         for t in range(clip.shape[1]):
             samples = subpixel_samples(clip, flows, t, self.config.neighbors)
@@ -336,6 +344,32 @@ class VSRMCompact(Network):
             for known, base in zip(self._known(clip, flows), _bases(clip), strict=True)
         ]
         return torch.stack(frames, dim=1).to(clip.dtype)
+
+    def ablations(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Ways to restore a clip with a part left out; see `Network.ablations`."""
+        parts = {
+            "without refined flow": {"steps_small": 0, "steps_large": 0},
+            "without flow refined on the first pass": {"steps_large": 0},
+        }
+        ablations = {name: partial(self._changed, change) for name, change in parts.items()}
+        if self.config.tokens:
+            ablations["without S2T"] = self._without_s2t
+        return super().ablations() | ablations
+
+    def _changed(self, change: dict[str, int], clip: Tensor) -> Tensor:
+        kept = {name: getattr(self, name) for name in change}
+        try:
+            vars(self).update(change)
+            return self(clip)
+        finally:
+            vars(self).update(kept)
+
+    def _without_s2t(self, clip: Tensor) -> Tensor:
+        kept, self.cell.s2t = self.cell.s2t, nn.Identity()
+        try:
+            return self(clip)
+        finally:
+            self.cell.s2t = kept
 
     def checkpointed(self) -> list[tuple[nn.Module, str]]:
         """The cell."""
