@@ -83,7 +83,7 @@ def test_one_frame_is_what_it_is_without_propagation():
 
 
 def test_the_estimate_of_the_frame_before_arrives_where_the_flow_says():
-    network = make_network(replace(TINY, tokens=0)).requires_grad_(False)
+    network = make_network(TINY).requires_grad_(False)
     seen = []
     cell_forward = network.cell.forward
 
@@ -108,7 +108,7 @@ def test_the_estimate_of_the_frame_before_arrives_where_the_flow_says():
 
 
 def test_one_step_of_the_temporal_scan_by_hand():
-    cell = Cell(replace(TINY, tokens=0)).requires_grad_(False)
+    cell = Cell(TINY).requires_grad_(False)
     for parameter in cell.parameters():
         parameter.zero_()
     # h = exp(-delta A) h + delta B u with u = 2, delta = softplus(0) = ln 2, A = 1 and 0.5, B = 3
