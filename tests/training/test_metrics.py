@@ -9,7 +9,7 @@ from scenes import smooth_picture
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vsrm_cli.training.metrics import luma, psnr, psnr_y, ssim
+from vsrm_cli.training.metrics import luma, psnr, psnr_y, sharpness, ssim
 
 
 def even(red, green, blue):
@@ -172,3 +172,12 @@ def test_the_cropped_border_does_not_count():
 def test_a_picture_smaller_than_the_window_is_refused():
     with pytest.raises(ValueError, match="11 pixels each way, got 12x10"):
         ssim(draw_randomly(3, 10, 12), draw_randomly(3, 10, 12), on_luma=True)
+
+
+def test_sharpness_is_the_share_of_the_contrast_that_is_left():
+    sharp = draw_randomly(2, 3, 12, 12)
+    half = 0.5 + 0.5 * (sharp - 0.5)
+
+    assert sharpness(sharp, sharp) == 1
+    assert sharpness(half, sharp) == pytest.approx(0.5, rel=0.02)
+    assert sharpness(sharp, torch.zeros_like(sharp)) == math.inf

@@ -215,9 +215,7 @@ class _SameConv(nn.Conv2d):
         return super().forward(F.pad(input, sides))
 
 
-def _folded(
-    tensors: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1
-) -> nn.Conv2d:
+def _folded(tensors: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1) -> nn.Conv2d:
     """A convolution and the batch normalization behind it as one convolution."""
     weight = tensors[f"{conv}.weight"]
     gain = tensors[f"{norm}.weight"] / (tensors[f"{norm}.running_var"] + _BN_EPS).sqrt()

@@ -1,4 +1,4 @@
-"""How near a restored picture is to the true one: PSNR and SSIM by the literature's rules.
+"""How near a restored frame is to the true one: PSNR and SSIM by the literature's rules.
 
 The rules are those by which REDS4, Vid4, UDM10 and Vimeo-90K-T are measured: both pictures are
 rounded to 8 bits, brightness is MATLAB's, SSIM looks through a Gaussian window of 11 pixels and
@@ -106,6 +106,30 @@ def ssim(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> fl
     likeness /= x_mean.square() + y_mean.square() + _SSIM_C1
     likeness /= x_variance + y_variance + _SSIM_C2
     return float(likeness.mean())
+
+
+def sharpness(restored: Tensor, sharp: Tensor) -> float:
+    """How strong the edges and textures of frames are, against the ground truth.
+
+        sqrt(gradient energy of the restored luma / that of the true luma)
+
+    where the gradient energy is the mean square of the differences between pixels that lie side
+    by side, plus that of pixels one above the other. It says how much detail there is, not whether
+    it is the right one.
+
+    Args:
+        restored: (..., 3, H, W), values 0 to 1.
+        sharp: Shaped like ``restored``.
+
+    Returns:
+        1 where there is as much detail as in the ground truth; less where frames are soft.
+        Infinity where the ground truth is flat.
+    """
+    energies = []
+    for frames in (restored, sharp):
+        y = luma((frames.double().clamp(0, 1) * 255).round() / 255)
+        energies.append(float(y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean()))
+    return math.sqrt(energies[0] / energies[1]) if energies[1] else math.inf
 
 
 def _window_means(pictures: Tensor) -> Tensor:
