@@ -13,7 +13,7 @@ def drawn(width=4):
 
 
 def test_each_two_by_two_pixels_get_a_judgment():
-    assert drawn()(draw_randomly(2, 3, 32, 48)).shape == (2, 1, 16, 24)
+    assert drawn()(draw_randomly(2, 3, 32, 44)).shape == (2, 1, 16, 22)
 
 
 def test_a_judgment_depends_on_far_pixels_too():

@@ -1,13 +1,10 @@
 """The opponent of a network that learns to sharpen: it tells real frames from restored ones."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 WIDTH = 32
-# Sides of frames are multiples of this: pixels go into channels by two, then sides are halved.
-SIDE_MULTIPLE = 16
 
 
 class UNetDiscriminator(nn.Module):
@@ -47,7 +44,7 @@ class UNetDiscriminator(nn.Module):
         """Judge frames.
 
         Args:
-            frames: (B, 3, H, W), values 0 to 1; sides are multiples of `SIDE_MULTIPLE`.
+            frames: (B, 3, H, W), values 0 to 1; sides are even, from 16 on.
 
         Returns:
             Logits, (B, 1, H/2, W/2); above 0 where a place looks real.
@@ -58,8 +55,9 @@ class UNetDiscriminator(nn.Module):
             passed.append(x)
             x = _activate(layer(x))
         for layer in self.up:
-            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-            x = _activate(layer(x)) + passed.pop()
+            finer = passed.pop()
+            x = F.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+            x = _activate(layer(x)) + finer
         out: Tensor = self.last(_activate(self.merge(x)))
         return out
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vsrm_cli.learning.recipe import Recipe, Stage
 from vsrm_cli.training.packs import detail
-from vsrm_cli.training.validation import Pair, Score, validate
+from vsrm_cli.training.validation import Criterion, Pair, Score, validate
 
 # Of how many clips a piece is kept for the report, and its greatest side in pixels: they are part
 # of the state, which shall stay small.
@@ -74,6 +74,7 @@ class Judge:
     Args:
         pairs: Clips by name, see `vsrm_cli.training.validation`; none for no validation.
         recipe: Of the run; its loss is validated.
+        criterion: What is validated instead, see `vsrm_cli.training.validation.validate`.
 
     Attributes:
         first: Of the weights at the start.
@@ -82,9 +83,11 @@ class Judge:
         pieces: Of some clips, to look at.
     """
 
-    def __init__(self, pairs: Mapping[str, Pair], recipe: Recipe) -> None:
+    def __init__(
+        self, pairs: Mapping[str, Pair], recipe: Recipe, criterion: Criterion | None = None
+    ) -> None:
         """Remember the clips."""
-        self.pairs, self._recipe = pairs, recipe
+        self.pairs, self._recipe, self._criterion = pairs, recipe, criterion
         names = list(pairs)
         stride = max(1, -(-len(names) // CLIPS_SHOWN))
         self._shown = set(names[::stride])
@@ -111,6 +114,7 @@ class Judge:
             network,
             self.pairs,
             frequency_weight=self._recipe.frequency_weight,
+            criterion=self._criterion,
             alone=False,
             show=keep,
         )

@@ -221,7 +221,7 @@ class CleaningHead(nn.Conv2d):
             features: What the stem of a network makes of them, (B, T, C, h, w).
             small: LR frames, (B, T, 3, h, w).
         """
-        correction = self(features.flatten(0, 1).float())
+        correction: Tensor = self(features.flatten(0, 1).float())
         return small + correction.view_as(small)
 
 
@@ -237,5 +237,6 @@ def cleaning_loss(cleaned: Tensor, sharp: Tensor) -> Tensor:
     Source: Chan et al., "Investigating Tradeoffs in Real-World Video Super-Resolution"
     (RealBasicVSR), arXiv:2111.12704, section 4.1; the averaging is that of its code.
     """
-    clean = F.adaptive_avg_pool2d(sharp.flatten(0, 1), cleaned.shape[-2:])
+    height, width = cleaned.shape[-2:]
+    clean = F.adaptive_avg_pool2d(sharp.flatten(0, 1), (height, width))
     return charbonnier(cleaned, clean.view_as(cleaned))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from vsrm_cli.training.metrics import psnr_y
 
 # Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8.
 Pair = tuple[Tensor, Tensor]
+# A restored and a sharp clip, (T, 3, H, W), 0 to 1, to what is to be small.
+Criterion = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def validate(
     pairs: Mapping[str, Pair],
     *,
     frequency_weight: float = 0.0,
+    criterion: Criterion | None = None,
     alone: bool = True,
     show: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> list[Score]:
@@ -49,11 +53,14 @@ def validate(
         pairs: Clips by name, such as those of `with_small_twins` or
             `vsrm_cli.training.watched.validation_pairs`.
         frequency_weight: Of the loss.
+        criterion: The loss; by default that of `restoration_loss`.
         alone: Whether to restore the frames one by one as well.
         show: Is shown, of each clip, its name, plain enlargement and what the network made of
             it, both (T, 3, H, W), about 0 to 1.
     """
     scores = []
+    if criterion is None:
+        criterion = partial(_restoration_loss, frequency_weight=frequency_weight)
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for name, pair in pairs.items():
@@ -70,9 +77,7 @@ def validate(
                     bicubic=_mean_psnr(plain, sharp),
                     together=_mean_psnr(together, sharp),
                     alone=None if single is None else _mean_psnr(torch.stack(single), sharp),
-                    loss=restoration_loss(
-                        together, sharp, frequency_weight=frequency_weight
-                    ).item(),
+                    loss=criterion(together, sharp),
                 )
             )
             if show is not None:
@@ -90,6 +95,10 @@ def with_small_twins(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
         name: ((shrink_4x(sharp.float() / 255) * 255).round().to(torch.uint8), sharp)
         for name, sharp in clips.items()
     }
+
+
+def _restoration_loss(restored: Tensor, sharp: Tensor, *, frequency_weight: float) -> float:
+    return restoration_loss(restored, sharp, frequency_weight=frequency_weight).item()
 
 
 def _mean_psnr(restored: Tensor, sharp: Tensor) -> float:
