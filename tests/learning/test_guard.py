@@ -169,7 +169,14 @@ def test_a_discriminator_that_diverges_slows_both_down(rivals):
 def test_a_discriminator_that_wins_again_and_again_ends_the_run_with_the_way_out(rivals):
     guard = Guard(rivals)
 
+    def win():
+        while guard.trusts(Lesson(0.9, 1.0, 0.001)):
+            pass
+
+    for _ in range(MAX_RETURNS):
+        win()
+        guard.go_back()
+    win()
+
     with pytest.raises(OutputError, match=r"The discriminator won .* --adversarial-weight"):
-        for _ in range((MAX_RETURNS + 1) * guards.STEPS_REMEMBERED):
-            if not guard.trusts(Lesson(0.9, 1.0, 0.001)):
-                guard.go_back()
+        guard.go_back()

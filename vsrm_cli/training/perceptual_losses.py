@@ -63,6 +63,8 @@ def feature_loss(
 
         sum over stages of weight * mean |f(restored) - f(sharp)| / mean |f(sharp)|
 
+    of each frame, and the mean over all frames.
+
     Args:
         network: Frozen; gradients pass through it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
@@ -77,11 +79,11 @@ def feature_loss(
     """
     seen, wanted = _features(network, restored, sharp)
     weights = weights or [1.0] * len(seen)
-    losses = [
-        weight * (x - y).abs().mean() / y.abs().mean().clamp(min=1e-6)
+    shares = [
+        weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
         for weight, x, y in zip(weights, seen, wanted, strict=True)
     ]
-    return torch.stack(losses).sum()
+    return torch.stack(shares).sum(0).mean()
 
 
 def lpips(network: FeatureNetwork, restored: Tensor, sharp: Tensor) -> Tensor:
