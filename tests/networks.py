@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
-from vsrm_cli.training.feature_networks import FeatureNetwork
 
 TINY = VSRMConfig(
     channels=8,

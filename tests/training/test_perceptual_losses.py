@@ -7,14 +7,13 @@ import torch
 from networks import draw_randomly
 from torch import nn
 
-from vsrm_cli.training.feature_networks import FeatureNetwork
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork, lpips
 from vsrm_cli.training.perceptual_losses import (
     CleaningHead,
     adversarial_loss,
     cleaning_loss,
     discriminator_loss,
     feature_loss,
-    lpips,
     temporal_loss,
     usm_sharpen,
     warmed_up,

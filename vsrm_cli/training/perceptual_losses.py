@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork, compare_features
 from vsrm_cli.ops.warp import warp
-from vsrm_cli.training.feature_networks import FeatureNetwork
 from vsrm_cli.training.losses import EPS, charbonnier
 
 # Of Real-ESRGAN's unsharp mask: standard deviation and reach of its Gaussian in pixels (OpenCV's
@@ -77,51 +77,13 @@ def feature_loss(
     Source: Johnson et al., "Perceptual Losses for Real-Time Style Transfer and
     Super-Resolution", arXiv:1603.08155; the division makes stages of any scale count alike.
     """
-    seen, wanted = _features(network, restored, sharp)
+    seen, wanted = compare_features(network, restored, sharp)
     weights = weights or [1.0] * len(seen)
     shares = [
         weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
         for weight, x, y in zip(weights, seen, wanted, strict=True)
     ]
     return torch.stack(shares).sum(0).mean()
-
-
-def lpips(network: FeatureNetwork, restored: Tensor, sharp: Tensor) -> Tensor:
-    """LPIPS: squared differences of normalized features, weighted by what matters to people.
-
-    Args:
-        network: With heads, or every channel counts the same. AlexNet's is what results are judged
-            by, so it must not teach; VGG16's may.
-        restored: (B, T, 3, H, W) or (B, 3, H, W).
-        sharp: Shaped like ``restored``.
-
-    Returns:
-        The mean over all frames, a scalar in float32; 0 where they are equal.
-
-    Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric", arXiv:1801.03924, equation 1.
-    """
-    seen, wanted = _features(network, restored, sharp)
-    heads = network.heads or [torch.ones(x.shape[1]) for x in seen]
-    distances = []
-    for x, y, head in zip(seen, wanted, heads, strict=True):
-        difference = (_unit(x) - _unit(y)).square()
-        distances.append(torch.einsum("bchw,c->bhw", difference, head.to(x.device)).mean())
-    return torch.stack(distances).sum()
-
-
-def _features(
-    network: FeatureNetwork, restored: Tensor, sharp: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    restored, sharp = (frames.reshape(-1, *frames.shape[-3:]) for frames in (restored, sharp))
-    with torch.no_grad():
-        wanted = network(sharp)
-    return [x.float() for x in network(restored)], [y.float() for y in wanted]
-
-
-def _unit(features: Tensor) -> Tensor:
-    # The root of zero has no gradient; the original adds its 1e-10 behind the root.
-    return features / (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 
 def adversarial_loss(judged_restored: Tensor) -> Tensor:
