@@ -55,8 +55,7 @@ def test_a_greater_crf_is_worse(codec):
     frames = scene()
 
     errors = [
-        error(compressed(frames, codec, crf=crf, preset="fast"), frames)
-        for crf in QUALITIES[codec]
+        error(compressed(frames, codec, crf=crf, preset="fast"), frames) for crf in QUALITIES[codec]
     ]
 
     assert errors == sorted(errors)

@@ -9,7 +9,7 @@ from scenes import smooth_picture
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vsrm_cli.evaluation.metrics import luma, psnr, psnr_y, sharpness, ssim
+from vsrm_cli.evaluation.metrics import gradient_energy, luma, psnr, psnr_y, sharpness, ssim
 
 
 def even(red, green, blue):
@@ -175,9 +175,10 @@ def test_a_picture_smaller_than_the_window_is_refused():
 
 
 def test_sharpness_is_the_share_of_the_contrast_that_is_left():
-    sharp = draw_randomly(2, 3, 12, 12)
-    half = 0.5 + 0.5 * (sharp - 0.5)
+    # Columns of 0 and 255: of 3 differences each is 219 levels of luma; half of them, 110.
+    stripes = torch.tensor([0.0, 1.0, 0.0, 1.0]).expand(3, 4, 4)
+    energy, half = gradient_energy(stripes), gradient_energy(0.25 + stripes / 2)
 
-    assert sharpness(sharp, sharp) == 1
-    assert sharpness(half, sharp) == pytest.approx(0.5, rel=0.02)
-    assert sharpness(sharp, torch.zeros_like(sharp)) == math.inf
+    assert energy == pytest.approx(219.0**2, rel=1e-4)
+    assert sharpness([(half, energy)]) == pytest.approx(0.5, rel=0.01)
+    assert sharpness([(energy, 0.0)]) == math.inf

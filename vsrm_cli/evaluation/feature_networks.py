@@ -149,6 +149,11 @@ _EFFICIENTNET = _Source(
 _LPIPS_MEAN, _LPIPS_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def has_lpips_weights() -> bool:
+    """Whether the package with the weights of `load_alexnet` and `load_vgg16` is installed."""
+    return find_spec(_ALEXNET.package) is not None
+
+
 def load_alexnet() -> FeatureNetwork:
     """AlexNet's five layers with the heads of LPIPS, which is what LPIPS is measured with.
 

@@ -6,6 +6,7 @@ counts only where the window lies inside the picture.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -108,28 +109,36 @@ def ssim(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> fl
     return float(likeness.mean())
 
 
-def sharpness(restored: Tensor, sharp: Tensor) -> float:
-    """How strong the edges and textures of frames are, against the ground truth.
+def gradient_energy(frame: Tensor) -> float:
+    """How strong the edges and textures of a frame are, after rounding it to 8 bits.
 
-        sqrt(gradient energy of the restored luma / that of the true luma)
-
-    where the gradient energy is the mean square of the differences between pixels that lie side
-    by side, plus that of pixels one above the other. It says how much detail there is, not whether
-    it is the right one.
+    The mean square of the differences of luma between pixels side by side, plus that of pixels one
+    above the other.
 
     Args:
-        restored: (..., 3, H, W), values 0 to 1.
-        sharp: Shaped like ``restored``.
+        frame: (3, H, W), values 0 to 1.
 
     Returns:
-        1 where there is as much detail as in the ground truth; less where frames are soft.
-        Infinity where the ground truth is flat.
+        In squared grey levels.
     """
-    energies = []
-    for frames in (restored, sharp):
-        y = luma((frames.double().clamp(0, 1) * 255).round() / 255)
-        energies.append(float(y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean()))
-    return math.sqrt(energies[0] / energies[1]) if energies[1] else math.inf
+    y = levels(frame, on_luma=True)
+    return float(y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean())
+
+
+def sharpness(energies: Sequence[tuple[float, float]]) -> float:
+    """How much detail frames have against the ground truth, whether it is the right one or not.
+
+        sqrt(sum of the gradient energies of the restored frames / sum of those of the true ones)
+
+    Args:
+        energies: Of each frame, the `gradient_energy` of the restored and of the true one.
+
+    Returns:
+        1 where there is as much detail as in the ground truth, less where frames are soft;
+        infinity where the ground truth is flat.
+    """
+    restored, true = (math.fsum(values) for values in zip(*energies, strict=True))
+    return math.sqrt(restored / true) if true else math.inf
 
 
 def _window_means(pictures: Tensor) -> Tensor:
