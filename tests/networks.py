@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import torch
+from torch import nn
 
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
@@ -101,6 +103,17 @@ def awaken(module):
         for weight in module.parameters():
             if weight.dim() > 1 and not weight.any():
                 weight.normal_(std=0.1)
+
+
+def make_feature_network(seed=0):
+    """A feature network of two stages that has learned nothing, which is enough to be followed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        stages = [
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()),
+            nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()),
+        ]
+    return FeatureNetwork(stages, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def count_parameters(module):

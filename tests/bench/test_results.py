@@ -23,7 +23,8 @@ SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding
 
 
 def scores(method, psnr, **changes):
-    usual = {"ssim": 0.7, "warping": 0.5, "lpips": None, "vmaf": None}
+    usual = {"ssim": 0.7, "warping": 0.5, "lpips": None, "vmaf": None, "cvvdp": None}
+    usual |= {"sharpness": 0.5, "flicker": 16.0}
     return MethodScores(
         method=method, psnr=psnr, **{**usual, **changes}, frame_psnr=(psnr,), frame_ssim=(0.7,)
     )

@@ -9,7 +9,9 @@ from networks import TINY_VSRM, draw_randomly, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints import loading as weights
+from vsrm_cli.checkpoints.catalog import DetailPair, settle_detail
 from vsrm_cli.checkpoints.loading import load_model, read_weights, save_weights
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 
@@ -285,3 +287,63 @@ def test_saving_that_fails_halfway_keeps_the_old_file(saved, monkeypatch):
         save_weights(make_network(TINY_VSRM, seed=1), saved, {})
     assert saved.read_bytes() == before
     assert [name for name in folder(saved.parent) if not name.startswith(".")] == [saved.name]
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """Two catalog names, soft and sharp, of two tiny networks."""
+    for seed, name in enumerate(("soft", "sharp")):
+        save_weights(make_network(seed=seed), tmp_path / f"{name}.safetensors", {"name": name})
+    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp", 0.5),))
+    monkeypatch.setattr(
+        weights, "locate", lambda name, report=None: tmp_path / f"{name}.safetensors"
+    )
+
+
+@pytest.mark.parametrize("name", ["soft", "sharp"])
+def test_detail_mixes_the_weights_of_a_pair_whichever_of_them_is_named(pair, name):
+    ends = [load_model(end, device="cpu").state_dict() for end in ("soft", "sharp")]
+
+    mixed = load_model(name, device="cpu", detail=0.25)
+
+    assert mixed.name == "soft"
+    for key, x in mixed.state_dict().items():
+        torch.testing.assert_close(x, ends[0][key] + 0.25 * (ends[1][key] - ends[0][key]))
+
+
+@pytest.mark.parametrize(("detail", "name"), [(0.0, "soft"), (1.0, "sharp"), (None, "soft")])
+def test_the_ends_of_a_pair_are_its_files_bit_for_bit(pair, detail, name):
+    end = load_model(name, device="cpu").state_dict()
+
+    network = load_model("soft", device="cpu", detail=detail)
+
+    assert network.name == name
+    assert all(torch.equal(x, end[key]) for key, x in network.state_dict().items())
+
+
+def test_each_detail_has_a_checksum_of_its_own(pair):
+    checksums = {weights.weights_checksum("soft", detail=d) for d in (None, 0.0, 0.25, 0.5, 1.0)}
+
+    assert len(checksums) == 4  # none is 0
+    assert weights.weights_checksum("sharp") in checksums
+
+
+def test_detail_without_a_second_weight_file_is_refused_with_the_way_out(pair, saved):
+    with pytest.raises(UsageError, match=r"no second weight file for --detail; .* --model soft"):
+        load_model(saved, detail=0.5)
+
+
+def test_networks_of_different_sizes_cannot_be_mixed(pair, tmp_path):
+    other = make_network(replace(TINY_VSRM, channels=12))
+    save_weights(other, tmp_path / "sharp.safetensors", {"name": "sharp"})
+
+    with pytest.raises(WeightsError, match="soft and sharp are networks of different sizes"):
+        load_model("soft", device="cpu", detail=0.5)
+
+
+def test_what_the_program_chooses_has_the_detail_of_the_pair_and_what_the_user_names_its_own(pair):
+    assert settle_detail("soft", None, is_default=True) == 0.5
+    assert settle_detail("soft", None, is_default=False) == 0
+    assert settle_detail("sharp", None, is_default=False) == 1
+    assert settle_detail("soft", 0.75, is_default=True) == 0.75
+    assert settle_detail("gsm-t", None, is_default=False) is None

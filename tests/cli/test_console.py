@@ -33,6 +33,7 @@ SUMMARY = Summary(
     height=720,
     model="vsrm-t",
     model_reason="",
+    detail=None,
     device="cpu",
     dtype="fp32",
     decoder="software",

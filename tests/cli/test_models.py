@@ -99,6 +99,7 @@ def test_the_list_is_there_for_programs_too():
         "bytes": None,
         "url": None,
         "checksum": None,
+        "detail_pair": None,
     }
 
 

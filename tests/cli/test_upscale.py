@@ -121,6 +121,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "height": 128,
         "model": "nearest",
         "model_reason": "for compressed footage: the input is h264",
+        "detail": None,
         "device": "cpu",
         "dtype": "fp32",
         "decoder": "software",

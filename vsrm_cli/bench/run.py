@@ -115,4 +115,5 @@ def _usual_window(device: torch.device, *, is_quick: bool) -> int:
 
 def _settings(asked: Asked) -> dict[str, Any]:
     words = asdict(asked)
+    words["wishes"]["also"] = {name: str(path) for name, path in asked.wishes.also.items()}
     return {key: str(value) if isinstance(value, Path) else value for key, value in words.items()}

@@ -141,6 +141,17 @@ def _quality_tables(quality: dict[str, Any]) -> list[Table]:
     return [per_clip, _mean_table(quality, channel)]
 
 
+# What is shown beside PSNR and SSIM: its title, its key in the result, and its form.
+_COLUMNS = (
+    ("LPIPS", "lpips", ".3f"),
+    ("CVVDP", "cvvdp", ".2f"),
+    ("VMAF", "vmaf", ".1f"),
+    ("sharpness", "sharpness", ".2f"),
+    ("flicker", "flicker", ".1f"),
+    ("warping error", "warping", ".3f"),
+)
+
+
 def _shown_clips(quality: dict[str, Any]) -> list[dict[str, Any]]:
     clips: list[dict[str, Any]] = quality["clips"]
     return clips if len(clips) <= MOST_CLIPS_SHOWN else []
@@ -155,17 +166,21 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
     # A PSNR of null is infinite: all frames are equal.
     scored.sort(key=lambda entry: float("inf") if entry[0] is None else entry[0])
     name = quality["test_set"] or quality["folder"]
+    # What could not be measured here has no column.
+    measured = [
+        (title, key, form)
+        for title, key, form in _COLUMNS
+        if any(row.get(key) is not None for _, _, row in scored)
+    ]
     return Table(
         f"{name}, {quality['degradation'].upper()} x4",
-        ("method", f"PSNR-{channel}", f"SSIM-{channel}", "warping error", "LPIPS", "VMAF"),
+        ("method", f"PSNR-{channel}", f"SSIM-{channel}", *(title for title, _, _ in measured)),
         tuple(
             (
                 method,
                 _psnr(row["psnr"]),
                 f"{row['ssim']:.4f}",
-                _number(row.get("warping"), ".3f"),
-                _number(row.get("lpips"), ".4f"),
-                _number(row.get("vmaf"), ".2f"),
+                *(_number(row.get(key), form) for _, key, form in measured),
             )
             for _, method, row in scored
         ),
@@ -205,6 +220,10 @@ def remarks(result: Result) -> list[str]:
             f"the true frames; that of the truth itself is {sum(truths) / len(truths):.3f}, and "
             "blur makes it smaller: compare it where PSNR is alike"
         )
+    said.append(
+        "sharpness is the contrast of details against that of the truth, right or wrong; flicker "
+        "is how much the error changes from frame to frame, in gray levels; LPIPS: less is better"
+    )
     return [*said, *quality["notes"]]
 
 

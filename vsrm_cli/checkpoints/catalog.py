@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vsrm_cli.checkpoints.download import RemoteFile
+from vsrm_cli.errors import UsageError
 from vsrm_cli.models.gsmamba import GSMConfig
 from vsrm_cli.models.presets import GSM_FULL, VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import VSRMConfig
@@ -140,3 +141,71 @@ MODELS = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class DetailPair:
+    """Two weight files of one network between which `--detail` chooses.
+
+    They have a common ancestor, so what lies on the line between them works as well as the ends.
+
+    Attributes:
+        soft: The name of the one that stays close to what can be known; detail 0.
+        sharp: The name of the one that shows what is likely; detail 1.
+        default: The detail that `auto` takes.
+    """
+
+    soft: str
+    sharp: str
+    default: float
+
+
+PAIRS: tuple[DetailPair, ...] = ()
+
+
+def pair_of(name: str) -> DetailPair | None:
+    """The pair that a name belongs to, or None."""
+    return next((pair for pair in PAIRS if name in (pair.soft, pair.sharp)), None)
+
+
+def settle_detail(name: str, wish: float | None, *, is_default: bool) -> float | None:
+    """How much detail a network shall show.
+
+    Args:
+        name: What is loaded.
+        wish: Of the user, 0 to 1; None for none.
+        is_default: Whether the name was chosen by the program, not by the user.
+
+    Returns:
+        0 to 1; None where the network belongs to no pair.
+
+    Raises:
+        UsageError: If there is a wish and no pair.
+    """
+    pair = pair_of(name)
+    if pair is None:
+        if wish is None:
+            return None
+        others = " or ".join(f"--model {pair.soft}" for pair in PAIRS)
+        way_out = f"; give it with {others}" if others else ""
+        raise UsageError(f'"{name}" has no second weight file for --detail{way_out}.')
+    if wish is not None:
+        return wish
+    return pair.default if is_default else float(name == pair.sharp)
+
+
+def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
+    """The names whose weights are mixed, and the share of each.
+
+    Args:
+        name: What is loaded.
+        detail: 0 to 1; None takes the name alone.
+
+    Raises:
+        UsageError: If there is a detail and the name belongs to no pair.
+    """
+    pair = None if settle_detail(name, detail, is_default=False) is None else pair_of(name)
+    if detail is None or pair is None:
+        return ((name, 1.0),)
+    shares = ((pair.soft, 1 - detail), (pair.sharp, detail))
+    return tuple((part, share) for part, share in shares if share)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
 
 EXIT_FAILED = 1
 ALL_SIZES = ("180p", "270p", "360p", "480p", "540p")
-DEGRADATIONS = ("bi", "bd", "h264-23", "h264-28")
 CHANNELS = ("auto", "y", "rgb")
 
 
@@ -103,9 +102,9 @@ def bench(
     degradation: Annotated[
         str,
         typer.Option(
-            metavar="|".join(DEGRADATIONS),
+            metavar="bi|bd|CODEC-QUALITY",
             help="How sharp clips are shrunk: bicubic, or blurred and thinned out, or bicubic and "
-            "compressed at crf 23 or 28.",
+            "compressed: h264-23, h264-28, hevc-30, vp9-40, mpeg4-6, mpeg2-6.",
             rich_help_panel="Quality",
         ),
     ] = "bi",
@@ -129,6 +128,16 @@ def bench(
             rich_help_panel="Quality",
         ),
     ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Measure what another program made of the clips, too: a folder with their names, "
+            "or the video or pictures of the only clip; may be given several times.",
+            show_default=False,
+            rich_help_panel="Quality",
+        ),
+    ] = None,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -190,17 +199,20 @@ def bench(
 
     Example: vsrm bench --quick
     """
-    _check_choice("degradation", degradation, DEGRADATIONS)
     _check_choice("value of --on", on, CHANNELS)
     if window is not None and window < 1:
         raise UsageError(f"The window must be 1 frame or more, not {window}.")
     if ablate and quality is None:
         raise UsageError("--ablate needs clips to measure on; give a folder with --quality.")
+    if also and not quality:
+        raise UsageError("--also is for --quality FOLDER.")
     from vsrm_cli.bench.results import read_result
     from vsrm_cli.bench.run import Asked, run_bench
     from vsrm_cli.evaluation.quality import Wishes
+    from vsrm_cli.evaluation.test_sets import check_degradation
     from vsrm_cli.report.html import check_destination
 
+    check_degradation(degradation)
     old = read_result(compare) if compare else None
     if html:
         check_destination(html, overwrite=overwrite)
@@ -215,7 +227,15 @@ def bench(
         kernels=kernels,
         video=end_to_end,
         folder=quality,
-        wishes=Wishes(degradation, on, crop, window, frames, follows_time=not quick),
+        wishes=Wishes(
+            degradation,
+            on,
+            crop,
+            window,
+            frames,
+            follows_time=not quick,
+            also=dict(map(_named_path, also or ())),
+        ),
         ablate=ablate,
     )
     result, crops = run_bench(asked, (lambda _: None) if quiet else console.tell_note)
@@ -305,6 +325,14 @@ def compare(
         console.tell_note(
             f"{made.output}: {made.frames} frames of {made.width}x{made.height}{enlarged}"
         )
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    """NAME=PATH as a name and a path."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise UsageError(f'Give --also as NAME=PATH, such as realesrgan=out/, not "{text}".')
+    return name, Path(path)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -228,7 +228,8 @@ def plan_lines(plan: "Plan") -> list[str]:
         "color": plan.color,
         "kept": "; ".join(plan.kept) or "nothing else is in the file",
         "left out": "; ".join(plan.dropped) or "nothing",
-        "network": f"{plan.model} on {plan.device} in {plan.dtype}{_why(plan.model_reason)}",
+        "network": f"{plan.model}{_detail(plan.detail)} on {plan.device} in {plan.dtype}"
+        f"{_why(plan.model_reason)}",
         "windows": f"of {plan.window} frames, {plan.overlap} shared with the next",
         "tiles": tile,
         "segments": segments,
@@ -276,12 +277,14 @@ def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _merits(model: Mapping[str, Any]) -> dict[str, str | None]:
     """What a network is good for."""
+    pair = model["detail_pair"]
     return {
         "what": model["about"],
         "trained on": model["trained_on"],
         "made for": model["degradation"],
         "quality": f"{model['quality']} ({model['quality_source']})",
         "weights": model["how_to_get"],
+        "detail": None if pair is None else f"0 is {pair['soft']}, 1 is {pair['sharp']} (--detail)",
     }
 
 
@@ -378,8 +381,12 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
         f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
-        f"{summary.model} on {summary.device}{_why(summary.model_reason)}"
+        f"{summary.model}{_detail(summary.detail)} on {summary.device}{_why(summary.model_reason)}"
     )
+
+
+def _detail(detail: float | None) -> str:
+    return "" if detail is None else f" with detail {detail:g}"
 
 
 def _why(reason: str) -> str:

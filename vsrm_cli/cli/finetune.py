@@ -140,14 +140,62 @@ def finetune(
     stage: Annotated[
         str | None,
         typer.Option(
-            metavar="flow|frames|clips",
-            help="What to teach: motion, by the true motion of filmed photos; single frames; or "
-            "whole clips.",
+            metavar="flow|frames|clips|sharp",
+            help="What to teach: motion, by the true motion of filmed photos; single frames; "
+            "whole clips; or sharp clips, with a discriminator (needs the extra perceptual).",
             show_default="clips",
             rich_help_panel="Recipe",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides every sample.", rich_help_panel="Recipe")] = 0,
+    sharpen: Annotated[
+        float | None,
+        typer.Option(
+            help="How strongly the ground truth is sharpened.",
+            show_default="0.5",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
+    feature_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of what a feature network sees; the pixel loss has 1.",
+            show_default="0.1",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
+    adversarial_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of what the discriminator says; it rises from 0 after 100 steps.",
+            show_default="0.02",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
+    temporal_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of errors that change along the motion: more is calmer.",
+            show_default="0.5",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
+    cleaning_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of compression artifacts left in the features of single frames.",
+            show_default="0.5",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
+    discriminator_lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of the discriminator.",
+            show_default="0.0001",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
     device: Annotated[
         str,
         typer.Option(
@@ -192,6 +240,14 @@ def finetune(
     """
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"The time must be a number of minutes above 0, not {minutes}.")
+    perceptual = {
+        "sharpen": sharpen,
+        "feature_weight": feature_weight,
+        "adversarial_weight": adversarial_weight,
+        "temporal_weight": temporal_weight,
+        "cleaning_weight": cleaning_weight,
+        "discriminator_lr": discriminator_lr,
+    }
     from vsrm_cli.training.distributed import joined, rank
     from vsrm_cli.training.finetune import Wishes, adapt
 
@@ -214,6 +270,7 @@ def finetune(
             accumulate=accumulate,
             recompute=recompute,
             workers=workers,
+            perceptual={name: x for name, x in perceptual.items() if x is not None},
         )
         is_first = rank() == 0
         folder = out or Path("runs") / data.absolute().name

@@ -57,6 +57,16 @@ def upscale(
             rich_help_panel="Network",
         ),
     ] = DEFAULT_MODEL,
+    detail: Annotated[
+        float | None,
+        typer.Option(
+            metavar="0..1",
+            help="Of networks with two weight files (vsrm models): 0 shows what is certain, 1 what "
+            "is likely.",
+            show_default="what suits",
+            rich_help_panel="Network",
+        ),
+    ] = None,
     window: Annotated[
         int,
         typer.Option(help="Frames that the network sees together.", rich_help_panel="Network"),
@@ -240,6 +250,7 @@ def upscale(
         fps=fps,
         segment_frames=segment_frames,
         hwaccel=hwaccel,
+        detail=detail,
     )
     from vsrm_cli.upscale.batch import plan_batch
     from vsrm_cli.upscale.job import upscale_video
@@ -276,6 +287,7 @@ def upscale(
                 size=size,
                 deinterlace=deinterlace,
                 hwaccel=hwaccel,
+                detail=detail,
                 fps=fps,
                 overwrite=overwrite,
                 segment_frames=segment_frames,

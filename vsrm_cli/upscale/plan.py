@@ -44,6 +44,7 @@ class Plan:
         dropped: What the output cannot hold, and why.
         model: Name of the network.
         model_reason: Why it was taken; empty where the user chose.
+        detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it would run.
         dtype: In which precision.
         window: Frames that it sees together.
@@ -69,6 +70,7 @@ class Plan:
     dropped: tuple[str, ...]
     model: str
     model_reason: str
+    detail: float | None
     device: str
     dtype: str
     window: int
@@ -90,6 +92,7 @@ class Plan:
         settings: Settings,
         model: str,
         model_reason: str,
+        detail: float | None,
         chosen: Choices,
     ) -> Self:
         """Plan a job; the network restores one small tile, to see how fast it is."""
@@ -116,6 +119,7 @@ class Plan:
             dropped=output.dropped,
             model=model,
             model_reason=model_reason,
+            detail=detail,
             device=str(chosen["device"]),
             dtype=str(chosen["dtype"]),
             window=settings.window,
