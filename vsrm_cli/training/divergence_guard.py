@@ -79,9 +79,9 @@ class Guard:
         self._steps_since_return = 0
         if self.returns > MAX_RETURNS:
             raise OutputError(
-                f"The loss exploded at step {failed_at} once more, after {MAX_RETURNS} returns to "
-                f"a good state with half the rate each; the best weights so far are kept. Begin "
-                f"again with a --lr below {learner.recipe.lr:g}."
+                f"The loss exploded again at step {failed_at}, after {MAX_RETURNS} returns to a "
+                f"good state with half the learning rate; the best weights so far are kept. Start "
+                f"again with --lr below {learner.recipe.lr:g}."
             )
         learner.brake = brake
         self._newest = self._good
