@@ -72,7 +72,7 @@ def test_the_list_fits_a_narrow_terminal_and_names_every_network():
     told = " ".join(result.stdout.split())
     assert "REDS, by its authors" in told
     assert "27.61 dB PSNR-Y on 11 clips, bicubic 25.77 (weights/README.md)" in told
-    assert "Train it (README, Training)" in told
+    assert "Train it (docs/training.md)" in told
 
 
 def test_the_list_is_there_for_programs_too():
@@ -110,7 +110,7 @@ def test_a_name_is_fetched_once_and_then_loads_without_its_host(far):
     network = load_model("far", device="cpu")
 
     assert pulled.exit_code == again.exit_code == 0
-    assert "fetching far, " in pulled.stderr
+    assert "downloading far, " in pulled.stderr
     assert pulled.stderr.splitlines()[-1].startswith("far is ready: ")
     assert (again.stdout, again.stderr) == ("", "")
     assert len(far.requests) == 1
@@ -124,7 +124,7 @@ def test_a_download_that_fails_is_told_in_one_line(far):
     result = run("pull", "far")
 
     assert result.exit_code == 1
-    assert re.search(r"^error: 127\.0\.0\.1 sent other bytes", result.stderr, re.M)
+    assert re.search(r"^error: 127\.0\.0\.1 sent something else", result.stderr, re.M)
 
 
 def test_a_name_in_the_box_is_ready_at_once():
@@ -218,4 +218,4 @@ def test_an_interrupted_download_says_that_it_goes_on(far, monkeypatch):
     result = run("pull", "far")
 
     assert result.exit_code == 130
-    assert "goes on behind it" in result.stderr
+    assert "run the same command to resume" in result.stderr

@@ -135,7 +135,7 @@ def test_a_run_stopped_after_each_step_ends_as_one_that_ran_through(
         if is_last:
             learn(pack, tmp_path / "pieces", recipe, **options)
         else:
-            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume goes on"):
+            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume continues"):
                 learn(pack, tmp_path / "pieces", recipe, should_stop=lambda: True, **options)
 
     assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
@@ -371,7 +371,7 @@ def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
 def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
     told = []
 
-    with pytest.raises(OutputError, match="Begin again with a --lr below 30") as failure:
+    with pytest.raises(OutputError, match="Start again with --lr below 30") as failure:
         finetune(
             make_network(),
             pack,

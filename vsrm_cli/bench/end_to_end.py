@@ -68,7 +68,7 @@ def measure_pipeline(
     """
     rows = []
     for model in models:
-        report(f"enlarging {video} with {model}")
+        report(f"upscaling {video} with {model}")
         progress: list[Progress] = []
         with tempfile.TemporaryDirectory() as folder:
             summary = upscale_video(

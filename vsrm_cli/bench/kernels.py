@@ -115,7 +115,7 @@ def _try_kernel(
     if not kernel.is_usable:
         return None, None, kernel.reason
     if kernel.name == "reference" and inputs["u"].shape[1] > SHORT:
-        return None, None, "left out: it takes minutes"
+        return None, None, "skipped: it takes minutes"
     scan = partial(selective_scan, **inputs, delta_softplus=True, token_major=True)  # type: ignore[arg-type]
     before = os.environ.get("VSRM_KERNELS")
     os.environ["VSRM_KERNELS"] = kernel.name

@@ -137,7 +137,9 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); give what --json printed.") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise InputError(f"{path} is no result of this version's vsrm bench --json; measure anew.")
+        raise InputError(
+            f"{path} is not a result of vsrm bench --json of this version; measure again."
+        )
     return result
 
 

@@ -48,7 +48,7 @@ class ModelEntry:
 
 
 _TRAIN_IT = (
-    "Train it (README, Training) and give the path of the file that you get, or use one with "
+    "Train it (docs/training.md) and give the path of the file that you get, or use one with "
     "weights, such as 'vsrm-t'."
 )
 

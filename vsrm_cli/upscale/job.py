@@ -288,7 +288,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
                 if order.should_stop():
-                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
         read_depth, write_depth = _queue_depths(source.info, settings, restorer)
@@ -456,10 +456,10 @@ def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tu
 def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
     warnings = []
     if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
-        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
+        warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
-            f"the picture of {source.info.path} changes its size on the way: "
+            f"the frame size of {source.info.path} changes: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
         )
     if not source.truncated:
@@ -468,6 +468,6 @@ def _warnings(source: Source, settings: Settings, network: object) -> tuple[str,
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
     )
     return tuple(warnings)
