@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import TINY
+from networks import TINY_VSRM
 from stand_in import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
@@ -99,7 +99,7 @@ def test_an_unknown_size_is_wrong_usage():
 
 
 def test_a_network_of_which_no_weights_exist_is_timed_untrained(monkeypatch):
-    tiny = replace(MODELS["vsrm"], config=TINY)
+    tiny = replace(MODELS["vsrm"], config=TINY_VSRM)
     monkeypatch.setitem(speed.MODELS, "vsrm", tiny)
 
     (row,) = speed.measure_speed(

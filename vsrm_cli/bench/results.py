@@ -1,7 +1,4 @@
-"""What a bench has measured, as one JSON object, and how it compares with an older one.
-
-`schema.json`, which lies beside this file, describes the object.
-"""
+"""What a bench has measured, as one JSON object, and how it compares with an older one."""
 
 import json
 import math
