@@ -119,7 +119,7 @@ def test_results_without_a_common_figure_cannot_be_compared():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[1", "is not JSON"), ("[]", "is no result"), ('{"schema": 99}', "is no result")],
+    [("[1", "is not JSON"), ("[]", "is not a result"), ('{"schema": 99}', "is not a result")],
 )
 def test_another_file_is_refused(tmp_path, content, message):
     path = tmp_path / "old.json"
