@@ -106,7 +106,9 @@ def test_a_job_stopped_after_every_segment_gives_the_frames_of_one_that_was_not(
 
     output = tmp_path / name
     for done in (9, 17, 25):
-        with pytest.raises(Interrupted, match=rf"{done} frames .*\.{name}\.vsrm; run the same command"):
+        with pytest.raises(
+            Interrupted, match=rf"{done} frames .*\.{name}\.vsrm; run the same command"
+        ):
             upscale_video(clip, output, should_stop=stop_after(1), **SMALL, **options)
     kept = names_in(tmp_path)
     summary = upscale_video(clip, output, **SMALL, **options)
