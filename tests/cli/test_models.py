@@ -65,9 +65,12 @@ def test_the_list_fits_a_narrow_terminal_and_names_every_network():
     assert max(map(len, lines)) <= 80
     assert [head.split()[0] for head in heads] == list(MODELS)
     assert re.fullmatch(
-        r"vsrm-t +0\.83 M parameters  x4  MIT  in the box, 3\.3 MB", heads[0].rstrip()
+        r"vsrm-t +0\.83 M parameters  x4  MIT  included, 3\.3 MB", heads[0].rstrip()
     )
-    assert any(head.startswith("gsm ") and "to be fetched, about 88.0 MB" in head for head in heads)
+    assert any(
+        head.startswith("gsm ") and "downloaded at first use, about 88.0 MB" in head
+        for head in heads
+    )
     assert any(head.startswith("vsrm ") and head.endswith("no weights") for head in heads)
     told = " ".join(result.stdout.split())
     assert "REDS, by its authors" in told

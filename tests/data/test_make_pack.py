@@ -113,7 +113,7 @@ def test_the_same_seed_makes_the_same_pack(tmp_path, monkeypatch):
 def test_a_folder_without_pictures_is_told(tmp_path):
     (tmp_path / "words.txt").write_text("no picture")
 
-    with pytest.raises(InputError, match="holds no photo and no video"):
+    with pytest.raises(InputError, match="has no photos and no videos"):
         make_pack(tmp_path, tmp_path / "pack")
     assert not (tmp_path / "pack").exists()
 

@@ -171,7 +171,7 @@ def test_what_is_skipped_and_what_is_made_smaller_is_told(tmp_path, tiny):
 def test_a_folder_of_nothing_is_refused(tmp_path, tiny):
     (tmp_path / "data").mkdir()
 
-    with pytest.raises(InputError, match="holds no footage to learn from"):
+    with pytest.raises(InputError, match="has no usable footage"):
         adapt(tmp_path / "data", tmp_path / "run", tiny)
     assert not (tmp_path / "run").exists()
 

@@ -257,7 +257,7 @@ def test_a_folder_with_a_run_is_not_written_into_unasked(pack, tmp_path):
 
 
 def test_without_a_state_there_is_nothing_to_resume(pack, tmp_path):
-    with pytest.raises(InputError, match=r"holds no state\.pt.*leave --resume out"):
+    with pytest.raises(InputError, match=r"holds no state\.pt.*start without --resume"):
         learn(pack, tmp_path / "run", CHEAP, resume=True)
 
 

@@ -77,7 +77,7 @@ def test_an_input_that_is_not_there_and_an_empty_folder_are_told(folder):
         plan(folder, "a.mp4", "missing")
     with pytest.raises(InputError, match="no image files"):
         plan(folder, "large")
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         plan_batch([folder / "more"], folder / "a.mp4", overwrite=False)
 
 

@@ -149,7 +149,7 @@ def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, mon
     summary = upscale_video(source, tmp_path / "large.mp4", warn=events.append)
 
     lost = "stream 1 (attachment, font.ttf): a .mp4 file cannot hold it; an .mkv may"
-    assert events == [f"left out: {lost}", "load"]
+    assert events == [f"dropped: {lost}", "load"]
     assert (summary.kept, summary.dropped) == ((), (lost,))
 
 

@@ -107,7 +107,7 @@ def test_a_pipe_becomes_a_file_and_a_file_becomes_a_pipe(tmp_path, pipes):
 
 
 def test_what_is_no_film_is_told(pipes):
-    with pytest.raises(InputError, match="no YUV4MPEG2"):
+    with pytest.raises(InputError, match="is not y4m"):
         upscale_video("-", "-")
     pipes.input.write(b"YUV4MPEG2 W48 H32 F25:1 Ip\n")
     pipes.input.seek(0)

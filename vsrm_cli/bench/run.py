@@ -1,4 +1,4 @@
-"""The job of `vsrm bench`: measure what was asked for, and put it together."""
+"""The job of `vsrm bench`: take the requested measurements and collect the results."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,25 +15,25 @@ from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.evaluation.ablation import measure_ablation
 from vsrm_cli.evaluation.quality import Crop, Wishes, measure_quality
 
-# Frames that a network sees together while it is timed. A processor takes seconds for each.
+# Frames that a network sees together while it is timed. A CPU takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user wants to know.
+    """What to measure.
 
     Attributes:
-        gpu: True for CUDA, False for the processor, None for the best there is.
+        gpu: True for CUDA, False for the CPU, None for the best device.
         models: Names or weight files; empty for all that have weights.
-        dtypes: "auto", "fp32", "fp16" or "bf16"; the first one serves all but the speed.
+        dtypes: "auto", "fp32", "fp16" or "bf16"; everything except speed uses the first one.
         is_quick: Whether to measure less.
         speed: Whether to time the networks alone.
-        sizes: Names of `SIZES`; empty for all, or the smallest if it must be quick.
+        sizes: Names of `SIZES`; empty for all, or for the smallest if `is_quick`.
         window: Frames that a network sees together; None chooses.
         kernels: Whether to time the selective scans.
-        video: A file to enlarge from end to end; None for none.
-        folder: Clips to measure quality on; None for none.
+        video: A file to upscale from end to end, or None.
+        folder: Clips to measure quality on, or None.
         wishes: How to measure quality.
         ablate: Whether to measure what each part of the networks adds on those clips instead.
     """
@@ -57,7 +57,7 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
 
     Args:
         asked: What.
-        report: Is told what is being measured.
+        report: Called with what is being measured.
 
     Returns:
         The result as JSON has it, and the most telling crops of the clips.
@@ -103,7 +103,7 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
 
 
 def models_with_weights() -> tuple[str, ...]:
-    """The names of the networks that can be loaded without a file of one's own."""
+    """The names of the networks that have weights."""
     return tuple(name for name, entry in MODELS.items() if entry.file is not None)
 
 

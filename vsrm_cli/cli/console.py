@@ -32,6 +32,13 @@ if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not w
 
 # Often enough to see progress in a log, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
+# How the list of networks says where weights are; `--json` keeps the keys.
+PLACES = {
+    "in the box": "included",
+    "cached": "downloaded",
+    "to be fetched": "downloaded at first use",
+    "none": "no weights",
+}
 FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
 
 # For tables in a file or another program: wide enough that nothing wraps.
@@ -271,7 +278,7 @@ def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
         f"{model['parameters'] / 1e6:5.2f} M parameters",
         f"x{model['scale']}",
         model["licence"] or "-",
-        "no weights" if model["place"] == "none" else model["place"] + size,
+        PLACES[model["place"]] + size,
     )
 
 

@@ -347,7 +347,7 @@ def _sum_up(
 def _warn_beforehand(
     source: Source, output: Collected | Direct, warn: Callable[[str], None]
 ) -> None:
-    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+    for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         warn(notice)
 
 
