@@ -27,8 +27,8 @@ sys.path.insert(0, str(SAMPLE_FOLDER))
 
 import make  # noqa: E402  it draws the sample and is no part of the package
 
-FRAME = 30  # of 60: nothing is special about the middle
-TOP, LEFT, HEIGHT, WIDTH = 72, 200, 320, 272  # awning, curtain, bricks and wheel, in large pixels
+FRAME = 12  # the middle of the first window
+TOP, LEFT, HEIGHT, WIDTH = 72, 150, 320, 272  # awning, curtain, bricks and a wheel
 GAP = 8
 
 

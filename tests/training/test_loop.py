@@ -251,7 +251,7 @@ def test_a_folder_with_a_run_is_not_written_into_unasked(pack, tmp_path):
     learn(pack, tmp_path / "run", CHEAP)
     before = (tmp_path / "run" / STATE_FILE).read_bytes()
 
-    with pytest.raises(OutputError, match=r"state\.pt is there already.*--resume.*another --out"):
+    with pytest.raises(OutputError, match=r"state\.pt exists.*--resume.*another --out"):
         learn(pack, tmp_path / "run", CHEAP)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
 
