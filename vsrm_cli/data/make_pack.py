@@ -17,7 +17,7 @@ from vsrm_cli.errors import InputError
 
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
-CLIP_FRAMES = 14
+CLIP_FRAMES = 12
 CLIP_SIDE = 208
 
 
