@@ -179,7 +179,8 @@ def test_the_rules_are_told_beside_the_tables():
     assert said[0] == "small frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
     assert "that of the truth itself is 0.400" in said[1]
-    assert said[2].startswith("clip 000 was cropped")
+    assert said[2].startswith("sharpness is the contrast of details")
+    assert said[3].startswith("clip 000 was cropped")
 
 
 def test_changes_are_a_table_too():
