@@ -142,7 +142,8 @@ def finetune(
         typer.Option(
             metavar="flow|frames|clips|sharp",
             help="What to teach: motion, by the true motion of filmed photos; single frames; "
-            "whole clips; or clips that look sharp, with a discriminator (needs the extra perceptual).",
+            "whole clips; or clips that look sharp, with a discriminator (needs the extra "
+            "perceptual).",
             show_default="clips",
             rich_help_panel="Recipe",
         ),
