@@ -191,5 +191,5 @@ def test_a_used_folder_is_refused_before_anything_is_looked_at(tmp_path, tiny, m
     (tmp_path / "run" / "state.pt").touch()
     monkeypatch.setattr(job, "open_footage", lambda _: pytest.fail("looked"))
 
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match=r"state\.pt exists"):
         adapt(tmp_path / "data", tmp_path / "run", tiny)

@@ -371,7 +371,7 @@ def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
 def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
     told = []
 
-    with pytest.raises(OutputError, match="Start again with --lr below 30") as failure:
+    with pytest.raises(OutputError, match="Start again with a --lr below 30") as failure:
         finetune(
             make_network(),
             pack,

@@ -36,7 +36,7 @@ SECONDS_BETWEEN_LINES = 10.0
 PLACES = {
     "in the box": "included",
     "cached": "downloaded",
-    "to be fetched": "downloaded at first use",
+    "to be fetched": "download at first use",
     "none": "no weights",
 }
 FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}

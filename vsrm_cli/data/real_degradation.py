@@ -207,7 +207,7 @@ def wear(sharp: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
 def draw_steps(rng: np.random.Generator) -> list[Step]:
     """Draw what happens to one clip; one step brings it to the size of the small frames.
 
-    * download: shrunk, now and then sharpened, and compressed by H.264.
+    * download: shrunk, now and then soft or sharpened, and compressed by H.264.
     * stream: uploaded in a good quality, resized and compressed once more by the site.
     * phone: a noisy sensor, strong sharpening, H.264 or HEVC.
     * old: soft and grainy, now and then with remnants of fields, compressed by MPEG-2, MPEG-4 or
@@ -220,10 +220,12 @@ def draw_steps(rng: np.random.Generator) -> list[Step]:
         return _mixed(rng)
     steps: list[Step] = [Resize(_filter(rng))]
     if kind == "download":
-        return [*steps, *_sharpened(rng, 0.15), _compression("h264", rng)]
+        # Frames shrunk four times are crisper than those of most cameras.
+        soft = [_blur(rng)] if rng.random() < 0.35 else []
+        return [*steps, *soft, *_sharpened(rng, 0.15), _compression("h264", rng)]
     if kind == "stream":
         upload = _compression("h264", rng, best=15.0, worst=24.0)
-        larger = Resize(_filter(rng), rng.uniform(1.0, 1.6))
+        larger = Resize(_filter(rng), rng.uniform(0.75, 1.6))
         codec = str(rng.choice(["h264", "vp9", "hevc"], p=[0.5, 0.35, 0.15]))
         return [larger, upload, *steps, _compression(codec, rng)]
     if kind == "phone":
