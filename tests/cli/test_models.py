@@ -117,7 +117,7 @@ def test_a_name_is_fetched_once_and_then_loads_without_its_host(far):
     assert (again.stdout, again.stderr) == ("", "")
     assert len(far.requests) == 1
     assert network.name == "tiny"
-    assert "cached" in next(line for line in run().stdout.splitlines() if line.startswith("far"))
+    assert "downloaded, " in next(line for line in run().stdout.splitlines() if line.startswith("far"))
 
 
 def test_a_download_that_fails_is_told_in_one_line(far):
@@ -192,7 +192,7 @@ def test_a_hostile_file_gets_one_line(tmp_path):
     result = run("show", tmp_path / "strange.pth")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.fullmatch(r"error: .*strange\.pth was refused: it asks for .*\n", result.stderr)
+    assert re.fullmatch(r"error: .*strange\.pth was refused: it asks to call .*\n", result.stderr)
     assert "it ran" not in result.output
 
 
