@@ -105,7 +105,7 @@ class _Track:
     """The times of all packets of one stream, in its ticks, in the order of the file."""
 
     def __init__(self, stream: Stream) -> None:
-        self.codec = stream.codec_context.name if stream.codec_context is not None else ""
+        self.codec = stream.codec_context.name
         self.clock = stream.time_base or Fraction(1)
         self.begins = array("q")
         self.durations = array("q")
@@ -126,7 +126,8 @@ def _count_tracks(container: InputContainer) -> int:
 
 
 def _read_tracks(container: InputContainer) -> dict[int, _Track]:
-    watched = [s for s in container.streams if s.type != "attachment" and not is_cover(s)]
+    # Data streams, such as the timecode that a muxer makes of a tag, have no codec context.
+    watched = [s for s in container.streams if s.codec_context is not None and not is_cover(s)]
     tracks = {stream.index: _Track(stream) for stream in watched}
     for packet in container.demux(watched):
         if not packet.size or is_gap(packet):

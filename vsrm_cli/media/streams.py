@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Stream
@@ -28,13 +29,15 @@ from vsrm_cli.media.manifest import (
     CONTAINERS,
     ROOMY,
     StreamPlan,
-    can_hold,
     plan_streams,
     supported_codecs,
 )
+from vsrm_cli.media.packet_times import PacketTimes
 from vsrm_cli.media.probe import open_container, video_stream
 from vsrm_cli.media.proof import Carried, Promise
 from vsrm_cli.media.subtitles import SubtitleConverter, is_gap
+from vsrm_cli.media.trial import add_copy, can_hold, read_samples
+from vsrm_cli.media.wave_format import MUXER_OPTIONS, correct_names, has_wave_format
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
@@ -53,7 +56,9 @@ class CopiedStreams:
         plans: What becomes of each, in the order of the source.
         chapters: Those of the output.
         tags: Those of the whole file that stay true.
-        ticks_per_second: The least common multiple of the clocks of those that are copied.
+        ticks_per_second: The least common multiple of the clocks of those that are copied, in
+            the source and in MP4.
+        muxer_options: What the muxer must be told for their sake.
     """
 
     def __init__(
@@ -83,8 +88,12 @@ class CopiedStreams:
         self._end = end
         self._shift = shift
         self._container: InputContainer = open_container(path)
-        self.plans = plan_streams(self._container, path, suffix)
+        self._samples = read_samples(path)
+        self.plans = plan_streams(self._container, path, suffix, self._samples)
         self.tags = extras.lasting(self._container.metadata)
+        self._pictures = video_stream(self._container, path)
+        self._picture_tags = extras.stream_tags(CONTAINERS[suffix], self._pictures.metadata)
+        self._lost_timecode = self._drop_timecode()
         self.chapters: list[Chapter] = extras.shifted_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
@@ -98,11 +107,13 @@ class CopiedStreams:
         self._damaged: Counter[int] = Counter()
         self._converters: dict[int, SubtitleConverter] = {}
         self._covers: list[Packet[Stream]] = []
-        self._next_ticks: dict[int, int] = {}
+        self._times = PacketTimes()
         self._last_dts: dict[int, int] = {}
         self._pending: Packet[Stream] | None = None
-        clocks = [s.time_base for s in self._sources if s.time_base]
-        self.ticks_per_second = lcm(*(clock.denominator for clock in clocks))
+        self.ticks_per_second = lcm(*map(_ticks_per_second, self._sources))
+        renamed = [s for s in self._sources if has_wave_format(CONTAINERS[suffix], s)]
+        self.muxer_options = MUXER_OPTIONS if renamed else {}
+        self._wave_formats: list[bytes] = []
 
     def check(self, video_codec: str) -> None:
         """Make sure that no sound is lost that another container would keep.
@@ -113,7 +124,9 @@ class CopiedStreams:
         silenced = [p for p in self.plans if p.kind == "sound" and not p.is_kept]
         for suffix in ROOMY if silenced else ():
             sounds = [s for s in self._container.streams if s.type == "audio"]
-            if all(can_hold(suffix, s) for s in sounds) and video_codec in supported_codecs(suffix):
+            if video_codec in supported_codecs(suffix) and all(
+                can_hold(CONTAINERS[suffix], s, self._samples[s.index]) for s in sounds
+            ):
                 raise OutputError(
                     f"A {self._suffix} file cannot hold {silenced[0].name}; "
                     f"name the output {suffix} instead."
@@ -127,10 +140,8 @@ class CopiedStreams:
             video: Its video stream, which gets the tags of that of the source.
         """
         output.metadata.update(self.tags)
-        pictures = video_stream(self._container, self._path)
-        container = CONTAINERS[self._suffix]
-        video.metadata.update(extras.stream_tags(container, pictures.metadata))
-        video.disposition = pictures.disposition
+        video.metadata.update(self._picture_tags)
+        video.disposition = self._pictures.disposition
         for plan in self.plans:
             if plan.is_kept:
                 self._add_stream(output, plan)
@@ -159,6 +170,8 @@ class CopiedStreams:
             dropped.append(
                 f"tags {', '.join(tags)}: a {self._suffix} file cannot hold them; an .mkv may"
             )
+        if self._lost_timecode is not None:
+            dropped.append(self._lost_timecode)
         return dropped
 
     def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Promise:
@@ -209,9 +222,34 @@ class CopiedStreams:
                 continue
             self._copy(packet, output)
 
+    def correct(self, path: Path) -> None:
+        """Correct what the muxer could not be told, in the finished output.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if self._wave_formats:
+            with path.open("r+b") as file:
+                correct_names(file, self._wave_formats)
+
     def close(self) -> None:
         """Close the source."""
         self._container.close()
+
+    def _drop_timecode(self) -> str | None:
+        """Take the timecode out of the tags where it cannot stay; say why, in words."""
+        timecode = extras.timecode_of(self._picture_tags, self.tags)
+        if timecode is None:
+            return None
+        reason = "it is that of the beginning, which is cut off"
+        if self._first is None:
+            rate = self._pictures.average_rate or self._pictures.guessed_rate or Fraction(25)
+            if extras.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
+                return None
+            reason = f"a {self._suffix} file cannot hold it at this frame rate; an .mkv may"
+        self.tags = extras.without_timecode(self.tags)
+        self._picture_tags = extras.without_timecode(self._picture_tags)
+        return f"timecode {timecode}: {reason}"
 
     def _add_stream(self, output: OutputContainer, plan: StreamPlan) -> None:
         source = self._container.streams[plan.index]
@@ -232,7 +270,9 @@ class CopiedStreams:
             self._converters[plan.index] = converter
             target = converter.stream
         else:
-            target = output.add_stream_from_template(source, opaque=True)
+            target = add_copy(output, source)
+            if has_wave_format(CONTAINERS[self._suffix], source):
+                self._wave_formats.append(target.codec_context.extradata or b"")
         target.metadata.update(extras.stream_tags(CONTAINERS[self._suffix], source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
@@ -255,18 +295,8 @@ class CopiedStreams:
                 return
             faults = 0
             if packet.size and not packet.is_corrupt and not is_gap(packet):
-                self._complete(packet)
+                self._times.complete(packet)
                 yield packet
-
-    def _complete(self, packet: Packet[Stream]) -> None:
-        """Fill in the times that a file left out."""
-        if packet.pts is None:
-            packet.pts = packet.dts
-        if packet.pts is None:
-            packet.pts = self._next_ticks.get(packet.stream.index, 0)
-        if packet.dts is None:
-            packet.dts = packet.pts
-        self._next_ticks[packet.stream.index] = packet.dts + (packet.duration or 1)
 
     def _begin(self, packet: Packet[Stream]) -> Fraction:
         assert packet.pts is not None
@@ -321,6 +351,13 @@ class CopiedStreams:
             packet.dts = least
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
+
+
+def _ticks_per_second(stream: Stream) -> int:
+    """In how many ticks all times of a stream are whole numbers; MP4 counts sound in samples."""
+    clock = stream.time_base.denominator if stream.time_base else 1
+    rate = stream.codec_context.sample_rate if isinstance(stream, AudioStream) else 1
+    return lcm(clock, rate or 1)
 
 
 def _rank(stream: Stream) -> int:

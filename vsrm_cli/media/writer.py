@@ -338,12 +338,13 @@ class VideoWriter:
         if name in ("mp4", "mov"):
             # They tell when streams begin in ticks of one clock; its usual 1000 would round.
             ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
-            if ticks > _MAX_TICKS_PER_SECOND:
-                ticks = self.time_base.denominator
+            if ticks > _MAX_TICKS_PER_SECOND:  # then as fine as it can be
+                ticks = _MAX_TICKS_PER_SECOND - _MAX_TICKS_PER_SECOND % self.time_base.denominator
             return {"movie_timescale": str(ticks)} | tag_options(name, self._copies.tags)
         # "default" flags stay as they were, and sound that begins a little early, to prime its
         # decoder, does not move all streams.
-        return {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
+        options = {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
+        return options | self._copies.muxer_options
 
     def add_encoder(self, container: OutputContainer) -> VideoStream:
         """Announce the video to a container: this output's, or that of a segment of it."""
@@ -396,6 +397,7 @@ class VideoWriter:
                 self._mux(self._stream.encode(None))
             self._copies.copy_until(None, self._container)
             self._close()
+            self._copies.correct(self.part)
             promise = self._copies.promise(self._times, self.time_base, self._last_duration)
             prove(self.part, promise)
         except (av.FFmpegError, OSError) as error:
