@@ -10,6 +10,7 @@ from vsrm_cli.media.destination import check_destination
 from vsrm_cli.media.encoding import Encoding
 from vsrm_cli.media.geometry import Shape, output_shape
 from vsrm_cli.media.pictures import PictureWriter, check_folder, is_sequence
+from vsrm_cli.media.segments import choose_container
 from vsrm_cli.media.writer import VideoWriter
 from vsrm_cli.media.y4m import PipeWriter
 from vsrm_cli.settings import Settings
@@ -74,7 +75,9 @@ def open_output(
             names=source.picture_names,
             shape=_shape(source, settings),
         )
-    return _open_video(path, source, settings, encoding, overwrite=True, folder=folder)
+    output = _open_video(path, source, settings, encoding, overwrite=True, folder=folder)
+    choose_container(output)
+    return output
 
 
 def open_direct_output(

@@ -9,6 +9,8 @@ from sounds import count, heard, make_film, pass_on
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
+from vsrm_cli.media.reader import VideoReader
+from vsrm_cli.media.segments import Segment, SegmentWriter, choose_container, join
 from vsrm_cli.media.trial import can_hold, read_samples
 from vsrm_cli.media.writer import Encoding, VideoWriter
 
@@ -116,3 +118,44 @@ def test_a_timecode_that_cannot_stay_is_named(tmp_path):
     assert part.dropped == ("timecode 01:00:00;02: it is that of the beginning, which is cut off",)
     assert timecode_of(tmp_path / "out.mp4") is None
     assert timecode_of(tmp_path / "part.mkv") is None
+
+
+@pytest.mark.parametrize("codec", ["utvideo", "rawvideo", "magicyuv", "hevc"])
+def test_frames_of_any_codec_can_be_decoded_behind_segments(tmp_path, codec):
+    film = make_film(tmp_path / "in.mp4", frames=5)
+    with VideoReader(film) as reader:
+        frames = list(reader)
+        writer = VideoWriter(
+            tmp_path / "out.nut",
+            source=reader.info,
+            shape=Shape(64, 48, None),
+            encoding=Encoding(codec),
+            folder=tmp_path,
+        )
+
+    with writer:
+        segment = SegmentWriter(tmp_path / "000", writer)
+        for frame in frames:
+            segment.write(frame)
+        segment.close()
+        join([Segment(segment.path, segment.ticks)], segment.end, writer)
+
+    with VideoReader(tmp_path / "out.nut") as reader:
+        found = list(reader)
+    assert [frame.time for frame in found] == [frame.time for frame in frames]
+    for before, after in zip(frames, found, strict=True):
+        assert abs(before.pixels.mean() - after.pixels.mean()) < 3
+
+
+def test_video_that_cannot_be_decoded_again_is_refused_at_once(tmp_path):
+    film = make_film(tmp_path / "in.mp4", frames=5)
+    writer = VideoWriter(
+        tmp_path / "out.mov",
+        source=probe(film),
+        shape=Shape(64, 48, None),
+        encoding=Encoding("rawvideo"),
+        folder=tmp_path,
+    )
+
+    with pytest.raises(OutputError, match=r"rawvideo.*cannot be decoded from a \.mov file"):
+        choose_container(writer)

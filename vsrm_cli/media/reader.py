@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
+from heapq import heappop, heappush
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
+from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.filters import filtered
@@ -85,6 +87,7 @@ class VideoReader:
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._indexed_packets = 0
         self._clock = _Clock(self.info)
+        self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._longest_gap = Fraction(0)
         self._reached: Fraction | None = None  # the end of the latest packet, of any stream
@@ -180,7 +183,7 @@ class VideoReader:
         return self._pictures(*self._open())
 
     def _pictures_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
-        if time <= self.info.start:
+        if time <= self.info.start or self._cannot_seek:
             return iter(())
         container, stream = self._open()
         depth = stream.codec_context.reorder_depth
@@ -192,13 +195,21 @@ class VideoReader:
         stream.codec_context.reorder_depth = depth
         return self._pictures(container, stream)
 
+    @cached_property
+    def _cannot_seek(self) -> bool:
+        """Whether the time of a frame is known only by the frames before it."""
+        return self.info.has_decoding_times_only or bool(clock_restarts(self.info.path))
+
     def _pictures(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Decode from where the container stands up to the end, the decoder's rest included."""
         failures = 0
+        order = _OrderOfShowing() if self.info.has_decoding_times_only else None
         for packet in self._packets(container, stream):
             is_damaged = packet is None or packet.is_corrupt
+            if order is not None and packet is not None:
+                order.expect(packet)
             pictures: list[VideoFrame] = []
             if packet is not None:
                 try:
@@ -211,6 +222,8 @@ class VideoReader:
             if failures > _FAILURES_IN_A_ROW:
                 return
             for picture in pictures:
+                if order is not None:
+                    picture.pts = order.next(stream.codec_context.reorder_depth)
                 time = self._clock.time_of(picture)
                 # Hardware has formats of its own, with the same values in another order.
                 yield self._as_in_software(picture), time
@@ -237,6 +250,7 @@ class VideoReader:
             if packet is None:
                 return
             faults = 0
+            self._continuous.move(packet)
             self._note_progress(packet)
             if packet.stream is stream:
                 yield cast("Packet[VideoStream]", packet)
@@ -244,6 +258,7 @@ class VideoReader:
     def _open(self) -> tuple[InputContainer, VideoStream]:
         self.close()
         self._clock = _Clock(self.info)
+        self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._reached = None
         container = open_container(self.info.path, hardware=self.hardware)
@@ -329,6 +344,39 @@ class VideoReader:
             f"No frame of {self.info.path}{length} lies in the part that was asked for; "
             "choose another --start or --end."
         )
+
+
+class _OrderOfShowing:
+    """Times of showing, for files that only say when each frame is decoded.
+
+    As many frames are decoded as are shown, so both orders have the same times.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[int] = []
+        self._depth: int | None = None
+
+    def expect(self, packet: Packet[VideoStream]) -> None:
+        """Take the time of the next frame that is decoded."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if packet.size and ticks is not None:
+            heappush(self._waiting, ticks)
+
+    def next(self, depth: int) -> int | None:
+        """Give the time of the next frame that is shown.
+
+        Args:
+            depth: How many frames the decoder holds back to put them in order.
+        """
+        if not self._waiting:
+            return None
+        ticks = heappop(self._waiting)
+        if self._depth is None:
+            self._depth = len(self._waiting)
+        # Those of frames that were lost do not come any more.
+        while len(self._waiting) > max(depth, self._depth):
+            heappop(self._waiting)
+        return ticks
 
 
 class _Clock:

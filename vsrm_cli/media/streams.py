@@ -7,7 +7,7 @@ those of the video.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media import extras
+from vsrm_cli.media.clock_restarts import ContinuousClock
 from vsrm_cli.media.manifest import (
     CONTAINERS,
     ROOMY,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
 
 # Packets of different streams may lie this far out of order in a file.
 _DISORDER = Fraction(5)
+# Hidden sound makes a decoder ready for what is heard next: the last packet, and so many seconds.
+_PRIMING = Fraction(1, 25)
 _FAULTS_IN_A_ROW = 1000
 # What muxers and decoders say of damaged packets; a full disk is something else.
 _DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
@@ -108,6 +111,7 @@ class CopiedStreams:
         self._converters: dict[int, SubtitleConverter] = {}
         self._covers: list[Packet[Stream]] = []
         self._times = PacketTimes()
+        self._clock = ContinuousClock(path)
         self._last_dts: dict[int, int] = {}
         self._pending: Packet[Stream] | None = None
         self.ticks_per_second = lcm(*map(_ticks_per_second, self._sources))
@@ -149,12 +153,13 @@ class CopiedStreams:
         for stream in self._container.streams:
             if stream.index not in self._targets:
                 stream.discard = Discard.all
-        if self._targets and self._first is not None and self._first - _DISORDER > 0:
+        can_jump = not self._clock.restarts and self._targets
+        if can_jump and self._first is not None and self._first - _DISORDER > 0:
             try:
                 self._container.seek(int((self._first - _DISORDER) * av.time_base))
             except av.FFmpegError:  # not every container can jump; then all is read
                 self._container.seek(0)
-        self._packets = self._read()
+        self._packets = _without_hidden(self._read())
 
     @property
     def kept(self) -> list[str]:
@@ -296,6 +301,7 @@ class CopiedStreams:
             faults = 0
             if packet.size and not packet.is_corrupt and not is_gap(packet):
                 self._times.complete(packet)
+                self._clock.move(packet)
                 yield packet
 
     def _begin(self, packet: Packet[Stream]) -> Fraction:
@@ -351,6 +357,26 @@ class CopiedStreams:
             packet.dts = least
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
+
+
+def _without_hidden(packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
+    """Leave out what the edit list of an MP4 file hides, but for what primes a decoder.
+
+    Other containers know no edit list: what was cut away would be there again.
+    """
+    hidden: dict[int, deque[Packet[Stream]]] = {}
+    for packet in packets:
+        waiting = hidden.setdefault(packet.stream.index, deque())
+        assert packet.pts is not None
+        earliest = packet.pts - _PRIMING / packet.time_base
+        while len(waiting) > 1 and (waiting[0].pts or 0) < earliest:
+            waiting.popleft()
+        if packet.is_discard:
+            waiting.append(packet)
+            continue
+        yield from waiting
+        waiting.clear()
+        yield packet
 
 
 def _ticks_per_second(stream: Stream) -> int:
