@@ -6,9 +6,9 @@ import av
 import numpy as np
 from clips import picture
 
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.video import Encoding, VideoWriter
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.media.writer import Encoding, VideoWriter
 
 # From this level on, of 1, a sound is heard.
 LOUD = 0.05

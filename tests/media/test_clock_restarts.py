@@ -8,8 +8,8 @@ import pytest
 from clips import index_of
 from sounds import count, heard, make_film, pass_on
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.media.clock_restarts import clock_restarts
-from vsrm_cli.media.reader import VideoReader
 
 BROADCAST = {"codec": "mpeg2video", "sound": ("mp2", 48000, "stereo")}
 
