@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
 _DISORDER = Fraction(5)
 # Hidden sound makes a decoder ready for what is heard next: the last packet, and so many seconds.
 _PRIMING = Fraction(1, 25)
+# Where parts of a file were joined, sound may overlap a little.
+_MOST_DISPLACED = Fraction(1, 5)
 _FAULTS_IN_A_ROW = 1000
 # What muxers and decoders say of damaged packets; a full disk is something else.
 _DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
@@ -108,6 +110,7 @@ class CopiedStreams:
         self._targets: dict[int, Stream] = {}
         self._carried: dict[int, Carried] = {}
         self._damaged: Counter[int] = Counter()
+        self._displaced: Counter[int] = Counter()
         self._converters: dict[int, SubtitleConverter] = {}
         self._covers: list[Packet[Stream]] = []
         self._times = PacketTimes()
@@ -196,15 +199,24 @@ class CopiedStreams:
     @property
     def warnings(self) -> list[str]:
         """What was lost on the way, in sentences."""
-        return [
-            f"{count} damaged packets of stream {index} were left out"
-            for index, count in self._damaged.items()
-        ] + [
-            f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
-            f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
-            for index, converter in self._converters.items()
-            if converter.lines_changed
-        ]
+        return (
+            [
+                f"{count} damaged packets of stream {index} were left out"
+                for index, count in self._damaged.items()
+            ]
+            + [
+                f"the time of stream {index} goes back in the middle: {count} packets are later "
+                "than they were, and may be out of step with the picture"
+                for index, count in self._displaced.items()
+                if count
+            ]
+            + [
+                f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
+                f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
+                for index, converter in self._converters.items()
+                if converter.lines_changed
+            ]
+        )
 
     def copy_until(self, time: Fraction | None, output: OutputContainer) -> None:
         """Copy all packets up to a time on the clock of the source; None stands for the rest."""
@@ -281,7 +293,14 @@ class CopiedStreams:
         target.metadata.update(extras.stream_tags(CONTAINERS[self._suffix], source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
-        self._carried[target.index] = Carried(plan.name, 0, Fraction(0), Fraction(0))
+        sample = self._samples[plan.index]
+        self._carried[target.index] = Carried(
+            plan.name,
+            0,
+            Fraction(0),
+            Fraction(0),
+            is_decodable=bool(sample.sound or sample.pictures),
+        )
 
     def _read(self) -> Iterator[Packet[Stream]]:
         """Read the packets of the copied streams, past what cannot be read."""
@@ -336,11 +355,14 @@ class CopiedStreams:
         begin = self._begin(packet)
         end = begin + (packet.duration or 0) * packet.time_base
         before = self._carried[index]
+        is_text = packet.stream.type == "subtitle"
         self._carried[index] = replace(
             before,
             packets=before.packets + 1,
             begin=min(before.begin, begin) if before.packets else begin,
             end=max(before.end, end) if before.packets else end,
+            # MP4 cuts subtitles that overlap in pieces.
+            latest=None if is_text else max(before.latest or begin, begin),
         )
 
     def _prepare(self, packet: Packet[Stream]) -> None:
@@ -354,6 +376,7 @@ class CopiedStreams:
         # may stand still: several lines are often shown at once.
         least = self._last_dts.get(index, packet.dts - 1) + (packet.stream.type != "subtitle")
         if packet.dts < least:
+            self._displaced[index] += (least - packet.dts) * packet.time_base > _MOST_DISPLACED
             packet.dts = least
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
