@@ -182,10 +182,12 @@ class VideoReader:
         return self._pictures(*self._open())
 
     def _pictures_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
-        if time <= self.info.start or self._cannot_seek:
+        if time <= self.info.start or clock_restarts(self.info.path):
             return iter(())
         container, stream = self._open()
         depth = stream.codec_context.reorder_depth
+        if depth and self.info.has_decoding_times_only:
+            return iter(())  # behind a jump, frames are missing among those that change places
         try:
             container.seek(int(time / self.info.time_base), stream=stream)
         except av.FFmpegError:
@@ -194,17 +196,12 @@ class VideoReader:
         stream.codec_context.reorder_depth = depth
         return self._pictures(container, stream)
 
-    @cached_property
-    def _cannot_seek(self) -> bool:
-        """Whether the time of a frame is known only by the frames before it."""
-        return self.info.has_decoding_times_only or bool(clock_restarts(self.info.path))
-
     def _pictures(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Decode from where the container stands up to the end, the decoder's rest included."""
         failures = 0
-        order = _OrderOfShowing() if self.info.has_decoding_times_only else None
+        order = _OrderOfShowing(self.info) if self.info.has_decoding_times_only else None
         for packet in self._packets(container, stream):
             is_damaged = packet is None or packet.is_corrupt
             if order is not None and packet is not None:
@@ -351,15 +348,16 @@ class _OrderOfShowing:
     As many frames are decoded as are shown, so both orders have the same times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, info: VideoInfo) -> None:
         self._waiting: list[int] = []
-        self._depth: int | None = None
+        self._first = round(info.start / info.time_base)
 
     def expect(self, packet: Packet[VideoStream]) -> None:
         """Take the time of the next frame that is decoded."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if packet.size and ticks is not None:
-            heappush(self._waiting, ticks)
+            # FFmpeg calls that of the first frame zero in any case.
+            heappush(self._waiting, max(ticks, self._first))
 
     def next(self, depth: int) -> int | None:
         """Give the time of the next frame that is shown.
@@ -367,15 +365,10 @@ class _OrderOfShowing:
         Args:
             depth: How many frames the decoder holds back to put them in order.
         """
-        if not self._waiting:
-            return None
-        ticks = heappop(self._waiting)
-        if self._depth is None:
-            self._depth = len(self._waiting)
-        # Those of frames that were lost do not come any more.
-        while len(self._waiting) > max(depth, self._depth):
+        # The times of frames that were lost are not needed any more.
+        while len(self._waiting) > depth + 1:
             heappop(self._waiting)
-        return ticks
+        return heappop(self._waiting) if self._waiting else None
 
 
 class _Clock:

@@ -218,6 +218,8 @@ def _decode(stream: Stream, packet: Packet[Stream] | None, sample: Sample) -> bo
 
 
 def _as_float(frame: AudioFrame) -> NDArray[np.float32]:
+    if frame.format.name.startswith("s64"):  # PyAV has no arrays of it
+        (frame,) = av.AudioResampler(format="flt").resample(frame)
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if values.dtype.kind == "f":
