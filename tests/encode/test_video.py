@@ -112,7 +112,9 @@ def test_times_of_other_containers_reach_mp4_exactly(tmp_path, name, clock):
 
     before = enlarge(source, tmp_path / "out.mp4")
 
-    assert times_of(read(tmp_path / "out.mp4")) == times_of(before)
+    zero = before[0].time if name == "a.ts" else 0  # it has the clock of its sender
+    expected = [time - zero for time in times_of(before)]
+    assert times_of(read(tmp_path / "out.mp4")) == expected
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".nut"])

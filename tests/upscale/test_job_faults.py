@@ -16,7 +16,7 @@ from networks import make_network
 from stand_in import draw_clip, load_nearest
 
 from vsrm_cli.checkpoints.loading import load_model, save_weights
-from vsrm_cli.errors import Interrupted, OutputError, VsrmError
+from vsrm_cli.errors import InputError, Interrupted, OutputError, VsrmError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import upscale_video
 
@@ -93,6 +93,33 @@ def test_a_full_disk_is_told_and_the_work_goes_on_when_there_is_room(tmp_path, l
     assert "Traceback" not in log.read_text()
     assert pictures(output) == pictures(whole)
     assert names_in(tmp_path) == ["large.mp4", "log", "small.mp4", "whole.mp4"]
+
+
+def test_a_full_disk_is_no_bug(tmp_path):
+    clip = draw_noise(tmp_path / "small.mp4", frames=20)
+    log = tmp_path / "log"
+
+    job = faults.start(clip, "-o", tmp_path / "large.nut", *WORDS, largest_file=3_000, log=log)
+
+    assert faults.end(job) == 1
+    last = log.read_text().splitlines()[-1]
+    assert "disk" in last
+    assert "bug in vsrm" not in last
+
+
+@pytest.mark.parametrize("frame", [1, 8])
+def test_an_input_that_is_replaced_ends_the_work(tmp_path, frame):
+    clip = make_clip(tmp_path / "small.mp4", sound="aac")
+    other = make_clip(tmp_path / "other.mp4", sound="flac")
+
+    def replace_input(progress):
+        if progress.frames_done >= frame and other.exists():
+            os.replace(other, clip)
+
+    with pytest.raises(InputError, match="has changed since the work began"):
+        upscale_video(clip, tmp_path / "large.mkv", report=replace_input, **SMALL)
+
+    assert not (tmp_path / "large.mkv").exists()
 
 
 def draw_noise(path, *, frames):

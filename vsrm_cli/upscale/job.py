@@ -25,7 +25,7 @@ from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import keep_freed_memory
@@ -220,7 +220,8 @@ def _upscale_in_segments(order: _Order) -> Summary:
             with open_output(
                 dst, source, settings, order.encoding, folder=journal.folder
             ) as output:
-                journal.open(describe_files(files) | _describe(order), restart=order.restart)
+                content = describe_files(files)
+                journal.open(content | _describe(order), restart=order.restart)
                 frames_resumed = journal.frames_done
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
@@ -247,9 +248,29 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 journal.start()
                 begin_measuring_memory(network.device)
                 _restore(stages, journal, order, chosen)
+                # Sound and all else is read only now. Pictures and sound must be of one file.
+                _check_unchanged(order, files, content)
                 _put_together(output, journal)
+                _check_unchanged(order, files, content)
             journal.clear()
     return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+
+
+def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
+    """Make sure that the input is still what it was when the work began.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        is_the_same = describe_files(files) == content
+    except OSError:
+        is_the_same = False
+    if not is_the_same:
+        raise InputError(
+            f"{order.src} has changed since the work began. Put the old file back and give the "
+            "same command to go on, or give --restart to begin again with the new one."
+        )
 
 
 def _with_model(order: _Order, info: VideoInfo) -> _Order:
