@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from vsrm_cli import __version__
+from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, weights_checksum
 from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, Interrupted
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import PeakMemory, keep_freed_memory
@@ -41,7 +42,7 @@ from vsrm_cli.upscale.open_media import (
     open_output,
     open_source,
 )
-from vsrm_cli.upscale.options import UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, suited_model
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
@@ -147,7 +148,8 @@ def _upscale_in_segments(order: _Order) -> Summary:
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
-                journal.open(describe_files(files) | _describe(order), restart=options.restart)
+                content = describe_files(files)
+                journal.open(content | _describe(order), restart=options.restart)
                 frames_resumed = journal.frames_done
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
@@ -160,21 +162,46 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     "dtype": DTYPE_NAMES[network.dtype],
                 }
                 if order.confirm is not None and not order.confirm(
-                    Plan.of(stages, journal, options, network.name, order.model_reason, chosen)
+                    Plan.of(
+                        stages, journal, order.options, network.name, order.model_reason, chosen
+                    )
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
                 memory = PeakMemory(network.device)
                 _restore(stages, journal, order, chosen)
+                # Sound and all else is read only now. Pictures and sound must be of one file.
+                _check_unchanged(order, files, content)
                 _put_together(output, journal)
+                _check_unchanged(order, files, content)
             journal.clear()
     return _sum_up(stages, order, network, memory, frames_resumed=frames_resumed, began=began)
+
+
+def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
+    """Make sure that the input is still what it was when the work began.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        is_the_same = describe_files(files) == content
+    except OSError:
+        is_the_same = False
+    if not is_the_same:
+        raise InputError(
+            f"{order.src} has changed since the work began. Put the old file back and give the "
+            "same command to go on, or give --restart to begin again with the new one."
+        )
 
 
 def _with_model(order: _Order, info: VideoInfo) -> _Order:
     """Settle the network, where the user leaves it open."""
     model, reason = suited_model(order.options.model, info)
-    return replace(order, options=replace(order.options, model=model), model_reason=reason)
+    is_default = order.options.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), order.options.detail, is_default=is_default)
+    options = replace(order.options, model=model, detail=detail)
+    return replace(order, options=options, model_reason=reason)
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
@@ -203,7 +230,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
                 if order.should_stop():
-                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
         read_depth, write_depth = _queue_depths(source.info, options, restorer)
@@ -244,6 +271,7 @@ def _sum_up(
         height=output.shape.height,
         model=network.name,
         model_reason=order.model_reason,
+        detail=order.options.detail,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         decoder=source.decoder,
@@ -263,14 +291,16 @@ def _sum_up(
 def _warn_beforehand(
     source: Source, output: Collected | Direct, warn: Callable[[str], None]
 ) -> None:
-    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+    for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         warn(notice)
 
 
 def _describe(order: _Order) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     return {
-        "weights": weights_checksum(order.options.model, report=order.report_transfer),
+        "weights": weights_checksum(
+            order.options.model, detail=order.options.detail, report=order.report_transfer
+        ),
         **order.options.for_journal(),
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
@@ -284,7 +314,11 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
     if chosen is not None:
         device, dtype = str(chosen["device"]), str(chosen["dtype"])
     network = load_model(
-        order.options.model, device=device, dtype=dtype, report=order.report_transfer
+        order.options.model,
+        device=device,
+        dtype=dtype,
+        detail=order.options.detail,
+        report=order.report_transfer,
     )
     if network.device.type == "cpu":
         keep_freed_memory()
@@ -367,10 +401,10 @@ def _queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) 
 def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple[str, ...]:
     warnings = []
     if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
-        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
+        warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
-            f"the picture of {source.info.path} changes its size on the way: "
+            f"the frame size of {source.info.path} changes: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
         )
     if not source.truncated:
@@ -379,6 +413,6 @@ def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
     )
     return tuple(warnings)

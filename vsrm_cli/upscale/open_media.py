@@ -7,6 +7,7 @@ from pathlib import Path
 from vsrm_cli.decode.image_sequence import is_sequence
 from vsrm_cli.encode.image_sequence import PictureWriter, check_folder
 from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.segments import choose_container
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.y4m import PipeWriter
 from vsrm_cli.errors import OutputError
@@ -75,7 +76,9 @@ def open_output(
             names=source.picture_names,
             shape=_shape(source, options),
         )
-    return _open_video(path, source, options, overwrite=True, folder=folder)
+    output = _open_video(path, source, options, overwrite=True, folder=folder)
+    choose_container(output)
+    return output
 
 
 def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> Direct:
@@ -93,7 +96,9 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
             pixel_format=options.pix_fmt,
         )
     if _is_for_pictures(path):
-        raise OutputError("Pictures cannot be made of a pipe; write a video, such as out.mkv.")
+        raise OutputError(
+            "A pipe cannot be written as image files; write a video, such as out.mkv."
+        )
     return _open_video(path, source, options, overwrite=options.overwrite, folder=None)
 
 

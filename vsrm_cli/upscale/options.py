@@ -68,6 +68,8 @@ class UpscaleOptions:
         fps: Frames per second of an input of images; also a fraction such as "24000/1001".
         hwaccel: "auto" decodes in graphics hardware where that gives the same frames, and takes
             a software encoder where the hardware of the named one is not there; "off" does neither.
+        detail: Of a network with two weight files: 0 stays close to what can be known, 1 shows
+            what is likely; None takes what suits.
         segment_frames: Frames, at least, between the points from which an interrupted job can be
             resumed; None for about half a minute of work.
         overwrite: Whether the output may exist and be replaced.
@@ -92,6 +94,7 @@ class UpscaleOptions:
     end: Fraction | None = None
     fps: Fraction = Fraction(25)
     hwaccel: bool = False
+    detail: float | None = None
     segment_frames: int | None = None
     overwrite: bool = False
     restart: bool = False
@@ -113,6 +116,8 @@ class UpscaleOptions:
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise UsageError(f"The detail must be a number from 0 to 1, not {self.detail:g}.")
         if self.segment_frames is not None and self.segment_frames < 1:
             raise UsageError(f"A segment must have 1 frame or more, not {self.segment_frames}.")
 
