@@ -149,7 +149,7 @@ def test_nothing_the_user_owns_is_replaced(pair, tmp_path):
     for output in (tmp_path / "mine.mkv", pair[0], pair[1]):
         with pytest.raises(OutputError):
             compare_videos(*pair, output)
-    with pytest.raises(OutputError, match="an input itself"):
+    with pytest.raises(OutputError, match="is the input itself"):
         compare_videos(*pair, pair[1], overwrite=True)
 
     assert (tmp_path / "mine.mkv").read_text() == "precious"
@@ -178,15 +178,27 @@ def test_a_page_shows_frames_of_both_exactly(pair, tmp_path):
 
 
 def test_a_still_shows_the_place_that_differs_most(tmp_path):
-    clips = [
-        make_clip(tmp_path / f"{n}.mkv", times=CONSTANT[:5], size=(900, 400), **EXACT_CLIP)
-        for n in ("one", "two")
-    ]
+    clips = {n: tmp_path / f"{n}.mkv" for n in ("one", "two")}
+    for name, path in clips.items():
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", 25, width=900, height=400, pix_fmt="bgr0")
+            for number in range(3):
+                drawn = np.full((400, 900, 3), 60 + number, np.uint8)
+                if (name, number) == ("two", 1):  # in one frame, at the right edge, a white spot
+                    drawn[100:120, 870:890] = 255
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn)))
+            container.mux(stream.encode())
     output = tmp_path / "both.png"
 
-    compare_videos(*clips, output)
+    compare_videos(*clips.values(), output)
 
-    assert decoded(output.read_bytes()).shape == (3, 360, 808)
+    still = decoded(output.read_bytes())
+    left, gap, right = np.split(still, [400, 408], axis=2)
+    assert still.shape == (3, 360, 808)
+    assert (gap == 255).all()
+    above_the_label = slice(0, 330)
+    assert (left[:, above_the_label] == 61).all()
+    assert (right[:, above_the_label] == 255).sum() == 3 * 20 * 20
 
 
 def test_the_command_tells_what_it_made(pair, tmp_path):

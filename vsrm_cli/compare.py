@@ -18,15 +18,16 @@ from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
-from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.evaluation.baselines import enlarge_bicubic
 from vsrm_cli.evaluation.quality import densest_place
+from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.report.html import (
-    check_destination,
     encode_png,
     html_page,
     paragraph,
@@ -110,10 +111,9 @@ def compare_videos(
     if mode not in MODES:
         raise UsageError(f'The mode must be one of {", ".join(MODES)}, not "{mode}".')
     make = {".html": _make_page, ".png": _make_still}.get(output.suffix.lower())
-    if make is not None:
-        check_destination(output, overwrite=overwrite)
-    if output.exists() and second.exists() and output.samefile(second):
-        raise OutputError(f"{output} is an input itself; choose another name for the output.")
+    if make is None:
+        check_container_name(output)
+    check_output_path(output, inputs=[first, second], overwrite=overwrite)
     with ExitStack() as stack:
         a, b = (stack.enter_context(VideoReader(path)) for path in (first, second))
         width, height, enlarged = _common_size(a.info, b.info)

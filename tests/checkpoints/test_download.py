@@ -1,5 +1,6 @@
 """A download ends with the right bytes or with a sentence, whatever the host does."""
 
+import errno
 import hashlib
 import io
 import os
@@ -15,8 +16,9 @@ import pytest
 from host import serving
 
 from vsrm_cli.checkpoints import download as downloads
-from vsrm_cli.checkpoints.download import RemoteFile, cache_folder, cache_path, checksum, fetch
+from vsrm_cli.checkpoints.download import RemoteFile, cache_path, checksum, fetch
 from vsrm_cli.errors import WeightsError
+from vsrm_cli.files import cache_dir
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 ROOT = Path(__file__).parents[2]
@@ -54,7 +56,7 @@ def sha256_of(content):
 
 
 def files_left():
-    return sorted(path.name for path in cache_folder().rglob("*") if path.is_file())
+    return sorted(path.name for path in cache_dir().rglob("*") if path.is_file())
 
 
 def refuse(remote, reason):
@@ -71,7 +73,7 @@ def test_a_file_comes_into_the_cache_and_is_told_as_it_comes(remote):
 
     assert path.read_bytes() == CONTENT
     assert path.name == "net.pth"
-    assert path.is_relative_to(cache_folder())
+    assert path.is_relative_to(cache_dir())
     done = [transfer.bytes_done for transfer in told]
     assert done == sorted(done)
     assert done[-1] == told[-1].bytes_expected == len(CONTENT)
@@ -235,7 +237,7 @@ def test_an_endless_answer_is_not_stored(remote, host):
     host.content, host.declared = CONTENT * 3, ""
 
     refuse(remote, f"sends more than the {len(CONTENT)} bytes")
-    assert sum(path.stat().st_size for path in cache_folder().rglob("*") if path.is_file()) == 0
+    assert sum(path.stat().st_size for path in cache_dir().rglob("*") if path.is_file()) == 0
 
 
 def test_a_length_known_to_a_tenth_is_enough(remote):
@@ -289,9 +291,12 @@ def test_a_name_that_nobody_knows_is_told_at_once(remote):
     refuse(replace(remote, url="http://nowhere.invalid/file.pth"), "cannot be reached")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_cache_that_cannot_be_written_is_told(remote, tmp_path):
-    tmp_path.chmod(0o500)
+def test_a_cache_that_cannot_be_written_is_told(remote, monkeypatch):
+    # A stand-in for the system: an administrator, as in a container, may write everywhere.
+    def refuse_to_write(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "mkdir", refuse_to_write)
 
     refuse(remote, "cannot be written.*VSRM_CACHE")
 
@@ -339,24 +344,3 @@ def test_a_program_that_died_leaves_no_lock(remote, host):
     host.pause.set()
 
     assert fetch(remote).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize(
-    ("platform", "variables", "folder"),
-    [
-        ("linux", {"VSRM_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/c"),
-        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/vsrm"),
-        ("linux", {}, "/home/me/.cache/vsrm"),
-        ("darwin", {}, "/home/me/Library/Caches/vsrm"),
-        ("win32", {"LOCALAPPDATA": "/local"}, "/local/vsrm/cache"),
-    ],
-)
-def test_the_cache_is_where_the_system_keeps_such_things(monkeypatch, platform, variables, folder):
-    for name in ("VSRM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(downloads.sys, "platform", platform)
-    monkeypatch.setattr(downloads.Path, "home", lambda: Path("/home/me"))
-
-    assert cache_folder() == Path(folder)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from pages import decoded, pictures_of
 
-from vsrm_cli.errors import OutputError
 from vsrm_cli.report.html import (
     Table,
-    check_destination,
     encode_png,
     html_page,
     html_table,
@@ -78,21 +76,3 @@ def test_a_page_is_written_whole(tmp_path):
 
     assert path.read_text(encoding="utf-8") == "<p>new</p>"
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no/page.html", "does not exist"),
-        ("mine.html", "exists"),
-    ],
-)
-def test_a_page_that_cannot_be_written_is_told_beforehand(tmp_path, name, message):
-    (tmp_path / "mine.html").write_text("precious")
-
-    with pytest.raises(OutputError, match=message):
-        check_destination(tmp_path / name, overwrite=False)
-
-    with pytest.raises(OutputError, match=message):
-        write_whole(tmp_path / name, b"<p>")
-    assert (tmp_path / "mine.html").read_text() == "precious"

@@ -48,10 +48,24 @@ def test_a_label_lies_in_its_corner_and_changes_nothing_else(dtype):
     assert (picture[:, 30:37, 112:117] == peak).any()
 
 
-@pytest.mark.parametrize("size", [(40, 20), (9, 200), (2, 2)])
-def test_words_that_do_not_fit_are_cut(size):
-    picture = np.zeros((3, *size), np.uint8)
+@pytest.mark.parametrize(("height", "width"), [(40, 20), (9, 200), (9, 20)])
+def test_words_that_do_not_fit_are_cut(height, width):
+    whole = text_mask("a very long label indeed", size=1)
+    picture = np.zeros((3, height, width), np.uint8)
 
     draw_label(picture, "a very long label indeed")
 
-    assert picture.shape == (3, *size)
+    # Three pixels of the band stay free on each side, and the letters begin at the left.
+    ink = picture[0, 3 + max(0, height - 13) : -3, 3:-3] == 255
+    assert ink.shape == (min(7, height - 6), width - 6)
+    shown = whole[: height - 6, : width - 6]
+    assert (ink[:, : shown.shape[1]] == shown).all()
+    assert (picture == 255).sum() == 3 * shown.sum() > 0
+
+
+def test_a_picture_without_room_for_a_letter_is_left_as_it_is():
+    picture = np.full((3, 6, 200), 100, np.uint8)
+
+    draw_label(picture, "a")
+
+    assert (picture == 100).all()

@@ -1,10 +1,12 @@
 """The job from file to file: as many frames as went in, at their times, or nothing at all."""
 
+import os
 import sys
 import threading
 import time
 from dataclasses import fields
 from fractions import Fraction
+from itertools import islice
 
 import av
 import pytest
@@ -18,6 +20,7 @@ from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import segmenting, source
 from vsrm_cli.upscale.job import Summary, upscale_video
+from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth
 
 
@@ -47,6 +50,49 @@ def test_each_frame_comes_out_once_at_its_time_four_times_larger(tmp_path, frame
     assert large_greys == pytest.approx(greys, abs=2)
     assert size == (4 * WIDTH, 4 * HEIGHT)
     assert summary.frames_in == summary.frames_out == frames
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows flushes names by itself")
+@pytest.mark.parametrize("name", ["large.mp4", "large"], ids=["video", "images"])
+def test_the_output_is_on_the_disk_before_segments_and_journal_go(
+    tmp_path, clip, monkeypatch, name
+):
+    flushed = set()
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flush(file), flushed.add(os.fstat(file).st_ino)))
+    on_the_disk = []
+    clear = Journal.clear
+
+    def look_and_clear(journal):
+        output = tmp_path / name
+        files = sorted(output.iterdir()) if output.is_dir() else [output]
+        folder = files[0].parent
+        on_the_disk[:] = [path.stat().st_ino in flushed for path in (*files, folder)]
+        clear(journal)
+
+    monkeypatch.setattr(Journal, "clear", look_and_clear)
+
+    upscale_video(clip, tmp_path / name)
+
+    assert all(on_the_disk)
+    assert len(on_the_disk) == (2 if name == "large.mp4" else 11)
+
+
+def test_memory_of_an_earlier_video_is_not_counted_again(tmp_path, clip, monkeypatch):
+    taken = []
+
+    def take_and_load(*words, **options):
+        taken.append(torch.ones(50 * 2**20) if not taken else None)  # 200 MB, for the first video
+        return load_nearest(*words, **options)
+
+    monkeypatch.setattr(upscale, "load_model", take_and_load)
+
+    first = upscale_video(clip, tmp_path / "first.mp4")
+    taken[0] = None
+    second = upscale_video(clip, tmp_path / "second.mp4")
+
+    if first.peak_memory_bytes and second.peak_memory_bytes:
+        assert second.peak_memory_bytes < first.peak_memory_bytes - 100e6
 
 
 def test_the_summary_says_what_was_done(tmp_path, clip):
@@ -245,6 +291,18 @@ def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeyp
         yield from restored
 
     monkeypatch.setattr(upscale.Restorer, "restore", lose_one)
+
+    with pytest.raises(CheckFailed, match=r"frame 1, .* came back as the frame 0"):
+        upscale_video(clip, tmp_path / "large.mp4")
+
+    assert files_beside(clip) == ["small.mp4"]
+
+
+def test_a_lost_end_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeypatch):
+    honest = upscale.Restorer.restore
+    monkeypatch.setattr(
+        upscale.Restorer, "restore", lambda self, *a, **k: islice(honest(self, *a, **k), 9)
+    )
 
     with pytest.raises(CheckFailed, match="10 frames were read, but 9 written"):
         upscale_video(clip, tmp_path / "large.mp4")

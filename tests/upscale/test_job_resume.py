@@ -17,6 +17,7 @@ from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
 from woven import make_video
 
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
+from vsrm_cli.frame import Frame
 from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import segmenting
@@ -400,11 +401,11 @@ def test_the_frames_of_an_interrupted_job_count_as_progress(tmp_path):
     assert len(read_clip(tmp_path / "large.mp4")[0]) == 20
 
 
-class Windows:
-    """Stands for a `Restorer`: gives the numbers of frames, and knows where windows end."""
+NOTHING = np.zeros((3, 0, 0), np.uint8)
 
-    tile = None
-    is_between_windows = False
+
+class Windows:
+    """Stands for a `Restorer`: gives frames that show no more than their numbers."""
 
     def __init__(self, cut, shots):
         self.cut = cut
@@ -414,9 +415,9 @@ class Windows:
         for start, stop in pairwise(self.starts):
             for piece in self.cut.pieces(stop - start):
                 for number in range(piece.keep_start, piece.keep_stop - piece.fall):
-                    self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
+                    is_last = number + 1 == piece.keep_stop - piece.fall
                     if start + number >= begin:
-                        yield start + number
+                        yield Frame(NOTHING, Fraction(start + number), ends_window=is_last)
 
 
 @given(
@@ -431,10 +432,9 @@ def test_segments_are_the_same_from_wherever_the_work_goes_on(shots, size, overl
 
     def ends(first):
         """Behind which frames segments end in the rest of the video."""
-        state = Windows(cut, shots)
         segmenter = Segmenter(cut.stride, frames=frames, first=first)
-        items = segmenter.cut(state.give(first), state=state, should_stop=lambda: False)
-        return [item.frame + 1 for item in items if item.ends_segment]
+        items = segmenter.cut(Windows(cut, shots).give(first), should_stop=lambda: False)
+        return [int(item.frame.time) + 1 for item in items if item.ends_segment]
 
     whole = ends(0)
 
@@ -457,10 +457,16 @@ def test_the_speed_is_judged_by_the_second_window_and_a_slow_first_one_is_kept(m
     # with the first, and four do with the others.
     clock = iter(accumulate([0, 40, 0, *([4, 0] * 20)]))
     monkeypatch.setattr(segmenting.time, "perf_counter", lambda: next(clock))
-    state = Windows(Cut(8, 0), [160])
+    windows = Windows(Cut(8, 0), [160])
     segmenter = Segmenter(8, frames=None, first=0)
 
-    items = segmenter.cut(state.give(0), state=state, should_stop=lambda: False)
+    items = segmenter.cut(windows.give(0), should_stop=lambda: False)
 
-    assert [item.frame + 1 for item in items if item.ends_segment] == [8, 40, 72, 104, 136]
+    assert [int(item.frame.time) + 1 for item in items if item.ends_segment] == [
+        8,
+        40,
+        72,
+        104,
+        136,
+    ]
     assert segmenter.frames == 32

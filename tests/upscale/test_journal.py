@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.upscale.journal import Entry, Journal, Stamp, describe_files
+from vsrm_cli.frame import Stamp
+from vsrm_cli.upscale.journal import Entry, Journal, describe_files
 
 ASKED = {"window": 24, "weights": "0123"}
 CHOSEN = {"device": "cpu"}

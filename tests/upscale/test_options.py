@@ -5,20 +5,48 @@ from fractions import Fraction
 import pytest
 
 from vsrm_cli.errors import UsageError
-from vsrm_cli.upscale.options import Settings, read_tile, read_time
+from vsrm_cli.upscale.options import UpscaleOptions, read_tile, read_time
 
 
-def read_settings(**changes):
-    options = {
-        "window": 16,
-        "overlap": None,
+def read_options(**changes):
+    return UpscaleOptions.read(**({"window": 16} | changes))
+
+
+def test_an_option_that_does_not_exist_is_a_mistake_of_the_caller():
+    with pytest.raises(TypeError, match="there is no option 'windows'"):
+        UpscaleOptions.read(windows=3)
+
+
+def test_what_was_read_is_what_is_the_default_where_nothing_is_asked_for():
+    assert UpscaleOptions.read() == UpscaleOptions()
+    assert UpscaleOptions.read(tile="auto", overlap=None, deinterlace="auto", hwaccel="off") == (
+        UpscaleOptions()
+    )
+
+
+def test_a_journal_of_an_earlier_version_names_the_same_options():
+    told = UpscaleOptions.read(size="1920x1080", start="1:30", pix_fmt="yuv444p").for_journal()
+
+    assert told == {
+        "window": "24",
+        "overlap": "4",
         "tile": "auto",
         "device": "auto",
         "dtype": "auto",
-        "start": None,
+        "start": "90",
         "end": None,
+        "scale": "4",
+        "height": None,
+        "box": "(1920, 1080)",
+        "deinterlace": "True",
+        "fps": "25",
+        "segment frames": None,
+        "hwaccel": "False",
+        "codec": "h264",
+        "crf": None,
+        "preset": None,
+        "pixel format": "yuv444p",
     }
-    return Settings.read(**(options | changes))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +98,7 @@ def test_any_other_tile_is_refused(written):
 
 @pytest.mark.parametrize(("window", "overlap"), [(16, 4), (7, 3), (2, 1), (1, 0), (100, 4)])
 def test_a_small_window_has_a_small_overlap_unless_asked_otherwise(window, overlap):
-    assert read_settings(window=window).overlap == overlap
+    assert read_options(window=window).overlap == overlap
 
 
 @pytest.mark.parametrize(
@@ -88,12 +116,12 @@ def test_a_small_window_has_a_small_overlap_unless_asked_otherwise(window, overl
 )
 def test_a_value_that_can_never_work_is_refused(changes, message):
     with pytest.raises(UsageError, match=message):
-        read_settings(**changes)
+        read_options(**changes)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:11", "mps"])
 def test_devices_are_taken_as_written(device):
-    assert read_settings(device=device).device == device
+    assert read_options(device=device).device == device
 
 
 @pytest.mark.parametrize(
@@ -108,18 +136,18 @@ def test_devices_are_taken_as_written(device):
     ],
 )
 def test_a_scale_is_read_exactly(written, scale):
-    assert read_settings(scale=written).scale == scale
+    assert read_options(scale=written).scale == scale
 
 
 @pytest.mark.parametrize("written", ["0", "0.5", "17", "-2", "big", "1/0", float("nan")])
 def test_a_scale_out_of_range_is_refused(written):
     with pytest.raises(UsageError, match="The scale must be a number from 1 to 16"):
-        read_settings(scale=written)
+        read_options(scale=written)
 
 
 def test_a_size_is_a_box_of_two_even_sides():
-    assert read_settings(size="1920x1080").box == (1920, 1080)
-    assert read_settings(height=720).height == 720
+    assert read_options(size="1920x1080").size == (1920, 1080)
+    assert read_options(height=720).height == 720
 
 
 @pytest.mark.parametrize(
@@ -140,4 +168,4 @@ def test_a_size_is_a_box_of_two_even_sides():
 )
 def test_a_size_that_cannot_be_is_refused(wish, message):
     with pytest.raises(UsageError, match=message):
-        read_settings(**wish)
+        read_options(**wish)

@@ -15,11 +15,10 @@ from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
 from vsrm_cli.errors import UsageError, VsrmError
 from vsrm_cli.inference.memory import (
-    begin_peak,
+    PeakMemory,
     free_cache,
     free_memory_bytes,
     is_memory_shortage,
-    peak_bytes,
 )
 from vsrm_cli.inference.tiling import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP
 from vsrm_cli.models.network import Network
@@ -191,9 +190,9 @@ def _try_size(
     try:
         with torch.inference_mode():
             clip = torch.rand(shape, device=device).to(network.dtype)
-            begin_peak(device)
+            memory = PeakMemory(device)
             times = time_runs(lambda: network(clip), device)
-            return times, peak_bytes(device), None
+            return times, memory.read_bytes(), None
     except RuntimeError as error:
         if not is_memory_shortage(error):
             raise

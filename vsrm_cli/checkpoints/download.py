@@ -7,7 +7,6 @@ fetches it; and a file gets its name in the cache only after its bytes were chec
 
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 
 from vsrm_cli.errors import WeightsError
+from vsrm_cli.files import cache_dir, publish
 
 TIMEOUT_SECONDS = 30.0
 # Between attempts; a transfer that gets any further begins counting anew.
@@ -94,7 +94,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
             if not cached(remote):
                 part = path.with_name(f"{path.name}.part")
                 _receive_all(remote, part, report or (lambda _: None))
-                os.replace(part, path)
+                publish(part, path)
                 _forget(part)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -102,7 +102,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
         ) from None
     except OSError as error:
         raise WeightsError(
-            f"The cache {cache_folder()} cannot be written ({error.strerror or error}); "
+            f"The cache {cache_dir()} cannot be written ({error.strerror or error}); "
             "the environment variable VSRM_CACHE names another folder."
         ) from error
     return path
@@ -118,19 +118,7 @@ def cache_path(remote: RemoteFile) -> Path:
     """Where a file is kept: apart by checksum, so that another revision is another file."""
     digest = remote.checksum.partition(":")[2]
     ending = PurePosixPath(urlsplit(remote.url).path).suffix
-    return cache_folder() / digest[:12] / f"{remote.name}{ending}"
-
-
-def cache_folder() -> Path:
-    """The folder of fetched files: VSRM_CACHE, or where this system keeps such things."""
-    if os.environ.get("VSRM_CACHE"):
-        return Path(os.environ["VSRM_CACHE"]).expanduser()
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "vsrm"
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"]) / "vsrm" / "cache"
-    home = Path.home()
-    return home / "Library/Caches/vsrm" if sys.platform == "darwin" else home / ".cache/vsrm"
+    return cache_dir() / digest[:12] / f"{remote.name}{ending}"
 
 
 def checksum(path: Path, kind: str) -> str:

@@ -11,6 +11,7 @@ from vsrm_cli.checkpoints.loading import network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate, whereabouts
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.errors import OutputError
+from vsrm_cli.files import check_output_path
 from vsrm_cli.models.network import Network
 
 # What a file says of its structure, which is told by the network itself.
@@ -108,10 +109,7 @@ def convert_weights(
     """
     if target.suffix != ".safetensors":
         raise OutputError(f"{target} must end in .safetensors, the form that is written.")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; --overwrite replaces it.")
-    if not target.parent.is_dir():
-        raise OutputError(f"The folder {target.parent} does not exist; make it first.")
+    check_output_path(target, inputs=[source], overwrite=overwrite)
     checkpoint = read_checkpoint(source, averaged=averaged)
     network = network_of(checkpoint, target.stem)
     words = {

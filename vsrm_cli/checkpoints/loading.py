@@ -8,7 +8,6 @@ origins are recognized by their keys (`origins`).
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
+from vsrm_cli.files import write_atomically
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import GSM_FULL
@@ -195,12 +195,8 @@ def save_weights(network: Network, path: Path, words: Mapping[str, str]) -> None
         **words,
     }
     tensors = {name: x.detach().cpu().contiguous() for name, x in network.state_dict().items()}
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with write_atomically(path) as part:
         save_file(tensors, part, metadata=described)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def network_of(checkpoint: Checkpoint, name: str) -> Network:

@@ -225,12 +225,12 @@ def bench(
     from vsrm_cli.bench.run import Asked, run_bench
     from vsrm_cli.evaluation.quality import Wishes
     from vsrm_cli.evaluation.test_sets import check_degradation
-    from vsrm_cli.report.html import check_destination
+    from vsrm_cli.files import check_output_path
 
     check_degradation(degradation)
     old = read_result(compare) if compare else None
     if html:
-        check_destination(html, overwrite=overwrite)
+        check_output_path(html, overwrite=overwrite)
     asked = Asked(
         gpu=gpu,
         models=tuple(model or ()),

@@ -6,6 +6,7 @@ not wait for it.
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +16,12 @@ from vsrm_cli.cli import console
 from vsrm_cli.cli.failures import EXIT_INTERRUPTED, failures_told
 from vsrm_cli.cli.signals import stop_when_asked
 from vsrm_cli.errors import UsageError
-from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, Settings
+from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, UpscaleOptions
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.upscale.plan import Plan
+
+OPTIONS = [field.name for field in fields(UpscaleOptions)]
 
 
 def upscale(
@@ -248,23 +251,8 @@ def upscale(
 
     Example: vsrm upscale small.mp4 -o large.mp4
     """
-    Settings.read(
-        window=window,
-        overlap=overlap,
-        tile=tile,
-        device=device,
-        dtype=dtype,
-        start=start,
-        end=end,
-        scale=scale,
-        height=height,
-        size=size,
-        deinterlace=deinterlace,
-        fps=fps,
-        segment_frames=segment_frames,
-        hwaccel=hwaccel,
-        detail=detail,
-    )
+    given = locals()
+    options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS})
     from vsrm_cli.upscale.batch import plan_batch
     from vsrm_cli.upscale.job import upscale_video
 
@@ -283,28 +271,7 @@ def upscale(
             summary = upscale_video(
                 source,
                 target,
-                model=model,
-                window=window,
-                overlap=overlap,
-                tile=tile,
-                device=device,
-                dtype=dtype,
-                codec=codec,
-                crf=crf,
-                preset=preset,
-                pix_fmt=pix_fmt,
-                start=start,
-                end=end,
-                scale=scale,
-                height=height,
-                size=size,
-                deinterlace=deinterlace,
-                hwaccel=hwaccel,
-                detail=detail,
-                fps=fps,
-                overwrite=overwrite,
-                segment_frames=segment_frames,
-                restart=restart,
+                options,
                 confirm=tell_plan if dry_run else None,
                 report=display.report,
                 report_transfer=display.report_transfer,

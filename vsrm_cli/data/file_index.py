@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_VERSION = 1
+from vsrm_cli.files import write_atomically
+
+_VERSION = 2
 
 Facts = dict[str, Any]
 
@@ -50,8 +51,7 @@ class Index:
         """
         if self._new == self._old:
             return
-        part = self.file.with_name(f"{self.file.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({"version": _VERSION, "files": self._new}))
-            os.replace(part, self.file)
+            with write_atomically(self.file) as part:
+                part.write_text(json.dumps({"version": _VERSION, "files": self._new}))

@@ -8,7 +8,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vsrm_cli.checkpoints.download import cache_folder
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.data.file_index import Index
 from vsrm_cli.data.packs import load_pack, load_twins
@@ -22,6 +21,7 @@ from vsrm_cli.data.sources import (
     Stored,
 )
 from vsrm_cli.errors import InputError
+from vsrm_cli.files import cache_dir
 
 SHARP_FOLDER, SMALL_FOLDER = "hr", "lr"
 PACK_ENDING = ".safetensors"
@@ -134,7 +134,7 @@ def open_footage(data: Path, *, index: Path | None = None) -> Footage:
 
 def _index(data: Path, file: Path | None) -> Index:
     name = hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:16]
-    return Index(file or cache_folder() / "footage" / f"{name}.json")
+    return Index(file or cache_dir() / "footage" / f"{name}.json")
 
 
 def _files(data: Path) -> list[Path]:

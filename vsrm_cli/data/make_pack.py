@@ -14,6 +14,7 @@ from vsrm_cli.data.packs import TWIN, detail, shrink
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
+from vsrm_cli.files import write_atomically
 
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
@@ -59,7 +60,8 @@ def make_pack(
         for clip in range(len(tensors) - photos)
         for twin in range(twins)
     }
-    save_file(tensors | worn, pack)
+    with write_atomically(pack) as part:
+        save_file(tensors | worn, part)
     return len(tensors)
 
 
@@ -98,7 +100,8 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
             tensors[f"clip.{clip.name}"] = _in_fours(frames)
     if not tensors:
         raise InputError(f"{folder} holds no folder of pictures; give one with a folder per clip.")
-    save_file(tensors, pack)
+    with write_atomically(pack) as part:
+        save_file(tensors, part)
     return len(tensors)
 
 

@@ -6,13 +6,7 @@ from pathlib import Path
 import av
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.probe import open_container, video_stream
-
-# Codecs that lose nothing, or nothing that is seen.
-_CLEAN_CODECS = {
-    *("ffv1", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "rawvideo", "png", "qtrle"),
-    *("v210", "v410", "r210", "prores", "dnxhd", "cfhd"),
-}
+from vsrm_cli.media.probe import is_lossy, open_container, video_stream
 
 
 @dataclass(frozen=True)
@@ -47,4 +41,4 @@ def read_timetable(path: Path) -> Timetable:
                 ticks.add(time)
         except av.FFmpegError:
             pass  # what lies before the fault can be used
-        return Timetable(tuple(sorted(ticks)), stream.codec.canonical_name not in _CLEAN_CODECS)
+        return Timetable(tuple(sorted(ticks)), is_lossy(stream))

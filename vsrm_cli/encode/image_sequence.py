@@ -18,6 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from vsrm_cli.decode.image_sequence import NUMBER, find_pictures, is_pattern
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
+from vsrm_cli.files import flush_names
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
 from vsrm_cli.media.geometry import Shape
@@ -106,6 +107,7 @@ class PictureWriter:
             target.mkdir(exist_ok=True)
             for number in reversed(range(count)):
                 os.replace(folder / f"{number:09}.png", target / self._name(number))
+            flush_names(target)
         except OSError as error:
             raise self.failure(error) from error
         self.frames_written = count

@@ -7,7 +7,6 @@ is encoded here, or joined from segments that were (see `segments`).
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Sequence
 from fractions import Fraction
@@ -24,7 +23,6 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.destination import check_destination
 from vsrm_cli.encode.options import (
     Encoding,
     EncodingPlan,
@@ -36,13 +34,14 @@ from vsrm_cli.encode.options import (
     tag,
 )
 from vsrm_cli.errors import OutputError
+from vsrm_cli.files import check_output_path, part_path, publish
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
 from vsrm_cli.remux.metadata import tag_options
-from vsrm_cli.remux.stream_mapping import CONTAINERS, supported_codecs
+from vsrm_cli.remux.stream_mapping import CONTAINERS, check_container_name, supported_codecs
 from vsrm_cli.remux.verify import prove
 
 __all__ = ["Encoding", "VideoWriter"]
@@ -99,14 +98,14 @@ class VideoWriter:
             OutputError: If the output cannot be written as asked.
         """
         plan = plan_encoding(encoding, source.pixel_format, light=source.light)
-        check_destination(path, source.path, overwrite=overwrite)
+        check_container_name(path)
+        check_output_path(path, inputs=[source.path], overwrite=overwrite)
         self.frames_written = 0
         self._is_complete = False
         self.segment_container: str | None = None
         self.plan = plan
         self.path = path
-        part = f".{path.stem}.{os.getpid()}.part{path.suffix}"
-        self.part = path.with_name(part) if folder is None else folder / part
+        self.part = part_path(path, folder)
         # Outputs begin near zero; all streams move alike.
         self._shift = (start or Fraction(0)) + source.origin
         self.time_base = _time_base(source.time_base, self._shift)
@@ -428,7 +427,7 @@ class VideoWriter:
         if not self._is_complete:
             self.complete()
         try:
-            os.replace(self.part, self.path)
+            publish(self.part, self.path)
         except OSError as error:
             raise self.failure(error) from error
 

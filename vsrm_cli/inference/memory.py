@@ -7,11 +7,16 @@ from pathlib import Path
 
 import torch
 
+if sys.platform != "win32":
+    import resource
+
 # The numbers by which glibc's mallopt knows its settings (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 # Where a system does not tell what is free (Windows): what a small laptop can spare.
 UNKNOWN_FREE_BYTES = 4 << 30
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 # Only CUDA has an exception of its own for this. The others are told by their words.
 MEMORY_SHORTAGE_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
@@ -93,27 +98,41 @@ def _named_number(table: Path, name: str) -> int:
     return next(int(pair[1]) for pair in pairs if pair and pair[0] == name)
 
 
-def begin_peak(device: torch.device) -> None:
-    """Forget how much memory was taken so far, so that `peak_bytes` tells of what follows."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif _tells_peaks():
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak of this process
+class PeakMemory:
+    """How much memory is taken at most, from now on."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Begin to measure.
+
+        Args:
+            device: Whose memory: on CUDA that of its tensors, elsewhere all of this process.
+        """
+        self._device = device
+        self._before = _largest_so_far()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif _can_forget():
+            _CLEAR_REFS.write_text("5")  # proc(5): resets the peak of this process
+
+    def read_bytes(self) -> int | None:
+        """The peak since the beginning; None where the system does not tell."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        if _can_forget():
+            return 1024 * _named_number(Path("/proc/self/status"), "VmHWM:")
+        # Elsewhere the peak of a process cannot be reset: it is that of now if it has risen.
+        peak = _largest_so_far()
+        has_risen = peak is not None and self._before is not None and peak > self._before
+        return peak if has_risen else None
 
 
-def peak_bytes(device: torch.device) -> int | None:
-    """Say how much memory was taken at most since `begin_peak`.
+def _can_forget() -> bool:
+    return os.access(_CLEAR_REFS, os.W_OK)
 
-    Returns:
-        Bytes: on CUDA those of tensors, elsewhere those of this process; None where the system
-        does not tell.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if not _tells_peaks():
+
+def _largest_so_far() -> int | None:
+    """The largest size of this process since it began, in bytes; None on Windows."""
+    if sys.platform == "win32":
         return None
-    return 1024 * _named_number(Path("/proc/self/status"), "VmHWM:")
-
-
-def _tells_peaks() -> bool:
-    return os.access("/proc/self/clear_refs", os.W_OK)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -67,8 +67,6 @@ class Restorer:
         batch: How many tiles, or windows of whole pictures, the network is given in one call;
             None until that is chosen. A shortage of memory makes it smaller first.
         windows: How a shot is cut along time.
-        is_between_windows: Whether the frame given last was the last of its window: none of what
-            comes later can change what was given so far.
     """
 
     def __init__(
@@ -113,7 +111,6 @@ class Restorer:
         self.batch = batch
         # A last window of half the length has context enough, and is soon done.
         self.windows = Cut(window, overlap, shortest=window - window // 2)
-        self.is_between_windows = False
         self.network = network
         self._device = device
         self._dtype = dtype
@@ -157,9 +154,9 @@ class Restorer:
                 pictures = results.pop(0)
                 restored = zip(clip[piece.kept_slice], pictures, strict=False)
                 for number, (source, pixels) in enumerate(restored, piece.keep_start):
-                    self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
+                    is_last = number + 1 == piece.keep_stop - piece.fall
                     if number >= begin:
-                        yield replace(source, pixels=pixels)
+                        yield replace(source, pixels=pixels, ends_window=is_last, tile=self.tile)
                 # Else they would lie in memory beside the pictures of the next window.
                 del pictures
 

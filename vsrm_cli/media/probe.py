@@ -127,7 +127,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         return VideoInfo(
             path=path,
             codec=stream.codec.canonical_name,
-            is_lossy=stream.codec.lossy and stream.codec.canonical_name not in _FOR_EDITING,
+            is_lossy=is_lossy(stream),
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
@@ -216,6 +216,11 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream.thread_type = av.codec.context.ThreadType.SLICE
     stream.thread_count = 2
     return stream
+
+
+def is_lossy(stream: VideoStream) -> bool:
+    """Whether the codec of a stream leaves traces that are seen; see `VideoInfo`."""
+    return stream.codec.lossy and stream.codec.canonical_name not in _FOR_EDITING
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:

@@ -16,6 +16,7 @@ import av
 from av.container import InputContainer
 from av.stream import AttachmentStream, DataStream, Stream
 
+from vsrm_cli.errors import OutputError
 from vsrm_cli.media.probe import video_stream
 from vsrm_cli.remux import metadata as extras
 from vsrm_cli.remux.subtitles import plain_codec
@@ -40,6 +41,19 @@ _KINDS: dict[str, Kind] = {
     "subtitle": "subtitles",
     "attachment": "attachment",
 }
+
+
+def check_container_name(path: Path) -> None:
+    """Make sure that a name ends in that of a container that can be written.
+
+    Raises:
+        OutputError: If it does not; says which there are.
+    """
+    if path.suffix.lower() not in CONTAINERS:
+        raise OutputError(
+            f"{path.name} has no ending of a container that keeps the times of frames; "
+            f"name the output with one of {', '.join(CONTAINERS)}."
+        )
 
 
 @dataclass(frozen=True, slots=True)

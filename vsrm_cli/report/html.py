@@ -5,7 +5,6 @@ own security policy forbids it to fetch anything: it can be sent by mail and ope
 """
 
 import base64
-import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vsrm_cli.errors import OutputError
+from vsrm_cli.files import check_output_path, write_atomically
 from vsrm_cli.frame import Pixels
 
 # No scripts, styles or pictures but those inside the file, and no connection anywhere.
@@ -188,32 +188,15 @@ def encode_png(picture: Pixels) -> bytes:
     )
 
 
-def check_destination(path: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work is done, that a page or picture can be written.
-
-    Raises:
-        OutputError: If it cannot, or the file exists and may not be replaced.
-    """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file.")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"The folder {path.absolute().parent} does not exist; make it first.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another name, or give --overwrite.")
-
-
 def write_whole(path: Path, content: bytes, *, overwrite: bool = False) -> None:
     """Write a file; it appears under its name when it is complete.
 
     Raises:
-        OutputError: As `check_destination`, or if the disk is full.
+        OutputError: As `check_output_path`, or if the disk is full.
     """
-    check_destination(path, overwrite=overwrite)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    check_output_path(path, overwrite=overwrite)
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        with write_atomically(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise OutputError(f"{path} could not be written: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)

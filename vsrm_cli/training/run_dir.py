@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.errors import InputError, OutputError
+from vsrm_cli.files import write_atomically
 from vsrm_cli.models.network import Network
 
 STATE_FILE = "state.pt"
@@ -125,9 +125,13 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Take lines of later steps out of the metrics: these steps are done again.
 
+        What a killed process has not finished writing goes as well.
+
         Raises:
             OutputError: If the disk is full.
         """
+        for part in self.path.glob(".*.part*"):
+            part.unlink(missing_ok=True)
         kept = "".join(json.dumps(x) + "\n" for x in self.lines() if x["step"] <= step)
         self._write(self.metrics, kept.encode())
 
@@ -140,16 +144,10 @@ class RunFolder:
         self._write(self.report, page.encode())
 
     def _write(self, file: Path, content: bytes | memoryview) -> None:
-        # Of one name for all processes that ever write it: what a killed one left is replaced.
-        part = file.with_name(f".{file.name}.part")
         try:
-            with part.open("wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
-            os.replace(part, file)
+            with write_atomically(file) as part:
+                part.write_bytes(content)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise _unwritten(file, error) from error
 
 

@@ -9,10 +9,10 @@ frame has been found in it at its time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,14 +23,13 @@ from vsrm_cli.checkpoints.loading import load_model, weights_checksum
 from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter
-from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
-from vsrm_cli.inference.memory import keep_freed_memory
+from vsrm_cli.inference.memory import PeakMemory, keep_freed_memory
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.inference.tiling import MAX_BATCH, MIN_TILE
+from vsrm_cli.inference.tiling import MAX_BATCH
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.journal import Choices, Entry, Journal, describe_files
@@ -38,16 +37,17 @@ from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
     check_output,
+    encoding_of,
     open_direct_output,
     open_output,
     open_source,
 )
-from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_WINDOW, Settings, Time
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, suited_model
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
-from vsrm_cli.upscale.summary import Summary, begin_measuring_memory, peak_memory_bytes
+from vsrm_cli.upscale.summary import Summary
 
 # The writer must know the size of the pictures before the network is there to be asked.
 SCALE = 4
@@ -61,123 +61,58 @@ MAX_WORKERS = 4
 def upscale_video(
     src: str | Path,
     dst: str | Path,
+    options: UpscaleOptions | None = None,
     *,
-    model: str | Path = DEFAULT_MODEL,
-    window: int = DEFAULT_WINDOW,
-    overlap: int | None = None,
-    tile: int | str | None = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    codec: str = "h264",
-    crf: int | None = None,
-    preset: str | None = None,
-    pix_fmt: str = "auto",
-    start: Time = None,
-    end: Time = None,
-    scale: Fraction | float | str | None = None,
-    height: int | None = None,
-    size: str | None = None,
-    deinterlace: str = "auto",
-    hwaccel: str = "off",
-    detail: float | None = None,
-    fps: Fraction | float | str = 25,
-    overwrite: bool = False,
-    segment_frames: int | None = None,
-    restart: bool = False,
     confirm: Callable[[Plan], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
     report_transfer: Callable[[Transfer], None] | None = None,
+    **given: Any,
 ) -> Summary:
     """Make a video four times larger, frame for frame; all other streams are carried over.
 
-    If an earlier call with the same arguments was interrupted, this one goes on where it stopped.
+    If an earlier call with the same options was interrupted, this one resumes where it stopped.
 
     Args:
-        src: The video to read; a folder of pictures, or names such as "frame_%05d.png"; or "-" for
+        src: The video to read; a folder of images, or names such as "frame_%05d.png"; or "-" for
             YUV4MPEG2 on standard input.
         dst: The file to write; its ending chooses the container. A name without an ending, or such
-            as "frame_%05d.png", is for pictures, and "-" stands for YUV4MPEG2 on standard output.
+            as "frame_%05d.png", is for images, and "-" stands for YUV4MPEG2 on standard output.
             A file appears when it is complete.
-        model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
-            is not on this machine is fetched. "auto" takes the one that suits the footage.
-        window: Frames that the network sees together.
-        overlap: Frames that two neighbouring windows share, half a window at most; None
-            chooses.
-        tile: Side of a tile in pixels of the input; "off" or None for whole frames; "auto"
-            for as large as the free memory allows.
-        device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
-        dtype: "auto", "fp32", "fp16" or "bf16".
-        codec: "h264", "hevc", "av1", "ffv1", or another encoder that PyAV offers.
-        crf: Quality on the codec's own scale; None for a good one.
-        preset: Speed of the encoder in its own words; None for a usual one.
-        pix_fmt: Pixel format of the output; "auto" is nearest to the input.
-        start: Where to begin, in seconds or as text such as "1:30.5"; None for the beginning.
-        end: Where to stop, likewise; frames from this time on are left out.
-        scale: How many times larger to make the picture, from 1 to 16; None for 4.
-        height: Instead: how many lines it shall have on the screen.
-        size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
-        fps: Frames per second of an input of pictures.
-        deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
-        hwaccel: "auto" decodes in graphics hardware where that gives the same pictures, and takes
-            a software encoder where the hardware of the named one is not there; "off" does neither.
-        detail: Of a network with two weight files: 0 stays close to what can be known, 1 shows
-            what is likely; None takes what suits.
-        overwrite: Whether `dst` may exist and be replaced.
-        segment_frames: Frames, at least, between the points at which the work can go on after an
-            interruption; None for about half a minute of work.
-        restart: Throw away what an earlier call has left unfinished.
+        options: What is asked for, where it has been read already.
         confirm: Shown what would be done, before it is; a no ends the job there.
         report: Called in this thread after each frame that the network has finished.
-        should_stop: Asked at each such point; a yes ends the work there.
+        should_stop: Asked at each point from which a job can be resumed; a yes ends it there.
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
             each that the output cannot hold.
         report_transfer: Called as a weight file comes in.
+        given: Instead of `options`: each by its name in `UpscaleOptions`, such as ``window=16``.
 
     Returns:
         What was done.
 
     Raises:
+        TypeError: If there is no option of a name.
         Interrupted: If `should_stop` said yes.
         Declined: If `confirm` said no.
         VsrmError: Another of its children, if the video cannot be read, the result cannot be
             written or checked, or an option cannot work. Nothing is left under `dst`'s name.
     """
-    settings = Settings.read(
-        window=window,
-        overlap=overlap,
-        tile=tile,
-        device=device,
-        dtype=dtype,
-        start=start,
-        end=end,
-        scale=scale,
-        height=height,
-        size=size,
-        deinterlace=deinterlace,
-        fps=fps,
-        segment_frames=segment_frames,
-        hwaccel=hwaccel,
-        detail=detail,
-    )
-    if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
-        raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
-    encoding = Encoding(codec=codec, crf=crf, preset=preset, pixel_format=pix_fmt)
-    if settings.hwaccel:
-        encoding, replacement = replace_absent_hardware(encoding)
+    if options is None:
+        options = UpscaleOptions.read(**given)
+    elif given:
+        raise TypeError(f"options are there already, and {', '.join(given)} beside them")
+    if options.hwaccel:
+        encoding, replacement = replace_absent_hardware(encoding_of(options))
         if replacement is not None:
             warn(replacement)
+            options = replace(options, codec=encoding.codec, preset=encoding.preset)
     order = _Order(
         src=Path(src),
         dst=Path(dst),
-        model=model,
+        options=options,
         model_reason="",
-        detail=None,
-        settings=settings,
-        encoding=encoding,
-        overwrite=overwrite,
-        restart=restart,
         confirm=confirm,
         report=report,
         report_transfer=report_transfer,
@@ -194,13 +129,8 @@ class _Order:
 
     src: Path
     dst: Path
-    model: str | Path
+    options: UpscaleOptions
     model_reason: str
-    detail: float | None
-    settings: Settings
-    encoding: Encoding
-    overwrite: bool
-    restart: bool
     confirm: Callable[[Plan], bool] | None
     report: Callable[[Progress], None] | None
     report_transfer: Callable[[Transfer], None] | None
@@ -211,23 +141,21 @@ class _Order:
 def _upscale_in_segments(order: _Order) -> Summary:
     """Do the job between files, from where an earlier call stopped."""
     began = time.perf_counter()
-    src, dst, settings = order.src, order.dst, order.settings
+    src, dst, options = order.src, order.dst, order.options
     files = find_pictures(src) if is_sequence(src) else [src]
-    with open_source(src, settings) as source:
+    with open_source(src, options) as source:
         order = _with_model(order, source.info)
-        check_output(dst, files, overwrite=order.overwrite)
+        check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
-            with open_output(
-                dst, source, settings, order.encoding, folder=journal.folder
-            ) as output:
+            with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.open(content | _describe(order), restart=order.restart)
+                journal.open(content | _describe(order), restart=options.restart)
                 frames_resumed = journal.frames_done
                 _warn_beforehand(source, output, order.warn)
-                if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
+                if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 network = _load(order, journal.chosen)
-                restorer = _new_restorer(network, settings, journal.entries)
+                restorer = _new_restorer(network, options, journal.entries)
                 stages = (source, restorer, output)
                 chosen: Choices = {
                     "device": str(network.device),
@@ -235,25 +163,19 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 }
                 if order.confirm is not None and not order.confirm(
                     Plan.of(
-                        stages,
-                        journal,
-                        settings,
-                        network.name,
-                        order.model_reason,
-                        order.detail,
-                        chosen,
+                        stages, journal, order.options, network.name, order.model_reason, chosen
                     )
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
-                begin_measuring_memory(network.device)
+                memory = PeakMemory(network.device)
                 _restore(stages, journal, order, chosen)
                 # Sound and all else is read only now. Pictures and sound must be of one file.
                 _check_unchanged(order, files, content)
                 _put_together(output, journal)
                 _check_unchanged(order, files, content)
             journal.clear()
-    return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+    return _sum_up(stages, order, network, memory, frames_resumed=frames_resumed, began=began)
 
 
 def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
@@ -275,10 +197,11 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
 
 def _with_model(order: _Order, info: VideoInfo) -> _Order:
     """Settle the network, where the user leaves it open."""
-    model, reason = suited_model(order.model, info)
-    is_default = order.model == DEFAULT_MODEL
-    detail = settle_detail(str(model), order.settings.detail, is_default=is_default)
-    return replace(order, model=model, model_reason=reason, detail=detail)
+    model, reason = suited_model(order.options.model, info)
+    is_default = order.options.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), order.options.detail, is_default=is_default)
+    options = replace(order.options, model=model, detail=detail)
+    return replace(order, options=options, model_reason=reason)
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
@@ -293,18 +216,16 @@ def _put_together(output: Collected, journal: Journal) -> None:
 def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
-    settings = order.settings
+    options = order.options
     with (
-        open_source(order.src, settings, is_watched=False) as source,
-        open_direct_output(
-            order.dst, source, settings, order.encoding, overwrite=order.overwrite
-        ) as output,
+        open_source(order.src, options) as source,
+        open_direct_output(order.dst, source, options) as output,
     ):
         _warn_beforehand(source, output, order.warn)
         order = _with_model(order, source.info)
         network = _load(order, None)
-        restorer = _new_restorer(network, settings, [])
-        begin_measuring_memory(network.device)
+        restorer = _new_restorer(network, options, [])
+        memory = PeakMemory(network.device)
 
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
@@ -312,24 +233,26 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                     raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
-        read_depth, write_depth = _queue_depths(source.info, settings, restorer)
+        read_depth, write_depth = _queue_depths(source.info, options, restorer)
         run_stages(
             source.frames(behind=None),
             restore,
             output.write,
             read_depth=read_depth,
             write_depth=write_depth,
-            frames_expected=expected_frames(source.info, settings),
+            frames_expected=expected_frames(source.info, options),
             report=order.report,
         )
         check_counts(read=source.frames_read, written=output.frames_written)
-    return _sum_up((source, restorer, output), order, network, frames_resumed=0, began=began)
+    stages = (source, restorer, output)
+    return _sum_up(stages, order, network, memory, frames_resumed=0, began=began)
 
 
 def _sum_up(
     stages: tuple[Source, Restorer, Collected | Direct],
     order: _Order,
     network: Network,
+    memory: PeakMemory,
     *,
     frames_resumed: int,
     began: float,
@@ -348,20 +271,20 @@ def _sum_up(
         height=output.shape.height,
         model=network.name,
         model_reason=order.model_reason,
-        detail=order.detail,
+        detail=order.options.detail,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         decoder=source.decoder,
         encoder=output.plan.encoder,
-        window=order.settings.window,
+        window=order.options.window,
         tile=restorer.tile,
         elapsed_s=round(elapsed, 3),
         fps=round((output.frames_written - frames_resumed) / elapsed, 3),
         kept=output.kept,
         dropped=output.dropped,
         assumed=source.info.assumed,
-        peak_memory_bytes=peak_memory_bytes(network.device),
-        warnings=(*_warnings(source, order.settings, restorer.network), *output.warnings),
+        peak_memory_bytes=memory.read_bytes(),
+        warnings=(*_warnings(source, order.options, restorer.network), *output.warnings),
     )
 
 
@@ -374,10 +297,11 @@ def _warn_beforehand(
 
 def _describe(order: _Order) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
-    asked = asdict(order.settings) | asdict(order.encoding)
     return {
-        "weights": weights_checksum(order.model, detail=order.detail, report=order.report_transfer),
-        **{name.replace("_", " "): None if x is None else str(x) for name, x in asked.items()},
+        "weights": weights_checksum(
+            order.options.model, detail=order.options.detail, report=order.report_transfer
+        ),
+        **order.options.for_journal(),
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
         "version of PyTorch": torch.__version__,
@@ -386,14 +310,14 @@ def _describe(order: _Order) -> Choices:
 
 def _load(order: _Order, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
-    device, dtype = order.settings.device, order.settings.dtype
+    device, dtype = order.options.device, order.options.dtype
     if chosen is not None:
         device, dtype = str(chosen["device"]), str(chosen["dtype"])
     network = load_model(
-        order.model,
+        order.options.model,
         device=device,
         dtype=dtype,
-        detail=order.detail,
+        detail=order.options.detail,
         report=order.report_transfer,
     )
     if network.device.type == "cpu":
@@ -401,13 +325,13 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
     return network
 
 
-def _new_restorer(network: Network, settings: Settings, entries: Sequence[Entry]) -> Restorer:
+def _new_restorer(network: Network, options: UpscaleOptions, entries: Sequence[Entry]) -> Restorer:
     is_cpu = network.device.type == "cpu"
     return Restorer(
         network if network.device.type != "cuda" else ReplayedNetwork(network),
-        window=settings.window,
-        overlap=settings.overlap,
-        tile=entries[-1].tile if entries else settings.tile,
+        window=options.window,
+        overlap=options.overlap,
+        tile=entries[-1].tile if entries else options.tile,
         device=network.device,
         dtype=network.dtype,
         workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
@@ -429,7 +353,7 @@ def _restore(
     source, restorer, output = stages
     begin = journal.frames_done
     latest = journal.entries[-1] if journal.entries else None
-    frames = order.settings.segment_frames
+    frames = order.options.segment_frames
     if journal.chosen is not None and journal.chosen["segment frames"] is not None:
         frames = int(journal.chosen["segment frames"])
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
@@ -437,13 +361,13 @@ def _restore(
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
-        for item in segmenter.cut(restored, state=restorer, should_stop=order.should_stop):
+        for item in segmenter.cut(restored, should_stop=order.should_stop):
             choices: Choices = {**chosen, "segment frames": segmenter.frames}
             if journal.chosen != choices:
                 journal.begin(choices)
             yield item
 
-    read_depth, write_depth = _queue_depths(source.info, order.settings, restorer)
+    read_depth, write_depth = _queue_depths(source.info, order.options, restorer)
     try:
         run_stages(
             source.frames(behind=latest),
@@ -452,7 +376,7 @@ def _restore(
             read_depth=read_depth,
             write_depth=write_depth,
             frames_before=begin,
-            frames_expected=expected_frames(source.info, order.settings),
+            frames_expected=expected_frames(source.info, order.options),
             report=order.report,
         )
         if segmenter.is_stopped:
@@ -467,14 +391,14 @@ def _restore(
         recorder.abandon()
 
 
-def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tuple[int, int]:
+def _queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) -> tuple[int, int]:
     """Say how many small and how many large frames may wait: all that the network takes at once."""
     frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
-    frames = settings.window * (1 if restorer.batch == 1 else MAX_BATCH)
+    frames = options.window * (1 if restorer.batch == 1 else MAX_BATCH)
     return queue_depth(frames, frame_bytes), queue_depth(frames, frame_bytes * SCALE**2)
 
 
-def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
+def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple[str, ...]:
     warnings = []
     if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
         warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
@@ -485,7 +409,7 @@ def _warnings(source: Source, settings: Settings, network: object) -> tuple[str,
         )
     if not source.truncated:
         return tuple(warnings)
-    expected = expected_frames(source.info, settings)
+    expected = expected_frames(source.info, options)
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "

@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from vsrm_cli.errors import OutputError
+from vsrm_cli.files import write_atomically
+from vsrm_cli.frame import Stamp
 
 if sys.platform == "win32":
     import msvcrt
@@ -42,19 +44,6 @@ _SHOWN_CHARACTERS = 32
 _CHECKED_BYTES = 2**20
 
 Choices = dict[str, str | int | None]
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What is remembered of a frame that was read.
-
-    Attributes:
-        time: When it is shown, in seconds on the clock of its file, as a fraction in digits.
-        checksum: Of its pixels.
-    """
-
-    time: str
-    checksum: int
 
 
 @dataclass(frozen=True)
@@ -289,14 +278,9 @@ class Journal:
         return told
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        part = self.folder / f"{name}.part"
         try:
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.folder / name)
-            _flush_names(self.folder)
+            with write_atomically(self.folder / name) as part:
+                part.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
             raise self._failure(error) from error
 
@@ -325,17 +309,6 @@ def _lock_file(file: IO[bytes]) -> None:
             raise BlockingIOError from error
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _flush_names(folder: Path) -> None:
-    """Make sure that the names in a folder outlive a power cut; Windows does so by itself."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def describe_files(files: Sequence[Path]) -> Choices:

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import is_sequence
-from vsrm_cli.encode.destination import check_destination
 from vsrm_cli.encode.image_sequence import PictureWriter, check_folder
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import choose_container
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.y4m import PipeWriter
 from vsrm_cli.errors import OutputError
+from vsrm_cli.files import check_output_path
 from vsrm_cli.media.geometry import Shape, output_shape
-from vsrm_cli.upscale.options import Settings
+from vsrm_cli.remux.stream_mapping import check_container_name
+from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
 # What is made of segments, and what is not.
@@ -21,7 +22,7 @@ Collected = VideoWriter | PictureWriter
 Direct = VideoWriter | PipeWriter
 
 
-def open_source(path: Path, settings: Settings, *, is_watched: bool = True) -> Source:
+def open_source(path: Path, options: UpscaleOptions) -> Source:
     """Look at an input: a video, a folder or pattern of pictures, or a pipe; see `Source`.
 
     Raises:
@@ -29,12 +30,11 @@ def open_source(path: Path, settings: Settings, *, is_watched: bool = True) -> S
     """
     return Source(
         path,
-        start=settings.start,
-        end=settings.end,
-        deinterlace=settings.deinterlace,
-        rate=settings.fps,
-        uses_hardware=settings.hwaccel,
-        is_watched=is_watched,
+        start=options.start,
+        end=options.end,
+        deinterlace=options.deinterlace,
+        rate=options.fps,
+        uses_hardware=options.hwaccel,
     )
 
 
@@ -52,14 +52,14 @@ def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
     if _is_for_pictures(path):
         check_folder(path, sources, overwrite=overwrite)
     else:
-        check_destination(path, sources[0], overwrite=overwrite)
+        check_container_name(path)
+        check_output_path(path, inputs=sources, overwrite=overwrite)
 
 
 def open_output(
     path: Path,
     source: Source,
-    settings: Settings,
-    encoding: Encoding,
+    options: UpscaleOptions,
     *,
     folder: Path,
 ) -> Collected:
@@ -74,16 +74,14 @@ def open_output(
             path,
             source=source.info,
             names=source.picture_names,
-            shape=_shape(source, settings),
+            shape=_shape(source, options),
         )
-    output = _open_video(path, source, settings, encoding, overwrite=True, folder=folder)
+    output = _open_video(path, source, options, overwrite=True, folder=folder)
     choose_container(output)
     return output
 
 
-def open_direct_output(
-    path: Path, source: Source, settings: Settings, encoding: Encoding, *, overwrite: bool
-) -> Direct:
+def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> Direct:
     """Begin an output that is written without segments, from a pipe or into one.
 
     Raises:
@@ -94,21 +92,25 @@ def open_direct_output(
         return PipeWriter(
             sys.stdout.buffer,
             source=source.info,
-            shape=_shape(source, settings),
-            pixel_format=encoding.pixel_format,
+            shape=_shape(source, options),
+            pixel_format=options.pix_fmt,
         )
     if _is_for_pictures(path):
         raise OutputError(
             "A pipe cannot be written as image files; write a video, such as out.mkv."
         )
-    return _open_video(path, source, settings, encoding, overwrite=overwrite, folder=None)
+    return _open_video(path, source, options, overwrite=options.overwrite, folder=None)
+
+
+def encoding_of(options: UpscaleOptions) -> Encoding:
+    """What the encoder is asked for."""
+    return Encoding(options.codec, options.crf, options.preset, options.pix_fmt)
 
 
 def _open_video(
     path: Path,
     source: Source,
-    settings: Settings,
-    encoding: Encoding,
+    options: UpscaleOptions,
     *,
     overwrite: bool,
     folder: Path | None,
@@ -116,17 +118,17 @@ def _open_video(
     return VideoWriter(
         path,
         source=source.info,
-        shape=_shape(source, settings),
-        encoding=encoding,
-        start=settings.start,
-        end=settings.end,
+        shape=_shape(source, options),
+        encoding=encoding_of(options),
+        start=options.start,
+        end=options.end,
         overwrite=overwrite,
         folder=folder,
     )
 
 
-def _shape(source: Source, settings: Settings) -> Shape:
-    return output_shape(source.info, scale=settings.scale, height=settings.height, box=settings.box)
+def _shape(source: Source, options: UpscaleOptions) -> Shape:
+    return output_shape(source.info, scale=options.scale, height=options.height, box=options.size)
 
 
 def _is_for_pictures(path: Path) -> bool:

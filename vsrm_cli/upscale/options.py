@@ -1,16 +1,21 @@
-"""How a video is to be restored: what a user may ask for, read and checked.
+"""What a user may ask of `vsrm upscale`, read and checked once.
 
-The command line hands over words, a Python program numbers; both become one `Settings`.
-Nothing here needs a file, a network or a device, so a slip is told before anything is loaded.
+The command line hands over text, a Python program numbers; both become one `UpscaleOptions`, which
+is handed down whole. Nothing here needs a file, a network or a device, so a slip is reported before
+anything is loaded.
 """
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from typing import Literal, Self
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from vsrm_cli.errors import UsageError
+from vsrm_cli.inference.tiling import MIN_TILE
 
 DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.plan`
 
@@ -26,10 +31,6 @@ MAX_SCALE = 16
 MAX_RATE = 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
-DEINTERLACE = ("auto", "off")
-
-HWACCEL = ("auto", "off")
-
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
@@ -41,135 +42,116 @@ _TIME = re.compile(
 Time = Fraction | float | str | None
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a user asked for, in one form, each value possible in itself.
+@dataclass(frozen=True, kw_only=True)
+class UpscaleOptions:
+    """What a user may ask for. `read` takes each value as the command line or Python spells it.
 
     Attributes:
+        model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
+            is not on this machine is fetched. "auto" takes the one that suits the footage.
         window: Frames that the network sees together.
-        overlap: Frames that two neighbouring windows share; half a window at most.
-        tile: Side of a tile in pixels of the input; None for whole frames; "auto" for as
+        overlap: Frames that two neighboring windows share, half a window at most; None chooses.
+        tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for as
             large as the free memory allows.
         device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
-        dtype: One of `DTYPES`.
-        start: Seconds into the video at which to begin; None for its beginning.
-        end: Seconds into the video before which to stop; None for its end.
-        scale: How many times larger to make the picture, unless `height` or `box` is set.
-        height: Lines of the picture on the screen.
-        box: Width and height on the screen into which the picture shall just fit.
-        deinterlace: Whether to make whole frames of interlaced ones.
-        fps: Frames per second of an input of pictures.
-        segment_frames: Frames, at least, between the points at which the work can go on after
-            an interruption; None for about half a minute of work.
-        hwaccel: Whether graphics hardware may decode, and be replaced where it cannot encode.
-        detail: Where between the two weight files of a pair, 0 to 1; None for what suits.
+        dtype: "auto", "fp32", "fp16" or "bf16".
+        codec: "h264", "hevc", "av1", "ffv1", or another encoder that PyAV offers.
+        crf: Quality on the codec's own scale; None for a good one.
+        preset: Speed of the encoder in its own words; None for a usual one.
+        pix_fmt: Pixel format of the output; "auto" is nearest to the input.
+        scale: How many times larger to make the picture, from 1 to 16; None for 4.
+        height: Instead: how many lines it shall have on the screen.
+        size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
+        deinterlace: Whether to make whole frames of interlaced ones: "auto" or "off".
+        start: Where to begin, in seconds or as text such as "1:30.5"; None for the beginning.
+        end: Where to stop, likewise; frames from this time on are left out.
+        fps: Frames per second of an input of images; also a fraction such as "24000/1001".
+        hwaccel: "auto" decodes in graphics hardware where that gives the same frames, and takes
+            a software encoder where the hardware of the named one is not there; "off" does neither.
+        detail: Of a network with two weight files: 0 stays close to what can be known, 1 shows
+            what is likely; None takes what suits.
+        segment_frames: Frames, at least, between the points from which an interrupted job can be
+            resumed; None for about half a minute of work.
+        overwrite: Whether the output may exist and be replaced.
+        restart: Whether to throw away what an earlier call has left unfinished.
     """
 
-    window: int
-    overlap: int
-    tile: int | Literal["auto"] | None
-    device: str
-    dtype: str
-    start: Fraction | None
-    end: Fraction | None
-    scale: Fraction
-    height: int | None
-    box: tuple[int, int] | None
-    deinterlace: bool
-    fps: Fraction
-    segment_frames: int | None = None
+    model: str | Path = DEFAULT_MODEL
+    window: int = DEFAULT_WINDOW
+    overlap: int = DEFAULT_OVERLAP
+    tile: int | Literal["auto"] | None = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    codec: str = "h264"
+    crf: int | None = None
+    preset: str | None = None
+    pix_fmt: str = "auto"
+    scale: Fraction = Fraction(DEFAULT_SCALE)
+    height: int | None = None
+    size: tuple[int, int] | None = None
+    deinterlace: bool = True
+    start: Fraction | None = None
+    end: Fraction | None = None
+    fps: Fraction = Fraction(25)
     hwaccel: bool = False
     detail: float | None = None
+    segment_frames: int | None = None
+    overwrite: bool = False
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work."""
+        if self.window < 1:
+            raise UsageError(f"The window must be 1 frame or more, not {self.window}.")
+        if not 0 <= self.overlap <= self.window // 2:
+            raise UsageError(
+                f"The overlap must be 0 to {self.window // 2}, half of the window of {self.window} "
+                f"frames, not {self.overlap}."
+            )
+        if isinstance(self.tile, int) and self.tile < MIN_TILE:
+            raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {self.tile}.")
+        if not _DEVICE.fullmatch(self.device):
+            raise UsageError(
+                f'The device must be auto, cpu, cuda, cuda:<number> or mps, not "{self.device}".'
+            )
+        if self.dtype not in DTYPES:
+            raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise UsageError(f"The detail must be a number from 0 to 1, not {self.detail:g}.")
+        if self.segment_frames is not None and self.segment_frames < 1:
+            raise UsageError(f"A segment must have 1 frame or more, not {self.segment_frames}.")
 
     @classmethod
-    def read(
-        cls,
-        *,
-        window: int,
-        overlap: int | None,
-        tile: int | str | None,
-        device: str,
-        dtype: str,
-        start: Time,
-        end: Time,
-        scale: Fraction | float | str | None = None,
-        height: int | None = None,
-        size: str | None = None,
-        deinterlace: str = "auto",
-        fps: Fraction | float | str = 25,
-        segment_frames: int | None = None,
-        hwaccel: str = "off",
-        detail: float | None = None,
-    ) -> Self:
-        """Read what a user wrote.
-
-        Args:
-            window: As the attribute.
-            overlap: As the attribute; None for `DEFAULT_OVERLAP`, or less in a small window.
-            tile: As the attribute; in words also "off" (whole frames) and a number.
-            device: As the attribute.
-            dtype: As the attribute.
-            start: Seconds, or text as `read_time` takes it.
-            end: The same.
-            scale: As the attribute; None for `DEFAULT_SCALE`.
-            height: As the attribute.
-            size: The box as text, such as 1920x1080.
-            deinterlace: "auto" or "off".
-            fps: As the attribute; in words also a fraction such as 24000/1001.
-            segment_frames: As the attribute.
-            hwaccel: "auto" or "off".
-            detail: As the attribute.
+    def read(cls, **given: Any) -> Self:
+        """Read options as a user wrote them; those left out keep their defaults.
 
         Raises:
+            TypeError: If there is no option of a name.
             UsageError: If a value can never work; the message says which and why.
         """
-        if window < 1:
-            raise UsageError(f"The window must be 1 frame or more, not {window}.")
-        shared = min(DEFAULT_OVERLAP, window // 2) if overlap is None else overlap
-        if not 0 <= shared <= window // 2:
-            raise UsageError(
-                f"The overlap must be 0 to {window // 2}, half of the window of {window} frames, "
-                f"not {shared}."
-            )
-        if not _DEVICE.fullmatch(device):
-            raise UsageError(
-                f'The device must be auto, cpu, cuda, cuda:<number> or mps, not "{device}".'
-            )
-        if dtype not in DTYPES:
-            raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{dtype}".')
-        first = read_time(start, name="start")
-        last = read_time(end, name="end")
-        if last is not None and last <= (first or 0):
-            raise UsageError(f"The end ({end}) must come after the start ({start or 0}).")
-        if segment_frames is not None and segment_frames < 1:
-            raise UsageError(f"A segment must have 1 frame or more, not {segment_frames}.")
-        if sum(wish is not None for wish in (scale, height, size)) > 1:
+        if unknown := sorted(given.keys() - {field.name for field in fields(cls)}):
+            raise TypeError(f"there is no option {unknown[0]!r}; see UpscaleOptions")
+        if sum(given.get(name) is not None for name in ("scale", "height", "size")) > 1:
             raise UsageError("Give only one of --scale, --height and --size.")
-        if deinterlace not in DEINTERLACE:
-            raise UsageError(
-                f'The deinterlacing must be {" or ".join(DEINTERLACE)}, not "{deinterlace}".'
-            )
-        if hwaccel not in HWACCEL:
-            raise UsageError(f'The hwaccel must be {" or ".join(HWACCEL)}, not "{hwaccel}".')
-        if detail is not None and not 0 <= detail <= 1:
-            raise UsageError(f"The detail must be a number from 0 to 1, not {detail:g}.")
-        return cls(
-            window=window,
-            overlap=shared,
-            tile=read_tile(tile),
-            device=device,
-            dtype=dtype,
-            start=first,
-            end=last,
-            scale=read_scale(scale),
-            height=None if height is None else read_side(height, name="height"),
-            box=None if size is None else read_box(size),
-            deinterlace=deinterlace == "auto",
-            fps=read_rate(fps),
-            segment_frames=segment_frames,
-            hwaccel=hwaccel == "auto",
-            detail=detail,
-        )
+        values = {n: _READERS[n](x) if n in _READERS else x for n, x in given.items()}
+        if values.get("overlap") is None:
+            values["overlap"] = min(DEFAULT_OVERLAP, values.get("window", DEFAULT_WINDOW) // 2)
+        options = cls(**values)
+        if options.end is not None and options.end <= (options.start or 0):
+            start = given.get("start") or 0
+            raise UsageError(f"The end ({given['end']}) must come after the start ({start}).")
+        return options
+
+    def for_journal(self) -> dict[str, str | None]:
+        """All that the output depends on, under the names that journals have for it."""
+        values = asdict(self)
+        for name in ("model", "overwrite", "restart"):  # weights are known by their checksum
+            del values[name]
+        names = {"size": "box", "pix_fmt": "pixel_format"}
+        return {
+            names.get(name, name).replace("_", " "): None if value is None else str(value)
+            for name, value in values.items()
+        }
 
 
 def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:
@@ -220,13 +202,24 @@ def read_rate(rate: Fraction | float | str) -> Fraction:
     return number
 
 
-def read_side(pixels: int, *, name: str) -> int:
-    """Check a side of the output in pixels.
+def read_switch(word: str, *, name: str) -> bool:
+    """Read "auto" (True) or "off".
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    if word not in ("auto", "off"):
+        raise UsageError(f'The {name} must be auto or off, not "{word}".')
+    return word == "auto"
+
+
+def read_side(pixels: int | None, *, name: str) -> int | None:
+    """Check a side of the output in pixels; None stays None.
 
     Raises:
         UsageError: If it is odd, or out of range.
     """
-    if pixels % 2 or not MIN_SIDE <= pixels <= MAX_SIDE:
+    if pixels is not None and (pixels % 2 or not MIN_SIDE <= pixels <= MAX_SIDE):
         raise UsageError(
             f"The {name} must be an even number of pixels from {MIN_SIDE} to {MAX_SIDE}, "
             f"not {pixels}."
@@ -234,17 +227,21 @@ def read_side(pixels: int, *, name: str) -> int:
     return pixels
 
 
-def read_box(size: str) -> tuple[int, int]:
-    """Read a width and a height, written such as 1920x1080.
+def read_box(size: str | None) -> tuple[int, int] | None:
+    """Read a width and a height, written such as 1920x1080; None stays None.
 
     Raises:
         UsageError: If the text has another form, or a side is odd or out of range.
     """
+    if size is None:
+        return None
     match = re.fullmatch(r"(\d+)x(\d+)", size, re.ASCII)
     if not match:
         raise UsageError(f'The size must be written such as 1920x1080, not "{size}".')
     width, height = (int(side) for side in match.groups())
-    return read_side(width, name="width"), read_side(height, name="height")
+    read_side(width, name="width")
+    read_side(height, name="height")
+    return width, height
 
 
 def read_time(time: Time, *, name: str) -> Fraction | None:
@@ -275,3 +272,16 @@ def _parse_time(text: str, *, name: str) -> Fraction:
             f'not "{text}".'
         )
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + Fraction(seconds)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "tile": read_tile,
+    "scale": read_scale,
+    "height": partial(read_side, name="height"),
+    "size": read_box,
+    "deinterlace": partial(read_switch, name="deinterlacing"),
+    "start": partial(read_time, name="start"),
+    "end": partial(read_time, name="end"),
+    "fps": read_rate,
+    "hwaccel": partial(read_switch, name="hwaccel"),
+}

@@ -15,7 +15,7 @@ from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
 from vsrm_cli.upscale.open_media import Collected
-from vsrm_cli.upscale.options import DEFAULT_MODEL, Settings
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.source import Source
 
 # Bits per pixel that a codec needs at our default quality for common footage: less for still
@@ -89,21 +89,20 @@ class Plan:
         cls,
         stages: tuple[Source, Restorer, Collected],
         journal: Journal,
-        settings: Settings,
+        options: UpscaleOptions,
         model: str,
         model_reason: str,
-        detail: float | None,
         chosen: Choices,
     ) -> Self:
         """Plan a job; the network restores one small tile, to see how fast it is."""
         source, restorer, output = stages
         info, shape = source.info, output.shape
-        frames = expected_frames(info, settings)
-        restorer.settle_tile(min(settings.window, frames or settings.window), *_size(info))
+        frames = expected_frames(info, options)
+        restorer.settle_tile(min(options.window, frames or options.window), *_size(info))
         grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
         seconds = None
         if frames is not None:
-            read = (frames - journal.frames_done) * settings.window / restorer.windows.stride
+            read = (frames - journal.frames_done) * options.window / restorer.windows.stride
             seconds = round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
         return cls(
             input=str(info.path),
@@ -119,14 +118,14 @@ class Plan:
             dropped=output.dropped,
             model=model,
             model_reason=model_reason,
-            detail=detail,
+            detail=options.detail,
             device=str(chosen["device"]),
             dtype=str(chosen["dtype"]),
-            window=settings.window,
-            overlap=settings.overlap,
+            window=options.window,
+            overlap=options.overlap,
             tile=restorer.tile,
             tiles=len(grid.rows) * len(grid.columns),
-            segment_frames=settings.segment_frames,
+            segment_frames=options.segment_frames,
             seconds=seconds,
             memory_bytes=restorer.memory_bytes(*_size(info)),
             file_bytes=_file_bytes(output, frames),
@@ -169,14 +168,14 @@ def check_room(output: Collected, journal: Journal, frames: int | None) -> str |
     return finding
 
 
-def expected_frames(info: VideoInfo, settings: Settings) -> int | None:
+def expected_frames(info: VideoInfo, options: UpscaleOptions) -> int | None:
     """Say about how many frames there will be; None where the file gives no hint."""
-    if settings.start is None and settings.end is None:
+    if options.start is None and options.end is None:
         return info.expected_frames
-    ends = [end for end in (info.duration, settings.end) if end is not None]
+    ends = [end for end in (info.duration, options.end) if end is not None]
     if not ends or info.frame_rate is None:
         return None
-    return max(0, round((min(ends) - (settings.start or 0)) * info.frame_rate))
+    return max(0, round((min(ends) - (options.start or 0)) * info.frame_rate))
 
 
 def _file_bytes(output: Collected, frames: int | None) -> int | None:

@@ -9,10 +9,9 @@ from vsrm_cli.encode.segments import SegmentWriter
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import Cut
 from vsrm_cli.upscale.journal import Entry, Journal
-from vsrm_cli.upscale.source import Sighting, Source
+from vsrm_cli.upscale.source import Source
 
 # Work that a segment should hold at most. A crash may come just before it is closed, and the
 # first window, by which the speed is judged, may have been a quick one: so it is half a minute
@@ -28,12 +27,10 @@ class Restored:
     Attributes:
         frame: The frame.
         ends_segment: Whether it is the last of its segment.
-        tile: Side of the tiles that it was made of; None for a whole picture.
     """
 
     frame: Frame
     ends_segment: bool
-    tile: int | None
 
 
 class Segmenter:
@@ -58,21 +55,19 @@ class Segmenter:
         self,
         restored: Iterable[Frame],
         *,
-        state: Restorer,
         should_stop: Callable[[], bool],
     ) -> Iterator[Restored]:
         """Pass frames on, each with its place in the segments.
 
         Args:
             restored: The frames.
-            state: What gives them, one after another.
             should_stop: Asked behind each segment; a yes ends the work there.
         """
         first = window = self._first
         began = time.perf_counter()
         for following, frame in enumerate(restored, first + 1):
             is_end = False
-            if state.is_between_windows:
+            if frame.ends_window:
                 seconds = time.perf_counter() - began
                 if self.frames is None and window > self._first:
                     self.frames = self.frames_at(seconds / (following - window))
@@ -81,7 +76,7 @@ class Segmenter:
                 else:
                     is_end = following - first >= self.frames
                 window, began = following, time.perf_counter()
-            yield Restored(frame, is_end, state.tile)
+            yield Restored(frame, is_end)
             if is_end:
                 first = following
                 self.is_stopped = should_stop()
@@ -119,26 +114,40 @@ class Recorder:
         self._output = output
         self._windows = windows
         self._segment: SegmentWriter | PictureSegment | None = None
-        self._seen: list[Sighting] = []
         self._shot = journal.entries[-1].shot if journal.entries else 0
         self._tile: int | None = None
+        self._damaged = 0
+        margin = journal.entries[-1].margin if journal.entries else []
+        # The frames written lately, by number: with the last of them a resumed job begins.
+        self._stamps = dict(enumerate(margin, self.frames_written - len(margin)))
 
     def write(self, restored: Restored) -> None:
         """Write a frame, and close its segment behind the last one.
 
         Raises:
             OutputError: If the disk is full.
-            CheckFailed: If frames were written at other times than they were read at.
+            CheckFailed: If it is not the frame that was read next, at the time it was read at.
         """
+        frame = restored.frame
+        record = frame.record
+        assert record is not None
+        if (record.number, record.stamp.time) != (self.frames_written, str(frame.time)):
+            raise CheckFailed(
+                f"The frame {record.number}, read at {record.stamp.time} s, came back as the frame "
+                f"{self.frames_written} at {frame.time} s; this is a bug in vsrm, please report it."
+            )
         if self._segment is None:
             path = self._journal.folder / f"{self.frames_written:09}"
             if isinstance(self._output, PictureWriter):
                 self._segment = PictureSegment(path, self._output)
             else:
                 self._segment = SegmentWriter(path, self._output)
-        self._segment.write(restored.frame)
+        self._segment.write(frame)
         self.frames_written += 1
-        self._tile = restored.tile
+        self._stamps[record.number] = record.stamp
+        if frame.begins_shot:
+            self._shot = record.number
+        self._tile, self._damaged = frame.tile, record.damaged
         if restored.ends_segment:
             self._close(self._segment)
 
@@ -155,14 +164,9 @@ class Recorder:
 
     def _close(self, segment: SegmentWriter | PictureSegment) -> None:
         first = self.frames_written - len(segment.ticks)
-        self._look_back()
         margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
-        read = [self._output.ticks_of(seen.time) for seen in self._seen if seen.number >= first]
-        if read != segment.ticks:
-            raise CheckFailed(
-                f"The frames {first} to {self.frames_written - 1} were not written at the times "
-                "they were read at; this is a bug in vsrm, please report it."
-            )
+        # Only the next margin may reach back behind the next segment.
+        self._stamps = {n: stamp for n, stamp in self._stamps.items() if n >= margin_start}
         segment.close()
         self._journal.add(
             Entry(
@@ -172,22 +176,11 @@ class Recorder:
                 ticks=segment.ticks,
                 end=segment.end,
                 tile=self._tile,
-                damaged=self._seen[-1].damaged,
-                margin=[seen.stamp for seen in self._seen if seen.number >= margin_start],
+                damaged=self._damaged,
+                margin=list(self._stamps.values()),
             )
         )
         self._segment = None
-        # Only the next margin may reach back behind the next segment.
-        self._seen = [seen for seen in self._seen if seen.number >= margin_start]
-
-    def _look_back(self) -> None:
-        """Collect the sightings of all frames up to the last one written."""
-        sightings = self._source.sightings
-        while sightings and sightings[0].number < self.frames_written:
-            seen = sightings.popleft()
-            if seen.begins_shot:
-                self._shot = seen.number
-            self._seen.append(seen)
 
 
 def check_counts(*, read: int, written: int) -> None:

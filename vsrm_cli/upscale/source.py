@@ -7,9 +7,8 @@ reads the few frames before it (the margin) once more, for the window that fades
 
 import sys
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -20,30 +19,11 @@ from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import PipeReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Frame
-from vsrm_cli.upscale.journal import Entry, Stamp
+from vsrm_cli.frame import Frame, FrameRecord, Stamp
+from vsrm_cli.upscale.journal import Entry
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """A frame that has been read.
-
-    Attributes:
-        number: Its place in the video.
-        time: When it is shown, in seconds on the clock of its file.
-        begins_shot: Whether it shows another scene than the frame before it.
-        stamp: What is remembered of it.
-        damaged: Damaged pieces met in the file so far.
-    """
-
-    number: int
-    time: Fraction
-    begins_shot: bool
-    stamp: Stamp
-    damaged: int
 
 
 class Source:
@@ -53,7 +33,6 @@ class Source:
         path: The file; or a folder or pattern of pictures; or `PIPE`.
         info: What the file says about itself.
         frames_read: Frames of the job up to the latest one that was read.
-        sightings: The frames read lately, in order; whoever needs them takes them away.
     """
 
     def __init__(
@@ -65,7 +44,6 @@ class Source:
         deinterlace: bool = False,
         rate: Fraction = Fraction(25),
         uses_hardware: bool = False,
-        is_watched: bool = True,
     ) -> None:
         """Look at the input; see the readers for errors and the other arguments.
 
@@ -76,7 +54,6 @@ class Source:
             deinterlace: Whether to make whole frames of interlaced ones.
             rate: Frames per second of pictures.
             uses_hardware: Whether to decode in graphics hardware, where it does that right.
-            is_watched: Whether somebody takes the sightings; else they are not kept.
         """
         self.path = path
         self._start = start
@@ -88,7 +65,6 @@ class Source:
         self._damaged_before = 0
         self.info = self._reader.info
         self.frames_read = 0
-        self.sightings: deque[Sighting] = deque(maxlen=None if is_watched else 0)
 
     @property
     def notices(self) -> Sequence[str]:
@@ -134,7 +110,7 @@ class Source:
         self._reader.close()
 
     def frames(self, *, behind: Entry | None) -> Iterator[Frame]:
-        """Read the frames in order.
+        """Read the frames in order, each with its record.
 
         Args:
             behind: Begin with the margin of this segment, instead of the first frame. If nothing
@@ -144,7 +120,7 @@ class Source:
             InputError: If no frame can be read, or not those that were read before.
         """
         if behind is None:
-            yield from self._seen(self._reader, first=0)
+            yield from self._recorded(self._reader, first=0)
             return
         margin, rest = self._margin_by_jump(behind) or self._margin_by_count(behind)
         after = next(rest, None)
@@ -152,16 +128,13 @@ class Source:
             self.frames_read = behind.next
         else:
             first = behind.next - len(margin)
-            yield from self._seen(chain(margin, [after], rest), first=first)
+            yield from self._recorded(chain(margin, [after], rest), first=first)
 
-    def _seen(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
+    def _recorded(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
         for number, frame in enumerate(frames, first):
             self.frames_read = number + 1
-            stamp = stamp_of(frame)
-            self.sightings.append(
-                Sighting(number, frame.time, frame.begins_shot, stamp, self.damaged_packets)
-            )
-            yield frame
+            record = FrameRecord(number, stamp_of(frame), self.damaged_packets)
+            yield replace(frame, record=record)
 
     def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader | PipeReader:
         if self.path == PIPE:

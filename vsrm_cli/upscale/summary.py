@@ -1,13 +1,7 @@
 """What a job did, told when it is done."""
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
-
-if sys.platform != "win32":
-    import resource
 
 
 @dataclass(frozen=True)
@@ -37,8 +31,8 @@ class Summary:
         kept: The streams beside the picture that went along, in words.
         dropped: What of the input the output cannot hold, and why.
         assumed: What the input leaves open of its colors, and how they were read.
-        peak_memory_bytes: On CUDA what the tensors took at most, elsewhere the largest size of
-            this process since it began; None where the system does not tell (Windows).
+        peak_memory_bytes: Since the job began, on CUDA what the tensors took at most, elsewhere the
+            largest size of this process; None where the system does not tell (Windows).
         warnings: What the user should know, in sentences.
     """
 
@@ -72,19 +66,3 @@ class Summary:
         facts = asdict(self)
         del facts["warnings"]
         return facts
-
-
-def begin_measuring_memory(device: torch.device) -> None:
-    """Forget the peaks of earlier jobs, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Say how much memory the job took at most; see `Summary`."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if sys.platform == "win32":
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -1,0 +1,129 @@
+"""A file is whole or absent, outlives a power cut, and replaces nothing without being told to."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from vsrm_cli.errors import OutputError
+from vsrm_cli.files import cache_dir, check_output_path, part_path, write_atomically
+
+
+def on_the_disk(monkeypatch):
+    """What is flushed to the disk, by the number of its file; Windows flushes names by itself."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    return flushed
+
+
+def test_a_file_appears_when_it_is_complete_and_not_before(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    with write_atomically(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_that_fails_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    def write_half():
+        with write_atomically(path) as part:
+            part.write_text("ne")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows flushes names by itself")
+def test_content_is_flushed_before_the_name_is_given_and_the_name_after_it(tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    flushed = on_the_disk(monkeypatch)
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (flushed.append("renamed"), rename(*names)))
+
+    with write_atomically(path) as part:
+        part.write_text("new")
+
+    assert flushed == [path.stat().st_ino, "renamed", tmp_path.stat().st_ino]
+
+
+def test_two_programs_never_write_into_one_part(tmp_path, monkeypatch):
+    mine = part_path(tmp_path / "large.mp4")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+
+    theirs = part_path(tmp_path / "large.mp4")
+
+    assert mine != theirs
+    assert mine.suffix == theirs.suffix == ".mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/page.html", "The folder .* does not exist; make it"),
+        ("folder", "is a folder; name a file"),
+        ("mine.html", "exists; choose another name, or give --overwrite"),
+        ("input.mp4", "is the input itself"),
+        ("link.mp4", "is the input itself"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told_beforehand(tmp_path, name, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.html").write_text("precious")
+    source = tmp_path / "input.mp4"
+    source.write_text("footage")
+    os.link(source, tmp_path / "link.mp4")
+
+    with pytest.raises(OutputError, match=message):
+        check_output_path(tmp_path / name, inputs=[source], overwrite=False)
+
+
+def test_an_input_is_not_replaced_even_when_told_to(tmp_path):
+    source = tmp_path / "input.mp4"
+    source.write_text("footage")
+    other = tmp_path / "other.mp4"
+    other.write_text("old")
+
+    check_output_path(other, inputs=[source], overwrite=True)
+    with pytest.raises(OutputError, match="is the input itself"):
+        check_output_path(source, inputs=[other, source], overwrite=True)
+
+
+def test_a_folder_that_may_not_be_written_is_told_beforehand(tmp_path, monkeypatch):
+    # Asked of a stand-in: an administrator, as in a container, may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
+
+    with pytest.raises(OutputError, match=r"No file can be written into .*; choose another"):
+        check_output_path(tmp_path / "large.mp4", overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"VSRM_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/c"),
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/vsrm"),
+        ("linux", {}, "/home/me/.cache/vsrm"),
+        ("darwin", {}, "/home/me/Library/Caches/vsrm"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/vsrm/cache"),
+    ],
+)
+def test_the_cache_is_where_the_system_keeps_such_things(monkeypatch, platform, variables, folder):
+    for name in ("VSRM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+
+    assert cache_dir() == Path(folder)

@@ -1,0 +1,97 @@
+"""Files on the disk: an output is whole or absent, and nothing the user owns is overwritten."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vsrm_cli.errors import OutputError
+
+
+def check_output_path(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool) -> None:
+    """Make sure, before any work is done, that a file can be written.
+
+    Args:
+        path: The file.
+        inputs: The files it is made of; none of them is ever replaced.
+        overwrite: Whether the file may exist.
+
+    Raises:
+        OutputError: If it cannot be written; says why and what to do.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"The folder {folder} does not exist; make it, or choose another one.")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file.")
+    if path.exists():
+        if any(source.exists() and path.samefile(source) for source in inputs):
+            raise OutputError(f"{path} is the input itself; choose another name for the output.")
+        if not overwrite:
+            raise OutputError(f"{path} exists; choose another name, or give --overwrite.")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"No file can be written into {folder}; choose another folder.")
+
+
+def part_path(path: Path, folder: Path | None = None) -> Path:
+    """Where a file grows until it is complete: hidden, and no other process writes there.
+
+    Args:
+        path: The file.
+        folder: Where to put it, on the same disk; None for beside the file.
+    """
+    return (folder or path.parent) / f".{path.stem}.{os.getpid()}.part{path.suffix}"
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Write a file that appears when it is complete; what was there before stays until then.
+
+    Yields:
+        Where to write. Leaving the block without an exception gives that file its name.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    part = part_path(path)
+    try:
+        yield part
+        publish(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def publish(part: Path, path: Path) -> None:
+    """Give a complete file its name, such that file and name outlive a power cut.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    with part.open("r+b") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    flush_names(path.parent)
+
+
+def flush_names(folder: Path) -> None:
+    """Make sure that the names in a folder outlive a power cut; Windows does so by itself."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cache_dir() -> Path:
+    """The folder of what can be fetched again: VSRM_CACHE, or where this system has its caches."""
+    if os.environ.get("VSRM_CACHE"):
+        return Path(os.environ["VSRM_CACHE"]).expanduser()
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "vsrm"
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "vsrm" / "cache"
+    home = Path.home()
+    return home / "Library/Caches/vsrm" if sys.platform == "darwin" else home / ".cache/vsrm"
