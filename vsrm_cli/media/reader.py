@@ -100,17 +100,20 @@ class VideoReader:
     def notices(self) -> list[str]:
         """What is uncertain of the video, or must be changed, in sentences."""
         notices = []
-        if self.fields.first is not None:
-            first = {"tff": "top", "bff": "bottom"}[self.fields.first]
+        path, fields = self.info.path, self.fields
+        if fields.first is not None:
+            first = {"tff": "top", "bff": "bottom"}[fields.first]
             fate = (
-                "each frame is made whole by bwdif"
+                "each frame is deinterlaced with bwdif"
                 if self._deinterlaces
-                else "its combs are enlarged, because deinterlacing is off"
+                else "combing is enlarged, because deinterlacing is off"
             )
-            notices.append(f"{self.info.path} is interlaced, {first} field first: {fate}")
-        elif self.fields.is_marked:
+            notices.append(f"{path} is interlaced, {first} field first: {fate}")
+        elif fields.is_doubtful:
+            notices.append(f"{path} shows some combing, too little to be sure: not deinterlaced")
+        elif fields.is_marked:
             notices.append(
-                f"{self.info.path} says that it is interlaced, but shows no combs: taken as it is"
+                f"{path} says that it is interlaced, but shows no combing: not deinterlaced"
             )
         return notices
 
