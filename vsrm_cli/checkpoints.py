@@ -121,6 +121,11 @@ class Source:
         return self._reader.resized_frames
 
     @property
+    def reshaped_frames(self) -> int:
+        """Frames whose pixels have another shape than those of the first, likewise."""
+        return self._reader.reshaped_frames
+
+    @property
     def damaged_packets(self) -> int:
         """Damaged pieces met in the file, up to the latest frame."""
         return self._damaged_before + self._reader.damaged_packets

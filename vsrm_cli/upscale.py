@@ -437,6 +437,12 @@ def _warnings(source: Source, settings: Settings, network: object) -> tuple[str,
             f"the picture of {source.info.path} changes its size on the way: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
         )
+    if source.reshaped_frames:
+        warnings.append(
+            f"the shape of the pixels of {source.info.path} changes on the way: "
+            f"{source.reshaped_frames} frames are stretched or squeezed, because a file holds one "
+            "aspect ratio; use --start and --end to make a file of each part"
+        )
     if not source.truncated:
         return tuple(warnings)
     expected = expected_frames(source.info, settings)

@@ -28,6 +28,7 @@ from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.filters import filtered
 from vsrm_cli.media.hardware import find_decoder
 from vsrm_cli.media.interlace import Fields, deinterlaced, look_for_fields
+from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
 # After this many unreadable packets in a row the rest of the file is given up.
@@ -50,6 +51,7 @@ class VideoReader:
         frames_read: Frames handed out so far.
         damaged_packets: Pieces of the file that were unreadable or gave a broken frame.
         resized_frames: Frames of another size than the first, which were scaled to it.
+        reshaped_frames: Frames whose pixels have another shape than those of the first.
         hardware: FFmpeg's name of the interface to the hardware that decodes; None for software.
     """
 
@@ -61,6 +63,7 @@ class VideoReader:
         end: Fraction | None = None,
         deinterlace: bool = False,
         uses_hardware: bool = False,
+        turns_upright: bool = False,
     ) -> None:
         """Look at a file; nothing is read yet but its first frame.
 
@@ -70,14 +73,20 @@ class VideoReader:
             end: Leave out frames shown at this time or later, in seconds after the first frame.
             deinterlace: Make whole frames of those that show combs, one for one.
             uses_hardware: Decode in graphics hardware, where it gives the same first frames.
+            turns_upright: Turn frames as players show them; ``info`` is that of turned ones.
 
         Raises:
             InputError: If the file cannot be read as a video.
         """
-        self.info: VideoInfo = probe(path)
+        stored = probe(path)
+        self.info: VideoInfo = stored.upright() if turns_upright else stored
+        self._matrix = stored.display_matrix if turns_upright else None
+        self._stored_size = (stored.width, stored.height)
+        self._pixel: Fraction | None = None  # its shape, in the first frame
         self.frames_read = 0
         self.damaged_packets = 0
         self.resized_frames = 0
+        self.reshaped_frames = 0
         self.hardware = find_decoder(path) if uses_hardware else None
         self._deinterlaces = deinterlace
         self._first = None if not start else self.info.start + start
@@ -141,7 +150,7 @@ class VideoReader:
         Raises:
             InputError: If no frame at all can be decoded, or none lies in the asked range.
         """
-        size = (self.info.width, self.info.height)
+        size = self._stored_size
         to_rgb = ToRgb(width=size[0], height=size[1])
         cuts = CutFinder()
         seen = False
@@ -162,7 +171,7 @@ class VideoReader:
             self.frames_read += 1
             self.resized_frames += (picture.width, picture.height) != size
             duration = picture.duration * self.info.time_base if picture.duration else None
-            pixels = to_rgb(picture, color)
+            pixels = upright(to_rgb(picture, color), self._matrix)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
         else:
             self._look_for_the_tail()
@@ -215,6 +224,10 @@ class VideoReader:
                 return
             for picture in pictures:
                 time = self._clock.time_of(picture)
+                # PyAV tells the shape of pixels for the decoder, not for each frame.
+                pixel = stream.codec_context.sample_aspect_ratio
+                self._pixel = self._pixel or pixel
+                self.reshaped_frames += pixel is not None and pixel != self._pixel
                 # Hardware has formats of its own, with the same values in another order.
                 yield self._as_in_software(picture), time
 

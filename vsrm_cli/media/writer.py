@@ -291,9 +291,11 @@ class VideoWriter:
     def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
         suffix = self.path.suffix.lower()
         if plan.encoder not in supported_codecs(suffix):
+            others = [name for name in CONTAINERS if plan.encoder in supported_codecs(name)]
+            way_out = f"use {' or '.join(others)}, or " if others else ""
             raise OutputError(
-                f"A {suffix} file cannot hold {encoding.codec} video; "
-                "name the output .mkv instead, or choose another --codec."
+                f"A {suffix} file cannot hold {encoding.codec} video here; {way_out}choose another "
+                "--codec."
             )
         self._copies.check(plan.encoder)
 

@@ -26,6 +26,7 @@ from vsrm_cli.media.color import FromRgb, ToRgb, color_of
 from vsrm_cli.media.cuts import CutFinder
 from vsrm_cli.media.encoding import EncodingPlan
 from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
 # Pixel formats and what the header calls them. Samples of color lie as in H.264.
@@ -36,6 +37,7 @@ _NAMES = {
     **{f"yuv{s}p{bits}le": f"{s}p{bits}" for s in (420, 422, 444) for bits in (10, 12)},
 }
 _LONGEST_HEADER = 4096
+_ALL_BUT_FRAMES = "sound and all else but the pictures: y4m cannot hold them"
 
 
 class PipeReader:
@@ -46,11 +48,13 @@ class PipeReader:
         frames_read: Frames handed out so far.
         damaged_packets: Always 0.
         resized_frames: Always 0: all frames have one size.
+        reshaped_frames: Always 0, likewise.
         truncated: Always False: a pipe does not tell how much should come.
     """
 
     damaged_packets = 0
     resized_frames = 0
+    reshaped_frames = 0
     truncated = False
 
     def __init__(self, file: BinaryIO, *, start: Fraction | None, end: Fraction | None) -> None:
@@ -132,7 +136,6 @@ class PipeWriter:
     """
 
     kept: tuple[str, ...] = ()
-    dropped = ("sound and all else but the pictures: y4m cannot hold them",)
     warnings: tuple[str, ...] = ()
 
     def __init__(
@@ -143,7 +146,7 @@ class PipeWriter:
         Args:
             file: Where the film goes.
             source: The film that the frames come from.
-            shape: Of the pictures.
+            shape: Of the film's frames as they are stored; those in the pipe are upright.
             pixel_format: FFmpeg's name, or "auto" for the nearest to that of the source.
 
         Raises:
@@ -157,6 +160,7 @@ class PipeWriter:
             )
         if source.frame_rate is None:
             raise OutputError("The input tells no frame rate, which y4m needs; write a file.")
+        shape = shape.upright(source)
         color = source.color.fitted(
             pixel_format,
             width=shape.width,
@@ -165,8 +169,10 @@ class PipeWriter:
         )
         self.plan = EncodingPlan("y4m", "rawvideo", pixel_format, {})
         self.shape = shape
+        self.dropped = (*source.left_behind, _ALL_BUT_FRAMES)
         self.frames_written = 0
         self._file = file
+        self._matrix = source.display_matrix
         self._rate = source.frame_rate
         self._clock = source.time_base
         self._first: Fraction | None = None
@@ -201,7 +207,8 @@ class PipeWriter:
                 f"The frame at {float(frame.time):.3f} s is not shown when the rate of "
                 f"{float(self._rate):.3f} says; y4m holds no other times, so write a file."
             )
-        self._file.write(b"FRAME\n" + _packed(self._from_rgb(frame.pixels)))
+        pixels = upright(frame.pixels, self._matrix)
+        self._file.write(b"FRAME\n" + _packed(self._from_rgb(pixels)))
         self.frames_written += 1
 
     def _header(self) -> bytes:
