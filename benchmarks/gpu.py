@@ -27,13 +27,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is not installed
 
-from vsrm_cli.graphs import record_on_cuda
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
+from vsrm_cli.inference.cuda_graphs import record_on_cuda
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model
 from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_choice import usable_kernels
 from vsrm_cli.ops.warp import pixel_grid, sample_tokens
 
 # Two float32 computations in another order; half results are rounded once or twice.
@@ -376,7 +376,7 @@ def from_file_to_file(bench: Bench) -> Part:
         return part
     import tempfile
 
-    from vsrm_cli.upscale import upscale_video
+    from vsrm_cli.upscale.job import upscale_video
 
     sample = Path(__file__).parents[1] / "tests" / "data" / "sample.mp4"
     latest: list[object] = []

@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vsrm_cli.inference.memory import keep_freed_memory
 from vsrm_cli.layers import implicit_alignment
-from vsrm_cli.memory import keep_freed_memory
 from vsrm_cli.models import gsmamba
-from vsrm_cli.models.catalog import GSM_FULL
-from vsrm_cli.ops.selective_scan_reference import selective_scan_reference
+from vsrm_cli.models.presets import GSM_FULL
+from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
 from gsm_twin import Twin

@@ -19,8 +19,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_choice import usable_kernels
 
 Run = Callable[[], object]
 

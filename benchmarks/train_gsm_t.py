@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from train_vsrm_t import CLIPS, read_options, run_stage
 
-from vsrm_cli.learning.processes import joined
-from vsrm_cli.models.catalog import GSM_T
+from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.models.gsmamba import GSM
-from vsrm_cli.models.weights import load_model
+from vsrm_cli.models.presets import GSM_T
+from vsrm_cli.training.distributed import joined
 
 RECIPE = replace(CLIPS, steps=280, flow_frozen=280, lr=1.5e-3, ema=0.995, trunk_lr=0.4, seed=77)
 

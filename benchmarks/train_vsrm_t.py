@@ -17,18 +17,18 @@ from pathlib import Path
 
 import torch
 
-from vsrm_cli.finetune import Progress, finetune
-from vsrm_cli.learning.folder import STATE_FILE, WEIGHTS_FILE
-from vsrm_cli.learning.processes import joined, rank, wait_for_all
-from vsrm_cli.learning.recipe import Precision, Recipe, Stage
-from vsrm_cli.models.catalog import VSRM_T
+from vsrm_cli.checkpoints.loading import read_weights
+from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.data.make_pack import make_pack, make_validation_pack
+from vsrm_cli.data.packs import load_pack
+from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.models.network import Network
+from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm import VSRM
-from vsrm_cli.models.weights import read_weights
-from vsrm_cli.pack import make_pack, make_validation_pack
-from vsrm_cli.training.degradations import Degradation
-from vsrm_cli.training.packs import load_pack
-from vsrm_cli.training.sample import ClipShape
+from vsrm_cli.training.distributed import joined, rank, wait_for_all
+from vsrm_cli.training.loop import Progress, finetune
+from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.validation import Pair, with_small_twins
 
 # The loss in frequencies with a tenth of the paper's weight: without a scale the transform of

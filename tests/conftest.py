@@ -1,4 +1,4 @@
-"""Its place lets every test import `clips` and the like from this folder; what GPUs change."""
+"""What GPUs change for the tests."""
 
 import os
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ if find_spec("triton") and not torch.cuda.is_available():
     # because Triton must see it before any test imports something that imports Triton.
     os.environ["TRITON_INTERPRET"] = "1"
     import vsrm_cli.ops.fused_triton_kernels
-    import vsrm_cli.ops.selective_scan_triton_kernels  # noqa: F401
+    import vsrm_cli.ops.selective_scan.triton_kernels  # noqa: F401
 
     del os.environ["TRITON_INTERPRET"]
 

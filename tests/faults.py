@@ -15,7 +15,8 @@ from unittest import mock
 
 from stand_in import NearestNeighbor
 
-from vsrm_cli import cli, upscale
+from vsrm_cli.cli import app as cli
+from vsrm_cli.upscale import job as upscale
 
 
 class Slow(NearestNeighbor):
@@ -32,7 +33,9 @@ class Slow(NearestNeighbor):
 def processes():
     """Where jobs come from."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "stand_in", "vsrm_cli.cli", "vsrm_cli.upscale"])
+    context.set_forkserver_preload(
+        ["pytest", "stand_in", "vsrm_cli.cli.app", "vsrm_cli.upscale.job"]
+    )
     # The server of Python 3.11 does not learn where this process looks for modules.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
         forkserver.ensure_running()

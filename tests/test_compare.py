@@ -6,13 +6,13 @@ import av
 import numpy as np
 import pytest
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip, packets, seconds
-from test_page import decoded, pictures_of
+from pages import decoded, pictures_of
 from typer.testing import CliRunner
 
-from vsrm_cli import cli
+from vsrm_cli.cli import app as cli
 from vsrm_cli.compare import compare_videos
+from vsrm_cli.encode.options import Encoding
 from vsrm_cli.errors import InputError, OutputError, UsageError
-from vsrm_cli.media.encoding import Encoding
 
 EXACT = Encoding(codec="ffv1", pixel_format="bgr0")
 EXACT_CLIP = {"codec": "ffv1", "pixel_format": "bgr0"}

@@ -7,11 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vsrm_cli import cli, doctor
+from vsrm_cli import doctor
+from vsrm_cli.checkpoints import catalog
+from vsrm_cli.cli import app as cli
 from vsrm_cli.doctor import State, devices, examine
+from vsrm_cli.encode import encoders as codecs
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.media import codecs
-from vsrm_cli.models import catalog
 
 
 @pytest.fixture(autouse=True)

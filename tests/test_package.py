@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vsrm_cli.models.catalog import FOR_CLEAN, MODELS
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS
+from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.models.vsrm import VSRM
-from vsrm_cli.models.weights import save_weights
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -100,7 +100,7 @@ def test_help_answers_in_less_than_half_a_second(tmp_path):
     assert best < 0.5
 
 
-@pytest.mark.parametrize("module", ["vsrm_cli", "vsrm_cli.cli", "vsrm_cli.console"])
+@pytest.mark.parametrize("module", ["vsrm_cli", "vsrm_cli.cli.app", "vsrm_cli.cli.console"])
 def test_importing_does_not_bring_torch(module):
     told = run("-c", f"import sys, {module}; print('torch' in sys.modules)", cwd=ROOT)
 

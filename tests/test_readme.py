@@ -9,9 +9,9 @@ import av
 import pytest
 import typer
 
-from vsrm_cli import cli
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.ops.selective_scan_choice import NAMES
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.cli import app as cli
+from vsrm_cli.ops.dispatch import NAMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

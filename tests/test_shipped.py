@@ -11,10 +11,10 @@ from data import make
 from safetensors import safe_open
 
 from vsrm_cli import load_model, upscale_video
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.data.degradations import shrink_4x
 from vsrm_cli.frame import Frame
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.restore import Restorer
-from vsrm_cli.training.degradations import shrink_4x
+from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.training.validation import validate, with_small_twins
 
 ROOT = Path(__file__).parents[1]

@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vsrm_cli.models.weights import load_model
-    from vsrm_cli.upscale import upscale_video
+    from vsrm_cli.checkpoints.loading import load_model
+    from vsrm_cli.upscale.job import upscale_video
 
 __all__ = ["load_model", "upscale_video"]
 __version__ = "0.1.0"
 
-_HOMES = {"load_model": "vsrm_cli.models.weights", "upscale_video": "vsrm_cli.upscale"}
+_HOMES = {"load_model": "vsrm_cli.checkpoints.loading", "upscale_video": "vsrm_cli.upscale.job"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,14 +7,14 @@ import sys
 # network and encoder share the cores, and a spinning thread keeps another stage from its own.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from vsrm_cli import cli
-from vsrm_cli.cli_failures import EXIT_FAILED, EXIT_INTERRUPTED
+from vsrm_cli.cli import app
+from vsrm_cli.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def main() -> None:
     """Run the command line that the program was started with, and exit with its code."""
     try:
-        code = cli.run()
+        code = app.run()
         if sys.stdout is not None:  # it is None where stdout was closed from the start
             sys.stdout.flush()
     except BrokenPipeError:

@@ -14,16 +14,18 @@ from typing import cast
 import numpy as np
 import torch
 
-from vsrm_cli.canvas import to_pixels
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, OutputError, UsageError
-from vsrm_cli.font import draw_label
+from vsrm_cli.evaluation.baselines import enlarge_bicubic
+from vsrm_cli.evaluation.quality import densest_place
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.media.encoding import Encoding
+from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.media.writer import VideoWriter
-from vsrm_cli.page import (
+from vsrm_cli.report.html import (
     check_destination,
     encode_png,
     html_page,
@@ -32,11 +34,9 @@ from vsrm_cli.page import (
     slider,
     write_whole,
 )
-from vsrm_cli.pipeline import Progress, run_stages
-from vsrm_cli.plot import line_plot
-from vsrm_cli.quality.measure import densest_place
-from vsrm_cli.quality.methods import enlarge_bicubic
-from vsrm_cli.training.degradations import SCALE
+from vsrm_cli.report.labels import draw_label
+from vsrm_cli.report.svg import line_plot
+from vsrm_cli.upscale.pipeline import Progress, run_stages
 
 MODES = ("side", "wipe", "difference")
 

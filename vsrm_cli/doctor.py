@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.encode.encoders import coding_error, hardware_decoders, hardware_encoders
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.media.codecs import coding_error, hardware_decoders, hardware_encoders
-from vsrm_cli.memory import free_memory_bytes
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.models.weights import load_model
+from vsrm_cli.inference.memory import free_memory_bytes
 from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_choice import usable_kernels
 from vsrm_cli.ops.warp import sample_tokens
 
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from stand_in import draw_clip, load_nearest
 
-from vsrm_cli import upscale
 from vsrm_cli.bench.end_to_end import measure_pipeline
 from vsrm_cli.errors import InputError
+from vsrm_cli.upscale import job as upscale
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 from vsrm_cli.bench import kernels
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.ops.selective_scan_choice import Kernel
+from vsrm_cli.ops.dispatch import Kernel
 
 
 @pytest.fixture

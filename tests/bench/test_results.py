@@ -16,8 +16,8 @@ from vsrm_cli.bench.run import Asked, _settings
 from vsrm_cli.bench.speed import Speed
 from vsrm_cli.bench.tables import changes_table, remarks, tables
 from vsrm_cli.errors import InputError
-from vsrm_cli.quality.measure import ClipScores, MethodScores, Quality, Wishes
-from vsrm_cli.quality.published import published_scores
+from vsrm_cli.evaluation.published import published_scores
+from vsrm_cli.evaluation.quality import ClipScores, MethodScores, Quality, Wishes
 
 SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding="utf-8"))
 

@@ -8,8 +8,8 @@ from networks import TINY
 from stand_in import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
+from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.errors import UsageError, VsrmError
-from vsrm_cli.models.catalog import MODELS
 
 
 @pytest.fixture(autouse=True)

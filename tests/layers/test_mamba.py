@@ -5,7 +5,7 @@ import torch
 from networks import PAPER_LIKE, count_parameters, draw_randomly, make_network
 from torch.nn import functional
 
-from vsrm_cli.layers.alignment import DCA
+from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer, SelectiveSSM
 
 # Two float32 computations of the same sums in another order.

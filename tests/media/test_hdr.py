@@ -8,12 +8,12 @@ import pytest
 from av.sidedata.sidedata import Type
 from clips import make_clip
 
-from vsrm_cli.media.encoding import Encoding
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import Light, left_behind, light_of, light_parameters
 from vsrm_cli.media.probe import probe
-from vsrm_cli.media.reader import VideoReader
-from vsrm_cli.media.writer import VideoWriter
 
 BT2020, PQ, HLG = 9, 16, 18
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"

@@ -11,8 +11,8 @@ from networks import RELEASED_LIKE, TINY_GSM, count_parameters, draw_randomly, m
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from vsrm_cli.models.catalog import GSM_FULL, GSM_T
 from vsrm_cli.models.gsmamba import GSM, Motion, scatter
+from vsrm_cli.models.presets import GSM_FULL, GSM_T
 
 DATA = Path(__file__).parents[1] / "data" / "gsm"
 # The authors' code in float32 differs from itself in float64 by 3e-6 to 6e-6 in the output and by

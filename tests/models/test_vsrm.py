@@ -9,7 +9,7 @@ from scenes import smooth_picture
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.models.catalog import VSRM_ABLATION, VSRM_FULL, VSRM_T
+from vsrm_cli.models.presets import VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import (
     DAMB,
     NEIGHBOR_GAIN,

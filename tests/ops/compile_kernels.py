@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from vsrm_cli.ops import fused_triton as fused
-from vsrm_cli.ops import selective_scan_triton as scan
+from vsrm_cli.ops.selective_scan import triton_gpu as scan
 
 
 class NoGpu:

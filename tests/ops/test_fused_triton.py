@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from vsrm_cli.ops import causal_conv as conv
-from vsrm_cli.ops import selective_scan_choice, warp
+from vsrm_cli.ops import dispatch as selective_scan_choice
+from vsrm_cli.ops import warp
 from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.warp import pixel_grid, sample_tokens
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from vsrm_cli.pipeline import Progress
-from vsrm_cli.upscale import upscale_video
+from vsrm_cli.upscale.job import upscale_video
+from vsrm_cli.upscale.pipeline import Progress
 
 
 @dataclass(frozen=True)

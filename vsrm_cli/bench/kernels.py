@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vsrm_cli.bench.speed import time_runs
 from vsrm_cli.errors import VsrmError
+from vsrm_cli.ops.dispatch import Kernel, usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.selective_scan_choice import Kernel, usable_kernels
 
 # Channels and states of the scans of vsrm-t and of the published network.
 WIDTHS = ((16, 4), (240, 8))

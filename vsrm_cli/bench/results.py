@@ -21,8 +21,8 @@ from vsrm_cli.bench.end_to_end import PipelineSpeed
 from vsrm_cli.bench.kernels import KernelSpeed
 from vsrm_cli.bench.speed import Speed
 from vsrm_cli.errors import InputError
-from vsrm_cli.memory import free_host_bytes
-from vsrm_cli.quality.measure import Quality
+from vsrm_cli.evaluation.quality import Quality
+from vsrm_cli.inference.memory import free_host_bytes
 
 SCHEMA = 1
 LIBRARIES = ("torch", "av", "numpy", "numba", "triton", "mamba-ssm", "lpips")

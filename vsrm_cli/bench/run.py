@@ -11,8 +11,8 @@ from vsrm_cli.bench.end_to_end import measure_pipeline
 from vsrm_cli.bench.kernels import measure_kernels
 from vsrm_cli.bench.results import Measured, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
-from vsrm_cli.models.catalog import MODELS
-from vsrm_cli.quality.measure import Crop, Wishes, measure_quality
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.evaluation.quality import Crop, Wishes, measure_quality
 
 # Frames that a network sees together while it is timed. A processor takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3

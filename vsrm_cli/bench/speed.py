@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 import torch
 
-from vsrm_cli.bench.cost import count_operations
+from vsrm_cli.bench.flops import count_operations
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
 from vsrm_cli.errors import UsageError, VsrmError
-from vsrm_cli.memory import (
+from vsrm_cli.inference.memory import (
     begin_peak,
     free_cache,
     free_memory_bytes,
     is_memory_shortage,
     peak_bytes,
 )
-from vsrm_cli.models.catalog import MODELS
+from vsrm_cli.inference.tiling import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP
 from vsrm_cli.models.network import Network
-from vsrm_cli.models.weights import DTYPES, FAMILIES, load_model
-from vsrm_cli.tiling import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP
-from vsrm_cli.upscale import DTYPE_NAMES
+from vsrm_cli.upscale.job import DTYPE_NAMES
 
 SIZES = {
     "180p": (320, 180),

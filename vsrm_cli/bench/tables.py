@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsrm_cli.bench.results import Change, Result
-from vsrm_cli.page import (
+from vsrm_cli.evaluation.quality import Crop
+from vsrm_cli.report.html import (
     Table,
     heading,
     html_page,
@@ -14,8 +15,7 @@ from vsrm_cli.page import (
     slider,
     still,
 )
-from vsrm_cli.plot import bar_plot, line_plot, point_plot
-from vsrm_cli.quality.measure import Crop
+from vsrm_cli.report.svg import bar_plot, line_plot, point_plot
 
 CROPS_SHOWN = 4
 # Vimeo-90K-T has thousands of clips: there the means are shown alone, and JSON has all.

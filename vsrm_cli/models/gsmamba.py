@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.attention import AttentionBlock
 from vsrm_cli.layers.blocks import DirectUpsampler, ResidualBlock, channels_last
-from vsrm_cli.layers.flow import SpyNet
 from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
 from vsrm_cli.layers.mamba import BiMamba
+from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS
+from vsrm_cli.layers.window_attention import AttentionBlock
+from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
 from vsrm_cli.models.network import SCALE, Network
-from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
 
 

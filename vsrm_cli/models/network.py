@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.layers.blocks import channels_last
-from vsrm_cli.layers.flow import SpyNet
+from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import subpixel_samples
 
 SCALE = 4

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.alignment import DCA
 from vsrm_cli.layers.blocks import (
     TGFN,
     DirectUpsampler,
@@ -25,11 +24,12 @@ from vsrm_cli.layers.blocks import (
     TwoStepUpsampler,
     channels_last,
 )
-from vsrm_cli.layers.flow import SpyNet
+from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer
+from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS
+from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
 from vsrm_cli.models.network import SCALE, Network
-from vsrm_cli.models.sizes import check_blocks, check_choice, check_sizes
 from vsrm_cli.ops.warp import warp
 
 # Brings differences between aligned frames, a hundredth of full scale, to the size of features.

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.selective_scan_choice import fuses
+from vsrm_cli.ops.dispatch import fuses
 
 
 def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.selective_scan_choice import fuses
+from vsrm_cli.ops.dispatch import fuses
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:

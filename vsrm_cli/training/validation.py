@@ -1,15 +1,19 @@
 """How good a network is on unseen clips, beside bicubic and beside itself without time."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.training.degradations import SCALE, shrink_4x
+from vsrm_cli.data.degradations import SCALE, shrink_4x
+from vsrm_cli.data.packs import detail
+from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.metrics import psnr_y
+from vsrm_cli.training.recipe import Recipe, Stage
 
 # Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8.
 Pair = tuple[Tensor, Tensor]
@@ -47,7 +51,7 @@ def validate(
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, 4H, 4W); its mode is left as it is.
         pairs: Clips by name, such as those of `with_small_twins` or
-            `vsrm_cli.training.watched.validation_pairs`.
+            `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
         alone: Whether to restore the frames one by one as well.
         show: Is shown, of each clip, its name, plain enlargement and what the network made of
@@ -95,3 +99,164 @@ def with_small_twins(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
 def _mean_psnr(restored: Tensor, sharp: Tensor) -> float:
     values = [psnr_y(a, b) for a, b in zip(restored, sharp, strict=True)]
     return sum(values) / len(values)
+
+
+# Of how many clips a piece is kept for the report, and its greatest side in pixels: they are part
+# of the state, which shall stay small.
+CLIPS_SHOWN, SIDE_SHOWN = 4, 112
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a clip's middle frame, as (3, h, w) uint8.
+
+    Attributes:
+        clip: Name of the clip.
+        frame: Number of the frame, from 0.
+        truth: The sharp one.
+        bicubic: By plain enlargement.
+    """
+
+    clip: str
+    frame: int
+    truth: Tensor
+    bicubic: Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One validation.
+
+    Attributes:
+        step: After which step.
+        scores: One for each clip.
+        pictures: What the network makes of each `Piece`.
+    """
+
+    step: int
+    scores: list[Score]
+    pictures: list[Tensor]
+
+    @property
+    def loss(self) -> float:
+        """The mean over the clips."""
+        return sum(score.loss for score in self.scores) / len(self.scores)
+
+    @property
+    def psnr_y(self) -> float:
+        """The mean over the clips, in dB."""
+        return sum(score.together for score in self.scores) / len(self.scores)
+
+    @property
+    def bicubic(self) -> float:
+        """The mean PSNR-Y of plain enlargement, in dB."""
+        return sum(score.bicubic for score in self.scores) / len(self.scores)
+
+
+class Judge:
+    """Validates the average of a run now and then.
+
+    Args:
+        pairs: Clips by name, see `vsrm_cli.training.validation`; none for no validation.
+        recipe: Of the run; its loss is validated.
+
+    Attributes:
+        first: Of the weights at the start.
+        best: Of the best weights, which may be those at the start.
+        latest: Of the last weights that were looked at.
+        pieces: Of some clips, to look at.
+    """
+
+    def __init__(self, pairs: Mapping[str, Pair], recipe: Recipe) -> None:
+        """Remember the clips."""
+        self.pairs, self._recipe = pairs, recipe
+        names = list(pairs)
+        stride = max(1, -(-len(names) // CLIPS_SHOWN))
+        self._shown = set(names[::stride])
+        self.first: Verdict | None = None
+        self.best: Verdict | None = None
+        self.latest: Verdict | None = None
+        self.pieces: list[Piece] = []
+
+    def look(self, network: nn.Module, step: int) -> bool:
+        """Validate a network; whether it is the best so far."""
+        pieces: list[Piece] = []
+        pictures: list[Tensor] = []
+
+        def keep(name: str, plain: Tensor, restored: Tensor) -> None:
+            if name in self._shown:
+                frame, *place = _place_to_see(self.pairs[name][1])
+                truth, bicubic, picture = (
+                    _cut(frames[frame], *place) for frames in (self.pairs[name][1], plain, restored)
+                )
+                pieces.append(Piece(name, frame, truth, bicubic))
+                pictures.append(picture)
+
+        scores = validate(
+            network,
+            self.pairs,
+            frequency_weight=self._recipe.frequency_weight,
+            alone=False,
+            show=keep,
+        )
+        self.latest = Verdict(step, scores, pictures)
+        self.first = self.first or self.latest
+        self.pieces = pieces
+        # What the flow network has learned by itself does not show in pictures yet.
+        is_best = (
+            self.best is None
+            or self._recipe.stage is Stage.FLOW
+            or _rank_of(self.latest) < _rank_of(self.best)
+        )
+        if is_best:
+            self.best = self.latest
+        return is_best
+
+    def state(self) -> dict[str, Any]:
+        """What was seen so far, in a form that can be saved."""
+        # The pictures of the latest are shown to nobody later, unless it is the best as well.
+        latest = None if self.latest is None else replace(self.latest, pictures=[])
+        verdicts = {"first": self.first, "best": self.best, "latest": latest}
+        kept = {name: None if x is None else asdict(x) for name, x in verdicts.items()}
+        return {**kept, "pieces": [asdict(piece) for piece in self.pieces]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember what a former judge has seen."""
+        self.first, self.best, self.latest = (
+            None if state[name] is None else _verdict_of(state[name])
+            for name in ("first", "best", "latest")
+        )
+        self.pieces = [Piece(**piece) for piece in state["pieces"]]
+
+
+def _rank_of(verdict: Verdict) -> float:
+    """The loss; of weights that give no numbers, the worst one."""
+    return verdict.loss if math.isfinite(verdict.loss) else math.inf
+
+
+def _verdict_of(values: dict[str, Any]) -> Verdict:
+    return Verdict(
+        values["step"], [Score(**score) for score in values["scores"]], values["pictures"]
+    )
+
+
+def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
+    """Number, rows and columns of the most detailed square of a clip's middle frame."""
+    frame = len(clip) // 2
+    height, width = clip.shape[-2:]
+    side = min(SIDE_SHOWN, height, width)
+    stride = max(1, side // 2)
+    places = [
+        (slice(top, top + side), slice(left, left + side))
+        for top in range(0, height - side + 1, stride)
+        for left in range(0, width - side + 1, stride)
+    ]
+    return frame, *max(places, key=lambda place: detail(clip[frame, :, place[0], place[1]]))
+
+
+def _cut(frame: Tensor, rows: slice, columns: slice) -> Tensor:
+    """A piece of a frame, (3, H, W), as (3, h, w) uint8 of its own."""
+    piece = frame[:, rows, columns]
+    if piece.is_floating_point():
+        piece = (piece.nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+    return piece.cpu().clone()

@@ -1,0 +1,130 @@
+"""A file that does not say what it is is known by its keys and shapes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+
+# Every key of the released Gather-Scatter Mamba configuration, with its type and shape.
+FILE = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
+RELEASED = {
+    "embed_dims": 192,
+    "num_heads": 8,
+    "prop_depth": 4,
+    "attn_depth": 4,
+    "pa_frame": 2,
+    "upscale": 4,
+}
+
+
+@pytest.fixture
+def shapes():
+    keys = json.loads(FILE.read_text(encoding="utf-8"))
+    return {name: tuple(shape) for name, (_, *shape) in keys.items()}
+
+
+def words(**sizes):
+    return {"config": json.dumps(sizes)}
+
+
+def test_the_released_checkpoint_is_known_by_its_shapes(shapes):
+    assert len(shapes) == 438
+    assert is_gsm(shapes)
+    assert gsm_settings(shapes, {}) == RELEASED
+
+
+def test_what_no_shape_tells_is_read_from_the_words(shapes):
+    told = words(embed_dims=192, num_heads=8, prop_depth=4, attn_depth=4, pa_frame=3)
+
+    assert gsm_settings(shapes, told) == {**RELEASED, "pa_frame": 3}
+
+
+def test_other_sizes_are_seen_in_the_shapes(shapes):
+    # One attention block and one propagation layer less, twice as large only.
+    smaller = {
+        name: shape
+        for name, shape in shapes.items()
+        if ".blocks.3." not in name and "prop_layers.3." not in name and "upsample.5." not in name
+    }
+
+    assert gsm_settings(smaller, {}) == {**RELEASED, "prop_depth": 3, "attn_depth": 3, "upscale": 2}
+
+
+def test_three_times_larger_is_seen_in_the_shuffle(shapes):
+    del shapes["upsample.5.weight"]
+    shapes["upsample.0.weight"] = (9 * 64, 64, 1, 3, 3)
+
+    assert gsm_settings(shapes, {})["upscale"] == 3
+
+
+def test_an_index_beyond_all_measure_counts_as_one_layer(shapes):
+    shapes["prop_layers.999999999.stage.x"] = (1,)
+
+    assert gsm_settings(shapes, {})["prop_depth"] == 5
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"config": "no json"}, "Expecting value"),
+        ({"config": "[4]"}, "no table"),
+        (words(pa_frame="two"), "no table of whole numbers"),
+        (words(pa_frame=True), "no table of whole numbers"),
+        (words(embed_dims=144), "says embed_dims 144, its tensors 192"),
+        (words(upscale=2), "says upscale 2, its tensors 4"),
+    ],
+)
+def test_words_that_contradict_the_tensors_are_refused(shapes, told, reason):
+    with pytest.raises(ValueError, match=reason):
+        gsm_settings(shapes, told)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("prop_layers.0.stage.attn_blocks.blocks.0.attn.relative_position_bias_table", (675,)),
+        ("conv_first.weight", ()),
+        ("upsample.0.weight", (256,)),
+        ("upsample.0.weight", (256, 0, 1, 3, 3)),
+    ],
+)
+def test_shapes_of_no_such_network_are_refused(shapes, name, shape):
+    shapes[name] = shape
+
+    with pytest.raises(ValueError, match="not their shapes"):
+        gsm_settings(shapes, {})
+
+
+@pytest.mark.parametrize("name", ["implicit_align.q.weight", "conv_first.weight"])
+def test_a_file_without_one_of_its_keys_is_another_network(shapes, name):
+    del shapes[name]
+
+    assert not is_gsm(shapes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["A_s_log", "D_s", "conv1d_s.weight", "conv1d_s.bias", "x_proj_s.weight", "dt_proj_s.bias"],
+)
+def test_the_third_scan_of_some_copies_is_known_to_be_unused(shapes, name):
+    block = "prop_layers.0.stage.mamba_block.mamba."
+
+    assert GSM_UNUSED.fullmatch(block + name)
+    assert not any(GSM_UNUSED.fullmatch(key) for key in shapes)
+
+
+@pytest.mark.parametrize(
+    ("key", "called"),
+    [
+        ("body.0.rdb1.conv1.weight", "ESRGAN"),
+        ("basic_module.0.basic_module.0.weight", "SpyNet"),
+        ("deform_align.backward_1.weight", r"BasicVSR\+\+"),
+        ("layers.0.residual_group.blocks.0.norm1.weight", "SwinIR"),
+        ("something.else", "none that is known"),
+    ],
+)
+def test_other_networks_are_called_by_name(key, called):
+    assert re.search(called, call_by_name({key: (1,)}))

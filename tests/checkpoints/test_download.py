@@ -1,0 +1,362 @@
+"""A download ends with the right bytes or with a sentence, whatever the host does."""
+
+import hashlib
+import io
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from email.message import Message
+from pathlib import Path
+from urllib.request import Request
+
+import pytest
+from host import serving
+
+from vsrm_cli.checkpoints import download as downloads
+from vsrm_cli.checkpoints.download import RemoteFile, cache_folder, cache_path, checksum, fetch
+from vsrm_cli.errors import WeightsError
+
+CONTENT = random.Random(0).randbytes(3_000_000)
+ROOT = Path(__file__).parents[2]
+
+# Fetches in a process of its own, and says what it got.
+FETCHER = """
+import sys
+from vsrm_cli.checkpoints.download import RemoteFile, checksum, fetch
+name, url, size, digest = sys.argv[1:]
+path = fetch(RemoteFile(name, url, int(size), True, digest))
+print(checksum(path, "sha256"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path, monkeypatch):
+    monkeypatch.setenv("VSRM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloads, "PAUSES_SECONDS", (0.0, 0.01, 0.01))
+
+
+@pytest.fixture
+def host():
+    with serving(CONTENT) as host:
+        yield host
+
+
+@pytest.fixture
+def remote(host):
+    return RemoteFile("net", host.url, len(CONTENT), True, sha256_of(CONTENT))
+
+
+def sha256_of(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def files_left():
+    return sorted(path.name for path in cache_folder().rglob("*") if path.is_file())
+
+
+def refuse(remote, reason):
+    with pytest.raises(WeightsError, match=reason) as error:
+        fetch(remote)
+    assert "\n" not in str(error.value)
+    assert not cache_path(remote).exists()
+
+
+def test_a_file_comes_into_the_cache_and_is_told_as_it_comes(remote):
+    told = []
+
+    path = fetch(remote, report=told.append)
+
+    assert path.read_bytes() == CONTENT
+    assert path.name == "net.pth"
+    assert path.is_relative_to(cache_folder())
+    done = [transfer.bytes_done for transfer in told]
+    assert done == sorted(done)
+    assert done[-1] == told[-1].bytes_expected == len(CONTENT)
+    assert len(done) >= 3
+    assert files_left() == ["net.pth", "net.pth.lock"]
+
+
+def test_what_is_there_is_not_fetched_again(remote, host):
+    fetch(remote)
+    fetch(remote)
+
+    assert len(host.requests) == 1
+
+
+def test_what_was_damaged_in_the_cache_is_fetched_again(remote, host):
+    path = fetch(remote)
+    path.write_bytes(CONTENT[:-1] + b"?")
+
+    assert fetch(remote).read_bytes() == CONTENT
+    assert len(host.requests) == 2
+
+
+def test_another_revision_is_another_file(remote, host):
+    host.content = CONTENT[::-1]
+    newer = replace(remote, checksum=sha256_of(host.content))
+
+    assert fetch(newer).read_bytes() == CONTENT[::-1]
+    assert cache_path(newer) != cache_path(remote)
+
+
+def test_a_git_blob_id_is_a_checksum(remote):
+    digest = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
+
+    path = fetch(replace(remote, checksum=f"git:{digest}"))
+
+    assert checksum(path, "git") == f"git:{digest}"
+    assert checksum(path, "sha256") == sha256_of(CONTENT)
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(remote, host):
+    host.cuts = [1_000_000, 500_000]
+
+    path = fetch(remote)
+
+    assert path.read_bytes() == CONTENT
+    assert [headers["Range"] for headers in host.requests] == [
+        None,
+        "bytes=1000000-",
+        "bytes=1500000-",
+    ]
+    assert host.requests[1]["If-Range"] == '"first"'
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(remote, host):
+    host.cuts = [1_000_000, 0, 0, 0, 0]
+    refuse(remote, r"again and again .*1000000 bytes are kept, 'vsrm models pull net'")
+
+    host.cuts = []
+    path = fetch(remote)
+
+    assert path.read_bytes() == CONTENT
+    assert host.requests[-1]["Range"] == "bytes=1000000-"
+    assert files_left() == ["net.pth", "net.pth.lock"]
+
+
+def test_a_file_that_changed_in_between_is_begun_anew(remote, host):
+    host.content, host.cuts = CONTENT[::-1], [1_000_000, 0, 0, 0, 0]
+    refuse(remote, "again and again")
+
+    host.content, host.etag, host.cuts = CONTENT, '"second"', []
+
+    assert fetch(remote).read_bytes() == CONTENT
+
+
+def test_without_a_validator_the_checksum_finds_a_mixed_file_and_it_is_begun_anew(remote, host):
+    host.etag = None
+    host.content, host.cuts = CONTENT[::-1], [1_000_000, 0, 0, 0, 0]
+    refuse(remote, "again and again")
+
+    host.content, host.cuts = CONTENT, []
+
+    assert fetch(remote).read_bytes() == CONTENT
+    assert [headers["Range"] for headers in host.requests[-2:]] == ["bytes=1000000-", None]
+
+
+def test_a_host_that_knows_no_ranges_sends_all_again(remote, host):
+    host.knows_ranges, host.cuts = False, [1_000_000]
+
+    assert fetch(remote).read_bytes() == CONTENT
+    assert len(host.requests) == 2
+
+
+def test_a_whole_file_that_was_only_not_yet_named_is_kept(remote, host):
+    part = cache_path(remote).with_name("net.pth.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT)
+
+    assert fetch(remote).read_bytes() == CONTENT
+    assert host.requests == []
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(remote, host):
+    part = cache_path(remote).with_name("net.pth.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT + b"more")
+
+    assert fetch(remote).read_bytes() == CONTENT
+
+
+def test_a_busy_host_is_asked_again(remote, host):
+    host.statuses = [503, 429, 500]
+
+    assert fetch(remote).read_bytes() == CONTENT
+    assert len(host.requests) == 4
+
+
+def test_a_host_that_stays_ill_is_given_up(remote, host):
+    host.statuses = 20 * [500]
+
+    refuse(remote, r"again and again \(the host answered 500")
+    assert len(host.requests) == 4
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_host_without_the_file_is_asked_once(remote, host, status):
+    host.statuses = 20 * [status]
+
+    refuse(remote, rf"answered {status} .* instead of sending net")
+    assert len(host.requests) == 1
+
+
+def test_wrong_bytes_are_thrown_away(remote, host):
+    host.content = CONTENT[:-1] + b"?"
+
+    refuse(remote, "sent other bytes")
+    assert files_left() == ["net.pth.lock"]
+
+
+def test_a_web_page_is_not_taken_for_the_file(remote, host):
+    host.content, host.kind = b"<html>Please log in</html>", "text/html; charset=utf-8"
+
+    refuse(remote, "answered with a web page")
+
+
+@pytest.mark.parametrize("declared", [0, 134, 10 * len(CONTENT)])
+def test_another_length_is_refused_before_anything_is_kept(remote, host, declared):
+    host.declared = declared
+
+    refuse(remote, rf"offers {declared} bytes as net, which has {len(CONTENT)}")
+    assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize("declared", ["many", "-5", ""])
+def test_a_length_that_is_none_is_not_needed(remote, host, declared):
+    host.declared = declared
+
+    assert fetch(remote).read_bytes() == CONTENT
+
+
+def test_an_endless_answer_is_not_stored(remote, host):
+    host.content, host.declared = CONTENT * 3, ""
+
+    refuse(remote, f"sends more than the {len(CONTENT)} bytes")
+    assert sum(path.stat().st_size for path in cache_folder().rglob("*") if path.is_file()) == 0
+
+
+def test_a_length_known_to_a_tenth_is_enough(remote):
+    path = fetch(replace(remote, size=2_900_000, is_size_exact=False))
+
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_length_that_promises_a_little_too_much_ends(remote, host):
+    host.declared = len(CONTENT) + 10
+    about = replace(remote, is_size_exact=False)
+
+    # It cannot be told from a cut, until the checksum of what came is right.
+    assert fetch(about).read_bytes() == CONTENT
+
+
+def test_a_redirect_is_followed(remote, host):
+    with serving(b"") as first:
+        first.moved_to = host.url
+
+        assert fetch(replace(remote, url=first.url)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/file.pth"])
+def test_a_redirect_out_of_the_web_is_not_followed(remote, host, target):
+    host.moved_to = target
+
+    refuse(remote, "unsafe address|answered 302")
+
+
+def test_a_redirect_out_of_encryption_is_not_followed():
+    request = Request("https://example.org/file.pth")
+
+    with pytest.raises(WeightsError, match="unsafe address"):
+        downloads._SafeRedirects().redirect_request(
+            request, io.BytesIO(), 302, "Found", Message(), "http://example.org/file.pth"
+        )
+
+
+def test_redirects_in_a_circle_end(remote, host):
+    host.moved_to = host.url
+
+    refuse(remote, "answered 302")
+
+
+def test_a_host_that_is_not_there_is_told_at_once(remote):
+    refuse(replace(remote, url="http://127.0.0.1:9/file.pth"), "cannot be reached.*when online")
+
+
+def test_a_name_that_nobody_knows_is_told_at_once(remote):
+    refuse(replace(remote, url="http://nowhere.invalid/file.pth"), "cannot be reached")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_cache_that_cannot_be_written_is_told(remote, tmp_path):
+    tmp_path.chmod(0o500)
+
+    refuse(remote, "cannot be written.*VSRM_CACHE")
+
+
+def test_a_cache_that_is_a_file_is_told(remote, tmp_path):
+    (tmp_path / "cache").write_text("precious")
+
+    with pytest.raises(WeightsError, match=r"cannot be written.*VSRM_CACHE"):
+        fetch(remote)
+    assert (tmp_path / "cache").read_text() == "precious"
+
+
+def start_fetching(remote):
+    words = (remote.name, remote.url, str(remote.size), remote.checksum)
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCHER, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_two_programs_that_want_a_file_one_fetches_it(remote, host):
+    host.pause.clear()
+    programs = [start_fetching(remote) for _ in range(2)]
+    while not host.requests:
+        assert all(program.poll() is None for program in programs)
+    host.pause.set()
+
+    told = [program.communicate(timeout=30) for program in programs]
+
+    assert [out.strip() for out, _ in told] == 2 * [remote.checksum]
+    assert [errors for _, errors in told] == ["", ""]
+    assert len(host.requests) == 1
+
+
+def test_a_program_that_died_leaves_no_lock(remote, host):
+    host.pause.clear()
+    program = start_fetching(remote)
+    while not host.requests:
+        assert program.poll() is None
+    program.kill()
+    program.communicate(timeout=30)
+    host.pause.set()
+
+    assert fetch(remote).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"VSRM_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/c"),
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/vsrm"),
+        ("linux", {}, "/home/me/.cache/vsrm"),
+        ("darwin", {}, "/home/me/Library/Caches/vsrm"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/vsrm/cache"),
+    ],
+)
+def test_the_cache_is_where_the_system_keeps_such_things(monkeypatch, platform, variables, folder):
+    for name in ("VSRM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(downloads.sys, "platform", platform)
+    monkeypatch.setattr(downloads.Path, "home", lambda: Path("/home/me"))
+
+    assert cache_folder() == Path(folder)

@@ -1,0 +1,287 @@
+"""A weight file says what it is; loading it gives the network that was saved, or a reason."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from networks import TINY, draw_randomly, make_network
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from vsrm_cli.checkpoints import loading as weights
+from vsrm_cli.checkpoints.loading import load_model, read_weights, save_weights
+from vsrm_cli.errors import UsageError, VsrmError, WeightsError
+
+# What a half precision keeps of one value, times what a network adds up of it.
+TOLERANCES = {"fp16": 2e-2, "bf16": 1e-1}
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The file of a tiny network."""
+    path = tmp_path / "tiny.safetensors"
+    save_weights(make_network(), path, {"name": "tiny", "licence": "MIT"})
+    return path
+
+
+def words_of(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def rewrite(path, *, tensors=None, words=None):
+    """Save a weight file again with other tensors or other words."""
+    held = load_file(path)
+    save_file(held if tensors is None else tensors(held), path, metadata=words or words_of(path))
+
+
+def folder(path):
+    return sorted(file.name for file in path.iterdir())
+
+
+def test_what_was_saved_comes_back(saved):
+    clip = draw_randomly(1, 2, 3, 5, 7)
+    expected = make_network()(clip).detach()
+
+    network = load_model(saved, device="cpu", dtype="fp32")
+
+    # Weights may come back in another layout, which changes the order of sums.
+    torch.testing.assert_close(network(clip), expected, rtol=1e-5, atol=1e-5)
+    assert network.config == TINY
+    assert network.name == "tiny"
+    assert network.scale == 4
+
+
+def test_every_tensor_comes_back_bit_for_bit(saved):
+    network = read_weights(saved)
+
+    expected = make_network().state_dict()
+    assert network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(x, expected[name]) for name, x in network.state_dict().items())
+
+
+def test_a_loaded_network_is_ready_and_does_not_learn(saved):
+    network = load_model(str(saved))
+
+    assert not network.training
+    assert not any(weight.requires_grad for weight in network.parameters())
+    assert not any(weight.is_meta for weight in network.parameters())
+
+
+def test_a_file_without_a_name_goes_by_its_own(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_weights(make_network(), path, {})
+
+    assert load_model(path, device="cpu").name == "mine"
+
+
+def test_the_file_says_what_it_holds(saved):
+    words = words_of(saved)
+
+    assert words["network"] == "vsrm"
+    assert json.loads(words["config"]) == json.loads(json.dumps(asdict(TINY)))
+    assert words["scale"] == "4"
+    assert words["licence"] == "MIT"
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_gives_nearly_the_same_picture_in_its_type(saved, dtype):
+    clip = draw_randomly(1, 3, 3, 8, 8)
+    expected = load_model(saved, device="cpu", dtype="fp32")(clip)
+
+    large = load_model(saved, device="cpu", dtype=dtype)(clip.to(TYPES[dtype]))
+
+    assert large.dtype == TYPES[dtype]
+    torch.testing.assert_close(large.float(), expected, rtol=0, atol=TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_keeps_what_decides_over_memory_and_motion_exact(saved, dtype):
+    expected = make_network().state_dict()
+
+    network = load_model(saved, device="cpu", dtype=dtype)
+
+    found = dict(network.named_parameters())
+    kept = [
+        name
+        for name in found
+        if name.endswith((".A_log", ".D", "dt_proj.bias")) or name.startswith("spynet.")
+    ]
+    assert len(kept) == 3 * 7 + 2 * 2 * 2  # seven scans, two flow levels of two convolutions
+    for name in kept:
+        assert torch.equal(found[name], expected[name])
+    assert found["conv_first.weight"].dtype == TYPES[dtype]
+    assert found["branches.forward_1.conv_after.weight"].dtype == TYPES[dtype]
+
+
+def test_on_a_processor_the_precision_is_single_unless_asked_otherwise(saved):
+    network = load_model(saved, device="cpu")
+
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("content", [b"", b"these are words, no weights\n" * 9], ids=["0", "text"])
+def test_a_file_that_is_no_safetensors_is_told(tmp_path, content):
+    path = tmp_path / "false.safetensors"
+    path.write_bytes(content)
+
+    with pytest.raises(WeightsError, match=r"false\.safetensors is not a readable safetensors"):
+        load_model(path, device="cpu")
+
+
+def test_a_file_cut_short_is_told(saved):
+    saved.write_bytes(saved.read_bytes()[:-100])
+
+    with pytest.raises(WeightsError, match=r"tiny\.safetensors is not a readable safetensors"):
+        load_model(saved, device="cpu")
+
+
+def test_somebody_elses_safetensors_is_told(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+
+    with pytest.raises(WeightsError, match="does not say which network"):
+        load_model(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "no json",
+        "[]",
+        '{"channels": 8}',
+        json.dumps({**asdict(TINY), "width": 3}),
+        json.dumps({**asdict(TINY), "channels": -8}),
+        json.dumps({**asdict(TINY), "channels": "eight"}),
+    ],
+    ids=["text", "list", "too little", "too much", "negative", "words"],
+)
+def test_a_configuration_that_cannot_be_built_is_told(saved, config):
+    rewrite(saved, words={**words_of(saved), "config": config})
+
+    with pytest.raises(WeightsError, match="configuration that cannot be built"):
+        load_model(saved, device="cpu")
+
+
+def test_missing_unexpected_and_misshapen_weights_are_all_named(saved):
+    def spoil(tensors):
+        tensors.pop("conv_first.bias")
+        tensors["conv_last.bias"] = torch.zeros(3)
+        tensors["align.D"] = torch.zeros(5)
+        return tensors
+
+    rewrite(saved, tensors=spoil)
+
+    with pytest.raises(WeightsError) as error:
+        load_model(saved, device="cpu")
+    assert "missing conv_first.bias" in str(error.value)
+    assert "unexpected conv_last.bias" in str(error.value)
+    assert "align.D is (5,), wanted (8,)" in str(error.value)
+
+
+def test_a_long_list_of_faults_is_told_in_short(saved):
+    rewrite(saved, tensors=lambda tensors: {f"module2.{n}": x for n, x in tensors.items()})
+    count = len(load_file(saved))
+
+    with pytest.raises(WeightsError) as error:
+        load_model(saved, device="cpu")
+    text = str(error.value)
+    assert text.count("missing ") == text.count("unexpected ") == 10 + 1 - 1
+    assert f"and {count - 10} more missing; " in text
+    assert f"and {count - 10} more unexpected." in text
+
+
+def test_another_scale_is_told(saved):
+    rewrite(saved, words={**words_of(saved), "scale": "2"})
+
+    with pytest.raises(WeightsError, match="enlarges 2 times; the networks here enlarge 4 times"):
+        load_model(saved, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "reason"),
+    [
+        (
+            {"network": "edvr", "config": "{}"},
+            "a",
+            "for a network 'edvr'; the networks here are vsrm",
+        ),
+        ({}, "body.0.rdb1.conv1.weight", "it looks like RRDBNet"),
+    ],
+    ids=["named", "nameless"],
+)
+def test_another_architecture_is_called_by_name(tmp_path, words, key, reason):
+    path = tmp_path / "other.safetensors"
+    save_file({key: torch.zeros(3)}, path, metadata=words)
+
+    with pytest.raises(WeightsError, match=reason):
+        load_model(path, device="cpu")
+
+
+def test_whole_numbers_are_no_weights(saved):
+    rewrite(saved, tensors=lambda tensors: {n: x.to(torch.int64) for n, x in tensors.items()})
+
+    with pytest.raises(
+        WeightsError, match=r"conv_first.weight is torch.int64, wanted torch.float32"
+    ):
+        load_model(saved, device="cpu")
+
+
+def test_a_pytorch_file_of_ours_has_no_words_to_load_it_by(tmp_path):
+    torch.save(make_network().state_dict(), tmp_path / "mine.pth")
+
+    with pytest.raises(WeightsError, match="does not say which network"):
+        load_model(tmp_path / "mine.pth", device="cpu")
+
+
+def test_a_file_for_another_size_is_told(saved):
+    wider = json.dumps(asdict(replace(TINY, ffn=7)))
+    rewrite(saved, words={**words_of(saved), "config": wider})
+
+    with pytest.raises(WeightsError, match="does not fit its own configuration"):
+        load_model(saved, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["tpu", "graphics", "cuda:x", ""])
+def test_a_device_that_does_not_exist_is_a_slip_of_the_user(saved, device):
+    with pytest.raises(UsageError, match="auto, cpu, cuda or mps"):
+        load_model(saved, device=device)
+
+
+@pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:1", 1), ("cuda:7", 2)])
+def test_a_device_that_this_machine_lacks_is_named(saved, device, count, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    with pytest.raises(VsrmError, match=f"no device {device}; .*cpu") as error:
+        load_model(saved, device=device)
+    assert error.value.exit_code == 1
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "float32", ""])
+def test_a_precision_that_does_not_exist_is_a_slip_of_the_user(saved, dtype):
+    with pytest.raises(UsageError, match="fp32, fp16, bf16") as error:
+        load_model(saved, dtype=dtype)
+    assert error.value.exit_code == 2
+
+
+def test_saving_leaves_the_file_alone(tmp_path):
+    save_weights(make_network(), tmp_path / "tiny.safetensors", {})
+
+    assert folder(tmp_path) == ["tiny.safetensors"]
+
+
+def test_saving_that_fails_halfway_keeps_the_old_file(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full_disk(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full_disk)
+
+    with pytest.raises(OSError, match="no space"):
+        save_weights(make_network(seed=1), saved, {})
+    assert saved.read_bytes() == before
+    assert [name for name in folder(saved.parent) if not name.startswith(".")] == [saved.name]

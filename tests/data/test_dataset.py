@@ -1,0 +1,221 @@
+"""A sample is a sharp clip, its small twin, and its true motion."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from scenes import draw_pack, smooth_picture, to_8_bits
+
+from vsrm_cli.data import dataset as data
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.degradations import Degradation, blur_and_take, shrink_4x
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.errors import InputError
+
+SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors", clips=2)
+
+
+def levels(picture):
+    return picture.mul(255).round().to(torch.int64)
+
+
+def assert_equal_samples(a, b):
+    for field in dataclasses.fields(a):
+        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
+
+
+def test_a_sample_has_the_shapes_and_ranges_it_promises(pack):
+    sample = Clips(pack, SHAPE, steps=3, seed=0)[1]
+
+    assert sample.sharp.shape == (4, 3, 3, 32, 32)
+    assert sample.small.shape == (4, 3, 3, 8, 8)
+    assert sample.flow_backward.shape == sample.flow_forward.shape == (4, 2, 2, 8, 8)
+    assert sample.has_flow.shape == (4,)
+    assert sample.sharp.min() >= 0
+    assert sample.sharp.max() <= 1
+    assert all(getattr(sample, f.name).isfinite().all() for f in dataclasses.fields(sample))
+
+
+def test_the_small_frames_are_the_sharp_ones_shrunk(pack):
+    sample = Clips(pack, SHAPE, steps=1, seed=3)[0]
+
+    assert torch.equal(sample.small, shrink_4x(sample.sharp))
+
+
+def test_a_sample_depends_on_its_seed_and_its_step_alone(pack):
+    clips = Clips(pack, SHAPE, steps=9, seed=7)
+    expected = clips[5]
+
+    other = Clips(pack, SHAPE, steps=50, seed=7)
+    _ = [other[n] for n in (0, 8, 2)]
+
+    assert_equal_samples(other[5], expected)
+
+
+def test_other_steps_and_other_seeds_give_other_samples(pack):
+    clips = Clips(pack, SHAPE, steps=9, seed=7)
+
+    assert not torch.equal(clips[4].sharp, clips[5].sharp)
+    assert not torch.equal(Clips(pack, SHAPE, steps=9, seed=8)[5].sharp, clips[5].sharp)
+
+
+def test_two_processes_divide_the_batch_that_one_would_have_seen(pack):
+    whole = Clips(pack, SHAPE, steps=9, seed=7)[5]
+    half = dataclasses.replace(SHAPE, batch=2)
+
+    shares = [Clips(pack, half, steps=9, seed=7, share=share)[5] for share in range(2)]
+
+    for field in dataclasses.fields(whole):
+        divided = torch.cat([getattr(share, field.name) for share in shares])
+        assert torch.equal(divided, getattr(whole, field.name)), field.name
+
+
+def test_there_are_as_many_items_as_steps(pack):
+    clips = Clips(pack, SHAPE, steps=2, seed=0)
+
+    assert len(clips) == 2
+    with pytest.raises(IndexError):
+        clips[2]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, False), (1.0, True)])
+def test_the_share_of_photos_decides_where_the_flow_is_known(pack, share, expected):
+    shape = dataclasses.replace(SHAPE, photo_share=share, batch=6)
+
+    sample = Clips(pack, shape, steps=1, seed=0)[0]
+
+    assert sample.has_flow.tolist() == [expected] * 6
+    assert sample.flow_backward.any().item() == expected
+
+
+def test_a_single_frame_has_no_flow(pack):
+    shape = dataclasses.replace(SHAPE, frames=1, photo_share=1.0)
+
+    sample = Clips(pack, shape, steps=1, seed=0)[0]
+
+    assert sample.sharp.shape == (4, 1, 3, 32, 32)
+    assert sample.flow_backward.shape == (4, 0, 2, 8, 8)
+
+
+def test_a_pack_of_photos_alone_or_of_clips_alone_is_enough(tmp_path):
+    photos = draw_pack(tmp_path / "photos.safetensors", clips=0)
+    clips = draw_pack(tmp_path / "clips.safetensors", photos=0)
+
+    assert Clips(photos, SHAPE, steps=1, seed=0)[0].has_flow.all()
+    assert not Clips(clips, SHAPE, steps=1, seed=0)[0].has_flow.any()
+
+
+def test_a_clip_is_cut_out_of_what_the_pack_holds(tmp_path):
+    # Every pixel of frame t of the stored clip is t in red; green and blue tell the place.
+    stored = torch.zeros(4, 3, 40, 40, dtype=torch.uint8)
+    stored[:, 0] = torch.arange(4).view(4, 1, 1)
+    stored[:, 1] = 100 + torch.arange(40)
+    stored[:, 2] = 200 + torch.arange(40)[:, None]
+    save_file({"clip.0": stored}, tmp_path / "clip.safetensors")
+
+    sample = Clips(tmp_path / "clip.safetensors", SHAPE, steps=1, seed=0)[0]
+
+    for sharp in levels(sample.sharp):
+        t, x, y = sharp.sort(dim=1).values.unbind(1)  # whatever channel each of them went to
+        assert (t.flatten(1) == t[:, :1, 0]).all()
+        assert t[:, 0, 0].tolist() in ([0, 1, 2], [1, 2, 3], [2, 1, 0], [3, 2, 1])
+        assert len(x[0].unique()) == len(y[0].unique()) == 32
+        assert torch.equal(x[0], x[2])
+
+
+@pytest.mark.parametrize(
+    ("photo_side", "clip_side", "clip_frames"), [(32, 31, 4), (31, 32, 3), (32, 40, 2)]
+)
+def test_what_is_too_small_or_too_short_is_left_out(tmp_path, photo_side, clip_side, clip_frames):
+    tensors = {
+        "photo.0": torch.zeros(3, 60, photo_side, dtype=torch.uint8),
+        "clip.0": torch.zeros(clip_frames, 3, clip_side, 60, dtype=torch.uint8),
+    }
+    save_file(tensors, tmp_path / "pack.safetensors")
+
+    clips = Clips(tmp_path / "pack.safetensors", SHAPE, steps=1, seed=0)
+
+    assert len(clips.photos) == (photo_side >= 32)
+    assert len(clips.clips) == (clip_side >= 32 and clip_frames >= 3)
+
+
+def test_a_pack_with_nothing_large_and_long_enough_is_told(tmp_path):
+    pack = draw_pack(tmp_path / "small.safetensors", side=31)
+
+    with pytest.raises(InputError, match=r"no photo and no clip of 32 pixels and 3 frames"):
+        Clips(pack, SHAPE, steps=1, seed=0)
+
+
+# Other degradations
+
+
+def test_bd_is_made_where_it_is_asked_for(pack):
+    sample = Clips(pack, SHAPE, steps=1, seed=3, degradation=Degradation.BD)[0]
+
+    assert torch.equal(sample.small, blur_and_take(sample.sharp))
+
+
+def test_the_degradation_leaves_the_sharp_side_as_it_is(pack):
+    shape = dataclasses.replace(SHAPE, photo_share=0.0)
+
+    bi, bd, real = (Clips(pack, shape, steps=2, seed=3, degradation=d)[1] for d in Degradation)
+
+    assert torch.equal(bi.sharp, bd.sharp)
+    assert torch.equal(bi.sharp, real.sharp)
+    assert real.small.shape == bi.small.shape
+    assert not torch.equal(real.small, bi.small)
+
+
+def test_worn_samples_depend_on_seed_and_step_alone(pack):
+    clips = Clips(pack, SHAPE, steps=9, seed=7, degradation=Degradation.REAL)
+    expected = clips[5]
+
+    other = Clips(pack, SHAPE, steps=9, seed=7, degradation=Degradation.REAL)
+    _ = other[2]
+
+    assert_equal_samples(other[5], expected)
+
+
+@pytest.fixture(scope="module")
+def wide_pack(tmp_path_factory):
+    """Pictures with more around each patch than is degraded with it."""
+    path = tmp_path_factory.mktemp("packs") / "wide.safetensors"
+    picture = to_8_bits(smooth_picture(240, 240, wavelength=80.0))
+    save_file({"photo.0": picture, "clip.0": picture.repeat(4, 1, 1, 1)}, path)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_worn_patch_shows_the_same_place_as_its_sharp_twin(wide_pack, share):
+    shape = dataclasses.replace(SHAPE, batch=12, patch=12, photo_share=share)
+
+    sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
+
+    sharp = shrink_4x(sample.sharp)
+    here = (sample.small - sharp).abs().mean((1, 2, 3, 4))
+    beside = (sample.small[..., 2:] - sharp[..., :-2]).abs().mean((1, 2, 3, 4))
+    assert (here < 0.5 * beside).sum() >= 11  # one may have much grain
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatch):
+    shape = dataclasses.replace(SHAPE, batch=12, photo_share=share)
+    seen = []
+
+    def remember(sharp, kind, rng):
+        seen.append(sharp.shape[-1])
+        return shrink_4x(sharp)
+
+    monkeypatch.setattr(data, "degrade", remember)
+    sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
+
+    assert max(seen) == 32 + 2 * 4 * data.CONTEXT
+    assert sample.small.shape == (12, 3, 3, 8, 8)
+    inside = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(sample.small[inside], shrink_4x(sample.sharp)[inside])

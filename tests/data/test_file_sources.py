@@ -1,0 +1,298 @@
+"""Videos and pictures are read from any frame on, and looked at once."""
+
+import json
+import shutil
+
+import av
+import numpy as np
+import pytest
+import torch
+import woven
+from clips import VARIABLE, index_of, make_clip
+from PIL import Image
+from scenes import draw_folder, draw_photo
+
+from vsrm_cli.data import file_sources as films
+from vsrm_cli.data.file_index import Index
+from vsrm_cli.data.file_sources import find_sources, read_photo
+from vsrm_cli.data.sources import Window, whole
+
+
+def sources_in(folder, **options):
+    """Sources and what was skipped, without an index."""
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return find_sources(folder, files, Index(folder / "none"), **options)
+
+
+def only_source(folder, **options):
+    (source,), _ = sources_in(folder, **options)
+    return source
+
+
+def read(source, first, count):
+    return source.read(first, count, whole(source))
+
+
+# Photos
+
+
+@pytest.mark.parametrize(("name", "mode"), [("grey.png", "L"), ("clear.png", "RGBA")])
+def test_pictures_of_other_kinds_become_rgb(tmp_path, name, mode):
+    pixels = np.full((20, 30, 4 if mode == "RGBA" else 1), 77, np.uint8)
+    pixels[..., 3:] = 255
+    Image.fromarray(pixels.squeeze()).save(tmp_path / name)
+
+    photo = read_photo(tmp_path / name)
+
+    assert photo.shape == (3, 20, 30)
+    assert photo.dtype == torch.uint8
+    assert photo.unique().tolist() == [77]
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    ramp = np.arange(256, dtype=np.uint16).repeat(4).reshape(32, 32) * 257
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+
+    photo = read_photo(tmp_path / "deep.png")
+
+    assert photo.dtype == torch.uint8
+    assert photo[0].flatten().tolist() == (ramp.flatten() // 257).tolist()
+
+
+def test_a_large_photo_is_shrunk_to_half_more_than_its_side(tmp_path, monkeypatch):
+    draw_photo(tmp_path / "large.png", height=40, width=80)
+    monkeypatch.setattr(films, "PHOTO_SIDE", 20)
+
+    assert read_photo(tmp_path / "large.png").shape == (3, 15, 30)
+
+
+def test_a_photo_that_is_not_too_large_stays_as_it_is(tmp_path, monkeypatch):
+    drawn = draw_photo(tmp_path / "photo.png", height=20, width=30)
+    monkeypatch.setattr(films, "PHOTO_SIDE", 20)
+
+    assert torch.equal(read_photo(tmp_path / "photo.png"), drawn)
+
+
+# Videos
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "ts"])
+@pytest.mark.parametrize("first", [0, 1, 9, 13, 20])
+def test_a_video_is_read_from_any_frame_on(tmp_path, ending, first):
+    make_clip(tmp_path / f"a.{ending}")  # 24 frames, a key frame each ten
+
+    source = only_source(tmp_path)
+
+    assert (source.frames, source.size) == (24, (32, 48))
+    run = read(source, first, 4).sharp
+    assert run.shape == (4, 3, 32, 48)
+    assert run.dtype == torch.uint8
+    assert [index_of(frame.numpy()) for frame in run] == list(range(first, first + 4))
+
+
+def test_frames_of_a_variable_rate_are_found(tmp_path):
+    make_clip(tmp_path / "a.mp4", times=VARIABLE)
+
+    source = only_source(tmp_path)
+
+    assert source.frames == len(VARIABLE)
+    for first in range(0, len(VARIABLE) - 2, 3):
+        run = read(source, first, 2).sharp
+        assert [index_of(frame.numpy()) for frame in run] == [first, first + 1]
+
+
+def test_more_frames_than_there_are_cannot_be_read(tmp_path):
+    make_clip(tmp_path / "a.mp4")
+
+    assert read(only_source(tmp_path), 22, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "is_halved"),
+    [("libx264", "yuv420p", True), ("ffv1", "yuv444p", False)],
+)
+def test_large_compressed_video_is_halved(tmp_path, monkeypatch, codec, pixel_format, is_halved):
+    make_clip(tmp_path / "a.mkv", codec=codec, pixel_format=pixel_format, size=(64, 48))
+    monkeypatch.setattr(films, "HALVED_LINES", 48)
+
+    source = only_source(tmp_path)
+
+    size = (24, 32) if is_halved else (48, 64)
+    assert source.size == size
+    run = read(source, 5, 2).sharp
+    assert run.shape == (2, 3, *size)
+    assert [index_of(frame.numpy()) for frame in run] == [5, 6]
+
+
+@pytest.mark.parametrize("halved_lines", [48, 1000])
+def test_a_part_of_a_picture_is_what_is_seen_there(tmp_path, monkeypatch, halved_lines):
+    make_clip(tmp_path / "a.mp4", size=(64, 48))
+    monkeypatch.setattr(films, "HALVED_LINES", halved_lines)
+    source = only_source(tmp_path)
+
+    part = source.read(5, 2, Window(4, 8, 12, 16)).sharp
+
+    expected = read(source, 5, 2).sharp[..., 4:16, 8:24]
+    inside = (..., slice(2, -2), slice(2, -2))  # at its border a part is shrunk without the rest
+    assert part.shape == expected.shape
+    assert (part[inside].int() - expected[inside].int()).abs().max() <= 1
+
+
+def test_what_is_taken_as_it_is_is_not_halved(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4", size=(64, 48))
+    monkeypatch.setattr(films, "HALVED_LINES", 48)
+
+    assert only_source(tmp_path, as_they_are=True).size == (48, 64)
+
+
+@pytest.mark.parametrize("kind", ["video", "pictures"])
+def test_frames_of_two_shots_are_no_run(tmp_path, kind):
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for number in range(9):
+        color = (250, 20, 20) if number < 5 else (20, 240, 250)
+        Image.new("RGB", (64, 64), color).save(folder / f"{number}.png")
+    if kind == "video":
+        write_video(folder, tmp_path / "a.mkv")
+        shutil.rmtree(folder)
+
+    source = only_source(tmp_path)
+
+    assert source.frames == 9
+    assert read(source, 2, 3) is not None
+    assert read(source, 5, 4) is not None
+    assert read(source, 3, 3) is None
+
+
+def write_video(folder, path):
+    """A video without loss, of the pictures of a folder."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=25, width=64, height=64, pix_fmt="bgr0")
+        for file in sorted(folder.iterdir()):
+            frame = av.VideoFrame.from_ndarray(np.array(Image.open(file)))
+            output.mux(stream.encode(frame.reformat(format="bgr0")))
+        output.mux(stream.encode(None))
+
+
+def test_damaged_frames_are_no_run(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", size=(320, 192), encoder={"crf": "1"})
+    source = only_source(tmp_path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+
+    path.write_bytes(content)
+
+    assert any(read(source, first, 4) is None for first in range(0, 20, 4))
+    assert read(source, 0, 2) is not None
+
+
+def test_an_interlaced_video_is_named(tmp_path):
+    woven.make_video(tmp_path / "combs.mp4", "tff", mark="tff")
+
+    sources, skipped = sources_in(tmp_path)
+
+    assert not sources
+    assert [s.path.name for s in skipped] == ["combs.mp4"]
+    assert "interlaced" in skipped[0].why
+
+
+# Folders
+
+
+def test_pictures_that_follow_each_other_are_a_film(tmp_path):
+    frames = draw_folder(tmp_path / "waves", frames=11, names="im{}.png")
+
+    source = only_source(tmp_path)
+
+    assert (source.name, source.frames, source.size) == ("waves", 11, (32, 48))
+    assert torch.equal(read(source, 2, 3).sharp, frames[2:5])
+
+
+def test_pictures_of_other_sizes_or_scenes_are_photos(tmp_path):
+    draw_photo(tmp_path / "sizes" / "1.png", height=40)
+    draw_photo(tmp_path / "sizes" / "2.png", height=41)
+    for number, color in enumerate(["red", "green", "blue"]):
+        path = tmp_path / "scenes" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), color).save(path)
+
+    sources, _ = sources_in(tmp_path)
+
+    expected = ["scenes/0", "scenes/1", "scenes/2", "sizes/1", "sizes/2"]
+    assert [source.name for source in sources] == expected
+    assert {source.frames for source in sources} == {1}
+
+
+def test_a_frame_of_another_size_ends_the_run(tmp_path):
+    draw_folder(tmp_path / "waves", frames=6)
+    draw_photo(tmp_path / "waves" / "004.png", height=40)
+
+    source = only_source(tmp_path)
+
+    assert read(source, 1, 3) is not None
+    assert read(source, 2, 3) is None
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    make_clip(tmp_path / "good.mp4")
+    (tmp_path / "bad.mp4").write_bytes(b"no video at all" * 100)
+    (tmp_path / "empty.png").write_bytes(b"")
+
+    sources, skipped = sources_in(tmp_path)
+
+    assert [source.name for source in sources] == ["good"]
+    assert sorted(s.path.name for s in skipped) == ["bad.mp4", "empty.png"]
+    assert all(str(s.path) in s.why for s in skipped)
+
+
+# The index
+
+
+def test_a_file_is_looked_at_once_as_long_as_it_stays_what_it_is(tmp_path):
+    file, asked = tmp_path / "a", []
+    file.write_text("one")
+
+    def find_out(path):
+        asked.append(path.read_text())
+        return {"words": path.read_text()}
+
+    for words in ("one", "one", "three"):
+        file.write_text(words) if file.read_text() != words else None
+        index = Index(tmp_path / "cache" / "index.json")
+        assert index.facts(file, find_out) == {"words": words}
+        index.save()
+
+    assert asked == ["one", "three"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0, "files": {}}'])
+def test_an_index_that_cannot_be_read_is_made_anew(tmp_path, content):
+    file = tmp_path / "index.json"
+    file.write_text(content)
+
+    index = Index(file)
+    index.facts(tmp_path / "..", lambda _: {"n": 1})
+    index.save()
+
+    assert json.loads(file.read_text())["files"]
+
+
+def test_where_no_index_can_be_written_there_is_none(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    index = Index(tmp_path / "file" / "index.json")
+    index.facts(tmp_path, lambda _: {})
+    index.save()
+
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_files_that_are_gone_leave_the_index(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        index = Index(tmp_path / "index.json")
+        index.facts(tmp_path / name, lambda _: {})
+        index.save()
+
+    assert str(tmp_path / "a") not in (tmp_path / "index.json").read_text()

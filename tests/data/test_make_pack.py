@@ -1,0 +1,126 @@
+"""A folder becomes one pack: all of its photos, and of its videos what is worth seeing."""
+
+import pytest
+import torch
+from clips import CONSTANT, make_clip
+from scenes import draw_photo
+
+from vsrm_cli.data import make_pack as packing
+from vsrm_cli.data.make_pack import make_pack
+from vsrm_cli.data.packs import load_pack, load_twins
+from vsrm_cli.errors import InputError
+
+
+def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
+    first = draw_photo(tmp_path / "in" / "a.png")
+    second = draw_photo(tmp_path / "in" / "deep" / "er" / "B.PNG", height=9, seed=1)
+
+    count = make_pack(tmp_path / "in", tmp_path / "pack")
+
+    photos, clips = load_pack(tmp_path / "pack")
+    assert count == len(photos) == 2
+    assert not clips
+    assert torch.equal(photos["0"], first)
+    assert torch.equal(photos["1"], second)
+
+
+def test_of_a_video_runs_of_ten_frames_are_kept_twice(tmp_path):
+    make_clip(tmp_path / "a.mp4")  # 24 frames: two runs, and four frames too many
+
+    count = make_pack(tmp_path, tmp_path / "pack")
+
+    _, clips = load_pack(tmp_path / "pack")
+    assert count == len(clips) == 4
+    assert {tuple(clip.shape) for clip in clips.values()} == {(10, 3, 32, 48)}
+    assert {clip.dtype for clip in clips.values()} == {torch.uint8}
+    for clip in clips.values():
+        brightness = clip[:, 2].float().mean((1, 2))
+        # Each drawn frame is eight levels brighter than the one before; the codec errs by one.
+        assert (brightness.diff() - 8).abs().max() < 2
+
+
+def test_no_more_clips_are_kept_than_asked_for(tmp_path):
+    make_clip(tmp_path / "a.mp4")
+
+    assert make_pack(tmp_path, tmp_path / "pack", clips_per_video=3) == 3
+
+
+def test_a_video_is_cut_to_squares_where_it_is_larger(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4", times=CONSTANT[:10])
+    monkeypatch.setattr(packing, "CLIP_SIDE", 16)
+
+    make_pack(tmp_path, tmp_path / "pack")
+
+    assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(10, 3, 16, 16)}
+
+
+def test_a_tall_video_is_shrunk_first(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4", times=CONSTANT[:10])
+    monkeypatch.setattr(packing, "CLIP_HEIGHT", 16)
+
+    make_pack(tmp_path, tmp_path / "pack")
+
+    assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(10, 3, 16, 24)}
+
+
+def test_the_places_with_most_detail_are_kept(monkeypatch):
+    # Left even, right noise: of eight random places the two with most noise.
+    run = torch.full((10, 3, 32, 200), 100, dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(0)
+    run[..., 100:] = torch.randint(0, 256, (10, 3, 32, 100), generator=rng, dtype=torch.uint8)
+    monkeypatch.setattr(packing, "_runs", lambda _: iter([run]))
+    monkeypatch.setattr(packing, "CLIP_SIDE", 32)
+
+    kept = packing._interesting_clips(None, 32, torch.Generator().manual_seed(1))
+
+    assert len(kept) == 2
+    assert all((clip == 100).float().mean() < 0.1 for clip in kept)
+
+
+def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
+    make_clip(tmp_path / "a.mp4", size=(70, 50))
+
+    count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, twins=3)
+
+    _, clips = load_pack(tmp_path / "pack")
+    twins = load_twins(tmp_path / "pack")
+    assert count == len(clips) == len(twins) == 2
+    assert {tuple(clip.shape) for clip in clips.values()} == {(10, 3, 48, 68)}
+    assert [twin.shape for twin in twins["0"]] == [(10, 3, 12, 17)] * 3
+    assert not torch.equal(twins["0"][0], twins["0"][1])
+
+
+def test_photos_and_videos_share_a_pack(tmp_path):
+    draw_photo(tmp_path / "in" / "b.png")
+    make_clip(tmp_path / "in" / "a.mp4")
+
+    count = make_pack(tmp_path / "in", tmp_path / "pack", clips_per_video=2)
+
+    photos, clips = load_pack(tmp_path / "pack")
+    assert (count, list(photos), list(clips)) == (3, ["0"], ["0", "1"])
+
+
+def test_the_same_seed_makes_the_same_pack(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4")
+    monkeypatch.setattr(packing, "CLIP_SIDE", 16)
+
+    for name in ("one", "two"):
+        make_pack(tmp_path, tmp_path / name, seed=4)
+
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_folder_without_pictures_is_told(tmp_path):
+    (tmp_path / "words.txt").write_text("no picture")
+
+    with pytest.raises(InputError, match="holds no photo and no video"):
+        make_pack(tmp_path, tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    draw_photo(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture at all")
+
+    with pytest.raises(InputError, match=r"bad\.png"):
+        make_pack(tmp_path, tmp_path / "pack")

@@ -1,0 +1,82 @@
+"""Clips to watch the learning by are few, always the same, and spread over the footage."""
+
+import pytest
+import torch
+from clips import make_clip
+from safetensors.torch import save_file
+from scenes import draw_folder, draw_pair, draw_photo
+
+from vsrm_cli.data.degradations import Degradation, shrink_4x
+from vsrm_cli.data.validation_clips import validation_clips, validation_pairs
+
+
+def test_validation_clips_are_always_the_same_and_no_larger_than_asked_for(mixed):
+    first, again = (validation_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
+
+    assert list(first) == list(again)
+    assert len(first) in (3, 4)
+    for name, clip in first.items():
+        assert torch.equal(clip, again[name])
+        assert clip.shape == (3, 3, 48, 48)
+        assert clip.dtype == torch.uint8
+
+
+def test_of_one_clip_several_moments_are_taken(tmp_path):
+    make_clip(tmp_path / "a.mp4", size=(96, 64))
+
+    clips = validation_clips(tmp_path, most=3, frames=4, side=640)
+
+    assert list(clips) == ["a 3", "a 10", "a 16"]
+    assert {tuple(clip.shape) for clip in clips.values()} == {(4, 3, 64, 96)}
+
+
+def test_of_many_clips_as_many_are_taken_as_asked_for(tmp_path):
+    for number in range(5):
+        draw_folder(tmp_path / f"clip{number}", height=34, width=48)
+
+    clips = validation_clips(tmp_path, most=2)
+
+    assert list(clips) == ["clip0", "clip2"]
+    assert {tuple(clip.shape) for clip in clips.values()} == {(3, 3, 32, 48)}
+
+
+def test_photos_are_filmed_where_there_is_no_clip(tmp_path):
+    draw_photo(tmp_path / "p.png", height=64, width=80)
+
+    ((name, clip),) = validation_clips(tmp_path, frames=5).items()
+
+    assert name == "p"
+    assert clip.shape == (5, 3, 64, 64)
+    assert not torch.equal(clip[0], clip[1])
+
+
+@pytest.mark.parametrize("degradation", Degradation)
+def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
+    pairs = validation_pairs(mixed, degradation, frames=3, side=48)
+
+    for small, sharp in pairs.values():
+        assert small.dtype == sharp.dtype == torch.uint8
+        assert tuple(sharp.shape[-2:]) == tuple(4 * side for side in small.shape[-2:])
+        if degradation is Degradation.BI:
+            assert torch.equal(small, (shrink_4x(sharp / 255) * 255).round().byte())
+
+
+def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):
+    draw_pair(tmp_path, "city")
+
+    ((small, sharp),) = validation_pairs(tmp_path, Degradation.BI).values()
+
+    assert torch.equal(sharp[..., ::4, ::4], small)
+
+
+def test_clips_of_one_name_are_all_there(tmp_path):
+    small = torch.randint(0, 256, (3, 3, 16, 20), dtype=torch.uint8)
+    sharp = small.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    tensors = {"clip.city": sharp, "twin-0.city": small, "twin-1.city": small // 2}
+    save_file(tensors, tmp_path / "pack.safetensors")
+
+    pairs = validation_pairs(tmp_path / "pack.safetensors", Degradation.REAL)
+
+    assert list(pairs) == ["city", "city (2)"]
+    assert torch.equal(pairs["city"][0], small)
+    assert torch.equal(pairs["city (2)"][0], small // 2)

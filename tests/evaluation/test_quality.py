@@ -1,0 +1,209 @@
+"""Scores are those of independent programs, and one broken clip does not spoil the others."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks import make_network
+from PIL import Image
+from scenes import draw_folder
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from stand_in import NearestNeighbor
+
+from vsrm_cli.errors import InputError, VsrmError
+from vsrm_cli.evaluation import quality as measure
+from vsrm_cli.evaluation.baselines import enlarge_bicubic, enlarge_lanczos
+from vsrm_cli.evaluation.quality import Wishes, choose_crop
+from vsrm_cli.evaluation.test_sets import Clip, find_clips, read_clip
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    def load(name, *, device="auto", dtype="auto"):
+        return NearestNeighbor().eval() if name == "nearest" else make_network()
+
+    monkeypatch.setattr(measure, "load_model", load)
+
+
+def measured(folder, models=("nearest",), **wishes):
+    return measure.measure_quality(
+        folder,
+        models,
+        Wishes(**{"follows_time": False, **wishes}),
+        dtype="auto",
+        device=torch.device("cpu"),
+        report=lambda _: None,
+    )
+
+
+def by_method(rows):
+    return {row.method: row for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("enlarge", "filter_name"),
+    [(enlarge_bicubic, "BICUBIC"), (enlarge_lanczos, "LANCZOS")],
+)
+def test_enlarging_is_what_pillow_does(enlarge, filter_name):
+    # Neither black nor white: Pillow clamps between its two directions.
+    small = (60 + 120 * torch.rand(3, 9, 13, generator=torch.Generator().manual_seed(2))).round()
+
+    large = (enlarge(small / 255).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+
+    source = Image.fromarray(small.to(torch.uint8).permute(1, 2, 0).numpy())
+    expected = np.asarray(source.resize((52, 36), Image.Resampling[filter_name]), np.float64)
+    # Pillow rounds to 8 bits after each direction.
+    assert np.abs(large - expected).max() < 1.6
+
+
+@pytest.mark.parametrize("on", ["y", "rgb"])
+def test_bicubic_on_a_set_made_here_scores_as_scikit_image_says(tmp_path, on):
+    draw_folder(tmp_path / "waves", frames=2)
+
+    quality, _ = measured(tmp_path, on=on)
+
+    clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
+    expected = []
+    for sharp, small in zip(clip.sharp, clip.small, strict=True):
+        large = (enlarge_bicubic(small / 255).clamp(0, 1) * 255).round() / 255
+        a, b = (x.permute(1, 2, 0).double().numpy() for x in (large, sharp / 255))
+        if on == "y":
+            a, b = (rgb2ycbcr(x)[..., :1] / 255 for x in (a, b))
+        similarity = structural_similarity(
+            a,
+            b,
+            data_range=1,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        expected.append((peak_signal_noise_ratio(b, a, data_range=1), similarity))
+    bicubic = by_method(quality.means)["bicubic"]
+    assert bicubic.psnr == pytest.approx(np.mean([e[0] for e in expected]), abs=1e-4)
+    assert bicubic.ssim == pytest.approx(np.mean([e[1] for e in expected]), abs=1e-6)
+    assert quality.clips[0].methods[0].frame_psnr == pytest.approx([e[0] for e in expected])
+
+
+def test_each_network_stands_beside_itself_without_time_and_the_plain_filters(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    quality, _ = measured(tmp_path, models=("nearest", "tiny"))
+
+    rows = by_method(quality.means)
+    assert list(rows) == [
+        *("bicubic", "lanczos", "nearest", "nearest, frames alone"),
+        *("vsrm", "vsrm, frames alone"),
+    ]
+    assert rows["nearest"].psnr == rows["nearest, frames alone"].psnr
+    assert rows["vsrm"].psnr != rows["vsrm, frames alone"].psnr
+
+
+def test_a_perfect_result_is_equal_to_the_truth(tmp_path):
+    folder = tmp_path / "GT" / "plain"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (32, 32), (10, 20, 30)).save(folder / "0.png")
+
+    quality, _ = measured(tmp_path)
+
+    assert {row.psnr for row in quality.means} == {math.inf}
+    assert [row.ssim for row in quality.means] == pytest.approx([1.0] * 4)
+
+
+def test_a_broken_clip_is_named_and_the_rest_is_measured(tmp_path):
+    draw_folder(tmp_path / "good")
+    draw_folder(tmp_path / "odd", height=34)
+    draw_folder(tmp_path / "torn")
+    (tmp_path / "torn" / "001.png").write_bytes(b"not a picture")
+
+    quality, crops = measured(tmp_path)
+
+    assert [clip.clip for clip in quality.clips] == ["good", "odd"]
+    (problem,) = quality.problems
+    assert "001.png" in problem
+    assert quality.notes == ("clip odd was cropped from 48x34 to 48x32 pixels",)
+    assert {crop.clip for crop in crops} == {"good", "odd"}
+
+
+def test_of_vimeo_only_the_middle_frame_counts(tmp_path):
+    draw_folder(tmp_path / "GT" / "00001" / "0266", frames=7, names="im{}.png")
+
+    quality, _ = measured(tmp_path)
+
+    assert quality.frames_that_count == "center"
+    assert len(quality.clips[0].methods[0].frame_psnr) == 1
+    assert quality.published[-1].model == "VSRM (16/7)"
+
+
+def test_the_warping_error_follows_the_truth(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    quality, _ = measured(tmp_path, follows_time=True)
+
+    (clip,) = quality.clips
+    assert quality.flow_network == "vsrm"  # the stand-in for vsrm-t
+    assert clip.truth_warping > 0
+    assert all(row.warping > 0 for row in clip.methods)
+
+
+def test_one_frame_has_no_neighbors_to_be_compared_with(tmp_path):
+    draw_folder(tmp_path / "still", frames=1)
+
+    quality, _ = measured(tmp_path, follows_time=True)
+
+    assert quality.means[0].warping is None
+
+
+def test_the_window_and_the_number_of_frames_can_be_chosen(tmp_path):
+    draw_folder(tmp_path / "waves", frames=5)
+
+    together, _ = measured(tmp_path, models=("tiny",), most_frames=4)
+    pairs, _ = measured(tmp_path, models=("tiny",), most_frames=4, window=2)
+
+    assert together.clips[0].frames == pairs.clips[0].frames == 4
+    assert by_method(together.means)["vsrm"].psnr != by_method(pairs.means)["vsrm"].psnr
+
+
+def test_the_crop_lies_where_the_network_gains_most():
+    truth = torch.zeros(1, 3, 200, 300, dtype=torch.uint8)
+    bicubic, network = truth.clone(), truth.clone()
+    bicubic[..., 60:180, 100:260] = 50
+
+    crop = choose_crop(
+        Clip("clip", truth, truth, ""), {"bicubic": bicubic, "mine": network}, network="mine"
+    )
+
+    assert crop.gain == pytest.approx(2500)
+    assert crop.pictures["bicubic"].shape == (3, 120, 160)
+    assert (crop.pictures["bicubic"] == 50).all()
+    assert set(crop.pictures) == {"bicubic", "mine", "truth"}
+
+
+def test_lpips_and_vmaf_are_measured_where_they_are_there(tmp_path, monkeypatch):
+    draw_folder(tmp_path / "waves")
+    monkeypatch.setattr(measure, "find_lpips", lambda _: lambda a, b: 0.25)
+    monkeypatch.setattr(measure, "find_vmaf", lambda: lambda a, b: 80.0)
+
+    quality, _ = measured(tmp_path)
+
+    assert {(row.lpips, row.vmaf) for row in quality.means} == {(0.25, 80.0)}
+
+
+def test_an_lpips_that_does_not_work_is_noted_and_the_rest_is_measured(tmp_path, monkeypatch):
+    def refuse(_):
+        raise VsrmError("LPIPS cannot be measured here.")
+
+    draw_folder(tmp_path / "waves")
+    monkeypatch.setattr(measure, "find_lpips", refuse)
+
+    quality, _ = measured(tmp_path)
+
+    assert quality.notes == ("LPIPS cannot be measured here.",)
+    assert quality.means[0].psnr > 10
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no clip"):
+        measured(tmp_path)

@@ -1,0 +1,66 @@
+"""Flicker shows in the warping error; motion that the truth has does not."""
+
+import pytest
+import torch
+from scenes import smooth_picture, to_8_bits
+
+from vsrm_cli.evaluation.temporal import visible, warping_errors
+
+
+class KnownFlow:
+    """A flow network that knows how the scene moves: ``shift`` pixels to the right each frame."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def flows(self, clip):
+        flow = torch.zeros(1, 1, 2, *clip.shape[-2:])
+        flow[:, :, 0] = self.shift
+        return flow, -flow
+
+
+def moving_clip(*, frames=4, shift=3):
+    return torch.stack(
+        [to_8_bits(smooth_picture(40, 60, shift=(shift * t, 0))) for t in range(frames)]
+    )
+
+
+def test_what_moves_as_the_truth_moves_has_no_error():
+    sharp = moving_clip()
+
+    errors = warping_errors(KnownFlow(3), sharp, {"same": sharp, "darker": sharp // 2})
+
+    assert errors["same"] < 0.02
+    assert errors["darker"] < 0.02
+
+
+def test_flicker_has_the_error_of_its_size():
+    sharp = moving_clip()
+    flickering = sharp.clone()
+    flickering[1::2] = flickering[1::2] - 20  # never below zero: the scene is not that dark
+
+    errors = warping_errors(KnownFlow(3), sharp, {"flickering": flickering})
+
+    assert errors["flickering"] == pytest.approx(1000 * (20 / 255) ** 2, rel=0.05)
+
+
+def test_pixels_that_leave_the_picture_do_not_count():
+    forth = torch.zeros(1, 2, 8, 10)
+    forth[:, 0] = 3
+
+    seen = visible(forth, -forth)
+
+    assert seen[0, :, :7].all()
+    assert not seen[0, :, 7:].any()
+
+
+def test_pixels_whose_way_back_leads_elsewhere_do_not_count():
+    forth, back = torch.zeros(1, 2, 8, 10), torch.zeros(1, 2, 8, 10)
+    back[:, 0, :, 5:] = 2
+
+    seen = visible(forth, back)
+
+    assert seen[0, :, :5].all()
+    assert not seen[0, :, 5:].any()

@@ -1,0 +1,205 @@
+"""Folders of clips are understood as they are handed out, and what is wrong in one is named."""
+
+import pytest
+import torch
+from clips import make_clip
+from PIL import Image
+from scenes import draw_folder
+
+from vsrm_cli.cli.bench import DEGRADATIONS
+from vsrm_cli.data.degradations import blur_and_take, shrink_4x
+from vsrm_cli.errors import InputError
+from vsrm_cli.evaluation.test_sets import SMALL_FOLDERS, degrade, find_clips, read_clip
+
+
+def names_of(found):
+    return [clip.name for clip in found.clips]
+
+
+def test_a_folder_of_folders_and_videos_is_a_set_of_clips(tmp_path):
+    draw_folder(tmp_path / "waves")
+    draw_folder(tmp_path / "deep" / "down")
+    make_clip(tmp_path / "film.mp4")
+
+    found = find_clips(tmp_path, "bi")
+
+    assert names_of(found) == ["deep/down", "film", "waves"]
+    assert found.rules.name == ""
+    assert not found.has_small
+
+
+def test_one_folder_of_pictures_is_one_clip(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    assert names_of(find_clips(tmp_path / "waves", "bi")) == ["waves"]
+
+
+def test_pictures_are_read_exactly_and_in_the_order_of_their_numbers(tmp_path):
+    frames = draw_folder(tmp_path / "waves", frames=11, names="im{}.png")
+
+    clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
+
+    assert torch.equal(clip.sharp, frames)
+    assert torch.equal(clip.small, (shrink_4x(frames / 255) * 255).round().to(torch.uint8))
+    assert clip.note == ""
+
+
+def test_videos_are_read_frame_by_frame(tmp_path):
+    make_clip(tmp_path / "film.mp4", size=(64, 48))
+
+    clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi", most_frames=7)
+
+    assert clip.sharp.shape == (7, 3, 48, 64)
+    assert clip.small.shape == (7, 3, 12, 16)
+
+
+@pytest.mark.parametrize(
+    ("sharp", "small", "degradation"),
+    [
+        ("GT", "LR", "bi"),
+        ("GT", "BIx4", "bi"),
+        ("GT", "BDx4", "bd"),
+        ("GT", "sharp_bicubic", "bi"),
+        ("target", "low_resolution", "bi"),
+    ],
+)
+def test_small_frames_that_come_with_a_set_are_used(tmp_path, sharp, small, degradation):
+    draw_folder(tmp_path / sharp / "city")
+    given = draw_folder(tmp_path / small / "city", height=8, width=12)
+
+    found = find_clips(tmp_path, degradation)
+    clip = read_clip(found.clips[0], degradation)
+
+    assert found.has_small
+    assert torch.equal(clip.small, given)
+
+
+def test_of_two_degradations_the_one_asked_for_is_used(tmp_path):
+    draw_folder(tmp_path / "GT" / "city")
+    draw_folder(tmp_path / "BIx4" / "city", height=8, width=12)
+    blurred = draw_folder(tmp_path / "BDx4" / "city", height=8, width=12, frames=3)
+    Image.new("RGB", (12, 8), "red").save(tmp_path / "BDx4" / "city" / "000.png")
+
+    clip = read_clip(find_clips(tmp_path, "bd").clips[0], "bd")
+
+    assert torch.equal(clip.small[1:], blurred[1:])
+    assert clip.small[0, 0].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("clips", "name", "on_luma", "center_only"),
+    [
+        (["000", "011", "015", "020"], "REDS4", False, False),
+        (["calendar", "city", "foliage", "walk"], "Vid4", True, False),
+        (["00001/0266", "00001/0268"], "Vimeo-90K-T", True, True),
+        (["calendar", "city"], "", True, False),
+    ],
+    ids=["REDS4", "Vid4", "Vimeo", "unknown"],
+)
+def test_known_sets_bring_their_rules(tmp_path, clips, name, on_luma, center_only):
+    for clip in clips:
+        draw_folder(tmp_path / "GT" / clip, frames=1)
+        draw_folder(tmp_path / "LR" / clip, frames=1, height=8, width=12)
+
+    rules = find_clips(tmp_path, "bi").rules
+
+    assert (rules.name, rules.on_luma, rules.center_only) == (name, on_luma, center_only)
+
+
+def test_sides_that_four_does_not_divide_are_cropped_and_that_is_said(tmp_path):
+    frames = draw_folder(tmp_path / "waves", height=34, width=51)
+
+    clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
+
+    assert torch.equal(clip.sharp, frames[..., :32, :48])
+    assert clip.note == "clip waves was cropped from 51x34 to 48x32 pixels"
+
+
+def break_number(root):
+    (root / "LR" / "city" / "002.png").unlink()
+
+
+def break_size(root):
+    draw_folder(root / "LR" / "city", height=8, width=16)
+
+
+def break_frame(root):
+    Image.new("RGB", (20, 20)).save(root / "GT" / "city" / "001.png")
+
+
+def break_twin(root):
+    (root / "LR" / "city").rename(root / "LR" / "town")
+
+
+def break_picture(root):
+    (root / "GT" / "city" / "001.png").write_bytes(b"not a picture")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_number, "clip city has 3 sharp, but 2 small frames"),
+        (break_size, "clip city has sharp frames of 48x32, but small ones of 16x8"),
+        (break_frame, "clip city has frames of different sizes"),
+        (break_twin, "clip city has no small twin"),
+        (break_picture, "city.001.png"),
+    ],
+    ids=["number", "size", "frame", "twin", "picture"],
+)
+def test_what_is_wrong_with_a_clip_is_told_with_its_name(tmp_path, damage, message):
+    draw_folder(tmp_path / "GT" / "city")
+    draw_folder(tmp_path / "LR" / "city", height=8, width=12)
+    damage(tmp_path)
+
+    with pytest.raises(InputError, match=message):
+        read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: None, "holds no clip"),
+        (lambda root: draw_folder(root / "LR" / "city"), "holds LR but no GT"),
+    ],
+    ids=["empty", "small only"],
+)
+def test_a_folder_without_sharp_clips_is_refused(tmp_path, prepare, message):
+    prepare(tmp_path)
+
+    with pytest.raises(InputError, match=message):
+        find_clips(tmp_path, "bi")
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        find_clips(tmp_path / "nowhere", "bi")
+
+
+def test_frames_too_small_to_measure_are_refused(tmp_path):
+    draw_folder(tmp_path / "waves", height=14, width=48)
+
+    with pytest.raises(InputError, match="clip waves has frames of 48x12 pixels, too small"):
+        read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
+
+
+@pytest.mark.parametrize(("name", "shrink"), [("bi", shrink_4x), ("bd", blur_and_take)])
+def test_clips_are_shrunk_as_those_that_networks_learn_from(name, shrink):
+    sharp = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
+
+    small = degrade(sharp, name)
+
+    assert torch.equal(small, (shrink(sharp / 255) * 255).round().byte())
+
+
+def test_clips_can_be_compressed_as_people_have_them_and_more_so_at_a_higher_crf():
+    rows = torch.arange(64).view(-1, 1) * torch.arange(96) % 251
+    sharp = rows.expand(3, 3, 64, 96).byte()
+    clean = degrade(sharp, "bi").float()
+
+    off = [(degrade(sharp, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
+
+    assert 0.5 < off[0] < off[1] < 20
+
+
+def test_the_command_offers_every_way_of_shrinking():
+    assert tuple(SMALL_FOLDERS) == DEGRADATIONS

@@ -1,0 +1,174 @@
+"""Every item is kept, once in all, whatever the length; and a pencil gives the same numbers."""
+
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vsrm_cli.inference.tiling import Cut, Piece, plan_grid, read_pieces
+
+LENGTHS = st.integers(1, 200)
+
+
+@st.composite
+def cuts(draw):
+    size = draw(st.integers(1, 60))
+    return Cut(size, draw(st.integers(0, size // 2)), draw(st.integers(0, size)))
+
+
+def weight_of_each_item(pieces):
+    """Sum the weights, exactly, that the pieces give to each item they keep."""
+    total = Counter()
+    for piece in pieces:
+        for item, weight in enumerate(piece.weights(), start=piece.keep_start):
+            total[item] += Fraction(weight, piece.denominator)
+    return total
+
+
+@given(LENGTHS, cuts())
+def test_the_weights_of_every_item_sum_to_one_and_no_item_is_invented(length, cut):
+    total = weight_of_each_item(cut.pieces(length))
+
+    assert total == dict.fromkeys(range(length), 1)
+
+
+@given(LENGTHS, cuts())
+def test_at_most_two_pieces_keep_an_item(length, cut):
+    keepers = Counter(
+        item for piece in cut.pieces(length) for item in range(piece.keep_start, piece.keep_stop)
+    )
+
+    assert max(keepers.values()) <= 2
+
+
+@given(LENGTHS, cuts())
+def test_pieces_but_the_last_have_one_size_stay_inside_and_keep_only_what_they_read(length, cut):
+    pieces = cut.pieces(length)
+
+    assert {piece.size for piece in pieces[:-1]} <= {cut.size}
+    assert min(cut.shortest or cut.size, length) <= pieces[-1].size <= cut.size
+    for piece in pieces:
+        assert 0 <= piece.start <= piece.keep_start < piece.keep_stop <= piece.stop <= length
+        assert len(piece.weights()) == piece.kept
+        assert all(0 < weight <= piece.denominator for weight in piece.weights())
+
+
+@given(LENGTHS, cuts())
+def test_context_is_thrown_away_at_both_sides_of_every_join(length, cut):
+    *inner, last = cut.pieces(length)
+
+    assert all(piece.stop - piece.keep_stop == cut.context for piece in inner)
+    assert all(piece.keep_start - piece.start == cut.context for piece in inner[1:])
+    if inner:
+        assert last.keep_start - last.start >= cut.context
+
+
+@given(LENGTHS, cuts(), st.integers(2, 4))
+def test_weights_sum_to_one_in_the_larger_picture_too(length, cut, scale):
+    large = [piece.scaled(scale) for piece in cut.pieces(length)]
+
+    assert weight_of_each_item(large) == dict.fromkeys(range(scale * length), 1)
+
+
+@given(LENGTHS, cuts(), st.data())
+def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, cut, data):
+    item = data.draw(st.integers(0, length - 1))
+    first = cut.piece_before(item)
+
+    read = list(read_pieces(iter(range(first * cut.stride, length)), cut, first=first))
+
+    assert [piece for piece, _ in read] == cut.pieces(length)[first:]
+    assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
+    # Whatever fades into the item, or into a later one, is among what was read.
+    assert all(piece.keep_stop <= item for piece in cut.pieces(length)[:first])
+
+
+@given(LENGTHS, cuts())
+def test_a_stream_is_cut_as_if_its_length_were_known(length, cut):
+    read = list(read_pieces(iter(range(length)), cut))
+
+    assert [piece for piece, _ in read] == cut.pieces(length)
+    assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
+
+
+@given(LENGTHS, cuts())
+def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, cut):
+    arrived = 0
+
+    def count_arrivals():
+        nonlocal arrived
+        for item in range(length):
+            arrived += 1
+            yield item
+
+    for piece, _ in read_pieces(count_arrivals(), cut):
+        assert arrived == min(piece.stop + 1, length)
+
+
+def test_an_empty_stream_gives_no_piece():
+    assert list(read_pieces([], Cut(8, 2))) == []
+
+
+def test_three_windows_by_hand():
+    # Stride 5; of the overlap of 3, one frame of context, a ramp of one, one of context. The
+    # third window would start at 10 and be short, so it starts at 9.
+    pieces = Cut(size=8, overlap=3).pieces(17)
+
+    assert pieces == [
+        Piece(start=0, stop=8, keep_start=0, keep_stop=7, rise=0, fall=1),
+        Piece(start=5, stop=13, keep_start=6, keep_stop=12, rise=1, fall=1),
+        Piece(start=9, stop=17, keep_start=11, keep_stop=17, rise=1, fall=0),
+    ]
+    assert [piece.weights() for piece in pieces] == [
+        [2, 2, 2, 2, 2, 2, 1],
+        [1, 2, 2, 2, 2, 1],
+        [1, 2, 2, 2, 2, 2],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "context", "ramp"),
+    [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 1), (4, 1, 2), (8, 2, 4), (32, 8, 16)],
+)
+def test_half_of_an_overlap_fades(overlap, context, ramp):
+    cut = Cut(64, overlap)
+
+    assert (cut.context, cut.ramp) == (context, ramp)
+
+
+def test_a_line_as_long_as_a_piece_is_one_piece_and_one_item_more_makes_two():
+    cut = Cut(8, 2)
+
+    assert cut.pieces(8) == [Piece(0, 8, 0, 8, 0, 0)]
+    assert [(piece.start, piece.stop) for piece in cut.pieces(9)] == [(0, 8), (1, 9)]
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-1, 0), (8, -1), (8, 5), (1, 1)])
+def test_a_cut_by_which_three_pieces_could_meet_is_refused(size, overlap):
+    with pytest.raises(ValueError, match=r"must be .*, got -?\d"):
+        Cut(size, overlap)
+
+
+@given(LENGTHS, LENGTHS, cuts())
+def test_the_tiles_of_a_grid_cover_each_pixel_with_a_weight_of_one(height, width, cut):
+    grid = plan_grid(height, width, tile=cut.size, overlap=cut.overlap)
+
+    # A tile's weight is a product, so the sums of rows and columns say it all.
+    assert weight_of_each_item(grid.rows) == dict.fromkeys(range(height), 1)
+    assert weight_of_each_item(grid.columns) == dict.fromkeys(range(width), 1)
+
+
+def test_a_picture_smaller_than_a_tile_on_one_side_is_cut_along_the_other():
+    grid = plan_grid(48, 100, tile=64, overlap=16)
+
+    assert [(row.start, row.stop) for row in grid.rows] == [(0, 48)]
+    assert [(column.start, column.stop) for column in grid.columns] == [(0, 64), (36, 100)]
+    assert grid.pixels_read == 48 * 64 * 2
+
+
+def test_without_tiles_a_picture_stays_whole():
+    grid = plan_grid(5, 7, tile=None, overlap=32)
+
+    assert (grid.rows, grid.columns) == ([Piece(0, 5, 0, 5, 0, 0)], [Piece(0, 7, 0, 7, 0, 0)])

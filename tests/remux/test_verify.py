@@ -1,0 +1,112 @@
+"""A finished file is read again: what is missing, or shown at another time, is found."""
+
+import os
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip
+
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode import video as writer
+from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.errors import CheckFailed
+from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.probe import probe
+from vsrm_cli.remux.verify import Carried, Promise, prove
+
+TONE = Carried("sound", 47, Fraction(-1024, 48000), Fraction(47104, 48000))
+WORDS = Carried("subtitles", 3, Fraction(1, 10), Fraction(9, 10))
+
+
+def promise_of(times=CONSTANT, **others):
+    return Promise(times, MP4_CLOCK, 512, carried={1: TONE, 2: WORDS}, **others)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_clip(tmp_path / "clip.mp4", sound="aac", subtitles="mov_text")
+
+
+def test_a_file_that_holds_everything_passes(clip):
+    prove(clip, promise_of())
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.webm"])
+def test_rounding_to_milliseconds_is_no_fault_in_matroska(tmp_path, name):
+    codec = "libvpx-vp9" if name == "clip.webm" else "libx264"
+    clip = make_clip(tmp_path / name, times=VARIABLE, codec=codec)
+
+    prove(clip, Promise(VARIABLE, MP4_CLOCK, 512))
+
+
+@pytest.mark.parametrize(
+    ("promise", "finding"),
+    [
+        (promise_of((*CONSTANT, 99999)), "24 frames instead of 25"),
+        (promise_of(CONSTANT[:-1]), "24 frames instead of 23"),
+        (promise_of((*CONSTANT[:-1], 11777)), r"shown at 0\.920000 s, not at 0\.920078"),
+        (replace(promise_of(), last_duration=500), "seconds of the last frame"),
+        (promise_of(attachments=1), "0 attachments instead of 1"),
+        (promise_of(covers=1), "0 cover pictures instead of 1"),
+        (promise_of(chapters=2), "0 chapters instead of 2"),
+        (
+            replace(promise_of(), carried={1: replace(TONE, packets=48)}),
+            "47 packets of sound instead of 48",
+        ),
+        (
+            replace(promise_of(), carried={1: replace(TONE, begin=Fraction(0))}),
+            r"sound begins at -0\.021333 s, not at 0\.000000",
+        ),
+        (
+            replace(promise_of(), carried={2: replace(WORDS, packets=4)}),
+            "3 packets of subtitles instead of 4",
+        ),
+    ],
+)
+def test_whatever_differs_is_named(clip, promise, finding):
+    with pytest.raises(CheckFailed, match=finding):
+        prove(clip, promise)
+
+
+def test_of_sound_that_containers_regroup_the_end_must_be_there(tmp_path):
+    clip = make_clip(tmp_path / "clip.mov", sound="pcm_s16le")
+    tone = Carried("sound", 99, Fraction(0), Fraction(47104, 48000))
+
+    prove(clip, replace(promise_of(), carried={1: tone}))
+    with pytest.raises(CheckFailed, match=r"sound ends at 0\.9\d+ s, not at 2\.000000"):
+        prove(clip, replace(promise_of(), carried={1: replace(tone, end=Fraction(2))}))
+
+
+def test_a_stream_without_packets_may_have_no_track(clip):
+    nothing = replace(WORDS, packets=0)
+
+    prove(clip, replace(promise_of(), carried={1: TONE, 2: nothing, 3: WORDS}))
+    with pytest.raises(CheckFailed, match="0 packets of subtitles instead of 3"):
+        prove(clip, replace(promise_of(), carried={3: WORDS}))
+
+
+def test_a_file_that_fails_does_not_get_its_name(tmp_path, clip, monkeypatch):
+    honest = writer.prove
+
+    def prove_more(path, promise):
+        honest(path, promise)
+        honest(path, replace(promise, times=[*promise.times, 10**6]))
+
+    monkeypatch.setattr(writer, "prove", prove_more)
+    info = probe(clip)
+
+    def copy():
+        with (
+            VideoReader(clip) as frames,
+            VideoWriter(
+                tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
+            ) as output,
+        ):
+            for frame in frames:
+                output.write(frame)
+
+    with pytest.raises(CheckFailed, match="24 frames instead of 25"):
+        copy()
+
+    assert os.listdir(tmp_path) == ["clip.mp4"]

@@ -1,0 +1,57 @@
+"""The small font draws every sign that labels need."""
+
+import string
+
+import numpy as np
+import pytest
+
+from vsrm_cli.report.labels import _SIGNS, draw_label, text_mask
+
+
+@pytest.mark.parametrize("sign", string.ascii_letters + string.digits + "._-,:()/+ ")
+def test_every_usual_sign_has_its_own_form(sign):
+    rows = _SIGNS[sign].split("/")
+
+    assert [len(row) for row in rows] == [5] * 7
+    assert set(_SIGNS[sign]) <= {"#", " ", "/"}
+    assert [other for other, form in _SIGNS.items() if form == _SIGNS[sign]] == [sign]
+
+
+def test_one_empty_column_stands_between_signs():
+    ink = text_mask("H!", size=2)
+
+    assert ink.shape == (14, 22)
+    assert ink[:, :2].all()
+    assert not ink[:, 10:12].any()
+
+
+def test_an_unknown_sign_becomes_a_box():
+    assert (text_mask("字", size=1) == text_mask("\N{SNOWMAN}", size=1)).all()
+    assert text_mask("字", size=1).sum() == 20
+
+
+def test_no_words_have_no_ink():
+    assert text_mask("", size=3).shape == (21, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_label_lies_in_its_corner_and_changes_nothing_else(dtype):
+    peak = np.iinfo(dtype).max
+    picture = np.full((3, 40, 120), peak // 2, dtype)
+
+    draw_label(picture, "vsrm-t")
+    draw_label(picture, "B", right=True)
+
+    assert (picture[:, :27] == peak // 2).all()
+    assert (picture[:, 27:, 41:109] == peak // 2).all()
+    assert (picture[:, 30:37, 3:38] == peak).any()
+    assert (picture[:, 30:37, 112:117] == peak).any()
+
+
+@pytest.mark.parametrize("size", [(40, 20), (9, 200), (2, 2)])
+def test_words_that_do_not_fit_are_cut(size):
+    picture = np.zeros((3, *size), np.uint8)
+
+    draw_label(picture, "a very long label indeed")
+
+    assert picture.shape == (3, *size)

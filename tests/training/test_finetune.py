@@ -1,0 +1,177 @@
+"""Wishes become a recipe, a folder becomes clips, and what cannot be is said beforehand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import make_network
+from scenes import draw_folder
+
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import save_weights
+from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.errors import InputError, OutputError, UsageError, WeightsError
+from vsrm_cli.training import finetune as job
+from vsrm_cli.training.finetune import Wishes, adapt, choose_network, choose_recipe
+from vsrm_cli.training.recipe import FINETUNING, PRESETS, Precision, Stage
+
+CPU = Wishes("vsrm-t", device="cpu")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A weight file of a network that learns quickly."""
+    path = tmp_path / "tiny.safetensors"
+    save_weights(make_network(), path, {"name": "tiny"})
+    return Wishes(str(path), device="cpu", steps=2, frames=2, patch=8, workers=1)
+
+
+def test_without_wishes_the_recipe_is_ours():
+    assert choose_recipe(CPU, has_time=False) == FINETUNING
+
+
+def test_a_time_alone_leaves_the_steps_to_the_first_steps():
+    assert choose_recipe(CPU, has_time=True).steps is None
+    assert choose_recipe(replace(CPU, steps=7), has_time=True).steps == 7
+
+
+def test_every_wish_reaches_the_recipe():
+    wishes = replace(
+        CPU,
+        stage="frames",
+        steps=9,
+        batch=6,
+        frames=3,
+        patch=24,
+        lr=0.01,
+        loss="charbonnier+frequency",
+        degradation="real",
+        seed=5,
+        dtype="bf16",
+        accumulate=2,
+        recompute=True,
+    )
+
+    recipe = choose_recipe(wishes, has_time=False)
+
+    assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (Stage.FRAMES, 9, 0.01, 5)
+    assert (recipe.shape.batch, recipe.shape.frames, recipe.shape.patch) == (6, 3, 24)
+    assert (recipe.frequency_weight, recipe.degradation) == (0.02, Degradation.REAL)
+    assert (recipe.dtype, recipe.accumulate, recipe.recompute) == (Precision.BFLOAT16, 2, True)
+
+
+def test_the_presets_have_the_published_numbers():
+    reds6, reds16, vimeo = (PRESETS[name] for name in ("reds6", "reds16", "vimeo"))
+
+    assert (reds6.steps, reds6.shape.frames) == (300_000, 6)
+    assert (reds16.steps, reds16.shape.frames) == (600_000, 16)
+    assert (vimeo.steps, vimeo.shape.frames, vimeo.mirrored) == (300_000, 7, True)
+    assert all(p.shape.patch == 64 and p.shape.batch == 8 for p in PRESETS.values())
+    assert all(p.frequency_weight == 0.02 and p.ema == 0.999 for p in PRESETS.values())
+    assert (reds16.lr, reds16.flow_frozen, reds16.flow_lr) == (2e-4, 5000, 0.125)
+    assert (vimeo.lr, vimeo.flow_frozen, vimeo.flow_lr) == (1e-4, 0, 0.25)
+    assert reds6.lr * reds6.lr_end == pytest.approx(1e-7)
+    assert vimeo.lr * vimeo.lr_end == pytest.approx(1e-7)
+
+
+def test_a_wish_goes_before_a_preset():
+    recipe = choose_recipe(replace(CPU, preset="reds16", steps=10, patch=16), has_time=True)
+
+    assert (recipe.steps, recipe.shape.patch, recipe.shape.frames) == (10, 16, 16)
+    assert recipe.dtype is Precision.FLOAT32  # the published one is for GPUs
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"batch": 0}, "The number for --batch must be 1 or more, not 0"),
+        ({"frames": -1}, "--clip-frames must be 1 or more"),
+        ({"lr": 0.0}, "The learning rate must be a number above 0"),
+        ({"lr": math.nan}, "The learning rate must be a number above 0"),
+        ({"loss": "l2"}, r'loss must be one of charbonnier, charbonnier\+frequency, not "l2"'),
+        ({"degradation": "jpeg"}, "degradation must be one of bi, bd, real"),
+        ({"dtype": "int8"}, "dtype must be one of auto, fp32"),
+        ({"stage": "all"}, "stage must be one of flow, frames, clips"),
+        ({"preset": "vid4"}, "preset must be one of reds6, reds16, vimeo"),
+    ],
+)
+def test_a_wish_that_cannot_be_fulfilled_is_refused(wish, words):
+    with pytest.raises(UsageError, match=words):
+        choose_recipe(replace(CPU, **wish), has_time=False)
+
+
+def test_the_long_names_of_precisions_do_as_well():
+    recipe = choose_recipe(replace(CPU, dtype="bfloat16"), has_time=False)
+
+    assert recipe.dtype is Precision.BFLOAT16
+
+
+def test_a_network_from_scratch_is_new_and_decided_by_the_seed():
+    first, second, other = (
+        choose_network(replace(CPU, from_scratch=True, seed=seed)).state_dict()
+        for seed in (1, 1, 2)
+    )
+
+    assert all(torch.equal(x, second[name]) for name, x in first.items())
+    assert not all(torch.equal(x, other[name]) for name, x in first.items())
+
+
+def test_only_names_can_be_begun_from_scratch():
+    with pytest.raises(UsageError, match=f"must be one of {', '.join(MODELS)}, not"):
+        choose_network(Wishes("mine.safetensors", from_scratch=True, device="cpu"))
+
+
+def test_a_network_without_weights_says_how_to_begin():
+    with pytest.raises(WeightsError):
+        choose_network(Wishes("vsrm", device="cpu"))
+
+
+def test_a_folder_of_pictures_becomes_weights(tmp_path, tiny):
+    draw_folder(tmp_path / "data" / "waves", frames=5, height=64, width=64)
+    told, warned = [], []
+
+    result = adapt(
+        tmp_path / "data", tmp_path / "run", tiny, report=told.append, warn=warned.append
+    )
+
+    assert [report.step for report in told] == [1, 2]
+    assert (result.step, result.steps) == (2, 2)
+    assert result.first is not None
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert warned == []
+
+
+def test_what_is_skipped_and_what_is_made_smaller_is_told(tmp_path, tiny):
+    draw_folder(tmp_path / "data" / "waves", frames=3, height=48, width=48)
+    (tmp_path / "data" / "broken.mp4").write_bytes(b"not a video")
+    warned = []
+
+    adapt(
+        tmp_path / "data",
+        tmp_path / "run",
+        replace(tiny, frames=9, patch=16),
+        warn=warned.append,
+    )
+
+    skipped, smaller = warned
+    assert skipped.startswith("1 skipped: ")
+    assert "broken.mp4 is not a video" in skipped
+    assert "clips have 3 frames (not 9) and patches 12 pixels (not 16)" in smaller
+
+
+def test_a_folder_of_nothing_is_refused(tmp_path, tiny):
+    (tmp_path / "data").mkdir()
+
+    with pytest.raises(InputError, match="holds no footage to learn from"):
+        adapt(tmp_path / "data", tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_folder_is_refused_before_anything_is_looked_at(tmp_path, tiny, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").touch()
+    monkeypatch.setattr(job, "open_footage", lambda _: pytest.fail("looked"))
+
+    with pytest.raises(OutputError, match="there already"):
+        adapt(tmp_path / "data", tmp_path / "run", tiny)

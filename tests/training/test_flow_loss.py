@@ -1,0 +1,110 @@
+"""A flow network learns from true motion where it is known, and from the frames where it is not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vsrm_cli.data.sample import Sample
+from vsrm_cli.layers.spynet import SpyNet
+from vsrm_cli.training.flow_loss import motion_losses
+
+
+def moving(dx, *, known, clips=2, side=16, seed=0):
+    """Clips of two frames of soft noise, the second one moved right by dx small pixels."""
+    rng = torch.Generator().manual_seed(seed)
+    scene = torch.rand(clips, 3, side + 8, side + 8, generator=rng)
+    scene = functional.interpolate(scene, scale_factor=4, mode="bicubic").clamp(0, 1)
+    first = scene[..., 16:-16, 16:-16]
+    moved = round(4 * dx)
+    second = scene[..., 16:-16, 16 - moved : -16 - moved]
+    sharp = torch.stack((first, second), dim=1)
+    small = functional.avg_pool2d(sharp.flatten(0, 1), 4).unflatten(0, (clips, 2))
+    flow = torch.zeros(clips, 1, 2, side, side)
+    flow[:, :, 0] = dx
+    nothing = torch.zeros_like(flow)
+    flows = (flow, -flow) if known else (nothing, nothing)
+    return Sample(small, sharp, *flows, torch.full((clips,), known))
+
+
+class Pointing(SpyNet):
+    """Sees the same motion everywhere, whatever it is shown."""
+
+    def __init__(self, dx):
+        super().__init__(levels=3, widths=(4,), kernel=3)
+        self.dx = dx
+
+    def pyramid(self, ref, supp):
+        half = len(ref) // 2
+        signs = torch.cat((torch.ones(half), -torch.ones(half))).view(-1, 1, 1, 1)
+        flows = []
+        for halvings in (2, 1, 0):
+            shape = (len(ref), 1, *(side >> halvings for side in ref.shape[-2:]))
+            x = (signs * self.dx / 2**halvings).expand(shape)
+            flows.append(torch.cat((x, torch.zeros_like(x)), dim=1))
+        return flows
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_of_all_motions_the_true_one_costs_least(known):
+    sample = moving(1.5, known=known)
+
+    costs = {dx: motion_losses(Pointing(dx), sample)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)}
+
+    assert min(costs, key=costs.__getitem__) == 1.5
+
+
+def test_a_network_that_sees_no_motion_costs_what_who_knows_nothing_costs():
+    loss, plain = motion_losses(SpyNet(levels=3, widths=(4,), kernel=3), moving(2.0, known=True))
+
+    assert loss == plain
+    # The levels are 2, 1 and half a pixel off; the coarser ones count three tenths.
+    assert loss.item() == pytest.approx(2 + 0.3 * (1 + 0.5), rel=1e-3)
+
+
+def test_every_clip_counts_alike_whatever_is_known_of_it():
+    network = Pointing(1.0)
+    known, unknown = moving(1.5, known=True), moving(1.5, known=False, seed=1)
+    both = Sample(
+        *(torch.cat((getattr(known, n), getattr(unknown, n))) for n in Sample.__annotations__)
+    )
+
+    whole = motion_losses(network, both)[0]
+
+    parts = [motion_losses(network, sample)[0] for sample in (known, unknown)]
+    torch.testing.assert_close(whole, (parts[0] + parts[1]) / 2)
+
+
+def test_sides_that_the_pyramid_cannot_halve_are_cut():
+    sample = moving(1.0, known=True, side=18)
+    even = replace(
+        sample,
+        small=sample.small[..., :16, :16],
+        sharp=sample.sharp[..., :64, :64],
+        flow_backward=sample.flow_backward[..., :16, :16],
+        flow_forward=sample.flow_forward[..., :16, :16],
+    )
+
+    torch.testing.assert_close(
+        motion_losses(Pointing(0.5), sample), motion_losses(Pointing(0.5), even)
+    )
+
+
+def test_motion_is_learned_from_frames_alone():
+    torch.manual_seed(0)
+    network = SpyNet(levels=2, widths=(12, 8), kernel=5)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for step in range(120):
+        loss, _ = motion_losses(network, moving(1.0, known=False, seed=step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    unseen = moving(1.0, known=True, seed=1000)
+    with torch.no_grad():
+        flow = network(unseen.small[:, 0], unseen.small[:, 1])
+
+    middle = flow[..., 4:-4, 4:-4].mean((0, 2, 3))
+    assert middle[0].item() == pytest.approx(1.0, abs=0.3)
+    assert abs(middle[1].item()) < 0.2

@@ -1,0 +1,473 @@
+"""A run can be stopped anywhere and goes on as if it had not been; its files can be trusted."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from networks import TINY, make_network
+from safetensors import safe_open
+from safetensors.torch import load_file
+from scenes import draw_pack
+from torch import distributed, multiprocessing
+
+from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.packs import load_pack
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
+from vsrm_cli.training import loop
+from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
+from vsrm_cli.training.trainer import Learner
+from vsrm_cli.training.validation import with_small_twins
+
+ROOT = Path(__file__).parents[2]
+SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
+RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
+# Where the stage makes no difference.
+CHEAP = replace(RECIPE, stage=Stage.FRAMES)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums are shared among threads in no fixed order; with one thread runs repeat bit for bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / METRICS_FILE).read_text().splitlines()]
+
+
+def learn(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
+    """Run the loop on a network of its own; returns what it reported."""
+    told = []
+    validation = with_small_twins(load_pack(pack)[1]) if clips else None
+    options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
+    finetune(network or make_network(), pack, out, recipe, report=told.append, **options)
+    return told
+
+
+def state(out):
+    return torch.load(out / STATE_FILE, weights_only=True)
+
+
+def assert_equal_runs(a, b):
+    """Every weight and moment is the same bit for bit, and so is what was measured."""
+    one, other = state(a)["learner"], state(b)["learner"]
+    assert one["step"] == other["step"]
+    for part in ("network", "average"):
+        assert one[part].keys() == other[part].keys()
+        assert all(torch.equal(x, other[part][name]) for name, x in one[part].items())
+    for key, moments in one["optimizer"]["state"].items():
+        theirs = other["optimizer"]["state"][key]
+        assert all(torch.equal(x, theirs[n]) for n, x in moments.items())
+    weights, others = load_file(a / WEIGHTS_FILE), load_file(b / WEIGHTS_FILE)
+    assert all(torch.equal(x, others[name]) for name, x in weights.items())
+    assert metrics(a) == metrics(b)
+
+
+def loss_on_other_samples(network, recipe, pack):
+    """What the run minimizes, on samples that it does not draw."""
+    shape = replace(recipe.shape, batch=6)
+    return Learner(network, recipe).measure(Clips(pack, shape, steps=1, seed=99)[0])
+
+
+@pytest.mark.parametrize("stage", [Stage.FRAMES, Stage.CLIPS])
+def test_some_steps_lower_the_loss(pack, tmp_path, stage):
+    network, shape = make_network(awake=False), replace(SHAPE, frames=2)
+    recipe = Recipe(stage, steps=40, shape=shape, lr=5e-3, warmup=3, ema=0.9)
+    before = loss_on_other_samples(make_network(awake=False), recipe, pack)
+
+    learn(pack, tmp_path / "run", recipe, network=network, clips=False)
+
+    # An untrained network is bicubic, which is good on smooth pictures: a twentieth is much.
+    average = load_model(tmp_path / "run" / WEIGHTS_FILE, device="cpu").requires_grad_(True)
+    assert loss_on_other_samples(network, recipe, pack) < 0.97 * before
+    assert loss_on_other_samples(average, recipe, pack) < 0.97 * before
+
+
+def test_the_flow_stage_lowers_the_end_point_error(tmp_path):
+    network, pack = make_network(), draw_pack(tmp_path / "pack.safetensors", side=96)
+    shape = ClipShape(frames=2, patch=16, batch=4, photo_share=1.0, motion=1.0)
+    recipe = Recipe(Stage.FLOW, steps=30, shape=shape, lr=1e-2, warmup=3, ema=0.9)
+    before = loss_on_other_samples(make_network(), recipe, pack)
+
+    learn(pack, tmp_path / "run", recipe, network=network, clips=False)
+
+    assert loss_on_other_samples(network, recipe, pack) < 0.75 * before
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_run_stopped_after_each_step_ends_as_one_that_ran_through(pack, tmp_path, stage):
+    shape = replace(SHAPE, photo_share=1.0 if stage is Stage.FLOW else 0.5)
+    recipe = replace(RECIPE, stage=stage, shape=shape, flow_frozen=2)
+    learn(pack, tmp_path / "whole", recipe, every=3)
+
+    for step in range(1, 5):
+        # From the second on a network of other values: those of the folder must replace them.
+        network, is_last = make_network(seed=0 if step == 1 else step), step == 4
+        options = {"network": network, "every": 3, "resume": step > 1}
+        if is_last:
+            learn(pack, tmp_path / "pieces", recipe, **options)
+        else:
+            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume goes on"):
+                learn(pack, tmp_path / "pieces", recipe, should_stop=lambda: True, **options)
+
+    assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
+
+
+def test_the_time_ends_a_run_that_can_be_resumed(pack, tmp_path):
+    learn(pack, tmp_path / "whole", CHEAP, clips=False)
+
+    told = learn(pack, tmp_path / "run", CHEAP, clips=False, minutes=0)
+    learn(pack, tmp_path / "run", CHEAP, clips=False, resume=True)
+
+    assert [report.step for report in told] == [1]
+    assert (tmp_path / "run" / REPORT_FILE).exists()
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_without_a_number_of_steps_plans_as_many_as_fit_into_its_time(pack, tmp_path):
+    began = time.monotonic()
+
+    told = learn(pack, tmp_path / "run", replace(CHEAP, steps=None), minutes=4 / 60)
+
+    steps = told[-1].steps
+    assert told[0].steps is None
+    assert steps > 8
+    # It ends with its schedule, or when the time is up: the machine may have become slower.
+    assert told[-1].step <= steps
+    assert time.monotonic() - began < 4 + 6
+    assert metrics(tmp_path / "run")[-1]["step"] == told[-1].step
+    assert "val_loss" in metrics(tmp_path / "run")[-1]
+
+
+def test_a_run_without_steps_and_without_time_is_a_mistake_of_the_caller(pack, tmp_path):
+    with pytest.raises(ValueError, match="without steps needs minutes"):
+        learn(pack, tmp_path / "run", replace(CHEAP, steps=None))
+
+
+KILLED = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
+from pathlib import Path
+from test_finetune import CHEAP, RECIPE, learn
+from vsrm_cli.training import time_budget as clock
+clock.SECONDS_BETWEEN_SAVES = 0.0
+if __name__ == "__main__":
+    out = Path({out!r})
+    learn(Path({pack!r}), out, RECIPE.__class__(**{{**vars(RECIPE), "steps": 12}}), workers=1,
+          every=5, resume=(out / "state.pt").exists())
+"""
+
+
+def run_until_killed(pack, out, *, after_step):
+    """Start a run in a process of its own, and kill that when it has come so far."""
+    code = KILLED.format(
+        root=str(ROOT),
+        tests=str(ROOT / "tests"),
+        here=str(Path(__file__).parents[1]),
+        out=str(out),
+        pack=str(pack),
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if after_step is not None and state(out)["learner"]["step"] >= after_step:
+                    os.killpg(process.pid, signal.SIGKILL)
+            except FileNotFoundError:
+                pass
+            time.sleep(0.01)
+        assert process.wait(timeout=1) == (0 if after_step is None else -signal.SIGKILL)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_killed_at_three_moments_it_ends_with_the_weights_of_the_uninterrupted_run(pack, tmp_path):
+    learn(pack, tmp_path / "whole", replace(RECIPE, steps=12), every=5)
+
+    for step in (0, 3, 7):
+        run_until_killed(pack, tmp_path / "killed", after_step=step)
+    run_until_killed(pack, tmp_path / "killed", after_step=None)
+
+    assert_equal_runs(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_what_a_killed_run_has_measured_behind_its_state_is_measured_again(pack, tmp_path):
+    learn(pack, tmp_path / "whole", CHEAP)
+    with pytest.raises(Interrupted):
+        learn(pack, tmp_path / "run", CHEAP, should_stop=lambda: True)
+    with (tmp_path / "run" / METRICS_FILE).open("a") as file:
+        file.write('{"step": 2, "loss": 1.0, "lr": 1.0}\n{"step": 3, "lo')
+
+    learn(pack, tmp_path / "run", CHEAP, resume=True)
+
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def test_a_finished_run_has_nothing_more_to_do(pack, tmp_path):
+    learn(pack, tmp_path / "run", CHEAP)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    told = learn(pack, tmp_path / "run", CHEAP, network=make_network(seed=9), resume=True)
+
+    assert told == []
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_folder_with_a_run_is_not_written_into_unasked(pack, tmp_path):
+    learn(pack, tmp_path / "run", CHEAP)
+    before = (tmp_path / "run" / STATE_FILE).read_bytes()
+
+    with pytest.raises(OutputError, match=r"state\.pt is there already.*--resume.*another --out"):
+        learn(pack, tmp_path / "run", CHEAP)
+    assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
+
+
+def test_without_a_state_there_is_nothing_to_resume(pack, tmp_path):
+    with pytest.raises(InputError, match=r"holds no state\.pt.*leave --resume out"):
+        learn(pack, tmp_path / "run", CHEAP, resume=True)
+
+
+def test_a_damaged_state_is_told(pack, tmp_path):
+    learn(pack, tmp_path / "run", CHEAP)
+    (tmp_path / "run" / STATE_FILE).write_bytes(b"PK\x03\x04 not really")
+
+    with pytest.raises(InputError, match=r"state\.pt cannot be read"):
+        learn(pack, tmp_path / "run", CHEAP, resume=True)
+
+
+def test_resuming_with_other_settings_is_refused_and_says_which_differ(pack, tmp_path):
+    learn(pack, tmp_path / "run", CHEAP, settings={"data": "holidays"}, minutes=0)
+
+    other = replace(CHEAP, lr=2e-3, shape=replace(SHAPE, photo_share=0.25))
+    with pytest.raises(UsageError) as refusal:
+        learn(pack, tmp_path / "run", other, settings={"data": "work"}, resume=True)
+
+    assert (
+        "(data: holidays then, work now; lr: 0.001 then, 0.002 now; "
+        "photo-share: 0.5 then, 0.25 now)" in str(refusal.value)
+    )
+    assert refusal.value.exit_code == 2
+    assert state(tmp_path / "run")["learner"]["step"] == 1
+
+
+def test_the_weight_file_loads_and_holds_the_average(pack, tmp_path):
+    learn(pack, tmp_path / "run", clips=False, words={"name": "mine", "licence": "MIT"})
+
+    loaded = load_model(tmp_path / "run" / WEIGHTS_FILE, device="cpu")
+
+    assert loaded.name == "mine"
+    assert loaded.config == TINY
+    average = state(tmp_path / "run")["learner"]["average"]
+    assert all(torch.equal(x, average[name]) for name, x in loaded.state_dict().items())
+    start = make_network().state_dict()
+    assert not all(torch.equal(x, start[name]) for name, x in loaded.state_dict().items())
+
+
+def test_the_weight_file_is_the_only_safetensors_and_tells_its_recipe(pack, tmp_path):
+    learn(pack, tmp_path / "run", CHEAP, words={"licence": "MIT"}, settings={"data": "holidays"})
+
+    (weights,) = (tmp_path / "run").rglob("*.safetensors")
+    with safe_open(weights, framework="pt") as file:
+        words = file.metadata()
+    recipe = json.loads(words["recipe"])
+    assert words["licence"] == "MIT"
+    assert (recipe["stage"], recipe["frames"], recipe["data"]) == ("frames", "3", "holidays")
+
+
+def test_the_files_of_a_run_are_small(pack, tmp_path):
+    # Weights, their average and two moments of each: 16 bytes a parameter, and little else.
+    parameters = sum(p.numel() for p in make_network().parameters())
+
+    learn(pack, tmp_path / "run", CHEAP, clips=False)
+
+    assert (tmp_path / "run" / STATE_FILE).stat().st_size < 16 * parameters + 100_000
+
+
+def test_metrics_hold_step_loss_and_rate_and_the_validations(pack, tmp_path):
+    told = learn(pack, tmp_path / "run", CHEAP)
+
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    validated = [set(line) == {"step", "loss", "lr", "val_loss", "val_psnr_y"} for line in lines]
+    assert validated == [True, False, True, False, True]
+    assert all({"step", "loss", "lr"} <= set(line) for line in lines)
+    assert [report.line for report in told] == lines[1:]
+    assert 5 < lines[0]["val_psnr_y"] < 80
+
+
+def test_without_validation_clips_nothing_is_validated(pack, tmp_path):
+    learn(pack, tmp_path / "run", CHEAP, clips=False)
+
+    assert all(set(line) == {"step", "loss", "lr"} for line in metrics(tmp_path / "run"))
+
+
+def test_a_line_gives_the_mean_loss_since_the_last_one(pack, tmp_path):
+    learn(pack, tmp_path / "singly", CHEAP, clips=False)
+    learn(pack, tmp_path / "threes", CHEAP, clips=False, every=3, validations=1)
+
+    singly = [line["loss"] for line in metrics(tmp_path / "singly")]
+    _, first, second = metrics(tmp_path / "threes")
+    assert first["loss"] == pytest.approx(sum(singly[1:4]) / 3)
+    assert second["loss"] == pytest.approx(singly[4])
+
+
+def test_reports_tell_how_far_the_run_is(pack, tmp_path):
+    told = learn(pack, tmp_path / "run", replace(CHEAP, steps=6), clips=False)
+
+    assert [(r.step, r.steps) for r in told] == [(n, 6) for n in range(1, 7)]
+    assert told[-1].steps_per_second > 0
+    assert told[-1].seconds_left == 0
+    assert all(r.accident is None for r in told)
+
+
+def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
+    network = make_network(awake=False)  # as good as bicubic
+    start = {name: x.clone() for name, x in network.state_dict().items()}
+
+    recipe = replace(CHEAP, lr=0.05, warmup=0, ema=0.0, steps=1)
+    learn(pack, tmp_path / "run", recipe, network=network)
+
+    first, *_, last = [line["val_loss"] for line in metrics(tmp_path / "run") if "val_loss" in line]
+    assert last > first
+    kept = load_file(tmp_path / "run" / WEIGHTS_FILE)
+    assert all(torch.equal(x, kept[name]) for name, x in start.items())
+    assert "did better than those it began with" in (tmp_path / "run" / REPORT_FILE).read_text()
+
+
+def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
+    told = []
+
+    with pytest.raises(OutputError, match="Begin again with a --lr below 30") as failure:
+        finetune(
+            make_network(),
+            pack,
+            tmp_path / "run",
+            replace(RECIPE, lr=30.0),
+            validation=with_small_twins(load_pack(pack)[1]),
+            report=told.append,
+            workers=0,
+        )
+
+    assert failure.value.exit_code == 1
+    accidents = [report.accident for report in told if report.accident]
+    assert len(accidents) == 3
+    assert "back to step 0, with half the learning rate and other samples" in accidents[0]
+    start, kept = make_network().state_dict(), load_file(tmp_path / "run" / WEIGHTS_FILE)
+    assert all(torch.equal(x, kept[name]) for name, x in start.items())
+    left = state(tmp_path / "run")["learner"]
+    assert left["step"] == 0
+    assert all(torch.equal(x, start[name]) for name, x in left["network"].items())
+    assert (tmp_path / "run" / REPORT_FILE).exists()
+
+
+def test_after_an_accident_the_run_goes_on_with_other_samples(pack, tmp_path, monkeypatch):
+    drawn, lessons = [], iter([None, None, loop.math.nan])
+    learn_truly = Learner.learn
+
+    def learn_and_note(self, sample):
+        drawn.append(sample.sharp)
+        lesson = learn_truly(self, sample)
+        spoiled = next(lessons, None)
+        return lesson if spoiled is None else replace(lesson, loss=spoiled)
+
+    monkeypatch.setattr(Learner, "learn", learn_and_note)
+
+    told = learn(pack, tmp_path / "run", CHEAP, clips=False)
+
+    # The third step fails: back to the start, and four more with samples of their own.
+    assert [report.step for report in told] == [1, 2, 0, 1, 2, 3, 4]
+    assert len({tuple(sharp.flatten()[:50].tolist()) for sharp in drawn}) == 7
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [0, 1, 2, 3, 4]
+
+
+def fill_the_disk(monkeypatch, name):
+    """Let files of this name fail as on a full disk, at the last moment."""
+    replace_truly = os.replace
+
+    def fail(source, target):
+        if Path(target).name == name:  # what was written so far is the part file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace_truly(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+
+
+@pytest.mark.parametrize("name", [STATE_FILE, WEIGHTS_FILE])
+def test_a_full_disk_leaves_the_last_good_state(pack, tmp_path, monkeypatch, name):
+    out = tmp_path / "run"
+    learn(pack, tmp_path / "whole", CHEAP, clips=False)
+    learn(pack, out, CHEAP, clips=False, minutes=0)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, name)
+        with pytest.raises(OutputError, match=rf"{name} could not be written \(No space left"):
+            learn(pack, out, CHEAP, clips=False, resume=True)
+
+    assert (out / name).read_bytes() == before[name]
+    assert [path for path in out.iterdir() if "part" in path.name] == []
+    learn(pack, out, CHEAP, clips=False, resume=True)
+    assert_equal_runs(out, tmp_path / "whole")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "process_count", lambda: 4)
+
+    with pytest.raises(UsageError, match="4 processes cannot share a batch of 2 clips evenly"):
+        learn(pack, tmp_path / "run", CHEAP)
+
+
+def _train_a_share(rank, folder, pack, recipe):
+    """What each of two processes does."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+    )
+    try:
+        learn(pack, folder / "shared", recipe, minutes=0)
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_step_as_one_with_the_batch_of_both(pack, tmp_path):
+    recipe = replace(RECIPE, clip_norm=None, shape=replace(SHAPE, batch=4))
+
+    multiprocessing.spawn(_train_a_share, args=(tmp_path, pack, recipe), nprocs=2)
+    learn(pack, tmp_path / "alone", recipe, minutes=0)
+
+    shared, alone = (state(tmp_path / run)["learner"] for run in ("shared", "alone"))
+    assert shared["step"] == alone["step"] == 1
+    assert len(metrics(tmp_path / "shared")) == 2  # one of them writes
+    for key, moments in alone["optimizer"]["state"].items():
+        # After one step Adam's mean is a tenth of the gradient. Means of two halves and of the
+        # whole: the same sums in another order.
+        torch.testing.assert_close(
+            shared["optimizer"]["state"][key]["exp_avg"], moments["exp_avg"], rtol=1e-3, atol=1e-7
+        )

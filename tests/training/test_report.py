@@ -1,0 +1,190 @@
+"""The report shows how a run went, tells plainly what came of it, and needs nothing else."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from browser import PROGRAM, Browser
+from scenes import smooth_picture, to_8_bits
+
+from vsrm_cli.training import report as boards
+from vsrm_cli.training.report import POINTS, Board, report_page
+from vsrm_cli.training.validation import Piece, Score, Verdict
+
+SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/films/holidays"}
+
+
+def verdict(step, psnr, loss):
+    scores = [Score(f"clip {n}", 26.0 + n, psnr + n, None, loss) for n in range(2)]
+    return Verdict(step, scores, [picture(30.0 - step / 10)] * 2)
+
+
+def picture(wavelength):
+    return to_8_bits(smooth_picture(64, 64, wavelength=wavelength))
+
+
+def line(step, loss=0.03, **validated):
+    return {"step": step, "loss": loss, "lr": 1e-4, **validated}
+
+
+def page(first, best, latest, lines=None):
+    pieces = [Piece(f"clip {n}", 3, picture(10.0), picture(40.0)) for n in range(2)]
+    lines = lines or [
+        line(0, val_loss=first.loss, val_psnr_y=first.psnr_y),
+        line(50),
+        line(100, val_loss=latest.loss, val_psnr_y=latest.psnr_y),
+    ]
+    return report_page(
+        "holidays",
+        lines,
+        first=first,
+        best=best,
+        latest=latest,
+        pieces=pieces,
+        settings=SETTINGS,
+    )
+
+
+def test_a_good_run_is_told_with_its_figures():
+    best = verdict(100, 28.0, 0.02)
+
+    shown = page(verdict(0, 27.0, 0.025), best, best)
+
+    assert "The validation loss fell from 0.02500 to 0.02000" in shown
+    assert "PSNR-Y went from 27.50 to 28.50 dB (bicubic 26.50); the weights of step 100" in shown
+    assert "After that" not in shown
+    assert shown.count("<svg") == 4
+    assert shown.count('class="slider"') == 4
+    assert "<td>clip 1</td><td>27.00</td><td>28.00</td><td>29.00</td><td>+1.00</td>" in shown
+    assert "<td>flow-frozen</td><td>50</td>" in shown
+
+
+def test_a_run_that_was_best_on_the_way_says_so():
+    shown = page(verdict(0, 27.0, 0.025), verdict(50, 28.0, 0.02), verdict(100, 27.9, 0.021))
+
+    assert "the weights of step 50 were kept" in shown
+    assert "at step 100 the validation loss was 0.02100" in shown
+    assert "<th>at the end (step 100)</th>" in shown
+
+
+def test_a_run_that_made_nothing_better_says_so():
+    first = verdict(0, 27.0, 0.025)
+
+    shown = page(first, first, verdict(100, 26.0, 0.03))
+
+    assert "No weights of this run did better than those it began with" in shown
+
+
+def test_without_validation_the_losses_are_shown():
+    shown = report_page(
+        "holidays",
+        [line(0), line(10)],
+        first=None,
+        best=None,
+        latest=None,
+        pieces=[],
+        settings=SETTINGS,
+    )
+
+    assert "Loss on training clips" in shown
+    assert "validation" not in shown
+
+
+def test_a_run_that_ended_at_once_has_a_report():
+    first = verdict(0, 27.0, 0.025)
+
+    shown = page(first, first, first, lines=[line(0, val_loss=0.025, val_psnr_y=27.5)])
+
+    assert "<svg" not in shown
+    assert "vsrm finetune, 0 steps" in shown
+
+
+def test_long_runs_are_drawn_with_few_points():
+    best = verdict(100, 28.0, 0.02)
+    lines = [line(step, loss=0.03 + step % 2) for step in range(10 * POINTS)]
+
+    shown = page(best, best, best, lines=lines)
+
+    points = shown.split('<polyline points="')[1].split('"')[0].split()
+    assert len(points) == POINTS
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
+def test_in_a_browser_all_of_it_is_there_and_nothing_is_complained_about(tmp_path):
+    best = verdict(100, 28.0, 0.02)
+    path = tmp_path / "report.html"
+    path.write_text(page(verdict(0, 27.0, 0.025), best, best), encoding="utf-8")
+
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(path, width=390, is_phone=True)
+
+        assert browser.run("document.documentElement.scrollWidth") <= 390
+        assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 64)")
+        assert browser.complaints == []
+        assert {u for u in browser.requests if not u.startswith("data:")} == {path.as_uri()}
+    assert torch.equal(best.pictures[0], best.pictures[1])
+
+
+LINE = {"step": 7, "loss": 0.5, "lr": 0.1}
+PIECE = Piece("waves", 3, *[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2)
+
+
+class Writer:
+    """Stands in for TensorBoard's own."""
+
+    def __init__(self, folder):
+        self.seen = [("folder", folder)]
+        writers.append(self)
+
+    def add_scalar(self, name, value, step):
+        self.seen.append((name, value, step))
+
+    def add_image(self, name, picture, step):
+        self.seen.append((name, tuple(picture.shape), step))
+
+    def close(self):
+        self.seen.append("closed")
+
+
+writers: list[Writer] = []
+
+
+@pytest.fixture
+def is_installed(monkeypatch):
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(boards, "find_spec", lambda _: object())
+    writers.clear()
+
+
+@pytest.mark.usefixtures("is_installed")
+def test_where_it_is_installed_it_is_given_lines_and_pictures(tmp_path):
+    board = Board(tmp_path)
+
+    board.add_line(LINE)
+    board.add_pictures([PIECE], Verdict(7, [], [torch.zeros(3, 8, 8)]))
+    board.close()
+
+    ((folder, *seen),) = (writer.seen for writer in writers)
+    assert folder == ("folder", str(tmp_path / "tensorboard"))
+    assert sorted(seen[:2]) == [("loss", 0.5, 7), ("lr", 0.1, 7)]
+    assert seen[2:] == [("waves", (3, 8, 8), 7), "closed"]
+
+
+def test_where_it_is_not_installed_nothing_happens(tmp_path, monkeypatch):
+    monkeypatch.setattr(boards, "find_spec", lambda _: None)
+    board = Board(tmp_path)
+
+    board.add_line(LINE)
+    board.close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("is_installed")
+def test_a_process_that_writes_nothing_has_no_board():
+    Board(None).add_line(LINE)
+
+    assert writers == []

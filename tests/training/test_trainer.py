@@ -1,0 +1,293 @@
+"""A step moves what its stage teaches, by the rate of its schedule, and computes what it says."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import TINY_GSM, make_network
+from scenes import draw_pack
+
+from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.layers import window_attention as attention
+from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.trainer import Learner
+
+SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
+RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors")
+
+
+def batch(pack, shape=SHAPE):
+    return Clips(pack, shape, steps=1, seed=3)[0]
+
+
+def gradients(recipe, sample, network=None):
+    """The loss of a batch, and the gradient of each weight by its name."""
+    network = network or make_network()
+    lesson = Learner(network, replace(recipe, clip_norm=None)).learn(sample)
+    named = network.named_parameters()
+    return lesson.loss, {name: x.grad for name, x in named if x.grad is not None}
+
+
+def assert_equal_gradients(one, other, **tolerances):
+    assert one.keys() == other.keys()
+    for name, x in one.items():
+        torch.testing.assert_close(x, other[name], **tolerances)
+
+
+def moved(recipe, pack, steps=2):
+    """Which parts of a network change in some steps."""
+    network = make_network()
+    before = {name: x.clone() for name, x in network.state_dict().items()}
+    learner = Learner(network, recipe)
+    for step in range(steps):
+        learner.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step])
+        learner.apply()
+    after = network.state_dict()
+    return {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}
+
+
+@pytest.mark.parametrize(
+    ("stage", "learning"),
+    [
+        (Stage.FLOW, {"spynet"}),
+        (Stage.FRAMES, {"conv_first", "features", "upsampler"}),
+        (Stage.CLIPS, {"spynet", "conv_first", "features", "align", "branches", "upsampler"}),
+    ],
+)
+def test_each_stage_moves_its_own_part_of_the_network(pack, stage, learning):
+    shape = replace(SHAPE, photo_share=1.0)
+
+    assert moved(replace(RECIPE, stage=stage, shape=shape), pack) == learning
+
+
+@pytest.mark.parametrize(
+    ("shares", "learning"),
+    [
+        ({"flow_lr": 0.0}, {"align", "branches", "conv_first", "features", "upsampler"}),
+        ({"trunk_lr": 0.0}, {"align", "branches", "spynet"}),
+    ],
+)
+def test_what_earlier_stages_taught_has_its_own_share_of_the_rate(pack, shares, learning):
+    assert moved(replace(RECIPE, **shares), pack) == learning
+
+
+def test_a_frozen_flow_stays_where_it_is_and_moves_once_it_is_free(pack):
+    recipe = replace(RECIPE, flow_frozen=2)
+
+    assert "spynet" not in moved(recipe, pack, steps=2)
+    assert "spynet" in moved(recipe, pack, steps=3)
+
+
+def test_the_rate_rises_and_then_falls_to_a_fiftieth():
+    learner = Learner(make_network(), replace(RECIPE, steps=6, warmup=3, lr=1.0))
+    rates = []
+    for step in range(7):
+        learner.step = step
+        rates.append(learner.rate())
+
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3 * 0.9343, 0.755], abs=1e-3)
+    assert rates[3] == pytest.approx(0.51)
+    assert rates == [*rates[:2], *sorted(rates[2:], reverse=True)]
+    assert rates[6] == pytest.approx(0.02)
+
+
+def test_the_published_rate_falls_to_a_tenth_of_a_millionth():
+    learner = Learner(make_network(), replace(RECIPE, steps=6, lr=2e-4, warmup=0, lr_end=5e-4))
+
+    rates = {}
+    for step in (0, 6):
+        learner.step = step
+        rates[step] = learner.rate()
+
+    assert rates == pytest.approx({0: 2e-4, 6: 1e-7})
+
+
+def test_as_long_as_nobody_knows_the_length_the_rate_does_not_fall():
+    learner = Learner(make_network(), replace(RECIPE, steps=None))
+    learner.step = 1000
+
+    assert learner.rate() == RECIPE.lr
+
+
+def test_the_average_follows_slowly_and_soon_at_first(pack):
+    # After one step it keeps 1/11 of the first weights, or less where the recipe says so.
+    start = make_network().state_dict()
+    slow, fast = (Learner(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
+
+    for learner in (slow, fast):
+        learner.learn(batch(pack))
+        learner.apply()
+
+    after, slow_average = slow.network.state_dict(), slow.average.state_dict()
+    for name, before in start.items():
+        torch.testing.assert_close(slow_average[name], before + (after[name] - before) * 10 / 11)
+        torch.testing.assert_close(fast.average.state_dict()[name], after[name])
+
+
+def test_the_average_ends_as_slow_as_the_recipe_says():
+    learner = Learner(make_network(), replace(RECIPE, ema=0.9))
+
+    late = learner._average(torch.tensor(0.0), torch.tensor(1.0), 10_000)
+
+    assert late.item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(pack, stage):
+    sample = batch(pack, replace(SHAPE, batch=3))
+    recipe = replace(RECIPE, stage=stage)
+
+    loss, whole = gradients(recipe, sample)
+    loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), sample)
+
+    assert loss_in_parts == pytest.approx(loss, rel=1e-5)
+    assert_equal_gradients(in_parts, whole, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+def test_recomputed_branches_have_the_same_gradients(pack, config):
+    sample = batch(pack)
+    networks = [make_network(*([config] if config else [])) for _ in range(2)]
+
+    loss, kept = gradients(RECIPE, sample, networks[0])
+    loss_again, recomputed = gradients(replace(RECIPE, recompute=True), sample, networks[1])
+
+    assert loss_again == loss
+    assert_equal_gradients(recomputed, kept)
+    assert "forward" not in vars(networks[1])
+
+
+@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config):
+    # What a network remembers of a size must not be bound to inference mode, as it once was.
+    network, sample = make_network(*([config] if config else [])), batch(pack)
+    if config:
+        attention._mask.cache_clear()
+        attention._cached_places.cache_clear()
+    with torch.inference_mode():
+        network(sample.small)
+
+    lesson = Learner(network, RECIPE).learn(sample)
+
+    assert 0 < lesson.loss < 10
+
+
+def test_recomputed_branches_keep_less_in_memory(pack):
+    def bytes_kept(recipe):
+        learner, kept = Learner(make_network(), recipe), 0
+
+        def count(x):
+            nonlocal kept
+            kept += x.numel() * x.element_size()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            learner._losses(batch(pack, replace(SHAPE, frames=4)))
+        return kept
+
+    assert bytes_kept(replace(RECIPE, recompute=True)) < bytes_kept(RECIPE) / 2
+
+
+def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
+    sample = batch(pack)
+    there_and_back = type(sample)(
+        **{
+            **vars(sample),
+            "small": torch.cat((sample.small, sample.small.flip(1)), dim=1),
+            "sharp": torch.cat((sample.sharp, sample.sharp.flip(1)), dim=1),
+        }
+    )
+
+    mirrored = Learner(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
+
+    assert mirrored == Learner(make_network(), RECIPE).learn(there_and_back)
+
+
+@pytest.mark.parametrize("dtype", [Precision.BFLOAT16, Precision.FLOAT16])
+def test_half_precision_computes_much_the_same_and_keeps_the_weights_in_float32(pack, dtype):
+    sample = batch(pack)
+
+    loss, exact = gradients(RECIPE, sample)
+    learner = Learner(make_network(), replace(RECIPE, dtype=dtype))
+    lesson = learner.learn(sample)
+    learner.apply()
+
+    assert lesson.loss == pytest.approx(loss, rel=0.05)
+    assert lesson.loss != loss
+    weights = learner.state()["network"]
+    assert {x.dtype for x in weights.values()} == {torch.float32}
+    assert all(x.isfinite().all() for x in weights.values())
+    assert len(exact) == len(list(learner.network.parameters()))
+
+
+def test_a_scale_that_is_too_large_for_float16_costs_a_step_and_is_halved(pack):
+    learner = Learner(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
+    before = {name: x.clone() for name, x in learner.network.state_dict().items()}
+    huge = learner.state()
+    huge["scaler"]["scale"] = 2.0**40
+    learner.restore(huge)
+
+    lesson = learner.learn(batch(pack))
+    learner.apply()
+
+    assert 0 < lesson.loss < 10
+    assert learner.state()["scaler"]["scale"] == 2.0**39
+    after = learner.network.state_dict()
+    assert all(torch.equal(x, after[name]) for name, x in before.items())
+
+
+def test_steps_are_kept_within_the_norm(pack):
+    def norm(clip_norm):
+        network = make_network()
+        Learner(network, replace(RECIPE, clip_norm=clip_norm)).learn(batch(pack))
+        grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        return torch.cat(grads).norm().item()
+
+    free = norm(None)
+
+    assert norm(free / 4) == pytest.approx(free / 4, rel=1e-4)
+
+
+def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
+    lesson = Learner(make_network(awake=False), RECIPE).learn(batch(pack))
+
+    assert lesson.loss == pytest.approx(lesson.plain, rel=1e-4)
+
+
+# NaN in the features makes points at which the alignment reads NaN as well: PyTorch's backward
+# pass through them reads any place of the memory.
+@pytest.mark.parametrize("spoiled", ["upsampler.conv_last.bias", "conv_first.bias"])
+def test_weights_that_are_no_numbers_give_a_loss_that_is_none(pack, spoiled):
+    network = make_network()
+    with torch.no_grad():
+        network.get_parameter(spoiled)[0] = float("nan")
+
+    lesson = Learner(network, RECIPE).learn(batch(pack))
+
+    assert lesson.loss != lesson.loss
+
+
+def test_a_learner_that_is_put_back_goes_the_same_way_again(pack):
+    learner, sample = Learner(make_network(), RECIPE), batch(pack)
+    learner.learn(sample)
+    learner.apply()
+    state = deepcopy(learner.state())
+    ways = []
+
+    for _ in range(2):
+        learner.restore(state)
+        learner.learn(sample)
+        learner.apply()
+        ways.append(deepcopy(learner.state()))
+
+    assert [way["step"] for way in ways] == [2, 2]
+    assert state["step"] == 1
+    for part in ("network", "average"):
+        assert all(torch.equal(x, ways[1][part][name]) for name, x in ways[0][part].items())

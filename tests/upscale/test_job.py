@@ -1,0 +1,340 @@
+"""The job from file to file: as many frames as went in, at their times, or nothing at all."""
+
+import sys
+import threading
+import time
+from dataclasses import fields
+from fractions import Fraction
+
+import av
+import pytest
+import torch
+from clips import CONSTANT, make_clip
+from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
+
+from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
+from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
+from vsrm_cli.media.probe import probe
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import segmenting, source
+from vsrm_cli.upscale.job import Summary, upscale_video
+from vsrm_cli.upscale.pipeline import queue_depth
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(upscale, "load_model", load_nearest)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return draw_clip(tmp_path / "small.mp4")
+
+
+def files_beside(path):
+    return sorted(file.name for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 17, 29])
+def test_each_frame_comes_out_once_at_its_time_four_times_larger(tmp_path, frames):
+    clip = draw_clip(tmp_path / "small.mp4", frames=frames)
+
+    summary = upscale_video(clip, tmp_path / "large.mp4")
+
+    times, greys, _ = read_clip(clip)
+    large_times, large_greys, size = read_clip(tmp_path / "large.mp4")
+    assert large_times == times
+    assert large_greys == pytest.approx(greys, abs=2)
+    assert size == (4 * WIDTH, 4 * HEIGHT)
+    assert summary.frames_in == summary.frames_out == frames
+
+
+def test_the_summary_says_what_was_done(tmp_path, clip):
+    began = time.perf_counter()
+
+    summary = upscale_video(str(clip), str(tmp_path / "large.mp4"), window=6, overlap=2, tile=64)
+
+    elapsed = time.perf_counter() - began
+    assert summary.input == str(clip)
+    assert summary.output == str(tmp_path / "large.mp4")
+    assert (summary.width, summary.height) == (4 * WIDTH, 4 * HEIGHT)
+    assert (summary.model, summary.device, summary.dtype) == ("nearest", "cpu", "fp32")
+    assert (summary.window, summary.tile) == (6, 64)
+    assert 0 < summary.elapsed_s <= elapsed + 0.001
+    assert summary.fps == pytest.approx(10 / summary.elapsed_s, rel=0.1)
+    assert summary.peak_memory_bytes > 2**20
+    assert not summary.truncated
+    assert summary.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [
+        ({"scale": 2}, (2 * WIDTH, 2 * HEIGHT)),
+        ({"scale": "1.5"}, (72, 48)),
+        ({"height": 2 * HEIGHT + 2}, (100, 66)),
+        ({"size": "100x1000"}, (100, 66)),
+    ],
+)
+def test_another_size_is_resampled_from_that_of_the_network(tmp_path, clip, wish, size):
+    summary = upscale_video(clip, tmp_path / "large.mp4", **wish)
+
+    times, greys, large_size = read_clip(tmp_path / "large.mp4")
+    assert large_size == (summary.width, summary.height) == size
+    assert (times, greys) == (read_clip(clip)[0], pytest.approx(read_clip(clip)[1], abs=2))
+
+
+@pytest.mark.parametrize(
+    "name", ["with spaces & 'quotes' $HOME %05d", "Übergröße 日本語 🎬", "l" * 230, "-o", "a:b"]
+)
+def test_names_of_any_kind_are_only_names(tmp_path, monkeypatch, name):
+    if sys.platform == "win32" and not name.isalnum():
+        pytest.skip("Windows has rules of its own for names")
+    folder = tmp_path / name
+    folder.mkdir()
+    clip = draw_clip(tmp_path / "small.mp4", frames=3).rename(folder / f"{name}.mp4")
+    monkeypatch.chdir(folder)
+
+    upscale_video(clip.name, f"{name}.x4.mp4")
+
+    assert read_clip(folder / f"{name}.x4.mp4")[0] == read_clip(clip)[0]
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("large.mp4", "h264"), ("large.mkv", "ffv1"), ("large.mov", "prores")]
+)
+def test_what_players_must_know_of_a_picture_is_kept(tmp_path, name, codec):
+    def tag(video):
+        context = video.codec_context
+        context.colorspace, context.color_range = 1, 1
+        context.color_primaries, context.color_trc = 1, 13
+        context.sample_aspect_ratio = Fraction(16, 11)
+        video.set_display_rotation(90)
+        video.metadata.update(language="fra")
+
+    source = make_clip(tmp_path / "small.mp4", times=CONSTANT[:5], sound="aac", prepare=tag)
+
+    upscale_video(source, tmp_path / name, codec=codec)
+
+    before, after = probe(source), probe(tmp_path / name)
+    # Where a codec cannot store the shape of pixels, they become square.
+    pixel, width = (Fraction(16, 11), 192) if codec == "h264" else (None, 280)
+    assert (after.sample_aspect_ratio, after.width, after.height) == (pixel, width, 128)
+    assert after.color == before.color
+    assert after.display_matrix == before.display_matrix
+    with av.open(str(tmp_path / name)) as container:
+        german = "ger" if name.endswith(".mov") else "deu"  # QuickTime's code for it
+        assert [stream.language for stream in container.streams] == ["fra", german]
+        assert container.metadata["title"] == "A drawn film"
+
+
+def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):
+    source = tmp_path / "small.mkv"
+    with av.open(str(draw_clip(tmp_path / "small.mp4"))) as clip, av.open(source, "w") as copy:
+        video = copy.add_stream_from_template(clip.streams.video[0])
+        copy.add_attachment("font.ttf", "font/ttf", b"letters")
+        for packet in clip.demux(clip.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                copy.mux(packet)
+    events = []
+
+    def load(*args, **kwargs):
+        events.append("load")
+        return load_nearest(*args, **kwargs)
+
+    monkeypatch.setattr(upscale, "load_model", load)
+
+    summary = upscale_video(source, tmp_path / "large.mp4", warn=events.append)
+
+    lost = "stream 1 (attachment, font.ttf): a .mp4 file cannot hold it; an .mkv may"
+    assert events == [f"left out: {lost}", "load"]
+    assert (summary.kept, summary.dropped) == ((), (lost,))
+
+
+def test_the_warnings_are_no_part_of_the_facts(tmp_path, clip):
+    summary = upscale_video(clip, tmp_path / "large.mp4")
+
+    facts = [field.name for field in fields(Summary) if field.name != "warnings"]
+    assert summary.as_dict() == {name: getattr(summary, name) for name in facts}
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("0:00.12", "0.28"), (0.12, 0.28), (Fraction(3, 25), Fraction(7, 25))],
+)
+def test_a_part_begins_at_zero_and_stops_before_its_end(tmp_path, clip, start, end):
+    summary = upscale_video(clip, tmp_path / "part.mp4", start=start, end=end)
+
+    _, all_greys, _ = read_clip(clip)
+    times, greys, _ = read_clip(tmp_path / "part.mp4")
+    assert summary.frames_out == 4
+    assert times == [Fraction(index, 25) for index in range(4)]
+    assert greys == pytest.approx(all_greys[3:7], abs=2)
+
+
+def test_progress_is_told_after_each_frame_and_ends_with_all_of_them(tmp_path, clip):
+    reports = []
+
+    upscale_video(clip, tmp_path / "large.mp4", report=reports.append)
+
+    last = reports[-1]
+    assert len(reports) == 11
+    assert (last.frames_done, last.frames_expected, last.seconds_left) == (10, 10, 0)
+    assert min(last.decode_fps, last.network_fps, last.encode_fps) > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [({"start": 0.2}, 5), ({"end": 0.2}, 5), ({"start": 0.1, "end": 99}, 8), ({"end": 0.3}, 8)],
+)
+def test_progress_expects_only_the_part_asked_for(tmp_path, clip, part, expected):
+    reports = []
+
+    upscale_video(clip, tmp_path / "part.mp4", report=reports.append, **part)
+
+    assert reports[-1].frames_expected == pytest.approx(expected, abs=1)
+
+
+def test_a_part_without_frames_is_an_error_and_leaves_nothing(tmp_path, clip):
+    with pytest.raises(InputError, match=r"No frame of .*small\.mp4"):
+        upscale_video(clip, tmp_path / "part.mp4", start=100)
+
+    assert files_beside(clip) == ["small.mp4"]
+
+
+def test_a_damaged_video_gives_what_decodes_and_a_warning_with_counts(tmp_path):
+    whole = draw_clip(tmp_path / "small.mkv", frames=40).read_bytes()
+    damaged = tmp_path / "damaged.mkv"
+    damaged.write_bytes(whole[: len(whole) * 2 // 3])
+
+    summary = upscale_video(damaged, tmp_path / "large.mkv")
+
+    assert summary.truncated
+    assert 0 < summary.frames_in == summary.frames_out < 40
+    (warning,) = summary.warnings
+    assert f"{summary.frames_out} of about 40 frames could be read" in warning
+
+
+def test_a_wrong_output_is_told_before_the_network_is_loaded(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(upscale, "load_model", lambda *_, **__: pytest.fail("was loaded"))
+
+    with pytest.raises(UsageError, match="h265x"):
+        upscale_video(clip, tmp_path / "large.mp4", codec="h265x")
+    with pytest.raises(OutputError):
+        upscale_video(clip, tmp_path / "large.webm", codec="h264")
+    with pytest.raises(OutputError):
+        upscale_video(clip, clip)
+
+    assert files_beside(clip) == ["small.mp4"]
+
+
+@pytest.mark.parametrize("tile", [1, 63])
+def test_a_tile_smaller_than_its_overlaps_is_refused(tmp_path, clip, tile):
+    with pytest.raises(UsageError, match=f"tile must have 64 pixels or more, not {tile}"):
+        upscale_video(clip, tmp_path / "large.mp4", tile=tile)
+
+
+def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeypatch):
+    honest = upscale.Restorer.restore
+
+    def lose_one(self, frames, **options):
+        restored = honest(self, frames, **options)
+        next(restored)
+        yield from restored
+
+    monkeypatch.setattr(upscale.Restorer, "restore", lose_one)
+
+    with pytest.raises(CheckFailed, match="10 frames were read, but 9 written"):
+        upscale_video(clip, tmp_path / "large.mp4")
+
+    assert files_beside(clip) == ["small.mp4"]
+
+
+def load_failing(error):
+    class Failing(NearestNeighbor):
+        def forward(self, clip):
+            raise error
+
+    return lambda *_, **__: Failing()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a bug")], ids=repr)
+def test_whatever_ends_the_network_leaves_neither_file_nor_thread(
+    tmp_path, clip, monkeypatch, error
+):
+    monkeypatch.setattr(upscale, "load_model", load_failing(error))
+
+    with pytest.raises(type(error)):
+        upscale_video(clip, tmp_path / "large.mp4", window=4)
+
+    assert files_beside(clip) == ["small.mp4"]
+    assert {thread.name for thread in threading.enumerate()}.isdisjoint({"decode", "encode"})
+
+
+@pytest.mark.parametrize(
+    "stage", [(source.VideoReader, "__iter__"), (segmenting.SegmentWriter, "write")]
+)
+def test_whatever_ends_another_stage_leaves_neither_file_nor_thread(
+    tmp_path, clip, monkeypatch, stage
+):
+    def fail(*_):
+        raise OSError("the disk has gone")
+
+    monkeypatch.setattr(*stage, fail)
+
+    with pytest.raises(OSError, match="the disk has gone"):
+        upscale_video(clip, tmp_path / "large.mp4", window=4)
+
+    assert files_beside(clip) == ["small.mp4"]
+    assert {thread.name for thread in threading.enumerate()}.isdisjoint({"decode", "encode"})
+
+
+def test_an_existing_file_is_replaced_only_when_asked_and_only_by_a_whole_one(
+    tmp_path, clip, monkeypatch
+):
+    output = tmp_path / "large.mp4"
+    output.write_text("precious")
+
+    with pytest.raises(OutputError, match="overwrite"):
+        upscale_video(clip, output)
+    with monkeypatch.context() as patch:
+        patch.setattr(upscale, "load_model", load_failing(ValueError("a bug")))
+        with pytest.raises(ValueError, match="a bug"):
+            upscale_video(clip, output, overwrite=True)
+    content_after_failures = output.read_text()
+    upscale_video(clip, output, overwrite=True)
+
+    assert content_after_failures == "precious"
+    assert len(read_clip(output)[0]) == 10
+
+
+def test_queues_hold_a_window_but_never_gigabytes():
+    assert queue_depth(16, 48 * 32 * 3) == 16
+    assert queue_depth(16, 7680 * 4320 * 3) == 2
+    assert queue_depth(16, 2**40) == 1
+
+
+def test_every_dtype_has_a_name():
+    assert {upscale.DTYPE_NAMES[d] for d in (torch.float32, torch.float16, torch.bfloat16)} == {
+        "fp32",
+        "fp16",
+        "bf16",
+    }
+
+
+def test_work_that_could_not_be_recorded_on_a_gpu_is_told_at_the_end(clip, tmp_path, monkeypatch):
+    def refuse(network, clip):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    network = ReplayedNetwork(NearestNeighbor(), record=refuse)
+    right = upscale.Restorer
+    monkeypatch.setattr(upscale, "Restorer", lambda _, **kw: right(network, **kw))
+
+    summary = upscale_video(clip, tmp_path / "large.mp4", window=2, overlap=0)
+
+    assert summary.warnings == (
+        "slower than it could be, without CUDA graphs: "
+        "operation not permitted when stream is capturing",
+    )

@@ -1,0 +1,184 @@
+"""Films of pictures: as deep as they were, in the order of their numbers, and resumable."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
+
+from vsrm_cli.errors import InputError, Interrupted, OutputError
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale.job import upscale_video
+
+SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(upscale, "load_model", load_nearest)
+
+
+def draw_pictures(folder, numbers, *, name="frame_{:05}.png"):
+    """Write noise, so that every bit counts; return the pictures, (H, W, 3) uint8 each."""
+    noise = np.random.default_rng(0)
+    folder.mkdir()
+    drawn = {n: noise.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) for n in numbers}
+    for number, pixels in drawn.items():
+        Image.fromarray(pixels).save(folder / name.format(number))
+    return [drawn[number] for number in sorted(drawn)]
+
+
+def draw_deep_picture(path, seed):
+    pixels = np.random.default_rng(seed).integers(0, 65536, (HEIGHT, WIDTH, 3), np.uint16)
+    codec = av.CodecContext.create("png", "w")
+    codec.width, codec.height, codec.pix_fmt = WIDTH, HEIGHT, "rgb48be"
+    codec.time_base = Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le").reformat(format="rgb48be")
+    path.write_bytes(b"".join(map(bytes, [*codec.encode(frame), *codec.encode(None)])))
+    return pixels
+
+
+def read_deep_picture(path):
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb48le")
+
+
+def enlarged(pixels):
+    return pixels.repeat(4, axis=0).repeat(4, axis=1)
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_a_folder_becomes_a_folder_of_the_same_names_pixel_by_pixel(tmp_path):
+    drawn = draw_pictures(tmp_path / "in", range(3, 36))
+
+    summary = upscale_video(tmp_path / "in", tmp_path / "out", **SMALL)
+
+    assert names_in(tmp_path / "out") == names_in(tmp_path / "in")
+    for name, pixels in zip(names_in(tmp_path / "out"), drawn, strict=True):
+        large = np.asarray(Image.open(tmp_path / "out" / name))
+        np.testing.assert_array_equal(large, enlarged(pixels))
+    assert (summary.frames_in, summary.frames_out) == (33, 33)
+    assert names_in(tmp_path) == ["in", "out"]
+
+
+def test_sixteen_bits_stay_sixteen_bits(tmp_path):
+    (tmp_path / "in").mkdir()
+    drawn = [draw_deep_picture(tmp_path / "in" / f"{n}.png", n) for n in range(2)]
+
+    upscale_video(tmp_path / "in", tmp_path / "out")
+
+    for number, pixels in enumerate(drawn):
+        large = read_deep_picture(tmp_path / "out" / f"{number}.png")
+        np.testing.assert_array_equal(large, enlarged(pixels))
+
+
+def test_numbers_in_names_are_read_as_numbers_and_gaps_do_no_harm(tmp_path):
+    drawn = draw_pictures(tmp_path / "in", [10, 2, 1, 7], name="x{}.png")
+
+    upscale_video(tmp_path / "in" / "x%d.png", tmp_path / "y_%03d.png")
+
+    assert names_in(tmp_path) == ["in", *(f"y_00{n}.png" for n in range(1, 5))]
+    for number, pixels in enumerate(drawn, 1):
+        large = np.asarray(Image.open(tmp_path / f"y_00{number}.png"))
+        np.testing.assert_array_equal(large, enlarged(pixels))
+
+
+def test_pictures_become_a_video_at_the_rate_asked_for(tmp_path):
+    draw_pictures(tmp_path / "in", range(12))
+
+    upscale_video(tmp_path / "in", tmp_path / "large.mp4", fps="24000/1001", end="0.3")
+
+    times, _, size = read_clip(tmp_path / "large.mp4")
+    assert times == [Fraction(1001 * n, 24000) for n in range(8)]
+    assert size == (4 * WIDTH, 4 * HEIGHT)
+
+
+def test_a_video_becomes_numbered_pictures(tmp_path):
+    clip = draw_clip(tmp_path / "small.mp4", frames=3)
+
+    upscale_video(clip, tmp_path / "out", start="0.04")
+
+    assert names_in(tmp_path / "out") == ["frame_000001.png", "frame_000002.png"]
+
+
+def test_only_the_pictures_of_the_part_asked_for_are_made_under_their_names(tmp_path):
+    draw_pictures(tmp_path / "in", range(10))
+
+    upscale_video(tmp_path / "in", tmp_path / "out", start="0.08", end="0.2")
+
+    assert names_in(tmp_path / "out") == [f"frame_0000{n}.png" for n in (2, 3, 4)]
+
+
+def test_interrupted_work_on_pictures_goes_on(tmp_path):
+    drawn = draw_pictures(tmp_path / "in", range(33))
+
+    for done in (8, 16):  # noise is a shot in each frame, so each is a window
+        with pytest.raises(Interrupted, match=f"{done} frames"):
+            upscale_video(tmp_path / "in", tmp_path / "out", should_stop=lambda: True, **SMALL)
+        assert not (tmp_path / "out").exists()
+    summary = upscale_video(tmp_path / "in", tmp_path / "out", **SMALL)
+
+    assert summary.frames_resumed == 16
+    for number, pixels in enumerate(drawn):
+        large = np.asarray(Image.open(tmp_path / "out" / f"frame_{number:05}.png"))
+        np.testing.assert_array_equal(large, enlarged(pixels))
+    assert names_in(tmp_path) == ["in", "out"]
+
+
+def test_pictures_that_are_there_are_kept_unless_they_may_be_replaced(tmp_path):
+    draw_pictures(tmp_path / "in", range(2))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "frame_00001.png").write_text("precious")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    with pytest.raises(OutputError, match=r"frame_00001\.png exists; .*--overwrite"):
+        upscale_video(tmp_path / "in", tmp_path / "out")
+    upscale_video(tmp_path / "in", tmp_path / "out", overwrite=True)
+
+    names = ["frame_00000.png", "frame_00001.png", "notes.txt"]
+    assert names_in(tmp_path / "out") == names
+    with Image.open(tmp_path / "out" / names[1]) as large:
+        assert large.size == (4 * WIDTH, 4 * HEIGHT)
+
+
+def test_the_input_is_no_place_for_the_output(tmp_path):
+    draw_pictures(tmp_path / "in", range(2))
+
+    with pytest.raises(OutputError, match="holds the input itself"):
+        upscale_video(tmp_path / "in", tmp_path / "in", overwrite=True)
+    with pytest.raises(OutputError, match="holds the input itself"):
+        upscale_video(tmp_path / "in", tmp_path / "in" / "frame_%05d.png", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: Image.new("RGB", (9, 9)).save(folder / "z.png"), "z.png is 9x9"),
+        (lambda folder: Image.new("L", (WIDTH, HEIGHT)).save(folder / "z.png"), "gray"),
+        (lambda folder: (folder / "z.png").write_text("no picture"), "z.png"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "no pictures"),
+    ],
+    ids=["size", "format", "broken", "none"],
+)
+def test_pictures_that_are_no_film_are_refused_by_name(tmp_path, prepare, message):
+    draw_pictures(tmp_path / "in", range(2))
+    prepare(tmp_path / "in")
+
+    with pytest.raises(InputError, match=message):
+        upscale_video(tmp_path / "in", tmp_path / "out")
+
+    assert names_in(tmp_path) == ["in"]
+
+
+def test_a_wrong_name_for_pictures_is_told(tmp_path):
+    clip = draw_clip(tmp_path / "small.mp4")
+
+    with pytest.raises(OutputError, match=r"written as \.png"):
+        upscale_video(clip, tmp_path / "frame_%05d.jpg")
+    with pytest.raises(OutputError, match="does not exist; make it"):
+        upscale_video(clip, tmp_path / "no" / "out")

@@ -1,0 +1,217 @@
+"""What the journal says is finished is finished; what it does not know of is thrown away."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vsrm_cli.errors import OutputError
+from vsrm_cli.upscale.journal import Entry, Journal, Stamp, describe_files
+
+ASKED = {"window": 24, "weights": "0123"}
+CHOSEN = {"device": "cpu"}
+HOLD = "import sys; from pathlib import Path; from vsrm_cli.upscale.journal import Journal\n"
+HOLD += "with Journal(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "large.mp4"
+
+
+def add_segment(journal, *, first, frames=3):
+    (journal.folder / f"{first:09}.mp4").write_bytes(b"x" * 10)
+    journal.add(
+        Entry(
+            file=f"{first:09}.mp4",
+            first=first,
+            shot=0,
+            ticks=[512 * number for number in range(first, first + frames)],
+            end=512 * (first + frames),
+            tile=None,
+            damaged=0,
+            margin=[Stamp("1/25", 123)],
+        )
+    )
+
+
+def start(output, *, segments):
+    """Do some work, and leave it."""
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+        journal.begin(CHOSEN)
+        for number in range(segments):
+            add_segment(journal, first=3 * number)
+    return journal
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_later_run_finds_what_an_earlier_one_has_finished_and_chosen(output):
+    earlier = start(output, segments=2)
+
+    with Journal(output) as later:
+        later.open(ASKED, restart=False)
+
+        assert later.entries == earlier.entries
+        assert later.chosen == CHOSEN
+        assert later.frames_done == 6
+
+
+def test_a_run_that_finished_nothing_leaves_no_folder(output):
+    start(output, segments=0)
+    with Journal(output):
+        pass
+
+    assert names_in(output.parent) == []
+
+
+def test_what_is_cleared_is_gone(output):
+    start(output, segments=2)
+
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        journal.clear()
+
+    assert names_in(output.parent) == []
+
+
+def test_other_wishes_are_refused_by_name_and_nothing_is_lost(output):
+    start(output, segments=2)
+    kept = names_in(output.with_name(".large.mp4.vsrm"))
+
+    with (
+        pytest.raises(OutputError, match=r"differs in window \(was 24, is 8\);"),
+        Journal(output) as journal,
+    ):
+        journal.open(ASKED | {"window": 8}, restart=False)
+
+    assert names_in(output.with_name(".large.mp4.vsrm")) == kept
+
+
+def test_other_wishes_are_no_matter_where_nothing_is_finished(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        journal.begin(CHOSEN)
+        (journal.folder / "journal.json").rename(output)
+    journal.folder.mkdir()
+    output.rename(journal.folder / "journal.json")  # as after a crash
+
+    with Journal(output) as journal:
+        journal.open(ASKED | {"window": 8}, restart=False)
+
+        assert journal.chosen is None
+
+
+def test_a_restart_throws_the_finished_away(output):
+    start(output, segments=2)
+
+    with Journal(output) as journal:
+        journal.open(ASKED | {"window": 8}, restart=True)
+        names_before_the_start = names_in(journal.folder)
+        journal.start()
+
+        assert "000000003.mp4" in names_before_the_start
+        assert journal.entries == []
+        assert names_in(journal.folder) == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "frames"),
+    [
+        (lambda folder: (folder / "000000003.json").unlink(), 3),
+        (lambda folder: (folder / "000000003.mp4").unlink(), 3),
+        (lambda folder: (folder / "000000003.mp4").write_bytes(b"short"), 3),
+        (lambda folder: (folder / "000000000.json").unlink(), 0),
+        (lambda folder: (folder / "000000009.mp4").write_bytes(b"unfinished"), 9),
+        (lambda folder: (folder / "000000009.json.part").write_text("{"), 9),
+    ],
+    ids=["no-entry", "no-file", "short-file", "no-first", "unfinished", "half-an-entry"],
+)
+def test_only_what_lies_before_a_gap_counts_and_the_rest_is_deleted(output, harm, frames):
+    folder = start(output, segments=3).folder
+    harm(folder)
+
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        journal.start()
+
+        assert journal.frames_done == frames
+        assert len(names_in(folder)) == (2 + 2 * frames // 3 if frames else 1)
+
+
+def test_files_of_others_are_left_alone(output):
+    folder = start(output, segments=1).folder
+    (folder / "notes.txt").write_text("mine")
+
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+
+    assert names_in(folder) == ["lock", "notes.txt"]
+
+
+def test_a_journal_that_cannot_be_read_is_told_with_a_way_out(output):
+    folder = start(output, segments=1).folder
+    (folder / "journal.json").write_text("not a journal")
+
+    with pytest.raises(OutputError, match=r"cannot be read .* --restart"), Journal(output) as held:
+        held.open(ASKED, restart=False)
+
+    assert "000000000.mp4" in names_in(folder)
+
+
+def test_a_second_process_is_told_to_wait_until_the_first_has_died(output):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, output],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as first:
+        first.stdout.readline()
+
+        with pytest.raises(OutputError, match="Another vsrm is working on"), Journal(output):
+            pass
+        first.kill()
+        first.wait()
+        with Journal(output) as journal:
+            assert journal.folder.is_dir()
+
+
+def test_a_folder_that_has_vanished_is_told_in_a_sentence(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        for path in journal.folder.iterdir():
+            path.unlink()
+        journal.folder.rmdir()
+
+        with pytest.raises(OutputError, match="make sure that the folder is there"):
+            journal.begin(CHOSEN)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows")
+def test_a_folder_that_may_not_be_made_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(OutputError, match="could not be written"), Journal(tmp_path / "no" / "x"):
+        pass
+
+
+@given(data=st.binary(max_size=40), at=st.integers(0, 39), to=st.binary(min_size=1, max_size=1))
+def test_a_small_file_is_known_again_by_every_byte(tmp_path_factory, data, at, to):
+    path = tmp_path_factory.mktemp("known") / "file"
+    path.write_bytes(data)
+    about = path.stat()
+    before = describe_files([path])
+
+    changed = data[:at] + to + data[at + 1 :]
+    path.write_bytes(changed)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+    assert (describe_files([path]) == before) == (changed == data)

@@ -1,0 +1,139 @@
+"""What a job will need is told beforehand, and a disk that is far too small ends it."""
+
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand_in import draw_clip, load_nearest
+from woven import make_video
+
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS
+from vsrm_cli.errors import Declined, OutputError
+from vsrm_cli.media.probe import probe
+from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import plan as forecast
+from vsrm_cli.upscale.job import upscale_video
+from vsrm_cli.upscale.options import DEFAULT_MODEL
+from vsrm_cli.upscale.plan import suited_model
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(upscale, "load_model", load_nearest)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return draw_clip(tmp_path / "small.mp4", frames=100)
+
+
+def plan_of(clip, **options):
+    plans = []
+
+    def decline(plan):
+        plans.append(plan)
+        return False
+
+    with pytest.raises(Declined):
+        upscale_video(clip, clip.with_name("large.mkv"), confirm=decline, **options)
+    (plan,) = plans
+    return plan
+
+
+def free_bytes(count):
+    return lambda _: Usage(0, 0, count)
+
+
+def test_the_size_follows_codec_and_quality(clip):
+    usual = plan_of(clip)
+
+    assert usual.file_bytes == int(100 * 192 * 128 * 0.15 / 8)
+    assert usual.disk_bytes == 2 * usual.file_bytes
+    assert plan_of(clip, crf=23).file_bytes == pytest.approx(usual.file_bytes / 2, abs=1)
+    assert plan_of(clip, codec="hevc").file_bytes < usual.file_bytes
+    assert plan_of(clip, codec="ffv1").file_bytes > 10 * usual.file_bytes
+    assert plan_of(clip, end=2).file_bytes == pytest.approx(usual.file_bytes / 2, abs=1)
+
+
+def test_tiles_and_their_memory_are_those_that_would_be_used(clip):
+    assert plan_of(clip, tile=64).memory_bytes <= plan_of(clip, tile="off").memory_bytes
+    assert plan_of(clip, tile="off").tile is None
+
+
+def test_an_agreement_lets_the_work_begin(clip):
+    summary = upscale_video(clip, clip.with_name("large.mkv"), confirm=lambda plan: True)
+
+    assert summary.frames_out == 100
+
+
+def test_a_disk_that_is_far_too_small_is_refused_before_the_network_is_loaded(clip, monkeypatch):
+    monkeypatch.setattr(upscale, "load_model", lambda *_, **__: pytest.fail("was loaded"))
+    monkeypatch.setattr(forecast.shutil, "disk_usage", free_bytes(20_000))
+
+    with pytest.raises(OutputError, match=r"About 0.0 GB may be needed .* make room"):
+        upscale_video(clip, clip.with_name("large.mkv"))
+
+    assert [path.name for path in clip.parent.iterdir()] == ["small.mp4"]
+
+
+def test_a_disk_that_may_be_too_small_is_warned_of(clip, monkeypatch):
+    monkeypatch.setattr(forecast.shutil, "disk_usage", free_bytes(80_000))
+    warnings = []
+
+    upscale_video(clip, clip.with_name("large.mkv"), warn=warnings.append)
+
+    assert any("may be needed" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "name", "model"),
+    [
+        ("libx264", "yuv420p", "clip.mp4", FOR_COMPRESSED),
+        ("mpeg4", "yuv420p", "clip.avi", FOR_COMPRESSED),
+        ("ffv1", "yuv420p", "clip.mkv", FOR_CLEAN),
+        ("prores_ks", "yuv422p10le", "clip.mov", FOR_CLEAN),
+    ],
+)
+def test_the_codec_of_the_footage_decides(tmp_path, codec, pixel_format, name, model):
+    path = make_video(
+        tmp_path / name, "progressive", frames=2, codec=codec, pixel_format=pixel_format
+    )
+
+    chosen, reason = suited_model(DEFAULT_MODEL, probe(path))
+
+    assert chosen == model
+    assert probe(path).codec in reason
+
+
+@pytest.mark.parametrize(("ending", "model"), [("png", FOR_CLEAN), ("jpg", FOR_COMPRESSED)])
+def test_pictures_are_judged_by_their_format(tmp_path, ending, model):
+    Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / f"photo.{ending}")
+
+    assert suited_model(DEFAULT_MODEL, probe(tmp_path / f"photo.{ending}"))[0] == model
+
+
+def test_what_the_user_names_is_taken(tmp_path):
+    assert suited_model("gsm-t", probe(draw_clip(tmp_path / "clip.mp4"))) == ("gsm-t", "")
+
+
+def test_both_have_weights_in_the_box():
+    assert all(MODELS[name].file for name in (FOR_CLEAN, FOR_COMPRESSED))
+
+
+def test_the_summary_tells_which_and_why(tmp_path, monkeypatch):
+    asked = []
+
+    def load(name, **options):
+        asked.append(name)
+        return load_nearest(name)
+
+    monkeypatch.setattr(upscale, "load_model", load)
+    clip = draw_clip(tmp_path / "clip.mp4")
+
+    summary = upscale.upscale_video(clip, tmp_path / "large.mp4")
+
+    assert asked == [FOR_COMPRESSED]
+    assert summary.as_dict()["model_reason"] == "for compressed footage: the input is h264"

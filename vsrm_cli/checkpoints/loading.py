@@ -1,0 +1,286 @@
+"""Read, describe, convert and save weight files as networks; nobody else knows what they mean.
+
+A weight file is safetensors: tensors and a table of words, nothing that could be executed. The
+words name the network and its configuration, so a file is loaded by its path alone. Files of other
+origins are recognized by their keys (`origins`).
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.locate import locate
+from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
+from vsrm_cli.errors import UsageError, VsrmError, WeightsError
+from vsrm_cli.models.gsmamba import GSM, GSMConfig
+from vsrm_cli.models.network import Network
+from vsrm_cli.models.presets import GSM_FULL
+from vsrm_cli.models.vsrm import VSRM, VSRMConfig
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+NO_KEYS = re.compile(r"(?!)")
+
+# How many keys of each kind a message lists.
+_KEYS_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network.
+
+    Attributes:
+        config: The class of its configuration.
+        network: Its own class, whose constructor takes a configuration.
+        unused: Keys that strangers' files may hold and that no network reads.
+    """
+
+    config: type[Any]
+    network: type[Any]
+    unused: re.Pattern[str] = NO_KEYS
+
+
+# By the name that stands in its weight files.
+FAMILIES = {
+    "vsrm": Family(VSRMConfig, VSRM),
+    "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
+}
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    report: Callable[[Transfer], None] | None = None,
+) -> Network:
+    """Load a network, ready to restore clips.
+
+    Args:
+        name_or_path: A name of the catalog, a ``.safetensors`` or ``.pth`` file, or a Hub id
+            ``owner/name[@revision]``. What is not on this machine is fetched.
+        device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+        dtype: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "fp16" or "bf16".
+        report: Called as a file of the catalog comes in.
+
+    Returns:
+        A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, 4H, 4W), any T and any size
+        from one on, in evaluation mode. Its ``name`` says what was loaded.
+
+    Raises:
+        WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.
+        UsageError: If the device or dtype is none that exists.
+        VsrmError: If this machine lacks the device.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
+    place = find_device(device)
+    path = locate(name_or_path, report=report)
+    is_file = Path(name_or_path).is_file() and str(name_or_path) not in MODELS
+    network = read_weights(path, name=None if is_file else str(name_or_path))
+    if dtype == "auto":
+        dtype = "fp16" if place.type == "cuda" else "fp32"
+    network.eval().requires_grad_(False).to(place)
+    network.set_precision(DTYPES[dtype])
+    return network
+
+
+def weights_checksum(
+    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+) -> str:
+    """Compute the SHA-256 of the weight file that `load_model` reads, in digits.
+
+    Args:
+        name_or_path: As for `load_model`; what is not on this machine is fetched.
+        report: Called as the file comes in.
+
+    Raises:
+        WeightsError: If there is no such network or file.
+    """
+    path = locate(name_or_path, report=report)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def read_weights(path: Path, *, name: str | None = None, averaged: bool = False) -> Network:
+    """Build the network that a file describes and give it the file's weights.
+
+    Args:
+        path: A safetensors or PyTorch file, of this project or of an origin that is known here.
+        name: What to call the network if the file does not say; None for the file's own name.
+        averaged: Of a PyTorch file with both, take the averaged weights (``params_ema``).
+
+    Raises:
+        WeightsError: If the file is damaged or hostile, is for no network that is known here, or
+            does not hold exactly the weights that its configuration asks for.
+    """
+    return network_of(read_checkpoint(path, averaged=averaged), name or path.stem)
+
+
+def save_weights(network: Network, path: Path, words: Mapping[str, str]) -> None:
+    """Write a network's weights and what describes them; the file appears when it is complete.
+
+    Args:
+        network: The network; its configuration goes into the file.
+        path: Where to write, ending in ``.safetensors``.
+        words: More to say: name, licence, recipe, source.
+    """
+    described = {
+        "network": network.family,
+        "config": json.dumps(asdict(network.config)),
+        "scale": str(network.scale),
+        **words,
+    }
+    tensors = {name: x.detach().cpu().contiguous() for name, x in network.state_dict().items()}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, part, metadata=described)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def network_of(checkpoint: Checkpoint, name: str) -> Network:
+    """The network that a file describes, with the file's weights.
+
+    Args:
+        checkpoint: What the file held.
+        name: What to call the network if the file does not say.
+
+    Raises:
+        WeightsError: As `read_weights`.
+    """
+    path = checkpoint.path
+    try:
+        family, config = _identify(checkpoint)
+        with torch.device("meta"):
+            network: Network = family.network(config)
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise WeightsError(
+            f"{path} has a configuration that cannot be built: {shown(str(error))}."
+        ) from error
+    told = checkpoint.words.get("scale", str(network.scale))
+    if told != str(network.scale):
+        raise WeightsError(
+            f"{path} enlarges {shown(told)} times; the networks here enlarge {network.scale} times."
+        )
+    wanted = network.state_dict()
+    tensors = {key: x for key, x in checkpoint.tensors.items() if not family.unused.fullmatch(key)}
+    _check_keys(path, wanted, tensors)
+    # Built on the meta device, then given the tensors: no time goes into values to be replaced.
+    network.load_state_dict(
+        {key: x.to(wanted[key].dtype) for key, x in tensors.items()}, assign=True
+    )
+    network.name = checkpoint.words.get("name", name)
+    return network
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+
+    Raises:
+        UsageError: If there is no such name.
+        VsrmError: If this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"The device is {name!r}; it can be auto, cpu, cuda or mps.") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise VsrmError(f"This machine has no device {name}; use --device cpu or auto.")
+    return device
+
+
+def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
+    """The kind of network that a file is for, and its configuration."""
+    words, shapes, path = checkpoint.words, checkpoint.shapes, checkpoint.path
+    if is_gsm(shapes) and "network" not in words:
+        return FAMILIES["gsm"], _released_gsm(path, gsm_settings(shapes, words))
+    name = words.get("network")
+    if name is None or "config" not in words:
+        raise WeightsError(
+            f"{path} does not say which network it is for, and {call_by_name(shapes)}; the "
+            f"networks here are {', '.join(FAMILIES)}."
+        )
+    if name not in FAMILIES:
+        raise WeightsError(
+            f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
+        )
+    values = json.loads(words["config"])
+    sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return FAMILIES[name], FAMILIES[name].config(**sizes)
+
+
+def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:
+    """The configuration that the authors' code makes of its settings."""
+    if settings["upscale"] != GSM.scale:
+        raise WeightsError(
+            f"{path} is a GSM checkpoint that enlarges {settings['upscale']} times; the networks "
+            f"here enlarge {GSM.scale} times."
+        )
+    return replace(
+        GSM_FULL,
+        channels=settings["embed_dims"],
+        heads=settings["num_heads"],
+        layers=settings["prop_depth"],
+        attention_blocks=settings["attn_depth"],
+        radius=settings["pa_frame"],
+        rank=math.ceil(settings["embed_dims"] / 16),
+    )
+
+
+def _check_keys(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    both = [(name, x, found[name]) for name, x in wanted.items() if name in found]
+    faults = [
+        *_listed("missing", [f"missing {name}" for name in wanted if name not in found]),
+        *_listed("unexpected", [f"unexpected {shown(n)}" for n in found if n not in wanted]),
+        *_listed(
+            "of another shape",
+            [
+                f"{name} is {tuple(x.shape)}, wanted {tuple(y.shape)}"
+                for name, y, x in both
+                if x.shape != y.shape
+            ],
+        ),
+        *_listed(
+            "of another type",
+            [
+                f"{name} is {x.dtype}, wanted {y.dtype}"
+                for name, y, x in both
+                if x.is_floating_point() != y.is_floating_point()
+            ],
+        ),
+    ]
+    if faults:
+        raise WeightsError(f"{path} does not fit its own configuration: {'; '.join(faults)}.")
+
+
+def _listed(kind: str, faults: list[str]) -> list[str]:
+    """The first of some faults, and how many there are where that is not all."""
+    more = len(faults) - _KEYS_LISTED
+    return [*faults[:_KEYS_LISTED], f"and {more} more {kind}"] if more > 0 else faults

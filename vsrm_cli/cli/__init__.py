@@ -1,0 +1,1 @@
+"""The commands of `vsrm`, and what draws on a terminal."""

@@ -1,0 +1,362 @@
+"""The commands that measure and compare: `vsrm bench`, `vsrm compare` and `vsrm doctor`.
+
+They know nothing of failures: `app` adds them to the program and tells what goes wrong.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vsrm_cli.cli import console
+from vsrm_cli.errors import UsageError, VsrmError
+
+if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
+    from vsrm_cli.bench.results import Result
+    from vsrm_cli.evaluation.quality import Crop
+
+EXIT_FAILED = 1
+ALL_SIZES = ("180p", "270p", "360p", "480p", "540p")
+DEGRADATIONS = ("bi", "bd", "h264-23", "h264-28")
+CHANNELS = ("auto", "y", "rgb")
+
+
+def bench(
+    gpu: Annotated[
+        bool | None,
+        typer.Option(
+            "--gpu/--cpu", help="Where to measure.", show_default="the best device there is"
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A network by its name, or a weight file; may be given several times.",
+            show_default="all that have weights",
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|fp32|fp16|bf16",
+            help="Precision; may be given several times.",
+            show_default="auto",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure less: one size, few frames, no flicker.")
+    ] = False,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed",
+            help="Time the networks alone; done anyway if nothing else is asked for.",
+            rich_help_panel="What to measure",
+        ),
+    ] = False,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="|".join(ALL_SIZES),
+            help="Height of the small frames for --speed; may be given several times.",
+            show_default="all of them",
+            rich_help_panel="What to measure",
+        ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames that the network sees together.",
+            show_default="24 on a GPU, 5 elsewhere; whole clips for --quality",
+            rich_help_panel="What to measure",
+        ),
+    ] = None,
+    kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="Time the implementations of the selective scan against each other.",
+            rich_help_panel="What to measure",
+        ),
+    ] = False,
+    end_to_end: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VIDEO",
+            help="Time the whole way from file to file, and name the slowest stage.",
+            show_default=False,
+            rich_help_panel="What to measure",
+        ),
+    ] = None,
+    quality: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measure how near the networks come to the truth on a folder of sharp clips, or "
+            "with GT and LR inside.",
+            show_default=False,
+            rich_help_panel="What to measure",
+        ),
+    ] = None,
+    degradation: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(DEGRADATIONS),
+            help="How sharp clips are shrunk: bicubic, or blurred and thinned out, or bicubic and "
+            "compressed at crf 23 or 28.",
+            rich_help_panel="Quality",
+        ),
+    ] = "bi",
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(CHANNELS),
+            help="Compare brightness or all colors; auto is what the literature does with the set.",
+            rich_help_panel="Quality",
+        ),
+    ] = "auto",
+    crop: Annotated[
+        int,
+        typer.Option(min=0, help="Pixels left out at each edge.", rich_help_panel="Quality"),
+    ] = 0,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames of each clip that are read.",
+            show_default="all",
+            rich_help_panel="Quality",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object on stdout instead of tables.",
+            rich_help_panel="Results",
+        ),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a page with plots and before/after pictures.",
+            show_default=False,
+            rich_help_panel="Results",
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD.json",
+            help="Compare with what --json printed before; worse by more than the tolerance is a "
+            "failure.",
+            show_default=False,
+            rich_help_panel="Results",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="How much more time, or squared error, is accepted: 0.1 is a tenth.",
+            rich_help_panel="Results",
+        ),
+    ] = 0.1,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the page if it exists.", rich_help_panel="Results"
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not tell what is being measured.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
+    ] = False,
+) -> None:
+    """Measure how fast and how faithful the networks are on this machine.
+
+    Example: vsrm bench --quick
+    """
+    _check_choice("degradation", degradation, DEGRADATIONS)
+    _check_choice("value of --on", on, CHANNELS)
+    if window is not None and window < 1:
+        raise UsageError(f"The window must be 1 frame or more, not {window}.")
+    from vsrm_cli.bench.results import read_result
+    from vsrm_cli.bench.run import Asked, run_bench
+    from vsrm_cli.evaluation.quality import Wishes
+    from vsrm_cli.report.html import check_destination
+
+    old = read_result(compare) if compare else None
+    if html:
+        check_destination(html, overwrite=overwrite)
+    asked = Asked(
+        gpu=gpu,
+        models=tuple(model or ()),
+        dtypes=tuple(dtype or ("auto",)),
+        is_quick=quick,
+        speed=speed or not (kernels or end_to_end or quality),
+        sizes=tuple(size or ()),
+        window=window,
+        kernels=kernels,
+        video=end_to_end,
+        folder=quality,
+        wishes=Wishes(degradation, on, crop, window, frames, follows_time=not quick),
+    )
+    result, crops = run_bench(asked, (lambda _: None) if quiet else console.tell_note)
+    _tell(result, crops, as_json=as_json, html=html, overwrite=overwrite)
+    is_worse = old is not None and _tell_changes(old, result, tolerance, as_json=as_json)
+    if is_worse or (result["quality"] and result["quality"]["problems"]):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="A video; its times and sound are kept.", show_default=False
+        ),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(
+            metavar="B",
+            help="Another with as many frames, of the same size or four times larger or smaller.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The video to write; a name ending in .html makes a page with sliders, one in "
+            ".png a picture of the place that differs most.",
+        ),
+    ],
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="side|wipe|difference",
+            help="Of a video: side by side, a moving edge, or four times the difference.",
+        ),
+    ] = "side",
+    label_a: Annotated[
+        str | None, typer.Option(help="What A is called.", show_default="its file")
+    ] = None,
+    label_b: Annotated[
+        str | None, typer.Option(help="What B is called.", show_default="its file")
+    ] = None,
+    codec: Annotated[
+        str, typer.Option(help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.")
+    ] = "h264",
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            help="Quality on the codec's own scale; smaller is better and larger.",
+            show_default="by codec",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
+    ] = False,
+) -> None:
+    """Put two videos beside each other, frame for frame, as a video, a page or a picture.
+
+    Example: vsrm compare small.mp4 large.mp4 -o both.mp4
+    """
+    from vsrm_cli.compare import compare_videos
+    from vsrm_cli.encode.options import Encoding
+
+    with console.Display(is_quiet=quiet) as display:
+        made = compare_videos(
+            first,
+            second,
+            output,
+            mode=mode,
+            labels=(label_a or first.name, label_b or second.name) if label_a or label_b else None,
+            encoding=Encoding(codec=codec, crf=crf),
+            overwrite=overwrite,
+            report=display.report,
+        )
+    if not quiet:
+        enlarged = f", {made.enlarged} enlarged by bicubic" if made.enlarged else ""
+        console.tell_note(
+            f"{made.output}: {made.frames} frames of {made.width}x{made.height}{enlarged}"
+        )
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f'The {what} must be one of {", ".join(choices)}, not "{value}".')
+
+
+def _tell(
+    result: "Result", crops: "list[Crop]", *, as_json: bool, html: Path | None, overwrite: bool
+) -> None:
+    """Print a result, and write its page."""
+    from vsrm_cli.bench.tables import remarks, result_page, tables
+    from vsrm_cli.report.html import write_whole
+
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        for table in tables(result):
+            console.show_table(table)
+    for remark in remarks(result):
+        console.tell_note(remark)
+    for problem in (result["quality"] or {}).get("problems", ()):
+        console.tell_error(problem)
+    if html:
+        write_whole(html, result_page(result, crops).encode(), overwrite=overwrite)
+        console.tell_note(f"the page is {html}")
+
+
+def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bool) -> bool:
+    """Print how two results compare; True if the new one is worse than is accepted."""
+    from vsrm_cli.bench.results import compare_results
+    from vsrm_cli.bench.tables import changes_table
+
+    changes = compare_results(old, new)
+    if old["machine"]["device_name"] != new["machine"]["device_name"]:
+        console.tell_note(
+            f"the older result is from another device: {old['machine']['device_name']}"
+        )
+    if not as_json:
+        console.show_table(changes_table(changes))
+    worse = [change for change in changes if change.ratio > 1 + tolerance]
+    for change in worse:
+        console.tell_error(f"{change.figure} is {change.ratio:.2f} times what it was")
+    return bool(worse)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """Try what this machine can do and say what does not work; exit 1 if something should.
+
+    Example: vsrm doctor
+    """
+    from vsrm_cli.doctor import State, examine
+
+    findings = []
+    topic = ""
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            console.tell_finding(finding, is_first=finding.topic != topic)
+        topic = finding.topic
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    if any(finding.state is State.BROKEN for finding in findings):
+        raise VsrmError("Something that should work here does not; see above.")

@@ -1,0 +1,52 @@
+"""How a command ends that could not do its work: one line on stderr, and an exit code."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from vsrm_cli.cli import console
+from vsrm_cli.errors import Declined, Interrupted, VsrmError
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = Interrupted.exit_code
+
+
+@contextmanager
+def failures_told(*, debug: bool | None = None) -> Iterator[None]:
+    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging.
+
+    Args:
+        debug: Whether tracebacks are wanted; None for a command that does not ask, which prints
+            those of bugs.
+    """
+    try:
+        yield
+    except Declined:
+        raise typer.Exit(Declined.exit_code) from None
+    except Interrupted as stop:
+        console.tell_note(str(stop))
+        raise typer.Exit(stop.exit_code) from None
+    except VsrmError as error:
+        _print_traceback(bool(debug))
+        console.tell_error(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt as stop:
+        _print_traceback(bool(debug))
+        console.tell_note(str(stop) or "interrupted: nothing was written")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except (typer.Exit, BrokenPipeError):  # told already; or nobody reads stdout any more
+        raise
+    except Exception as error:
+        _print_traceback(debug is not False)
+        advice = " run it again with --debug and" if debug is False else ""
+        console.tell_error(
+            f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
+        )
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _print_traceback(is_wanted: bool) -> None:
+    if is_wanted:
+        traceback.print_exc()

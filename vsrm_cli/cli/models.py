@@ -1,0 +1,96 @@
+"""The commands that tell what is there: `vsrm models`.
+
+They know nothing of failures: `app` adds them to the program and tells what goes wrong.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vsrm_cli.cli import console
+
+
+def list_models(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+) -> None:
+    """List the networks: their size, where their weights are, and what they are good for.
+
+    Example: vsrm upscale small.mp4 -o large.mp4 --model gsm
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from vsrm_cli.checkpoints.catalog import MODELS
+    from vsrm_cli.checkpoints.inspect import describe_entry
+
+    facts = [describe_entry(entry) for entry in MODELS.values()]
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        console.tell_models(facts)
+
+
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a Hub id.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fetch the weights of a network now, to use them later without a connection.
+
+    Example: vsrm models pull gsm
+    """
+    from vsrm_cli.checkpoints.locate import locate
+
+    with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
+        path = locate(name, report=display.report_transfer)
+    if not quiet:
+        console.tell_note(f"{name} is ready: {path}")
+
+
+def show(
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A name, a weight file, or a Hub id.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Show what a network is made of, and what its weight file says of itself.
+
+    Example: vsrm models show vsrm-t
+    """
+    from vsrm_cli.checkpoints.inspect import describe
+
+    with console.Display(is_quiet=False, beginning=f"reading {name_or_file}") as display:
+        facts = describe(name_or_file, report=display.report_transfer)
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        console.tell_model(facts)
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A weight file: .pth or .safetensors.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    ema: Annotated[
+        bool,
+        typer.Option(
+            "--ema/--no-ema",
+            help="Of a file that holds both, take the averaged weights (params_ema), not params.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
+) -> None:
+    """Write the weights of a file as safetensors that say what they are; nothing is executed.
+
+    Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
+    """
+    from vsrm_cli.checkpoints.inspect import convert_weights
+
+    network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
+    console.tell_note(f"{target}: a {network.family} network, ready for --model")

@@ -1,0 +1,1 @@
+"""What networks learn from: footage found, read, degraded, and cut into samples."""

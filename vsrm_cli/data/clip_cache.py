@@ -1,0 +1,109 @@
+"""The runs of frames at hand, from which the clips of a step are cut.
+
+To seek in a video and decode it costs more than to cut a clip. So of large footage only a few runs
+are at hand at a time, each for some steps, and every one gives several clips. Which runs these are
+depends on the seed and the step alone; the cache saves time and decides nothing.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.data.sources import Run, Source, Window, whole
+from vsrm_cli.errors import InputError
+
+SLOTS = 24
+# Each slot gets another run after so many steps, one slot after the other.
+STEPS_AT_HAND = 96
+# Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
+MORE_FRAMES, MORE_PIXELS = 4, 2.5
+# Less is kept around a patch where a run would take more than this.
+RUN_BYTES = 10 << 20
+CACHE_BYTES = SLOTS * RUN_BYTES
+# Damaged places and cuts are passed over, but not for ever.
+_ATTEMPTS = 32
+
+
+class Shelf:
+    """Runs of frames that change slowly.
+
+    Args:
+        sources: Where they come from; all of them photos, or all clips.
+        frames: Least length of a run.
+        side: Of the patches that shall be cut from it, in sharp pixels.
+        seed: Decides what is at hand.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], *, frames: int, side: int, seed: Sequence[int]
+    ) -> None:
+        """Nothing is read yet."""
+        self._sources = tuple(sources)
+        self._frames, self._side, self._seed = frames, side, tuple(seed)
+        self._is_in_memory = all(source.is_in_memory for source in sources)
+        # Every moment of the footage is as likely as any other.
+        weights = np.array([source.frames for source in sources], float)
+        self._odds = weights / weights.sum() if len(weights) else weights
+        self._cache: OrderedDict[tuple[int, int], Run] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many runs are at hand: all, if they are in memory anyway."""
+        return len(self._sources) if self._is_in_memory else SLOTS
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._sources)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the cache: a worker begins with an empty one."""
+        return {**self.__dict__, "_cache": OrderedDict()}
+
+    def take(self, number: int, step: int) -> Run:
+        """One of the runs at hand in a step.
+
+        Raises:
+            InputError: If nothing that was tried could be read.
+        """
+        if self._is_in_memory:
+            stored = self._sources[number]
+            return cast(Run, stored.read(0, stored.frames, whole(stored)))
+        generation = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
+        key = (number, generation)
+        if key not in self._cache:
+            self._cache[key] = self._read(key)
+        self._cache.move_to_end(key)
+        while len(self._cache) > 1 and sum(r.bytes for r in self._cache.values()) > CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return self._cache[key]
+
+    def _read(self, key: tuple[int, int]) -> Run:
+        for attempt in range(_ATTEMPTS):
+            rng = np.random.default_rng([*self._seed, *key, 1 + attempt])
+            source = self._sources[rng.choice(len(self._sources), p=self._odds)]
+            count = min(self._frames + MORE_FRAMES, source.frames)
+            first = int(rng.integers(source.frames - count + 1))
+            run = source.read(first, count, self._window(source, rng))
+            if run is not None:
+                return run
+        raise InputError(
+            f"Of {_ATTEMPTS} places in the footage, the last in {source.name}, none could be read; "
+            f"look whether the files are still there and whole."
+        )
+
+    def _window(self, source: Source, rng: np.random.Generator) -> Window:
+        """A part of large pictures, on the grid of small pixels; photos stay whole."""
+        if source.frames == 1:
+            return whole(source)
+        frames = self._frames + MORE_FRAMES
+        affordable = math.sqrt(RUN_BYTES / (3 * frames))
+        side = max(self._side, int(min(MORE_PIXELS * self._side, affordable)) // SCALE * SCALE)
+        height, width = (min(side, length) for length in source.size)
+        top, left = (
+            SCALE * int(rng.integers((length - part) // SCALE + 1))
+            for length, part in zip(source.size, (height, width), strict=True)
+        )
+        return Window(top, left, height, width)

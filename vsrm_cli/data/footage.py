@@ -1,0 +1,245 @@
+"""Footage to learn from: whatever lies in a folder, as it is, without a step of preparation.
+
+That may be videos, folders of frames, photos, packs, or any of these in ``hr`` with their small
+twins in ``lr``, under the same names.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vsrm_cli.checkpoints.download import cache_folder
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.data.file_index import Index
+from vsrm_cli.data.packs import load_pack, load_twins
+from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.sources import (
+    PHOTO_ENDINGS,
+    VIDEO_ENDINGS,
+    Pair,
+    Skipped,
+    Source,
+    Stored,
+)
+from vsrm_cli.errors import InputError
+
+SHARP_FOLDER, SMALL_FOLDER = "hr", "lr"
+PACK_ENDING = ".safetensors"
+# Of small frames: in fewer pixels there is nothing to see.
+LEAST_PATCH = 8
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Photos and clips.
+
+    Attributes:
+        path: Where they lie.
+        sources: All of them, by their names.
+        skipped: What cannot be used.
+    """
+
+    path: Path
+    sources: tuple[Source, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def photos(self) -> tuple[Source, ...]:
+        """Those of one picture."""
+        return tuple(source for source in self.sources if source.frames == 1)
+
+    @property
+    def clips(self) -> tuple[Source, ...]:
+        """Those of several frames."""
+        return tuple(source for source in self.sources if source.frames > 1)
+
+    def fit(self, shape: ClipShape) -> ClipShape:
+        """Make samples smaller or shorter, as far as needed for half of the sources to fit.
+
+        Returns:
+            The shape itself, where they fit; else one with a smaller patch or fewer frames.
+        """
+        patch = _middle([min(s.size) // SCALE for s in self.sources], at_most=shape.patch)
+        lengths = [source.frames for source in self.clips]
+        frames = _middle(lengths, at_most=shape.frames) if lengths else shape.frames
+        return replace(shape, patch=patch, frames=frames)
+
+    def usable(self, shape: ClipShape) -> "Footage":
+        """What samples of a shape can be cut from; what is too small or too short is skipped."""
+        side = SCALE * shape.patch
+        fits: list[Source] = []
+        skipped = list(self.skipped)
+        for source in self.sources:
+            height, width = source.size
+            if min(source.size) < side:
+                why = f"is too small: {width}x{height} pixels, where patches have {side}."
+            elif 1 < source.frames < shape.frames:
+                why = f"is too short: {source.frames} frames, where clips have {shape.frames}."
+            else:
+                fits.append(source)
+                continue
+            skipped.append(Skipped(self.path / source.name, f"{source.name} {why}"))
+        if not fits:
+            raise InputError(
+                f"{self.path} holds no photo and no clip of {side} pixels and {shape.frames} "
+                f"frames; make the patch smaller or the clips shorter."
+            )
+        return Footage(self.path, tuple(fits), tuple(skipped))
+
+
+def _middle(values: list[int], *, at_most: int) -> int:
+    """The greatest number, up to a limit, that at least half of the values reach."""
+    return min(at_most, sorted(values)[len(values) // 2])
+
+
+def open_footage(data: Path, *, index: Path | None = None) -> Footage:
+    """Find all footage in a folder, with all its subfolders, and look at what is new in it.
+
+    Hidden files and folders are passed over. Compressed video of 720 lines and more is halved, and
+    photos are shrunk to 1536 pixels, so that the artifacts of their codecs are not learned. Pairs
+    are taken as they are.
+
+    Args:
+        data: A folder; or one video, photo or pack.
+        index: Where to keep what was found out about files, for the next time; a file in the
+            user's cache folder by default.
+
+    Raises:
+        InputError: If there is nothing that can be used, or if the twins of a pair do not belong
+            together.
+    """
+    if not data.exists():
+        raise InputError(f"{data} does not exist; check the spelling.")
+    known = _index(data, index)
+    if (data / SHARP_FOLDER).is_dir() and (data / SMALL_FOLDER).is_dir():
+        sources, skipped = _pairs(data, known)
+    else:
+        sources, skipped = _sources(data, known)
+    known.save()
+    large = []
+    for source in sources:
+        if min(source.size) >= SCALE * LEAST_PATCH:
+            large.append(source)
+            continue
+        why = f"{source.name} is too small: {source.size[1]}x{source.size[0]} pixels."
+        skipped.append(Skipped(data / source.name, why))
+    if not large:
+        found = f" ({len(skipped)} were skipped, the first: {skipped[0].why})" if skipped else ""
+        raise InputError(
+            f"{data} holds no footage to learn from{found}; give a folder of videos, photos, "
+            f"folders of frames, or packs."
+        )
+    return Footage(data, tuple(large), tuple(skipped))
+
+
+def _index(data: Path, file: Path | None) -> Index:
+    name = hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:16]
+    return Index(file or cache_folder() / "footage" / f"{name}.json")
+
+
+def _files(data: Path) -> list[Path]:
+    if data.is_file():
+        return [data]
+    return [
+        file
+        for file in sorted(data.rglob("*"))
+        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(data).parts)
+    ]
+
+
+def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
+    """All packs, videos, films of pictures and photos."""
+    files = _files(data)
+    root = data if data.is_dir() else data.parent
+    sources: list[Source] = []
+    skipped: list[Skipped] = []
+    for pack in (file for file in files if file.suffix.lower() == PACK_ENDING):
+        where = "" if pack == data else f"{pack.relative_to(root).with_suffix('').as_posix()}/"
+        try:
+            sources += stored_in(pack, where)
+        except InputError as error:
+            skipped.append(Skipped(pack, str(error)))
+    found, others = _in_files(root, files, index)
+    return sources + found, skipped + others
+
+
+def stored_in(pack: Path, where: str = "") -> list[Source]:
+    """The photos, then the clips of a pack, in memory.
+
+    A clip with small twins is there once for each of them.
+
+    Args:
+        pack: The file.
+        where: What stands before their names in it.
+
+    Raises:
+        InputError: If the file is no pack, or if twins do not belong together.
+    """
+    photos, clips = load_pack(pack)
+    twins = load_twins(pack)
+    stored: list[Source] = []
+    for name, photo in photos.items():
+        stored.append(Stored(f"{where}photo.{name}", photo[None]))
+    for name, clip in clips.items():
+        sharp = Stored(where + name, clip)
+        pairs = [Pair(sharp, Stored(where + name, twin)) for twin in twins.get(name, ())]
+        for pair in pairs:
+            _check_twins(pack / name, pair)
+        stored += pairs or [sharp]
+    return stored
+
+
+def _pairs(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
+    """What lies in both folders under the same name."""
+    found, skipped = _in_files(data / SHARP_FOLDER, None, index, as_they_are=True)
+    others, more_skipped = _in_files(data / SMALL_FOLDER, None, index, as_they_are=True)
+    sharp, small = ({source.name: source for source in side} for side in (found, others))
+    for lonely in sorted(sharp.keys() ^ small.keys()):
+        here, there = (SHARP_FOLDER, SMALL_FOLDER)[:: 1 if lonely in sharp else -1]
+        why = f"{here}/{lonely} has no twin in {there}/."
+        skipped.append(Skipped(data / here / lonely, why))
+    pairs: list[Source] = []
+    for name in sorted(sharp.keys() & small.keys()):
+        pairs.append(Pair(sharp[name], small[name]))
+        _check_twins(data / SHARP_FOLDER / name, Pair(sharp[name], small[name]))
+    return pairs, skipped + more_skipped
+
+
+def _check_twins(path: Path, pair: Pair) -> None:
+    """Make sure that two are twins.
+
+    Raises:
+        InputError: If they differ in number, or the sharp ones are not four times as large.
+    """
+    sharp, small = pair.sharp, pair.small
+    if sharp.frames != small.frames:
+        raise InputError(
+            f"{path} has {sharp.frames} frames, but its small twin has {small.frames}; give both "
+            f"the same."
+        )
+    if sharp.size != (SCALE * small.size[0], SCALE * small.size[1]):
+        raise InputError(
+            f"{path} has {sharp.size[1]}x{sharp.size[0]} pixels, but its small twin has "
+            f"{small.size[1]}x{small.size[0]}; it must have a fourth of that each way."
+        )
+
+
+def _in_files(
+    root: Path, files: list[Path] | None, index: Index, *, as_they_are: bool = False
+) -> tuple[list[Source], list[Skipped]]:
+    """Sources in videos and pictures; PyAV is needed only if there are any."""
+    media = [
+        file
+        for file in (_files(root) if files is None else files)
+        if file.suffix.lower() in PHOTO_ENDINGS | VIDEO_ENDINGS
+    ]
+    if not media:
+        return [], []
+    try:
+        # Here and not above: packs are enough where PyAV is not installed.
+        from vsrm_cli.data.file_sources import find_sources
+    except ImportError as error:
+        raise InputError(
+            f"Reading {media[0]} needs PyAV, which is not installed; install it, or give packs."
+        ) from error
+    return find_sources(root, media, index, as_they_are=as_they_are)

@@ -1,0 +1,217 @@
+"""Interlaced video: half of the lines of each frame show a later moment than the other half.
+
+On moving things these halves, the fields, stand apart like the teeth of a comb, and a network
+would enlarge the teeth. Files say whether they are interlaced, but many say it wrongly, so frames
+from all over the video are looked at. Each interlaced frame then becomes one progressive frame of
+the moment of its first field, so that neither number nor times of frames change.
+
+A progressive video that is deinterlaced loses half of its lines, so the evidence must be clear.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, dropwhile, islice
+from typing import Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vsrm_cli.decode.combing import Blocks, Luma, find_combing
+
+# Parts of the video at which is looked, how many frames in a row of each, and how many frames are
+# decoded at most to get to a part that has no key frame of its own.
+_PLACES = 5
+_FRAMES_LOOKED_AT = 10
+_MOST_FRAMES_SKIPPED = 300
+# No television picture has more lines. Half of the columns of a wide one are enough.
+_MOST_LINES = 1152
+_MOST_COLUMNS = 960
+# AVFieldOrder: from here on the fields show two moments.
+_FIRST_INTERLACED_ORDER = 2
+
+# Of the blocks that show motion, so many show combing. In film that was made interlaced (telecine)
+# two frames of five do; where a file says that it is interlaced, less is enough.
+_LEAST_SHARE_MARKED = 0.1
+_LEAST_SHARE_UNMARKED = 0.2
+# One field order is not seen by accident where the other one is seen this much less.
+_LEAST_AGREEMENT = 4
+_LEAST_BLOCKS_MARKED = 4
+_LEAST_BLOCKS_UNMARKED = 12
+_LEAST_FRAMES = 3
+
+FirstField = Literal["tff", "bff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What is known of the fields of a video.
+
+    Attributes:
+        first: Which field shows the earlier moment, "tff" (top) or "bff" (bottom), where combing
+            is seen; None where none is.
+        is_marked: Whether the file says that it is interlaced.
+        is_doubtful: Whether some combing is seen, but too little to be sure.
+    """
+
+    first: FirstField | None = None
+    is_marked: bool = False
+    is_doubtful: bool = False
+
+
+def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
+    """Look at some frames of a video, from all of its parts.
+
+    Args:
+        container: The file; nothing has to be read from it any more.
+        stream: Its main video.
+    """
+    if stream.codec_context.height > _MOST_LINES:
+        return Fields()
+    seen: list[Blocks] = []
+    is_marked = False
+    for frames in sample_frames(container, stream):
+        is_marked |= any(frame.interlaced_frame for frame in frames)
+        seen += _look_at(frames)
+    is_marked |= stream.codec_context.field_order >= _FIRST_INTERLACED_ORDER
+    return _judge(seen, is_marked=is_marked)
+
+
+def _judge(seen: list[Blocks], *, is_marked: bool) -> Fields:
+    """Decide by what the frames show, one after another."""
+    blocks = sum(seen, Blocks())
+    first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
+    combed, other = max(blocks.tff, blocks.bff), min(blocks.tff, blocks.bff)
+    combed_frames = sum(getattr(frame, first) > 0 for frame in seen)
+    least = _LEAST_BLOCKS_MARKED if is_marked else _LEAST_BLOCKS_UNMARKED
+    if combed < least or combed_frames < _LEAST_FRAMES:
+        return Fields(is_marked=is_marked)
+    share = _LEAST_SHARE_MARKED if is_marked else _LEAST_SHARE_UNMARKED
+    moving = combed + other + blocks.progressive
+    is_sure = combed >= share * moving and combed >= _LEAST_AGREEMENT * other
+    return Fields(first if is_sure else None, is_marked, is_doubtful=not is_sure)
+
+
+def sample_frames(container: InputContainer, stream: VideoStream) -> Iterator[list[VideoFrame]]:
+    """Frames in a row from all parts of a video, no frame twice.
+
+    A jump lands on a key frame, and a whole video may have only one; then the frames up to the
+    part that is wanted are decoded.
+
+    Args:
+        container: The file; nothing has to be read from it any more.
+        stream: Its main video.
+    """
+    time_base = stream.time_base or Fraction(1, 1000)
+    duration = Fraction(container.duration or 0, av.time_base) / time_base
+    start, length = stream.start_time or 0, int(stream.duration or duration)
+    reached: int | None = None
+    for place in range(_PLACES if length else 1):
+        begin = start + length * place // _PLACES
+        try:
+            container.seek(begin, stream=stream)
+            frames = container.decode(stream)
+            head = next(frames, None)
+            if head is None or (head.pts is None and place):
+                continue  # without times nobody knows where a jump has landed
+            frames = chain([head], frames)
+            if reached is not None and head.pts is not None and head.pts <= reached:
+                frames = _from(max(begin, reached + 1), frames)
+            sample = list(islice(frames, _FRAMES_LOOKED_AT))
+        except av.FFmpegError:
+            continue  # whoever reads the video will tell of the damage
+        reached = max([reached or 0, *(f.pts for f in sample if f.pts is not None)])
+        yield sample
+
+
+def _from(ticks: int, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames from a time on; none where too many lie before it."""
+    near = islice(frames, _MOST_FRAMES_SKIPPED)
+    return dropwhile(lambda frame: frame.pts is None or frame.pts < ticks, near)
+
+
+def _look_at(frames: list[VideoFrame]) -> Iterator[Blocks]:
+    """What each frame shows that has a neighbor on both sides."""
+    lumas = [_luma(frame) for frame in frames]
+    for before, luma, after in zip(lumas, lumas[1:], lumas[2:], strict=False):
+        if before.shape == luma.shape == after.shape:
+            yield find_combing(before, luma, after)
+
+
+def _luma(frame: VideoFrame) -> Luma:
+    luma = frame.reformat(format="gray").to_ndarray().astype(np.int16)
+    return luma[:, :: -(-frame.width // _MOST_COLUMNS)]
+
+
+def deinterlaced(
+    pictures: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
+) -> Iterator[tuple[VideoFrame, Fraction]]:
+    """Make progressive frames of interlaced ones, one for one, each with the time it came with."""
+    return filtered(pictures, "bwdif", mode="send_frame", parity=first, deint="all")
+
+
+def filtered(
+    pictures: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
+) -> Iterator[tuple[VideoFrame, Fraction]]:
+    """Send pictures through a filter of FFmpeg that gives one for each.
+
+    Args:
+        pictures: Pictures with their times, which may change in size and format.
+        name: FFmpeg's name of the filter.
+        options: Its options.
+
+    Yields:
+        The filtered pictures, each with the time of its original.
+    """
+    times: deque[tuple[Fraction, int]] = deque()
+    graph: Graph | None = None
+    kind: tuple[int, int, str] | None = None
+    for picture, time in pictures:
+        if kind != (picture.width, picture.height, picture.format.name):
+            yield from _drain(graph, times, is_end=True)
+            kind = (picture.width, picture.height, picture.format.name)
+            graph = _new_graph(picture, name, options)
+        assert graph is not None
+        times.append((time, picture.duration))
+        # Filters may look at times, and not all pictures have one.
+        picture.pts = int(time * 1_000_000)
+        picture.time_base = Fraction(1, 1_000_000)
+        graph.vpush(picture)
+        yield from _drain(graph, times, is_end=False)
+    yield from _drain(graph, times, is_end=True)
+
+
+def _new_graph(picture: VideoFrame, name: str, options: dict[str, str]) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=picture.width,
+        height=picture.height,
+        format=picture.format,
+        time_base=Fraction(1, 1_000_000),
+    )
+    graph.link_nodes(source, graph.add(name, **options), graph.add("buffersink")).configure()
+    return graph
+
+
+def _drain(
+    graph: Graph | None, times: deque[tuple[Fraction, int]], *, is_end: bool
+) -> Iterator[tuple[VideoFrame, Fraction]]:
+    if graph is None:
+        return
+    if is_end:
+        graph.vpush(None)
+    while times:
+        try:
+            picture = graph.vpull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        time, duration = times.popleft()
+        picture.duration = duration
+        yield picture, time

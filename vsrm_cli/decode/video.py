@@ -1,0 +1,369 @@
+"""A file becomes frames: every one that decodes, in the order of showing, each with its time.
+
+Times are exact fractions, taken from the file and never counted up. Damage does not stop the
+reader: it skips what cannot be decoded, counts it, and tells afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vsrm_cli.decode.deinterlace import Fields, deinterlaced, filtered, look_for_fields
+from vsrm_cli.decode.hwaccel import find_decoder
+from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.errors import InputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.color import ToRgb, color_of
+from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
+
+# After this many unreadable packets in a row the rest of the file is given up.
+_FAILURES_IN_A_ROW = 1000
+# Seconds before --start at which decoding begins, tried one after another: a seek may land too
+# late, and how late differs from container to container.
+_SEEK_MARGINS = (0, 5, 30)
+# Containers whose headers state a duration that was measured, not estimated from the size of
+# the file that we have; so the file can be compared with it.
+_STATES_DURATION = {"mov", "matroska", "avi", "flv", "asf"}
+
+
+class VideoReader:
+    """The frames of one video file.
+
+    Use it in a ``with`` statement and iterate over it once.
+
+    Attributes:
+        info: What the file says about itself.
+        frames_read: Frames handed out so far.
+        damaged_packets: Pieces of the file that were unreadable or gave a broken frame.
+        resized_frames: Frames of another size than the first, which were scaled to it.
+        reshaped_frames: Frames whose pixels have another shape than those of the first.
+        hardware: FFmpeg's name of the interface to the hardware that decodes; None for software.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+        deinterlace: bool = False,
+        uses_hardware: bool = False,
+        turns_upright: bool = False,
+    ) -> None:
+        """Look at a file; nothing is read yet but its first frame.
+
+        Args:
+            path: The video.
+            start: Leave out frames shown earlier than this, in seconds after the first frame.
+            end: Leave out frames shown at this time or later, in seconds after the first frame.
+            deinterlace: Make whole frames of those that show combs, one for one.
+            uses_hardware: Decode in graphics hardware, where it gives the same first frames.
+            turns_upright: Turn frames as players show them; ``info`` is that of turned ones.
+
+        Raises:
+            InputError: If the file cannot be read as a video.
+        """
+        stored = probe(path)
+        self.info: VideoInfo = stored.upright() if turns_upright else stored
+        self._matrix = stored.display_matrix if turns_upright else None
+        self._stored_size = (stored.width, stored.height)
+        self._pixel: Fraction | None = None  # its shape, in the first frame
+        self.frames_read = 0
+        self.damaged_packets = 0
+        self.resized_frames = 0
+        self.reshaped_frames = 0
+        self.hardware = find_decoder(path) if uses_hardware else None
+        self._deinterlaces = deinterlace
+        self._first = None if not start else self.info.start + start
+        self._end = None if end is None else self.info.start + end
+        self._opened: tuple[InputContainer, VideoStream] | None = None
+        self._indexed_packets = 0
+        self._clock = _Clock(self.info)
+        self._packets_seen = 0
+        self._longest_gap = Fraction(0)
+        self._reached: Fraction | None = None  # the end of the latest packet, of any stream
+        self._is_cut_short = False
+
+    @cached_property
+    def fields(self) -> Fields:
+        """What is known of its fields, if it is interlaced; some frames are decoded for that."""
+        with open_container(self.info.path) as container:
+            return look_for_fields(container, video_stream(container, self.info.path))
+
+    @property
+    def notices(self) -> list[str]:
+        """What is uncertain of the video, or must be changed, in sentences."""
+        notices = []
+        path, fields = self.info.path, self.fields
+        if fields.first is not None:
+            first = {"tff": "top", "bff": "bottom"}[fields.first]
+            fate = (
+                "each frame is deinterlaced with bwdif"
+                if self._deinterlaces
+                else "combing is enlarged, because deinterlacing is off"
+            )
+            notices.append(f"{path} is interlaced, {first} field first: {fate}")
+        elif fields.is_doubtful:
+            notices.append(f"{path} shows some combing, too little to be sure: not deinterlaced")
+        elif fields.is_marked:
+            notices.append(
+                f"{path} says that it is interlaced, but shows no combing: not deinterlaced"
+            )
+        return notices
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the tail of the file is missing, or damage was met on the way."""
+        return self._is_cut_short or self.damaged_packets > 0
+
+    def __enter__(self) -> Self:
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in the order of showing, times strictly rising.
+
+        Raises:
+            InputError: If no frame at all can be decoded, or none lies in the asked range.
+        """
+        size = self._stored_size
+        to_rgb = ToRgb(width=size[0], height=size[1])
+        cuts = CutFinder()
+        seen = False
+        pictures = self._timed_pictures()
+        if not self.info.is_siting_told:
+            pictures = filtered(pictures, "setparams", chroma_location="left")
+        if self._deinterlaces and self.fields.first is not None:
+            pictures = deinterlaced(pictures, self.fields.first)
+        for picture, time in pictures:
+            seen = True
+            if self._first is not None and time < self._first:
+                continue
+            if self._end is not None and time >= self._end:
+                break
+            color = color_of(picture)
+            if color.guessed:
+                color = self.info.color
+            self.frames_read += 1
+            self.resized_frames += (picture.width, picture.height) != size
+            duration = picture.duration * self.info.time_base if picture.duration else None
+            pixels = upright(to_rgb(picture, color), self._matrix)
+            yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
+        else:
+            self._look_for_the_tail()
+        if self.frames_read == 0:
+            raise InputError(self._why_nothing(seen=seen))
+
+    def _timed_pictures(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+        if self._first is not None:
+            for margin in _SEEK_MARGINS:
+                pictures = self._pictures_from(self._first - margin)
+                head = next(pictures, None)
+                # Without a time of its own, a frame behind a jump cannot be placed. And the fields
+                # of a frame are made whole with the help of the frame before.
+                if head is not None and head[0].pts is not None:
+                    is_early = head[1] < self._first
+                    if is_early or (head[1] == self._first and not self._deinterlaces):
+                        return chain([head], pictures)
+        return self._pictures(*self._open())
+
+    def _pictures_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
+        if time <= self.info.start:
+            return iter(())
+        container, stream = self._open()
+        depth = stream.codec_context.reorder_depth
+        try:
+            container.seek(int(time / self.info.time_base), stream=stream)
+        except av.FFmpegError:
+            return iter(())
+        # Seeking makes some decoders forget how many frames they must hold back.
+        stream.codec_context.reorder_depth = depth
+        return self._pictures(container, stream)
+
+    def _pictures(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Decode from where the container stands up to the end, the decoder's rest included."""
+        failures = 0
+        for packet in self._packets(container, stream):
+            is_damaged = packet is None or packet.is_corrupt
+            pictures: list[VideoFrame] = []
+            if packet is not None:
+                try:
+                    pictures = stream.decode(packet)
+                except av.FFmpegError:
+                    is_damaged = True
+            if is_damaged or any(picture.is_corrupt for picture in pictures):
+                self._count_damage(packet)
+            failures = 0 if pictures else failures + is_damaged
+            if failures > _FAILURES_IN_A_ROW:
+                return
+            for picture in pictures:
+                time = self._clock.time_of(picture)
+                # PyAV tells the shape of pixels for the decoder, not for each frame.
+                pixel = stream.codec_context.sample_aspect_ratio
+                self._pixel = self._pixel or pixel
+                self.reshaped_frames += pixel is not None and pixel != self._pixel
+                # Hardware has formats of its own, with the same values in another order.
+                yield self._as_in_software(picture), time
+
+    def _as_in_software(self, picture: VideoFrame) -> VideoFrame:
+        return picture if self.hardware is None else picture.reformat(format=self.info.pixel_format)
+
+    def _packets(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[Packet[VideoStream] | None]:
+        """Read the packets of the video and the empty one that flushes; None for a fault."""
+        watched = [s for s in container.streams if s.discard != Discard.all]
+        faults = 0
+        packets = container.demux(watched)
+        while faults <= _FAILURES_IN_A_ROW:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                # The generator is spent, but the container stands behind the fault.
+                faults += 1
+                packets = container.demux(watched)
+                yield None
+                continue
+            if packet is None:
+                return
+            faults = 0
+            self._note_progress(packet)
+            if packet.stream is stream:
+                yield cast("Packet[VideoStream]", packet)
+
+    def _open(self) -> tuple[InputContainer, VideoStream]:
+        self.close()
+        self._clock = _Clock(self.info)
+        self._packets_seen = 0
+        self._reached = None
+        container = open_container(self.info.path, hardware=self.hardware)
+        stream = video_stream(container, self.info.path)
+        self._opened = (container, stream)
+        self._indexed_packets = len(stream.index_entries)
+        # Sound is read, not decoded, where the end of the whole file is all that can be compared.
+        needs_all = stream.duration is None
+        for other in container.streams:
+            if other is not stream and (not needs_all or other.type not in ("audio", "video")):
+                other.discard = Discard.all
+        return container, stream
+
+    def close(self) -> None:
+        """Close the file; leaving the ``with`` statement does so too."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
+    def _count_damage(self, packet: Packet[VideoStream] | None) -> None:
+        """Count a fault, unless it comes from a jump into the middle of the video.
+
+        Raises:
+            InputError: If hardware decodes: whose fault it was cannot be told then.
+        """
+        if self._first is not None and packet is not None and packet.size:
+            ticks = packet.pts if packet.pts is not None else packet.dts
+            if ticks is not None and ticks * self.info.time_base < self._first:
+                return
+        if self.hardware is not None:
+            raise InputError(
+                f"{self.info.path} could not be decoded by {self.hardware} without faults; "
+                "give --hwaccel off, which can tell what of the file is damaged."
+            )
+        self.damaged_packets += 1
+
+    def _note_progress(self, packet: Packet[Stream]) -> None:
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        if ticks is None:
+            return
+        reached = (ticks + (packet.duration or 0)) * packet.time_base
+        if self._reached is None:
+            self._reached = reached
+        if packet.stream.type == "video":
+            self._packets_seen += 1
+            self._longest_gap = max(self._longest_gap, reached - self._reached)
+        self._reached = max(self._reached, reached)
+
+    def _look_for_the_tail(self) -> None:
+        """Notice that a file ended earlier than its header says.
+
+        A file that was cut often just ends, without any error. Only clear evidence counts:
+        durations are rounded, and the last frame of a variable rate has none.
+        """
+        if self.info.is_cut_short:
+            self._is_cut_short = True
+            return
+        assert self._opened is not None
+        container, stream = self._opened
+        if not _STATES_DURATION & set(container.format.name.split(",")):
+            return
+        if self._first is None and self._packets_seen < self._indexed_packets:
+            self._is_cut_short = True
+            return
+        if stream.duration is not None:
+            promised = ((stream.start_time or 0) + stream.duration) * self.info.time_base
+        elif container.duration is not None:
+            promised = Fraction(container.duration, av.time_base)
+        else:
+            return
+        frame = 1 / self.info.frame_rate if self.info.frame_rate else Fraction(1, 25)
+        tolerance = max(Fraction(1, 4), 3 * frame, 2 * self._longest_gap)
+        self._is_cut_short = self._reached is None or promised - self._reached > tolerance
+
+    def _why_nothing(self, *, seen: bool) -> str:
+        if not seen and self._first is None:
+            return (
+                f"Not one frame of {self.info.path} could be decoded; the file is damaged, "
+                "copy or download it again."
+            )
+        length = "" if self.info.duration is None else f" of {float(self.info.duration):.3f} s"
+        return (
+            f"No frame of {self.info.path}{length} lies in the part that was asked for; "
+            "choose another --start or --end."
+        )
+
+
+class _Clock:
+    """Gives every decoded frame its time, whatever the file left out."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._time_base = info.time_base
+        self._first = info.start / info.time_base
+        frame = 1 / info.frame_rate if info.frame_rate else Fraction(1, 25)
+        self._usual_step = max(1, round(frame / info.time_base))
+        self._last: int | None = None
+
+    def time_of(self, picture: VideoFrame) -> Fraction:
+        """The time of the next frame in the order of showing, in seconds; always rising."""
+        ticks = picture.pts if picture.pts is not None else picture.dts
+        step = picture.duration or self._usual_step
+        if ticks is None:
+            ticks = int(self._first) if self._last is None else self._last + step
+        elif self._last is not None and ticks <= self._last:
+            # Twice the same time is a slip that the next frame mends; a jump back is not.
+            ticks = self._last + (1 if self._last - ticks < step else step)
+        self._last = ticks
+        return ticks * self._time_base

@@ -1,0 +1,135 @@
+"""Frames out of a pipe, as YUV4MPEG2: what other programs write without a file between.
+
+A header gives size, rate and pixel format, and the frames follow, uncompressed. There is no sound,
+no time but the rate, and no way back, so such a job cannot be resumed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.errors import InputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.color import ToRgb, color_of
+from vsrm_cli.media.probe import VideoInfo, probe
+
+_LONGEST_HEADER = 4096
+
+
+class PipeReader:
+    """The frames of a film that comes through a pipe; like a `VideoReader`.
+
+    Attributes:
+        info: What the header and the first frame say.
+        frames_read: Frames handed out so far.
+        damaged_packets: Always 0.
+        resized_frames: Always 0: all frames have one size.
+        reshaped_frames: Always 0, likewise.
+        truncated: Always False: a pipe does not tell how much should come.
+    """
+
+    damaged_packets = 0
+    resized_frames = 0
+    reshaped_frames = 0
+    truncated = False
+
+    def __init__(self, file: BinaryIO, *, start: Fraction | None, end: Fraction | None) -> None:
+        """Read the first frame.
+
+        Args:
+            file: Where the film comes from.
+            start: Leave out frames shown earlier than this, in seconds.
+            end: Leave out frames shown at this time or later, in seconds.
+
+        Raises:
+            InputError: If what comes is no YUV4MPEG2.
+        """
+        header = file.readline(_LONGEST_HEADER)
+        if not header.startswith(b"YUV4MPEG2 "):
+            raise InputError("What comes through the pipe is no YUV4MPEG2; send it as y4m.")
+        self.frames_read = 0
+        self.notices: list[str] = []
+        if any(word[:1] == b"I" and word[1:2] not in b"p?" for word in header.split()[1:]):
+            self.notices.append("the film in the pipe says that it is interlaced: taken as it is")
+        self._start = start or Fraction(0)
+        self._end = end
+        try:
+            self._container = av.open(cast(Any, _Joined(header, file)), format="yuv4mpegpipe")
+            self._frames = self._container.decode(video=0)
+            first = next(self._frames)
+        except (av.FFmpegError, StopIteration) as error:
+            raise InputError(
+                "Not one frame came through the pipe; look at what the sender says."
+            ) from error
+        self._frames = chain([first], self._frames)
+        # Whoever wants to look at the source finds its beginning in a file.
+        self._folder = tempfile.TemporaryDirectory(prefix="vsrm-")
+        beginning = Path(self._folder.name) / "stdin.y4m"
+        beginning.write_bytes(header + b"FRAME\n" + packed(first))
+        self.info: VideoInfo = replace(probe(beginning), duration=None, expected_frames=None)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._container.close()
+        self._folder.cleanup()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in order.
+
+        Raises:
+            InputError: If none lies in the asked range.
+        """
+        to_rgb = ToRgb(width=self.info.width, height=self.info.height)
+        cuts = CutFinder()
+        step = self.info.time_base
+        for number, picture in enumerate(self._frames):
+            time = number * step
+            if time < self._start:
+                continue
+            if self._end is not None and time >= self._end:
+                break
+            color = color_of(picture)
+            pixels = to_rgb(picture, self.info.color if color.guessed else color)
+            self.frames_read += 1
+            yield Frame(pixels, time, step, cuts.begins_shot(pixels))
+        if self.frames_read == 0:
+            raise InputError(
+                "No frame in the pipe lies in the part that was asked for; choose another --start "
+                "or --end."
+            )
+
+
+class _Joined:
+    """A file of which the first line has been read, as if it had not."""
+
+    def __init__(self, line: bytes, file: BinaryIO) -> None:
+        self._line = line
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        data, self._line = self._line[:size], self._line[size:]
+        return data or self._file.read(size)
+
+
+def packed(frame: VideoFrame) -> bytes:
+    """The planes of a frame, without the padding at the end of their rows."""
+    width = 2 if any(part.bits > 8 for part in frame.format.components) else 1
+    parts = []
+    for plane in frame.planes:
+        rows: NDArray[np.uint8] = np.frombuffer(cast(Any, plane), np.uint8)
+        parts.append(
+            rows.reshape(plane.height, plane.line_size)[:, : plane.width * width].tobytes()
+        )
+    return b"".join(parts)

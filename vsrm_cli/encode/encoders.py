@@ -1,0 +1,151 @@
+"""Which codecs work here: those in software are tried, those in graphics hardware are opened."""
+
+import io
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.codec.hwaccel import hwdevices_available
+from av.logging import Capture
+from av.video.stream import VideoStream
+
+from vsrm_cli.encode.options import Encoding, plan_encoding
+from vsrm_cli.errors import VsrmError
+
+# The ends of encoder names, and whose hardware they need.
+MAKERS = {
+    "_nvenc": "NVIDIA",
+    "_qsv": "Intel",
+    "_amf": "AMD",
+    "_vaapi": "VAAPI",
+    "_videotoolbox": "Apple",
+}
+# No encoder for hardware that is in use refuses this size.
+_WIDTH, _HEIGHT = 512, 512
+_FRAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareEncoder:
+    """An encoder that FFmpeg was built with.
+
+    Attributes:
+        name: FFmpeg's name.
+        maker: Whose hardware it needs.
+        is_usable: Whether it can be opened here.
+    """
+
+    name: str
+    maker: str
+    is_usable: bool
+
+
+def coding_error(codec: str) -> float:
+    """Encode a few drawn frames, decode them again, and compare.
+
+    Args:
+        codec: As in `Encoding`.
+
+    Returns:
+        Mean difference of brightness, in levels of 255.
+
+    Raises:
+        VsrmError: If the codec cannot encode, or not all frames come back.
+    """
+    drawn = [_ramp(number) for number in range(_FRAMES)]
+    plan = plan_encoding(Encoding(codec=codec), "yuv420p")
+    file = io.BytesIO()
+    try:
+        with av.open(file, "w", format="matroska") as output:
+            stream = cast(
+                VideoStream,
+                output.add_stream(
+                    plan.encoder,
+                    rate=25,
+                    options=plan.options,
+                    width=128,
+                    height=96,
+                    pix_fmt=plan.pixel_format,
+                ),
+            )
+            for picture in drawn:
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+            output.mux(stream.encode(None))
+        file.seek(0)
+        with av.open(file, "r") as source:
+            found = [frame.to_ndarray(format="gray") for frame in source.decode(video=0)]
+    except av.FFmpegError as error:
+        raise VsrmError(f"{plan.encoder} failed: {error.strerror}.") from error
+    if len(found) != len(drawn):
+        raise VsrmError(f"of {len(drawn)} frames, {len(found)} came back from {plan.encoder}.")
+    pairs = zip(drawn, found, strict=True)
+    return float(np.mean([np.abs(a.astype(float) - b).mean() for a, b in pairs]))
+
+
+def _ramp(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """A soft slope that moves."""
+    row, column = np.mgrid[:96, :128]
+    slope = 40 + (row + column + 8 * number) * 0.7
+    return np.asarray(slope, dtype=np.uint8)
+
+
+def replace_absent_hardware(encoding: Encoding) -> tuple[Encoding, str | None]:
+    """Choose software where a hardware encoder was named that cannot be opened here.
+
+    Args:
+        encoding: What was asked for.
+
+    Returns:
+        What can be done, and a sentence that says so where it is something else. The preset is
+        left out then: its words are those of one encoder.
+    """
+    name = encoding.codec
+    if not name.endswith(tuple(MAKERS)) or not _is_encoder(name) or _can_be_opened(name):
+        return encoding, None
+    codec = av.Codec(name, "w").canonical_name
+    return (
+        replace(encoding, codec=codec, preset=None),
+        f"there is no hardware here for {name}: encoded as {codec} in software",
+    )
+
+
+def hardware_encoders() -> list[HardwareEncoder]:
+    """Open every hardware encoder of the build once: nothing else tells whether it works.
+
+    Returns:
+        All of them, in the order of their names.
+    """
+    return [
+        HardwareEncoder(name, maker, _can_be_opened(name))
+        for name in sorted(av.codecs_available)
+        for ending, maker in MAKERS.items()
+        if name.endswith(ending) and _is_encoder(name)
+    ]
+
+
+def hardware_decoders() -> list[str]:
+    """FFmpeg's names of the interfaces to hardware decoders that the build knows."""
+    return sorted(hwdevices_available())
+
+
+def _is_encoder(name: str) -> bool:
+    try:
+        codec = av.Codec(name, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return codec.type == "video"
+
+
+def _can_be_opened(name: str) -> bool:
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
+    context.width, context.height = _WIDTH, _HEIGHT
+    context.pix_fmt = "nv12" if name.endswith(("_qsv", "_vaapi")) else "yuv420p"
+    context.time_base = Fraction(1, 25)
+    try:
+        with Capture():  # what FFmpeg would say on stderr about a driver that is not there
+            context.open()
+    except (av.FFmpegError, OSError):
+        return False
+    return True

@@ -1,0 +1,203 @@
+"""Frames as image files: a folder of them, or names such as frame_%05d.png.
+
+Images hold neither times nor sound. 8 bits stay 8 bits, and deeper ones become 16.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from vsrm_cli.decode.image_sequence import NUMBER, find_pictures, is_pattern
+from vsrm_cli.encode.options import EncodingPlan
+from vsrm_cli.errors import InputError, OutputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.color import RGB, Color, FromRgb
+from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.probe import VideoInfo
+
+_ALL_BUT_PIXELS = "times, sound and all else but the pictures: picture files cannot hold them"
+
+
+class PictureWriter:
+    """A film of pictures to be written; its files are collected in a folder until all are there.
+
+    Attributes:
+        path: A folder or a pattern.
+        plan: How pictures are encoded.
+        shape: Of the pictures.
+        time_base: Length of a tick in seconds.
+        frames_written: Pictures that have their names.
+        kept: Nothing.
+        dropped: What pictures cannot hold.
+        warnings: None.
+    """
+
+    kept: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __init__(
+        self, path: Path, *, source: VideoInfo, names: Sequence[str], shape: Shape
+    ) -> None:
+        """Prepare to write.
+
+        Args:
+            path: A folder or a pattern, ending in .png.
+            source: The film that they are made of.
+            names: Of the pictures that they are made of, if they are: what is written into a
+                folder is named alike.
+            shape: Of the film's frames as they are stored; the pictures are upright.
+        """
+        pixel_format = "rgb24" if source.bits <= 8 else "rgb48be"
+        self.path = path
+        self.plan = EncodingPlan("png", "png", pixel_format, {})
+        shape = shape.upright(source)
+        self.shape = shape
+        self.dropped = (*source.left_behind, _ALL_BUT_PIXELS)
+        self._matrix = source.display_matrix
+        self.time_base = source.time_base
+        self.frames_written = 0
+        self._rate = source.frame_rate or Fraction(25)
+        stems = [Path(name).stem for name in names]
+        self._stems = stems if len(set(stems)) == len(stems) else []
+        color = Color(RGB, True)
+        self._from_rgb = FromRgb(color, pixel_format, width=shape.width, height=shape.height)
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Do nothing: there is nothing to close."""
+
+    def ticks_of(self, time: Fraction) -> int:
+        """When a frame is shown, in ticks."""
+        return round(time / self.time_base)
+
+    def encode(self, frame: Frame) -> bytes:
+        """Make a PNG file of a frame."""
+        picture = self._from_rgb(upright(frame.pixels, self._matrix))
+        codec = av.CodecContext.create("png", "w")
+        assert isinstance(codec, VideoCodecContext)
+        codec.width, codec.height = picture.width, picture.height
+        codec.pix_fmt = self.plan.pixel_format
+        codec.time_base = Fraction(1, 25)
+        picture.pts = 0
+        return b"".join(bytes(packet) for packet in (*codec.encode(picture), *codec.encode(None)))
+
+    def collect(self, folder: Path, count: int) -> None:
+        """Give the pictures in a folder their names, from the last to the first.
+
+        So the first ones are there to go on from if that is interrupted.
+
+        Raises:
+            OutputError: If that fails.
+        """
+        try:
+            target = self.path.parent if is_pattern(self.path) else self.path
+            target.mkdir(exist_ok=True)
+            for number in reversed(range(count)):
+                os.replace(folder / f"{number:09}.png", target / self._name(number))
+        except OSError as error:
+            raise self.failure(error) from error
+        self.frames_written = count
+
+    def failure(self, error: OSError) -> OutputError:
+        """Tell a fault of the disk to the user."""
+        return OutputError(
+            f"{self.path} could not be written ({error.strerror}); "
+            "make sure that the disk is not full."
+        )
+
+    def _name(self, number: int) -> str:
+        if is_pattern(self.path):
+            return NUMBER.sub(lambda m: f"{number + 1:0{m[1] or 1}}", self.path.name, count=1)
+        if self._stems:
+            return f"{self._stems[number]}.png"
+        return f"frame_{number + 1:06}.png"
+
+
+class PictureSegment:
+    """Some pictures in a row, each in its file, safely on the disk; like a `SegmentWriter`.
+
+    Attributes:
+        path: The file written last.
+        ticks: When the pictures are shown.
+        end: Until when the last of them is.
+    """
+
+    def __init__(self, path: Path, output: PictureWriter) -> None:
+        """Begin behind the pictures that are there: ``path`` ends in the number of the next."""
+        self.path = path
+        self.ticks: list[int] = []
+        self.end = 0
+        self._folder = path.parent
+        self._first = int(path.name)
+        self._output = output
+
+    def write(self, frame: Frame) -> None:
+        """Write a frame into a file of its own.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        self.path = self._folder / f"{self._first + len(self.ticks):09}.png"
+        content = self._output.encode(frame)
+        try:
+            with self.path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._output.failure(error) from error
+        self.ticks.append(self._output.ticks_of(frame.time))
+        self.end = self.ticks[-1] + 1
+
+    def close(self) -> None:
+        """Do nothing: all files are closed."""
+
+    def abandon(self) -> None:
+        """Do nothing: files of which the journal does not know do not count."""
+
+
+def check_folder(path: Path, sources: Sequence[Path], *, overwrite: bool) -> None:
+    """Make sure that pictures may be written there.
+
+    Args:
+        path: A folder or a pattern.
+        sources: The files that they are made of.
+        overwrite: Whether pictures may lie there already.
+
+    Raises:
+        OutputError: If they may not.
+    """
+    if is_pattern(path) and path.suffix.lower() != ".png":
+        raise OutputError(f"Pictures are written as .png; name them so, not {path.name}.")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"The folder {parent} does not exist; make it, or choose another one.")
+    if not is_pattern(path) and path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is no folder; name one for the pictures.")
+    try:
+        pictures = find_pictures(path)
+    except InputError:
+        return
+    if pictures[0].parent.samefile(sources[0].parent) and set(pictures) & set(sources):
+        raise OutputError(f"{path} holds the input itself; choose another place for the output.")
+    if not overwrite:
+        raise OutputError(
+            f"{pictures[0]} exists; choose another place for the pictures, or give --overwrite."
+        )

@@ -1,0 +1,184 @@
+"""Segments: pieces of an output's video, each a closed file, and the join of them to the output.
+
+Each segment is encoded by an encoder of its own, so it begins with a key frame and refers to
+nothing outside. Its file keeps times exactly. The join copies the packets as they are; only
+their durations and decoding times are derived anew, over the whole video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.errors import CheckFailed, OutputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.remux.stream_mapping import supported_codecs
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A closed piece of a video.
+
+    Attributes:
+        path: Its file.
+        ticks: When its frames are shown, rising, in ticks of the output's clock.
+    """
+
+    path: Path
+    ticks: Sequence[int]
+
+
+class SegmentWriter:
+    """One segment while it is written; leaving its ``with`` statement closes the file.
+
+    Attributes:
+        path: The file.
+        ticks: When its frames are shown so far, in ticks of the output's clock.
+        end: Until when the last of them is shown.
+    """
+
+    def __init__(self, path: Path, output: VideoWriter) -> None:
+        """Open the file and write its header.
+
+        Args:
+            path: Where to write, without the ending, which is chosen by the codec.
+            output: What the segment is a piece of.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
+        container = _container_for(output.plan.encoder)
+        self.path = path.with_suffix(f".{container}")
+        self.ticks: list[int] = []
+        self.end = 0
+        self._output = output
+        options = {"avoid_negative_ts": "disabled"}
+        if container != "nut":
+            options["movie_timescale"] = str(output.time_base.denominator)
+        try:
+            self._file = self.path.open("wb")
+            self._container = av.open(self._file, "w", format=container, container_options=options)
+            self._stream = output.add_encoder(self._container)
+            self._container.start_encoding()
+        except (av.FFmpegError, OSError) as error:
+            raise output.failure(error) from error
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame; see `VideoWriter.write`."""
+        picture = self._output.picture(frame)
+        assert picture.pts is not None
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (av.FFmpegError, OSError) as error:
+            raise self._output.failure(error) from error
+        self.ticks.append(picture.pts)
+        self.end = picture.pts + self._output.ticks_shown(frame)
+
+    def close(self) -> None:
+        """Complete the file.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._file.close()
+        except (av.FFmpegError, OSError) as error:
+            raise self._output.failure(error) from error
+
+    def abandon(self) -> None:
+        """Close the file as it is, unfinished."""
+        try:
+            self._container.close()
+        except (av.FFmpegError, OSError):
+            pass  # what cannot be completed is thrown away anyway
+        finally:
+            self._file.close()
+
+
+def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
+    """Make the output of its segments: their video, and the sound and subtitles of the source.
+
+    Args:
+        segments: All segments of the video, in order.
+        end: Until when the last frame is shown, in ticks of the output's clock.
+        output: Made for segments; it is completed by leaving its ``with`` statement.
+
+    Raises:
+        CheckFailed: If a segment does not hold the frames that it should.
+        OutputError: If the output cannot be written, or a segment has vanished.
+    """
+    if missing := [segment.path for segment in segments if not segment.path.exists()]:
+        raise OutputError(f"The segment {missing[0]} has vanished; give the same command again.")
+    reordered = max(_reordering(segment, output) for segment in segments)
+    times = [tick for segment in segments for tick in segment.ticks]
+    for number, (stream, packet) in enumerate(_packets(segments, output)):
+        if number == 0:
+            output.open_for(stream, times, end=end, frames_reordered=reordered)
+        output.copy(packet)
+
+
+def _packets(
+    segments: Sequence[Segment], output: VideoWriter
+) -> Iterator[tuple[VideoStream, Packet[VideoStream]]]:
+    """Read the packets of all segments, with times of showing in ticks of the output's clock.
+
+    Raises:
+        CheckFailed: If the segments cannot be shown by one decoder.
+    """
+    extradata: bytes | None = None
+    for number, segment in enumerate(segments):
+        with open_container(segment.path) as container:
+            stream = video_stream(container, segment.path)
+            if number == 0:
+                extradata = stream.codec_context.extradata
+            if stream.codec_context.extradata != extradata:
+                raise CheckFailed(_broken(segment, "is encoded in another way than the others"))
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            for place, packet in enumerate(packets):
+                if place == 0 and not packet.is_keyframe:
+                    raise CheckFailed(_broken(segment, "does not begin with a key frame"))
+                packet.pts = _ticks(packet, output)
+                yield stream, packet
+
+
+def _reordering(segment: Segment, output: VideoWriter) -> int:
+    """Say by how many frames a segment's decoder must be ahead of what it shows.
+
+    Raises:
+        CheckFailed: If the segment holds other frames than it should.
+    """
+    with open_container(segment.path) as container:
+        stream = video_stream(container, segment.path)
+        # Times only: packets would keep their data in memory.
+        found = [_ticks(packet, output) for packet in container.demux(stream) if packet.size]
+    if sorted(found) != list(segment.ticks):
+        raise CheckFailed(_broken(segment, "does not hold the frames that were written into it"))
+    places = {tick: place for place, tick in enumerate(segment.ticks)}
+    return max(number - places[tick] for number, tick in enumerate(found))
+
+
+def _ticks(packet: Packet[VideoStream], output: VideoWriter) -> int:
+    """When a packet of a segment is shown, in ticks of the output; -1 if between two."""
+    assert packet.pts is not None
+    ticks = packet.pts * packet.time_base / output.time_base
+    return int(ticks) if ticks.denominator == 1 else -1
+
+
+def _broken(segment: Segment, what: str) -> str:
+    return f"The segment {segment.path} {what}; give --restart to begin again."
+
+
+def _container_for(encoder: str) -> str:
+    """The container for segments: one that keeps times exactly and takes the codec."""
+    # The muxers' own lists say too often yes: MOV says it takes VP8, and then does not.
+    known = (name for name in ("mp4", "mov") if encoder in supported_codecs(f".{name}"))
+    return "nut" if encoder == "libvpx" else next(known, "nut")

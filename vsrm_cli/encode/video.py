@@ -1,0 +1,452 @@
+"""Frames become a file: each at the time it came with, with the sound and subtitles it had.
+
+An output appears under its name only when it is complete. Until then it grows in a hidden file
+beside it, and every wish that cannot be fulfilled is refused before the first frame. Its video
+is encoded here, or joined from segments that were (see `segments`).
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from math import lcm
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vsrm_cli.encode.destination import check_destination
+from vsrm_cli.encode.options import (
+    Encoding,
+    EncodingPlan,
+    add_video,
+    check_limits,
+    picture_losses,
+    plan_encoding,
+    stores_pixel_shape,
+    tag,
+)
+from vsrm_cli.errors import OutputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.color import FromRgb
+from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.remux.copied_streams import CopiedStreams
+from vsrm_cli.remux.metadata import tag_options
+from vsrm_cli.remux.stream_mapping import CONTAINERS, supported_codecs
+from vsrm_cli.remux.verify import prove
+
+__all__ = ["Encoding", "VideoWriter"]
+
+_MAX_TICKS_PER_SECOND = 2**31 - 1
+# Frames that x265 may decode ahead of their turn; it does not say so itself.
+_X265_REORDERS = 2
+
+
+class VideoWriter:
+    """One output file. Use it in a ``with`` statement and write frames in rising order of time.
+
+    Leaving the statement normally completes the file under its name; leaving it by an exception
+    deletes what was written.
+
+    Attributes:
+        frames_written: Frames taken so far.
+        shape: Of the pictures of the output.
+        path: The file.
+        plan: How its video is encoded.
+        time_base: The clock of the video; its times are whole numbers of it, in seconds.
+        part: Where the file grows until it is complete.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        source: VideoInfo,
+        shape: Shape,
+        encoding: Encoding,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+        overwrite: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        """Check everything, and write the header.
+
+        Args:
+            path: The output; the end of its name says which container it is.
+            source: The video that the frames come from, whose sound and subtitles are copied.
+            shape: Of the pictures of the output.
+            encoding: The codec and its settings.
+            start: Seconds after the first frame of the source at which the output begins; all
+                times become earlier by as much.
+            end: Seconds after the first frame of the source at which the output ends.
+            overwrite: Replace an existing file, when the new one is complete.
+            folder: Where segments are collected, on the disk of the output. The file is then
+                not written now, only tried, and made of them by `segments.join`.
+
+        Raises:
+            UsageError: If a setting of the encoding can never work.
+            OutputError: If the output cannot be written as asked.
+        """
+        plan = plan_encoding(encoding, source.pixel_format, light=source.light)
+        check_destination(path, source.path, overwrite=overwrite)
+        self.frames_written = 0
+        self._is_complete = False
+        self.plan = plan
+        self.path = path
+        part = f".{path.stem}.{os.getpid()}.part{path.suffix}"
+        self.part = path.with_name(part) if folder is None else folder / part
+        # Containers begin at zero: what would begin earlier is moved there, all streams alike.
+        self._shift = (start or Fraction(0)) + min(Fraction(0), source.start)
+        self.time_base = _time_base(source.time_base, self._shift)
+        check_limits(plan, size=(shape.width, shape.height), time_base=self.time_base)
+        self._times = array("q")
+        self._durations: dict[int, int] = {}
+        self._last_duration = 1
+        self._waiting: list[Packet[VideoStream]] = []
+        self._packets_written = 0
+        self._pixel = shape.sample_aspect_ratio
+        self.shape = shape if stores_pixel_shape(plan) else shape.squared()
+        width, height = self.shape.width, self.shape.height
+        color = source.color.fitted(
+            plan.pixel_format, width=width, height=height, source_format=source.pixel_format
+        )
+        self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
+        self._source = source
+        self._part_asked = (start, end)
+        self._copies = self._new_copies()
+        try:
+            self._check_container(encoding, plan)
+            self._open(None)
+        except BaseException:
+            self._copies.close()
+            raise
+        self._is_only_tried = folder is not None
+        if self._is_only_tried:
+            self._discard()
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What of the source goes along beside its main video, in words."""
+        return tuple(self._copies.kept)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What of the source the output cannot hold, and why, in words."""
+        lost = picture_losses(self._source, self.plan, self._pixel)
+        return (*self._copies.dropped, *lost)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be kept as it was, in sentences; complete when the file is."""
+        return self._copies.warnings
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Complete the file and prove it, or delete it after an exception."""
+        if kind is not None or self._is_only_tried:
+            self._discard()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._discard()
+            raise
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame.
+
+        Args:
+            frame: Of the shape of the output, and resampled to its size if it is another; its
+                time is kept, less the start.
+
+        Raises:
+            OutputError: If the disk is full, or the encoder fails.
+            ValueError: If the time is not later than the last one.
+        """
+        picture = self.picture(frame)
+        # A frame is shown until the next one is, whatever it says of itself.
+        for before, after in pairwise(self._times[-2:]):
+            self._durations[before] = after - before
+        self._last_duration = self.ticks_shown(frame)
+        try:
+            # Sound and picture are written in step, by time. Otherwise they would lie far apart
+            # in the file, and packets would pile up in memory.
+            self._copies.copy_until(frame.time, self._container)
+            self._mux(self._stream.encode(picture))
+        except (av.FFmpegError, OSError) as error:
+            raise self.failure(error) from error
+        self.frames_written += 1
+
+    def picture(self, frame: Frame) -> VideoFrame:
+        """Convert a frame to what the encoder takes; for arguments and errors see `write`."""
+        ticks = self.ticks_of(frame.time)
+        if self._times and ticks <= self._times[-1]:
+            raise ValueError(f"times of frames must rise, got {frame.time} too late")
+        self._times.append(ticks)
+        picture = self._from_rgb(frame.pixels)
+        picture.pts = ticks
+        picture.time_base = self.time_base
+        return picture
+
+    def ticks_of(self, time: Fraction) -> int:
+        """When the output shows what the source shows at a time, in ticks of `time_base`."""
+        return round((time - self._shift) / self.time_base)
+
+    def ticks_shown(self, frame: Frame) -> int:
+        """How long the last frame is shown; guessed by the rate where the source does not say."""
+        duration = frame.duration
+        if duration is None:
+            duration = 1 / self._rate
+        return max(1, round(duration / self.time_base))
+
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        """Write packets of which it is known how long they are shown; the others wait."""
+        self._waiting += packets
+        # Encoders do not all pass durations on, and MP4 needs that of the last frame.
+        while self._waiting and self._waiting[0].pts in self._durations:
+            packet = self._waiting.pop(0)
+            packet.duration = self._durations.pop(packet.pts or 0)
+            packet.dts = min(packet.pts or 0, self._next_decoding_time())
+            self._container.mux(packet)
+
+    def open_for(
+        self, finished: VideoStream, times: Sequence[int], *, end: int, frames_reordered: int
+    ) -> None:
+        """Write the header of an output whose video is copied.
+
+        Args:
+            finished: A stream like those that it is copied from.
+            times: When each frame is shown, rising, in ticks of `time_base`.
+            end: Until when the last one is shown.
+            frames_reordered: By how many frames a decoder must be ahead of what it shows.
+
+        Raises:
+            OutputError: If the container refuses it.
+        """
+        self._copies = self._new_copies()
+        self._times = array("q", times)
+        self._durations = {tick: after - tick for tick, after in pairwise([*times, end])}
+        self._last_duration = self._durations[times[-1]]
+        try:
+            self._open(finished)
+        except BaseException:
+            self._copies.close()
+            raise
+        self._frames_reordered = frames_reordered
+        self._is_only_tried = False
+
+    def copy(self, packet: Packet[VideoStream]) -> None:
+        """Write a finished packet, its time in ticks of `time_base`, and the sound up to there.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        packet.stream = self._stream
+        packet.time_base = self.time_base
+        assert packet.pts is not None
+        try:
+            self._copies.copy_until(packet.pts * self.time_base + self._shift, self._container)
+            self._mux([packet])
+        except (av.FFmpegError, OSError) as error:
+            raise self.failure(error) from error
+        self.frames_written += 1
+
+    def _next_decoding_time(self) -> int:
+        """When the next packet is decoded: as many frames ahead as the encoder reorders.
+
+        Derived here, because x265 gives random times to videos that are shorter than that, and
+        those of segments, encoded apart, run backwards at some joints.
+        """
+        place = self._packets_written - self._frames_reordered
+        self._packets_written += 1
+        return self._times[place] if place >= 0 else self._times[0] + place
+
+    def _new_copies(self) -> CopiedStreams:
+        start, end = self._part_asked
+        return CopiedStreams(
+            self._source.path,
+            suffix=self.path.suffix.lower(),
+            first=None if not start else self._source.start + start,
+            end=None if end is None else self._source.start + end,
+            shift=self._shift,
+        )
+
+    def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
+        suffix = self.path.suffix.lower()
+        if plan.encoder not in supported_codecs(suffix):
+            others = [name for name in CONTAINERS if plan.encoder in supported_codecs(name)]
+            way_out = f"use {' or '.join(others)}, or " if others else ""
+            raise OutputError(
+                f"A {suffix} file cannot hold {encoding.codec} video here; {way_out}choose another "
+                "--codec."
+            )
+        self._copies.check(plan.encoder)
+
+    def _open(self, finished: VideoStream | None) -> None:
+        """Open the part file, announce all streams, and write the header.
+
+        The video is encoded, unless it is copied from a finished stream.
+        """
+        try:
+            # Opened here, so that the file is surely closed when it must be deleted.
+            file = self.part.open("wb")
+        except OSError as error:
+            raise OutputError(
+                f"No file can be written into {self.path.absolute().parent} ({error.strerror}); "
+                "choose another folder."
+            ) from error
+        name = CONTAINERS[self.path.suffix.lower()]
+        container = av.open(file, "w", format=name, container_options=self._options(name))
+        try:
+            if finished is None:
+                stream = self.add_encoder(container)
+            else:
+                stream = container.add_stream_from_template(finished, opaque=True)
+                stream.codec_context.framerate = self._rate
+                stream.time_base = self.time_base
+                self._describe(stream)
+            self._copies.add_to(container, stream)
+            container.start_encoding()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            file.close()
+            self.part.unlink()
+            raise OutputError(
+                f"The encoder {self.plan.encoder} or the container {self.path.suffix} refuses "
+                f"this video ({_reason(error)}); try other settings, or name the output .mkv."
+            ) from error
+        self._container, self._stream = container, stream
+        self._frames_reordered = stream.codec_context.reorder_depth
+        if self.plan.encoder == "libx265" and stream.codec_context.max_b_frames != 0:
+            self._frames_reordered = _X265_REORDERS
+
+    def _options(self, name: str) -> dict[str, str]:
+        if name in ("mp4", "mov"):
+            # They tell when streams begin in ticks of one clock; its usual 1000 would round.
+            ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
+            if ticks > _MAX_TICKS_PER_SECOND:
+                ticks = self.time_base.denominator
+            return {"movie_timescale": str(ticks)} | tag_options(name, self._copies.tags)
+        # "default" flags stay as they were, and sound that begins a little early, to prime its
+        # decoder, does not move all streams.
+        return {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
+
+    def add_encoder(self, container: OutputContainer) -> VideoStream:
+        """Announce the video to a container: this output's, or that of a segment of it."""
+        stream = add_video(
+            container,
+            self.plan,
+            self._from_rgb.color,
+            size=(self.shape.width, self.shape.height),
+            rate=self._rate,
+            time_base=self.time_base,
+        )
+        if self._is_mp4 or self.path.suffix.lower() == ".nut":
+            # MP4 stores the steps between frames in the order of decoding. Where the steps vary
+            # and frames are reordered, the length of the last frame, and of the track, is lost.
+            # NUT loses all times when the first frame is to be decoded before time zero.
+            stream.codec_context.max_b_frames = 0
+        self._describe(stream)
+        return stream
+
+    def _describe(self, stream: VideoStream) -> None:
+        """Say of a stream what players must know, and not every encoder or segment tells."""
+        context = stream.codec_context
+        tag(context, self._from_rgb.color)
+        if self.shape.sample_aspect_ratio is not None:
+            context.sample_aspect_ratio = self.shape.sample_aspect_ratio
+        if self._is_mp4 and self.plan.codec == "hevc":
+            context.codec_tag = "hvc1"  # Apple's players know no other tag
+        if self._source.display_matrix is not None:
+            stream.set_display_matrix(_without_offset(self._source.display_matrix))
+
+    @property
+    def _rate(self) -> Fraction:
+        return self._source.frame_rate or Fraction(25)
+
+    @property
+    def _is_mp4(self) -> bool:
+        return CONTAINERS[self.path.suffix.lower()] in ("mp4", "mov")
+
+    def complete(self) -> None:
+        """Write the end of the file; leaving the ``with`` statement then gives it its name.
+
+        Raises:
+            OutputError: If there is no frame in it, or the disk is full.
+        """
+        if self.frames_written == 0:
+            raise OutputError(f"There was no frame to write into {self.path}.")
+        try:
+            self._durations[self._times[-1]] = self._last_duration
+            if self._stream.codec_context.is_encoder:
+                self._mux(self._stream.encode(None))
+            self._copies.copy_until(None, self._container)
+            self._close()
+            promise = self._copies.promise(self._times, self.time_base, self._last_duration)
+            prove(self.part, promise)
+        except (av.FFmpegError, OSError) as error:
+            raise self.failure(error) from error
+        self._is_complete = True
+
+    def _finish(self) -> None:
+        if not self._is_complete:
+            self.complete()
+        try:
+            os.replace(self.part, self.path)
+        except OSError as error:
+            raise self.failure(error) from error
+
+    def _discard(self) -> None:
+        try:
+            self._close()
+        except (av.FFmpegError, OSError):
+            pass  # what cannot be completed is deleted anyway
+        finally:
+            self.part.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        self._copies.close()
+        try:
+            self._container.close()
+        finally:
+            self._container.file.file.close()
+
+    def failure(self, error: Exception) -> OutputError:
+        """Tell a fault of the disk or the encoder to the user."""
+        advice = "make sure that the disk is not full"
+        if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
+            advice = "a stream beside the picture may be damaged, try another container"
+        return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
+
+
+def _time_base(source: Fraction, shift: Fraction) -> Fraction:
+    """The coarsest clock in which all times of the source, shifted, are whole numbers."""
+    if shift % source == 0:
+        return source
+    ticks = lcm(source.denominator, shift.denominator)
+    return Fraction(1, ticks) if ticks <= _MAX_TICKS_PER_SECOND else source
+
+
+def _without_offset(display_matrix: tuple[int, ...]) -> tuple[int, ...]:
+    """The turn alone; the offset that MP4 adds to it is in pixels of the smaller picture."""
+    return (*display_matrix[:6], 0, 0, display_matrix[8])
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,1 @@
+"""How close upscaled clips come to the ground truth."""

@@ -1,0 +1,84 @@
+"""The ways to enlarge a clip that are compared: filters, and networks with and without time."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.frame import Frame
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.models.network import Network
+from vsrm_cli.upscale.options import DEFAULT_OVERLAP
+
+LANCZOS_LOBES = 3
+
+Enlarge = Callable[[Tensor], Tensor]  # (T, 3, H, W) uint8 to (T, 3, 4H, 4W) uint8
+
+
+def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, Enlarge]:
+    """Bicubic and Lanczos, and each network, all frames together and one at a time, by name.
+
+    Args:
+        networks: Loaded.
+        window: Frames that a network sees together; None for whole clips.
+    """
+    methods: dict[str, Enlarge] = {
+        "bicubic": partial(_each_frame, enlarge_bicubic),
+        "lanczos": partial(_each_frame, enlarge_lanczos),
+    }
+    for network in networks:
+        methods[network.name] = partial(_restore, network, window=window)
+        methods[alone(network.name)] = partial(_restore, network, window=1)
+    return methods
+
+
+def alone(name: str) -> str:
+    """What a network is called that is shown its frames one at a time."""
+    return f"{name}, frames alone"
+
+
+def enlarge_bicubic(frame: Tensor) -> Tensor:
+    """Enlarge (3, H, W), 0 to 1, four times by the bicubic kernel of Pillow and MATLAB."""
+    # With antialias=True PyTorch's kernel is theirs (a = -0.5), also when enlarging.
+    large = F.interpolate(
+        frame[None], scale_factor=SCALE, mode="bicubic", antialias=True, align_corners=False
+    )
+    return large[0]
+
+
+def enlarge_lanczos(frame: Tensor) -> Tensor:
+    """Enlarge (3, H, W), 0 to 1, four times by Lanczos' kernel of three lobes, as Pillow does."""
+    height, width = frame.shape[-2:]
+    large: Tensor = _lanczos_weights(height) @ frame @ _lanczos_weights(width).T
+    return large
+
+
+def _lanczos_weights(size: int) -> Tensor:
+    """What each of 4 x size pixels takes of each of size pixels; rows sum to one."""
+    centers = (torch.arange(SCALE * size) + 0.5) / SCALE - 0.5
+    x = centers[:, None] - torch.arange(size)
+    weights = torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _each_frame(enlarge: Callable[[Tensor], Tensor], small: Tensor) -> Tensor:
+    frames = [(enlarge(frame.float() / 255) * 255).round().clamp(0, 255) for frame in small]
+    return torch.stack([frame.to(torch.uint8) for frame in frames])
+
+
+def _restore(network: Network, small: Tensor, *, window: int | None) -> Tensor:
+    length = min(window or len(small), len(small))
+    restorer = Restorer(
+        network,
+        window=length,
+        overlap=min(DEFAULT_OVERLAP, length // 2),
+        tile="auto",
+        device=network.device,
+        dtype=network.dtype,
+    )
+    frames = (Frame(pixels.numpy(), Fraction(t)) for t, pixels in enumerate(small))
+    return torch.stack([torch.from_numpy(frame.pixels) for frame in restorer.restore(frames)])

@@ -1,0 +1,343 @@
+"""How near enlarged clips come to the truth: networks beside bicubic and Lanczos.
+
+Every clip is enlarged by each method, rounded to 8 bits, and compared frame by frame. Beside
+each network stands the same network that is shown its frames one at a time: the difference is
+what it has learned from time.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.errors import VsrmError
+from vsrm_cli.evaluation.baselines import methods_of
+from vsrm_cli.evaluation.metrics import psnr, ssim
+from vsrm_cli.evaluation.perceptual import Measure, find_lpips, find_vmaf
+from vsrm_cli.evaluation.published import PublishedScore, published_scores
+from vsrm_cli.evaluation.temporal import FLOW_MODEL, warping_errors
+from vsrm_cli.evaluation.test_sets import Clip, Rules, find_clips, read_clip
+from vsrm_cli.frame import Pixels
+from vsrm_cli.models.network import Network
+
+# A crop shown to people: wide enough to know what it is of, small enough to see pixels.
+CROP_WIDTH, CROP_HEIGHT = 160, 120
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """How near one method comes to the truth, on one clip or as the mean over all.
+
+    Attributes:
+        method: bicubic, lanczos, a network, or "<network>, frames alone".
+        psnr: Mean over the frames that count, in dB; infinite where all are equal.
+        ssim: The same, 0 to 1.
+        warping: Error between neighbors along the flow of the truth, in thousandths of the
+            squared range; None where it was not asked for or the clip has one frame.
+        lpips: Mean over the frames that count; None where it cannot be measured here.
+        vmaf: Of the clip; None where it cannot be measured here.
+        frame_psnr: Of each frame that counts; empty in a mean.
+        frame_ssim: The same.
+    """
+
+    method: str
+    psnr: float
+    ssim: float
+    warping: float | None
+    lpips: float | None
+    vmaf: float | None
+    frame_psnr: tuple[float, ...]
+    frame_ssim: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """All methods on one clip.
+
+    Attributes:
+        clip: Its name.
+        frames: Number of frames.
+        width: Of the sharp frames.
+        height: Of the sharp frames.
+        truth_warping: The warping error of the truth itself: what no method need come below.
+        methods: One for each method.
+    """
+
+    clip: str
+    frames: int
+    width: int
+    height: int
+    truth_warping: float | None
+    methods: tuple[MethodScores, ...]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was measured on a folder of clips.
+
+    Attributes:
+        folder: The folder.
+        test_set: Name of the test set that it was recognized as; empty if none.
+        degradation: bi, bd, h264-23 or h264-28.
+        small_frames: "from the folder" or "made here".
+        on: "y" or "rgb".
+        crop: Pixels left out at each edge.
+        frames_that_count: "all" or "center".
+        flow_network: Whose flow the warping error follows; None where it was not measured.
+        clips: The clips that could be measured.
+        means: Over these clips, for each method.
+        published: What the papers report for this set.
+        notes: What the user should know.
+        problems: What kept clips from being measured.
+    """
+
+    folder: str
+    test_set: str
+    degradation: str
+    small_frames: str
+    on: str
+    crop: int
+    frames_that_count: str
+    flow_network: str | None
+    clips: tuple[ClipScores, ...]
+    means: tuple[MethodScores, ...]
+    published: tuple[PublishedScore, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The place of a clip where a network gains most over bicubic.
+
+    Attributes:
+        clip: Name of the clip.
+        frame: Number of the frame, from 0.
+        gain: By how much the mean squared error is smaller there, in squared grey levels.
+        pictures: The crop by each method, and of the "truth", (3, h, w) uint8.
+    """
+
+    clip: str
+    frame: int
+    gain: float
+    pictures: dict[str, Pixels]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to measure.
+
+    Attributes:
+        degradation: "bi", "bd", "h264-23" or "h264-28".
+        on: "y", "rgb", or "auto" for what the literature does with the set.
+        crop: Pixels left out at each edge.
+        window: Frames that a network sees together; None for whole clips.
+        most_frames: Frames of each clip that are read; None for all.
+        follows_time: Whether to measure the warping error.
+    """
+
+    degradation: str = "bi"
+    on: str = "auto"
+    crop: int = 0
+    window: int | None = None
+    most_frames: int | None = None
+    follows_time: bool = True
+
+
+def measure_quality(
+    folder: Path,
+    models: Sequence[str],
+    wishes: Wishes,
+    *,
+    dtype: str,
+    device: torch.device,
+    report: Callable[[str], None],
+) -> tuple[Quality, list[Crop]]:
+    """Enlarge the clips of a folder by every method and compare them with the truth.
+
+    A clip that cannot be measured is named among the problems; the others are measured.
+
+    Args:
+        folder: As `vsrm_cli.evaluation.test_sets` describes it.
+        models: Names, or weight files.
+        wishes: How to measure.
+        dtype: "auto", "fp32", "fp16" or "bf16".
+        device: Where the networks compute.
+        report: Is told what is being measured.
+
+    Returns:
+        The scores, and a crop of each clip, the most telling first.
+
+    Raises:
+        InputError: If the folder holds no clips.
+        VsrmError: If a network cannot be loaded.
+    """
+    found = find_clips(folder, wishes.degradation)
+    networks = [load_model(model, device=str(device), dtype=dtype) for model in models]
+    methods = methods_of(networks, window=wishes.window)
+    notes: list[str] = []
+    judge = _new_judge(found.rules, wishes, device=device, notes=notes)
+    clips: list[ClipScores] = []
+    crops: list[Crop] = []
+    problems: list[str] = []
+    for number, files in enumerate(found.clips, start=1):
+        report(f"clip {number} of {len(found.clips)}: {files.name}")
+        try:
+            clip = read_clip(files, wishes.degradation, most_frames=wishes.most_frames)
+            results = {name: enlarge(clip.small) for name, enlarge in methods.items()}
+            clips.append(judge.score(clip, results))
+        except VsrmError as error:
+            problems.append(str(error))
+            continue
+        notes += [clip.note] if clip.note else []
+        if networks:
+            crops.append(choose_crop(clip, results, network=networks[0].name))
+    quality = Quality(
+        folder=str(folder),
+        test_set=found.rules.name,
+        degradation=wishes.degradation,
+        small_frames="from the folder" if found.has_small else "made here",
+        on="y" if judge.on_luma else "rgb",
+        crop=wishes.crop,
+        frames_that_count="center" if found.rules.center_only else "all",
+        flow_network=judge.flow.name if judge.flow else None,
+        clips=tuple(clips),
+        means=_means(clips),
+        published=tuple(published_scores(found.rules.name, wishes.degradation)),
+        notes=tuple(notes),
+        problems=tuple(problems),
+    )
+    return quality, sorted(crops, key=lambda crop: crop.gain, reverse=True)
+
+
+def _new_judge(rules: Rules, wishes: Wishes, *, device: torch.device, notes: list[str]) -> "_Judge":
+    """Prepare the comparison; what cannot be measured here is added to the notes."""
+    # Double precision, which Apple's devices lack.
+    place = device if device.type == "cuda" else torch.device("cpu")
+    lpips = None
+    try:
+        lpips = find_lpips(place)
+    except VsrmError as error:
+        notes.append(str(error))
+    return _Judge(
+        on_luma=rules.on_luma if wishes.on == "auto" else wishes.on == "y",
+        center_only=rules.center_only,
+        crop=wishes.crop,
+        device=place,
+        flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
+        if wishes.follows_time
+        else None,
+        lpips=lpips,
+        vmaf=find_vmaf(),
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Compares clips with the truth, always by the same rules."""
+
+    on_luma: bool
+    center_only: bool
+    crop: int
+    device: torch.device
+    flow: Network | None
+    lpips: Measure | None
+    vmaf: Measure | None
+
+    def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
+        """Score what the methods made of a clip."""
+        warping: dict[str, float] = {}
+        if self.flow is not None and len(clip.sharp) > 1:
+            warping = warping_errors(self.flow, clip.sharp, {**results, "truth": clip.sharp})
+        return ClipScores(
+            clip=clip.name,
+            frames=len(clip.sharp),
+            width=clip.sharp.shape[-1],
+            height=clip.sharp.shape[-2],
+            truth_warping=warping.get("truth"),
+            methods=tuple(
+                self._score_method(name, result, clip.sharp, warping.get(name))
+                for name, result in results.items()
+            ),
+        )
+
+    def _score_method(
+        self, name: str, result: Tensor, sharp: Tensor, warping: float | None
+    ) -> MethodScores:
+        counted = [len(sharp) // 2] if self.center_only else range(len(sharp))
+        psnrs, ssims = [], []
+        for t in counted:
+            pair = [x[t].to(self.device).float() / 255 for x in (result, sharp)]
+            psnrs.append(psnr(*pair, on_luma=self.on_luma, crop=self.crop))
+            ssims.append(ssim(*pair, on_luma=self.on_luma, crop=self.crop))
+        return MethodScores(
+            method=name,
+            psnr=_mean(psnrs),
+            ssim=_mean(ssims),
+            warping=warping,
+            lpips=_mean([self.lpips(result[t], sharp[t]) for t in counted]) if self.lpips else None,
+            vmaf=self.vmaf(result, sharp) if self.vmaf else None,
+            frame_psnr=tuple(psnrs),
+            frame_ssim=tuple(ssims),
+        )
+
+
+def _means(clips: Sequence[ClipScores]) -> tuple[MethodScores, ...]:
+    """The mean of each method over the clips, each clip counting the same."""
+    rows = []
+    for same in zip(*(clip.methods for clip in clips), strict=True):
+        rows.append(
+            MethodScores(
+                method=same[0].method,
+                psnr=_mean([s.psnr for s in same]),
+                ssim=_mean([s.ssim for s in same]),
+                warping=_mean_of_known([s.warping for s in same]),
+                lpips=_mean_of_known([s.lpips for s in same]),
+                vmaf=_mean_of_known([s.vmaf for s in same]),
+                frame_psnr=(),
+                frame_ssim=(),
+            )
+        )
+    return tuple(rows)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if math.inf not in values else math.inf
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
+
+
+def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop:
+    """Find where in the middle frame a network gains most over bicubic.
+
+    Args:
+        clip: The clip.
+        results: What the methods made of it, (T, 3, 4H, 4W) uint8 each.
+        network: The name of one of them.
+    """
+    t = len(clip.sharp) // 2
+    truth = clip.sharp[t].float()
+    errors = [(results[name][t].float() - truth).square().mean(0) for name in ("bicubic", network)]
+    height, width = min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1])
+    top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
+    box = (slice(None), slice(top, top + height), slice(left, left + width))
+    pictures = {name: result[t][box].numpy() for name, result in results.items()}
+    return Crop(clip.name, t, gain, {**pictures, "truth": clip.sharp[t][box].numpy()})
+
+
+def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
+    """Find the box in which the mean of (H, W) values is largest: top, left and that mean."""
+    # Sums over all boxes that begin in the corner give those over every other box.
+    corner = F.pad(values.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    across = corner[:, width:] - corner[:, :-width]
+    means = (across[height:] - across[:-height]) / (height * width)
+    top, left = divmod(int(means.argmax()), means.shape[-1])
+    return top, left, float(means.max())

@@ -1,0 +1,245 @@
+"""Clips to measure quality on: sharp ones, their small twins, and the rules of known test sets.
+
+A folder may hold sharp clips alone, each a folder of pictures or a video: then they are shrunk
+here. Or it holds the sharp ones in ``GT`` and the small ones in ``LR`` (or ``BIx4``, ``BDx4``,
+``sharp_bicubic``), as the test sets of the literature are handed out.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vsrm_cli.data.degradations import SCALE, blur_and_take, shrink_4x
+from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.roundtrip import compressed
+from vsrm_cli.errors import InputError
+
+SHARP_FOLDERS = ("GT", "target")
+SMALL_FOLDERS: dict[str, tuple[str, ...]] = {
+    "bi": ("BIx4", "sharp_bicubic", "LR", "low_resolution"),
+    "bd": ("BDx4", "LR", "low_resolution"),
+    # Made here always: test sets hold no compressed twins.
+    "h264-23": (),
+    "h264-28": (),
+}
+_H264 = "h264-"
+SMALLEST_SIDE = 16  # of sharp frames: SSIM looks through a window of 11 pixels
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a test set is measured in the literature.
+
+    Attributes:
+        name: Of the set; empty where it is none that we know.
+        on_luma: Whether brightness alone counts.
+        center_only: Whether only the frame in the middle of each clip counts.
+    """
+
+    name: str
+    on_luma: bool
+    center_only: bool
+
+
+_REDS4 = Rules("REDS4", on_luma=False, center_only=False)
+_VID4 = Rules("Vid4", on_luma=True, center_only=False)
+_UDM10 = Rules("UDM10", on_luma=True, center_only=False)
+_BY_CLIPS = {
+    "000 011 015 020": _REDS4,
+    "calendar city foliage walk": _VID4,
+    "archpeople archwall auditorium band caffe camera clap lake photography polyflow": _UDM10,
+}
+# BasicVSR's author: PSNR and SSIM count for the 4th of 7 frames (BasicVSR-IconVSR issue 12).
+_VIMEO = Rules("Vimeo-90K-T", on_luma=True, center_only=True)
+_VIMEO_CLIP = re.compile(r"\d{5}/\d{4}")
+_UNKNOWN = Rules("", on_luma=True, center_only=False)
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """Where a clip lies: folders of pictures, or videos.
+
+    Attributes:
+        name: Its path below the folder of the set.
+        sharp: The sharp frames.
+        small: The small ones; None where they are made here.
+    """
+
+    name: str
+    sharp: Path
+    small: Path | None
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """The clips of a folder.
+
+    Attributes:
+        clips: In the order of their names.
+        rules: How they are measured.
+        has_small: Whether the small frames came with the set.
+    """
+
+    clips: tuple[ClipFiles, ...]
+    rules: Rules
+    has_small: bool
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip in memory.
+
+    Attributes:
+        name: Its name.
+        sharp: The truth, (T, 3, 4H, 4W) uint8.
+        small: What is to be enlarged, (T, 3, H, W) uint8.
+        note: What was done to it that the user should know; empty if nothing was.
+    """
+
+    name: str
+    sharp: Tensor
+    small: Tensor
+    note: str
+
+
+def find_clips(folder: Path, degradation: str) -> ClipSet:
+    """List the clips of a folder, and recognize a known test set by their names.
+
+    Args:
+        folder: As the module describes it; also one folder of pictures, or one video.
+        degradation: One of `SMALL_FOLDERS`: which of the small twins is wanted.
+
+    Raises:
+        InputError: If there is no clip in it.
+    """
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist; check the spelling.")
+    sharp_root = next((folder / n for n in SHARP_FOLDERS if (folder / n).is_dir()), folder)
+    names = SMALL_FOLDERS[degradation]
+    small_root = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if small_root is not None and sharp_root == folder:
+        raise InputError(f"{folder} holds {small_root.name} but no GT; put the sharp clips there.")
+    small = _clips_below(small_root) if small_root is not None else {}
+    clips = tuple(
+        # A small twin that is missing is named when the clip is read, so that the rest counts.
+        ClipFiles(name, path, small.get(name, small_root / name) if small_root else None)
+        for name, path in _clips_below(sharp_root).items()
+    )
+    if not clips:
+        raise InputError(
+            f"{folder} holds no clip; give a folder of videos, or with a folder of pictures for "
+            "each clip."
+        )
+    return ClipSet(clips, _rules({clip.name for clip in clips}), small_root is not None)
+
+
+def _clips_below(root: Path) -> dict[str, Path]:
+    """Folders of pictures and videos by their names, in their order."""
+    if root.is_file():
+        return {root.stem: root}
+    found: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        ending = path.suffix.lower()
+        if ending in PHOTO_ENDINGS:
+            below = path.parent.relative_to(root).as_posix()
+            found[root.name if below == "." else below] = path.parent
+        elif ending in VIDEO_ENDINGS:
+            found[path.relative_to(root).with_suffix("").as_posix()] = path
+    return found
+
+
+def _rules(names: set[str]) -> Rules:
+    if all(_VIMEO_CLIP.fullmatch(name) for name in names):
+        return _VIMEO
+    return _BY_CLIPS.get(" ".join(sorted(name.lower() for name in names)), _UNKNOWN)
+
+
+def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = None) -> Clip:
+    """Read a clip, and make its small twin where there is none.
+
+    Args:
+        files: Where it lies.
+        degradation: One of `SMALL_FOLDERS`, for twins that are made here.
+        most_frames: How many frames are read at most; None for all.
+
+    Raises:
+        InputError: If a file cannot be read, or twins differ in number or size; the message
+            names the clip.
+    """
+    sharp = _read_frames(files, files.sharp, most_frames)
+    height, width = (side - side % SCALE for side in sharp.shape[-2:])
+    if min(height, width) < SMALLEST_SIDE:
+        raise InputError(f"clip {files.name} has frames of {width}x{height} pixels, too small.")
+    note = ""
+    if (height, width) != tuple(sharp.shape[-2:]):
+        before = f"{sharp.shape[-1]}x{sharp.shape[-2]}"
+        note = f"clip {files.name} was cropped from {before} to {width}x{height} pixels"
+        sharp = sharp[..., :height, :width].contiguous()
+    if files.small is None:
+        return Clip(files.name, sharp, degrade(sharp, degradation), note)
+    if not files.small.exists():
+        raise InputError(f"clip {files.name} has no small twin {files.small}.")
+    small = _read_frames(files, files.small, most_frames)
+    if len(small) != len(sharp):
+        raise InputError(
+            f"clip {files.name} has {len(sharp)} sharp, but {len(small)} small frames."
+        )
+    if tuple(small.shape[-2:]) != (height // SCALE, width // SCALE):
+        raise InputError(
+            f"clip {files.name} has sharp frames of {width}x{height}, but small ones of "
+            f"{small.shape[-1]}x{small.shape[-2]} pixels, not a fourth of that."
+        )
+    return Clip(files.name, sharp, small, note)
+
+
+def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
+    """All frames of a folder of pictures or of a video, (T, 3, H, W) uint8."""
+    if path.is_dir():
+        pictures = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
+        paths: Iterable[Path] = sorted(pictures, key=_natural_order)
+    else:
+        paths = [path]
+    frames: list[Tensor] = []
+    for file in paths:
+        with VideoReader(file) as reader:
+            left = None if most_frames is None else most_frames - len(frames)
+            for frame in islice(reader, left):
+                pixels = torch.from_numpy(frame.pixels.copy())
+                frames.append(to_8_bits(pixels))
+    if not frames:
+        raise InputError(f"clip {files.name} has no frames in {path}.")
+    if len({frame.shape for frame in frames}) > 1:
+        raise InputError(f"clip {files.name} has frames of different sizes in {path}.")
+    return torch.stack(frames)
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sort im10 behind im9."""
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.stem)]
+
+
+def degrade(sharp: Tensor, degradation: str) -> Tensor:
+    """Shrink frames four times as the literature's BI or BD does, or as people have them.
+
+    Args:
+        sharp: (T, 3, H, W) uint8, sides multiples of four.
+        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`. "h264-23" and "h264-28": BI, then
+            H.264 at that crf, at the encoder's usual speed.
+
+    Returns:
+        (T, 3, H/4, W/4) uint8.
+    """
+    shrink = blur_and_take if degradation == "bd" else shrink_4x
+    # One frame at a time: as floats, a long clip would fill the memory.
+    small = torch.stack([shrink(frame.float() / 255) for frame in sharp])
+    frames = (small * 255).round().to(torch.uint8)
+    if not degradation.startswith(_H264):
+        return frames
+    crf = float(degradation.removeprefix(_H264))
+    return torch.from_numpy(compressed(frames.numpy(), "h264", crf=crf, preset="medium"))

@@ -1,0 +1,363 @@
+"""A network and a stream of frames give a stream of larger frames, one for one, in order.
+
+Frames are read in overlapping windows, each window in overlapping tiles (see `tiling`), and
+what the network makes of them is joined again along columns, rows and time. The memory needed
+depends on the window and the tile, never on the length of the video: finished pictures become
+integers at once, and only the few frames over which two windows fade are kept as floats.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby, product
+from time import perf_counter
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.inference.blending import Canvas, weights_of
+from vsrm_cli.inference.memory import free_cache, free_memory_bytes, is_memory_shortage
+from vsrm_cli.inference.tiling import (
+    MIN_TILE,
+    TILE_OVERLAP,
+    Cut,
+    Piece,
+    choose_batch,
+    choose_tile,
+    plan_grid,
+    read_pieces,
+    smaller_tile,
+)
+
+# A window: what is kept of it and how it fades, and the frames that are read.
+Window = tuple[Piece, list[Frame]]
+
+# Frames, lines and columns that a CPU is timed with: seconds of work, and not too small to tell.
+SAMPLE_SIZE = (8, 96, 96)
+
+
+class Network(Protocol):
+    """What `Restorer` asks of a network; it is already on its device, in its precision."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger its pictures are."""
+        ...
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Map (B, T, 3, H, W) in 0..1 to (B, T, 3, scale*H, scale*W), any sizes from 1 on."""
+        ...
+
+    def memory_bytes(self, time: int, height: int, width: int) -> int:
+        """Estimate the peak working memory for one clip in float32, in bytes."""
+        ...
+
+
+class Restorer:
+    """Enlarges one video with a network.
+
+    Attributes:
+        network: The network.
+        tile: Side of the tiles in use, in pixels of the source, or None where pictures are
+            taken whole. An automatic choice is made with the first window; every shortage
+            of memory makes the tile smaller for the rest of the video.
+        batch: How many tiles, or windows of whole pictures, the network is given in one call;
+            None until that is chosen. A shortage of memory makes it smaller first.
+        windows: How a shot is cut along time.
+        is_between_windows: Whether the frame given last was the last of its window: none of what
+            comes later can change what was given so far.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        window: int,
+        overlap: int,
+        tile: int | Literal["auto"] | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        workers: int = 1,
+        batch: int | None = 1,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            network: Already on `device`, in `dtype`.
+            window: Frames read together, at least 1.
+            overlap: Frames shared by neighbouring windows, 0 to window // 2.
+            tile: Side of a tile in pixels of the source, at least `MIN_TILE`, its overlaps
+                included; None takes pictures whole, "auto" chooses by the free memory.
+            device: Where the network is.
+            dtype: Floating-point type of what the network is given.
+            workers: Tiles restored at the same time, each on its share of the processor. On a
+                CPU most layers are too small to keep two cores busy; two tiles keep them busy.
+            batch: Tiles, or windows of whole pictures, given to the network in one call; None
+                chooses by the free memory. A small picture does not keep a GPU busy by itself.
+
+        Raises:
+            ValueError: If window, overlap, tile or batch is out of range, or if both workers and
+                batches are asked for.
+        """
+        if batch is not None and batch < 1:
+            raise ValueError(f"a batch must have at least 1 tile, got {batch}")
+        if workers > 1 and batch != 1:
+            raise ValueError(f"workers take single tiles, got {workers} and batches of {batch}")
+        if isinstance(tile, int) and tile < MIN_TILE:
+            raise ValueError(f"a tile must have at least {MIN_TILE} pixels, got {tile}")
+        self.tile = None if tile == "auto" else tile
+        self._tile_is_open = tile == "auto"
+        self.batch = batch
+        # A last window of half the length has context enough, and is soon done.
+        self.windows = Cut(window, overlap, shortest=window - window // 2)
+        self.is_between_windows = False
+        self.network = network
+        self._device = device
+        self._dtype = dtype
+        self._workers = workers
+        self._threads = max(1, torch.get_num_threads() // workers)
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+
+    def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
+        """Enlarge a stream of frames of one size.
+
+        Each shot is restored on its own: no window reaches across a cut. Windows are planned by
+        the number of a frame in its shot. So a frame comes out the same whether the video was
+        begun at its first frame or in its middle; in batches, to the rounding of the device.
+
+        Frames are read when they are needed: at most a window (of a batch, all its windows) and
+        one more are ahead of what has been given out.
+
+        Args:
+            frames: The video in presentation order, pixels (3, H, W), all of one size and type.
+                The first one is number `windows.margin_start(begin)` of its shot.
+            begin: Number of the first frame to give, counted from the first one of its shot.
+
+        Yields:
+            One frame for each frame read from `begin` on, in order: pixels (3, scale*H, scale*W)
+            of the same integer type, all else as it came.
+
+        Raises:
+            MemoryShortage: If not even the smallest tile fits into the memory.
+            CheckFailed: If the network's output is not finite.
+        """
+        for shot in _shots(frames):
+            yield from self._restore_shot(shot, begin=begin)
+            begin = 0
+
+    def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
+        tail: Tensor | None = None
+        first = self.windows.piece_before(begin)
+        for group in self._grouped(read_pieces(frames, self.windows, first=first)):
+            results, tail = self._restore_windows(group, tail)
+            for piece, clip in group:
+                pictures = results.pop(0)
+                restored = zip(clip[piece.kept_slice], pictures, strict=False)
+                for number, (source, pixels) in enumerate(restored, piece.keep_start):
+                    self.is_between_windows = number + 1 == piece.keep_stop - piece.fall
+                    if number >= begin:
+                        yield replace(source, pixels=pixels)
+                # Else they would lie in memory beside the pictures of the next window.
+                del pictures
+
+    def _grouped(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
+        """Put windows of one length together, as many as the network takes in one call."""
+        group: list[Window] = []
+        for window in windows:
+            _, clip = window
+            self.settle_tile(len(clip), *clip[0].pixels.shape[1:])
+            if group and len(group[0][1]) != len(clip):
+                yield group
+                group = []
+            group.append(window)
+            if len(group) >= self._windows_at_once(clip[0]):
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _windows_at_once(self, frame: Frame) -> int:
+        """Where a picture is cut into tiles, these fill the batch instead."""
+        is_whole = self.tile is None or max(frame.pixels.shape[1:]) <= self.tile
+        return (self.batch or 1) if is_whole else 1
+
+    def settle_tile(self, frames: int, height: int, width: int) -> None:
+        """Choose tile and batch, if they were left open, for windows of so many frames of one size.
+
+        Raises:
+            MemoryShortage: If not even the smallest tile fits into the memory.
+        """
+        if self._tile_is_open:
+            self.tile = choose_tile(
+                self.network.memory_bytes,
+                window=frames,
+                height=height,
+                width=width,
+                free_bytes=free_memory_bytes(self._device),
+                must_fit=self._device.type != "cpu",
+                at_once=self._workers,
+            )
+            self._tile_is_open = False
+        if self.batch is None:
+            side = self.tile or max(height, width)
+            self.batch = choose_batch(
+                self.network.memory_bytes,
+                window=frames,
+                height=min(side, height),
+                width=min(side, width),
+                free_bytes=free_memory_bytes(self._device),
+            )
+
+    @torch.inference_mode()
+    def seconds_per_pixel(self, height: int, width: int) -> float:
+        """Measure how long the network takes for a pixel of pictures of a size.
+
+        A GPU is given one tile of a window, which is soon done, and which it needs to be busy.
+        A CPU is given a part of that.
+        """
+        side = self.tile or max(height, width)
+        size = (self.windows.size, side, side)
+        if self._device.type == "cpu":
+            size = SAMPLE_SIZE
+        time, *sides = (min(a, b) for a, b in zip(size, (size[0], height, width), strict=True))
+        clip = torch.zeros((1, time, 3, *sides), device=self._device, dtype=self._dtype)
+        self.network(clip).sum().item()  # the first run compiles and allocates
+        began = perf_counter()
+        self.network(clip).sum().item()  # `item` waits for the device
+        return (perf_counter() - began) / (clip.numel() / 3)
+
+    def memory_bytes(self, height: int, width: int) -> int:
+        """Estimate the memory that the network takes for pictures of a size, in bytes."""
+        side = self.tile or max(height, width)
+        tile = (min(side, height), min(side, width))
+        at_once = max(self._workers, self.batch or 1)
+        return at_once * self.network.memory_bytes(self.windows.size, *tile)
+
+    def _restore_windows(
+        self, windows: list[Window], tail: Tensor | None
+    ) -> tuple[list[list[Pixels]], Tensor | None]:
+        """Restore windows that follow each other, with smaller batches, then ever smaller tiles.
+
+        Args:
+            windows: All of one length.
+            tail: What fades out of the window before them.
+
+        Returns:
+            The finished pictures of each, and the tail for the window behind them.
+        """
+        finished: list[list[Pixels]] = []
+        while len(finished) < len(windows):
+            clip = windows[len(finished)][1]
+            count = self._windows_at_once(clip[0])
+            # A shortage cannot be asked for beforehand: estimates err, and other programs
+            # take memory meanwhile.
+            try:
+                part = windows[len(finished) : len(finished) + count]
+                pictures, tail = self._try_windows(part, tail)
+                finished += pictures
+                continue
+            except RuntimeError as error:
+                if not is_memory_shortage(error):
+                    raise
+            # Outside the handler: the error's traceback held the tensors of the attempt.
+            free_cache(self._device)
+            if self.batch is not None and self.batch > 1:
+                self.batch //= 2
+            else:
+                self.tile = smaller_tile(self.tile, longer_side=max(clip[0].pixels.shape[1:]))
+        return finished, tail
+
+    @torch.inference_mode()
+    def _try_windows(
+        self, windows: list[Window], tail: Tensor | None
+    ) -> tuple[list[list[Pixels]], Tensor | None]:
+        """Restore windows together: their finished pictures, and the tail for the next one."""
+        canvases = []
+        for piece, clip in windows:
+            canvas = Canvas(clip, piece, tail, scale=self.network.scale, device=self._device)
+            canvases.append(canvas)
+            tail = canvas.next_tail  # filled line by line, each before the next canvas needs it
+        clips = [self._to_tensor(clip) for _, clip in windows]
+        grid = plan_grid(*clips[0].shape[-2:], tile=self.tile, overlap=TILE_OVERLAP)
+        for row in grid.rows:
+            self._restore_row(clips, row, grid.columns, canvases)
+        return [canvas.complete() for canvas in canvases], tail
+
+    def _restore_row(
+        self, clips: list[Tensor], row: Piece, columns: list[Piece], canvases: list[Canvas]
+    ) -> None:
+        """Restore one row of tiles of all windows and put its finished lines on the canvases.
+
+        Args:
+            clips: The windows, (T, 3, H, W) each.
+            row: The lines to read, and how they fade.
+            columns: The tiles of the row.
+            canvases: Where each window's lines go.
+        """
+        large = row.scaled(self.network.scale)
+        strips = [canvas.strip(large) for canvas in canvases]
+        places = list(product(columns, range(len(clips))))
+        at_once = max(self._workers, self.batch or 1)
+        for first in range(0, len(places), at_once):
+            group = places[first : first + at_once]
+            tiles = [clips[w][:, :, row.start : row.stop, c.start : c.stop] for c, w in group]
+            for (column, w), restored in zip(group, self._restore_tiles(tiles), strict=True):
+                pieces = (canvases[w].piece, large, column.scaled(self.network.scale))
+                self._add_tile(strips[w], restored, pieces)
+        for canvas, strip in zip(canvases, strips, strict=True):
+            canvas.add(strip, large)
+
+    def _restore_tiles(self, tiles: list[Tensor]) -> Iterable[Tensor]:
+        """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
+        if self._pool is None or len(tiles) == 1:
+            return self.network(torch.stack(tiles))
+        return self._pool.map(self._restore_tile_aside, tiles)
+
+    def _restore_tile_aside(self, tile: Tensor) -> Tensor:
+        """Restore a tile in a thread of its own, for which both settings must be made anew."""
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            return self.network(tile.contiguous()[None])[0]
+
+    def _add_tile(
+        self, strip: Tensor, restored: Tensor, pieces: tuple[Piece, Piece, Piece]
+    ) -> None:
+        """Add the columns that a restored tile keeps to its row.
+
+        The pieces are those of time, rows and columns, the last two in the larger picture.
+        """
+        time, rows, columns = pieces
+        kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
+        weights = weights_of(columns, self._device)
+        # One frame after another, so that only one lies in memory a second time.
+        for part, joined in zip(kept, strip, strict=True):
+            target = joined[:, :, columns.keep_start : columns.keep_stop]
+            target.addcmul_(part.float(), weights)
+
+    def _to_tensor(self, clip: list[Frame]) -> Tensor:
+        """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
+        pixels = np.stack([frame.pixels for frame in clip])
+        peak = np.iinfo(clip[0].pixels.dtype).max
+        if pixels.dtype != np.uint8:  # not every device has unsigned integers of 16 bits
+            pixels = pixels.astype(np.int32)
+        # Integers cross over to the device, from memory that it reads by itself.
+        whole = torch.from_numpy(pixels)
+        if self._device.type == "cuda":
+            whole = whole.pin_memory()
+        values = whole.to(self._device, non_blocking=True).float()
+        return (values / peak).to(self._dtype)
+
+
+def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
+    """Divide a video at its cuts; each shot must be used up before the next is taken."""
+    cuts = 0
+
+    def cuts_before(frame: Frame) -> int:
+        nonlocal cuts
+        cuts += frame.begins_shot
+        return cuts
+
+    return (shot for _, shot in groupby(frames, cuts_before))

@@ -1,1 +1,0 @@
-"""What comes from outside, checked before anybody uses it."""

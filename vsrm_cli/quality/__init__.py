@@ -1,1 +1,0 @@
-"""How near enlarged clips come to the truth: the parts of `vsrm bench --quality`."""

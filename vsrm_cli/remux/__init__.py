@@ -1,0 +1,1 @@
+"""Everything in a file except the frames: copied from input to output."""

@@ -1,0 +1,166 @@
+"""The list of what is on board: what becomes of each stream of a file in another container.
+
+Each container holds some kinds of streams and not others, and the muxers know best. What cannot
+go is known here before any work begins, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.container import InputContainer
+from av.stream import AttachmentStream, Stream
+
+from vsrm_cli.media.probe import video_stream
+from vsrm_cli.remux import metadata as extras
+from vsrm_cli.remux.subtitles import plain_codec
+
+# The containers that keep times and colors, by the end of the file's name.
+CONTAINERS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".nut": "nut",
+}
+# Where to look for one that can hold everything.
+ROOMY = (".mkv", ".mp4", ".mov")
+
+Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
+_KINDS: dict[str, Kind] = {
+    "video": "video",
+    "audio": "sound",
+    "subtitle": "subtitles",
+    "attachment": "attachment",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What becomes of one stream of the source.
+
+    Attributes:
+        index: Its number in the source.
+        kind: What it is.
+        codec: FFmpeg's name of its format; of an attachment, the name of the file.
+        language: Its language tag, where it has one.
+        becomes: Its format in the output; None where it cannot go.
+        reason: Why it cannot go.
+    """
+
+    index: int
+    kind: Kind
+    codec: str
+    language: str | None
+    becomes: str | None
+    reason: str = ""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it goes into the output."""
+        return self.becomes is not None
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether its packets are carried over; covers and attachments have none."""
+        return self.is_kept and self.kind in ("video", "sound", "subtitles")
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether it is rewritten in another format."""
+        return self.is_kept and self.becomes != self.codec
+
+    @property
+    def name(self) -> str:
+        """What to call it: its number, kind, format and language."""
+        details = ", ".join(filter(None, (self.kind, self.codec, self.language)))
+        return f"stream {self.index} ({details})"
+
+    def __str__(self) -> str:
+        """Name the stream, and say what happens to it if it is not just copied."""
+        fate = f" becomes {self.becomes}" if self.is_converted else ""
+        return self.name + fate + (self.reason and f": {self.reason}")
+
+
+@cache
+def supported_codecs(suffix: str) -> set[str]:
+    """Names of all codecs that the container of this file name ending can hold."""
+    with av.open(f"name{suffix}", "w", format=CONTAINERS[suffix]) as container:
+        return container.supported_codecs
+
+
+def plan_streams(container: InputContainer, path: Path, suffix: str) -> list[StreamPlan]:
+    """Say what becomes of every stream but the main video.
+
+    Args:
+        container: The source.
+        path: Its name, for messages.
+        suffix: The end of the output's name, one of `CONTAINERS`.
+
+    Returns:
+        A plan for each stream, in their order. The track in which MP4 keeps the names of its
+        chapters is left out: chapters are carried over as such.
+    """
+    main = video_stream(container, path)
+    has_chapters = bool(container.chapters())
+    return [
+        _plan(stream, suffix)
+        for stream in container.streams
+        if stream is not main and not (has_chapters and _holds_chapters(stream))
+    ]
+
+
+def _plan(stream: Stream, suffix: str) -> StreamPlan:
+    container = CONTAINERS[suffix]
+    kind = "cover picture" if extras.is_cover(stream) else _KINDS.get(stream.type, "data")
+    codec = _codec_name(stream)
+    becomes: str | None = None
+    if kind == "attachment":
+        becomes = codec if extras.keeps_attachments(container) else None
+    elif kind == "cover picture":
+        becomes = codec if extras.keeps_cover(container, stream, codec) else None
+    elif kind != "data":
+        becomes = codec if can_hold(suffix, stream) else None
+        if becomes is None and kind == "subtitles":
+            becomes = plain_codec(codec, container)
+    reason = "" if becomes is not None else _why_not(kind, suffix)
+    return StreamPlan(stream.index, kind, codec, stream.language, becomes, reason)
+
+
+def _why_not(kind: Kind, suffix: str) -> str:
+    if kind == "data":
+        return "data cannot be carried over"
+    return f"a {suffix} file cannot hold it" + ("" if suffix == ".mkv" else "; an .mkv may")
+
+
+def _codec_name(stream: Stream) -> str:
+    if isinstance(stream, AttachmentStream):
+        return stream.name or "file"
+    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+
+
+def _holds_chapters(stream: Stream) -> bool:
+    """Whether a stream is the one in which MP4 keeps the names of chapters."""
+    return stream.type == "data" and stream.name == "bin_data"
+
+
+def can_hold(suffix: str, stream: Stream) -> bool:
+    """Whether a container takes a copy of a stream: asked of its muxer, by a trial in memory.
+
+    The muxers' own lists say yes too often, to FLAC in MOV for one.
+    """
+    if stream.codec_context is None:
+        return False
+    try:
+        with av.open(BytesIO(), "w", format=CONTAINERS[suffix]) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True

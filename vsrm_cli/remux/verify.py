@@ -1,0 +1,181 @@
+"""The last look at a finished file: does it hold what it was promised to hold?
+
+The file is read again from the disk, packet by packet, without decoding anything. Every frame
+must be there at its time, and every stream that was carried over, from its beginning to its end.
+A file that fails does not get its name.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from av.container import InputContainer
+from av.stream import Stream
+
+from vsrm_cli.errors import CheckFailed
+from vsrm_cli.media.probe import open_container
+from vsrm_cli.remux.metadata import is_cover
+from vsrm_cli.remux.subtitles import is_gap
+
+# These round every time to milliseconds.
+_ROUNDING = {"matroska": Fraction(1, 1000)}
+# Muxers or demuxers make one packet of several of these, or several of one.
+_REGROUPED = ("pcm_", "adpcm_", "eac3", "truehd", "mlp")
+# What the ends of sounds may differ by: padding of an encoder that one container counts.
+_PADDING_SECONDS = Fraction(1, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What must be there of one stream that was carried over.
+
+    Attributes:
+        name: What to call it in a message.
+        packets: How many there are.
+        begin: When the earliest begins, in seconds on the clock of the output.
+        end: When the latest ends, as far as its packets say.
+    """
+
+    name: str
+    packets: int
+    begin: Fraction
+    end: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a finished file must hold.
+
+    Attributes:
+        times: When each frame of the main video is shown, in ticks of `clock`, rising.
+        clock: Length of a tick in seconds.
+        last_duration: Ticks that the last frame is shown.
+        carried: The streams beside the main video, by their number in the output.
+        attachments: How many files are attached, cover pictures not counted.
+        covers: How many cover pictures there are.
+        chapters: How many chapters there are.
+    """
+
+    times: Sequence[int]
+    clock: Fraction
+    last_duration: int
+    carried: dict[int, Carried] = field(default_factory=dict)
+    attachments: int = 0
+    covers: int = 0
+    chapters: int = 0
+
+
+def prove(path: Path, promise: Promise) -> None:
+    """Make sure that a file holds what it must.
+
+    Args:
+        path: A complete file; its main video is the first stream.
+        promise: What it must hold.
+
+    Raises:
+        CheckFailed: If anything is missing, is there twice, or is shown at another time.
+    """
+    with open_container(path) as container:
+        tracks = _read_tracks(container)
+        kind = container.format.name.split(",")[0]
+        rounding = _ROUNDING.get(kind, Fraction(0))
+        _compare_frames(tracks[0], promise, rounding=rounding)
+        if kind == "mov":  # the others do not say how long a frame is shown
+            shown = tracks[0].durations[tracks[0].latest()] * tracks[0].clock
+            _expect("seconds of the last frame", shown, promise.last_duration * promise.clock)
+        # MP4 makes no track of sound that has no packets.
+        missing, skipped = 1 + len(promise.carried) - _count_tracks(container), 0
+        for index, carried in sorted(promise.carried.items()):
+            if skipped < missing and not carried.packets:
+                skipped += 1
+            else:
+                _compare_stream(tracks.get(index - skipped), carried, rounding=rounding)
+        files = sum(stream.type == "attachment" for stream in container.streams)
+        covers = sum(is_cover(stream) for stream in container.streams)
+        _expect("attachments", files, promise.attachments)
+        _expect("cover pictures", covers, promise.covers)
+        _expect("chapters", len(container.chapters()), promise.chapters)
+
+
+class _Track:
+    """The times of all packets of one stream, in its ticks, in the order of the file."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.codec = stream.codec_context.name if stream.codec_context is not None else ""
+        self.clock = stream.time_base or Fraction(1)
+        self.begins = array("q")
+        self.durations = array("q")
+
+    def latest(self) -> int:
+        """The place of the packet that is shown last."""
+        return max(range(len(self.begins)), key=self.begins.__getitem__)
+
+    def end(self) -> Fraction:
+        """When the latest packet ends, in seconds."""
+        latest = self.latest()
+        return (self.begins[latest] + self.durations[latest]) * self.clock
+
+
+def _count_tracks(container: InputContainer) -> int:
+    kinds = ("video", "audio", "subtitle")
+    return sum(s.type in kinds and not is_cover(s) for s in container.streams)
+
+
+def _read_tracks(container: InputContainer) -> dict[int, _Track]:
+    watched = [s for s in container.streams if s.type != "attachment" and not is_cover(s)]
+    tracks = {stream.index: _Track(stream) for stream in watched}
+    for packet in container.demux(watched):
+        if not packet.size or is_gap(packet):
+            continue
+        track = tracks[packet.stream.index]
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        if ticks is None and packet.stream.index == 0:
+            raise _failure("a frame has no time")
+        if ticks is None:  # Matroska gives none to what lies before zero
+            ticks = track.begins[-1] if track.begins else 0
+        track.begins.append(ticks)
+        track.durations.append(packet.duration or 0)
+    return tracks
+
+
+def _compare_frames(track: _Track, promise: Promise, *, rounding: Fraction) -> None:
+    _expect("frames", len(track.begins), len(promise.times))
+    for ticks, expected in zip(sorted(track.begins), promise.times, strict=True):
+        time = expected * promise.clock
+        if abs(ticks * track.clock - time) > rounding / 2:
+            raise _failure(_where("a frame", "is shown", ticks * track.clock, time))
+
+
+def _compare_stream(track: _Track | None, carried: Carried, *, rounding: Fraction) -> None:
+    if track is None or not track.begins:
+        _expect(f"packets of {carried.name}", 0, carried.packets)
+        return
+    if not track.codec.startswith(_REGROUPED):
+        _expect(f"packets of {carried.name}", len(track.begins), carried.packets)
+    elif track.end() < carried.end - _PADDING_SECONDS:
+        raise _failure(_where(carried.name, "ends", track.end(), carried.end))
+    begin = min(track.begins) * track.clock
+    # What primes a decoder may lie before zero; not every container says how far.
+    is_off = begin > 0 if carried.begin < 0 else abs(begin - carried.begin) > track.clock
+    if is_off and abs(begin - carried.begin) > rounding:
+        raise _failure(_where(carried.name, "begins", begin, carried.begin))
+
+
+def _where(what: str, does: str, found: Fraction, wanted: Fraction) -> str:
+    return f"{what} {does} at {float(found):.6f} s, not at {float(wanted):.6f} s"
+
+
+def _expect(what: str, found: int | Fraction, wanted: int | Fraction) -> None:
+    if found != wanted:
+        raise _failure(f"{found} {what} instead of {wanted}")
+
+
+def _failure(finding: str) -> CheckFailed:
+    return CheckFailed(
+        f"The finished file does not hold what it must ({finding}), so it was not kept; "
+        "this is a bug in vsrm, please report it."
+    )

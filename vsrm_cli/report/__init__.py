@@ -1,0 +1,1 @@
+"""Measurements as pages: HTML, SVG plots, labels in frames."""

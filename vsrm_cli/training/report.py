@@ -1,0 +1,174 @@
+"""The report of a run as a page: how the losses fell, and what that looks like."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vsrm_cli.report.html import (
+    Table,
+    heading,
+    html_page,
+    html_table,
+    paragraph,
+    side_by_side,
+    slider,
+)
+from vsrm_cli.report.svg import line_plot
+from vsrm_cli.training.validation import Piece, Verdict
+
+# Points of a curve: more could not be told apart.
+POINTS = 200
+
+Line = Mapping[str, float]
+
+
+def report_page(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    first: Verdict | None,
+    best: Verdict | None,
+    latest: Verdict | None,
+    pieces: Sequence[Piece],
+    settings: Mapping[str, str],
+) -> str:
+    """A self-contained page about a run.
+
+    Args:
+        title: What the run is called.
+        lines: Of its metrics.
+        first: The validation of the weights at the start.
+        best: That of the weights that are kept.
+        latest: That of the last weights.
+        pieces: What to look at.
+        settings: What decided what was computed, by name.
+    """
+    parts = [side_by_side(_plots(lines))]
+    if first and best and latest:
+        parts = [paragraph(words) for words in _findings(first, best, latest)] + parts
+        parts.append(heading("Before and after"))
+        for piece, before, after in zip(pieces, first.pictures, best.pictures, strict=True):
+            parts.append(side_by_side(_sliders(piece, before, after)))
+        parts.append(html_table(_clips_table(first, best, latest)))
+    rows = tuple((name.replace("_", "-"), value) for name, value in settings.items())
+    parts.append(html_table(Table("Settings", ("name", "value"), rows)))
+    steps = f"{lines[-1]['step']} steps" if lines else "no step yet"
+    return html_page(title, f"vsrm finetune, {steps}", parts)
+
+
+def outcome(first: Verdict, best: Verdict) -> str:
+    """What a run has come to, in a sentence."""
+    if best.step == first.step:
+        return (
+            f"No weights of this run did better than those it began with (validation loss "
+            f"{first.loss:.5f}, PSNR-Y {first.psnr_y:.2f} dB): these are the ones that were kept."
+        )
+    way = "fell" if best.loss < first.loss else "went"
+    return (
+        f"The validation loss {way} from {first.loss:.5f} to {best.loss:.5f}, PSNR-Y went from "
+        f"{first.psnr_y:.2f} to {best.psnr_y:.2f} dB (bicubic {best.bicubic:.2f}); the weights of "
+        f"step {best.step} were kept."
+    )
+
+
+def _findings(first: Verdict, best: Verdict, latest: Verdict) -> list[str]:
+    said = [outcome(first, best)]
+    if first.step < best.step < latest.step:
+        said.append(
+            f"After that it did not get better: at step {latest.step} the validation loss was "
+            f"{latest.loss:.5f}."
+        )
+    return said
+
+
+def _plots(lines: Sequence[Line]) -> list[str]:
+    """Losses in thousandths, which leaves room for the digits that change."""
+    curves = [
+        ("Loss on training clips", "loss", "loss, thousandths", 1000.0, False),
+        ("Loss on validation clips", "val_loss", "loss, thousandths", 1000.0, False),
+        ("PSNR-Y on validation clips", "val_psnr_y", "dB", 1.0, False),
+        ("Learning rate", "lr", "rate, millionths", 1e6, True),
+    ]
+    drawn = []
+    for title, name, label, factor, from_zero in curves:
+        points = [(line["step"], factor * line[name]) for line in lines if name in line]
+        if len(points) > 1:
+            curve = {name: _thinned(points)}
+            drawn.append(
+                line_plot(title, curve, x_label="step", y_label=label, from_zero=from_zero)
+            )
+    return drawn
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `POINTS` points, each the mean of some neighbors."""
+    size = -(-len(points) // POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def _sliders(piece: Piece, before: Tensor, after: Tensor) -> list[str]:
+    """What the network made of a piece at the start and now; and what was to be made of what."""
+    where = f"{piece.clip}, frame {piece.frame}"
+    shown = (
+        (before, after, ("before", "after")),
+        (piece.bicubic, piece.truth, ("bicubic", "truth")),
+    )
+    return [
+        slider(left.numpy(), right.numpy(), labels=labels, caption=f"{where}: {' | '.join(labels)}")
+        for left, right, labels in shown
+    ]
+
+
+def _clips_table(first: Verdict, best: Verdict, latest: Verdict) -> Table:
+    headers = ["clip", "bicubic", "at the start", f"kept (step {best.step})", "gain"]
+    columns = [first.scores, best.scores]
+    if latest.step != best.step:
+        headers.append(f"at the end (step {latest.step})")
+        columns.append(latest.scores)
+    rows = []
+    for start, kept, *ends in zip(*columns, strict=True):
+        gain = f"{kept.together - start.together:+.2f}"
+        figures = [start.bicubic, start.together, kept.together]
+        cells = [kept.clip, *(f"{x:.2f}" for x in figures), gain]
+        rows.append((*cells, *(f"{end.together:.2f}" for end in ends)))
+    return Table("PSNR-Y of the validation clips in dB", tuple(headers), tuple(rows))
+
+
+FOLDER = "tensorboard"
+
+
+class Board:
+    """Writes scalars and pictures into a folder that TensorBoard reads.
+
+    Args:
+        path: Folder of the run; ``tensorboard`` is made in it. None for no board at all.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the folder, if TensorBoard is installed."""
+        self._writer: Any = None
+        if path is not None and find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(path / FOLDER))
+
+    def add_line(self, line: Mapping[str, float]) -> None:
+        """Show the values of a line of the metrics."""
+        if self._writer is not None:
+            for name in line.keys() - {"step"}:
+                self._writer.add_scalar(name, line[name], line["step"])
+
+    def add_pictures(self, pieces: Sequence[Piece], verdict: Verdict) -> None:
+        """Show what the network makes of the validation clips."""
+        if self._writer is not None:
+            for piece, picture in zip(pieces, verdict.pictures, strict=True):
+                self._writer.add_image(piece.clip, picture, verdict.step)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,162 @@
+"""The folder of a run: weights, state, metrics. No file in it is ever seen half-written."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vsrm_cli.checkpoints.loading import save_weights
+from vsrm_cli.errors import InputError, OutputError
+from vsrm_cli.models.network import Network
+
+STATE_FILE = "state.pt"
+WEIGHTS_FILE = "model.safetensors"
+METRICS_FILE = "metrics.jsonl"
+REPORT_FILE = "report.html"
+
+
+class RunFolder:
+    """Where a run keeps what it makes.
+
+    Args:
+        path: The folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the files."""
+        self.path = path
+        self.state, self.weights = path / STATE_FILE, path / WEIGHTS_FILE
+        self.metrics, self.report = path / METRICS_FILE, path / REPORT_FILE
+
+    def check_is_free(self) -> None:
+        """Make sure that a run may begin here.
+
+        Raises:
+            OutputError: If the folder holds a run already.
+        """
+        for file in (self.state, self.weights, self.metrics, self.report):
+            if file.exists():
+                raise OutputError(
+                    f"{file} is there already: go on with that run by --resume, or choose another "
+                    f"--out."
+                )
+
+    def begin(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OutputError: If it holds a run already, or cannot be made.
+        """
+        self.check_is_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritten(self.path, error) from error
+
+    def read_state(self) -> dict[str, Any]:
+        """What `write_state` wrote.
+
+        Raises:
+            InputError: If there is no state, or it is damaged.
+        """
+        if not self.state.is_file():
+            raise InputError(
+                f"{self.path} holds no {STATE_FILE} to go on from; leave --resume out to begin."
+            )
+        try:
+            state: dict[str, Any] = torch.load(self.state, weights_only=True, map_location="cpu")
+        # Whatever bytes a stranger's or damaged file makes PyTorch's reader complain of.
+        except Exception as error:
+            raise InputError(
+                f"{self.state} cannot be read ({type(error).__name__}); begin again with another "
+                f"--out, from {self.weights} if that is good."
+            ) from error
+        return state
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Keep a state; the earlier one is there until this one is complete.
+
+        Raises:
+            OutputError: If the disk is full; the earlier state is still there.
+        """
+        # Into memory first: PyTorch's own writer does not say why a file could not be written.
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        self._write(self.state, content.getbuffer())
+
+    def write_weights(self, network: Network, words: Mapping[str, str]) -> None:
+        """Keep weights that `vsrm upscale --model` takes.
+
+        Raises:
+            OutputError: If the disk is full; the earlier weights are still there.
+        """
+        try:
+            save_weights(network, self.weights, words)
+        except (OSError, SafetensorError) as error:
+            raise _unwritten(self.weights, error) from error
+
+    def add_line(self, line: Mapping[str, Any]) -> None:
+        """Append an object to the metrics.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _unwritten(self.metrics, error) from error
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The metrics, without a last line that a power cut has left half-written."""
+        found: list[dict[str, Any]] = []
+        if self.metrics.exists():
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    found.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return found
+
+    def forget_after(self, step: int) -> None:
+        """Take lines of later steps out of the metrics: these steps are done again.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        kept = "".join(json.dumps(x) + "\n" for x in self.lines() if x["step"] <= step)
+        self._write(self.metrics, kept.encode())
+
+    def write_report(self, page: str) -> None:
+        """Keep the report, in place of an earlier one.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        self._write(self.report, page.encode())
+
+    def _write(self, file: Path, content: bytes | memoryview) -> None:
+        # Of one name for all processes that ever write it: what a killed one left is replaced.
+        part = file.with_name(f".{file.name}.part")
+        try:
+            with part.open("wb") as opened:
+                opened.write(content)
+                opened.flush()
+                os.fsync(opened.fileno())
+            os.replace(part, file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise _unwritten(file, error) from error
+
+
+def _unwritten(file: Path, error: OSError | SafetensorError) -> OutputError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return OutputError(
+        f"{file} could not be written ({reason}); what was there before is still good. Make room, "
+        f"then go on with --resume."
+    )

@@ -1,0 +1,258 @@
+"""A network that learns: its weights, their average, the optimizer, and one step of them.
+
+`Learner.learn` computes a loss and its gradients, `Learner.apply` moves the weights. Between the
+two whoever drives it may decide that the step had better not be done.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
+
+from vsrm_cli.data.sample import Sample
+from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.training.distributed import average_over_processes, greatest
+from vsrm_cli.training.flow_loss import motion_losses
+from vsrm_cli.training.losses import restoration_loss
+from vsrm_cli.training.recipe import Precision, Recipe, Stage
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a batch says of the weights.
+
+    Attributes:
+        loss: What is minimized; not finite where no step can be made of it.
+        plain: The loss of who knows nothing, on the same batch: of bicubic enlargement, or of
+            no motion. What is easy to restore has a small loss by any network.
+    """
+
+    loss: float
+    plain: float
+
+
+class Learner:
+    """The state of a run.
+
+    Args:
+        network: Where to start; changed in place.
+        recipe: What to compute.
+
+    Attributes:
+        step: How many steps are done.
+        length: Steps of the whole schedule; None as long as that is not known.
+        brake: A factor of the learning rate, 1 unless accidents have happened.
+        average: The averaged weights, as a network.
+    """
+
+    def __init__(self, network: Network, recipe: Recipe) -> None:
+        """Make the optimizer, and an average that is the network itself."""
+        self.network, self.recipe = network, recipe
+        self.step = 0
+        self.length = recipe.steps
+        self.brake = 1.0
+        network.train()
+        self._flow = list(network.spynet.parameters())
+        self._optimizer = torch.optim.Adam(_groups(network, recipe), betas=(0.9, 0.99))
+        self._scaler = self._new_scaler()
+        self._averaged = AveragedModel(network, avg_fn=self._average)
+        # The weights at the start count as the first of the average.
+        self._averaged.n_averaged.fill_(1)
+        self.average = cast(Network, self._averaged.module).eval().requires_grad_(False)
+
+    def learn(self, sample: Sample) -> Lesson:
+        """Compute the loss of a batch and the gradients of a step; no weight is changed."""
+        for parameter in self._flow:
+            parameter.requires_grad_(not self._is_flow_frozen())
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.rate() * group["share"]
+        self._optimizer.zero_grad(set_to_none=True)
+        figures = torch.zeros(2, device=self.network.device)
+        for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
+            loss, plain = self._losses(part)
+            figures += share * torch.stack((loss.detach(), plain))
+            # Before the backward pass: sampling at places that are not numbers crashes there.
+            if greatest(not math.isfinite(loss.item()), self.network.device):
+                return Lesson(math.nan, math.nan)
+            self._scaler.scale(share * loss).backward()
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        loss_mean, plain_mean = average_over_processes(parameters, figures).tolist()
+        return Lesson(loss_mean if self._clip(parameters) else math.nan, plain_mean)
+
+    def apply(self) -> None:
+        """Do the step whose gradients `learn` has computed."""
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.step += 1
+        self._averaged.update_parameters(self.network)
+
+    def measure(self, sample: Sample) -> float:
+        """The loss of a batch; nothing is changed."""
+        with torch.no_grad():
+            return self._losses(self._to_device(sample))[0].item()
+
+    def rate(self) -> float:
+        """Learning rate of the next step: a linear rise and a cosine."""
+        recipe = self.recipe
+        done = self.step / self.length if self.length else 0.0
+        fall = recipe.lr_end + (1 - recipe.lr_end) * (0.5 + 0.5 * math.cos(math.pi * done))
+        return self.brake * recipe.lr * min(1.0, (self.step + 1) / max(1, recipe.warmup)) * fall
+
+    def state(self) -> dict[str, Any]:
+        """All that a later learner needs to go on; it changes with every step."""
+        return {
+            "step": self.step,
+            "length": self.length,
+            "brake": self.brake,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "averaged": int(self._averaged.n_averaged),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become the learner whose state this is; the state itself stays as it is."""
+        self.step, self.length, self.brake = state["step"], state["length"], state["brake"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self._averaged.n_averaged.fill_(state["averaged"])
+        # A copy: the optimizer would go on in the tensors that it is given.
+        self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        self._scaler = self._new_scaler()  # the old one may be amid a step that is not done
+        self._scaler.load_state_dict(state["scaler"])
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        is_half = self.recipe.dtype is Precision.FLOAT16
+        return torch.amp.GradScaler(self.network.device.type, enabled=is_half)
+
+    def _average(self, slow: Tensor, fast: Tensor, count: Tensor | int) -> Tensor:
+        """Near the newest weights at first: those at the start are soon out of date."""
+        keep = min(self.recipe.ema, float(count) / (float(count) + 10))
+        return torch.lerp(slow, fast, 1 - keep)
+
+    def _is_flow_frozen(self) -> bool:
+        recipe = self.recipe
+        return recipe.stage is Stage.FRAMES or (
+            recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
+        )
+
+    def _clip(self, parameters: list[nn.Parameter]) -> bool:
+        """Shorten the gradient to the recipe's norm; False if no step can be made of it."""
+        self._scaler.unscale_(self._optimizer)
+        greatest_norm = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
+        norm = nn.utils.clip_grad_norm_(parameters, greatest_norm)
+        if self._scaler.is_enabled():
+            # Too large a scale is no accident: the step is left out, and the scale is halved.
+            return self._scaler.get_scale() >= 1
+        return bool(norm.isfinite())
+
+    def _to_device(self, sample: Sample) -> Sample:
+        device = self.network.device
+        return Sample(*(getattr(sample, field.name).to(device) for field in fields(sample)))
+
+    def _losses(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """What is minimized, and the loss of who knows nothing."""
+        if self.recipe.stage is Stage.FLOW:
+            with self._autocast():
+                return motion_losses(self.network.spynet, sample)
+        small, sharp = sample.small, sample.sharp
+        if self.recipe.mirrored:
+            small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
+        spare = recomputing(self.network) if self.recipe.recompute else nullcontext()
+        with spare:
+            restored = self._restore(small)
+        weight = self.recipe.frequency_weight
+        with torch.no_grad():
+            plain = F.interpolate(
+                small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
+            )
+            plain_loss = restoration_loss(plain.view_as(sharp), sharp, frequency_weight=weight)
+        return restoration_loss(restored, sharp, frequency_weight=weight), plain_loss
+
+    def _restore(self, small: Tensor) -> Tensor:
+        network, on_cpu = self.network, self.network.device.type == "cpu"
+        with self._autocast():
+            flows = network.flows(small)
+        # Not the branches on a CPU: their depthwise convolutions are slower there in bfloat16.
+        with nullcontext() if on_cpu else self._autocast():
+            features = network.extract(small)
+            if self.recipe.stage is Stage.CLIPS:
+                features = network.propagate(features, flows)
+        with self._autocast():
+            return network.enlarge(features, small, flows)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = getattr(torch, self.recipe.dtype)
+        is_half = self.recipe.dtype is not Precision.FLOAT32
+        return torch.autocast(self.network.device.type, dtype, enabled=is_half)
+
+
+def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
+    """The parts of a batch that are computed one after the other, and the weight of each."""
+    pieces = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
+    for tensors in zip(*pieces, strict=True):
+        yield Sample(*tensors), len(tensors[0]) / len(sample.small)
+
+
+def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """What a stage teaches, and at which share of the learning rate."""
+    flow = list(network.spynet.parameters())
+    time = network.temporal_parameters()
+    known = {id(parameter) for parameter in (*flow, *time)}
+    trunk = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    if recipe.stage is Stage.FLOW:
+        return [{"params": flow, "share": 1.0}]
+    if recipe.stage is Stage.FRAMES:
+        return [{"params": trunk, "share": 1.0}]
+    return [
+        {"params": time, "share": 1.0},
+        {"params": trunk, "share": recipe.trunk_lr},
+        {"params": flow, "share": recipe.flow_lr},
+    ]
+
+
+@contextmanager
+def recomputing(network: Network) -> Iterator[None]:
+    """Keep, of the branches or layers and of each large frame, only what goes in and comes out.
+
+    The network computes the same values as without, and so do the gradients, as long as the
+    forward pass lies inside.
+
+    Args:
+        network: Left as it was.
+    """
+    changed = [(module, "forward") for module in _members(network)]
+    changed.append((network, "upsample_features"))
+    for owner, name in changed:
+        setattr(owner, name, _checkpointed(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        for owner, name in changed:
+            delattr(owner, name)
+
+
+def _members(network: Network) -> list[nn.Module]:
+    """What carries features through time in several parts, each a member of a list or table."""
+    temporal = {id(parameter) for parameter in network.temporal_parameters()}
+    return [
+        member
+        for part in network.children()
+        if isinstance(part, nn.ModuleList | nn.ModuleDict)
+        for member in part.children()
+        if any(id(parameter) in temporal for parameter in member.parameters())
+    ]
+
+
+def _checkpointed(compute: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(checkpoint, compute, use_reentrant=False, preserve_rng_state=False)

@@ -1,0 +1,216 @@
+"""What a job will do and what it will need, told before it is done.
+
+Times, sizes and memory are estimates, and are called so.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED
+from vsrm_cli.errors import OutputError
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
+from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.upscale.journal import Choices, Journal
+from vsrm_cli.upscale.open_media import Collected
+from vsrm_cli.upscale.options import DEFAULT_MODEL, Settings
+from vsrm_cli.upscale.source import Source
+
+# Bits per pixel that a codec needs at our default quality for common footage: less for still
+# pictures, twice as much for leaves in the wind. The rest of the codecs lose little or nothing.
+_BITS_PER_PIXEL = {"h264": 0.15, "hevc": 0.1, "av1": 0.08, "vp9": 0.15, "vp8": 0.2}
+_BITS_PER_PIXEL_OTHERS = 4.0
+# A step of six on the scales of x264 and x265 halves or doubles the size.
+_CRF_TO_HALVE = 6
+# Footage needs less than a quarter of the estimate only if next to nothing moves in it.
+_LEAST_SHARE = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job before it is done; `as_dict` gives what `--dry-run --json` prints.
+
+    Attributes:
+        input: The file to read.
+        output: The file to write.
+        frames: About how many there are; None where the file gives no hint.
+        frames_resumed: Of these, how many an earlier run has finished.
+        source: Size and pixel format of the input.
+        color: How its pixel values are read.
+        result: Size, pixel format and encoder of the output.
+        kept: What goes along beside the picture.
+        dropped: What the output cannot hold, and why.
+        model: Name of the network.
+        model_reason: Why it was taken; empty where the user chose.
+        device: Where it would run.
+        dtype: In which precision.
+        window: Frames that it sees together.
+        overlap: Frames that two windows share.
+        tile: Side of a tile in pixels of the input; None for whole frames.
+        tiles: How many tiles a frame is cut into.
+        segment_frames: Frames, at least, between points to go on from; None for half a minute.
+        seconds: Estimate of the time that is left to work; None if unknown.
+        memory_bytes: Estimate of the memory needed on the device.
+        file_bytes: Estimate of the size of the output; None if unknown.
+        disk_bytes: Estimate of what the disk must hold until the output is complete.
+        free_bytes: What is free on that disk.
+    """
+
+    input: str
+    output: str
+    frames: int | None
+    frames_resumed: int
+    source: str
+    color: str
+    result: str
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    model: str
+    model_reason: str
+    device: str
+    dtype: str
+    window: int
+    overlap: int
+    tile: int | None
+    tiles: int
+    segment_frames: int | None
+    seconds: float | None
+    memory_bytes: int
+    file_bytes: int | None
+    disk_bytes: int | None
+    free_bytes: int
+
+    @classmethod
+    def of(
+        cls,
+        stages: tuple[Source, Restorer, Collected],
+        journal: Journal,
+        settings: Settings,
+        model: str,
+        model_reason: str,
+        chosen: Choices,
+    ) -> Self:
+        """Plan a job; the network restores one small tile, to see how fast it is."""
+        source, restorer, output = stages
+        info, shape = source.info, output.shape
+        frames = expected_frames(info, settings)
+        restorer.settle_tile(min(settings.window, frames or settings.window), *_size(info))
+        grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
+        seconds = None
+        if frames is not None:
+            read = (frames - journal.frames_done) * settings.window / restorer.windows.stride
+            seconds = round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
+        return cls(
+            input=str(info.path),
+            output=str(output.path),
+            frames=frames,
+            frames_resumed=journal.frames_done,
+            source=f"{info.width}x{info.height}, {info.pixel_format}",
+            color=str(info.color)
+            + ("" if info.is_siting_told else ", color samples on the left (assumed)"),
+            result=f"{shape.width}x{shape.height}, {output.plan.pixel_format}, "
+            f"{output.plan.encoder}",
+            kept=output.kept,
+            dropped=output.dropped,
+            model=model,
+            model_reason=model_reason,
+            device=str(chosen["device"]),
+            dtype=str(chosen["dtype"]),
+            window=settings.window,
+            overlap=settings.overlap,
+            tile=restorer.tile,
+            tiles=len(grid.rows) * len(grid.columns),
+            segment_frames=settings.segment_frames,
+            seconds=seconds,
+            memory_bytes=restorer.memory_bytes(*_size(info)),
+            file_bytes=_file_bytes(output, frames),
+            disk_bytes=_disk_bytes(output, journal, frames),
+            free_bytes=shutil.disk_usage(journal.folder).free,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the facts under their names."""
+        return asdict(self)
+
+
+def check_room(output: Collected, journal: Journal, frames: int | None) -> str | None:
+    """Compare what the disk must hold with what is free on it.
+
+    Args:
+        output: What is to be written.
+        journal: What is already there.
+        frames: How many there will be; None if nothing tells.
+
+    Returns:
+        A warning, if it is not enough by our estimate.
+
+    Raises:
+        OutputError: If it is not enough even if the estimate is far too high.
+    """
+    needed = _disk_bytes(output, journal, frames) or 0
+    free = shutil.disk_usage(journal.folder).free
+    if needed <= free:
+        return None
+    finding = (
+        f"about {needed / 1e9:.1f} GB may be needed beside {output.path} until it is complete, and "
+        f"{free / 1e9:.1f} GB are free"
+    )
+    if needed > _LEAST_SHARE * free:
+        raise OutputError(
+            f"{finding[0].upper()}{finding[1:]}; make room, name an output on another disk, or "
+            "use a larger --crf."
+        )
+    return finding
+
+
+def expected_frames(info: VideoInfo, settings: Settings) -> int | None:
+    """Say about how many frames there will be; None where the file gives no hint."""
+    if settings.start is None and settings.end is None:
+        return info.expected_frames
+    ends = [end for end in (info.duration, settings.end) if end is not None]
+    if not ends or info.frame_rate is None:
+        return None
+    return max(0, round((min(ends) - (settings.start or 0)) * info.frame_rate))
+
+
+def _file_bytes(output: Collected, frames: int | None) -> int | None:
+    """Estimate the size of the output's video."""
+    if frames is None:
+        return None
+    bits = _BITS_PER_PIXEL.get(output.plan.codec, _BITS_PER_PIXEL_OTHERS)
+    bits *= 2 ** (-output.plan.crf_above_default / _CRF_TO_HALVE)
+    return int(frames * output.shape.width * output.shape.height * bits / 8)
+
+
+def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int | None:
+    """Estimate what the disk must still take: the segments that are missing, and the output."""
+    expected = _file_bytes(output, frames)
+    if expected is None:
+        return None
+    done = sum(entry.size_bytes for entry in journal.entries)
+    return 2 * max(expected, done) - done
+
+
+def _size(info: VideoInfo) -> tuple[int, int]:
+    return info.height, info.width
+
+
+def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
+    """Take the network that the user named, or else the one that measured best on such footage.
+
+    `weights/README.md` has the figures: both networks on clips as they are, and behind H.264.
+
+    Args:
+        wish: A network, or `DEFAULT_MODEL` for none.
+        info: What is to be enlarged.
+
+    Returns:
+        The network, and why it was taken; no words where the user chose.
+    """
+    if wish != DEFAULT_MODEL:
+        return wish, ""
+    if info.is_lossy:
+        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
+    return FOR_CLEAN, f"for clean footage: {info.codec} loses little or nothing"

@@ -1,0 +1,203 @@
+"""Restored frames become segments on disk, and closed segments entries of the journal."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from vsrm_cli.encode.image_sequence import PictureSegment, PictureWriter
+from vsrm_cli.encode.segments import SegmentWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.errors import CheckFailed
+from vsrm_cli.frame import Frame
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.inference.tiling import Cut
+from vsrm_cli.upscale.journal import Entry, Journal
+from vsrm_cli.upscale.source import Sighting, Source
+
+# Work that a segment should hold at most. A crash may come just before it is closed, and the
+# first window, by which the speed is judged, may have been a quick one: so it is half a minute
+# where a whole one may be lost.
+SEGMENT_SECONDS = 30.0
+MAX_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A frame on its way to a segment.
+
+    Attributes:
+        frame: The frame.
+        ends_segment: Whether it is the last of its segment.
+        tile: Side of the tiles that it was made of; None for a whole picture.
+    """
+
+    frame: Frame
+    ends_segment: bool
+    tile: int | None
+
+
+class Segmenter:
+    """Decides where segments end: with the first window that fills them up to so many frames.
+
+    That does not depend on when a job was interrupted, so neither does what is encoded.
+
+    Attributes:
+        frames: Frames of a segment, at least; None until a window has been measured. That is the
+            second one: with the first, much is compiled and allocated.
+        is_stopped: Whether the work has ended with a segment because it was asked to.
+    """
+
+    def __init__(self, stride: int, *, frames: int | None, first: int) -> None:
+        """Prepare for the frames from number `first` on, of windows that give `stride` each."""
+        self.frames = frames
+        self.is_stopped = False
+        self._stride = stride
+        self._first = first
+
+    def cut(
+        self,
+        restored: Iterable[Frame],
+        *,
+        state: Restorer,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Restored]:
+        """Pass frames on, each with its place in the segments.
+
+        Args:
+            restored: The frames.
+            state: What gives them, one after another.
+            should_stop: Asked behind each segment; a yes ends the work there.
+        """
+        first = window = self._first
+        began = time.perf_counter()
+        for following, frame in enumerate(restored, first + 1):
+            is_end = False
+            if state.is_between_windows:
+                seconds = time.perf_counter() - began
+                if self.frames is None and window > self._first:
+                    self.frames = self.frames_at(seconds / (following - window))
+                if self.frames is None:
+                    is_end = seconds > SEGMENT_SECONDS
+                else:
+                    is_end = following - first >= self.frames
+                window, began = following, time.perf_counter()
+            yield Restored(frame, is_end, state.tile)
+            if is_end:
+                first = following
+                self.is_stopped = should_stop()
+                if self.is_stopped:
+                    return
+
+    def frames_at(self, seconds_per_frame: float) -> int:
+        """Choose the length of segments by the time that a frame takes.
+
+        Powers of two, so that a little more or less of time seldom makes another choice.
+        """
+        windows = 1
+        while (
+            2 * windows * self._stride * seconds_per_frame <= SEGMENT_SECONDS
+            and windows < MAX_WINDOWS
+        ):
+            windows *= 2
+        return windows * self._stride
+
+
+class Recorder:
+    """Writes restored frames into segments, and closed segments into the journal.
+
+    Attributes:
+        frames_written: Frames of the job in segments, those of earlier runs included.
+    """
+
+    def __init__(
+        self, journal: Journal, source: Source, output: VideoWriter | PictureWriter, windows: Cut
+    ) -> None:
+        """Prepare to go on behind the last entry of the journal."""
+        self.frames_written = journal.frames_done
+        self._journal = journal
+        self._source = source
+        self._output = output
+        self._windows = windows
+        self._segment: SegmentWriter | PictureSegment | None = None
+        self._seen: list[Sighting] = []
+        self._shot = journal.entries[-1].shot if journal.entries else 0
+        self._tile: int | None = None
+
+    def write(self, restored: Restored) -> None:
+        """Write a frame, and close its segment behind the last one.
+
+        Raises:
+            OutputError: If the disk is full.
+            CheckFailed: If frames were written at other times than they were read at.
+        """
+        if self._segment is None:
+            path = self._journal.folder / f"{self.frames_written:09}"
+            if isinstance(self._output, PictureWriter):
+                self._segment = PictureSegment(path, self._output)
+            else:
+                self._segment = SegmentWriter(path, self._output)
+        self._segment.write(restored.frame)
+        self.frames_written += 1
+        self._tile = restored.tile
+        if restored.ends_segment:
+            self._close(self._segment)
+
+    def finish(self) -> None:
+        """Close the last segment; raises as `write` does."""
+        check_counts(read=self._source.frames_read, written=self.frames_written)
+        if self._segment is not None:
+            self._close(self._segment)
+
+    def abandon(self) -> None:
+        """Give up the segment that is not closed."""
+        if self._segment is not None:
+            self._segment.abandon()
+
+    def _close(self, segment: SegmentWriter | PictureSegment) -> None:
+        first = self.frames_written - len(segment.ticks)
+        self._look_back()
+        margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
+        read = [self._output.ticks_of(seen.time) for seen in self._seen if seen.number >= first]
+        if read != segment.ticks:
+            raise CheckFailed(
+                f"The frames {first} to {self.frames_written - 1} were not written at the times "
+                "they were read at; this is a bug in vsrm, please report it."
+            )
+        segment.close()
+        self._journal.add(
+            Entry(
+                file=segment.path.name,
+                first=first,
+                shot=self._shot,
+                ticks=segment.ticks,
+                end=segment.end,
+                tile=self._tile,
+                damaged=self._seen[-1].damaged,
+                margin=[seen.stamp for seen in self._seen if seen.number >= margin_start],
+            )
+        )
+        self._segment = None
+        # Only the next margin may reach back behind the next segment.
+        self._seen = [seen for seen in self._seen if seen.number >= margin_start]
+
+    def _look_back(self) -> None:
+        """Collect the sightings of all frames up to the last one written."""
+        sightings = self._source.sightings
+        while sightings and sightings[0].number < self.frames_written:
+            seen = sightings.popleft()
+            if seen.begins_shot:
+                self._shot = seen.number
+            self._seen.append(seen)
+
+
+def check_counts(*, read: int, written: int) -> None:
+    """Compare what went in with what came out.
+
+    Raises:
+        CheckFailed: If frames were lost or added on the way.
+    """
+    if written != read:
+        raise CheckFailed(
+            f"{read} frames were read, but {written} written, so the result was not kept; "
+            "this is a bug in vsrm, please report it."
+        )

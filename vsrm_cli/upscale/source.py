@@ -1,0 +1,216 @@
+"""A job's way from frames read to segments on disk, such that it can go on behind each of them.
+
+What a segment shows follows from the input, the numbers of its frames, and the settings, and from
+nothing else. So a job that was interrupted begins again behind its last finished segment: it
+reads the few frames before it (the margin) once more, for the window that fades into the next.
+"""
+
+import sys
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.decode.y4m import PipeReader
+from vsrm_cli.errors import InputError
+from vsrm_cli.frame import Frame
+from vsrm_cli.upscale.journal import Entry, Stamp
+
+# The name that stands for standard input, or output.
+PIPE = Path("-")
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A frame that has been read.
+
+    Attributes:
+        number: Its place in the video.
+        time: When it is shown, in seconds on the clock of its file.
+        begins_shot: Whether it shows another scene than the frame before it.
+        stamp: What is remembered of it.
+        damaged: Damaged pieces met in the file so far.
+    """
+
+    number: int
+    time: Fraction
+    begins_shot: bool
+    stamp: Stamp
+    damaged: int
+
+
+class Source:
+    """The frames of a job, from the first or from behind a finished segment.
+
+    Attributes:
+        path: The file; or a folder or pattern of pictures; or `PIPE`.
+        info: What the file says about itself.
+        frames_read: Frames of the job up to the latest one that was read.
+        sightings: The frames read lately, in order; whoever needs them takes them away.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: Fraction | None,
+        end: Fraction | None,
+        deinterlace: bool = False,
+        rate: Fraction = Fraction(25),
+        uses_hardware: bool = False,
+        is_watched: bool = True,
+    ) -> None:
+        """Look at the input; see the readers for errors and the other arguments.
+
+        Args:
+            path: The file; or a folder or pattern of pictures; or `PIPE`.
+            start: Where to begin.
+            end: Where to stop.
+            deinterlace: Whether to make whole frames of interlaced ones.
+            rate: Frames per second of pictures.
+            uses_hardware: Whether to decode in graphics hardware, where it does that right.
+            is_watched: Whether somebody takes the sightings; else they are not kept.
+        """
+        self.path = path
+        self._start = start
+        self._end = end
+        self._deinterlace = deinterlace
+        self._rate = rate
+        self._uses_hardware = uses_hardware
+        self._reader = self._read_from(start)
+        self._damaged_before = 0
+        self.info = self._reader.info
+        self.frames_read = 0
+        self.sightings: deque[Sighting] = deque(maxlen=None if is_watched else 0)
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What is uncertain of the video, or must be changed, in sentences."""
+        return self._reader.notices
+
+    @property
+    def picture_names(self) -> Sequence[str]:
+        """Names of the pictures that it reads; none if it reads a video."""
+        return self._reader.names if isinstance(self._reader, PictureReader) else ()
+
+    @property
+    def decoder(self) -> str:
+        """What decodes: "software", or FFmpeg's name of the interface to hardware."""
+        return getattr(self._reader, "hardware", None) or "software"
+
+    @property
+    def resized_frames(self) -> int:
+        """Frames of another size than the first, as far as this run has read them."""
+        return self._reader.resized_frames
+
+    @property
+    def reshaped_frames(self) -> int:
+        """Frames whose pixels have another shape than those of the first, likewise."""
+        return self._reader.reshaped_frames
+
+    @property
+    def damaged_packets(self) -> int:
+        """Damaged pieces met in the file, up to the latest frame."""
+        return self._damaged_before + self._reader.damaged_packets
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the tail of the file is missing, or damage was met on the way."""
+        return self._reader.truncated or self.damaged_packets > 0
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def frames(self, *, behind: Entry | None) -> Iterator[Frame]:
+        """Read the frames in order.
+
+        Args:
+            behind: Begin with the margin of this segment, instead of the first frame. If nothing
+                lies behind it, there is nothing to do, and the margin is not given either.
+
+        Raises:
+            InputError: If no frame can be read, or not those that were read before.
+        """
+        if behind is None:
+            yield from self._seen(self._reader, first=0)
+            return
+        margin, rest = self._margin_by_jump(behind) or self._margin_by_count(behind)
+        after = next(rest, None)
+        if after is None:
+            self.frames_read = behind.next
+        else:
+            first = behind.next - len(margin)
+            yield from self._seen(chain(margin, [after], rest), first=first)
+
+    def _seen(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
+        for number, frame in enumerate(frames, first):
+            self.frames_read = number + 1
+            stamp = stamp_of(frame)
+            self.sightings.append(
+                Sighting(number, frame.time, frame.begins_shot, stamp, self.damaged_packets)
+            )
+            yield frame
+
+    def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader | PipeReader:
+        if self.path == PIPE:
+            return PipeReader(sys.stdin.buffer, start=start, end=self._end)
+        if is_sequence(self.path):
+            return PictureReader(self.path, start=start, end=self._end, rate=self._rate)
+        return VideoReader(
+            self.path,
+            start=start,
+            end=self._end,
+            deinterlace=self._deinterlace,
+            uses_hardware=self._uses_hardware,
+        )
+
+    def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
+        """Find the margin by its time; None where jumps into the file lead to other pictures."""
+        start = Fraction(entry.margin[0].time) - self.info.start
+        self._damaged_before = entry.damaged
+        self._reader = self._read_from(start)
+        frames = iter(self._reader)
+        try:
+            margin = list(islice(frames, len(entry.margin)))
+        except InputError:
+            margin = []
+        if [stamp_of(frame) for frame in margin] == entry.margin:
+            return margin, frames
+        self._reader.close()
+        return None
+
+    def _margin_by_count(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]]:
+        """Find the margin by reading from the beginning."""
+        self._damaged_before = 0
+        self._reader = self._read_from(self._start)
+        frames = iter(self._reader)
+        first = entry.next - len(entry.margin)
+        margin = list(islice(frames, first, entry.next))
+        if [stamp_of(frame) for frame in margin] != entry.margin:
+            raise InputError(
+                f"{self.path} gives other pictures now than when the work began; give --restart "
+                "to begin again."
+            )
+        return margin, frames
+
+
+def stamp_of(frame: Frame) -> Stamp:
+    """Say what is remembered of a frame: enough to know that it was decoded the same again."""
+    return Stamp(str(frame.time), zlib.crc32(frame.pixels.data))
