@@ -127,7 +127,7 @@ def test_frames_from_all_parts_are_looked_at_and_none_twice(tmp_path, key_frames
 
 def test_a_little_combing_is_told_and_left(tmp_path):
     frames = progressive(INTERLACED["pan"], 40)
-    frames[3:7] = interlaced(INTERLACED["pan"], 7, order="tff")[3:]
+    frames[2:8] = interlaced(INTERLACED["pan"], 8, order="tff")[2:]
     clip = encode(tmp_path / "clip.mkv", frames)
 
     with VideoReader(clip, deinterlace=True) as reader:

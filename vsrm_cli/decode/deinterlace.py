@@ -37,12 +37,16 @@ _MOST_COLUMNS = 960
 # AVFieldOrder: from here on the fields show two moments.
 _FIRST_INTERLACED_ORDER = 2
 
-# Of the blocks that show motion, so many show combing. In film that was made interlaced (telecine)
-# two frames of five do; where a file says that it is interlaced, less is enough.
-_LEAST_SHARE_MARKED = 0.1
+# A frame is combed if so many of its moving blocks are. Encoders that take a video for progressive
+# blur its combing, so the share is small; in progressive videos there is next to none.
+_LEAST_SHARE_OF_BLOCKS = 0.02
+_LEAST_BLOCKS_OF_FRAME = 2
+# Of the frames that show motion, so many are combed. In telecined film two
+# of five are.
+_LEAST_SHARE_MARKED = 0.15
 _LEAST_SHARE_UNMARKED = 0.2
 # One field order is not seen by accident where the other one is seen this much less.
-_LEAST_AGREEMENT = 4
+_LEAST_AGREEMENT = 3
 _LEAST_BLOCKS_MARKED = 4
 _LEAST_BLOCKS_UNMARKED = 12
 _LEAST_FRAMES = 3
@@ -89,13 +93,17 @@ def _judge(seen: list[Blocks], *, is_marked: bool) -> Fields:
     blocks = sum(seen, Blocks())
     first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
     combed, other = max(blocks.tff, blocks.bff), min(blocks.tff, blocks.bff)
-    combed_frames = sum(getattr(frame, first) > 0 for frame in seen)
-    least = _LEAST_BLOCKS_MARKED if is_marked else _LEAST_BLOCKS_UNMARKED
-    if combed < least or combed_frames < _LEAST_FRAMES:
+    combed_frames = moving_frames = 0
+    for frame in seen:
+        moving = frame.tff + frame.bff + frame.progressive
+        least = max(_LEAST_BLOCKS_OF_FRAME, _LEAST_SHARE_OF_BLOCKS * moving)
+        combed_frames += getattr(frame, first) >= least
+        moving_frames += moving >= _LEAST_BLOCKS_OF_FRAME
+    enough = _LEAST_BLOCKS_MARKED if is_marked else _LEAST_BLOCKS_UNMARKED
+    if combed < enough or combed_frames < _LEAST_FRAMES:
         return Fields(is_marked=is_marked)
     share = _LEAST_SHARE_MARKED if is_marked else _LEAST_SHARE_UNMARKED
-    moving = combed + other + blocks.progressive
-    is_sure = combed >= share * moving and combed >= _LEAST_AGREEMENT * other
+    is_sure = combed >= _LEAST_AGREEMENT * other and combed_frames >= share * moving_frames
     return Fields(first if is_sure else None, is_marked, is_doubtful=not is_sure)
 
 

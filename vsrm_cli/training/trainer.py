@@ -95,6 +95,15 @@ class Learner:
         self.step += 1
         self._averaged.update_parameters(self.network)
 
+    def try_out(self, sample: Sample) -> None:
+        """Go forward and backward once, with all that may ever learn, and forget the gradients."""
+        for parameter in self._flow:
+            parameter.requires_grad_(True)
+        loss, _ = self._losses(self._to_device(sample))
+        loss.backward()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
+
     def measure(self, sample: Sample) -> float:
         """The loss of a batch; nothing is changed."""
         with torch.no_grad():

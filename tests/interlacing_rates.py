@@ -1,6 +1,6 @@
 """How often progressive clips are taken for interlaced, and interlaced ones are seen.
 
-    python tests/decode/interlacing_rates.py [FOLDER]
+    python tests/interlacing_rates.py [FOLDER]
 
 Drawn clips of `motion.py` are encoded by three encoders. Of a folder, each video is looked at as it
 is; then its frames are woven, two into one, and looked at again. Prints what goes wrong, and the
@@ -15,8 +15,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from motion import INTERLACED, PROGRESSIVE, interlaced, progressive, telecined
 
 from vsrm_cli.decode.deinterlace import look_for_fields
