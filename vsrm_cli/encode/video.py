@@ -292,7 +292,7 @@ class VideoWriter:
         suffix = self.path.suffix.lower()
         if plan.encoder not in supported_codecs(suffix):
             others = [name for name in CONTAINERS if plan.encoder in supported_codecs(name)]
-            way_out = f"use {' or '.join(others)}, or " if others else ""
+            way_out = f"use {', '.join(others)}, or " if others else ""
             raise OutputError(
                 f"A {suffix} file cannot hold {encoding.codec} video here; {way_out}choose another "
                 "--codec."
@@ -432,6 +432,8 @@ class VideoWriter:
         advice = "make sure that the disk is not full"
         if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
             advice = "a stream beside the picture may be damaged, try another container"
+        elif isinstance(error, (MemoryError, av.ExternalError)):
+            advice = "the encoder may lack memory, close other programs or try another --codec"
         return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
 
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.errors import MemoryShortage
-from vsrm_cli.inference.memory import begin_peak, free_memory_bytes, peak_bytes
+from vsrm_cli.inference.memory import begin_peak, free_memory_bytes
 from vsrm_cli.models.network import SCALE
 from vsrm_cli.training.distributed import process_count
 from vsrm_cli.training.recipe import Recipe
@@ -86,8 +86,9 @@ def _trial_bytes(learner: Learner, frames: int) -> int:
         before = torch.cuda.memory_allocated(device)
         begin_peak(device)
         learner.try_out(sample)
-        return (peak_bytes(device) or before) - before
-    with PeakMeter() as meter:
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    meter = PeakMeter()
+    with meter:
         learner.try_out(sample)
     return meter.peak
 
@@ -108,7 +109,7 @@ class PeakMeter(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
         self._known: set[int] = set()

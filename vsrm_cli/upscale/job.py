@@ -207,7 +207,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     src, dst, settings = order.src, order.dst, order.settings
     files = find_pictures(src) if is_sequence(src) else [src]
     with open_source(src, settings) as source:
-        order = _with_model(order, source.info)
+        order = _with_model(order, source.info, _spread(files))
         check_output(dst, files, overwrite=order.overwrite)
         with Journal(dst) as journal:
             with open_output(
@@ -237,10 +237,16 @@ def _upscale_in_segments(order: _Order) -> Summary:
     return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
 
 
-def _with_model(order: _Order, info: VideoInfo) -> _Order:
+def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
     """Settle the network, where the user leaves it open."""
-    model, reason = suited_model(order.model, info)
+    model, reason = suited_model(order.model, info, files)
     return replace(order, model=model, model_reason=reason)
+
+
+def _spread(files: Sequence[Path]) -> list[Path]:
+    """A few of the files, from all parts of the row."""
+    last = len(files) - 1
+    return [files[place] for place in sorted({0, last // 3, 2 * last // 3, last})]
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
