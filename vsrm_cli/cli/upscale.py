@@ -150,8 +150,9 @@ def upscale(
     deinterlace: Annotated[
         str,
         typer.Option(
-            metavar="auto|off",
-            help="Make whole frames of interlaced ones, where combs are seen.",
+            metavar="auto|off|tff|bff",
+            help="Deinterlace where combing is seen; never; or always, with the top or the bottom "
+            "field first.",
             rich_help_panel="Picture",
         ),
     ] = "auto",

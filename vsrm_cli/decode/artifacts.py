@@ -23,12 +23,13 @@ _FRAMES = 3
 # Blocks of JPEG and of most video codecs are so large, or a multiple.
 _BLOCK = 8
 # Steps at the edges of blocks, against those elsewhere. Eleven clean clips (DAVIS, halved) have
-# 1.025 at most; behind x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055.
+# 1.025 at most; behind x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055. HEVC
+# smooths the edges of its blocks so well that it is not seen.
 _LEAST_BLOCKING = 1.04
-# A palette has no more colors. Of pixels dithered to 256 colors by error diffusion, 9 % and more
-# stand alone between equal neighbors.
+# A palette has no more colors. Of the pixels of a photo reduced to one, 9 % and more stand alone
+# between equal neighbors; 30 % and more where it is dithered.
 _MOST_COLORS = 256
-_LEAST_DITHERING = 0.05
+_LEAST_LONELY = 0.05
 # Standard deviation in levels of 255. The same clips have 2.1 at most; with noise of 5 added, 2.9
 # and more.
 _LEAST_NOISE = 2.6
@@ -48,20 +49,20 @@ def find_artifacts(paths: Sequence[Path]) -> str | None:
         paths: A video; or image files.
 
     Returns:
-        What is seen, as a clause such as "the frames are dithered"; None for clean frames.
+        What is seen, as a clause such as "the frames are noisy"; None for clean frames.
     """
     frames = [frame for path in paths for frame in _frames_of(path)]
     frames = [frame for frame in frames if min(frame.shape[1:]) >= _LEAST_SIDE]
     if not frames:
         return None
-    colors = np.median([_distinct_colors(frame) for frame in frames])
-    if colors <= _MOST_COLORS:
-        is_dithered = np.median([_dithering(frame) for frame in frames]) > _LEAST_DITHERING
-        return "the frames are dithered" if is_dithered else None
+    is_gray = all((frame == frame[0]).all() for frame in frames)
+    if not is_gray and max(_distinct_colors(frame) for frame in frames) <= _MOST_COLORS:
+        is_reduced = max(_lonely_share(frame) for frame in frames) > _LEAST_LONELY
+        return "the frames are reduced to a palette" if is_reduced else None
     lumas = [np.tensordot(_LUMA, frame.astype(np.float32), 1) for frame in frames]
     if blocking(lumas) > _LEAST_BLOCKING:
         return "the frames show the blocks of an earlier compression"
-    if np.median([noise(luma) for luma in lumas]) > _LEAST_NOISE:
+    if max(noise(luma) for luma in lumas) > _LEAST_NOISE:
         return "the frames are noisy"
     return None
 
@@ -107,7 +108,7 @@ def _distinct_colors(frame: Pixels) -> int:
     return len(np.unique(_packed(frame)))
 
 
-def _dithering(frame: Pixels) -> float:
+def _lonely_share(frame: Pixels) -> float:
     """The share of pixels that differ from two equal neighbors on opposite sides."""
     packed = _packed(frame)
     here, left, right = packed[1:-1, 1:-1], packed[1:-1, :-2], packed[1:-1, 2:]

@@ -189,7 +189,6 @@ def _as_one(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
         bits=16 if is_deep else 8,
         color=Color(RGB, True),
         is_siting_told=True,
-        is_lossy=first.is_lossy,
         left_behind=tuple(lost),
     )
 

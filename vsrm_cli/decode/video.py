@@ -21,7 +21,7 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import Fields, deinterlaced, filtered, look_for_fields
+from vsrm_cli.decode.deinterlace import Fields, FirstField, deinterlaced, filtered, look_for_fields
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.errors import InputError
@@ -60,7 +60,7 @@ class VideoReader:
         *,
         start: Fraction | None = None,
         end: Fraction | None = None,
-        deinterlace: bool = False,
+        deinterlace: bool | FirstField = False,
         uses_hardware: bool = False,
         turns_upright: bool = False,
     ) -> None:
@@ -70,7 +70,8 @@ class VideoReader:
             path: The video.
             start: Leave out frames shown earlier than this, in seconds after the first frame.
             end: Leave out frames shown at this time or later, in seconds after the first frame.
-            deinterlace: Make whole frames of those that show combs, one for one.
+            deinterlace: Make progressive frames of interlaced ones, one for one, where combing is
+                seen; or of all frames, which have this field first.
             uses_hardware: Decode in graphics hardware, where it gives the same first frames.
             turns_upright: Turn frames as players show them; ``info`` is that of turned ones.
 
@@ -101,6 +102,8 @@ class VideoReader:
     @cached_property
     def fields(self) -> Fields:
         """What is known of its fields, if it is interlaced; some frames are decoded for that."""
+        if isinstance(self._deinterlaces, str):
+            return Fields(first=self._deinterlaces)
         with open_container(self.info.path) as container:
             return look_for_fields(container, video_stream(container, self.info.path))
 
@@ -118,10 +121,14 @@ class VideoReader:
             )
             notices.append(f"{path} is interlaced, {first} field first: {fate}")
         elif fields.is_doubtful:
-            notices.append(f"{path} shows some combing, too little to be sure: not deinterlaced")
+            notices.append(
+                f"{path} shows some combing, too little to be sure: not deinterlaced; if it is "
+                "interlaced, give --deinterlace tff or bff"
+            )
         elif fields.is_marked:
             notices.append(
-                f"{path} says that it is interlaced, but shows no combing: not deinterlaced"
+                f"{path} says that it is interlaced, but shows no combing: not deinterlaced; if it "
+                "is, give --deinterlace tff or bff"
             )
         return notices
 

@@ -142,6 +142,8 @@ class VideoWriter:
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
         lost = picture_losses(self._source, self.plan, self._pixel)
+        if self._source.display_matrix is not None and self.path.suffix.lower() == ".nut":
+            lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
         return (*self._copies.dropped, *lost)
 
     @property

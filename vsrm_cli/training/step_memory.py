@@ -30,8 +30,9 @@ _PATCH = 32
 # Weights, their average and gradients, two moments of Adam, and two copies of all but the gradients
 # that the guard keeps.
 _COPIES_OF_WEIGHTS = 13
-# A recipe that needs at most so many times what the trial does fits wherever the trial does.
-_SMALL = 4
+# A weight gives a few values for each pixel at most, so a step whose weights and pixels have a
+# product below this, in bytes, needs no trial: it takes less than a gigabyte.
+_SMALL = 1 << 28
 
 
 def check_memory(learner: Learner, recipe: Recipe) -> None:
@@ -45,10 +46,10 @@ def check_memory(learner: Learner, recipe: Recipe) -> None:
         MemoryShortage: If they do not fit; the message says which options make them smaller.
     """
     shape = _shape_of_part(recipe)
-    if shape.batch * shape.frames * shape.patch**2 <= _SMALL * _FRAMES[-1] * _PATCH**2:
+    weights = sum(p.numel() * p.element_size() for p in learner.network.parameters())
+    if weights * shape.batch * shape.frames * shape.patch**2 <= _SMALL:
         return
     device = learner.network.device
-    weights = sum(p.numel() * p.element_size() for p in learner.network.parameters())
     needed = _COPIES_OF_WEIGHTS * weights + _activation_bytes(learner, shape)
     free = free_memory_bytes(device)
     if needed <= free:

@@ -117,7 +117,8 @@ def upscale_video(
         height: Instead: how many lines it shall have on the screen.
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
         fps: Frames per second of an input of pictures.
-        deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
+        deinterlace: "auto" deinterlaces where combing is seen, "off" never, "tff" and "bff" always,
+            with the top or the bottom field first.
         hwaccel: "auto" decodes in graphics hardware where that gives the same pictures, and takes
             a software encoder where the hardware of the named one is not there; "off" does neither.
         overwrite: Whether `dst` may exist and be replaced.

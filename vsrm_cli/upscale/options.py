@@ -26,7 +26,14 @@ MAX_SCALE = 16
 MAX_RATE = 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
-DEINTERLACE = ("auto", "off")
+FirstField = Literal["tff", "bff"]
+_DEINTERLACE: dict[str, bool | FirstField] = {
+    "auto": True,
+    "off": False,
+    "tff": "tff",
+    "bff": "bff",
+}
+DEINTERLACE = tuple(_DEINTERLACE)
 
 HWACCEL = ("auto", "off")
 
@@ -57,7 +64,7 @@ class Settings:
         scale: How many times larger to make the picture, unless `height` or `box` is set.
         height: Lines of the picture on the screen.
         box: Width and height on the screen into which the picture shall just fit.
-        deinterlace: Whether to make whole frames of interlaced ones.
+        deinterlace: Whether to deinterlace where combing is seen; or the first field of all frames.
         fps: Frames per second of an input of pictures.
         segment_frames: Frames, at least, between the points at which the work can go on after
             an interruption; None for about half a minute of work.
@@ -74,7 +81,7 @@ class Settings:
     scale: Fraction
     height: int | None
     box: tuple[int, int] | None
-    deinterlace: bool
+    deinterlace: bool | FirstField
     fps: Fraction
     segment_frames: int | None = None
     hwaccel: bool = False
@@ -111,7 +118,7 @@ class Settings:
             scale: As the attribute; None for `DEFAULT_SCALE`.
             height: As the attribute.
             size: The box as text, such as 1920x1080.
-            deinterlace: "auto" or "off".
+            deinterlace: "auto", "off", "tff" or "bff".
             fps: As the attribute; in words also a fraction such as 24000/1001.
             segment_frames: As the attribute.
             hwaccel: "auto" or "off".
@@ -143,7 +150,7 @@ class Settings:
             raise UsageError("Give only one of --scale, --height and --size.")
         if deinterlace not in DEINTERLACE:
             raise UsageError(
-                f'The deinterlacing must be {" or ".join(DEINTERLACE)}, not "{deinterlace}".'
+                f'The deinterlacing must be {", ".join(DEINTERLACE)}, not "{deinterlace}".'
             )
         if hwaccel not in HWACCEL:
             raise UsageError(f'The hwaccel must be {" or ".join(HWACCEL)}, not "{hwaccel}".')
@@ -158,7 +165,7 @@ class Settings:
             scale=read_scale(scale),
             height=None if height is None else read_side(height, name="height"),
             box=None if size is None else read_box(size),
-            deinterlace=deinterlace == "auto",
+            deinterlace=_DEINTERLACE[deinterlace],
             fps=read_rate(fps),
             segment_frames=segment_frames,
             hwaccel=hwaccel == "auto",

@@ -224,5 +224,5 @@ def suited_model(
         return FOR_COMPRESSED, f"for compressed footage: {info.codec} loses little, but {seen}"
     return FOR_CLEAN, (
         f"for clean footage: {info.codec} loses little or nothing, and the frames show neither "
-        "blocks nor dithering nor noise"
+        "blocks nor a palette nor noise"
     )

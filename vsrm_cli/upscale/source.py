@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vsrm_cli.decode.deinterlace import FirstField
 from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import PipeReader
@@ -62,7 +63,7 @@ class Source:
         *,
         start: Fraction | None,
         end: Fraction | None,
-        deinterlace: bool = False,
+        deinterlace: bool | FirstField = False,
         rate: Fraction = Fraction(25),
         uses_hardware: bool = False,
         is_watched: bool = True,
@@ -73,7 +74,7 @@ class Source:
             path: The file; or a folder or pattern of pictures; or `PIPE`.
             start: Where to begin.
             end: Where to stop.
-            deinterlace: Whether to make whole frames of interlaced ones.
+            deinterlace: Whether to deinterlace where combing is seen; or the first field of all.
             rate: Frames per second of pictures.
             uses_hardware: Whether to decode in graphics hardware, where it does that right.
             is_watched: Whether somebody takes the sightings; else they are not kept.
