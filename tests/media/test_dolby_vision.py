@@ -40,15 +40,16 @@ def make_matroska(path, profile, compatibility):
 
 
 @pytest.mark.parametrize(("make", "name"), [(make_mp4, "a.mp4"), (make_matroska, "a.mkv")])
-def test_a_picture_in_the_color_space_of_dolby_is_refused(tmp_path, make, name):
-    clip = make(tmp_path / name, 5, 0)
+@pytest.mark.parametrize("profile", [5, 10])
+def test_a_picture_in_the_color_space_of_dolby_is_refused(tmp_path, make, name, profile):
+    clip = make(tmp_path / name, profile, 0)
 
-    with pytest.raises(InputError, match=r"Dolby Vision profile 5 .* convert it"):
+    with pytest.raises(InputError, match=rf"Dolby Vision profile {profile} .* convert it"):
         probe(clip)
 
 
 @pytest.mark.parametrize(("make", "name"), [(make_mp4, "a.mp4"), (make_matroska, "a.mkv")])
-@pytest.mark.parametrize(("profile", "compatibility"), [(8, 1), (8, 4), (7, 6)])
+@pytest.mark.parametrize(("profile", "compatibility"), [(8, 1), (8, 4), (7, 6), (10, 1)])
 def test_a_picture_that_can_do_without_is_read_and_the_loss_named(
     tmp_path, make, name, profile, compatibility
 ):

@@ -41,8 +41,7 @@ _FIRST_INTERLACED_ORDER = 2
 # blur its combing, so the share is small; in progressive videos there is next to none.
 _LEAST_SHARE_OF_BLOCKS = 0.02
 _LEAST_BLOCKS_OF_FRAME = 2
-# Of the frames that show motion, so many are combed. In telecined film two
-# of five are.
+# Of the frames that show motion, so many are combed. In telecined film two of five are.
 _LEAST_SHARE_MARKED = 0.15
 _LEAST_SHARE_UNMARKED = 0.2
 # One field order is not seen by accident where the other one is seen this much less.

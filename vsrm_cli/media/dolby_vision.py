@@ -8,21 +8,36 @@ purple. FFmpeg reads the record that says so, but PyAV 18 does not hand it on.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from av.sidedata.sidedata import Type
 
 # The configuration record of ISO files ("Dolby Vision Streams Within the ISO Base Media File
 # Format", 3.2) and, as the extra data of a block addition, of Matroska files: two bytes of
-# version, then seven bits of profile.
-_RECORD = re.compile(rb"dv[cvw]C(?:\x41\xed[\x80-\xff])?([\x01\x02][\x00-\x09])(.)", re.DOTALL)
+# version, seven bits of profile, nine of level and flags, four of what the picture is without it.
+_RECORD = re.compile(rb"dv[cvw]C(?:\x41\xed[\x80-\xff])?[\x01\x02][\x00-\x09](.)(.)(.)", re.DOTALL)
 # Where such records lie: in the first bytes of a file, or in an index at its end.
 _HEAD_BYTES, _TAIL_BYTES = 1 << 22, 1 << 25
-WITHOUT_BASE = 5
+# Profiles whose picture can be nothing at all to others, if their record says so.
+_MAY_LACK_BASE = (10, 20)
 
 
-def dolby_vision_profile(path: Path, side_data: dict[Type, bytes]) -> int | None:
-    """The profile that a file names at its beginning or end; None where it names none.
+@dataclass(frozen=True, slots=True)
+class DolbyVision:
+    """What a file says about its Dolby Vision.
+
+    Attributes:
+        profile: Its number.
+        has_base: Whether the picture can be shown without it.
+    """
+
+    profile: int
+    has_base: bool
+
+
+def find_dolby_vision(path: Path, side_data: dict[Type, bytes]) -> DolbyVision | None:
+    """What a file says at its beginning or end, or its first frame; None for nothing.
 
     Args:
         path: The file.
@@ -33,18 +48,22 @@ def dolby_vision_profile(path: Path, side_data: dict[Type, bytes]) -> int | None
         file.seek(max(len(head), path.stat().st_size - _TAIL_BYTES))
         match = _RECORD.search(head) or _RECORD.search(file.read())
     if match is not None:
-        return match[2][0] >> 1
-    return WITHOUT_BASE if _is_without_base(side_data) else None
+        profile, without = match[1][0] >> 1, match[3][0] >> 4
+        lacks_base = profile == 5 or (profile in _MAY_LACK_BASE and without == 0)
+        return DolbyVision(profile, not lacks_base)
+    return DolbyVision(5, has_base=False) if _is_profile_5(side_data) else None
 
 
-def _is_without_base(side_data: dict[Type, bytes]) -> bool:
-    """Whether the metadata of a frame say that its picture cannot do without them.
+def _is_profile_5(side_data: dict[Type, bytes]) -> bool:
+    """Whether the metadata of a frame are those of profile 5.
 
-    FFmpeg's AVDOVIMetadata begins with the place of a header, whose fifth byte is
-    vdr_rpu_profile: 0 in profile 5 alone.
+    FFmpeg's AVDOVIMetadata begins with the place of a header. There the fifth byte is
+    vdr_rpu_profile and the eleventh bl_video_full_range_flag: 0 and 1 in profile 5 alone.
     """
     metadata = side_data.get(Type.DOVI_METADATA)
     if metadata is None:
         return False
     header = int.from_bytes(metadata[:8], "little")
-    return len(metadata) > header + 4 and metadata[header + 4] == 0
+    return (
+        metadata[header + 4 : header + 5] == b"\0" and metadata[header + 10 : header + 11] == b"\1"
+    )

@@ -33,7 +33,7 @@ from vsrm_cli.media.color import (
     has_alpha,
     is_siting_told,
 )
-from vsrm_cli.media.dolby_vision import WITHOUT_BASE, dolby_vision_profile
+from vsrm_cli.media.dolby_vision import DolbyVision, find_dolby_vision
 from vsrm_cli.media.hdr import DOLBY_VISION, Light, left_behind, light_of
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, matrix_of_turn
 
@@ -133,10 +133,10 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         time_base = stream.time_base or Fraction(1, 1000)
         frame, packet = _first_frame(container, stream, path)
         side_data = _side_data(frame)
-        profile = None
+        dolby = None
         if stream.codec.canonical_name in _DOLBY_VISION_CODECS:
-            profile = dolby_vision_profile(path, side_data)
-        _check_colors(path, frame, profile)
+            dolby = find_dolby_vision(path, side_data)
+        _check_colors(path, frame, dolby)
         ticks = frame.pts if frame.pts is not None else frame.dts
         duration = _duration(container, stream, time_base)
         frame_rate = stream.average_rate or stream.guessed_rate
@@ -161,7 +161,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(path, frame, side_data),
             light=light_of(side_data),
-            left_behind=_left_behind(stream, frame, packet, side_data, profile),
+            left_behind=_left_behind(stream, frame, packet, side_data, dolby),
             is_cut_short=_is_cut_short(path, container.format.name),
         )
 
@@ -278,13 +278,15 @@ def _duration(
     return None
 
 
-def _check_colors(path: Path, frame: VideoFrame, profile: int | None) -> None:
+def _check_colors(path: Path, frame: VideoFrame, dolby: DolbyVision | None) -> None:
     """Refuse what can be decoded, but not be read as RGB.
 
     Raises:
         InputError: If the picture is neither YCbCr nor RGB nor gray.
     """
-    model = "Dolby Vision profile 5 (IPT-PQ-C2)" if profile == WITHOUT_BASE else color_model(frame)
+    model = color_model(frame)
+    if dolby is not None and not dolby.has_base:
+        model = f"Dolby Vision profile {dolby.profile} (IPT-PQ-C2)"
     if model is not None:
         raise InputError(
             f"The colors of {path} are stored as {model}, not as YCbCr, and would come out wrong; "
@@ -297,10 +299,10 @@ def _left_behind(
     frame: VideoFrame,
     packet: Packet[VideoStream],
     side_data: dict[Type, bytes],
-    profile: int | None,
+    dolby: DolbyVision | None,
 ) -> tuple[str, ...]:
     names = list(left_behind(side_data))
-    if profile is not None and DOLBY_VISION not in names:
+    if dolby is not None and DOLBY_VISION not in names:
         names.append(DOLBY_VISION)
     if has_alpha(frame.format.name) or _has_alpha_beside(stream, packet):
         names.append(NO_ALPHA)
