@@ -28,7 +28,7 @@ _NAMES = {
     "yuv444p": "444",
     **{f"yuv{s}p{bits}le": f"{s}p{bits}" for s in (420, 422, 444) for bits in (10, 12)},
 }
-_ALL_BUT_FRAMES = "sound and all else but the pictures: y4m cannot hold them"
+_ALL_BUT_FRAMES = "sound, subtitles and metadata: y4m cannot hold them"
 
 
 class PipeWriter:
@@ -67,7 +67,7 @@ class PipeWriter:
                 f"A pipe of y4m cannot hold {pixel_format}; choose one of {', '.join(_NAMES)}."
             )
         if source.frame_rate is None:
-            raise OutputError("The input tells no frame rate, which y4m needs; write a file.")
+            raise OutputError("The input has no frame rate, which y4m needs; write a file.")
         shape = shape.upright(source)
         color = source.color.fitted(
             pixel_format,

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from vsrm_cli import __version__
+from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, weights_checksum
 from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
@@ -24,7 +25,7 @@ from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import keep_freed_memory
@@ -78,6 +79,7 @@ def upscale_video(
     size: str | None = None,
     deinterlace: str = "auto",
     hwaccel: str = "off",
+    detail: float | None = None,
     fps: Fraction | float | str = 25,
     overwrite: bool = False,
     segment_frames: int | None = None,
@@ -121,6 +123,8 @@ def upscale_video(
             with the top or the bottom field first.
         hwaccel: "auto" decodes in graphics hardware where that gives the same pictures, and takes
             a software encoder where the hardware of the named one is not there; "off" does neither.
+        detail: Of a network with two weight files: 0 stays close to what can be known, 1 shows
+            what is likely; None takes what suits.
         overwrite: Whether `dst` may exist and be replaced.
         segment_frames: Frames, at least, between the points at which the work can go on after an
             interruption; None for about half a minute of work.
@@ -156,6 +160,7 @@ def upscale_video(
         fps=fps,
         segment_frames=segment_frames,
         hwaccel=hwaccel,
+        detail=detail,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
@@ -169,6 +174,7 @@ def upscale_video(
         dst=Path(dst),
         model=model,
         model_reason="",
+        detail=None,
         settings=settings,
         encoding=encoding,
         overwrite=overwrite,
@@ -191,6 +197,7 @@ class _Order:
     dst: Path
     model: str | Path
     model_reason: str
+    detail: float | None
     settings: Settings
     encoding: Encoding
     overwrite: bool
@@ -214,7 +221,8 @@ def _upscale_in_segments(order: _Order) -> Summary:
             with open_output(
                 dst, source, settings, order.encoding, folder=journal.folder
             ) as output:
-                journal.open(describe_files(files) | _describe(order), restart=order.restart)
+                content = describe_files(files)
+                journal.open(content | _describe(order), restart=order.restart)
                 frames_resumed = journal.frames_done
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
@@ -227,21 +235,51 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     "dtype": DTYPE_NAMES[network.dtype],
                 }
                 if order.confirm is not None and not order.confirm(
-                    Plan.of(stages, journal, settings, network.name, order.model_reason, chosen)
+                    Plan.of(
+                        stages,
+                        journal,
+                        settings,
+                        network.name,
+                        order.model_reason,
+                        order.detail,
+                        chosen,
+                    )
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
                 begin_measuring_memory(network.device)
                 _restore(stages, journal, order, chosen)
+                # Sound and all else is read only now. Pictures and sound must be of one file.
+                _check_unchanged(order, files, content)
                 _put_together(output, journal)
+                _check_unchanged(order, files, content)
             journal.clear()
     return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+
+
+def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
+    """Make sure that the input is still what it was when the work began.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        is_the_same = describe_files(files) == content
+    except OSError:
+        is_the_same = False
+    if not is_the_same:
+        raise InputError(
+            f"{order.src} has changed since the work began. Put the old file back and give the "
+            "same command to go on, or give --restart to begin again with the new one."
+        )
 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
     """Settle the network, where the user leaves it open."""
     model, reason = suited_model(order.model, info, files)
-    return replace(order, model=model, model_reason=reason)
+    is_default = order.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), order.settings.detail, is_default=is_default)
+    return replace(order, model=model, model_reason=reason, detail=detail)
 
 
 def _spread(files: Sequence[Path]) -> list[Path]:
@@ -278,7 +316,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
                 if order.should_stop():
-                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
         read_depth, write_depth = _queue_depths(source.info, settings, restorer)
@@ -317,6 +355,7 @@ def _sum_up(
         height=output.shape.height,
         model=network.name,
         model_reason=order.model_reason,
+        detail=order.detail,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         decoder=source.decoder,
@@ -336,7 +375,7 @@ def _sum_up(
 def _warn_beforehand(
     source: Source, output: Collected | Direct, warn: Callable[[str], None]
 ) -> None:
-    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+    for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         warn(notice)
 
 
@@ -344,7 +383,7 @@ def _describe(order: _Order) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     asked = asdict(order.settings) | asdict(order.encoding)
     return {
-        "weights": weights_checksum(order.model, report=order.report_transfer),
+        "weights": weights_checksum(order.model, detail=order.detail, report=order.report_transfer),
         **{name.replace("_", " "): None if x is None else str(x) for name, x in asked.items()},
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
@@ -357,7 +396,13 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
     device, dtype = order.settings.device, order.settings.dtype
     if chosen is not None:
         device, dtype = str(chosen["device"]), str(chosen["dtype"])
-    network = load_model(order.model, device=device, dtype=dtype, report=order.report_transfer)
+    network = load_model(
+        order.model,
+        device=device,
+        dtype=dtype,
+        detail=order.detail,
+        report=order.report_transfer,
+    )
     if network.device.type == "cpu":
         keep_freed_memory()
     return network
@@ -439,10 +484,10 @@ def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tu
 def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
     warnings = []
     if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
-        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
+        warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
-            f"the picture of {source.info.path} changes its size on the way: "
+            f"the frame size of {source.info.path} changes: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
         )
     if source.reshaped_frames:
@@ -457,6 +502,6 @@ def _warnings(source: Source, settings: Settings, network: object) -> tuple[str,
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
     )
     return tuple(warnings)

@@ -46,6 +46,7 @@ class Plan:
         dropped: What the output cannot hold, and why.
         model: Name of the network.
         model_reason: Why it was taken; empty where the user chose.
+        detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it would run.
         dtype: In which precision.
         window: Frames that it sees together.
@@ -71,6 +72,7 @@ class Plan:
     dropped: tuple[str, ...]
     model: str
     model_reason: str
+    detail: float | None
     device: str
     dtype: str
     window: int
@@ -92,6 +94,7 @@ class Plan:
         settings: Settings,
         model: str,
         model_reason: str,
+        detail: float | None,
         chosen: Choices,
     ) -> Self:
         """Plan a job; the network restores one small tile, to see how fast it is."""
@@ -118,6 +121,7 @@ class Plan:
             dropped=output.dropped,
             model=model,
             model_reason=model_reason,
+            detail=detail,
             device=str(chosen["device"]),
             dtype=str(chosen["dtype"]),
             window=settings.window,
@@ -156,12 +160,12 @@ def check_room(output: Collected, journal: Journal, frames: int | None) -> str |
     if needed <= free:
         return None
     finding = (
-        f"about {needed / 1e9:.1f} GB may be needed beside {output.path} until it is complete, and "
-        f"{free / 1e9:.1f} GB are free"
+        f"about {needed / 1e9:.1f} GB may be needed in the folder of {output.path} until it is "
+        f"finished, and {free / 1e9:.1f} GB are free"
     )
     if needed > _LEAST_SHARE * free:
         raise OutputError(
-            f"{finding[0].upper()}{finding[1:]}; make room, name an output on another disk, or "
+            f"{finding[0].upper()}{finding[1:]}; free some space, choose another disk, or "
             "use a larger --crf."
         )
     return finding
@@ -221,8 +225,5 @@ def suited_model(
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
     seen = find_artifacts(files or [info.path])
     if seen is not None:
-        return FOR_COMPRESSED, f"for compressed footage: {info.codec} loses little, but {seen}"
-    return FOR_CLEAN, (
-        f"for clean footage: {info.codec} loses little or nothing, and the frames show neither "
-        "blocks nor a palette nor noise"
-    )
+        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}, but {seen}"
+    return FOR_CLEAN, f"for clean footage: the input is {info.codec}, without visible artifacts"
