@@ -174,8 +174,9 @@ def upscale(
     deinterlace: Annotated[
         str,
         typer.Option(
-            metavar="auto|off",
-            help="Deinterlace if the video is interlaced.",
+            metavar="auto|off|tff|bff",
+            help="Deinterlace if the video is interlaced; never; or always, top or bottom field "
+            "first.",
             rich_help_panel="Picture",
         ),
     ] = "auto",
