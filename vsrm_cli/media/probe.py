@@ -8,6 +8,7 @@ for noticing that a file was cut short, never for computing a time.
 import math
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -145,7 +146,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             left_behind=left_behind(side_data),
             is_cut_short=_is_cut_short(path, container.format.name),
             has_decoding_times_only=first_packet is not None,
-            origin=_origin(container, start, time_base),
+            origin=_origin(path, container, start, time_base),
         )
 
 
@@ -275,20 +276,31 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
     return first if format_name == "avi" else None
 
 
-def _origin(container: InputContainer, start: Fraction, time_base: Fraction) -> Fraction:
+def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
     """What should become zero; a time on the clock of the video."""
     if start < 0:
         return start
-    begins = [
-        sound.start_time * sound.time_base
-        for sound in container.streams.audio
-        if sound.start_time is not None and sound.time_base
-    ]
-    earliest = min([start, *begins])
-    may_begin_anywhere = allows_restarts(container)
-    if not may_begin_anywhere and earliest < _LONGEST_WAIT:
+    if not allows_restarts(container) and start < _LONGEST_WAIT:
         return Fraction(0)
-    return max(Fraction(0), earliest // time_base * time_base)
+    earliest = min([start, *_first_times_of_sound(path)])
+    if not allows_restarts(container) and earliest < _LONGEST_WAIT:
+        return Fraction(0)
+    return max(Fraction(0), earliest // clock * clock)
+
+
+def _first_times_of_sound(path: Path) -> Iterator[Fraction]:
+    """When each stream of sound begins, in seconds, as its first packet says."""
+    with open_container(path) as container:
+        silent = {stream.index for stream in container.streams.audio}
+        packets = container.demux()
+        for _ in range(_PACKETS_BEFORE_GIVING_UP if silent else 0):
+            with suppress(av.FFmpegError):
+                packet = next(packets, None)
+                if packet is None or not silent:
+                    return
+                if packet.stream.index in silent and packet.pts is not None:
+                    silent.remove(packet.stream.index)
+                    yield packet.pts * packet.time_base
 
 
 def _duration(
