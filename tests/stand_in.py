@@ -28,7 +28,7 @@ class NearestNeighbor(torch.nn.Module):
         return 4 * time * 3 * 17 * height * width
 
 
-def load_nearest(name_or_path, *, device="auto", dtype="auto", report=None):
+def load_nearest(name_or_path, *, device="auto", dtype="auto", detail=None, report=None):
     return NearestNeighbor().eval()
 
 

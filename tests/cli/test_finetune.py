@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from networks import make_network
+from safetensors import safe_open
 from scenes import draw_folder, draw_pack
 from stand_in import draw_clip
 from typer.testing import CliRunner
@@ -93,7 +94,7 @@ def test_a_finished_run_is_neither_begun_nor_overwritten_again(folder):
     again, on = run("--steps", 1, "--out", "run"), run("--steps", 1, "--out", "run", "--resume")
 
     assert again.exit_code == 1
-    assert "go on with that run by --resume, or choose another --out" in again.stderr
+    assert "continue that run with --resume, or choose another --out" in again.stderr
     assert on.exit_code == 0
 
 
@@ -119,7 +120,7 @@ def test_a_rate_that_explodes_fails_with_the_way_out(folder):
 
     assert result.exit_code == 1
     assert result.stderr.count("with half the learning rate and other samples") == 3
-    assert "Begin again with a --lr below 50" in result.stderr
+    assert "Start again with a --lr below 50" in result.stderr
     assert (folder / "run" / "model.safetensors").exists()
 
 
@@ -143,7 +144,7 @@ def test_ctrl_c_saves_the_state_and_the_run_goes_on(folder):
     _, told = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "finishing the step; press Ctrl-C again to stop at once" in told
+    assert "finishing this step; press Ctrl-C again to stop now" in told
     step = int(re.search(r"stopped after step (\d+); the same command with --resume", told)[1])
     assert "Traceback" not in told
     saved = torch.load(folder / "run" / "state.pt", weights_only=True)
@@ -177,12 +178,30 @@ def test_from_packs_it_trains_without_pyav(folder):
     assert metrics(folder / "run")[-1]["step"] == 2
 
 
+def test_the_sharp_stage_runs_from_packs_without_pyav_and_says_its_weights(folder):
+    (folder / "packs").mkdir()
+    draw_pack(folder / "packs" / "drawn.safetensors")
+    options = ("--stage", "sharp", "--temporal-weight", 2)
+
+    process = program("--data", "packs", "--steps", 2, "--out", "run", *options, code=WITHOUT_PYAV)
+    _, told = process.communicate(timeout=300)
+
+    assert process.returncode == 0, told
+    last = metrics(folder / "run")[-1]
+    assert last["step"] == 2
+    assert last["discriminator_loss"] == pytest.approx(0.69, abs=0.3)
+    with safe_open(folder / "run" / "model.safetensors", framework="pt") as file:
+        recipe = json.loads(file.metadata()["recipe"])
+    assert (recipe["stage"], recipe["temporal_weight"]) == ("sharp", "2.0")
+
+
 @pytest.mark.slow
-def test_under_torchrun_two_processes_share_a_run(folder):
+@pytest.mark.parametrize("stage", ["clips", "sharp"])
+def test_under_torchrun_two_processes_share_a_run(folder, stage):
     words = [
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *("-m", "vsrm_cli", "finetune", "--data", "data", "--model", "tiny.safetensors"),
-        *(*SMALL, "--steps", "3", "--out", "run"),
+        *(*SMALL, "--steps", "3", "--out", "run", "--stage", stage),
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -9,7 +9,16 @@ from networks import draw_randomly
 from scenes import smooth_picture
 
 from vsrm_cli.data.degradations import Degradation, degrade
-from vsrm_cli.data.real_degradation import Blur, Compression, Noise, Resize, draw_steps, wear
+from vsrm_cli.data.real_degradation import (
+    Blur,
+    Compression,
+    Fields,
+    Noise,
+    Resize,
+    Sharpening,
+    draw_steps,
+    wear,
+)
 
 SIZE = (16, 24)
 
@@ -33,21 +42,28 @@ def has(kind):
     return lambda steps: any(isinstance(step, kind) for step in steps)
 
 
-def test_half_of_the_clips_are_shrunk_and_compressed_by_h264_and_nothing_else():
+def test_two_fifths_of_the_clips_are_shrunk_and_compressed_by_h264_and_little_else():
     kinds = [tuple(type(step) for step in steps) for steps in draws()]
-    plain = [steps for steps in draws() if [*map(type, steps)] == [Resize, Compression]]
+    downloads = [Resize, Compression], [Resize, Blur, Compression]
+    plain = [steps for steps in draws() if [*map(type, steps)] in downloads]
 
-    assert 0.47 < kinds.count((Resize, Compression)) / len(kinds) < 0.57
-    assert sum(steps[1].codec == "h264" for steps in plain) > 0.95 * len(plain)
+    assert 0.32 < len(plain) / len(kinds) < 0.42
+    assert 0.2 < kinds.count((Resize, Compression)) / len(kinds) < 0.3
+    assert sum(steps[-1].codec == "h264" for steps in plain) > 0.95 * len(plain)
     assert 0.08 < kinds.count((Resize,)) / len(kinds) < 0.15
 
 
 def test_qualities_are_those_of_real_files_most_of_them_medium():
-    crfs = [step.crf for steps in draws() for step in steps if isinstance(step, Compression)]
+    crfs = [
+        step.crf
+        for steps in draws()
+        for step in steps
+        if isinstance(step, Compression) and step.codec == "h264"
+    ]
 
     assert min(crfs) >= 15
     assert max(crfs) <= 35
-    assert sum(20 <= crf <= 30 for crf in crfs) > 0.7 * len(crfs)
+    assert sum(19 <= crf <= 31 for crf in crfs) > 0.7 * len(crfs)
 
 
 def test_each_order_and_each_codec_occurs():
@@ -57,7 +73,44 @@ def test_each_order_and_each_codec_occurs():
     for early, late in permutations(("Blur", "Noise", "Resize"), 2):
         assert any({early, late} <= {*o} and o.index(early) < o.index(late) for o in orders)
     assert any({"Compression", "Noise"} <= {*o} and o[-1] == "Noise" for o in orders)
-    assert codecs == {"h264", "hevc"}
+    assert any(o == ("Resize", "Compression", "Resize", "Compression") for o in orders)
+    assert any({"Fields", "Compression"} <= {*o} for o in orders)
+    assert codecs == {"h264", "hevc", "vp9", "mpeg4", "mpeg2"}
+
+
+def test_only_old_files_lack_the_filter_against_blocks():
+    unfiltered = [
+        step
+        for steps in draws()
+        for step in steps
+        if isinstance(step, Compression) and not step.deblocks
+    ]
+
+    assert 0.01 < len(unfiltered) / 2000 < 0.06
+    assert {step.codec for step in unfiltered} == {"h264"}
+
+
+def test_sharpening_gives_edges_halos_and_leaves_flat_places_alone():
+    step = torch.full((1, 3, 16, 32), 0.3)
+    step[..., 16:] = 0.7
+
+    sharp = Sharpening(amount=1.0, radius=1.0).apply(step, (16, 32), np.random.default_rng(0))
+
+    # Half of a step of 0.4 lies within half a radius: 0.4 * 0.3 on either side.
+    assert sharp[0, 0, 8, 15] < 0.22
+    assert sharp[0, 0, 8, 16] > 0.78
+    assert sharp[0, 0, 8, 3].item() == pytest.approx(0.3, abs=1e-3)
+
+
+def test_remnants_of_fields_are_rows_of_the_next_frame():
+    clip = torch.stack([torch.full((3, 4, 4), 0.1 * (t + 1)) for t in range(3)])
+
+    combs = Fields(blends=False).apply(clip, (4, 4), np.random.default_rng(0))
+    ghosts = Fields(blends=True).apply(clip, (4, 4), np.random.default_rng(0))
+
+    assert combs[0, 0, :, 0].tolist() == pytest.approx([0.1, 0.2, 0.1, 0.2])
+    assert ghosts[0, 0, 1:3, 0].tolist() == pytest.approx([0.15, 0.15])
+    assert torch.equal(combs[2], clip[2])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -73,8 +126,8 @@ def test_worn_frames_have_the_size_and_the_range_of_small_ones(seed):
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_one_others():
-    sharp = still()
-    seeds = seeds_where(has(Compression), 4) + seeds_where(has(Noise), 2)
+    sharp = draw_randomly(4, 3, 64, 96)
+    seeds = sorted({*seeds_where(has(Compression), 4), *seeds_where(has(Noise), 2)})
 
     first, again = ([wear(sharp, SIZE, np.random.default_rng(s)) for s in seeds] for _ in range(2))
 
@@ -94,7 +147,7 @@ def test_a_still_clip_without_grain_and_compression_stays_still():
 def test_a_still_clip_without_grain_flickers_no_more_than_its_compression_allows():
     for seed in seeds_where(lambda steps: not has(Noise)(steps) and has(Compression)(steps), 6):
         small = wear(still(), SIZE, np.random.default_rng(seed))
-        assert (small[1:] - small[:-1]).abs().mean() < 1.5 / 255
+        assert (small[1:] - small[:-1]).abs().mean() < 2 / 255
 
 
 def test_grain_is_new_in_each_frame_but_its_strength_stays():

@@ -9,7 +9,7 @@ from scenes import smooth_picture
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vsrm_cli.evaluation.metrics import luma, psnr, psnr_y, ssim
+from vsrm_cli.evaluation.metrics import gradient_energy, luma, psnr, psnr_y, sharpness, ssim
 
 
 def even(red, green, blue):
@@ -172,3 +172,13 @@ def test_the_cropped_border_does_not_count():
 def test_a_picture_smaller_than_the_window_is_refused():
     with pytest.raises(ValueError, match="11 pixels each way, got 12x10"):
         ssim(draw_randomly(3, 10, 12), draw_randomly(3, 10, 12), on_luma=True)
+
+
+def test_sharpness_is_the_share_of_the_contrast_that_is_left():
+    # Columns of 0 and 255: of 3 differences each is 219 levels of luma; half of them, 110.
+    stripes = torch.tensor([0.0, 1.0, 0.0, 1.0]).expand(3, 4, 4)
+    energy, half = gradient_energy(stripes), gradient_energy(0.25 + stripes / 2)
+
+    assert energy == pytest.approx(219.0**2, rel=1e-4)
+    assert sharpness([(half, energy)]) == pytest.approx(0.5, rel=0.01)
+    assert sharpness([(energy, 0.0)]) == math.inf

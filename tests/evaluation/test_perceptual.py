@@ -1,13 +1,14 @@
-"""LPIPS and VMAF are measured where they are installed, and left out where they are not."""
+"""What others have made is measured where it is installed, and left out where it is not."""
 
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from networks import draw_randomly, make_feature_network
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.evaluation import perceptual
+from vsrm_cli.evaluation import feature_networks, perceptual
 
 # Stands in for ffmpeg: knows one filter, checks what it is given, and writes a log.
 FAKE_FFMPEG = """#!{python}
@@ -50,39 +51,51 @@ def test_an_ffmpeg_with_libvmaf_is_given_both_clips(monkeypatch, tmp_path):
     assert measure(clip, clip + 1) == 50
 
 
-def test_without_its_package_there_is_no_lpips(monkeypatch):
-    monkeypatch.setattr(perceptual, "find_spec", lambda _: None)
+def test_without_their_packages_there_is_no_lpips_and_no_cvvdp(monkeypatch):
+    for module in (perceptual, feature_networks):
+        monkeypatch.setattr(module, "find_spec", lambda _: None)
 
     assert perceptual.find_lpips(torch.device("cpu")) is None
+    assert perceptual.find_cvvdp(torch.device("cpu")) is None
 
 
-class FakeLpips(torch.nn.Module):
-    def __init__(self, net, verbose):
-        super().__init__()
-        assert (net, verbose) == ("alex", False)
-
-    def forward(self, a, b):
-        assert a.shape == (1, 3, 8, 12)
-        return (a - b).abs().mean()
-
-
-def test_lpips_is_given_pictures_between_minus_one_and_one(monkeypatch):
-    monkeypatch.setattr(perceptual, "find_spec", lambda _: True)
-    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=FakeLpips))
-    black = torch.zeros(3, 8, 12, dtype=torch.uint8)
+def test_lpips_of_8_bit_frames_is_that_of_the_network(monkeypatch):
+    monkeypatch.setattr(perceptual, "has_lpips_weights", lambda: True)
+    monkeypatch.setattr(perceptual, "load_alexnet", make_feature_network)
+    one, other = ((draw_randomly(3, 32, 32, seed=s) * 255).round() for s in (1, 2))
 
     measure = perceptual.find_lpips(torch.device("cpu"))
 
-    assert measure(black, black) == 0
-    assert measure(black, black + 255) == pytest.approx(2)
+    network = make_feature_network()
+    expected = feature_networks.lpips(network, one[None] / 255, other[None] / 255).item()
+    assert measure(one.byte(), other.byte()) == pytest.approx(expected)
+    assert measure(one.byte(), one.byte()) == 0
 
 
-def test_an_lpips_that_does_not_work_is_told(monkeypatch):
-    def refuse(net, verbose):
-        raise OSError("no connection")
+class FakeCvvdp:
+    def __init__(self, display_name, device, quiet):
+        assert (display_name, quiet) == ("standard_fhd", True)
 
+    def predict(self, test, reference, dim_order, frames_per_second):
+        assert test.shape == (2, 3, 8, 12)
+        assert (dim_order, frames_per_second) == ("FCHW", 25)
+        return 10 - (test - reference).abs().mean(), {}
+
+
+def test_cvvdp_is_given_clips_between_0_and_1(monkeypatch):
     monkeypatch.setattr(perceptual, "find_spec", lambda _: True)
-    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=refuse))
+    monkeypatch.setitem(sys.modules, "pycvvdp", SimpleNamespace(cvvdp=FakeCvvdp))
+    black = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
 
-    with pytest.raises(VsrmError, match=r"LPIPS .* cannot be measured here \(no connection\)"):
-        perceptual.find_lpips(torch.device("cpu"))
+    measure = perceptual.find_cvvdp(torch.device("cpu"))
+
+    assert measure(black, black) == 10
+    assert measure(black, black + 255) == pytest.approx(9)
+
+
+def test_a_cvvdp_that_does_not_work_is_told(monkeypatch):
+    monkeypatch.setattr(perceptual, "find_spec", lambda _: True)
+    monkeypatch.setitem(sys.modules, "pycvvdp", None)
+
+    with pytest.raises(VsrmError, match=r"cvvdp is installed but cannot measure here"):
+        perceptual.find_cvvdp(torch.device("cpu"))

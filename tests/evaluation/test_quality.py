@@ -1,6 +1,8 @@
 """Scores are those of independent programs, and one broken clip does not spoil the others."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stand_in import NearestNeighbor
 
-from vsrm_cli.errors import InputError, VsrmError
+from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.evaluation.baselines import enlarge_bicubic, enlarge_lanczos
 from vsrm_cli.evaluation.quality import Wishes, choose_crop
@@ -25,6 +27,9 @@ def network(monkeypatch):
         return NearestNeighbor().eval() if name == "nearest" else make_network()
 
     monkeypatch.setattr(measure, "load_model", load)
+    # Whatever is installed here: what others have made has tests of its own.
+    for name in ("find_lpips", "find_cvvdp"):
+        monkeypatch.setattr(measure, name, lambda _: None)
 
 
 def measured(folder, models=("nearest",), **wishes):
@@ -95,10 +100,10 @@ def test_each_network_stands_beside_itself_without_time_and_the_plain_filters(tm
     rows = by_method(quality.means)
     assert list(rows) == [
         *("bicubic", "lanczos", "nearest", "nearest, frames alone"),
-        *("vsrm", "vsrm, frames alone"),
+        *("vsrm-compact", "vsrm-compact, frames alone"),
     ]
     assert rows["nearest"].psnr == rows["nearest, frames alone"].psnr
-    assert rows["vsrm"].psnr != rows["vsrm, frames alone"].psnr
+    assert rows["vsrm-compact"].psnr != rows["vsrm-compact, frames alone"].psnr
 
 
 def test_a_perfect_result_is_equal_to_the_truth(tmp_path):
@@ -143,7 +148,7 @@ def test_the_warping_error_follows_the_truth(tmp_path):
     quality, _ = measured(tmp_path, follows_time=True)
 
     (clip,) = quality.clips
-    assert quality.flow_network == "vsrm"  # the stand-in for vsrm-t
+    assert quality.flow_network == "vsrm-compact"  # the stand-in for vsrm-t
     assert clip.truth_warping > 0
     assert all(row.warping > 0 for row in clip.methods)
 
@@ -163,7 +168,10 @@ def test_the_window_and_the_number_of_frames_can_be_chosen(tmp_path):
     pairs, _ = measured(tmp_path, models=("tiny",), most_frames=4, window=2)
 
     assert together.clips[0].frames == pairs.clips[0].frames == 4
-    assert by_method(together.means)["vsrm"].psnr != by_method(pairs.means)["vsrm"].psnr
+    assert (
+        by_method(together.means)["vsrm-compact"].psnr
+        != by_method(pairs.means)["vsrm-compact"].psnr
+    )
 
 
 def test_the_crop_lies_where_the_network_gains_most():
@@ -181,14 +189,90 @@ def test_the_crop_lies_where_the_network_gains_most():
     assert set(crop.pictures) == {"bicubic", "mine", "truth"}
 
 
-def test_lpips_and_vmaf_are_measured_where_they_are_there(tmp_path, monkeypatch):
+def test_what_others_have_made_is_measured_where_it_is_there(tmp_path, monkeypatch):
     draw_folder(tmp_path / "waves")
     monkeypatch.setattr(measure, "find_lpips", lambda _: lambda a, b: 0.25)
+    monkeypatch.setattr(measure, "find_cvvdp", lambda _: lambda a, b: 7.5)
     monkeypatch.setattr(measure, "find_vmaf", lambda: lambda a, b: 80.0)
 
     quality, _ = measured(tmp_path)
 
-    assert {(row.lpips, row.vmaf) for row in quality.means} == {(0.25, 80.0)}
+    assert {(row.lpips, row.cvvdp, row.vmaf) for row in quality.means} == {(0.25, 7.5, 80.0)}
+
+
+def test_sharpness_and_flicker_tell_soft_clips_from_the_truth(tmp_path):
+    draw_folder(tmp_path / "waves")
+    truth = read_clip(find_clips(tmp_path, "bi").clips[0], "bi").sharp
+
+    quality, _ = measured(tmp_path, also={"the truth": tmp_path})
+
+    rows = by_method(quality.means)
+    assert rows["the truth"].psnr == math.inf
+    assert (rows["the truth"].sharpness, rows["the truth"].flicker) == (1, 0)
+    assert rows["bicubic"].sharpness < 1
+    assert rows["bicubic"].flicker > 0
+    assert len(truth) > 1
+
+
+def test_the_output_of_another_program_is_found_by_the_name_of_the_clip(tmp_path):
+    for name in ("calm", "wild"):
+        draw_folder(tmp_path / "set" / name)
+        draw_folder(tmp_path / "theirs" / name)
+
+    quality, _ = measured(tmp_path / "set", also={"theirs": tmp_path / "theirs"})
+
+    assert [clip.clip for clip in quality.clips] == ["calm", "wild"]
+    assert by_method(quality.means)["theirs"].psnr == math.inf
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "words"),
+    [
+        (3, 64, r"theirs: clip waves has 3 frames in .*, but the ground truth has 5"),
+        (5, 128, r"theirs: clip waves has frames of 96x128 in .*, but the ground truth has 96x64"),
+    ],
+)
+def test_the_output_of_another_program_with_other_frames_is_a_problem(
+    tmp_path, frames, height, words
+):
+    draw_folder(tmp_path / "set" / "waves", frames=5, height=64, width=96)
+    draw_folder(tmp_path / "theirs" / "waves", frames=frames, height=height, width=96)
+
+    quality, _ = measured(tmp_path / "set", also={"theirs": tmp_path / "theirs"})
+
+    assert not quality.clips
+    assert re.search(words, quality.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("also", "words"),
+    [
+        ({"bicubic": "."}, '"bicubic" is measured already'),
+        ({"theirs": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_another_program_that_cannot_be_measured_is_refused(tmp_path, also, words):
+    draw_folder(tmp_path / "waves")
+
+    with pytest.raises(VsrmError, match=words):
+        measured(tmp_path, also={name: Path(path) for name, path in also.items()})
+
+
+@pytest.mark.parametrize("degradation", ["hevc-30", "vp9-45", "mpeg4-8"])
+def test_other_codecs_can_be_measured_behind(tmp_path, degradation):
+    draw_folder(tmp_path / "waves")
+
+    behind, clean = (measured(tmp_path, degradation=d)[0] for d in (degradation, "bi"))
+
+    assert by_method(behind.means)["bicubic"].psnr < by_method(clean.means)["bicubic"].psnr
+
+
+@pytest.mark.parametrize("degradation", ["jpeg", "h264", "h264-60", "av1-30"])
+def test_an_unknown_degradation_is_wrong_usage(tmp_path, degradation):
+    draw_folder(tmp_path / "waves")
+
+    with pytest.raises(UsageError, match=degradation):
+        measured(tmp_path, degradation=degradation)
 
 
 def test_an_lpips_that_does_not_work_is_noted_and_the_rest_is_measured(tmp_path, monkeypatch):

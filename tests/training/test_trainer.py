@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import TINY_GSM, make_network
+from networks import TINY_GSM, TINY_VSRM, make_feature_network, make_network
 from scenes import draw_pack
 
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.layers import window_attention as attention
+from vsrm_cli.training import perceptual_stage
+from vsrm_cli.training.perceptual_stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 from vsrm_cli.training.trainer import Learner
 
@@ -27,10 +29,17 @@ def batch(pack, shape=SHAPE):
     return Clips(pack, shape, steps=1, seed=3)[0]
 
 
+def new_learner(network, recipe):
+    """A learner with all that its stage needs."""
+    if recipe.stage is not Stage.SHARP:
+        return Learner(network, recipe)
+    return Learner(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
+
+
 def gradients(recipe, sample, network=None):
     """The loss of a batch, and the gradient of each weight by its name."""
     network = network or make_network()
-    lesson = Learner(network, replace(recipe, clip_norm=None)).learn(sample)
+    lesson = new_learner(network, replace(recipe, clip_norm=None)).learn(sample)
     named = network.named_parameters()
     return lesson.loss, {name: x.grad for name, x in named if x.grad is not None}
 
@@ -45,7 +54,7 @@ def moved(recipe, pack, steps=2):
     """Which parts of a network change in some steps."""
     network = make_network()
     before = {name: x.clone() for name, x in network.state_dict().items()}
-    learner = Learner(network, recipe)
+    learner = new_learner(network, recipe)
     for step in range(steps):
         learner.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step])
         learner.apply()
@@ -57,8 +66,9 @@ def moved(recipe, pack, steps=2):
     ("stage", "learning"),
     [
         (Stage.FLOW, {"spynet"}),
-        (Stage.FRAMES, {"conv_first", "features", "upsampler"}),
-        (Stage.CLIPS, {"spynet", "conv_first", "features", "align", "branches", "upsampler"}),
+        (Stage.FRAMES, {"conv_first", "features", "cell"}),
+        (Stage.CLIPS, {"spynet", "conv_first", "features", "cell"}),
+        (Stage.SHARP, {"conv_first", "features", "cell"}),
     ],
 )
 def test_each_stage_moves_its_own_part_of_the_network(pack, stage, learning):
@@ -70,8 +80,8 @@ def test_each_stage_moves_its_own_part_of_the_network(pack, stage, learning):
 @pytest.mark.parametrize(
     ("shares", "learning"),
     [
-        ({"flow_lr": 0.0}, {"align", "branches", "conv_first", "features", "upsampler"}),
-        ({"trunk_lr": 0.0}, {"align", "branches", "spynet"}),
+        ({"flow_lr": 0.0}, {"cell", "conv_first", "features"}),
+        ({"trunk_lr": 0.0}, {"cell", "spynet"}),
     ],
 )
 def test_what_earlier_stages_taught_has_its_own_share_of_the_rate(pack, shares, learning):
@@ -148,10 +158,12 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(pack, stage):
     loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), sample)
 
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
-    assert_equal_gradients(in_parts, whole, rtol=1e-3, atol=1e-6)
+    # A feature network has kinks, at which rounding turns a gradient by a little.
+    tolerances = (2e-2, 1e-4) if stage is Stage.SHARP else (1e-3, 1e-6)
+    assert_equal_gradients(in_parts, whole, rtol=tolerances[0], atol=tolerances[1])
 
 
-@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+@pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_recomputed_branches_have_the_same_gradients(pack, config):
     sample = batch(pack)
     networks = [make_network(*([config] if config else [])) for _ in range(2)]
@@ -164,7 +176,7 @@ def test_recomputed_branches_have_the_same_gradients(pack, config):
     assert "forward" not in vars(networks[1])
 
 
-@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+@pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config):
     # What a network remembers of a size must not be bound to inference mode, as it once was.
     network, sample = make_network(*([config] if config else [])), batch(pack)
@@ -181,7 +193,7 @@ def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config)
 
 def test_recomputed_branches_keep_less_in_memory(pack):
     def bytes_kept(recipe):
-        learner, kept = Learner(make_network(), recipe), 0
+        learner, kept = Learner(make_network(TINY_VSRM), recipe), 0
 
         def count(x):
             nonlocal kept
@@ -208,6 +220,44 @@ def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
     mirrored = Learner(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
 
     assert mirrored == Learner(make_network(), RECIPE).learn(there_and_back)
+
+
+def test_the_discriminator_and_the_head_learn_along_with_the_network(pack):
+    recipe = replace(RECIPE, stage=Stage.SHARP)
+    learner = new_learner(make_network(), recipe)
+    before = deepcopy(learner.state()["perceptual"])
+
+    lesson = learner.learn(batch(pack))
+    learner.apply()
+
+    after = learner.state()["perceptual"]
+    assert lesson.discriminator == pytest.approx(0.69, abs=0.2)
+    for part, name in (("head", "weight"), ("discriminator", "first.weight")):
+        assert not torch.equal(after[part][name], before[part][name])
+
+
+def test_the_network_hears_the_discriminator_only_after_it_has_learned_alone(pack, monkeypatch):
+    recipe = replace(RECIPE, stage=Stage.SHARP)
+    losses = []
+
+    for alone in (5, 0):
+        monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", alone)
+        learner = new_learner(make_network(), recipe)
+        learner.step = 5
+        losses.append(learner.learn(batch(pack)).loss)
+
+    assert losses[1] > losses[0]
+
+
+def test_a_discriminator_that_is_nearly_always_right_rests(pack, monkeypatch):
+    monkeypatch.setattr(perceptual_stage, "RESTS_BELOW", 99.0)
+    learner = new_learner(make_network(), replace(RECIPE, stage=Stage.SHARP))
+    before = learner.perceptual.discriminator.first.weight.clone()
+
+    learner.learn(batch(pack))
+    learner.apply()
+
+    assert torch.equal(learner.perceptual.discriminator.first.weight, before)
 
 
 @pytest.mark.parametrize("dtype", [Precision.BFLOAT16, Precision.FLOAT16])
@@ -261,9 +311,9 @@ def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
     assert lesson.loss == pytest.approx(lesson.plain, rel=1e-4)
 
 
-# NaN in the features makes points at which the alignment reads NaN as well: PyTorch's backward
+# NaN in the features makes points at which a warp reads NaN as well: PyTorch's backward
 # pass through them reads any place of the memory.
-@pytest.mark.parametrize("spoiled", ["upsampler.conv_last.bias", "conv_first.bias"])
+@pytest.mark.parametrize("spoiled", ["cell.conv_last.bias", "conv_first.bias"])
 def test_weights_that_are_no_numbers_give_a_loss_that_is_none(pack, spoiled):
     network = make_network()
     with torch.no_grad():

@@ -145,7 +145,7 @@ def test_a_folder_removed_in_mid_work_is_told_in_a_sentence(tmp_path, frame):
         while progress.frames_done >= frame and folder.exists():
             shutil.rmtree(folder, ignore_errors=True)  # a file may appear in it meanwhile
 
-    with pytest.raises(OutputError, match=r"could not be written|has vanished"):
+    with pytest.raises(OutputError, match=r"could not be written|is missing"):
         upscale_video(clip, folder / "large.mp4", report=remove, **SMALL)
 
     assert names_in(tmp_path) == ["small.mp4"]
@@ -242,10 +242,12 @@ def test_one_signal_finishes_the_segment_and_the_same_command_goes_on(tmp_path, 
     again = faults.end(faults.start(clip, "-o", output, *WORDS, log=log))
 
     assert (code, again) == (130, 0)
-    assert "finishing the segment; press Ctrl-C again to stop at once" in told
-    kept = re.fullmatch(r"interrupted: (\d+) frames are finished .*; the same command .*", told[-1])
+    assert "finishing this segment; press Ctrl-C again to stop now" in told
+    kept = re.fullmatch(
+        r"interrupted: (\d+) frames are finished .*; run the same command .*", told[-1]
+    )
     assert int(kept[1]) in (9, 17, 25, 33)
-    assert f"large.mp4: 40 frames ({kept[1]} from before)" in log.read_text()
+    assert f"large.mp4: 40 frames ({kept[1]} resumed)" in log.read_text()
     assert len(pictures(output)) == 40
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 from stand_in import draw_clip, load_nearest
 from woven import make_video
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS
-from vsrm_cli.errors import Declined, OutputError
+from vsrm_cli.checkpoints import catalog
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS, DetailPair
+from vsrm_cli.errors import Declined, OutputError, UsageError
 from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import plan as forecast
@@ -73,7 +74,7 @@ def test_a_disk_that_is_far_too_small_is_refused_before_the_network_is_loaded(cl
     monkeypatch.setattr(upscale, "load_model", lambda *_, **__: pytest.fail("was loaded"))
     monkeypatch.setattr(forecast.shutil, "disk_usage", free_bytes(20_000))
 
-    with pytest.raises(OutputError, match=r"About 0.0 GB may be needed .* make room"):
+    with pytest.raises(OutputError, match=r"About 0.0 GB may be needed .* free some space"):
         upscale_video(clip, clip.with_name("large.mkv"))
 
     assert [path.name for path in clip.parent.iterdir()] == ["small.mp4"]
@@ -137,3 +138,40 @@ def test_the_summary_tells_which_and_why(tmp_path, monkeypatch):
 
     assert asked == [FOR_COMPRESSED]
     assert summary.as_dict()["model_reason"] == "for compressed footage: the input is h264"
+
+
+@pytest.mark.parametrize(
+    ("model", "wish", "detail"),
+    [("auto", None, 0.5), ("auto", 0.25, 0.25), (FOR_COMPRESSED, None, 0.0), ("sharp", None, 1.0)],
+)
+def test_the_detail_is_that_of_the_user_or_what_suits_and_is_told(
+    tmp_path, monkeypatch, model, wish, detail
+):
+    monkeypatch.setattr(catalog, "PAIRS", (DetailPair(FOR_COMPRESSED, "sharp", 0.5),))
+    monkeypatch.setattr(
+        upscale, "weights_checksum", lambda name, detail, report: f"{name} {detail}"
+    )
+    loaded = []
+
+    def load(name, **options):
+        loaded.append(options["detail"])
+        return load_nearest(name)
+
+    monkeypatch.setattr(upscale, "load_model", load)
+    clip = draw_clip(tmp_path / "clip.mp4")
+
+    summary = upscale.upscale_video(clip, tmp_path / "large.mp4", model=model, detail=wish)
+
+    assert loaded == [detail]
+    assert summary.as_dict()["detail"] == detail
+
+
+def test_a_detail_for_a_network_without_a_pair_is_refused_before_it_is_loaded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(upscale, "load_model", None)
+    clip = draw_clip(tmp_path / "clip.mp4")
+
+    with pytest.raises(UsageError, match='"gsm-t" has no second weight file for --detail'):
+        upscale.upscale_video(clip, tmp_path / "large.mp4", model="gsm-t", detail=0.5)
+    assert not (tmp_path / "large.mp4").exists()

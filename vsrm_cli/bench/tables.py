@@ -31,6 +31,8 @@ def tables(result: Result) -> list[Table]:
         found.append(_kernel_table(result["kernels"]))
     if result["end_to_end"]:
         found.append(_pipeline_table(result["end_to_end"]))
+    if result["ablation"]:
+        found.append(_ablation_table(result["ablation"]))
     if result["quality"]:
         found += _quality_tables(result["quality"])
     return found
@@ -107,6 +109,24 @@ def _pipeline_table(rows: Sequence[dict[str, Any]]) -> Table:
     )
 
 
+def _ablation_table(rows: list[dict[str, Any]]) -> Table:
+    whole = {row["model"]: row["psnr"] for row in rows if row["part"] == "whole"}
+    return Table(
+        "What each part adds",
+        ("network", "run", "PSNR-Y", "against whole", "ms per frame"),
+        tuple(
+            (
+                row["model"],
+                row["part"],
+                _psnr(row["psnr"]),
+                f"{row['psnr'] - whole[row['model']]:+.3f}",
+                f"{row['ms_per_frame']:.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
 def _quality_tables(quality: dict[str, Any]) -> list[Table]:
     if not quality["clips"]:
         return []
@@ -119,6 +139,17 @@ def _quality_tables(quality: dict[str, Any]) -> list[Table]:
     rows.append(("mean", *(_psnr(row["psnr"]) for row in quality["means"])))
     per_clip = Table(f"PSNR-{channel} of each clip, dB", ("clip", *methods), tuple(rows))
     return [per_clip, _mean_table(quality, channel)]
+
+
+# What is shown beside PSNR and SSIM: its title, its key in the result, and its form.
+_COLUMNS = (
+    ("LPIPS", "lpips", ".3f"),
+    ("CVVDP", "cvvdp", ".2f"),
+    ("VMAF", "vmaf", ".1f"),
+    ("sharpness", "sharpness", ".2f"),
+    ("flicker", "flicker", ".1f"),
+    ("warping error", "warping", ".3f"),
+)
 
 
 def _shown_clips(quality: dict[str, Any]) -> list[dict[str, Any]]:
@@ -135,17 +166,21 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
     # A PSNR of null is infinite: all frames are equal.
     scored.sort(key=lambda entry: float("inf") if entry[0] is None else entry[0])
     name = quality["test_set"] or quality["folder"]
+    # What could not be measured here has no column.
+    measured = [
+        (title, key, form)
+        for title, key, form in _COLUMNS
+        if any(row.get(key) is not None for _, _, row in scored)
+    ]
     return Table(
         f"{name}, {quality['degradation'].upper()} x4",
-        ("method", f"PSNR-{channel}", f"SSIM-{channel}", "warping error", "LPIPS", "VMAF"),
+        ("method", f"PSNR-{channel}", f"SSIM-{channel}", *(title for title, _, _ in measured)),
         tuple(
             (
                 method,
                 _psnr(row["psnr"]),
                 f"{row['ssim']:.4f}",
-                _number(row.get("warping"), ".3f"),
-                _number(row.get("lpips"), ".4f"),
-                _number(row.get("vmaf"), ".2f"),
+                *(_number(row.get(key), form) for _, key, form in measured),
             )
             for _, method, row in scored
         ),
@@ -185,6 +220,10 @@ def remarks(result: Result) -> list[str]:
             f"the true frames; that of the truth itself is {sum(truths) / len(truths):.3f}, and "
             "blur makes it smaller: compare it where PSNR is alike"
         )
+    said.append(
+        "sharpness is the contrast of details against that of the truth, right or wrong; flicker "
+        "is how much the error changes from frame to frame, in gray levels; LPIPS: less is better"
+    )
     return [*said, *quality["notes"]]
 
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from vsrm_cli.checkpoints.download import RemoteFile
+from vsrm_cli.errors import UsageError
 from vsrm_cli.models.gsmamba import GSMConfig
-from vsrm_cli.models.presets import GSM_FULL, GSM_T, VSRM_ABLATION, VSRM_FULL, VSRM_T
+from vsrm_cli.models.presets import GSM_FULL, VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ModelEntry:
 
     name: str
     network: str
-    config: VSRMConfig | GSMConfig
+    config: VSRMConfig | CompactConfig | GSMConfig
     scale: int
     parameters: int
     about: str
@@ -46,7 +48,7 @@ class ModelEntry:
 
 
 _TRAIN_IT = (
-    "Train it (README, Training) and give the path of the file that you get, or use one with "
+    "Train it (docs/training.md) and give the path of the file that you get, or use one with "
     "weights, such as 'vsrm-t'."
 )
 
@@ -58,24 +60,24 @@ MODELS = {
     for entry in (
         ModelEntry(
             name="vsrm-t",
-            network="vsrm",
+            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
-            parameters=829_872,
-            about="VSRM's modules, narrow enough for a CPU; what clean footage gets",
+            parameters=924_092,
+            about="a compact VSRM for a CPU; what clean footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
             licence="MIT",
-            quality="27.61 dB PSNR-Y on 11 clips, bicubic 25.77",
+            quality="28.24 dB PSNR-Y on 11 clips, bicubic 25.77",
             quality_source="weights/README.md",
             file="vsrm-t.safetensors",
         ),
         ModelEntry(
             name="vsrm-t-real",
-            network="vsrm",
+            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
-            parameters=829_872,
+            parameters=924_092,
             about="the same network for compressed and noisy footage; what such footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
@@ -83,20 +85,6 @@ MODELS = {
             quality="24.70 dB PSNR-Y on 11 clips behind H.264 at crf 28, bicubic 24.34",
             quality_source="weights/README.md",
             file="vsrm-t-real.safetensors",
-        ),
-        ModelEntry(
-            name="gsm-t",
-            network="gsm",
-            config=GSM_T,
-            scale=4,
-            parameters=910_760,
-            about="Gather-Scatter Mamba's modules, narrow enough for a CPU",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
-            degradation="clean footage, shrunk by antialiased bicubic interpolation",
-            licence="MIT",
-            quality="27.61 dB PSNR-Y on 11 clips, bicubic 25.77",
-            quality_source="weights/README.md",
-            file="gsm-t.safetensors",
         ),
         ModelEntry(
             name="gsm",
@@ -153,3 +141,71 @@ MODELS = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class DetailPair:
+    """Two weight files of one network between which `--detail` chooses.
+
+    They have a common ancestor, so what lies on the line between them works as well as the ends.
+
+    Attributes:
+        soft: The name of the one that stays close to what can be known; detail 0.
+        sharp: The name of the one that shows what is likely; detail 1.
+        default: The detail that `auto` takes.
+    """
+
+    soft: str
+    sharp: str
+    default: float
+
+
+PAIRS: tuple[DetailPair, ...] = ()
+
+
+def pair_of(name: str) -> DetailPair | None:
+    """The pair that a name belongs to, or None."""
+    return next((pair for pair in PAIRS if name in (pair.soft, pair.sharp)), None)
+
+
+def settle_detail(name: str, wish: float | None, *, is_default: bool) -> float | None:
+    """How much detail a network shall show.
+
+    Args:
+        name: What is loaded.
+        wish: Of the user, 0 to 1; None for none.
+        is_default: Whether the name was chosen by the program, not by the user.
+
+    Returns:
+        0 to 1; None where the network belongs to no pair.
+
+    Raises:
+        UsageError: If there is a wish and no pair.
+    """
+    pair = pair_of(name)
+    if pair is None:
+        if wish is None:
+            return None
+        others = " or ".join(f"--model {pair.soft}" for pair in PAIRS)
+        way_out = f"; give it with {others}" if others else ""
+        raise UsageError(f'"{name}" has no second weight file for --detail{way_out}.')
+    if wish is not None:
+        return wish
+    return pair.default if is_default else float(name == pair.sharp)
+
+
+def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
+    """The names whose weights are mixed, and the share of each.
+
+    Args:
+        name: What is loaded.
+        detail: 0 to 1; None takes the name alone.
+
+    Raises:
+        UsageError: If there is a detail and the name belongs to no pair.
+    """
+    pair = None if settle_detail(name, detail, is_default=False) is None else pair_of(name)
+    if detail is None or pair is None:
+        return ((name, 1.0),)
+    shares = ((pair.soft, 1 - detail), (pair.sharp, detail))
+    return tuple((part, share) for part, share in shares if share)

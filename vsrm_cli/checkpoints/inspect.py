@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry
+from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry, pair_of
 from vsrm_cli.checkpoints.download import Transfer, checksum
 from vsrm_cli.checkpoints.loading import network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate, whereabouts
@@ -46,8 +46,8 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
 
     Returns:
         The fields of the entry but for its configuration; place ("in the box", "cached", "to be
-        fetched" or "none"), file (a path, or None), bytes, and url and checksum of what is to be
-        fetched.
+        fetched" or "none"), file (a path, or None), bytes, url and checksum of what is to be
+        fetched, and detail_pair (the names between which `--detail` chooses, or None).
     """
     where = whereabouts(entry)
     left_out = ("config", "file", "remote")
@@ -58,6 +58,7 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
         "bytes": where.size,
         "url": entry.remote.url if entry.remote else None,
         "checksum": entry.remote.checksum if entry.remote else None,
+        "detail_pair": asdict(pair) if (pair := pair_of(entry.name)) else None,
     }
 
 

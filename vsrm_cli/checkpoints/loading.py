@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.catalog import MODELS, blend_of
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
@@ -29,10 +29,20 @@ from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 NO_KEYS = re.compile(r"(?!)")
+
+# Options of `VSRMConfig` and `GSMConfig` in version 0.1, with the values of the published networks.
+_FORMER = {
+    "feature_blocks": 0,
+    "upsampler": "two-step",
+    "upsampler_blocks": 0,
+    "neighbors": 0,
+    "base": "bilinear",
+}
 
 # How many keys of each kind a message lists.
 _KEYS_LISTED = 10
@@ -56,6 +66,7 @@ class Family:
 # By the name that stands in its weight files.
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
+    "vsrm-compact": Family(CompactConfig, VSRMCompact),
     "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
@@ -65,6 +76,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    detail: float | None = None,
     report: Callable[[Transfer], None] | None = None,
 ) -> Network:
     """Load a network, ready to restore clips.
@@ -74,6 +86,8 @@ def load_model(
             ``owner/name[@revision]``. What is not on this machine is fetched.
         device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
         dtype: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "fp16" or "bf16".
+        detail: Of a name that belongs to a pair (`vsrm_cli.checkpoints.catalog.PAIRS`): where
+            between its two weight files, 0 to 1. None takes the file of the name.
         report: Called as a file of the catalog comes in.
 
     Returns:
@@ -82,15 +96,16 @@ def load_model(
 
     Raises:
         WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.
-        UsageError: If the device or dtype is none that exists.
+        UsageError: If the device or dtype is none that exists, or there is a detail and no pair.
         VsrmError: If this machine lacks the device.
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
     place = find_device(device)
-    path = locate(name_or_path, report=report)
-    is_file = Path(name_or_path).is_file() and str(name_or_path) not in MODELS
-    network = read_weights(path, name=None if is_file else str(name_or_path))
+    (first, _), *others = blend_of(str(name_or_path), detail)
+    network = _read_named(first, report)
+    for other, share in others:
+        _blend(network, _read_named(other, report), share)
     if dtype == "auto":
         dtype = "fp16" if place.type == "cuda" else "fp32"
     network.eval().requires_grad_(False).to(place)
@@ -98,19 +113,51 @@ def load_model(
     return network
 
 
+def _read_named(name_or_path: str, report: Callable[[Transfer], None] | None) -> Network:
+    path = locate(name_or_path, report=report)
+    is_file = Path(name_or_path).is_file() and name_or_path not in MODELS
+    return read_weights(path, name=None if is_file else name_or_path)
+
+
+def _blend(network: Network, other: Network, share: float) -> None:
+    """Move a network's weights towards those of another one, by a share of the way."""
+    if network.config != other.config:
+        raise WeightsError(
+            f"{network.name} and {other.name} are networks of different sizes and cannot be mixed."
+        )
+    others = other.state_dict()
+    mixed = {
+        key: x.float().lerp(others[key].float(), share).to(x.dtype)
+        for key, x in network.state_dict().items()
+    }
+    network.load_state_dict(mixed, assign=True)
+
+
 def weights_checksum(
-    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+    name_or_path: str | Path,
+    *,
+    detail: float | None = None,
+    report: Callable[[Transfer], None] | None = None,
 ) -> str:
     """Compute the SHA-256 of the weight file that `load_model` reads, in digits.
 
     Args:
         name_or_path: As for `load_model`; what is not on this machine is fetched.
+        detail: As for `load_model`. Of two files that are mixed it is that of their checksums
+            and shares.
         report: Called as the file comes in.
 
     Raises:
         WeightsError: If there is no such network or file.
     """
-    path = locate(name_or_path, report=report)
+    parts = blend_of(str(name_or_path), detail)
+    checksums = [(_file_checksum(locate(name, report=report)), share) for name, share in parts]
+    if len(checksums) == 1:
+        return checksums[0][0]
+    return hashlib.sha256(repr(checksums).encode()).hexdigest()
+
+
+def _file_checksum(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -232,8 +279,20 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
             f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
         )
     values = json.loads(words["config"])
+    if name in ("vsrm", "gsm"):
+        values = _published(path, values)
     sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return FAMILIES[name], FAMILIES[name].config(**sizes)
+
+
+def _published(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the options that only the compact networks of 0.1 used."""
+    if any(values.pop(name, value) != value for name, value in _FORMER.items()):
+        raise WeightsError(
+            f"{path} is for a compact network that vsrm 0.1.0 was the last to read; use that "
+            "version, or fine-tune the vsrm-t of this one."
+        )
+    return values
 
 
 def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:

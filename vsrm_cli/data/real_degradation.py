@@ -1,24 +1,37 @@
-"""What footage goes through before people have it: blur, resizing, grain, compression.
+"""What footage goes through before people have it, from the camera to the file.
 
 What happens to a clip is drawn once for all its frames, so that it is steady in time, as it is in
-real footage; only grain differs from frame to frame. Half of the clips are shrunk and compressed
-by H.264 and nothing else, because that is what most people have. A tenth is shrunk only. The rest
-gets some of everything, in random order.
+real footage; only grain differs from frame to frame. A clip is drawn as one of the kinds of files
+that people have: a download, a video of a streaming site, a recording of a phone, a file of
+twenty years ago, or anything at all in any order. A tenth is shrunk only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Of all clips.
-COMPRESSED_SHARE, CLEAN_SHARE = 0.5, 0.1
-# Least, most frequent and greatest crf.
-CRF = (15.0, 25.0, 35.0)
+# Of all clips, how many are of which kind (see `draw_steps`).
+SHARES = {
+    "download": 0.4,
+    "stream": 0.18,
+    "phone": 0.12,
+    "old": 0.1,
+    "mixed": 0.1,
+    "clean": 0.1,
+}
 # Cheap ones: they cost a training loop less, and their artifacts are those of the slow ones.
 PRESETS = {"h264": ("veryfast", "fast", "medium"), "hevc": ("superfast", "fast")}
+# Least, most frequent and greatest quality of each codec on its own scale.
+QUALITIES = {
+    "h264": (15.0, 25.0, 35.0),
+    "hevc": (17.0, 27.0, 36.0),
+    "vp9": (22.0, 36.0, 50.0),
+    "mpeg4": (2.0, 5.0, 14.0),
+    "mpeg2": (2.0, 5.0, 14.0),
+}
 
 Size = tuple[int, int]
 
@@ -100,21 +113,62 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Compression:
-    """Encode a clip with a real encoder, and decode it.
+class Sharpening:
+    """Sharpen by an unsharp mask, as cameras and editors do; edges get halos.
 
     Attributes:
-        codec: "h264" or "hevc".
+        amount: How much of the difference from the blurred clip is added.
+        radius: Standard deviation of the blur, in pixels of the small frames.
+    """
+
+    amount: float
+    radius: float
+
+    def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
+        """Sharpen a clip."""
+        blurred = Blur(self.radius, self.radius, 0.0).apply(clip, size, rng)
+        return clip + self.amount * (clip - blurred)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a poor deinterlacer leaves of fields: rows of the next frame in every second row.
+
+    Attributes:
+        blends: Whether neighboring rows were averaged afterwards: a ghost in place of combs.
+    """
+
+    blends: bool
+
+    def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
+        """Weave each frame with the next one; the last one has none."""
+        later = torch.cat((clip[1:], clip[-1:]))
+        woven = clip.clone()
+        woven[..., 1::2, :] = later[..., 1::2, :]
+        if not self.blends:
+            return woven
+        padded = F.pad(woven, (0, 0, 1, 1), mode="replicate")
+        return (padded[..., :-2, :] + 2 * woven + padded[..., 2:, :]) / 4
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Encode a clip with a real encoder, and decode it; color is kept at half the resolution.
+
+    Attributes:
+        codec: One of `QUALITIES`.
         crf: Quality on the encoder's scale; smaller is better.
         preset: Of the encoder.
         lead: Frames, mirrored in time, that are encoded before the clip: in a video few runs of
             frames begin with a key frame.
+        deblocks: Whether H.264 filters the edges of its blocks.
     """
 
     codec: str
     crf: float
     preset: str
     lead: int
+    deblocks: bool = True
 
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
         """Encode and decode a clip."""
@@ -124,11 +178,13 @@ class Compression:
         lead = min(self.lead, len(clip) - 1)
         whole = torch.cat((clip[1 : lead + 1].flip(0), clip))
         frames = (whole * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-        decoded = compressed(frames, self.codec, crf=self.crf, preset=self.preset)
+        decoded = compressed(
+            frames, self.codec, crf=self.crf, preset=self.preset, deblocks=self.deblocks
+        )
         return torch.from_numpy(decoded[lead:]).float() / 255
 
 
-Step = Resize | Blur | Noise | Compression
+Step = Resize | Blur | Noise | Sharpening | Fields | Compression
 
 
 def wear(sharp: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
@@ -149,19 +205,50 @@ def wear(sharp: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
 
 
 def draw_steps(rng: np.random.Generator) -> list[Step]:
-    """Draw what happens to one clip; one step brings it to the size of the small frames."""
+    """Draw what happens to one clip; one step brings it to the size of the small frames.
+
+    * download: shrunk, now and then soft or sharpened, and compressed by H.264.
+    * stream: uploaded in a good quality, resized and compressed once more by the site.
+    * phone: a noisy sensor, strong sharpening, H.264 or HEVC.
+    * old: soft and grainy, now and then with remnants of fields, compressed by MPEG-2, MPEG-4 or
+      H.264 without its filter; some of it compressed again later.
+    * mixed: some of everything, in random order.
+    * clean: shrunk only.
+    """
+    kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    if kind == "mixed":
+        return _mixed(rng)
     steps: list[Step] = [Resize(_filter(rng))]
-    kind = rng.random()
-    if kind < COMPRESSED_SHARE:
-        return [*steps, _compression("h264", rng)]
-    if kind < COMPRESSED_SHARE + CLEAN_SHARE:
-        return steps
+    if kind == "download":
+        # Frames shrunk four times are crisper than those of most cameras.
+        soft = [_blur(rng)] if rng.random() < 0.35 else []
+        return [*steps, *soft, *_sharpened(rng, 0.15), _compression("h264", rng)]
+    if kind == "stream":
+        upload = _compression("h264", rng, best=15.0, worst=24.0)
+        larger = Resize(_filter(rng), rng.uniform(0.75, 1.6))
+        codec = str(rng.choice(["h264", "vp9", "hevc"], p=[0.5, 0.35, 0.15]))
+        return [larger, upload, *steps, _compression(codec, rng)]
+    if kind == "phone":
+        sensor = [Noise(rng.uniform(1, 8), follows_light=True, is_gray=False)]
+        codec = str(rng.choice(["h264", "hevc"]))
+        return [*steps, *sensor, *_sharpened(rng, 0.7), _compression(codec, rng, worst=30.0)]
+    if kind == "old":
+        fields = [Fields(blends=rng.random() < 0.5)] if rng.random() < 0.25 else []
+        grain = [_noise(rng)] if rng.random() < 0.5 else []
+        again = [_compression("h264", rng)] if rng.random() < 0.3 else []
+        return [_blur(rng), *steps, *grain, *fields, _old_compression(rng), *again]
+    return steps
+
+
+def _mixed(rng: np.random.Generator) -> list[Step]:
+    steps: list[Step] = [Resize(_filter(rng))]
     if rng.random() < 0.4:  # by way of another size, down to half or up to twice the last one
         steps.insert(0, Resize(_filter(rng), 2.0 ** rng.uniform(-1, 1)))
     if rng.random() < 0.7:
         steps.insert(rng.integers(len(steps) + 1), _blur(rng))
     if rng.random() < 0.6:
         steps.insert(rng.integers(len(steps) + 1), _noise(rng))
+    steps += _sharpened(rng, 0.3)
     if rng.random() < 0.8:
         # Of large frames it would take long, and leave little that is still seen in small ones.
         resized = next(n for n, step in enumerate(steps) if isinstance(step, Resize)) + 1
@@ -188,6 +275,24 @@ def _noise(rng: np.random.Generator) -> Noise:
     return Noise(strength, follows_light=rng.random() < 0.5, is_gray=rng.random() < 0.4)
 
 
-def _compression(codec: str, rng: np.random.Generator) -> Compression:
-    preset = str(rng.choice(PRESETS[codec]))
-    return Compression(codec, rng.triangular(*CRF), preset, int(rng.integers(4)))
+def _sharpened(rng: np.random.Generator, share: float) -> list[Step]:
+    """Sharpening in so many of the clips."""
+    if rng.random() >= share:
+        return []
+    return [Sharpening(rng.uniform(0.2, 1.0), rng.uniform(0.5, 1.5))]
+
+
+def _compression(
+    codec: str, rng: np.random.Generator, *, best: float = 0.0, worst: float = 63.0
+) -> Compression:
+    low, usual, high = QUALITIES[codec]
+    low, high = max(low, best), min(high, worst)
+    crf = rng.triangular(low, min(usual, (low + high) / 2), high)
+    preset = str(rng.choice(PRESETS.get(codec, ("medium",))))
+    return Compression(codec, crf, preset, int(rng.integers(4)))
+
+
+def _old_compression(rng: np.random.Generator) -> Compression:
+    codec = str(rng.choice(["mpeg4", "mpeg2", "h264"], p=[0.45, 0.25, 0.3]))
+    compression = _compression(codec, rng)
+    return replace(compression, deblocks=False) if codec == "h264" else compression

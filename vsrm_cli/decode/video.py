@@ -337,7 +337,7 @@ class VideoReader:
             )
         length = "" if self.info.duration is None else f" of {float(self.info.duration):.3f} s"
         return (
-            f"No frame of {self.info.path}{length} lies in the part that was asked for; "
+            f"No frame of {self.info.path}{length} is between --start and --end; "
             "choose another --start or --end."
         )
 

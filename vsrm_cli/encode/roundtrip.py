@@ -15,36 +15,48 @@ from numpy.typing import NDArray
 
 from vsrm_cli.media.color import SMPTE170M, Color, FromRgb, ToRgb
 
-_ENCODERS = {"h264": "libx264", "hevc": "libx265"}
+# Of each codec its encoder and its decoder.
+_CODECS = {
+    "h264": ("libx264", "h264"),
+    "hevc": ("libx265", "hevc"),
+    "vp9": ("libvpx-vp9", "vp9"),
+    "mpeg4": ("mpeg4", "mpeg4"),
+    "mpeg2": ("mpeg2video", "mpeg2video"),
+}
 # One thread, as the caller has processes enough. And the same bytes every time: what x264 has for
 # AVX-512 reads beyond its memory where a picture is not a multiple of 128 pixels wide, and weighs
 # macroblocks by what lies there (other bytes in 6 of 60 runs on 96x64 pixels). These are the
 # instructions that every x86 of the last fifteen years has.
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
-_OPTIONS: dict[str, dict[str, str]] = {
-    "h264": {"x264-params": "asm=SSE2,SSSE3,SSE4.2"} if _IS_X86 else {},
-    "hevc": {"x265-params": "log-level=none:pools=none:frame-threads=1"},
-}
+_X264 = ["asm=SSE2,SSSE3,SSE4.2"] if _IS_X86 else []
 # x265 does so wherever a picture is one block of 64 pixels wide, and below 64x32 it writes
-# there. Neither codec codes an odd side in this format.
-_LEAST_SIDE = {"h264": 32, "hevc": 80}
+# there. None of the codecs codes an odd side in this format.
+_LEAST_SIDE = {"h264": 32, "hevc": 80, "vp9": 32, "mpeg4": 32, "mpeg2": 32}
 _PIXEL_FORMAT = "yuv420p"
 _COLOR = Color(SMPTE170M, full_range=False)
 
 
 def compressed(
-    frames: NDArray[np.uint8], codec: str, *, crf: float, preset: str
+    frames: NDArray[np.uint8],
+    codec: str,
+    *,
+    crf: float,
+    preset: str = "medium",
+    deblocks: bool = True,
 ) -> NDArray[np.uint8]:
     """Encode frames as a video with color at half the resolution, and decode them.
 
-    Frames whose sides are odd, or shorter than 32 (H.264) or 80 pixels (HEVC), are continued by
-    their mirror image, which is cut off afterwards.
+    Frames whose sides are odd, or shorter than 32 pixels (HEVC: 80), are continued by their mirror
+    image, which is cut off afterwards.
 
     Args:
         frames: RGB, (T, 3, H, W).
-        codec: "h264" (x264) or "hevc" (x265).
-        crf: Quality on the encoder's scale; smaller is better.
-        preset: Of the encoder.
+        codec: "h264" (x264), "hevc" (x265), "vp9" (libvpx), "mpeg4" (as in DivX and Xvid) or
+            "mpeg2" (as on a DVD); the last two have no filter against blocks.
+        crf: Quality on the encoder's own scale, smaller is better: 0 to 51, VP9 0 to 63; of the
+            two old ones the quantizer, 2 to 31.
+        preset: Of x264 and x265.
+        deblocks: Whether H.264 filters the edges of its blocks, as nearly all files have it.
 
     Returns:
         As many frames of the same size; the same ones for the same input.
@@ -53,16 +65,30 @@ def compressed(
     rows, columns = (max(_LEAST_SIDE[codec], side + side % 2) - side for side in (height, width))
     padding = ((0, 0), (0, 0), (0, rows), (0, columns))
     padded = np.pad(frames, padding, mode="symmetric")
-    packets = _encode(padded, codec, {"crf": str(crf), "preset": preset} | _OPTIONS[codec])
+    options = _options(codec, crf=crf, preset=preset, deblocks=deblocks)
+    packets = _encode(padded, codec, options)
     pictures = _decode(packets, codec)
     to_rgb = ToRgb(width=padded.shape[-1], height=padded.shape[-2])
     decoded = np.stack([to_rgb(picture, _COLOR) for picture in pictures])
     return cast("NDArray[np.uint8]", decoded[..., :height, :width])
 
 
+def _options(codec: str, *, crf: float, preset: str, deblocks: bool) -> dict[str, str]:
+    if codec in ("mpeg4", "mpeg2"):
+        quantizer = str(round(crf))
+        return {"qmin": quantizer, "qmax": quantizer, "bf": "0"}
+    if codec == "vp9":
+        return {"crf": str(round(crf)), "b": "0", "deadline": "realtime", "cpu-used": "7"}
+    options = {"crf": str(crf), "preset": preset}
+    if codec == "hevc":
+        return options | {"x265-params": "log-level=none:pools=none:frame-threads=1"}
+    parameters = _X264 if deblocks else [*_X264, "no-deblock=1"]
+    return options | ({"x264-params": ":".join(parameters)} if parameters else {})
+
+
 def _encode(frames: NDArray[np.uint8], codec: str, options: dict[str, str]) -> list[Packet[Any]]:
     height, width = frames.shape[-2:]
-    encoder = av.CodecContext.create(_ENCODERS[codec], "w")
+    encoder = av.CodecContext.create(_CODECS[codec][0], "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = width, height, _PIXEL_FORMAT
     encoder.time_base = Fraction(1, 25)
@@ -79,7 +105,7 @@ def _encode(frames: NDArray[np.uint8], codec: str, options: dict[str, str]) -> l
 
 
 def _decode(packets: list[Packet[Any]], codec: str) -> list[VideoFrame]:
-    decoder = av.CodecContext.create(codec, "r")
+    decoder = av.CodecContext.create(_CODECS[codec][1], "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
     pictures = [picture for packet in packets for picture in decoder.decode(packet)]

@@ -124,7 +124,7 @@ def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
         OutputError: If the output cannot be written, or a segment has vanished.
     """
     if missing := [segment.path for segment in segments if not segment.path.exists()]:
-        raise OutputError(f"The segment {missing[0]} has vanished; give the same command again.")
+        raise OutputError(f"The segment {missing[0]} is missing; run the same command again.")
     reordered = max(_reordering(segment, output) for segment in segments)
     times = [tick for segment in segments for tick in segment.ticks]
     for number, (stream, packet) in enumerate(_packets(segments, output)):
@@ -181,7 +181,7 @@ def _ticks(packet: Packet[VideoStream], output: VideoWriter) -> int:
 
 
 def _broken(segment: Segment, what: str) -> str:
-    return f"The segment {segment.path} {what}; give --restart to begin again."
+    return f"The segment {segment.path} {what}; give --restart to start over."
 
 
 def choose_container(output: VideoWriter) -> str:

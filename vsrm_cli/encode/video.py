@@ -410,7 +410,7 @@ class VideoWriter:
             OutputError: If there is no frame in it, or the disk is full.
         """
         if self.frames_written == 0:
-            raise OutputError(f"There was no frame to write into {self.path}.")
+            raise OutputError(f"There was no frame to write to {self.path}.")
         try:
             self._durations[self._times[-1]] = self._last_duration
             if self._stream.codec_context.is_encoder:
@@ -451,7 +451,7 @@ class VideoWriter:
         """Tell a fault of the disk or the encoder to the user."""
         advice = "make sure that the disk is not full"
         if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
-            advice = "a stream beside the picture may be damaged, try another container"
+            advice = "a copied stream may be damaged; try another container"
         return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
 
 

@@ -1,4 +1,4 @@
-"""How near a restored picture is to the true one: PSNR and SSIM by the literature's rules.
+"""How near a restored frame is to the true one: PSNR and SSIM by the literature's rules.
 
 The rules are those by which REDS4, Vid4, UDM10 and Vimeo-90K-T are measured: both pictures are
 rounded to 8 bits, brightness is MATLAB's, SSIM looks through a Gaussian window of 11 pixels and
@@ -6,6 +6,7 @@ counts only where the window lies inside the picture.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -106,6 +107,38 @@ def ssim(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> fl
     likeness /= x_mean.square() + y_mean.square() + _SSIM_C1
     likeness /= x_variance + y_variance + _SSIM_C2
     return float(likeness.mean())
+
+
+def gradient_energy(frame: Tensor) -> float:
+    """How strong the edges and textures of a frame are, after rounding it to 8 bits.
+
+    The mean square of the differences of luma between pixels side by side, plus that of pixels one
+    above the other.
+
+    Args:
+        frame: (3, H, W), values 0 to 1.
+
+    Returns:
+        In squared grey levels.
+    """
+    y = levels(frame, on_luma=True)
+    return float(y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean())
+
+
+def sharpness(energies: Sequence[tuple[float, float]]) -> float:
+    """How much detail frames have against the ground truth, whether it is the right one or not.
+
+        sqrt(sum of the gradient energies of the restored frames / sum of those of the true ones)
+
+    Args:
+        energies: Of each frame, the `gradient_energy` of the restored and of the true one.
+
+    Returns:
+        1 where there is as much detail as in the ground truth, less where frames are soft;
+        infinity where the ground truth is flat.
+    """
+    restored, true = (math.fsum(values) for values in zip(*energies, strict=True))
+    return math.sqrt(restored / true) if true else math.inf
 
 
 def _window_means(pictures: Tensor) -> Tensor:

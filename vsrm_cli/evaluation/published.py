@@ -110,7 +110,7 @@ def published_scores(set_name: str, degradation: str) -> list[PublishedScore]:
 
     Args:
         set_name: "REDS4", "Vid4", "Vimeo-90K-T" or "UDM10".
-        degradation: "bi", "bd", "h264-23" or "h264-28".
+        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
     """
     return [
         PublishedScore(_PAPERS[name][0], psnr, ssim, _PAPERS[name][1])

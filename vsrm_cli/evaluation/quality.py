@@ -6,8 +6,8 @@ what it has learned from time.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,13 +15,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.errors import VsrmError
+from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation.baselines import methods_of
-from vsrm_cli.evaluation.metrics import psnr, ssim
-from vsrm_cli.evaluation.perceptual import Measure, find_lpips, find_vmaf
+from vsrm_cli.evaluation.metrics import gradient_energy, psnr, sharpness, ssim
+from vsrm_cli.evaluation.perceptual import (
+    SMALLEST_LPIPS_SIDE,
+    Measure,
+    find_cvvdp,
+    find_lpips,
+    find_vmaf,
+)
 from vsrm_cli.evaluation.published import PublishedScore, published_scores
-from vsrm_cli.evaluation.temporal import FLOW_MODEL, warping_errors
-from vsrm_cli.evaluation.test_sets import Clip, Rules, find_clips, read_clip
+from vsrm_cli.evaluation.temporal import FLOW_MODEL, error_flicker, warping_errors
+from vsrm_cli.evaluation.test_sets import (
+    Clip,
+    Rules,
+    check_degradation,
+    find_clips,
+    read_clip,
+    read_result,
+)
 from vsrm_cli.frame import Pixels
 from vsrm_cli.models.network import Network
 
@@ -34,13 +47,18 @@ class MethodScores:
     """How near one method comes to the truth, on one clip or as the mean over all.
 
     Attributes:
-        method: bicubic, lanczos, a network, or "<network>, frames alone".
+        method: bicubic, lanczos, a network, "<network>, frames alone", or another program.
         psnr: Mean over the frames that count, in dB; infinite where all are equal.
         ssim: The same, 0 to 1.
         warping: Error between neighbors along the flow of the truth, in thousandths of the
             squared range; None where it was not asked for or the clip has one frame.
         lpips: Mean over the frames that count; None where it cannot be measured here.
         vmaf: Of the clip; None where it cannot be measured here.
+        cvvdp: The same.
+        sharpness: How much detail the frames that count have against the truth, whether right or
+            wrong; infinite where the truth is flat.
+        flicker: How much the error changes from frame to frame, in gray levels; None where the
+            clip has one frame.
         frame_psnr: Of each frame that counts; empty in a mean.
         frame_ssim: The same.
     """
@@ -51,6 +69,9 @@ class MethodScores:
     warping: float | None
     lpips: float | None
     vmaf: float | None
+    cvvdp: float | None
+    sharpness: float
+    flicker: float | None
     frame_psnr: tuple[float, ...]
     frame_ssim: tuple[float, ...]
 
@@ -83,7 +104,7 @@ class Quality:
     Attributes:
         folder: The folder.
         test_set: Name of the test set that it was recognized as; empty if none.
-        degradation: bi, bd, h264-23 or h264-28.
+        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
         small_frames: "from the folder" or "made here".
         on: "y" or "rgb".
         crop: Pixels left out at each edge.
@@ -133,12 +154,14 @@ class Wishes:
     """How to measure.
 
     Attributes:
-        degradation: "bi", "bd", "h264-23" or "h264-28".
+        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
         on: "y", "rgb", or "auto" for what the literature does with the set.
         crop: Pixels left out at each edge.
         window: Frames that a network sees together; None for whole clips.
         most_frames: Frames of each clip that are read; None for all.
         follows_time: Whether to measure the warping error.
+        also: What other programs made of the clips: by their names, where it lies (see
+            `vsrm_cli.evaluation.test_sets.read_result`).
     """
 
     degradation: str = "bi"
@@ -147,6 +170,7 @@ class Wishes:
     window: int | None = None
     most_frames: int | None = None
     follows_time: bool = True
+    also: Mapping[str, Path] = field(default_factory=dict)
 
 
 def measure_quality(
@@ -175,11 +199,14 @@ def measure_quality(
 
     Raises:
         InputError: If the folder holds no clips.
+        UsageError: If the degradation is unknown, or another program has the name of a method.
         VsrmError: If a network cannot be loaded.
     """
+    check_degradation(wishes.degradation)
     found = find_clips(folder, wishes.degradation)
     networks = [load_model(model, device=str(device), dtype=dtype) for model in models]
     methods = methods_of(networks, window=wishes.window)
+    _check_others(wishes.also, methods)
     notes: list[str] = []
     judge = _new_judge(found.rules, wishes, device=device, notes=notes)
     clips: list[ClipScores] = []
@@ -189,7 +216,11 @@ def measure_quality(
         report(f"clip {number} of {len(found.clips)}: {files.name}")
         try:
             clip = read_clip(files, wishes.degradation, most_frames=wishes.most_frames)
-            results = {name: enlarge(clip.small) for name, enlarge in methods.items()}
+            others = {
+                name: read_result(name, path, clip, most_frames=wishes.most_frames)
+                for name, path in wishes.also.items()
+            }
+            results = {name: enlarge(clip.small) for name, enlarge in methods.items()} | others
             clips.append(judge.score(clip, results))
         except VsrmError as error:
             problems.append(str(error))
@@ -215,15 +246,25 @@ def measure_quality(
     return quality, sorted(crops, key=lambda crop: crop.gain, reverse=True)
 
 
+def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> None:
+    for name, path in others.items():
+        if name in methods:
+            raise UsageError(f'"{name}" is measured already; give the other program another name.')
+        if not path.exists():
+            raise InputError(f"{path} does not exist; check the spelling.")
+
+
 def _new_judge(rules: Rules, wishes: Wishes, *, device: torch.device, notes: list[str]) -> "_Judge":
     """Prepare the comparison; what cannot be measured here is added to the notes."""
     # Double precision, which Apple's devices lack.
     place = device if device.type == "cuda" else torch.device("cpu")
-    lpips = None
-    try:
-        lpips = find_lpips(place)
-    except VsrmError as error:
-        notes.append(str(error))
+    found: list[Measure | None] = []
+    for find in (find_lpips, find_cvvdp):
+        try:
+            found.append(find(place))
+        except VsrmError as error:
+            notes.append(str(error))
+            found.append(None)
     return _Judge(
         on_luma=rules.on_luma if wishes.on == "auto" else wishes.on == "y",
         center_only=rules.center_only,
@@ -232,7 +273,8 @@ def _new_judge(rules: Rules, wishes: Wishes, *, device: torch.device, notes: lis
         flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
         if wishes.follows_time
         else None,
-        lpips=lpips,
+        lpips=found[0],
+        cvvdp=found[1],
         vmaf=find_vmaf(),
     )
 
@@ -247,6 +289,7 @@ class _Judge:
     device: torch.device
     flow: Network | None
     lpips: Measure | None
+    cvvdp: Measure | None
     vmaf: Measure | None
 
     def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
@@ -270,21 +313,30 @@ class _Judge:
         self, name: str, result: Tensor, sharp: Tensor, warping: float | None
     ) -> MethodScores:
         counted = [len(sharp) // 2] if self.center_only else range(len(sharp))
-        psnrs, ssims = [], []
+        psnrs, ssims, energies = [], [], []
         for t in counted:
             pair = [x[t].to(self.device).float() / 255 for x in (result, sharp)]
             psnrs.append(psnr(*pair, on_luma=self.on_luma, crop=self.crop))
             ssims.append(ssim(*pair, on_luma=self.on_luma, crop=self.crop))
+            energies.append((gradient_energy(pair[0]), gradient_energy(pair[1])))
         return MethodScores(
             method=name,
             psnr=_mean(psnrs),
             ssim=_mean(ssims),
             warping=warping,
-            lpips=_mean([self.lpips(result[t], sharp[t]) for t in counted]) if self.lpips else None,
+            lpips=self._lpips_mean(result, sharp, counted),
             vmaf=self.vmaf(result, sharp) if self.vmaf else None,
+            cvvdp=self.cvvdp(result, sharp) if self.cvvdp else None,
+            sharpness=sharpness(energies),
+            flicker=error_flicker(result, sharp) if len(sharp) > 1 else None,
             frame_psnr=tuple(psnrs),
             frame_ssim=tuple(ssims),
         )
+
+    def _lpips_mean(self, result: Tensor, sharp: Tensor, counted: Sequence[int]) -> float | None:
+        if self.lpips is None or min(sharp.shape[-2:]) < SMALLEST_LPIPS_SIDE:
+            return None
+        return _mean([self.lpips(result[t], sharp[t]) for t in counted])
 
 
 def _means(clips: Sequence[ClipScores]) -> tuple[MethodScores, ...]:
@@ -299,6 +351,9 @@ def _means(clips: Sequence[ClipScores]) -> tuple[MethodScores, ...]:
                 warping=_mean_of_known([s.warping for s in same]),
                 lpips=_mean_of_known([s.lpips for s in same]),
                 vmaf=_mean_of_known([s.vmaf for s in same]),
+                cvvdp=_mean_of_known([s.cvvdp for s in same]),
+                sharpness=_mean([s.sharpness for s in same]),
+                flicker=_mean_of_known([s.flicker for s in same]),
                 frame_psnr=(),
                 frame_ssim=(),
             )

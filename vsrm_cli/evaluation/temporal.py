@@ -66,3 +66,23 @@ def visible(forth: Tensor, back: Tensor) -> Tensor:
     x, y = (pixel_grid(height, width, device=forth.device) + forth).unbind(1)
     is_inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return (is_back & is_inside).float()
+
+
+def error_flicker(restored: Tensor, sharp: Tensor) -> float:
+    """How much the error of a clip changes from frame to frame, in gray levels.
+
+        mean of |e[t+1] - e[t]|, with e = restored - sharp
+
+    Detail that a method invents anew in every frame adds to it; so does detail that is missing
+    where something moves. No flow is needed, so nothing can be wrong with it.
+
+    Args:
+        restored: (T, 3, H, W) uint8, T from two on.
+        sharp: Shaped like ``restored``.
+
+    Returns:
+        The mean over all pixels, colors and pairs of neighbors, 0 to 255.
+    """
+    errors = [a.float() - b.float() for a, b in zip(restored, sharp, strict=True)]
+    changes = [float((late - early).abs().mean()) for early, late in pairwise(errors)]
+    return sum(changes) / len(changes)

@@ -18,17 +18,17 @@ from vsrm_cli.data.degradations import SCALE, blur_and_take, shrink_4x
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
-from vsrm_cli.errors import InputError
+from vsrm_cli.errors import InputError, UsageError
 
 SHARP_FOLDERS = ("GT", "target")
 SMALL_FOLDERS: dict[str, tuple[str, ...]] = {
     "bi": ("BIx4", "sharp_bicubic", "LR", "low_resolution"),
     "bd": ("BDx4", "LR", "low_resolution"),
-    # Made here always: test sets hold no compressed twins.
-    "h264-23": (),
-    "h264-28": (),
 }
-_H264 = "h264-"
+# A codec and a quality on its encoder's own scale, such as h264-28. Made here always: test sets
+# hold no compressed twins.
+_COMPRESSED = re.compile(r"(h264|hevc|vp9|mpeg4|mpeg2)-(\d+)")
+_WORST_QUALITIES = {"h264": 51, "hevc": 51, "vp9": 63, "mpeg4": 31, "mpeg2": 31}
 SMALLEST_SIDE = 16  # of sharp frames: SSIM looks through a window of 11 pixels
 
 
@@ -108,12 +108,34 @@ class Clip:
     note: str
 
 
+def check_degradation(degradation: str) -> None:
+    """Make sure that frames can be degraded in a way.
+
+    Raises:
+        UsageError: If they cannot.
+    """
+    if degradation in SMALL_FOLDERS:
+        return
+    compression = _COMPRESSED.fullmatch(degradation)
+    if compression is None:
+        raise UsageError(
+            f"The degradation must be {', '.join(SMALL_FOLDERS)}, or a codec and its quality such "
+            f'as h264-28, hevc-30, vp9-40, mpeg4-6 or mpeg2-6, not "{degradation}".'
+        )
+    codec, quality = compression[1], int(compression[2])
+    if quality > _WORST_QUALITIES[codec]:
+        raise UsageError(
+            f"The quality of {codec} goes to {_WORST_QUALITIES[codec]}, so there is no "
+            f'degradation "{degradation}".'
+        )
+
+
 def find_clips(folder: Path, degradation: str) -> ClipSet:
     """List the clips of a folder, and recognize a known test set by their names.
 
     Args:
         folder: As the module describes it; also one folder of pictures, or one video.
-        degradation: One of `SMALL_FOLDERS`: which of the small twins is wanted.
+        degradation: As in `degrade`: which of the small twins is wanted.
 
     Raises:
         InputError: If there is no clip in it.
@@ -121,7 +143,7 @@ def find_clips(folder: Path, degradation: str) -> ClipSet:
     if not folder.exists():
         raise InputError(f"{folder} does not exist; check the spelling.")
     sharp_root = next((folder / n for n in SHARP_FOLDERS if (folder / n).is_dir()), folder)
-    names = SMALL_FOLDERS[degradation]
+    names = SMALL_FOLDERS.get(degradation, ())
     small_root = next((folder / name for name in names if (folder / name).is_dir()), None)
     if small_root is not None and sharp_root == folder:
         raise InputError(f"{folder} holds {small_root.name} but no GT; put the sharp clips there.")
@@ -165,7 +187,7 @@ def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = N
 
     Args:
         files: Where it lies.
-        degradation: One of `SMALL_FOLDERS`, for twins that are made here.
+        degradation: As in `degrade`, for twins that are made here.
         most_frames: How many frames are read at most; None for all.
 
     Raises:
@@ -196,6 +218,45 @@ def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = N
             f"{small.shape[-1]}x{small.shape[-2]} pixels, not a fourth of that."
         )
     return Clip(files.name, sharp, small, note)
+
+
+def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None = None) -> Tensor:
+    """Read what another program made of a clip.
+
+    Args:
+        method: What the program is called.
+        root: A folder with a video or a folder of pictures of the clip's name; or the video or
+            the pictures of the only clip.
+        clip: The clip.
+        most_frames: How many frames are read at most; None for all.
+
+    Returns:
+        Shaped like the ground truth, uint8.
+
+    Raises:
+        InputError: If there is nothing of that name, or frames differ in number or size.
+    """
+    found = _clips_below(root)
+    only = next(iter(found.values())) if len(found) == 1 else None
+    path = found.get(clip.name, only)
+    if path is None:
+        raise InputError(f"{method}: {root} holds no clip {clip.name}.")
+    frames = _read_frames(ClipFiles(clip.name, path, None), path, most_frames)
+    if len(frames) != len(clip.sharp):
+        raise InputError(
+            f"{method}: clip {clip.name} has {len(frames)} frames in {path}, but the ground truth "
+            f"has {len(clip.sharp)}."
+        )
+    height, width = clip.sharp.shape[-2:]
+    # The ground truth may have lost some rows and columns, to be a multiple of four.
+    if not (
+        height <= frames.shape[-2] < height + SCALE and width <= frames.shape[-1] < width + SCALE
+    ):
+        raise InputError(
+            f"{method}: clip {clip.name} has frames of {frames.shape[-1]}x{frames.shape[-2]} in "
+            f"{path}, but the ground truth has {width}x{height}."
+        )
+    return frames[..., :height, :width].contiguous()
 
 
 def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
@@ -229,8 +290,8 @@ def degrade(sharp: Tensor, degradation: str) -> Tensor:
 
     Args:
         sharp: (T, 3, H, W) uint8, sides multiples of four.
-        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`. "h264-23" and "h264-28": BI, then
-            H.264 at that crf, at the encoder's usual speed.
+        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`. A codec and a quality, such as
+            "h264-28": BI, then that codec at that quality, at the encoder's usual speed.
 
     Returns:
         (T, 3, H/4, W/4) uint8.
@@ -239,7 +300,8 @@ def degrade(sharp: Tensor, degradation: str) -> Tensor:
     # One frame at a time: as floats, a long clip would fill the memory.
     small = torch.stack([shrink(frame.float() / 255) for frame in sharp])
     frames = (small * 255).round().to(torch.uint8)
-    if not degradation.startswith(_H264):
+    compression = _COMPRESSED.fullmatch(degradation)
+    if compression is None:
         return frames
-    crf = float(degradation.removeprefix(_H264))
-    return torch.from_numpy(compressed(frames.numpy(), "h264", crf=crf, preset="medium"))
+    codec, quality = compression[1], int(compression[2])
+    return torch.from_numpy(compressed(frames.numpy(), codec, crf=quality, preset="medium"))

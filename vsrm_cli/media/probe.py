@@ -203,8 +203,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         found = "sound only" if container.streams.audio else "no video stream"
         if container.streams.video:
-            found = "a cover picture but no video stream"
-        raise InputError(f"{path} holds {found}; name a file with a moving picture.")
+            found = "cover art but no video stream"
+        raise InputError(f"{path} holds {found}; name a file with a video stream.")
     best = container.streams.best("video")
     stream = next((s for s in streams if s is best), streams[0])
     if stream.codec_context is None:
@@ -339,7 +339,7 @@ def _rotation(degrees: int) -> tuple[int, ...]:
 
 
 def _not_a_video(path: Path) -> str:
-    return f"{path} is not a video file, whatever its name says; name a video file."
+    return f"{path} is not a video file; name a video file."
 
 
 def _why_unreadable(path: Path, error: av.FFmpegError) -> str:

@@ -23,6 +23,10 @@ STEPS_REMEMBERED = 50
 # that of plain enlargement on the same batch, so a batch of rich pictures is no accident.
 SPIKE = 3.0
 
+# A discriminator that is never wrong any more teaches nothing, and what it says is not to be
+# followed. It rests long before (`vsrm_cli.training.perceptual_stage`), so this is an accident.
+WON_BELOW = 0.02
+
 MAX_RETURNS = 3
 # After so many good steps, accidents are forgotten; the lower rate stays.
 CALM_STEPS = 500
@@ -43,13 +47,22 @@ class Guard:
         self.returns = 0
         self._learner = learner
         self._ratios: deque[float] = deque(maxlen=STEPS_REMEMBERED)
+        self._mistakes: deque[float] = deque(maxlen=STEPS_REMEMBERED)
+        self._has_won = False
         self._steps_since_return = 0
         self._good = self._newest = deepcopy(learner.state())
 
     def trusts(self, lesson: Lesson) -> bool:
         """Whether a step should be made of a lesson; if so, it is remembered."""
-        if not math.isfinite(lesson.loss):
+        self._has_won = False
+        if not math.isfinite(lesson.loss) or not math.isfinite(lesson.discriminator or 0.0):
             return False
+        if lesson.discriminator is not None:
+            self._mistakes.append(lesson.discriminator)
+            is_known = len(self._mistakes) == STEPS_REMEMBERED
+            self._has_won = is_known and median(self._mistakes) < WON_BELOW
+            if self._has_won:
+                return False
         ratio = lesson.loss / lesson.plain if lesson.plain else 1.0
         if self._ratios and ratio > SPIKE * max(1.0, median(self._ratios)):
             return False
@@ -66,25 +79,45 @@ class Guard:
             # since the last copy speak for.
             self._good, self._newest = self._newest, deepcopy(self._learner.state())
 
-    def go_back(self) -> None:
+    def go_back(self) -> str:
         """Put the learner back to its last good state, at half the learning rate.
+
+        Where there is a discriminator its rate is halved, too; where it has won, its rate alone.
+
+        Returns:
+            What has happened, in a clause.
 
         Raises:
             OutputError: If that did not help several times already; the learner is put back.
         """
-        learner, failed_at = self._learner, self._learner.step
-        brake = learner.brake / 2
+        learner, failed_at, perceptual = self._learner, self._learner.step, self._learner.perceptual
+        brake = learner.brake if self._has_won else learner.brake / 2
+        opponent_brake = perceptual.brake / 2 if perceptual else 1.0
         learner.restore(self._good)
+        self._mistakes.clear()
         self.returns += 1
         self._steps_since_return = 0
+        what = "the discriminator won" if self._has_won else "the loss exploded"
         if self.returns > MAX_RETURNS:
+            way_out = (
+                "a smaller --discriminator-lr or a larger --adversarial-weight"
+                if self._has_won
+                else f"a --lr below {learner.recipe.lr:g}"
+            )
             raise OutputError(
-                f"The loss exploded at step {failed_at} once more, after {MAX_RETURNS} returns to "
-                f"a good state with half the rate each; the best weights so far are kept. Begin "
-                f"again with a --lr below {learner.recipe.lr:g}."
+                f"{what.capitalize()} again at step {failed_at}, after {MAX_RETURNS} returns to a "
+                f"good state with half the rate; the best weights so far are kept. Start again "
+                f"with {way_out}."
             )
         learner.brake = brake
+        if perceptual:
+            perceptual.brake = opponent_brake
         self._newest = self._good
+        rate = "the discriminator's rate" if self._has_won else "the learning rate"
+        return (
+            f"{what} at step {failed_at}: back to step {learner.step}, with half {rate} and other "
+            f"samples"
+        )
 
     def state(self) -> dict[str, Any]:
         """All that a later guard needs to decide as this one would."""
@@ -92,6 +125,7 @@ class Guard:
             "returns": self.returns,
             "ratios": list(self._ratios),
             "steps_since_return": self._steps_since_return,
+            "mistakes": list(self._mistakes),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -99,3 +133,4 @@ class Guard:
         self.returns = state["returns"]
         self._ratios.extend(state["ratios"])
         self._steps_since_return = state["steps_since_return"]
+        self._mistakes.extend(state.get("mistakes", ()))  # of runs begun before there were any

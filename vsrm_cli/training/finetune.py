@@ -6,8 +6,8 @@ itself is `vsrm_cli.training.loop`.
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
+from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.loop import Progress, Result, finetune
 from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
@@ -49,7 +50,7 @@ class Wishes:
         model: Where to start: a name of the catalog, a weight file, or a Hub id.
         from_scratch: Whether to begin with new weights of the network of that name instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
-        stage: What to teach: "flow", "frames" or "clips".
+        stage: What to teach: "flow", "frames", "clips" or "sharp".
         steps: Length of the run.
         batch: Clips in each step.
         frames: Frames of each clip.
@@ -63,6 +64,7 @@ class Wishes:
         accumulate: Into how many parts each batch is divided.
         recompute: Whether to compute branches a second time instead of keeping them.
         workers: Processes that prepare samples.
+        perceptual: Values of `PerceptualWeights` by their names, for the stage "sharp" only.
     """
 
     model: str
@@ -82,6 +84,7 @@ class Wishes:
     accumulate: int = 1
     recompute: bool = False
     workers: int | None = None
+    perceptual: Mapping[str, float] = field(default_factory=dict)
 
 
 def adapt(
@@ -113,6 +116,7 @@ def adapt(
         VsrmError: Any of its children; the message says what to do.
     """
     recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
+    features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
     if not resume:
         RunFolder(out).check_is_free()
     footage = open_footage(data)
@@ -131,6 +135,7 @@ def adapt(
         footage,
         out,
         replace(recipe, shape=shape),
+        features=features,
         validation=validation_pairs(watched, recipe.degradation, **sizes),
         words=_words(wishes, out, recipe),
         settings={
@@ -178,6 +183,7 @@ def choose_recipe(wishes: Wishes, *, has_time: bool) -> Recipe:
         accumulate=wishes.accumulate,
         recompute=recipe.recompute or wishes.recompute,
         seed=wishes.seed,
+        perceptual=replace(recipe.perceptual, **wishes.perceptual),
     )
 
 
@@ -210,6 +216,12 @@ def _check(wishes: Wishes) -> None:
             raise UsageError(f"The number for --{option} must be 1 or more, not {value}.")
     if wishes.lr is not None and not 0 < wishes.lr < math.inf:
         raise UsageError(f"The learning rate must be a number above 0, not {wishes.lr}.")
+    for name, weight in wishes.perceptual.items():
+        option = f"--{name.replace('_', '-')}"
+        if wishes.stage != Stage.SHARP:
+            raise UsageError(f"{option} is for --stage sharp.")
+        if not 0 <= weight < math.inf:
+            raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
     dtypes = ("auto", *DTYPES, *Precision)
     for name, value, choices in (
         ("stage", wishes.stage, tuple(Stage)),

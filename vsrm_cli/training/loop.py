@@ -23,10 +23,12 @@ from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.footage import Footage
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import greatest, process_count, rank, wait_for_all
 from vsrm_cli.training.divergence_guard import Guard
-from vsrm_cli.training.recipe import Recipe, differences
+from vsrm_cli.training.perceptual_stage import PerceptualStage
+from vsrm_cli.training.recipe import Recipe, Stage, differences
 from vsrm_cli.training.report import Board, outcome, report_page
 from vsrm_cli.training.run_dir import RunFolder
 from vsrm_cli.training.time_budget import Clock
@@ -106,6 +108,7 @@ def finetune(
     out: Path,
     recipe: Recipe,
     *,
+    features: FeatureNetwork | None = None,
     validation: Mapping[str, Pair] | None = None,
     words: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
@@ -124,6 +127,7 @@ def finetune(
         data: What `vsrm_cli.data.footage.open_footage` found, or a pack.
         out: The folder.
         recipe: What to compute.
+        features: What `Stage.SHARP` sees frames with; without effect in others.
         validation: Clips by name, small and sharp (see `vsrm_cli.training.validation`), which are
             restored now and then to find out which weights are the best; without them the last
             ones are kept.
@@ -146,10 +150,16 @@ def finetune(
             exploded again and again; the last good state and the best weights are kept.
         Interrupted: If `should_stop` said so.
     """
-    run = _Run(network, recipe, RunFolder(out), validation or {}, words or {}, settings or {})
+    perceptual = None
+    if recipe.stage is Stage.SHARP:
+        if features is None:
+            raise ValueError("the stage sharp needs a feature network")
+        perceptual = PerceptualStage(network, recipe, features.to(network.device))
+    learner = Learner(network, recipe, perceptual)
+    run = _Run(learner, RunFolder(out), validation or {}, words or {}, settings or {})
     run.validations = validations
     run.begin(resume=resume)
-    learner, clock = run.learner, Clock(minutes, network.device)
+    clock = Clock(minutes, network.device)
     if learner.length is None and math.isinf(minutes):
         raise ValueError("a recipe without steps needs minutes")
     if learner.step == learner.length:
@@ -177,7 +187,7 @@ def finetune(
             break
         if is_asked:
             raise Interrupted(
-                f"stopped after step {learner.step}; the same command with --resume goes on"
+                f"stopped after step {learner.step}; the same command with --resume continues"
             )
     run.end()
     return run.result()
@@ -188,15 +198,16 @@ class _Run:
 
     def __init__(
         self,
-        network: Network,
-        recipe: Recipe,
+        learner: Learner,
         folder: RunFolder,
         pairs: Mapping[str, Pair],
         words: Mapping[str, str],
         settings: Mapping[str, str],
     ) -> None:
-        self.folder = folder
-        self.learner, self.judge = Learner(network, recipe), Judge(pairs, recipe)
+        recipe = learner.recipe
+        criterion = learner.perceptual.validation_loss if learner.perceptual else None
+        self.folder, self.learner = folder, learner
+        self.judge = Judge(pairs, recipe, criterion)
         self.guard = Guard(self.learner)
         self.validations = 1
         self.drawn = 0  # samples; more than there are steps, if any had to be done again
@@ -235,9 +246,8 @@ class _Run:
             self.guard.note_step()
             self.losses.append(lesson.loss)
             return None
-        failed_at = self.learner.step
         try:
-            self.guard.go_back()
+            accident = self.guard.go_back()
         except OutputError:
             self.save()
             self.end()
@@ -245,10 +255,7 @@ class _Run:
         self.losses.clear()
         if self._is_writer:
             self.folder.forget_after(self.learner.step)
-        return (
-            f"the loss exploded at step {failed_at}: back to step {self.learner.step}, with half "
-            f"the learning rate and other samples"
-        )
+        return accident
 
     def is_look_due(self) -> bool:
         """Whether it is time for one of the validations, which are spread over all steps."""
@@ -316,6 +323,8 @@ class _Run:
 
     def _add_line(self, *, is_look: bool) -> dict[str, float]:
         line = {"step": self.learner.step, "loss": self.last_loss, "lr": self.learner.rate()}
+        if self.learner.discriminator_loss is not None:
+            line["discriminator_loss"] = self.learner.discriminator_loss
         if is_look and self.judge.latest is not None:
             line["val_loss"] = self.judge.latest.loss
             line["val_psnr_y"] = self.judge.latest.psnr_y

@@ -18,6 +18,7 @@ class Stage(enum.StrEnum):
     FLOW = "flow"
     FRAMES = "frames"
     CLIPS = "clips"
+    SHARP = "sharp"
 
 
 class Precision(enum.StrEnum):
@@ -26,6 +27,27 @@ class Precision(enum.StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+
+@dataclass(frozen=True)
+class PerceptualWeights:
+    """How much each loss of `Stage.SHARP` counts, beside the pixel loss, which counts 1.
+
+    Attributes:
+        sharpen: How strongly the ground truth is sharpened.
+        feature_weight: Of the difference that a feature network sees.
+        adversarial_weight: Of what the discriminator says, once it has learned alone for a while.
+        temporal_weight: Of errors that change along the motion.
+        cleaning_weight: Of artifacts that are left in the features of single frames.
+        discriminator_lr: Learning rate of the discriminator.
+    """
+
+    sharpen: float = 0.5
+    feature_weight: float = 0.1
+    adversarial_weight: float = 0.02
+    temporal_weight: float = 0.5
+    cleaning_weight: float = 0.5
+    discriminator_lr: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,7 @@ class Recipe:
         mirrored: Whether each clip is followed by itself backwards.
         degradation: How the small frames are made.
         seed: Decides every sample.
+        perceptual: Of `Stage.SHARP`; without effect in others.
     """
 
     stage: Stage
@@ -74,11 +97,14 @@ class Recipe:
     mirrored: bool = False
     degradation: Degradation = Degradation.BI
     seed: int = 0
+    perceptual: PerceptualWeights = PerceptualWeights()
 
     def settings(self) -> dict[str, str]:
-        """All values by their names, as text, those of the shape among them."""
+        """All values that have an effect by their names, as text, those of the shape among them."""
         values = asdict(self)
-        shape = values.pop("shape")
+        shape, perceptual = values.pop("shape"), values.pop("perceptual")
+        if self.stage is Stage.SHARP:
+            values |= perceptual
         return {name: str(value) for name, value in (values | shape).items()}
 
 

@@ -23,7 +23,11 @@ from vsrm_cli.models.network import SCALE, Network
 from vsrm_cli.training.distributed import average_over_processes, greatest
 from vsrm_cli.training.flow_loss import motion_losses
 from vsrm_cli.training.losses import restoration_loss
+from vsrm_cli.training.perceptual_stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
+
+# Weight of what a pass before the last one gives in the mean of the losses of all passes.
+EARLIER_PASS = 0.3
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,12 @@ class Lesson:
         loss: What is minimized; not finite where no step can be made of it.
         plain: The loss of who knows nothing, on the same batch: of bicubic enlargement, or of
             no motion. What is easy to restore has a small loss by any network.
+        discriminator: What the discriminator pays for its mistakes; None where there is none.
     """
 
     loss: float
     plain: float
+    discriminator: float | None = None
 
 
 class Learner:
@@ -46,23 +52,31 @@ class Learner:
     Args:
         network: Where to start; changed in place.
         recipe: What to compute.
+        perceptual: What `Stage.SHARP` needs besides; None in any other stage.
 
     Attributes:
         step: How many steps are done.
         length: Steps of the whole schedule; None as long as that is not known.
         brake: A factor of the learning rate, 1 unless accidents have happened.
         average: The averaged weights, as a network.
+        discriminator_loss: Of the last batch; None where there is no discriminator.
     """
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(
+        self, network: Network, recipe: Recipe, perceptual: PerceptualStage | None = None
+    ) -> None:
         """Make the optimizer, and an average that is the network itself."""
-        self.network, self.recipe = network, recipe
+        self.network, self.recipe, self.perceptual = network, recipe, perceptual
         self.step = 0
         self.length = recipe.steps
         self.brake = 1.0
+        self.discriminator_loss: float | None = None
         network.train()
         self._flow = list(network.spynet.parameters())
-        self._optimizer = torch.optim.Adam(_groups(network, recipe), betas=(0.9, 0.99))
+        groups = _groups(network, recipe)
+        if perceptual is not None:
+            groups.append({"params": list(perceptual.head.parameters()), "share": 1.0})
+        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self._scaler = self._new_scaler()
         self._averaged = AveragedModel(network, avg_fn=self._average)
         # The weights at the start count as the first of the average.
@@ -76,22 +90,33 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate() * group["share"]
         self._optimizer.zero_grad(set_to_none=True)
-        figures = torch.zeros(2, device=self.network.device)
+        if self.perceptual is not None:
+            self.perceptual.begin_step()
+        figures = torch.zeros(3, device=self.network.device)
         for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
-            loss, plain = self._losses(part)
-            figures += share * torch.stack((loss.detach(), plain))
+            loss, plain, *clips = self._losses(part)
             # Before the backward pass: sampling at places that are not numbers crashes there.
             if greatest(not math.isfinite(loss.item()), self.network.device):
                 return Lesson(math.nan, math.nan)
             self._scaler.scale(share * loss).backward()
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        loss_mean, plain_mean = average_over_processes(parameters, figures).tolist()
-        return Lesson(loss_mean if self._clip(parameters) else math.nan, plain_mean)
+            mistakes = torch.zeros_like(plain)
+            if self.perceptual is not None:
+                mistakes = self.perceptual.learn(*clips, step=self.step, share=share)
+            figures += share * torch.stack((loss.detach(), plain, mistakes))
+        own = [group["params"] for group in self._optimizer.param_groups]
+        parameters = [p for group in own for p in group if p.grad is not None]
+        others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
+        means = average_over_processes([*parameters, *others], figures).tolist()
+        loss_mean = means[0] if self._clip(parameters) else math.nan
+        self.discriminator_loss = None if self.perceptual is None else means[2]
+        return Lesson(loss_mean, means[1], self.discriminator_loss)
 
     def apply(self) -> None:
         """Do the step whose gradients `learn` has computed."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self.perceptual is not None and self.discriminator_loss is not None:
+            self.perceptual.apply(self.discriminator_loss)
         self.step += 1
         self._averaged.update_parameters(self.network)
 
@@ -109,7 +134,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that a later learner needs to go on; it changes with every step."""
-        return {
+        state = {
             "step": self.step,
             "length": self.length,
             "brake": self.brake,
@@ -119,6 +144,7 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
+        return state if self.perceptual is None else state | {"perceptual": self.perceptual.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Become the learner whose state this is; the state itself stays as it is."""
@@ -130,6 +156,8 @@ class Learner:
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self._scaler = self._new_scaler()  # the old one may be amid a step that is not done
         self._scaler.load_state_dict(state["scaler"])
+        if self.perceptual is not None:
+            self.perceptual.restore(deepcopy(state["perceptual"]))
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         is_half = self.recipe.dtype is Precision.FLOAT16
@@ -142,7 +170,7 @@ class Learner:
 
     def _is_flow_frozen(self) -> bool:
         recipe = self.recipe
-        return recipe.stage is Stage.FRAMES or (
+        return recipe.stage in (Stage.FRAMES, Stage.SHARP) or (
             recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
         )
 
@@ -160,36 +188,43 @@ class Learner:
         device = self.network.device
         return Sample(*(getattr(sample, field.name).to(device) for field in fields(sample)))
 
-    def _losses(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """What is minimized, and the loss of who knows nothing."""
+    def _losses(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is minimized, the loss of who knows nothing, and the clips, restored and sharp."""
         if self.recipe.stage is Stage.FLOW:
             with self._autocast():
-                return motion_losses(self.network.spynet, sample)
+                return *motion_losses(self.network.spynet, sample), sample.sharp, sample.sharp
         small, sharp = sample.small, sample.sharp
         if self.recipe.mirrored:
             small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
+        with self._autocast():
+            flows = self.network.flows(small)
         spare = recomputing(self.network) if self.recipe.recompute else nullcontext()
         with spare:
-            restored = self._restore(small)
+            *earlier, restored = self._restore(small, flows)
         weight = self.recipe.frequency_weight
+        if self.perceptual is not None:
+            features = self.network.extract(small)
+            loss = self.perceptual.loss(
+                restored, sharp, small, features=features, flow=flows[0], step=self.step
+            )
+        else:
+            loss = restoration_loss(restored, sharp, frequency_weight=weight)
+        for attempt in earlier:
+            loss = loss + EARLIER_PASS * restoration_loss(attempt, sharp, frequency_weight=weight)
+        loss = loss / (1 + EARLIER_PASS * len(earlier))
         with torch.no_grad():
             plain = F.interpolate(
                 small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
             )
             plain_loss = restoration_loss(plain.view_as(sharp), sharp, frequency_weight=weight)
-        return restoration_loss(restored, sharp, frequency_weight=weight), plain_loss
+        return loss, plain_loss, restored, sharp
 
-    def _restore(self, small: Tensor) -> Tensor:
-        network, on_cpu = self.network, self.network.device.type == "cpu"
+    def _restore(self, small: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """What each pass of the network gives, the result last."""
         with self._autocast():
-            flows = network.flows(small)
-        # Not the branches on a CPU: their depthwise convolutions are slower there in bfloat16.
-        with nullcontext() if on_cpu else self._autocast():
-            features = network.extract(small)
-            if self.recipe.stage is Stage.CLIPS:
-                features = network.propagate(features, flows)
-        with self._autocast():
-            return network.enlarge(features, small, flows)
+            if self.recipe.stage is Stage.FRAMES:
+                return (self.network.frames(small, flows),)
+            return self.network.passes(small, flows)
 
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self.recipe.dtype)
@@ -223,7 +258,7 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
 
 @contextmanager
 def recomputing(network: Network) -> Iterator[None]:
-    """Keep, of the branches or layers and of each large frame, only what goes in and comes out.
+    """Keep only the inputs of what `Network.checkpointed` names, and compute the rest again.
 
     The network computes the same values as without, and so do the gradients, as long as the
     forward pass lies inside.
@@ -231,8 +266,7 @@ def recomputing(network: Network) -> Iterator[None]:
     Args:
         network: Left as it was.
     """
-    changed = [(module, "forward") for module in _members(network)]
-    changed.append((network, "upsample_features"))
+    changed = network.checkpointed()
     for owner, name in changed:
         setattr(owner, name, _checkpointed(getattr(owner, name)))
     try:
@@ -240,18 +274,6 @@ def recomputing(network: Network) -> Iterator[None]:
     finally:
         for owner, name in changed:
             delattr(owner, name)
-
-
-def _members(network: Network) -> list[nn.Module]:
-    """What carries features through time in several parts, each a member of a list or table."""
-    temporal = {id(parameter) for parameter in network.temporal_parameters()}
-    return [
-        member
-        for part in network.children()
-        if isinstance(part, nn.ModuleList | nn.ModuleDict)
-        for member in part.children()
-        if any(id(parameter) in temporal for parameter in member.parameters())
-    ]
 
 
 def _checkpointed(compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from vsrm_cli.training.recipe import Recipe, Stage
 
 # Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8.
 Pair = tuple[Tensor, Tensor]
+# A restored and a sharp clip, (T, 3, H, W), 0 to 1, to what is to be small.
+Criterion = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def validate(
     pairs: Mapping[str, Pair],
     *,
     frequency_weight: float = 0.0,
+    criterion: Criterion | None = None,
     alone: bool = True,
     show: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> list[Score]:
@@ -53,11 +57,14 @@ def validate(
         pairs: Clips by name, such as those of `with_small_twins` or
             `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
+        criterion: The loss; by default that of `restoration_loss`.
         alone: Whether to restore the frames one by one as well.
         show: Is shown, of each clip, its name, plain enlargement and what the network made of
             it, both (T, 3, H, W), about 0 to 1.
     """
     scores = []
+    if criterion is None:
+        criterion = partial(_restoration_loss, frequency_weight=frequency_weight)
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for name, pair in pairs.items():
@@ -74,9 +81,7 @@ def validate(
                     bicubic=_mean_psnr(plain, sharp),
                     together=_mean_psnr(together, sharp),
                     alone=None if single is None else _mean_psnr(torch.stack(single), sharp),
-                    loss=restoration_loss(
-                        together, sharp, frequency_weight=frequency_weight
-                    ).item(),
+                    loss=criterion(together, sharp),
                 )
             )
             if show is not None:
@@ -94,6 +99,10 @@ def with_small_twins(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
         name: ((shrink_4x(sharp.float() / 255) * 255).round().to(torch.uint8), sharp)
         for name, sharp in clips.items()
     }
+
+
+def _restoration_loss(restored: Tensor, sharp: Tensor, *, frequency_weight: float) -> float:
+    return restoration_loss(restored, sharp, frequency_weight=frequency_weight).item()
 
 
 def _mean_psnr(restored: Tensor, sharp: Tensor) -> float:
@@ -159,6 +168,7 @@ class Judge:
     Args:
         pairs: Clips by name, see `vsrm_cli.training.validation`; none for no validation.
         recipe: Of the run; its loss is validated.
+        criterion: What is validated instead, see `validate`.
 
     Attributes:
         first: Of the weights at the start.
@@ -167,9 +177,11 @@ class Judge:
         pieces: Of some clips, to look at.
     """
 
-    def __init__(self, pairs: Mapping[str, Pair], recipe: Recipe) -> None:
+    def __init__(
+        self, pairs: Mapping[str, Pair], recipe: Recipe, criterion: Criterion | None = None
+    ) -> None:
         """Remember the clips."""
-        self.pairs, self._recipe = pairs, recipe
+        self.pairs, self._recipe, self._criterion = pairs, recipe, criterion
         names = list(pairs)
         stride = max(1, -(-len(names) // CLIPS_SHOWN))
         self._shown = set(names[::stride])
@@ -196,6 +208,7 @@ class Judge:
             network,
             self.pairs,
             frequency_weight=self._recipe.frequency_weight,
+            criterion=self._criterion,
             alone=False,
             show=keep,
         )

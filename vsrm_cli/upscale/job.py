@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from vsrm_cli import __version__
+from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, weights_checksum
 from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
@@ -78,6 +79,7 @@ def upscale_video(
     size: str | None = None,
     deinterlace: str = "auto",
     hwaccel: str = "off",
+    detail: float | None = None,
     fps: Fraction | float | str = 25,
     overwrite: bool = False,
     segment_frames: int | None = None,
@@ -120,6 +122,8 @@ def upscale_video(
         deinterlace: "auto" makes whole frames of interlaced ones, "off" does not.
         hwaccel: "auto" decodes in graphics hardware where that gives the same pictures, and takes
             a software encoder where the hardware of the named one is not there; "off" does neither.
+        detail: Of a network with two weight files: 0 stays close to what can be known, 1 shows
+            what is likely; None takes what suits.
         overwrite: Whether `dst` may exist and be replaced.
         segment_frames: Frames, at least, between the points at which the work can go on after an
             interruption; None for about half a minute of work.
@@ -155,6 +159,7 @@ def upscale_video(
         fps=fps,
         segment_frames=segment_frames,
         hwaccel=hwaccel,
+        detail=detail,
     )
     if isinstance(settings.tile, int) and settings.tile < MIN_TILE:
         raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {settings.tile}.")
@@ -168,6 +173,7 @@ def upscale_video(
         dst=Path(dst),
         model=model,
         model_reason="",
+        detail=None,
         settings=settings,
         encoding=encoding,
         overwrite=overwrite,
@@ -190,6 +196,7 @@ class _Order:
     dst: Path
     model: str | Path
     model_reason: str
+    detail: float | None
     settings: Settings
     encoding: Encoding
     overwrite: bool
@@ -227,7 +234,15 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     "dtype": DTYPE_NAMES[network.dtype],
                 }
                 if order.confirm is not None and not order.confirm(
-                    Plan.of(stages, journal, settings, network.name, order.model_reason, chosen)
+                    Plan.of(
+                        stages,
+                        journal,
+                        settings,
+                        network.name,
+                        order.model_reason,
+                        order.detail,
+                        chosen,
+                    )
                 ):
                     raise Declined("Nothing was done.")
                 journal.start()
@@ -261,7 +276,9 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
 def _with_model(order: _Order, info: VideoInfo) -> _Order:
     """Settle the network, where the user leaves it open."""
     model, reason = suited_model(order.model, info)
-    return replace(order, model=model, model_reason=reason)
+    is_default = order.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), order.settings.detail, is_default=is_default)
+    return replace(order, model=model, model_reason=reason, detail=detail)
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
@@ -292,7 +309,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
                 if order.should_stop():
-                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
         read_depth, write_depth = _queue_depths(source.info, settings, restorer)
@@ -331,6 +348,7 @@ def _sum_up(
         height=output.shape.height,
         model=network.name,
         model_reason=order.model_reason,
+        detail=order.detail,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         decoder=source.decoder,
@@ -350,7 +368,7 @@ def _sum_up(
 def _warn_beforehand(
     source: Source, output: Collected | Direct, warn: Callable[[str], None]
 ) -> None:
-    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+    for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         warn(notice)
 
 
@@ -358,7 +376,7 @@ def _describe(order: _Order) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     asked = asdict(order.settings) | asdict(order.encoding)
     return {
-        "weights": weights_checksum(order.model, report=order.report_transfer),
+        "weights": weights_checksum(order.model, detail=order.detail, report=order.report_transfer),
         **{name.replace("_", " "): None if x is None else str(x) for name, x in asked.items()},
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
@@ -371,7 +389,13 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
     device, dtype = order.settings.device, order.settings.dtype
     if chosen is not None:
         device, dtype = str(chosen["device"]), str(chosen["dtype"])
-    network = load_model(order.model, device=device, dtype=dtype, report=order.report_transfer)
+    network = load_model(
+        order.model,
+        device=device,
+        dtype=dtype,
+        detail=order.detail,
+        report=order.report_transfer,
+    )
     if network.device.type == "cpu":
         keep_freed_memory()
     return network
@@ -453,10 +477,10 @@ def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tu
 def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
     warnings = []
     if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
-        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
+        warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
-            f"the picture of {source.info.path} changes its size on the way: "
+            f"the frame size of {source.info.path} changes: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
         )
     if not source.truncated:
@@ -465,6 +489,6 @@ def _warnings(source: Source, settings: Settings, network: object) -> tuple[str,
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
     )
     return tuple(warnings)

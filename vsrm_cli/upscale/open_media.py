@@ -98,7 +98,9 @@ def open_direct_output(
             pixel_format=encoding.pixel_format,
         )
     if _is_for_pictures(path):
-        raise OutputError("Pictures cannot be made of a pipe; write a video, such as out.mkv.")
+        raise OutputError(
+            "A pipe cannot be written as image files; write a video, such as out.mkv."
+        )
     return _open_video(path, source, settings, encoding, overwrite=overwrite, folder=None)
 
 

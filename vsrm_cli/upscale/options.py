@@ -62,6 +62,7 @@ class Settings:
         segment_frames: Frames, at least, between the points at which the work can go on after
             an interruption; None for about half a minute of work.
         hwaccel: Whether graphics hardware may decode, and be replaced where it cannot encode.
+        detail: Where between the two weight files of a pair, 0 to 1; None for what suits.
     """
 
     window: int
@@ -78,6 +79,7 @@ class Settings:
     fps: Fraction
     segment_frames: int | None = None
     hwaccel: bool = False
+    detail: float | None = None
 
     @classmethod
     def read(
@@ -97,6 +99,7 @@ class Settings:
         fps: Fraction | float | str = 25,
         segment_frames: int | None = None,
         hwaccel: str = "off",
+        detail: float | None = None,
     ) -> Self:
         """Read what a user wrote.
 
@@ -115,6 +118,7 @@ class Settings:
             fps: As the attribute; in words also a fraction such as 24000/1001.
             segment_frames: As the attribute.
             hwaccel: "auto" or "off".
+            detail: As the attribute.
 
         Raises:
             UsageError: If a value can never work; the message says which and why.
@@ -147,6 +151,8 @@ class Settings:
             )
         if hwaccel not in HWACCEL:
             raise UsageError(f'The hwaccel must be {" or ".join(HWACCEL)}, not "{hwaccel}".')
+        if detail is not None and not 0 <= detail <= 1:
+            raise UsageError(f"The detail must be a number from 0 to 1, not {detail:g}.")
         return cls(
             window=window,
             overlap=shared,
@@ -162,6 +168,7 @@ class Settings:
             fps=read_rate(fps),
             segment_frames=segment_frames,
             hwaccel=hwaccel == "auto",
+            detail=detail,
         )
 
 

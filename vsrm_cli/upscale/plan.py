@@ -44,6 +44,7 @@ class Plan:
         dropped: What the output cannot hold, and why.
         model: Name of the network.
         model_reason: Why it was taken; empty where the user chose.
+        detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it would run.
         dtype: In which precision.
         window: Frames that it sees together.
@@ -69,6 +70,7 @@ class Plan:
     dropped: tuple[str, ...]
     model: str
     model_reason: str
+    detail: float | None
     device: str
     dtype: str
     window: int
@@ -90,6 +92,7 @@ class Plan:
         settings: Settings,
         model: str,
         model_reason: str,
+        detail: float | None,
         chosen: Choices,
     ) -> Self:
         """Plan a job; the network restores one small tile, to see how fast it is."""
@@ -116,6 +119,7 @@ class Plan:
             dropped=output.dropped,
             model=model,
             model_reason=model_reason,
+            detail=detail,
             device=str(chosen["device"]),
             dtype=str(chosen["dtype"]),
             window=settings.window,
@@ -154,12 +158,12 @@ def check_room(output: Collected, journal: Journal, frames: int | None) -> str |
     if needed <= free:
         return None
     finding = (
-        f"about {needed / 1e9:.1f} GB may be needed beside {output.path} until it is complete, and "
-        f"{free / 1e9:.1f} GB are free"
+        f"about {needed / 1e9:.1f} GB may be needed in the folder of {output.path} until it is "
+        f"finished, and {free / 1e9:.1f} GB are free"
     )
     if needed > _LEAST_SHARE * free:
         raise OutputError(
-            f"{finding[0].upper()}{finding[1:]}; make room, name an output on another disk, or "
+            f"{finding[0].upper()}{finding[1:]}; free some space, choose another disk, or "
             "use a larger --crf."
         )
     return finding
@@ -213,4 +217,4 @@ def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
         return wish, ""
     if info.is_lossy:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
-    return FOR_CLEAN, f"for clean footage: {info.codec} loses little or nothing"
+    return FOR_CLEAN, f"for clean footage: the input is {info.codec}"

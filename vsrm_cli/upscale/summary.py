@@ -25,6 +25,7 @@ class Summary:
         height: Of the output, in pixels.
         model: Name of the network.
         model_reason: Why it was taken; empty where the user chose.
+        detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it ran.
         dtype: The precision it ran in: fp32, fp16 or bf16.
         decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
@@ -51,6 +52,7 @@ class Summary:
     height: int
     model: str
     model_reason: str
+    detail: float | None
     device: str
     dtype: str
     decoder: str

@@ -1,0 +1,61 @@
+"""The discriminator judges every place, learns, and is limited in how fast its judgment changes."""
+
+import torch
+from networks import draw_randomly
+
+from vsrm_cli.training.discriminator import UNetDiscriminator
+from vsrm_cli.training.perceptual_losses import discriminator_loss
+
+
+def drawn(width=4):
+    torch.manual_seed(0)
+    return UNetDiscriminator(width)
+
+
+def test_each_two_by_two_pixels_get_a_judgment():
+    assert drawn()(draw_randomly(2, 3, 32, 44)).shape == (2, 1, 16, 22)
+
+
+def test_a_judgment_depends_on_far_pixels_too():
+    frames = draw_randomly(1, 3, 64, 64).requires_grad_()
+
+    drawn()(frames)[0, 0, 16, 16].backward()
+
+    assert frames.grad[..., 32, 32].abs().sum() > 0
+    assert frames.grad[..., 32, 54].abs().sum() > 0
+
+
+def test_weights_between_the_ends_have_a_largest_singular_value_of_one():
+    network = drawn()
+    for _ in range(30):
+        network(draw_randomly(1, 3, 16, 16))
+
+    for layer in (*network.down, *network.up, network.merge):
+        largest = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2)
+        assert abs(largest.item() - 1) < 0.05
+
+
+def test_it_learns_to_tell_blurred_frames_from_textured_ones():
+    network = drawn(8)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    losses = []
+    for seed in range(40):
+        sharp = draw_randomly(4, 3, 32, 32, seed=seed)
+        blurred = torch.nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2)
+        loss = discriminator_loss(network(sharp), network(blurred))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    assert losses[-1] < 0.2 < 0.6 < losses[0]
+
+
+def test_a_restored_discriminator_goes_on_bit_for_bit():
+    network, frames = drawn(), draw_randomly(1, 3, 32, 32)
+    network(frames)  # moves the vectors of the spectral norm
+    twin = UNetDiscriminator(4)
+    twin.load_state_dict(network.state_dict())
+
+    assert torch.equal(network(frames), twin(frames))
+    assert torch.equal(network(frames), twin(frames))

@@ -1,0 +1,166 @@
+"""Each perceptual loss asks for what it says it asks for, by hand values."""
+
+import math
+
+import pytest
+import torch
+from networks import draw_randomly
+from torch import nn
+
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork, lpips
+from vsrm_cli.training.perceptual_losses import (
+    CleaningHead,
+    adversarial_loss,
+    cleaning_loss,
+    discriminator_loss,
+    feature_loss,
+    temporal_loss,
+    usm_sharpen,
+    warmed_up,
+)
+
+
+def identity_network(heads=None):
+    """A network of one stage that sees the frames themselves."""
+    stages = [nn.Sequential(nn.Identity())]
+    return FeatureNetwork(stages, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), heads=heads)
+
+
+def colored(*rgb):
+    return torch.tensor(rgb).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+
+
+def test_sharpening_leaves_a_flat_frame_and_faint_noise_alone():
+    flat = torch.full((2, 3, 40, 40), 0.5)
+    noisy = flat + draw_randomly(2, 3, 40, 40) * 8 / 255
+
+    assert torch.allclose(usm_sharpen(flat), flat, atol=1e-6)
+    assert torch.allclose(usm_sharpen(noisy), noisy, atol=1e-6)
+
+
+def test_sharpening_widens_a_step_on_both_sides_and_stays_within_the_range():
+    step = torch.full((1, 3, 64, 64), 0.3)
+    step[..., 32:] = 0.7
+
+    sharp = usm_sharpen(step)
+
+    # At the step the blurred frame is 0.5: half of the 0.2 between are added, where all
+    # around is a step; the mask is blurred, so a little less.
+    assert sharp[0, 0, 32, 31] < 0.3
+    assert sharp[0, 0, 32, 32] > 0.7
+    assert sharp[0, 0, 32, 32].item() == pytest.approx(0.79, abs=0.02)
+    assert usm_sharpen(torch.round(step)).max() <= 1
+
+
+def test_feature_loss_is_a_share_of_what_the_ground_truth_shows():
+    # Differences 0.1, 0, 0.2 of features 0.5, 0.25, 0.75: 0.1 of 0.5 on average.
+    loss = feature_loss(
+        identity_network(), colored(0.6, 0.25, 0.55), colored(0.5, 0.25, 0.75), weights=[2.0]
+    )
+
+    assert loss.item() == pytest.approx(2 * 0.1 / 0.5)
+
+
+def test_lpips_by_hand():
+    # Unit vectors (1, 0, 0) and (0, 1, 0): squared differences 1, 1, 0 by heads 0.5, 0.25, 9.
+    network = identity_network(heads=[torch.tensor([0.5, 0.25, 9.0])])
+
+    distance = lpips(network, colored(0.3, 0.0, 0.0), colored(0.0, 0.9, 0.0))
+
+    assert distance.item() == pytest.approx(0.75)
+    assert lpips(network, colored(0.3, 0.1, 0.2), colored(0.3, 0.1, 0.2)).item() == 0
+
+
+def test_only_the_restored_frames_get_a_gradient_and_the_network_none():
+    network = FeatureNetwork([nn.Sequential(nn.Conv2d(3, 2, 3))], mean=(0.5,) * 3, std=(0.5,) * 3)
+    restored = draw_randomly(1, 2, 3, 8, 8).requires_grad_()
+    sharp = draw_randomly(1, 2, 3, 8, 8, seed=3).requires_grad_()
+
+    (feature_loss(network, restored, sharp) + lpips(network, restored, sharp)).backward()
+
+    assert restored.grad.abs().min() >= 0
+    assert restored.grad.abs().sum() > 0
+    assert sharp.grad is None
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_gradients_of_black_frames_are_numbers():
+    restored = torch.zeros(1, 3, 4, 4, requires_grad=True)
+
+    lpips(identity_network(), restored, torch.zeros(1, 3, 4, 4)).backward()
+
+    assert restored.grad.isfinite().all()
+
+
+def test_who_cannot_tell_frames_apart_pays_log_2():
+    undecided = torch.zeros(2, 1, 4, 4)
+
+    assert discriminator_loss(undecided, undecided).item() == pytest.approx(math.log(2))
+    assert adversarial_loss(undecided).item() == pytest.approx(math.log(2))
+
+
+def test_a_discriminator_is_taught_to_be_right_and_the_network_to_deceive_it():
+    real, restored = torch.tensor(3.0, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+
+    discriminator_loss(real, restored).backward()
+
+    assert real.grad < 0 < restored.grad  # judge real ones higher, restored ones lower
+    assert adversarial_loss(torch.tensor(3.0)) < adversarial_loss(torch.tensor(-3.0))
+
+
+def test_the_adversarial_weight_waits_and_rises():
+    weights = [warmed_up(0.2, step, start=100, steps=50) for step in (0, 100, 125, 150, 999)]
+
+    assert weights == pytest.approx([0, 0, 0.1, 0.2, 0.2])
+
+
+def moving_clip(error):
+    """A texture that moves by four HR pixels a frame, and a restored clip of it."""
+    wide = draw_randomly(1, 3, 16, 32)
+    sharp = torch.stack([wide[..., 4 * t : 4 * t + 16] for t in range(3)], dim=1)
+    moved = torch.stack([error[..., 4 * t : 4 * t + 16] for t in range(3)], dim=1)
+    flow = torch.zeros(1, 2, 2, 4, 4)
+    flow[:, :, 0] = -1.0  # LR pixels; what is at x lies at x - 4 HR pixels one frame later
+    return sharp, moved, flow
+
+
+def test_an_error_that_moves_with_the_scene_costs_nothing_and_one_that_stays_behind_does():
+    error = 0.2 * draw_randomly(1, 3, 16, 32, seed=5)
+    sharp, moving, flow = moving_clip(error)
+    still = error[:, None, :, :, :16].expand(1, 3, 3, 16, 16)
+    seen = torch.zeros(1, 2, 4, 4)
+    seen[..., 1:] = 1  # the leftmost LR pixel has left the frame
+
+    with_scene = temporal_loss(sharp + moving, sharp, flow, seen)
+    behind = temporal_loss(sharp + still, sharp, flow, seen)
+
+    assert with_scene.item() == pytest.approx(1e-3, rel=0.01)
+    assert behind.item() > 0.03
+
+
+def test_a_clip_gains_no_calm_by_an_error_that_is_the_same_in_all_frames():
+    sharp, _, flow = moving_clip(draw_randomly(1, 3, 16, 32))
+
+    assert temporal_loss(sharp + 0.3, sharp, flow).item() == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_flash_of_one_frame_costs_its_size():
+    sharp, _, flow = moving_clip(draw_randomly(1, 3, 16, 32))
+    flash = torch.zeros_like(sharp)
+    flash[:, 1] = 0.25
+
+    assert temporal_loss(sharp + flash, sharp, flow).item() == pytest.approx(0.25, rel=0.01)
+
+
+def test_a_new_cleaning_head_leaves_frames_as_they_are():
+    head, small = CleaningHead(5), draw_randomly(1, 2, 3, 4, 4)
+
+    assert torch.equal(head.clean(draw_randomly(1, 2, 5, 4, 4), small), small)
+
+
+def test_clean_frames_are_means_of_the_ground_truth():
+    sharp = draw_randomly(1, 2, 3, 8, 8)
+    means = sharp.unflatten(-2, (2, 4)).unflatten(-1, (2, 4)).mean((-3, -1))
+
+    assert cleaning_loss(means, sharp).item() == pytest.approx(1e-3, rel=1e-3)
+    assert cleaning_loss(means + 0.5, sharp).item() == pytest.approx(0.5, rel=1e-3)

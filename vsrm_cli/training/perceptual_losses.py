@@ -1,0 +1,206 @@
+"""Losses for frames that shall look right, where what a codec took away cannot be known.
+
+A pixel loss alone averages over all that may have been there, and what is left is soft. The losses
+here ask for other things: that a frame shows what a feature network sees in the ground truth, that
+a discriminator takes it for a real one, that what is wrong with it does not flicker, and that
+artifacts are gone before the network enlarges them.
+
+Clips are (B, T, 3, H, W) with values 0 to 1 at the size of the HR frames, unless it is said
+otherwise; what lies a little outside of the range is no fault.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork, compare_features
+from vsrm_cli.ops.warp import warp
+from vsrm_cli.training.losses import EPS, charbonnier
+
+# Of Real-ESRGAN's unsharp mask: standard deviation and reach of its Gaussian in pixels (OpenCV's
+# rule for 51 taps), and the difference from the blurred frame above which it sharpens.
+_USM_SIGMA, _USM_REACH, _USM_THRESHOLD = 8.0, 25, 10 / 255
+
+
+def usm_sharpen(frames: Tensor, *, amount: float = 0.5) -> Tensor:
+    """Sharpen ground truth mildly by an unsharp mask; flat areas and their noise stay as they are.
+
+        mask * (x + amount * (x - blur(x))) + (1 - mask) * x
+
+    where mask is the blurred map of the places at which x differs from its blurred self by more
+    than ten gray levels.
+
+    Args:
+        frames: (..., 3, H, W), values 0 to 1; H and W above 25.
+        amount: How much; 0 changes nothing.
+
+    Returns:
+        Shaped like ``frames``, values 0 to 1.
+
+    Source: Wang et al., "Real-ESRGAN", arXiv:2107.10833, section 3.4, with the constants of its
+    code (``usm_sharp``).
+    """
+    residual = frames - _usm_blur(frames)
+    mask = _usm_blur((residual.abs() > _USM_THRESHOLD).to(frames.dtype))
+    sharpened = (frames + amount * residual).clamp(0, 1)
+    return mask * sharpened + (1 - mask) * frames
+
+
+def _usm_blur(frames: Tensor) -> Tensor:
+    offsets = torch.arange(-_USM_REACH, _USM_REACH + 1, dtype=frames.dtype, device=frames.device)
+    line = torch.exp(-(offsets**2) / (2 * _USM_SIGMA**2))
+    line = (line / line.sum()).view(1, 1, -1, 1)
+    planes = F.pad(frames.reshape(-1, 1, *frames.shape[-2:]), (_USM_REACH,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(planes, line), line.transpose(2, 3)).view(frames.shape)
+
+
+def feature_loss(
+    network: FeatureNetwork, restored: Tensor, sharp: Tensor, weights: Sequence[float] | None = None
+) -> Tensor:
+    """How differently a feature network sees restored frames and the ground truth.
+
+        sum over stages of weight * mean |f(restored) - f(sharp)| / mean |f(sharp)|
+
+    of each frame, and the mean over all frames.
+
+    Args:
+        network: Frozen; gradients pass through it.
+        restored: (B, T, 3, H, W) or (B, 3, H, W).
+        sharp: Shaped like ``restored``.
+        weights: One for each stage of the network; all 1 where None.
+
+    Returns:
+        A scalar in float32; near 1 for each stage where the two have nothing in common.
+
+    Source: Johnson et al., "Perceptual Losses for Real-Time Style Transfer and
+    Super-Resolution", arXiv:1603.08155; the division makes stages of any scale count alike.
+    """
+    seen, wanted = compare_features(network, restored, sharp)
+    weights = weights or [1.0] * len(seen)
+    shares = [
+        weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
+        for weight, x, y in zip(weights, seen, wanted, strict=True)
+    ]
+    return torch.stack(shares).sum(0).mean()
+
+
+def adversarial_loss(judged_restored: Tensor) -> Tensor:
+    """What a network gets for frames that a discriminator does not take for real ones.
+
+        mean of softplus(-logit)
+
+    Args:
+        judged_restored: Logits of the discriminator on restored frames, any shape; above 0 is
+            "real".
+
+    Source: Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, section 3, the
+    generator's form with the strong gradient.
+    """
+    return F.softplus(-judged_restored.float()).mean()
+
+
+def discriminator_loss(judged_sharp: Tensor, judged_restored: Tensor) -> Tensor:
+    """What a discriminator gets for its mistakes; log 2 where it cannot tell frames apart.
+
+        (mean of softplus(-logit) on real frames + mean of softplus(logit) on restored ones) / 2
+
+    Args:
+        judged_sharp: Its logits on the ground truth, any shape.
+        judged_restored: Its logits on restored frames without their gradients.
+    """
+    real = F.softplus(-judged_sharp.float()).mean()
+    return (real + F.softplus(judged_restored.float()).mean()) / 2
+
+
+def warmed_up(weight: float, step: int, *, start: int, steps: int) -> float:
+    """The weight of the adversarial loss: 0 while the discriminator learns alone, then a rise.
+
+    Args:
+        weight: What it rises to.
+        step: Steps done.
+        start: The step from which it rises.
+        steps: How long it rises.
+    """
+    return weight * min(1.0, max(0.0, (step - start) / max(1, steps)))
+
+
+def temporal_loss(
+    restored: Tensor, sharp: Tensor, flow: Tensor, seen: Tensor | None = None
+) -> Tensor:
+    """How much what is wrong with a clip changes from frame to frame along the motion.
+
+    With e = restored - sharp it is the Charbonnier mean of e[t](p) - e[t+1](p + flow(p)), which is
+    the change of the restored clip between aligned neighbors less that of the ground truth. A
+    detail that stays wrong in the same way costs nothing; one that boils does.
+
+    Args:
+        restored: (B, T, 3, H, W), T from two on.
+        sharp: Shaped like ``restored``.
+        flow: From t to t + 1, (B, T-1, 2, h, w), in its own pixels, which may be larger ones than
+            those of the clips; no gradient passes through it.
+        seen: Which pixels are seen in both frames, (B, T-1, h, w), 0 to 1; all where None.
+
+    Source: the warping error of Lai et al., "Learning Blind Video Temporal Consistency", ECCV
+    2018, of the difference from the ground truth instead of the clip itself, so that a clip gains
+    nothing by becoming soft.
+    """
+    error = (restored - sharp).float()
+    scale = error.shape[-1] // flow.shape[-1]
+    fine = flow.detach().flatten(0, 1).float()
+    if scale > 1:
+        fine = scale * F.interpolate(fine, scale_factor=scale, mode="bilinear")
+    now, later = error[:, :-1].flatten(0, 1), error[:, 1:].flatten(0, 1)
+    # Bicubic, as bilinear sampling would take away much of an error that has fine details.
+    change = now - warp(later, fine, padding="border", mode="bicubic")
+    size = (change.square() + EPS * EPS).sqrt()
+    if seen is None:
+        return size.mean()
+    mask = seen.flatten(0, 1)[:, None].float()
+    if scale > 1:
+        mask = F.interpolate(mask, scale_factor=scale, mode="nearest")
+    return (size * mask).mean() / mask.mean().clamp(min=1e-3)
+
+
+class CleaningHead(nn.Conv2d):
+    """Shows what is in features of single LR frames: a correction of these frames.
+
+    It is trained along with a network and thrown away afterwards.
+
+    Args:
+        channels: Of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Start at zero: at first the frames stay as they are."""
+        super().__init__(channels, 3, 3, padding=1)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def clean(self, features: Tensor, small: Tensor) -> Tensor:
+        """Frames without their artifacts, (B, T, 3, h, w).
+
+        Args:
+            features: What the stem of a network makes of them, (B, T, C, h, w).
+            small: LR frames, (B, T, 3, h, w).
+        """
+        correction: Tensor = self(features.flatten(0, 1).float())
+        return small + correction.view_as(small)
+
+
+def cleaning_loss(cleaned: Tensor, sharp: Tensor) -> Tensor:
+    """How far LR frames are from clean ones, which are means over pixels of the ground truth.
+
+    Artifacts that are gone in the stem are neither carried through time nor enlarged.
+
+    Args:
+        cleaned: Of `CleaningHead.clean`, (B, T, 3, h, w).
+        sharp: (B, T, 3, H, W); H and W are multiples of h and w.
+
+    Source: Chan et al., "Investigating Tradeoffs in Real-World Video Super-Resolution"
+    (RealBasicVSR), arXiv:2111.12704, section 4.1; the averaging is that of its code.
+    """
+    height, width = cleaned.shape[-2:]
+    clean = F.adaptive_avg_pool2d(sharp.flatten(0, 1), (height, width))
+    return charbonnier(cleaned, clean.view_as(cleaned))
