@@ -247,23 +247,17 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
     """
     if stream.codec_context.reorder_depth == 0 and format_name != "avi":
         return None
-    first = first_shown = latest = shown = None
+    first = latest = shown = None
     with open_container(path) as container:
         stream = video_stream(container, path)
         for packet in islice(container.demux(stream), _PACKETS_TO_KNOW_THE_ORDER):
             if not packet.size:
                 continue
-            if packet.dts is None or (
-                packet.pts is not None and packet.pts < (latest or packet.pts)
-            ):
+            first = packet.dts if first is None else first
+            if first is None or format_name == "avi":
+                return first
+            if packet.pts is not None and packet.pts < (latest or packet.pts):
                 return None  # the usual case: times of showing, in another order
-            if first is None:
-                first, first_shown = packet.dts, packet.pts
-            elif format_name == "avi":
-                # What FFmpeg says of the showing is late by the same step for all frames.
-                if first_shown is None or packet.pts is None:
-                    return first
-                return first_shown - (packet.pts - packet.dts)
             latest = packet.pts
             try:
                 pictures = stream.decode(packet)
@@ -273,7 +267,7 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
                 if picture.pts is not None and shown is not None and picture.pts < shown:
                     return first
                 shown = picture.pts
-    return first if format_name == "avi" else None
+    return None
 
 
 def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
