@@ -220,7 +220,7 @@ class VideoReader:
     ) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Decode from where the container stands up to the end, the decoder's rest included."""
         failures = 0
-        order = _OrderOfShowing(self.info) if self.info.has_decoding_times_only else None
+        order = _OrderOfShowing() if self.info.has_decoding_times_only else None
         for packet in self._packets(container, stream):
             is_damaged = packet is None or packet.is_corrupt
             if order is not None and packet is not None:
@@ -371,16 +371,14 @@ class _OrderOfShowing:
     As many frames are decoded as are shown, so both orders have the same times.
     """
 
-    def __init__(self, info: VideoInfo) -> None:
+    def __init__(self) -> None:
         self._waiting: list[int] = []
-        self._first = round(info.start / info.time_base)
 
     def expect(self, packet: Packet[VideoStream]) -> None:
         """Take the time of the next frame that is decoded."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if packet.size and ticks is not None:
-            # FFmpeg calls that of the first frame zero in any case.
-            heappush(self._waiting, max(ticks, self._first))
+            heappush(self._waiting, ticks)
 
     def next(self, depth: int) -> int | None:
         """Give the time of the next frame that is shown.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -179,7 +180,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             left_behind=_left_behind(stream, frame, packet, side_data, dolby),
             is_cut_short=_is_cut_short(path, container.format.name),
             has_decoding_times_only=first_packet is not None,
-            origin=_origin(container, start, time_base),
+            origin=_origin(path, container, start, time_base),
         )
 
 
@@ -305,23 +306,17 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
     """
     if stream.codec_context.reorder_depth == 0 and format_name != "avi":
         return None
-    first = first_shown = latest = shown = None
+    first = latest = shown = None
     with open_container(path) as container:
         stream = video_stream(container, path)
         for packet in islice(container.demux(stream), _PACKETS_TO_KNOW_THE_ORDER):
             if not packet.size:
                 continue
-            if packet.dts is None or (
-                packet.pts is not None and packet.pts < (latest or packet.pts)
-            ):
+            first = packet.dts if first is None else first
+            if first is None or format_name == "avi":
+                return first
+            if packet.pts is not None and packet.pts < (latest or packet.pts):
                 return None  # the usual case: times of showing, in another order
-            if first is None:
-                first, first_shown = packet.dts, packet.pts
-            elif format_name == "avi":
-                # What FFmpeg says of the showing is late by the same step for all frames.
-                if first_shown is None or packet.pts is None:
-                    return first
-                return first_shown - (packet.pts - packet.dts)
             latest = packet.pts
             try:
                 pictures = stream.decode(packet)
@@ -331,23 +326,34 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
                 if picture.pts is not None and shown is not None and picture.pts < shown:
                     return first
                 shown = picture.pts
-    return first if format_name == "avi" else None
+    return None
 
 
-def _origin(container: InputContainer, start: Fraction, time_base: Fraction) -> Fraction:
+def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
     """What should become zero; a time on the clock of the video."""
     if start < 0:
         return start
-    begins = [
-        sound.start_time * sound.time_base
-        for sound in container.streams.audio
-        if sound.start_time is not None and sound.time_base
-    ]
-    earliest = min([start, *begins])
-    may_begin_anywhere = allows_restarts(container)
-    if not may_begin_anywhere and earliest < _LONGEST_WAIT:
+    if not allows_restarts(container) and start < _LONGEST_WAIT:
         return Fraction(0)
-    return max(Fraction(0), earliest // time_base * time_base)
+    earliest = min([start, *_first_times_of_sound(path)])
+    if not allows_restarts(container) and earliest < _LONGEST_WAIT:
+        return Fraction(0)
+    return max(Fraction(0), earliest // clock * clock)
+
+
+def _first_times_of_sound(path: Path) -> Iterator[Fraction]:
+    """When each stream of sound begins, in seconds, as its first packet says."""
+    with open_container(path) as container:
+        silent = {stream.index for stream in container.streams.audio}
+        packets = container.demux()
+        for _ in range(_PACKETS_BEFORE_GIVING_UP if silent else 0):
+            with suppress(av.FFmpegError):
+                packet = next(packets, None)
+                if packet is None or not silent:
+                    return
+                if packet.stream.index in silent and packet.pts is not None:
+                    silent.remove(packet.stream.index)
+                    yield packet.pts * packet.time_base
 
 
 def _duration(
