@@ -65,9 +65,8 @@ def upscale(
         float | None,
         typer.Option(
             metavar="0..1",
-            help="Of networks with two weight files (vsrm models): 0 shows what is certain, 1 what "
-            "is likely.",
-            show_default="what suits",
+            help="For networks with a faithful and a sharp weight file: 0 is faithful, 1 is sharp.",
+            show_default="by input",
             rich_help_panel="Network",
         ),
     ] = None,
