@@ -1,16 +1,18 @@
-"""Train `vsrm-t` from scratch, and `vsrm-t-real` behind it, by the recipe of the shipped weights.
+"""Train the bundled networks from nothing: `vsrm-t`, and `vsrm-t-real` from it.
 
     python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
+    python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT --minutes 8 --device cuda
     torchrun --nproc-per-node 2 benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
 
-TRAIN holds photos and videos, VALIDATION one folder of pictures for each clip. OUT receives the
-packs made of them and a folder for each stage. Run it again to go on where it stopped. Torchrun
-uses two cores better than two threads do: each process takes half of every batch.
+TRAIN holds photos and videos, VALIDATION one folder of frames for each clip. OUT receives the packs
+made of them and a folder for each stage. Run it again to resume. With --minutes the stages share
+that time instead of doing their steps, and the schedule of each follows the clock.
 
-The shipped weights took a few detours more, which `weights/README.md` tells.
+The bundled weights took a few detours, which `weights/README.md` tells.
 """
 
 import argparse
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,16 +26,12 @@ from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
-from vsrm_cli.models.vsrm import VSRM
+from vsrm_cli.models.vsrm_compact import VSRMCompact
 from vsrm_cli.training.distributed import joined, rank, wait_for_all
 from vsrm_cli.training.loop import Progress, finetune
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.validation import Pair, with_small_twins
-
-# The loss in frequencies with a tenth of the paper's weight: without a scale the transform of
-# these patches makes it several times as large as the loss in pixels already.
-FREQUENCY_WEIGHT = 0.002
 
 SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 
@@ -56,37 +54,54 @@ FLOW_OF_FOOTAGE = replace(
     ema=0.99,
     seed=9,
 )
+# Then frames without propagation, which are cheap, and at last whole clips: what carries over from
+# frame to frame starts small and learns fast. Long clips come late, and the flow learns with them.
 FRAMES = Recipe(
     stage=Stage.FRAMES,
     steps=5000,
     shape=SHAPE,
     lr=1e-3,
     ema=0.998,
-    frequency_weight=FREQUENCY_WEIGHT,
+    frequency_weight=0.0,
     dtype=Precision.BFLOAT16,
     seed=37,
 )
 CLIPS = Recipe(
     stage=Stage.CLIPS,
-    steps=1000,
-    shape=SHAPE,
-    lr=1.2e-3,
+    steps=6000,
+    shape=ClipShape(frames=8, patch=40, batch=4, photo_share=0.5, motion=3.0),
+    lr=8e-4,
     warmup=40,
-    ema=0.99,
-    frequency_weight=FREQUENCY_WEIGHT,
-    flow_frozen=1000,
+    ema=0.998,
+    frequency_weight=0.0,
+    flow_frozen=1_000_000,
     trunk_lr=0.5,
     dtype=Precision.BFLOAT16,
     seed=47,
 )
-STAGES = (FLOW, FLOW_OF_FOOTAGE, FRAMES, CLIPS)
-
-# From the weights for clean footage to those for worn footage.
-WORN = Degradation.REAL
-REAL_STAGES = (
-    replace(FLOW_OF_FOOTAGE, steps=450, lr=5e-4, degradation=WORN, seed=19),
-    replace(FRAMES, steps=3900, degradation=WORN, seed=57),
+LONG_CLIPS = replace(
+    CLIPS,
+    steps=2000,
+    shape=ClipShape(frames=12, patch=40, batch=3, photo_share=0.5, motion=3.0),
+    lr=3e-4,
+    flow_frozen=0,
+    flow_lr=0.1,
+    trunk_lr=1.0,
+    seed=57,
 )
+# Each stage, and its share of the time where that is given.
+STAGES = (
+    (FLOW, 0.08),
+    (FLOW_OF_FOOTAGE, 0.04),
+    (FRAMES, 0.1),
+    (CLIPS, 0.38),
+    (LONG_CLIPS, 0.2),
+)
+# From the weights for clean footage to those for compressed and noisy footage.
+REAL_STAGES = ((replace(LONG_CLIPS, lr=4e-4, degradation=Degradation.REAL, seed=67), 0.2),)
+
+# What a GPU is given instead: the same stages with larger batches and patches.
+ON_GPU = {"batch": 4, "patch": 1.6}
 
 # What each weight file says of itself.
 WORDS = {"licence": "MIT", "author": "the vsrm authors"}
@@ -94,28 +109,41 @@ WORDS = {"licence": "MIT", "author": "the vsrm authors"}
 
 @dataclass(frozen=True)
 class Options:
-    """Where things are: the folder for results, the packs to train on and to validate with."""
+    """Results, the pack to train on, clips to validate with, time for all stages, device."""
 
     out: Path
     pack: Path
     clips: dict[str, Pair]
+    minutes: float | None
+    device: str
 
 
 def main() -> None:
     """Run the stages one after another."""
-    with joined("cpu"):
-        options = read_options(__doc__ or "")
+    options = read_options(__doc__ or "")
+    with joined(options.device):
         torch.manual_seed(0)
-        network: Network = VSRM(VSRM_T)
+        network: Network = VSRMCompact(VSRM_T).to(options.device)
         for name, stages in (("vsrm-t", STAGES), ("vsrm-t-real", REAL_STAGES)):
-            for number, recipe in enumerate(stages, start=1):
+            for number, (recipe, share) in enumerate(stages, start=1):
                 out = options.out / f"{name}-{number}-{recipe.stage}"
-                run_stage(network, recipe, out, options, name=name)
-                network = read_weights(out / WEIGHTS_FILE)
+                run_stage(network, recipe, share, out, options, name=name)
+                network = read_weights(out / WEIGHTS_FILE).to(options.device)
 
 
-def run_stage(network: Network, recipe: Recipe, out: Path, options: Options, *, name: str) -> None:
-    """Run one stage into a folder, or go on with it."""
+def run_stage(
+    network: Network, recipe: Recipe, share: float, out: Path, options: Options, *, name: str
+) -> None:
+    """Run one stage into a folder, or resume it."""
+    if options.device != "cpu":
+        shape = recipe.shape
+        patch = round(ON_GPU["patch"] * shape.patch / 8) * 8
+        recipe = replace(
+            recipe,
+            shape=replace(shape, batch=round(ON_GPU["batch"] * shape.batch), patch=patch),
+        )
+    if options.minutes is not None:
+        recipe = replace(recipe, steps=None)
     finetune(
         network,
         options.pack,
@@ -123,9 +151,12 @@ def run_stage(network: Network, recipe: Recipe, out: Path, options: Options, *, 
         recipe,
         validation=options.clips,
         words={**WORDS, "name": name, "degradation": str(recipe.degradation)},
+        minutes=math.inf if options.minutes is None else share * options.minutes,
         resume=(out / STATE_FILE).exists(),
         report=tell,
         every=50,
+        validations=10 if options.minutes is None else 1,
+        workers=1 if options.device == "cpu" else 8,
     )
 
 
@@ -134,16 +165,19 @@ def read_options(about: str) -> Options:
     arguments = argparse.ArgumentParser(description=about)
     for name in ("train", "validation", "out"):
         arguments.add_argument(name, type=Path)
+    arguments.add_argument("--minutes", type=float, help="time for all stages together")
+    arguments.add_argument("--device", default="cpu", help="cpu or cuda")
     given = arguments.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     pack, clips = (given.out / f"{name}.safetensors" for name in ("train", "validation"))
     if rank() == 0:
         if not pack.exists():
-            make_pack(given.train, pack, clips_per_video=28)
+            make_pack(given.train, pack, clips_per_video=32)
         if not clips.exists():
             make_validation_pack(given.validation, clips)
     wait_for_all()
-    return Options(given.out, pack, with_small_twins(load_pack(clips)[1]))
+    twins = with_small_twins(load_pack(clips)[1])
+    return Options(given.out, pack, twins, given.minutes, given.device)
 
 
 def tell(progress: Progress) -> None:

@@ -8,8 +8,9 @@ from torch import nn
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
 
-TINY = VSRMConfig(
+TINY_VSRM = VSRMConfig(
     channels=8,
     expand=1,
     state=2,
@@ -23,27 +24,17 @@ TINY = VSRMConfig(
     flow_levels=2,
     flow_widths=(8,),
     flow_kernel=3,
-    feature_blocks=1,
-    upsampler="direct",
     upsampler_width=8,
-    upsampler_blocks=1,
-    neighbors=1,
-    base="bicubic",
 )
 
 # The published network in everything but its width.
 PAPER_LIKE = replace(
-    TINY,
+    TINY_VSRM,
     expand=2,
     dambs=2,
     branches=("backward_1", "forward_1", "backward_2", "forward_2"),
     flow_levels=6,
     flow_kernel=7,
-    feature_blocks=0,
-    upsampler="two-step",
-    upsampler_blocks=0,
-    neighbors=0,
-    base="bilinear",
 )
 
 TINY_GSM = GSMConfig(
@@ -61,12 +52,7 @@ TINY_GSM = GSMConfig(
     flow_levels=2,
     flow_widths=(8,),
     flow_kernel=3,
-    feature_blocks=1,
-    upsampler="direct",
     upsampler_width=8,
-    upsampler_blocks=1,
-    neighbors=1,
-    base="bicubic",
 )
 
 # The released network in everything but its width.
@@ -78,12 +64,23 @@ RELEASED_LIKE = replace(
     ffn=4,
     flow_levels=6,
     flow_kernel=7,
-    feature_blocks=0,
-    upsampler="two-step",
-    upsampler_blocks=0,
-    neighbors=0,
-    base="bilinear",
 )
+
+
+TINY = CompactConfig(
+    channels=4,
+    feature_blocks=1,
+    width=8,
+    blocks=2,
+    hidden=16,
+    states=2,
+    neighbors=1,
+    flow_levels=2,
+    flow_widths=(8,),
+    flow_kernel=3,
+)
+
+NETWORKS = {VSRMConfig: VSRM, GSMConfig: GSM, CompactConfig: VSRMCompact}
 
 
 def make_network(config=TINY, *, seed=0, awake=True):
@@ -94,7 +91,7 @@ def make_network(config=TINY, *, seed=0, awake=True):
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = (GSM if isinstance(config, GSMConfig) else VSRM)(config).eval()
+        network = NETWORKS[type(config)](config).eval()
         if awake:
             awaken(network)
     return network

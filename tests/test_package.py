@@ -1,10 +1,10 @@
 """The package: what an installation contains, and how soon the program answers."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS
 from vsrm_cli.checkpoints.loading import save_weights
-from vsrm_cli.models.vsrm import VSRM
+from vsrm_cli.models.vsrm_compact import VSRMCompact
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -43,7 +43,7 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     entry = MODELS[FOR_CLEAN]
-    save_weights(VSRM(entry.config), source / "weights" / entry.file, {"name": "untrained"})
+    save_weights(VSRMCompact(entry.config), source / "weights" / entry.file, {"name": "untrained"})
 
     run("-c", BUILD, folder, cwd=source)
 
@@ -59,7 +59,6 @@ def test_a_wheel_holds_the_package_the_weights_and_the_command(wheel):
     }
     others = {
         "vsrm_cli/py.typed",
-        "vsrm_cli/bench/schema.json",
         "vsrm_cli/weights/README.md",
         f"vsrm_cli/weights/{MODELS[FOR_CLEAN].file}",
     }
@@ -108,9 +107,10 @@ def test_importing_does_not_bring_torch(module):
 
 
 def test_every_module_belongs_to_a_package_that_is_installed():
-    packages = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]
     folders = {
         ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "vsrm_cli").rglob("*.py")
     }
 
-    assert set(re.findall(r'"([^"]+)"', packages)) == folders | {"vsrm_cli.weights"}
+    assert set(packages) == folders | {"vsrm_cli.weights"}

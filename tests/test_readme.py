@@ -1,6 +1,7 @@
-"""The README tells the truth: its commands, its options, its code and its links."""
+"""The README and the pages in docs tell the truth: commands, options, code and links."""
 
 import re
+import shlex
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -9,38 +10,64 @@ import av
 import pytest
 import typer
 
+from docs.make_options import OUTPUT, options_page
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.cli import app as cli
 from vsrm_cli.ops.dispatch import NAMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("weights/*.md")]
-FRAME = re.compile("[─-╿]")  # the lines around Rich's tables
+GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
 
 
-def code_blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def code_blocks(language, pages=GUIDES):
+    found = (
+        re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        for page in pages
+    )
+    return [block for blocks in found for block in blocks]
 
 
 def marked_command(mark):
     return re.search(rf"^<!-- {mark} -->\n```sh\n(.*?)^```", README, re.M | re.S)[1]
 
 
-COMMANDS = ("upscale", "finetune")
+def commands_of_the_program(group=None, words=()):
+    group = group or typer.main.get_command(cli.app)
+    for name, command in group.commands.items():
+        yield (*words, name), command
+        if hasattr(command, "commands"):
+            yield from commands_of_the_program(command, (*words, name))
 
 
-def options_of_the_program(name):
-    command = typer.main.get_command(cli.app).commands[name]
-    return {p.opts[0]: p for p in command.params if p.opts[0].startswith("--")}
+PROGRAM = dict(commands_of_the_program())
+OF_EVERY_COMMAND = {"--help", "-h", "--version", "--install-completion"}
 
 
-def options_of_the_readme(name):
-    """What the README says of each option of a command, in one line, by its name."""
-    (block,) = (b for b in code_blocks("text") if b.startswith(f"Usage: vsrm {name} "))
-    words = " ".join(FRAME.sub(" ", block).split())
-    parts = re.split(r"(?:\* )?(--[a-z-]+) ", words)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def code_of(text):
+    """The lines of a guide's shell blocks, and its code in sentences."""
+    blocks = [code for language, code in FENCE.findall(text) if language in ("sh", "powershell")]
+    inline = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
+    return [line for block in blocks for line in block.splitlines()] + inline
+
+
+def commands_in_words():
+    """Each `vsrm ...` of the guides, in code blocks and in sentences, as a list of words."""
+    for page in GUIDES:
+        for line in code_of(page.read_text(encoding="utf-8").replace("\\\n", " ")):
+            for part in re.split(r"[|&;]+", line.split(" #")[0]):
+                called = re.search(r"(?:^|(?<!--model)[ /\\])(?:vsrm|vsrm_cli) ([^.\s].*)", part)
+                if called:
+                    yield shlex.split(called[1])
+
+
+def command_of(words):
+    """The command that some words call, by the longest name that fits."""
+    return PROGRAM.get(tuple(words[:2])) or PROGRAM.get(tuple(words[:1]))
 
 
 @pytest.mark.parametrize("mark", ["sample command", "test command"])
@@ -51,37 +78,77 @@ def test_a_marked_command_is_one_line_that_sets_itself_up(mark):
     assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints")
 
 
-def test_the_commands_stand_on_the_first_screen():
-    first_screen = "\n".join(README.splitlines()[:24])
+def test_the_sample_command_stands_on_the_first_screen_and_that_of_the_tests_far_below():
+    lines = README.splitlines()
 
-    assert marked_command("sample command") in first_screen
-    assert marked_command("test command") in first_screen
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_readme_names_every_option_and_no_other(command):
-    assert set(options_of_the_readme(command)) == {*options_of_the_program(command), "--help"}
+    assert marked_command("sample command") in "\n".join(lines[:24])
+    assert marked_command("test command") in "\n".join(lines[len(lines) * 2 // 3 :])
 
 
-@pytest.mark.parametrize(
-    ("command", "name"), [(c, name) for c in COMMANDS for name in options_of_the_program(c)]
-)
-def test_the_readme_tells_what_an_option_does_and_its_default(command, name):
-    option = options_of_the_program(command)[name]
-    shown = f"({option.show_default})" if isinstance(option.show_default, str) else option.default
-    has_default = not (option.required or option.is_flag)
+def test_the_readme_is_short_enough_to_be_read():
+    assert len(README.splitlines()) <= 230
 
-    told = options_of_the_readme(command)[name]
 
-    assert option.help in told
-    assert ("[required]" in told) == option.required
-    assert all(short in told for short in option.opts[1:])
-    assert (f"[default: {shown}]" in told) == has_default
+def test_the_page_of_options_is_what_the_program_says_of_itself():
+    written = OUTPUT.read_text(encoding="utf-8")
+
+    assert written == options_page(), "run: python docs/make_options.py"
+
+
+@pytest.mark.parametrize("name", PROGRAM, ids=" ".join)
+def test_the_page_of_options_names_every_option_of_every_command(name):
+    (section,) = re.findall(
+        rf"^## vsrm {' '.join(name)}\n(.*?)(?=^## )", options_page(), re.M | re.S
+    )
+
+    missing = [
+        option
+        for parameter in PROGRAM[name].params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("-") and option not in OF_EVERY_COMMAND
+        if f"`{option}`" not in section
+    ]
+
+    assert missing == []
+
+
+def test_every_command_in_the_guides_exists_with_its_options():
+    unknown = []
+    for words in commands_in_words():
+        command = command_of(words)
+        known = set(OF_EVERY_COMMAND)
+        if command is not None:
+            known |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        elif not words[0].startswith("--"):
+            unknown.append(words)
+        used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        unknown += [(words, option) for option in sorted(used - known)]
+
+    assert len(list(commands_in_words())) > 60
+    assert unknown == []
+
+
+def test_every_option_named_in_a_sentence_exists():
+    known = {o for c in PROGRAM.values() for p in c.params for o in (*p.opts, *p.secondary_opts)}
+    elsewhere = {"--torch-backend"}  # of uv
+
+    named = {
+        option
+        for page in GUIDES
+        for option in re.findall(r"`(--[a-z][a-z-]*)[^`]*`", page.read_text(encoding="utf-8"))
+    }
+
+    assert named - known - OF_EVERY_COMMAND - elsewhere == set()
+
+
+@pytest.mark.parametrize("page", GUIDES[1:], ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page_of_docs(page):
+    assert f"](docs/{page.name})" in README
 
 
 @pytest.mark.parametrize("code", code_blocks("python"))
-def test_the_python_of_the_readme_imports_what_exists(code):
-    compile(code, "README.md", "exec")
+def test_the_python_of_the_guides_imports_what_exists(code):
+    compile(code, "guide", "exec")
 
     imports = re.findall(r"^from (\S+) import (.+)$", code, re.M)
 
@@ -96,13 +163,13 @@ def test_the_readme_names_every_network(model):
 
 
 @pytest.mark.parametrize("kernel", ["auto", *NAMES])
-def test_the_readme_names_every_kernel(kernel):
-    assert f"`{kernel}`" in README
+def test_the_page_of_options_names_every_kernel(kernel):
+    assert f"`{kernel}`" in options_page()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_between_pages_leads_somewhere(page):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
 
     assert all((page.parent / link).exists() for link in links)
 

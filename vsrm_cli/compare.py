@@ -193,7 +193,7 @@ def _pairs(a: VideoReader, b: VideoReader) -> Iterator[Pair]:
 def _uneven(shorter: VideoReader, longer: VideoReader, count: int) -> InputError:
     return InputError(
         f"{shorter.info.path} has {count} frames, {longer.info.path} has more; only videos with "
-        "as many frames as each other can be compared."
+        "the same number of frames can be compared."
     )
 
 
@@ -278,7 +278,7 @@ def _make_page(a: VideoReader, b: VideoReader, names: tuple[str, str]) -> tuple[
         f"{names[0]} against {names[1]}",
         {"difference": [(number, error**0.5) for number, error in enumerate(errors)]},
         x_label="frame",
-        y_label="root mean squared difference, of 255",
+        y_label="RMS difference, of 255",
     )
     lead = f"{len(errors)} frames, {names[0]} and {names[1]}"
     parts = [paragraph("Move the edge of each picture."), side_by_side(sliders), curve]

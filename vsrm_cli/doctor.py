@@ -1,8 +1,8 @@
-"""A job: what this machine can do, and whether it does it right.
+"""A job: test what this machine can do, and whether the results are right.
 
-Everything that should work is tried on something small and held against the plain computation:
-each implementation of the scan on each device, the shipped weights in each precision, encoding
-and decoding. What is merely absent is told and is no fault.
+Everything that should work is tried on something small and compared with the plain computation:
+each implementation of the scan on each device, the included weights in each precision, encoding
+and decoding. What is absent is reported and is not an error.
 """
 
 import enum
@@ -31,12 +31,12 @@ from vsrm_cli.ops.warp import sample_tokens
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")
 # Two float32 computations of one scan, summed in another order, over 1,000 tokens.
 SCAN_ERROR = 1e-4
-# Below this a difference of two pictures may be seen.
+# Below this a difference may be visible.
 LEAST_PSNR = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0}
 CODECS = ("h264", "hevc", "av1", "ffv1")
 # Levels of 255, on a soft slope and at the default quality.
 CODING_ERROR = 3.0
-# A small film's worth of frames on its way.
+# Enough for a short video and its segments.
 LEAST_DISK_BYTES = 1 << 30
 
 
@@ -50,12 +50,12 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one test.
 
     Attributes:
         topic: What it belongs to.
         name: What it is.
-        state: Whether it works, is not there, or is there and does not work.
+        state: Whether it works, is absent, or is broken.
         detail: The version, the error found, or the reason.
     """
 
@@ -66,7 +66,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one thing after another.
+    """Test everything, one thing after another.
 
     Yields:
         A finding for each, as soon as it is known.
@@ -82,7 +82,7 @@ def examine() -> Iterator[Finding]:
 
 
 def devices() -> list[torch.device]:
-    """All devices on which a network can run, the processor first."""
+    """All devices on which a network can run, the CPU first."""
     found = [torch.device("cpu")]
     found += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():

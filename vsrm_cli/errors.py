@@ -1,9 +1,8 @@
-"""What can go wrong for a user, and how it is told.
+"""What can go wrong for a user.
 
-A `VsrmError` is for what a user can mend. Its message is one sentence or two: what was
-found, and what to do. The command line prints it and leaves with its exit code. Everything
-else that is raised is a mistake of the caller (`ValueError`, `TypeError`) or a bug, and keeps
-its traceback.
+A `VsrmError` is for what a user can fix. Its message is one sentence or two: what was found,
+and what to do. The command line prints it and exits with its exit code. Every other exception
+is a mistake of the caller (`ValueError`, `TypeError`) or a bug, and keeps its traceback.
 """
 
 
@@ -36,18 +35,18 @@ class MemoryShortage(VsrmError):
 
 
 class CheckFailed(VsrmError):
-    """The work was done, but its result is not what it must be; it was not kept."""
+    """The job ran, but its result failed the check and was not kept."""
 
     exit_code = 3
 
 
 class Interrupted(VsrmError):
-    """The user has stopped the work; the message says how to go on."""
+    """The user has stopped the job; the message says how to resume."""
 
     exit_code = 130  # what shells report for a program that SIGINT has ended
 
 
 class Declined(VsrmError):
-    """Whoever was shown the plan said no, so nothing was done."""
+    """`confirm` returned false for the plan, so nothing was done."""
 
     exit_code = 0

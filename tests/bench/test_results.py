@@ -1,11 +1,9 @@
-"""A result fits the schema in the package, survives JSON, and can be held against an older one."""
+"""A result survives JSON, and can be held against an older one."""
 
 import copy
 import json
 import math
-from importlib.resources import files
 
-import jsonschema
 import pytest
 import torch
 
@@ -16,10 +14,9 @@ from vsrm_cli.bench.run import Asked, _settings
 from vsrm_cli.bench.speed import Speed
 from vsrm_cli.bench.tables import changes_table, remarks, tables
 from vsrm_cli.errors import InputError
+from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.published import published_scores
 from vsrm_cli.evaluation.quality import ClipScores, MethodScores, Quality, Wishes
-
-SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding="utf-8"))
 
 
 def scores(method, psnr, **changes):
@@ -75,17 +72,23 @@ def result_of(figures):
 
 
 @pytest.mark.parametrize("figures", [measured(), Measured()], ids=["everything", "nothing"])
-def test_a_result_fits_the_schema(figures):
-    jsonschema.validate(result_of(figures), SCHEMA)
+def test_a_result_comes_back_as_it_was_printed(figures, tmp_path):
+    result = result_of(figures)
+    (tmp_path / "old.json").write_text(json.dumps(result))
+
+    assert read_result(tmp_path / "old.json") == result
+    assert tables(result) == tables(read_result(tmp_path / "old.json"))
 
 
-def test_the_schema_itself_is_one_and_refuses_what_it_does_not_know():
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    result = result_of(measured())
-    result["speed"][0]["surprise"] = 1
+def test_an_ablation_is_compared_with_the_whole_network():
+    rows = [
+        AblationRow("tiny", "whole", 28.0, 100.0),
+        AblationRow("tiny", "without flow", 27.5, 9.0),
+    ]
 
-    with pytest.raises(jsonschema.ValidationError, match="surprise"):
-        jsonschema.validate(result, SCHEMA)
+    (table,) = tables(result_of(Measured(ablation=rows)))
+
+    assert table.rows[1] == ("tiny", "without flow", "27.50", "-0.500", "9")
 
 
 def test_a_result_names_machine_and_versions():
@@ -120,7 +123,7 @@ def test_results_without_a_common_figure_cannot_be_compared():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[1", "is not JSON"), ("[]", "is no result"), ('{"schema": 99}', "is no result")],
+    [("[1", "is not JSON"), ("[]", "is not a result"), ('{"schema": 99}', "is not a result")],
 )
 def test_another_file_is_refused(tmp_path, content, message):
     path = tmp_path / "old.json"
@@ -179,8 +182,7 @@ def test_the_rules_are_told_beside_the_tables():
     assert said[0] == "small frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
     assert "that of the truth itself is 0.400" in said[1]
-    assert said[2].startswith("sharpness is the contrast of details")
-    assert said[3].startswith("clip 000 was cropped")
+    assert any(line.startswith("clip 000 was cropped") for line in said)
 
 
 def test_changes_are_a_table_too():

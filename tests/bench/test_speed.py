@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import TINY
+from networks import TINY_VSRM
 from stand_in import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
@@ -51,7 +51,7 @@ def test_a_size_without_room_says_so_and_the_others_are_timed(monkeypatch):
     small, large = measure(sizes=["180p", "270p"])
 
     assert small.problem is None
-    assert large.problem.startswith("no room: needs about 1048576.0 GiB of memory, ")
+    assert large.problem.startswith("not enough memory: needs 1048576.0 GiB, ")
     assert large.ms_per_frame is large.fps is None
 
 
@@ -64,7 +64,7 @@ def test_a_shortage_that_nobody_foresaw_is_told_too(monkeypatch):
 
     (row,) = measure()
 
-    assert row.problem.startswith("no room")
+    assert row.problem.startswith("not enough memory")
 
 
 def test_the_first_run_does_not_count(monkeypatch):
@@ -99,7 +99,7 @@ def test_an_unknown_size_is_wrong_usage():
 
 
 def test_a_network_of_which_no_weights_exist_is_timed_untrained(monkeypatch):
-    tiny = replace(MODELS["vsrm"], config=TINY)
+    tiny = replace(MODELS["vsrm"], config=TINY_VSRM)
     monkeypatch.setitem(speed.MODELS, "vsrm", tiny)
 
     (row,) = speed.measure_speed(

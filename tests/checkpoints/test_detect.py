@@ -70,9 +70,9 @@ def test_an_index_beyond_all_measure_counts_as_one_layer(shapes):
     ("told", "reason"),
     [
         ({"config": "no json"}, "Expecting value"),
-        ({"config": "[4]"}, "no table"),
-        (words(pa_frame="two"), "no table of whole numbers"),
-        (words(pa_frame=True), "no table of whole numbers"),
+        ({"config": "[4]"}, "not a table"),
+        (words(pa_frame="two"), "not a table of integers"),
+        (words(pa_frame=True), "not a table of integers"),
         (words(embed_dims=144), "says embed_dims 144, its tensors 192"),
         (words(upscale=2), "says upscale 2, its tensors 4"),
     ],

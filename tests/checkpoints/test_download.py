@@ -206,7 +206,7 @@ def test_a_host_without_the_file_is_asked_once(remote, host, status):
 def test_wrong_bytes_are_thrown_away(remote, host):
     host.content = CONTENT[:-1] + b"?"
 
-    refuse(remote, "sent other bytes")
+    refuse(remote, "sent something else")
     assert files_left() == ["net.pth.lock"]
 
 

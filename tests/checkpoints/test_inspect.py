@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY, make_network
+from networks import TINY_VSRM, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,7 @@ KEYS = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "tiny.safetensors"
-    save_weights(make_network(), path, {"name": "tiny", "licence": "MIT"})
+    save_weights(make_network(TINY_VSRM), path, {"name": "tiny", "licence": "MIT"})
     return path
 
 
@@ -32,11 +32,11 @@ def test_a_file_is_described(saved):
     assert facts["network"] == "vsrm"
     assert facts["name"] == "tiny"
     assert facts["scale"] == 4
-    assert facts["parameters"] == sum(p.numel() for p in make_network().parameters())
-    assert facts["tensors"] == len(make_network().state_dict())
+    assert facts["parameters"] == sum(p.numel() for p in make_network(TINY_VSRM).parameters())
+    assert facts["tensors"] == len(make_network(TINY_VSRM).state_dict())
     assert facts["bytes"] == saved.stat().st_size
     assert f"sha256:{facts['sha256']}" == checksum(saved, "sha256")
-    assert facts["config"] == asdict(TINY)
+    assert facts["config"] == asdict(TINY_VSRM)
     assert facts["words"] == {"licence": "MIT"}
 
 
@@ -45,7 +45,7 @@ def test_a_converted_file_holds_the_same_and_says_where_it_is_from(saved, tmp_pa
 
     network = convert_weights(saved, target)
 
-    assert network.config == TINY
+    assert network.config == TINY_VSRM
     before, after = load_file(saved), load_file(target)
     assert before.keys() == after.keys()
     assert all(torch.equal(x, after[name]) for name, x in before.items())
@@ -53,7 +53,7 @@ def test_a_converted_file_holds_the_same_and_says_where_it_is_from(saved, tmp_pa
         words = file.metadata()
     assert words["licence"] == "MIT"
     assert words["source"] == f"tiny.safetensors, {checksum(saved, 'sha256')}"
-    assert json.loads(words["config"])["channels"] == TINY.channels
+    assert json.loads(words["config"])["channels"] == TINY_VSRM.channels
     assert load_model(target, device="cpu").name == "tiny"
 
 

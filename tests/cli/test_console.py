@@ -176,13 +176,13 @@ def test_the_last_line_says_why_a_network_was_taken_that_the_user_left_open(caps
 
 
 def test_a_download_is_told_in_megabytes(terminal, capsys):
-    with redirect_stderr(terminal), Display(is_quiet=False, beginning="fetching gsm") as display:
+    with redirect_stderr(terminal), Display(is_quiet=False, beginning="downloading gsm") as display:
         display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
     with Display(is_quiet=False) as display:
         display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
 
-    assert "fetching gsm, 1.5 MB of 87.9 MB" in terminal.getvalue()
-    assert capsys.readouterr().err == "fetching gsm, 1.5 MB of 87.9 MB\n"
+    assert "downloading gsm, 1.5 MB of 87.9 MB" in terminal.getvalue()
+    assert capsys.readouterr().err == "downloading gsm, 1.5 MB of 87.9 MB\n"
 
 
 @pytest.mark.parametrize("is_quiet", [True, False])

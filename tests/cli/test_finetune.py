@@ -94,7 +94,7 @@ def test_a_finished_run_is_neither_begun_nor_overwritten_again(folder):
     again, on = run("--steps", 1, "--out", "run"), run("--steps", 1, "--out", "run", "--resume")
 
     assert again.exit_code == 1
-    assert "go on with that run by --resume, or choose another --out" in again.stderr
+    assert "continue that run with --resume, or choose another --out" in again.stderr
     assert on.exit_code == 0
 
 
@@ -120,7 +120,7 @@ def test_a_rate_that_explodes_fails_with_the_way_out(folder):
 
     assert result.exit_code == 1
     assert result.stderr.count("with half the learning rate and other samples") == 3
-    assert "Begin again with a --lr below 50" in result.stderr
+    assert "Start again with a --lr below 50" in result.stderr
     assert (folder / "run" / "model.safetensors").exists()
 
 
@@ -144,7 +144,7 @@ def test_ctrl_c_saves_the_state_and_the_run_goes_on(folder):
     _, told = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "finishing the step; press Ctrl-C again to stop at once" in told
+    assert "finishing this step; press Ctrl-C again to stop now" in told
     step = int(re.search(r"stopped after step (\d+); the same command with --resume", told)[1])
     assert "Traceback" not in told
     saved = torch.load(folder / "run" / "state.pt", weights_only=True)

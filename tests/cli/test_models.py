@@ -65,14 +65,16 @@ def test_the_list_fits_a_narrow_terminal_and_names_every_network():
     assert max(map(len, lines)) <= 80
     assert [head.split()[0] for head in heads] == list(MODELS)
     assert re.fullmatch(
-        r"vsrm-t +0\.83 M parameters  x4  MIT  in the box, 3\.3 MB", heads[0].rstrip()
+        r"vsrm-t +0\.92 M parameters  x4  MIT  included, 3\.7 MB", heads[0].rstrip()
     )
-    assert any(head.startswith("gsm ") and "to be fetched, about 88.0 MB" in head for head in heads)
+    assert any(
+        head.startswith("gsm ") and "download at first use, about 88.0 MB" in head for head in heads
+    )
     assert any(head.startswith("vsrm ") and head.endswith("no weights") for head in heads)
     told = " ".join(result.stdout.split())
     assert "REDS, by its authors" in told
-    assert "27.61 dB PSNR-Y on 11 clips, bicubic 25.77 (weights/README.md)" in told
-    assert "Train it (README, Training)" in told
+    assert "28.24 dB PSNR-Y on 11 clips, bicubic 25.77 (weights/README.md)" in told
+    assert "Train it (docs/training.md)" in told
 
 
 def test_the_list_is_there_for_programs_too():
@@ -110,12 +112,13 @@ def test_a_name_is_fetched_once_and_then_loads_without_its_host(far):
     network = load_model("far", device="cpu")
 
     assert pulled.exit_code == again.exit_code == 0
-    assert "fetching far, " in pulled.stderr
+    assert "downloading far, " in pulled.stderr
     assert pulled.stderr.splitlines()[-1].startswith("far is ready: ")
     assert (again.stdout, again.stderr) == ("", "")
     assert len(far.requests) == 1
     assert network.name == "tiny"
-    assert "cached" in next(line for line in run().stdout.splitlines() if line.startswith("far"))
+    listed = next(line for line in run().stdout.splitlines() if line.startswith("far"))
+    assert "downloaded" in listed
 
 
 def test_a_download_that_fails_is_told_in_one_line(far):
@@ -124,7 +127,7 @@ def test_a_download_that_fails_is_told_in_one_line(far):
     result = run("pull", "far")
 
     assert result.exit_code == 1
-    assert re.search(r"^error: 127\.0\.0\.1 sent other bytes", result.stderr, re.M)
+    assert re.search(r"^error: 127\.0\.0\.1 sent something else", result.stderr, re.M)
 
 
 def test_a_name_in_the_box_is_ready_at_once():
@@ -141,19 +144,19 @@ def test_a_file_is_shown_with_its_sizes_its_words_and_its_checksum(tiny):
     digest = hashlib.sha256(tiny.read_bytes()).hexdigest()
     assert shown.exit_code == 0
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    for word in ("tiny", digest, "s2t_blocks", "licence", str(facts["parameters"])):
+    for word in ("tiny", digest, "feature_blocks", "licence", str(facts["parameters"])):
         assert word in shown.stdout
     assert "\x1b" not in shown.stdout
     assert facts["sha256"] == digest
-    assert facts["config"]["channels"] == 8
+    assert facts["config"]["channels"] == 4
     assert facts["words"]["licence"] == "MIT"
 
 
 def test_a_name_is_shown_with_what_the_catalog_knows():
     here, far = (json.loads(run("show", name, "--json").stdout) for name in ("vsrm-t", "gsm"))
 
-    assert here["sha256"].startswith("21655a2d2d")
-    assert here["tensors"] == 228
+    assert here["sha256"].startswith("9fe63ee4e6")
+    assert here["tensors"] == 85
     assert here["quality_source"] == "weights/README.md"
     assert far["place"] == "to be fetched"
     assert far["config"]["channels"] == 192
@@ -168,7 +171,7 @@ def test_a_file_is_converted_and_nothing_is_overwritten_unasked(tiny, tmp_path):
     third = run("convert", tiny, target, "--overwrite", "--ema")
 
     assert [result.exit_code for result in (first, second, third)] == [0, 1, 0]
-    assert first.stderr.strip().endswith("out.safetensors: a vsrm network, ready for --model")
+    assert "out.safetensors: a vsrm-compact network, ready for --model" in first.stderr
     assert re.fullmatch(r"error: .*exists; --overwrite replaces it\.\n", second.stderr)
 
 
@@ -190,7 +193,7 @@ def test_a_hostile_file_gets_one_line(tmp_path):
     result = run("show", tmp_path / "strange.pth")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.fullmatch(r"error: .*strange\.pth was refused: it asks for .*\n", result.stderr)
+    assert re.fullmatch(r"error: .*strange\.pth was refused: it asks to call .*\n", result.stderr)
     assert "it ran" not in result.output
 
 
@@ -218,4 +221,4 @@ def test_an_interrupted_download_says_that_it_goes_on(far, monkeypatch):
     result = run("pull", "far")
 
     assert result.exit_code == 130
-    assert "goes on behind it" in result.stderr
+    assert "run the same command to resume" in result.stderr

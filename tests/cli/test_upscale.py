@@ -145,7 +145,7 @@ def test_where_hardware_is_absent_software_takes_its_place_and_that_is_told(fold
 
     facts = json.loads(result.stdout)
     assert (facts["decoder"], facts["encoder"]) == ("software", "libx264")
-    assert "there is no hardware here for h264_nvenc: encoded as h264 in software" in result.stderr
+    assert "no hardware for h264_nvenc: encoded as h264 in software" in result.stderr
 
 
 def test_a_wrong_hwaccel_is_wrong_usage(folder):
@@ -228,7 +228,7 @@ def test_the_warning_about_a_damaged_video_is_told_and_the_exit_code_is_zero(fol
     ("arguments", "exit_code", "message"),
     [
         (["missing.mp4", "-o", "large.mp4"], 1, r"missing\.mp4 does not exist"),
-        ([".", "-o", "large.mp4"], 1, "There are no pictures"),
+        ([".", "-o", "large.mp4"], 1, "There are no image files"),
         (["text.mp4", "-o", "large.mp4"], 1, r"text\.mp4 is not a video"),
         (["empty.mp4", "-o", "large.mp4"], 1, r"empty\.mp4 is empty"),
         (["small.mp4", "-o", "existing.mp4"], 1, r"existing\.mp4 .*--overwrite"),
@@ -344,7 +344,7 @@ def test_the_help_shows_an_example_and_the_defaults():
 
     text = " ".join(result.stdout.split())
     assert text.index("vsrm upscale small.mp4 -o large.mp4") < text.index("--output")
-    for default in ("24", "auto", "h264", "(the beginning)"):
+    for default in ("24", "auto", "h264", "(start of the input)"):
         assert f"[default: {default}]" in text
 
 
@@ -408,7 +408,7 @@ def test_a_second_ctrl_c_ends_the_program_at_once_and_leaves_nothing(folder):
     began = time.monotonic()
 
     program.send_signal(signal.SIGINT)
-    assert program.stderr.readline().startswith("finishing the segment; press Ctrl-C again")
+    assert program.stderr.readline().startswith("finishing this segment; press Ctrl-C again")
     program.send_signal(signal.SIGINT)
     stdout, stderr = program.communicate(timeout=30)
 

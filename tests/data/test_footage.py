@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(InputError, match="holds no footage to learn from; give a folder of"):
+    with pytest.raises(InputError, match="has no usable footage; give a folder of"):
         open_footage(tmp_path)
 
 
@@ -314,7 +314,7 @@ def test_pairs_of_different_length_are_told(tmp_path):
     draw_pair(tmp_path, "city", frames=4)
     (tmp_path / "lr" / "city" / "3.png").unlink()
 
-    with pytest.raises(InputError, match=r"hr/city has 4 frames, but its small twin has 3"):
+    with pytest.raises(InputError, match=r"hr/city has 4 frames, but its LR version has 3"):
         open_footage(tmp_path)
 
 
@@ -335,7 +335,7 @@ def test_what_has_no_twin_is_named(tmp_path):
     footage = open_footage(tmp_path)
 
     assert names(footage.sources) == ["city"]
-    assert [s.why for s in footage.skipped] == ["hr/lonely has no twin in lr/."]
+    assert [s.why for s in footage.skipped] == ["hr/lonely has no counterpart in lr/."]
 
 
 def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
@@ -359,7 +359,7 @@ def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
     tensors = {"clip.city": sharp, "twin-0.city": sharp[:3, :, :16, :20].contiguous()}
     save_file(tensors, tmp_path / "pack.safetensors")
 
-    with pytest.raises(InputError, match=r"city has 4 frames, but its small twin has 3"):
+    with pytest.raises(InputError, match=r"city has 4 frames, but its LR version has 3"):
         open_footage(tmp_path)
 
 

@@ -24,14 +24,14 @@ def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
     assert torch.equal(photos["1"], second)
 
 
-def test_of_a_video_runs_of_ten_frames_are_kept_twice(tmp_path):
-    make_clip(tmp_path / "a.mp4")  # 24 frames: two runs, and four frames too many
+def test_of_a_video_runs_of_twelve_frames_are_kept_twice(tmp_path):
+    make_clip(tmp_path / "a.mp4")  # 24 frames: two runs
 
     count = make_pack(tmp_path, tmp_path / "pack")
 
     _, clips = load_pack(tmp_path / "pack")
     assert count == len(clips) == 4
-    assert {tuple(clip.shape) for clip in clips.values()} == {(10, 3, 32, 48)}
+    assert {tuple(clip.shape) for clip in clips.values()} == {(12, 3, 32, 48)}
     assert {clip.dtype for clip in clips.values()} == {torch.uint8}
     for clip in clips.values():
         brightness = clip[:, 2].float().mean((1, 2))
@@ -46,28 +46,28 @@ def test_no_more_clips_are_kept_than_asked_for(tmp_path):
 
 
 def test_a_video_is_cut_to_squares_where_it_is_larger(tmp_path, monkeypatch):
-    make_clip(tmp_path / "a.mp4", times=CONSTANT[:10])
+    make_clip(tmp_path / "a.mp4", times=CONSTANT[:12])
     monkeypatch.setattr(packing, "CLIP_SIDE", 16)
 
     make_pack(tmp_path, tmp_path / "pack")
 
-    assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(10, 3, 16, 16)}
+    assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(12, 3, 16, 16)}
 
 
 def test_a_tall_video_is_shrunk_first(tmp_path, monkeypatch):
-    make_clip(tmp_path / "a.mp4", times=CONSTANT[:10])
+    make_clip(tmp_path / "a.mp4", times=CONSTANT[:12])
     monkeypatch.setattr(packing, "CLIP_HEIGHT", 16)
 
     make_pack(tmp_path, tmp_path / "pack")
 
-    assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(10, 3, 16, 24)}
+    assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(12, 3, 16, 24)}
 
 
 def test_the_places_with_most_detail_are_kept(monkeypatch):
     # Left even, right noise: of eight random places the two with most noise.
-    run = torch.full((10, 3, 32, 200), 100, dtype=torch.uint8)
+    run = torch.full((12, 3, 32, 200), 100, dtype=torch.uint8)
     rng = torch.Generator().manual_seed(0)
-    run[..., 100:] = torch.randint(0, 256, (10, 3, 32, 100), generator=rng, dtype=torch.uint8)
+    run[..., 100:] = torch.randint(0, 256, (12, 3, 32, 100), generator=rng, dtype=torch.uint8)
     monkeypatch.setattr(packing, "_runs", lambda _: iter([run]))
     monkeypatch.setattr(packing, "CLIP_SIDE", 32)
 
@@ -85,8 +85,8 @@ def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
     _, clips = load_pack(tmp_path / "pack")
     twins = load_twins(tmp_path / "pack")
     assert count == len(clips) == len(twins) == 2
-    assert {tuple(clip.shape) for clip in clips.values()} == {(10, 3, 48, 68)}
-    assert [twin.shape for twin in twins["0"]] == [(10, 3, 12, 17)] * 3
+    assert {tuple(clip.shape) for clip in clips.values()} == {(12, 3, 48, 68)}
+    assert [twin.shape for twin in twins["0"]] == [(12, 3, 12, 17)] * 3
     assert not torch.equal(twins["0"][0], twins["0"][1])
 
 
@@ -113,7 +113,7 @@ def test_the_same_seed_makes_the_same_pack(tmp_path, monkeypatch):
 def test_a_folder_without_pictures_is_told(tmp_path):
     (tmp_path / "words.txt").write_text("no picture")
 
-    with pytest.raises(InputError, match="holds no photo and no video"):
+    with pytest.raises(InputError, match="has no photos and no videos"):
         make_pack(tmp_path, tmp_path / "pack")
     assert not (tmp_path / "pack").exists()
 

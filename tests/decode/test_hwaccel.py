@@ -155,7 +155,7 @@ def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, 
     encoding, said = replace_absent_hardware(Encoding(codec=name, crf=20, preset="p5"))
 
     assert encoding == Encoding(codec=codec, crf=20)
-    assert said == f"there is no hardware here for {name}: encoded as {codec} in software"
+    assert said == f"no hardware for {name}: encoded as {codec} in software"
 
 
 def test_an_encoder_whose_hardware_is_there_is_used(monkeypatch):

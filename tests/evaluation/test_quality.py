@@ -100,10 +100,10 @@ def test_each_network_stands_beside_itself_without_time_and_the_plain_filters(tm
     rows = by_method(quality.means)
     assert list(rows) == [
         *("bicubic", "lanczos", "nearest", "nearest, frames alone"),
-        *("vsrm", "vsrm, frames alone"),
+        *("vsrm-compact", "vsrm-compact, frames alone"),
     ]
     assert rows["nearest"].psnr == rows["nearest, frames alone"].psnr
-    assert rows["vsrm"].psnr != rows["vsrm, frames alone"].psnr
+    assert rows["vsrm-compact"].psnr != rows["vsrm-compact, frames alone"].psnr
 
 
 def test_a_perfect_result_is_equal_to_the_truth(tmp_path):
@@ -148,7 +148,7 @@ def test_the_warping_error_follows_the_truth(tmp_path):
     quality, _ = measured(tmp_path, follows_time=True)
 
     (clip,) = quality.clips
-    assert quality.flow_network == "vsrm"  # the stand-in for vsrm-t
+    assert quality.flow_network == "vsrm-compact"  # the stand-in for vsrm-t
     assert clip.truth_warping > 0
     assert all(row.warping > 0 for row in clip.methods)
 
@@ -168,7 +168,10 @@ def test_the_window_and_the_number_of_frames_can_be_chosen(tmp_path):
     pairs, _ = measured(tmp_path, models=("tiny",), most_frames=4, window=2)
 
     assert together.clips[0].frames == pairs.clips[0].frames == 4
-    assert by_method(together.means)["vsrm"].psnr != by_method(pairs.means)["vsrm"].psnr
+    assert (
+        by_method(together.means)["vsrm-compact"].psnr
+        != by_method(pairs.means)["vsrm-compact"].psnr
+    )
 
 
 def test_the_crop_lies_where_the_network_gains_most():

@@ -100,7 +100,7 @@ def test_a_codec_that_cannot_store_them_is_told_of(tmp_path):
 
     writer = copy(source, tmp_path / "out.mkv", "ffv1")
 
-    assert writer.dropped == ("HDR figures of the mastering display: ffv1 cannot store them",)
+    assert writer.dropped == ("HDR metadata of the mastering display: ffv1 cannot store them",)
     assert probe(tmp_path / "out.mkv").color.transfer == PQ
 
 
@@ -127,7 +127,7 @@ def test_figures_without_a_range_of_brightness_are_named_as_lost():
     light = light_of(side_data)
 
     assert (light.primaries, light.luminance) == ((Fraction(1, 3),) * 8, None)
-    assert left_behind(side_data) == ("HDR figures of the mastering display, which are incomplete",)
+    assert left_behind(side_data) == ("incomplete HDR metadata of the mastering display",)
     assert light_parameters("libx265", light) == {}
 
 

@@ -150,7 +150,7 @@ def test_sound_alone_is_refused(tmp_path):
 
 
 def test_a_cover_picture_is_no_video(tmp_path):
-    with pytest.raises(InputError, match="a cover picture but no video"):
+    with pytest.raises(InputError, match="cover art but no video"):
         probe(make_sound_only(tmp_path / "song.mp3", cover=True))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import PAPER_LIKE, RELEASED_LIKE, TINY, TINY_GSM, make_network
+from networks import PAPER_LIKE, RELEASED_LIKE, TINY, TINY_GSM, TINY_VSRM, make_network
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -66,11 +66,13 @@ def is_choice(place):
     )
 
 
-SHORT = replace(PAPER_LIKE, branches=TINY.branches, dambs=1)  # its blocks are all alike
-CONFIGS = [TINY, SHORT, TINY_GSM, RELEASED_LIKE]
+SHORT = replace(PAPER_LIKE, branches=TINY_VSRM.branches, dambs=1)  # its blocks are all alike
+CONFIGS = [TINY_VSRM, SHORT, TINY, TINY_GSM, RELEASED_LIKE]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["tiny", "paper", "tiny gsm", "released"])
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=["tiny", "paper", "compact", "tiny gsm", "released"]
+)
 @torch.inference_mode()
 def test_nothing_inside_a_window_waits_for_the_device(config):
     # A device that has no values: what asks for them fails or is seen.

@@ -4,24 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import PAPER_LIKE, TINY, awaken, count_parameters, draw_randomly, make_network
+from networks import PAPER_LIKE, TINY_VSRM, awaken, count_parameters, draw_randomly, make_network
 from scenes import smooth_picture
 from torch import nn
 from torch.nn import functional
 
-from vsrm_cli.models.presets import VSRM_ABLATION, VSRM_FULL, VSRM_T
+from vsrm_cli.models.presets import VSRM_ABLATION, VSRM_FULL
 from vsrm_cli.models.vsrm import (
     DAMB,
-    NEIGHBOR_GAIN,
     VSRM,
     Branch,
     MambaBlock,
     temporal_first,
     temporal_first_undo,
 )
-
-# Neighbors are stacked as they are, as in the paper.
-STACKED = replace(TINY, neighbors=0)
 
 # Two float32 computations of one thing whose sums run in another order.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -37,7 +33,7 @@ def clip(time, height, width, *, batch=1, seed=0):
 
 
 def block_input(time=3, height=4, width=5):
-    return draw_randomly(2, time, height, width, TINY.channels) * 2 - 1
+    return draw_randomly(2, time, height, width, TINY_VSRM.channels) * 2 - 1
 
 
 # Sizes
@@ -62,7 +58,6 @@ def test_the_parts_of_the_ablation_network_have_the_sizes_of_the_specification()
     assert {name: count_parameters(part) for name, part in network.named_children()} == {
         "spynet": 1_440_300,
         "conv_first": 3_360,
-        "features": 0,
         "align": 80_768,
         "branches": 4 * 1_671_360,
         "upsampler": 403_267,
@@ -70,10 +65,6 @@ def test_the_parts_of_the_ablation_network_have_the_sizes_of_the_specification()
     assert count_parameters(damb.s2t[0]) == 193_960
     assert count_parameters(damb.t2s) == 182_680
     assert count_parameters(damb.conv) == 388_920
-
-
-def test_the_compact_network_has_at_most_a_million_parameters():
-    assert count_parameters(on_the_meta_device(VSRM_T)) <= 1_000_000
 
 
 # Orders of tokens
@@ -105,10 +96,10 @@ class Listener(nn.Module):
 
 def listen(*, temporal):
     """What order a block of (1, 3, 2, 2, C) reads, and where it puts the row of results."""
-    block = MambaBlock(TINY, temporal=temporal).requires_grad_(False)
+    block = MambaBlock(TINY_VSRM, temporal=temporal).requires_grad_(False)
     block.mixer, block.norm1, block.ffn = Listener(), nn.Identity(), nn.Identity()
     nn.init.zeros_(block.norm2.weight)  # so that nothing is added after the mixer
-    ids = torch.arange(12.0).view(1, 3, 2, 2, 1).expand(-1, -1, -1, -1, TINY.channels)
+    ids = torch.arange(12.0).view(1, 3, 2, 2, 1).expand(-1, -1, -1, -1, TINY_VSRM.channels)
     added = block(ids) - ids
     return block.mixer.heard[0, :, 0].tolist(), added[0, ..., 0].flatten().tolist()
 
@@ -128,14 +119,14 @@ def test_the_temporal_block_reads_pixel_by_pixel_and_puts_each_result_in_its_pla
 
 
 def test_spatial_blocks_have_two_directions_and_the_temporal_block_one():
-    damb = DAMB(VSRM_T)
+    damb = DAMB(TINY_VSRM)
 
     assert [[scan.reverse for scan in block.mixer.ssm] for block in damb.s2t] == [[False, True]]
     assert [scan.reverse for scan in damb.t2s.mixer.ssm] == [False]
 
 
 def test_a_block_normalizes_before_and_adds_after_each_of_its_layers():
-    block, x = MambaBlock(TINY, temporal=False).requires_grad_(False), block_input()
+    block, x = MambaBlock(TINY_VSRM, temporal=False).requires_grad_(False), block_input()
 
     y = block(x)
 
@@ -147,15 +138,15 @@ def test_a_block_normalizes_before_and_adds_after_each_of_its_layers():
 
 
 def test_the_middle_frame_alone_is_what_the_whole_block_gives_there():
-    damb, x = DAMB(replace(TINY, s2t_blocks=2)).requires_grad_(False), block_input()
+    damb, x = DAMB(replace(TINY_VSRM, s2t_blocks=2)).requires_grad_(False), block_input()
 
     torch.testing.assert_close(damb.center(x), damb(x)[:, 1], **TOLERANCE)
 
 
 def test_a_branch_adds_its_correction_to_the_middle_frame():
-    branch = Branch(replace(TINY, dambs=2)).requires_grad_(False)
+    branch = Branch(replace(TINY_VSRM, dambs=2)).requires_grad_(False)
     awaken(branch)
-    stack = draw_randomly(2, 3, TINY.channels, 4, 5)
+    stack = draw_randomly(2, 3, TINY_VSRM.channels, 4, 5)
 
     y = branch(stack)
 
@@ -166,9 +157,9 @@ def test_a_branch_adds_its_correction_to_the_middle_frame():
 
 
 def test_an_untrained_branch_gives_the_middle_frame():
-    stack = draw_randomly(2, 3, TINY.channels, 4, 5)
+    stack = draw_randomly(2, 3, TINY_VSRM.channels, 4, 5)
 
-    assert torch.equal(Branch(TINY)(stack), stack[:, 1])
+    assert torch.equal(Branch(TINY_VSRM)(stack), stack[:, 1])
 
 
 # Directions of flow
@@ -206,7 +197,7 @@ def moving_scene():
 
 
 def test_the_forward_flow_of_a_scene_that_moves_right_points_left():
-    network = make_network()
+    network = make_network(TINY_VSRM)
     network.spynet = Search()
 
     backward, forward = network.flows(moving_scene())
@@ -219,7 +210,7 @@ def test_the_forward_flow_of_a_scene_that_moves_right_points_left():
 
 
 def test_a_backward_branch_follows_the_flow_to_later_frames_and_a_forward_branch_to_earlier():
-    network = make_network()
+    network = make_network(TINY_VSRM)
     network.spynet, network.align = Search(), Recorder()
 
     network(moving_scene())
@@ -244,7 +235,7 @@ class StepRecorder(nn.Module):
 def propagate(flows, *, frames=4, backward=False):
     """Let frames of the values 1, 2, ... pass a branch of stand-ins: stacks, calls, results."""
     height, width = flows.shape[-2:]
-    network, branch = make_network(STACKED), StepRecorder()
+    network, branch = make_network(TINY_VSRM), StepRecorder()
     network.align = Recorder()
     features = [torch.full((1, 2, height, width), t + 1.0) for t in range(frames)]
     results = network._propagate(branch, features, flows, backward=backward)
@@ -338,10 +329,10 @@ def test_where_the_newer_flow_leaves_the_frame_the_older_one_adds_nothing():
 
 def test_the_second_frame_has_no_second_neighbor_at_all():
     network, branch = (
-        make_network(STACKED),
+        make_network(TINY_VSRM),
         StepRecorder(),
     )  # with its real alignment, which adds biases
-    features = [draw_randomly(1, TINY.channels, 4, 5, seed=t) for t in range(2)]
+    features = [draw_randomly(1, TINY_VSRM.channels, 4, 5, seed=t) for t in range(2)]
 
     network._propagate(branch, features, torch.zeros(1, 1, 2, 4, 5), backward=True)
 
@@ -352,7 +343,7 @@ def test_the_second_frame_has_no_second_neighbor_at_all():
 # The whole network
 
 
-@pytest.mark.parametrize("config", [TINY, PAPER_LIKE], ids=["compact", "as published"])
+@pytest.mark.parametrize("config", [TINY_VSRM, PAPER_LIKE], ids=["tiny", "as published"])
 @pytest.mark.parametrize(
     ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (4, 9, 3), (1, 8, 8)]
 )
@@ -366,14 +357,14 @@ def test_any_length_and_any_size_come_out_four_times_larger(config, time, height
 
 
 def test_a_single_frame_needs_no_flow():
-    network = make_network().requires_grad_(False)
+    network = make_network(TINY_VSRM).requires_grad_(False)
     network.spynet = network.align = None
 
     assert network(clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
 
 
 def test_clips_of_a_batch_do_not_see_each_other():
-    network, pair = make_network().requires_grad_(False), clip(3, 5, 7, batch=2)
+    network, pair = make_network(TINY_VSRM).requires_grad_(False), clip(3, 5, 7, batch=2)
 
     together = network(pair)
 
@@ -382,7 +373,7 @@ def test_clips_of_a_batch_do_not_see_each_other():
 
 
 def test_every_frame_sees_every_other():
-    network, frames = make_network().requires_grad_(False), clip(4, 6, 6)
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(4, 6, 6)
     before = network(frames)
 
     for t in range(4):
@@ -392,28 +383,15 @@ def test_every_frame_sees_every_other():
         assert (seen > 0).all()
 
 
-@pytest.mark.parametrize("config", [TINY, PAPER_LIKE], ids=["bicubic", "bilinear"])
-def test_the_network_corrects_an_interpolated_frame(config):
-    network, frames = make_network(config).requires_grad_(False), clip(2, 5, 7)
+def test_the_network_corrects_a_bilinear_frame():
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(2, 5, 7)
     for weight in network.upsampler.conv_last.parameters():
         weight.zero_()
 
     large = network(frames)
 
-    base = functional.interpolate(frames[0], scale_factor=4, mode=config.base, align_corners=False)
+    base = functional.interpolate(frames[0], scale_factor=4, mode="bilinear", align_corners=False)
     torch.testing.assert_close(large[0], base)
-
-
-def test_a_compact_branch_sees_how_aligned_neighbors_differ_and_nothing_where_there_is_none():
-    network, current = make_network(TINY), draw_randomly(1, TINY.channels, 4, 5)
-
-    first = network._stack(current, [])
-    later = network._stack(current, [current + 0.25])
-
-    nothing = torch.zeros_like(current)
-    assert torch.equal(first, torch.stack((nothing, current, nothing), dim=1))
-    torch.testing.assert_close(later[:, 0], nothing + 0.25 * NEIGHBOR_GAIN)
-    assert torch.equal(later[:, 2], nothing)
 
 
 def still(frames):
@@ -423,23 +401,24 @@ def still(frames):
 
 
 def test_untrained_branches_leave_frames_to_themselves():
-    network, frames = make_network(awake=False).requires_grad_(False), clip(3, 5, 7, batch=2)
-    awaken(network.upsampler)
+    network, frames = (
+        make_network(TINY_VSRM, awake=False).requires_grad_(False),
+        clip(3, 5, 7, batch=2),
+    )
 
-    large = network.enlarge(network.extract(frames), frames, network.flows(frames))
+    large = network.frames(frames, network.flows(frames))
 
     torch.testing.assert_close(large, network(frames), **TOLERANCE)
-    assert (large - make_network(awake=False)(frames)).abs().max() > 1e-3
 
 
 def test_the_same_clip_gives_the_same_bits():
-    network, frames = make_network().requires_grad_(False), clip(3, 9, 7)
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(3, 9, 7)
 
     assert torch.equal(network(frames), network(frames))
 
 
 def test_double_precision_agrees_with_single():
-    network, frames = make_network().requires_grad_(False), clip(3, 5, 7)
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(3, 5, 7)
     single = network(frames)
 
     double = network.double()(frames.double())
@@ -449,7 +428,7 @@ def test_double_precision_agrees_with_single():
 
 
 def test_the_memory_estimate_grows_with_the_clip_and_holds_at_least_its_frames():
-    network = on_the_meta_device(VSRM_T)
+    network = on_the_meta_device(VSRM_ABLATION)
 
     one, more_frames, larger = (
         network.memory_bytes(*size) for size in [(1, 90, 160), (16, 90, 160), (1, 180, 320)]
@@ -473,20 +452,20 @@ def missing_gradients(network, frames):
     }
 
 
-@pytest.mark.parametrize("config", [TINY, PAPER_LIKE], ids=["compact", "as published"])
+@pytest.mark.parametrize("config", [TINY_VSRM, PAPER_LIKE], ids=["tiny", "as published"])
 def test_every_weight_learns_from_a_clip(config):
     network = make_network(config).train()
 
     assert missing_gradients(network, clip(3, 6, 6)) == set()
 
 
-def test_frames_alone_teach_the_features_and_the_upsampler_and_nothing_else():
-    network, frames = make_network().train(), clip(2, 6, 6)
+def test_frames_alone_teach_the_stem_and_the_upsampler_and_nothing_else():
+    network, frames = make_network(TINY_VSRM).train(), clip(2, 6, 6)
 
-    network.enlarge(network.extract(frames), frames, still(frames)).square().mean().backward()
+    network.frames(frames, still(frames)).square().mean().backward()
 
     learning = {name.split(".")[0] for name, w in network.named_parameters() if w.grad is not None}
-    assert learning == {"conv_first", "features", "upsampler"}
+    assert learning == {"conv_first", "upsampler"}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from av.stream import Disposition
 from clips import make_clip, picture
 from PIL import Image
+from sounds import heard, make_film, pass_on
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.video import Encoding, VideoWriter
@@ -395,3 +396,28 @@ def test_damaged_packets_of_sound_cost_only_themselves(tmp_path, target):
         assert len(sizes) - 8 <= sum(1 for p in container.demux(audio=0) if p.size) < len(sizes)
         assert sum(1 for _ in container.decode(video=0)) >= 0
     assert all("damaged packets of stream 1" in warning for warning in writer.warnings)
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.nut"])
+@pytest.mark.parametrize("rate", [22050, 44100])
+def test_sound_that_an_edit_list_hides_is_not_heard(tmp_path, rate, target):
+    whole = make_film(tmp_path / "whole.mov", encoder={"g": "100"}, sound=("aac", rate, "mono"))
+    cut = tmp_path / "in.mov"
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(cut), "w", container_options={"avoid_negative_ts": "disabled"}) as output,
+    ):
+        targets = [output.add_stream_from_template(s) for s in source.streams]
+        for packet in source.demux():
+            if packet.size:
+                packet.pts -= round(Fraction(3, 5) / packet.time_base)
+                packet.dts -= round(Fraction(3, 5) / packet.time_base)
+                packet.stream = targets[packet.stream.index]
+                output.mux(packet)
+
+    pass_on(cut, tmp_path / target)
+
+    shown, begins, ends = heard(tmp_path / target)
+    # One packet primes the decoder; NUT knows no time before zero and begins with the next one.
+    assert -0.1 <= begins - shown <= (0.05 if target == "out.nut" else 0.001)
+    assert ends - shown == pytest.approx(0.4, abs=0.05)

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from fractions import Fraction
 
+import av
 import pytest
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip
 
@@ -110,3 +111,26 @@ def test_a_file_that_fails_does_not_get_its_name(tmp_path, clip, monkeypatch):
         copy()
 
     assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+def test_a_stream_that_ends_too_early_is_found(clip):
+    whole = replace(TONE, latest=TONE.end - Fraction(1024, 48000), is_decodable=True)
+
+    prove(clip, replace(promise_of(), carried={1: whole, 2: WORDS}))
+    with pytest.raises(CheckFailed, match=r"last packet of sound begins at 0\.96\d+ s, not at 2\."):
+        prove(
+            clip, replace(promise_of(), carried={1: replace(whole, latest=Fraction(2)), 2: WORDS})
+        )
+
+
+def test_a_stream_that_cannot_be_decoded_is_found(clip):
+    data = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        for packet in container.demux(audio=0):
+            if packet.size:
+                data[packet.pos : packet.pos + packet.size] = b"\xaa" * packet.size
+    clip.write_bytes(data)
+    sound = replace(TONE, is_decodable=True)
+
+    with pytest.raises(CheckFailed, match="sound cannot be decoded"):
+        prove(clip, replace(promise_of(), carried={1: sound, 2: WORDS}))

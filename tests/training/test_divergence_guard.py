@@ -108,7 +108,7 @@ def test_after_too_many_accidents_the_run_ends_with_the_way_out(learner):
         guard.go_back()
         go_on(learner, guard, 3)
 
-    with pytest.raises(OutputError, match=r"exploded at step 28 once more.*--lr below 0\.001"):
+    with pytest.raises(OutputError, match=r"exploded again at step 28.*--lr below 0\.001"):
         guard.go_back()
     assert learner.step == 25
 

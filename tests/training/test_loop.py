@@ -135,7 +135,7 @@ def test_a_run_stopped_after_each_step_ends_as_one_that_ran_through(
         if is_last:
             learn(pack, tmp_path / "pieces", recipe, **options)
         else:
-            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume goes on"):
+            with pytest.raises(Interrupted, match=f"after step {step}; .* --resume continues"):
                 learn(pack, tmp_path / "pieces", recipe, should_stop=lambda: True, **options)
 
     assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
@@ -251,13 +251,13 @@ def test_a_folder_with_a_run_is_not_written_into_unasked(pack, tmp_path):
     learn(pack, tmp_path / "run", CHEAP)
     before = (tmp_path / "run" / STATE_FILE).read_bytes()
 
-    with pytest.raises(OutputError, match=r"state\.pt is there already.*--resume.*another --out"):
+    with pytest.raises(OutputError, match=r"state\.pt exists.*--resume.*another --out"):
         learn(pack, tmp_path / "run", CHEAP)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
 
 
 def test_without_a_state_there_is_nothing_to_resume(pack, tmp_path):
-    with pytest.raises(InputError, match=r"holds no state\.pt.*leave --resume out"):
+    with pytest.raises(InputError, match=r"holds no state\.pt.*start without --resume"):
         learn(pack, tmp_path / "run", CHEAP, resume=True)
 
 
@@ -371,7 +371,7 @@ def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
 def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
     told = []
 
-    with pytest.raises(OutputError, match="Begin again with a --lr below 30") as failure:
+    with pytest.raises(OutputError, match="Start again with a --lr below 30") as failure:
         finetune(
             make_network(),
             pack,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import TINY_GSM, make_feature_network, make_network
+from networks import TINY_GSM, TINY_VSRM, make_feature_network, make_network
 from scenes import draw_pack
 
 from vsrm_cli.data.dataset import Clips
@@ -66,9 +66,9 @@ def moved(recipe, pack, steps=2):
     ("stage", "learning"),
     [
         (Stage.FLOW, {"spynet"}),
-        (Stage.FRAMES, {"conv_first", "features", "upsampler"}),
-        (Stage.CLIPS, {"spynet", "conv_first", "features", "align", "branches", "upsampler"}),
-        (Stage.SHARP, {"conv_first", "features", "align", "branches", "upsampler"}),
+        (Stage.FRAMES, {"conv_first", "features", "cell"}),
+        (Stage.CLIPS, {"spynet", "conv_first", "features", "cell"}),
+        (Stage.SHARP, {"conv_first", "features", "cell"}),
     ],
 )
 def test_each_stage_moves_its_own_part_of_the_network(pack, stage, learning):
@@ -80,8 +80,8 @@ def test_each_stage_moves_its_own_part_of_the_network(pack, stage, learning):
 @pytest.mark.parametrize(
     ("shares", "learning"),
     [
-        ({"flow_lr": 0.0}, {"align", "branches", "conv_first", "features", "upsampler"}),
-        ({"trunk_lr": 0.0}, {"align", "branches", "spynet"}),
+        ({"flow_lr": 0.0}, {"cell", "conv_first", "features"}),
+        ({"trunk_lr": 0.0}, {"cell", "spynet"}),
     ],
 )
 def test_what_earlier_stages_taught_has_its_own_share_of_the_rate(pack, shares, learning):
@@ -163,7 +163,7 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(pack, stage):
     assert_equal_gradients(in_parts, whole, rtol=tolerances[0], atol=tolerances[1])
 
 
-@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+@pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_recomputed_branches_have_the_same_gradients(pack, config):
     sample = batch(pack)
     networks = [make_network(*([config] if config else [])) for _ in range(2)]
@@ -176,7 +176,7 @@ def test_recomputed_branches_have_the_same_gradients(pack, config):
     assert "forward" not in vars(networks[1])
 
 
-@pytest.mark.parametrize("config", [None, TINY_GSM], ids=["vsrm", "gsm"])
+@pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config):
     # What a network remembers of a size must not be bound to inference mode, as it once was.
     network, sample = make_network(*([config] if config else [])), batch(pack)
@@ -193,7 +193,7 @@ def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config)
 
 def test_recomputed_branches_keep_less_in_memory(pack):
     def bytes_kept(recipe):
-        learner, kept = Learner(make_network(), recipe), 0
+        learner, kept = Learner(make_network(TINY_VSRM), recipe), 0
 
         def count(x):
             nonlocal kept
@@ -311,9 +311,9 @@ def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
     assert lesson.loss == pytest.approx(lesson.plain, rel=1e-4)
 
 
-# NaN in the features makes points at which the alignment reads NaN as well: PyTorch's backward
+# NaN in the features makes points at which a warp reads NaN as well: PyTorch's backward
 # pass through them reads any place of the memory.
-@pytest.mark.parametrize("spoiled", ["upsampler.conv_last.bias", "conv_first.bias"])
+@pytest.mark.parametrize("spoiled", ["cell.conv_last.bias", "conv_first.bias"])
 def test_weights_that_are_no_numbers_give_a_loss_that_is_none(pack, spoiled):
     network = make_network()
     with torch.no_grad():

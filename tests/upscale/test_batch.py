@@ -75,9 +75,9 @@ def test_an_input_is_no_output(folder):
 def test_an_input_that_is_not_there_and_an_empty_folder_are_told(folder):
     with pytest.raises(InputError, match="missing does not exist"):
         plan(folder, "a.mp4", "missing")
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no image files"):
         plan(folder, "large")
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         plan_batch([folder / "more"], folder / "a.mp4", overwrite=False)
 
 
@@ -104,4 +104,4 @@ def test_a_place_for_the_outputs_must_be_given_once(folder, words):
     result = run(*words)
 
     assert result.exit_code == 2
-    assert result.stderr == ("error: Give --output for one input, or --out-dir for any number.\n")
+    assert result.stderr == ("error: Give --output for one input, or --out-dir for several.\n")

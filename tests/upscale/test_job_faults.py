@@ -16,7 +16,7 @@ from networks import make_network
 from stand_in import draw_clip, load_nearest
 
 from vsrm_cli.checkpoints.loading import load_model, save_weights
-from vsrm_cli.errors import Interrupted, OutputError, VsrmError
+from vsrm_cli.errors import InputError, Interrupted, OutputError, VsrmError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import upscale_video
 
@@ -95,6 +95,33 @@ def test_a_full_disk_is_told_and_the_work_goes_on_when_there_is_room(tmp_path, l
     assert names_in(tmp_path) == ["large.mp4", "log", "small.mp4", "whole.mp4"]
 
 
+def test_a_full_disk_is_no_bug(tmp_path):
+    clip = draw_noise(tmp_path / "small.mp4", frames=20)
+    log = tmp_path / "log"
+
+    job = faults.start(clip, "-o", tmp_path / "large.nut", *WORDS, largest_file=3_000, log=log)
+
+    assert faults.end(job) == 1
+    last = log.read_text().splitlines()[-1]
+    assert "disk" in last
+    assert "bug in vsrm" not in last
+
+
+@pytest.mark.parametrize("frame", [1, 8])
+def test_an_input_that_is_replaced_ends_the_work(tmp_path, frame):
+    clip = make_clip(tmp_path / "small.mp4", sound="aac")
+    other = make_clip(tmp_path / "other.mp4", sound="flac")
+
+    def replace_input(progress):
+        if progress.frames_done >= frame and other.exists():
+            os.replace(other, clip)
+
+    with pytest.raises(InputError, match="has changed since the work began"):
+        upscale_video(clip, tmp_path / "large.mkv", report=replace_input, **SMALL)
+
+    assert not (tmp_path / "large.mkv").exists()
+
+
 def draw_noise(path, *, frames):
     """Pictures that no encoder can make small."""
     noise = np.random.default_rng(0)
@@ -118,7 +145,7 @@ def test_a_folder_removed_in_mid_work_is_told_in_a_sentence(tmp_path, frame):
         while progress.frames_done >= frame and folder.exists():
             shutil.rmtree(folder, ignore_errors=True)  # a file may appear in it meanwhile
 
-    with pytest.raises(OutputError, match=r"could not be written|has vanished"):
+    with pytest.raises(OutputError, match=r"could not be written|is missing"):
         upscale_video(clip, folder / "large.mp4", report=remove, **SMALL)
 
     assert names_in(tmp_path) == ["small.mp4"]
@@ -215,10 +242,12 @@ def test_one_signal_finishes_the_segment_and_the_same_command_goes_on(tmp_path, 
     again = faults.end(faults.start(clip, "-o", output, *WORDS, log=log))
 
     assert (code, again) == (130, 0)
-    assert "finishing the segment; press Ctrl-C again to stop at once" in told
-    kept = re.fullmatch(r"interrupted: (\d+) frames are finished .*; the same command .*", told[-1])
+    assert "finishing this segment; press Ctrl-C again to stop now" in told
+    kept = re.fullmatch(
+        r"interrupted: (\d+) frames are finished .*; run the same command .*", told[-1]
+    )
     assert int(kept[1]) in (9, 17, 25, 33)
-    assert f"large.mp4: 40 frames ({kept[1]} from before)" in log.read_text()
+    assert f"large.mp4: 40 frames ({kept[1]} resumed)" in log.read_text()
     assert len(pictures(output)) == 40
 
 

@@ -161,7 +161,7 @@ def test_the_input_is_no_place_for_the_output(tmp_path):
         (lambda folder: Image.new("RGB", (9, 9)).save(folder / "z.png"), "z.png is 9x9"),
         (lambda folder: Image.new("L", (WIDTH, HEIGHT)).save(folder / "z.png"), "gray"),
         (lambda folder: (folder / "z.png").write_text("no picture"), "z.png"),
-        (lambda folder: [file.unlink() for file in folder.iterdir()], "no pictures"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "no image files"),
     ],
     ids=["size", "format", "broken", "none"],
 )

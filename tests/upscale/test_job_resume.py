@@ -106,7 +106,9 @@ def test_a_job_stopped_after_every_segment_gives_the_frames_of_one_that_was_not(
 
     output = tmp_path / name
     for done in (9, 17, 25):
-        with pytest.raises(Interrupted, match=rf"{done} frames .*\.{name}\.vsrm; the same command"):
+        with pytest.raises(
+            Interrupted, match=rf"{done} frames .*\.{name}\.vsrm; run the same command"
+        ):
             upscale_video(clip, output, should_stop=stop_after(1), **SMALL, **options)
     kept = names_in(tmp_path)
     summary = upscale_video(clip, output, **SMALL, **options)
@@ -381,7 +383,7 @@ def test_pictures_that_changed_under_the_same_name_date_and_size_are_noticed(tmp
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **SMALL)
     monkeypatch.setattr(checkpoints, "stamp_of", lambda frame: None)
 
-    with pytest.raises(InputError, match=r"gives other pictures now .* --restart"):
+    with pytest.raises(InputError, match=r"has other frames now .* --restart"):
         upscale_video(clip, tmp_path / "large.mp4", **SMALL)
 
 

@@ -193,7 +193,7 @@ def test_a_folder_that_has_vanished_is_told_in_a_sentence(output):
             path.unlink()
         journal.folder.rmdir()
 
-        with pytest.raises(OutputError, match="make sure that the folder is there"):
+        with pytest.raises(OutputError, match="make sure that the folder exists"):
             journal.begin(CHOSEN)
 
 

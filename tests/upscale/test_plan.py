@@ -74,7 +74,7 @@ def test_a_disk_that_is_far_too_small_is_refused_before_the_network_is_loaded(cl
     monkeypatch.setattr(upscale, "load_model", lambda *_, **__: pytest.fail("was loaded"))
     monkeypatch.setattr(forecast.shutil, "disk_usage", free_bytes(20_000))
 
-    with pytest.raises(OutputError, match=r"About 0.0 GB may be needed .* make room"):
+    with pytest.raises(OutputError, match=r"About 0.0 GB may be needed .* free some space"):
         upscale_video(clip, clip.with_name("large.mkv"))
 
     assert [path.name for path in clip.parent.iterdir()] == ["small.mp4"]

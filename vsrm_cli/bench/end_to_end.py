@@ -1,4 +1,4 @@
-"""How fast a whole video goes from file to file, and which stage holds it up."""
+"""How fast a whole job is, from file to file, and which stage is the slowest."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from vsrm_cli.upscale.pipeline import Progress
 
 @dataclass(frozen=True)
 class PipelineSpeed:
-    """How fast a whole video is enlarged, from file to file.
+    """How fast a whole job was, from file to file.
 
     Attributes:
         input: The file read.
         model: Name of the network.
         dtype: fp32, fp16 or bf16.
         device: Where it ran.
-        frames: How many frames went through.
+        frames: Number of frames.
         width: Of the result, in pixels.
         height: Of the result, in pixels.
         elapsed_s: From the first byte read to the finished file, loading included.
@@ -54,21 +54,21 @@ def measure_pipeline(
     device: torch.device,
     report: Callable[[str], None],
 ) -> list[PipelineSpeed]:
-    """Enlarge a whole video with each network, and throw the result away.
+    """Upscale a whole video with each network, and delete the result.
 
     Args:
         video: The file to read.
         models: Names, or weight files.
         dtype: "auto", "fp32", "fp16" or "bf16".
         device: Where.
-        report: Is told what is being measured.
+        report: Called with what is being measured.
 
     Raises:
         VsrmError: As `upscale_video` raises it.
     """
     rows = []
     for model in models:
-        report(f"enlarging {video} with {model}")
+        report(f"upscaling {video} with {model}")
         progress: list[Progress] = []
         with tempfile.TemporaryDirectory() as folder:
             summary = upscale_video(

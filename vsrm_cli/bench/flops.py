@@ -1,4 +1,4 @@
-"""What a network costs: its operations, counted without computing anything."""
+"""FLOPs of a network, counted without computing anything."""
 
 import copy
 import sys

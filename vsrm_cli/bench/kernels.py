@@ -1,4 +1,4 @@
-"""How fast the implementations of the selective scan are, one against the other."""
+"""How fast the implementations of the selective scan are, compared with each other."""
 
 import os
 import statistics
@@ -28,9 +28,9 @@ class KernelSpeed:
         channels: Channels scanned side by side.
         state: States of each.
         length: Steps.
-        ms: Median over the runs; None where a problem is told.
-        times_reference: How many times as fast as the reference, where that was timed.
-        largest_difference: From the reference's output, likewise.
+        ms: Median over the runs; None if there is a problem.
+        times_reference: How many times as fast as the reference, if that was timed.
+        largest_difference: From the output of the reference, likewise.
         problem: Why there are no figures.
     """
 
@@ -51,8 +51,8 @@ def measure_kernels(
 
     Args:
         device: Where.
-        is_quick: Whether to leave the long scans out.
-        report: Is told what is being measured.
+        is_quick: Whether to skip the long scans.
+        report: Called with what is being measured.
     """
     lengths = (SHORT,) if is_quick else (SHORT, LONG)
     rows = []
@@ -71,7 +71,7 @@ def _scan_inputs(channels: int, state: int, length: int, device: torch.device) -
         return torch.randn(*shape, generator=rng).to(device)
 
     return {
-        "u": draw(1, length, channels),  # token after token, as the networks have it
+        "u": draw(1, length, channels),  # token-major, as in the networks
         "delta": draw(1, length, channels),
         "A": -draw(channels, state).exp(),
         "B": draw(1, length, state),
@@ -115,7 +115,7 @@ def _try_kernel(
     if not kernel.is_usable:
         return None, None, kernel.reason
     if kernel.name == "reference" and inputs["u"].shape[1] > SHORT:
-        return None, None, "left out: it takes minutes"
+        return None, None, "skipped: it takes minutes"
     scan = partial(selective_scan, **inputs, delta_softplus=True, token_major=True)  # type: ignore[arg-type]
     before = os.environ.get("VSRM_KERNELS")
     os.environ["VSRM_KERNELS"] = kernel.name
@@ -124,7 +124,7 @@ def _try_kernel(
             y = scan()
             times = time_runs(scan, device)
         return statistics.median(times), y, None
-    except VsrmError as error:  # what cannot do such an input
+    except VsrmError as error:  # it does not support this input
         return None, None, str(error)
     finally:
         os.environ.pop("VSRM_KERNELS")

@@ -1,7 +1,4 @@
-"""What a bench has measured, as one JSON object, and how it compares with an older one.
-
-`schema.json`, which lies beside this file, describes the object.
-"""
+"""What a bench has measured, as one JSON object, and how it compares with an older one."""
 
 import json
 import math
@@ -21,6 +18,7 @@ from vsrm_cli.bench.end_to_end import PipelineSpeed
 from vsrm_cli.bench.kernels import KernelSpeed
 from vsrm_cli.bench.speed import Speed
 from vsrm_cli.errors import InputError
+from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.quality import Quality
 from vsrm_cli.inference.memory import free_host_bytes
 
@@ -38,6 +36,7 @@ class Measured:
     kernels: Sequence[KernelSpeed] | None = None
     end_to_end: Sequence[PipelineSpeed] | None = None
     quality: Quality | None = None
+    ablation: Sequence[AblationRow] | None = None
 
     @property
     def problems(self) -> list[str]:
@@ -60,6 +59,9 @@ def new_result(measured: Measured, *, device: torch.device, settings: Mapping[st
         if measured.end_to_end is not None
         else None,
         "quality": asdict(measured.quality) if measured.quality is not None else None,
+        "ablation": [asdict(r) for r in measured.ablation]
+        if measured.ablation is not None
+        else None,
     }
     result: Result = _as_json(
         {
@@ -132,7 +134,9 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); give what --json printed.") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise InputError(f"{path} is no result of this version's vsrm bench --json; measure anew.")
+        raise InputError(
+            f"{path} is not a result of vsrm bench --json of this version; measure again."
+        )
     return result
 
 
@@ -190,6 +194,8 @@ def _figures(result: Result) -> Iterator[tuple[tuple[str, str], float]]:
             yield (f"scan {row['kernel']} {shape}", "ms"), row["ms"]
     for row in result["end_to_end"] or ():
         yield (f"{row['input']} with {row['model']} {row['dtype']}", "ms"), 1000 / row["fps"]
+    for row in result.get("ablation") or ():
+        yield (f"{row['model']}, {row['part']}", "dB"), row["psnr"]
     quality = result["quality"]
     for row in quality["means"] if quality else ():
         if row["psnr"] is not None:

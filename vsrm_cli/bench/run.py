@@ -1,4 +1,4 @@
-"""The job of `vsrm bench`: measure what was asked for, and put it together."""
+"""The job of `vsrm bench`: take the requested measurements and collect the results."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,28 +12,30 @@ from vsrm_cli.bench.kernels import measure_kernels
 from vsrm_cli.bench.results import Measured, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
 from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.evaluation.ablation import measure_ablation
 from vsrm_cli.evaluation.quality import Crop, Wishes, measure_quality
 
-# Frames that a network sees together while it is timed. A processor takes seconds for each.
+# Frames that a network sees together while it is timed. A CPU takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user wants to know.
+    """What to measure.
 
     Attributes:
-        gpu: True for CUDA, False for the processor, None for the best there is.
+        gpu: True for CUDA, False for the CPU, None for the best device.
         models: Names or weight files; empty for all that have weights.
-        dtypes: "auto", "fp32", "fp16" or "bf16"; the first one serves all but the speed.
+        dtypes: "auto", "fp32", "fp16" or "bf16"; everything except speed uses the first one.
         is_quick: Whether to measure less.
         speed: Whether to time the networks alone.
-        sizes: Names of `SIZES`; empty for all, or the smallest if it must be quick.
+        sizes: Names of `SIZES`; empty for all, or for the smallest if `is_quick`.
         window: Frames that a network sees together; None chooses.
         kernels: Whether to time the selective scans.
-        video: A file to enlarge from end to end; None for none.
-        folder: Clips to measure quality on; None for none.
+        video: A file to upscale from end to end, or None.
+        folder: Clips to measure quality on, or None.
         wishes: How to measure quality.
+        ablate: Whether to measure what each part of the networks adds on those clips instead.
     """
 
     gpu: bool | None
@@ -47,6 +49,7 @@ class Asked:
     video: Path | None
     folder: Path | None
     wishes: Wishes
+    ablate: bool = False
 
 
 def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
@@ -54,7 +57,7 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
 
     Args:
         asked: What.
-        report: Is told what is being measured.
+        report: Called with what is being measured.
 
     Returns:
         The result as JSON has it, and the most telling crops of the clips.
@@ -65,7 +68,7 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
     device = choose_device(gpu=asked.gpu)
     models = asked.models or models_with_weights()
     crops: list[Crop] = []
-    speed = kernels = pipeline = quality = None
+    speed = kernels = pipeline = quality = ablation = None
     if asked.speed:
         speed = measure_speed(
             models,
@@ -81,16 +84,26 @@ def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list
         pipeline = measure_pipeline(
             asked.video, models, dtype=asked.dtypes[0], device=device, report=report
         )
-    if asked.folder:
+    if asked.folder and asked.ablate:
+        ablation = measure_ablation(
+            asked.folder,
+            models,
+            degradation=asked.wishes.degradation,
+            most_frames=asked.wishes.most_frames,
+            dtype=asked.dtypes[0],
+            device=device,
+            report=report,
+        )
+    elif asked.folder:
         quality, crops = measure_quality(
             asked.folder, models, asked.wishes, dtype=asked.dtypes[0], device=device, report=report
         )
-    measured = Measured(speed, kernels, pipeline, quality)
+    measured = Measured(speed, kernels, pipeline, quality, ablation)
     return new_result(measured, device=device, settings=_settings(asked)), crops
 
 
 def models_with_weights() -> tuple[str, ...]:
-    """The names of the networks that can be loaded without a file of one's own."""
+    """The names of the networks that have weights."""
     return tuple(name for name, entry in MODELS.items() if entry.file is not None)
 
 

@@ -184,9 +184,7 @@ def _try_size(
     """Milliseconds of each run and the peak memory, or why there are none."""
     device = network.device
     needed, free = network.memory_bytes(shape[1], shape[3], shape[4]), free_memory_bytes(device)
-    shortage = (
-        f"no room: needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
-    )
+    shortage = f"not enough memory: needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
     # A processor would swap, or the system would end the program: there the estimate decides.
     if device.type == "cpu" and needed > free:
         return [], None, shortage

@@ -31,6 +31,8 @@ def tables(result: Result) -> list[Table]:
         found.append(_kernel_table(result["kernels"]))
     if result["end_to_end"]:
         found.append(_pipeline_table(result["end_to_end"]))
+    if result["ablation"]:
+        found.append(_ablation_table(result["ablation"]))
     if result["quality"]:
         found += _quality_tables(result["quality"])
     return found
@@ -101,6 +103,24 @@ def _pipeline_table(rows: Sequence[dict[str, Any]]) -> Table:
                 *(f"{row[name]:.2f}" for name in ("fps", "decode_fps", "network_fps")),
                 f"{row['encode_fps']:.2f}",
                 row["slowest"],
+            )
+            for row in rows
+        ),
+    )
+
+
+def _ablation_table(rows: list[dict[str, Any]]) -> Table:
+    whole = {row["model"]: row["psnr"] for row in rows if row["part"] == "whole"}
+    return Table(
+        "What each part adds",
+        ("network", "run", "PSNR-Y", "against whole", "ms per frame"),
+        tuple(
+            (
+                row["model"],
+                row["part"],
+                _psnr(row["psnr"]),
+                f"{row['psnr'] - whole[row['model']]:+.3f}",
+                f"{row['ms_per_frame']:.0f}",
             )
             for row in rows
         ),

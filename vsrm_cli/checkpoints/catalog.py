@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from vsrm_cli.checkpoints.download import RemoteFile
 from vsrm_cli.errors import UsageError
 from vsrm_cli.models.gsmamba import GSMConfig
-from vsrm_cli.models.presets import GSM_FULL, GSM_T, VSRM_ABLATION, VSRM_FULL, VSRM_T
+from vsrm_cli.models.presets import GSM_FULL, VSRM_ABLATION, VSRM_FULL, VSRM_T
 from vsrm_cli.models.vsrm import VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ModelEntry:
 
     name: str
     network: str
-    config: VSRMConfig | GSMConfig
+    config: VSRMConfig | CompactConfig | GSMConfig
     scale: int
     parameters: int
     about: str
@@ -47,7 +48,7 @@ class ModelEntry:
 
 
 _TRAIN_IT = (
-    "Train it (README, Training) and give the path of the file that you get, or use one with "
+    "Train it (docs/training.md) and give the path of the file that you get, or use one with "
     "weights, such as 'vsrm-t'."
 )
 
@@ -59,24 +60,24 @@ MODELS = {
     for entry in (
         ModelEntry(
             name="vsrm-t",
-            network="vsrm",
+            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
-            parameters=829_872,
-            about="VSRM's modules, narrow enough for a CPU; what clean footage gets",
+            parameters=924_092,
+            about="a compact VSRM for a CPU; what clean footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
             licence="MIT",
-            quality="27.61 dB PSNR-Y on 11 clips, bicubic 25.77",
+            quality="28.24 dB PSNR-Y on 11 clips, bicubic 25.77",
             quality_source="weights/README.md",
             file="vsrm-t.safetensors",
         ),
         ModelEntry(
             name="vsrm-t-real",
-            network="vsrm",
+            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
-            parameters=829_872,
+            parameters=924_092,
             about="the same network for compressed and noisy footage; what such footage gets",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
@@ -84,20 +85,6 @@ MODELS = {
             quality="24.70 dB PSNR-Y on 11 clips behind H.264 at crf 28, bicubic 24.34",
             quality_source="weights/README.md",
             file="vsrm-t-real.safetensors",
-        ),
-        ModelEntry(
-            name="gsm-t",
-            network="gsm",
-            config=GSM_T,
-            scale=4,
-            parameters=910_760,
-            about="Gather-Scatter Mamba's modules, narrow enough for a CPU",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
-            degradation="clean footage, shrunk by antialiased bicubic interpolation",
-            licence="MIT",
-            quality="27.61 dB PSNR-Y on 11 clips, bicubic 25.77",
-            quality_source="weights/README.md",
-            file="gsm-t.safetensors",
         ),
         ModelEntry(
             name="gsm",

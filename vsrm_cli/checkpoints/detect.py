@@ -60,7 +60,7 @@ def gsm_settings(shapes: Shapes, words: Mapping[str, str]) -> dict[str, int]:
     seen = _gsm_settings_seen(shapes)
     told: Any = json.loads(words.get("config", "{}"))
     if not isinstance(told, dict) or not all(type(told.get(n, 0)) is int for n in _GSM_WORDS):
-        raise ValueError("its config is no table of whole numbers")
+        raise ValueError("its config is not a table of integers")
     for name in seen.keys() & told.keys():
         if told[name] != seen[name]:
             raise ValueError(f"its config says {name} {told[name]}, its tensors {seen[name]}")

@@ -98,7 +98,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
                 _forget(part)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "interrupted: what has come in is kept, and the same command goes on behind it"
+            "interrupted: the part that was downloaded is kept; run the same command to resume"
         ) from None
     except OSError as error:
         raise WeightsError(
@@ -167,7 +167,7 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
                 raise WeightsError(
                     f"Fetching {remote.name} from {_host(remote)} failed again and again "
                     f"({broken}); {_size(part)} bytes are kept, 'vsrm models pull {remote.name}' "
-                    "goes on from there."
+                    "resumes."
                 ) from broken
             time.sleep(pause)
             continue
@@ -176,8 +176,8 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
         _forget(part)
         if not is_resumed:
             raise WeightsError(
-                f"{_host(remote)} sent other bytes than {remote.name} consists of (the checksum "
-                "is wrong); they were thrown away."
+                f"{_host(remote)} sent something else than {remote.name} (wrong checksum); it was "
+                "deleted."
             )
         # The beginning may have been another file's than the end: once more, as a whole.
         is_resumed = False
@@ -278,7 +278,7 @@ def _judged(error: HTTPError, remote: RemoteFile, part: Path) -> Exception:
     answer = f"{error.code} {responses.get(error.code, '')}".strip()
     if error.code == 416:  # there is nothing after what we have, yet it is not the file
         _forget(part)
-        return _Broken("the host cannot go on")
+        return _Broken("the host cannot resume")
     if error.code in _PASSING_STATUS:
         return _Broken(f"the host answered {answer}")
     return WeightsError(

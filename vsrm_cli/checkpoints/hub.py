@@ -61,7 +61,7 @@ def fetch_from_hub(name: str) -> Path:
     """
     match = _ID.fullmatch(name)
     if not match:
-        raise WeightsError(f"{name!r} is no Hub id; it would be owner/name or owner/name@revision.")
+        raise WeightsError(f"{name!r} is not a Hub id; one is owner/name or owner/name@revision.")
     repo, revision = match["repo"], match["revision"]
     try:
         with _without_bars():

@@ -29,10 +29,20 @@ from vsrm_cli.models.gsmamba import GSM, GSMConfig
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
+from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 NO_KEYS = re.compile(r"(?!)")
+
+# Options of `VSRMConfig` and `GSMConfig` in version 0.1, with the values of the published networks.
+_FORMER = {
+    "feature_blocks": 0,
+    "upsampler": "two-step",
+    "upsampler_blocks": 0,
+    "neighbors": 0,
+    "base": "bilinear",
+}
 
 # How many keys of each kind a message lists.
 _KEYS_LISTED = 10
@@ -56,6 +66,7 @@ class Family:
 # By the name that stands in its weight files.
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
+    "vsrm-compact": Family(CompactConfig, VSRMCompact),
     "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
@@ -268,8 +279,20 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
             f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
         )
     values = json.loads(words["config"])
+    if name in ("vsrm", "gsm"):
+        values = _published(path, values)
     sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return FAMILIES[name], FAMILIES[name].config(**sizes)
+
+
+def _published(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the options that only the compact networks of 0.1 used."""
+    if any(values.pop(name, value) != value for name, value in _FORMER.items()):
+        raise WeightsError(
+            f"{path} is for a compact network that vsrm 0.1.0 was the last to read; use that "
+            "version, or fine-tune the vsrm-t of this one."
+        )
+    return values
 
 
 def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     words: dict[str, str] = {}
     if start.startswith(b"PK\x03\x04"):
         tensors = _unwrap(path, _read_pytorch(path, size), averaged=averaged)
-    elif start.startswith(b"\x80"):
+    elif start.startswith(b"\x80") and start[8:] != b"{":  # the length of a header may be 0x80 too
         raise WeightsError(
             f"{path} is a bare pickle, which could run code and is not read; ask for a "
             "safetensors file, or for one saved by PyTorch 1.6 or later."
@@ -107,8 +107,8 @@ def _read_pytorch(path: Path, size: int) -> Any:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if asked:
             raise WeightsError(
-                f"{path} was refused: it asks for {shown(asked[1])} to be called, which no weights "
-                "need; nothing of it was executed."
+                f"{path} was refused: it asks to call {shown(asked[1])}, which weights never need; "
+                "nothing was executed."
             ) from error
         reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise WeightsError(f"{path} is not a readable PyTorch file ({reason}).") from error
@@ -142,7 +142,7 @@ def _unwrap(path: Path, content: Any, *, averaged: bool) -> dict[str, Tensor]:
     strange = next((k for k, x in content.items() if not _is_named_tensor(k, x)), None)
     if strange is not None:
         raise WeightsError(
-            f"{path} holds {shown(str(strange))}, which is no tensor, where weights should be."
+            f"{path} holds {shown(str(strange))}, which is not a tensor, where weights should be."
         )
     return {name: x.detach() for name, x in content.items()}
 
@@ -167,7 +167,9 @@ def _strip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check(path: Path, name: str, x: Tensor, size: int) -> None:
     """Refuse a tensor that is no plain block of finite numbers out of this file."""
     if x.is_meta or x.layout != torch.strided or x.dtype not in _TYPES:
-        raise WeightsError(f"{path} holds {shown(name)} as {x.dtype}, {x.layout}; no weights are.")
+        raise WeightsError(
+            f"{path} holds {shown(name)} as {x.dtype}, {x.layout}, as weights never are."
+        )
     if math.prod(x.shape) * x.element_size() > size:
         raise WeightsError(
             f"{path} was refused: {shown(name)} claims the shape {tuple(x.shape)}, more than the "
@@ -175,6 +177,6 @@ def _check(path: Path, name: str, x: Tensor, size: int) -> None:
         )
     if x.dtype in _FLOATS and not bool(torch.isfinite(x).all()):
         raise WeightsError(
-            f"{path} holds values in {shown(name)} that are no finite numbers: it is damaged, or "
-            "its training went wrong."
+            f"{path} holds NaN or infinite values in {shown(name)}: it is damaged, or its training "
+            "failed."
         )

@@ -15,20 +15,20 @@ from vsrm_cli.cli.failures import failures_told
 _UnreadableCommandLine: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
-    help="Make a small video four times larger.\n\nExample: vsrm upscale small.mp4 -o large.mp4",
+    help="Make videos four times larger.\n\nExample: vsrm upscale small.mp4 -o large.mp4",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-models_app = typer.Typer(help="The networks: list, fetch, inspect and convert them.")
+models_app = typer.Typer(help="List, download, inspect and convert networks.")
 app.add_typer(models_app, name="models")
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run a command line and say with which code to exit.
+    """Run a command line and return its exit code.
 
     Args:
-        arguments: The words after the program's name; None for those it was started with.
+        arguments: What follows the program's name; None for `sys.argv`.
 
     Returns:
         0 done, 1 failed, 2 wrong usage, 3 the result failed its check, 130 interrupted.
@@ -52,7 +52,11 @@ def main(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+            "--version",
+            metavar="",
+            help="Print the version and exit.",
+            callback=_print_version,
+            is_eager=True,
         ),
     ] = False,
 ) -> None:
@@ -70,7 +74,7 @@ def _tell_unreadable(error: Any) -> int:
 
 
 def _add_command(command: Callable[..., None], group: typer.Typer = app) -> None:
-    """Add a command of another file; what goes wrong in it is told as everywhere."""
+    """Add a command of another file; its failures are reported like all others."""
 
     @wraps(command)
     def run_command(**options: Any) -> None:

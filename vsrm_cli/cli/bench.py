@@ -1,6 +1,6 @@
 """The commands that measure and compare: `vsrm bench`, `vsrm compare` and `vsrm doctor`.
 
-They know nothing of failures: `app` adds them to the program and tells what goes wrong.
+They handle no failures: `app` adds them to the program and reports them.
 """
 
 import json
@@ -26,32 +26,35 @@ def bench(
     gpu: Annotated[
         bool | None,
         typer.Option(
-            "--gpu/--cpu", help="Where to measure.", show_default="the best device there is"
+            "--gpu/--cpu", metavar="", help="Where to measure.", show_default="the best device"
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A network by its name, or a weight file; may be given several times.",
-            show_default="all that have weights",
+            metavar="NAME|FILE",
+            help="A network or a weight file; can be given several times.",
+            show_default="all with weights",
         ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
         typer.Option(
             metavar="auto|fp32|fp16|bf16",
-            help="Precision; may be given several times.",
+            help="Precision; can be given several times.",
             show_default="auto",
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Measure less: one size, few frames, no flicker.")
+        bool,
+        typer.Option("--quick", metavar="", help="Measure less: one size, few frames, no flicker."),
     ] = False,
     speed: Annotated[
         bool,
         typer.Option(
             "--speed",
-            help="Time the networks alone; done anyway if nothing else is asked for.",
+            metavar="",
+            help="Time the networks alone; the default if nothing else is chosen.",
             rich_help_panel="What to measure",
         ),
     ] = False,
@@ -59,14 +62,15 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="|".join(ALL_SIZES),
-            help="Height of the small frames for --speed; may be given several times.",
-            show_default="all of them",
+            help="Height of the LR frames for --speed; can be given several times.",
+            show_default="all",
             rich_help_panel="What to measure",
         ),
     ] = None,
     window: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Frames that the network sees together.",
             show_default="24 on a GPU, 5 elsewhere; whole clips for --quality",
             rich_help_panel="What to measure",
@@ -76,7 +80,8 @@ def bench(
         bool,
         typer.Option(
             "--kernels",
-            help="Time the implementations of the selective scan against each other.",
+            metavar="",
+            help="Time the implementations of the selective scan.",
             rich_help_panel="What to measure",
         ),
     ] = False,
@@ -84,7 +89,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="VIDEO",
-            help="Time the whole way from file to file, and name the slowest stage.",
+            help="Time a whole job from file to file, and name the slowest stage.",
             show_default=False,
             rich_help_panel="What to measure",
         ),
@@ -93,8 +98,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Measure how near the networks come to the truth on a folder of sharp clips, or "
-            "with GT and LR inside.",
+            help="Measure quality on a folder of sharp clips, or one with GT and LR inside.",
             show_default=False,
             rich_help_panel="What to measure",
         ),
@@ -103,7 +107,7 @@ def bench(
         str,
         typer.Option(
             metavar="bi|bd|CODEC-QUALITY",
-            help="How sharp clips are shrunk: bicubic, or blurred and thinned out, or bicubic and "
+            help="How sharp clips are shrunk: bicubic, blur and subsample, or bicubic and "
             "compressed: h264-23, h264-28, hevc-30, vp9-40, mpeg4-6, mpeg2-6.",
             rich_help_panel="Quality",
         ),
@@ -112,14 +116,27 @@ def bench(
         str,
         typer.Option(
             metavar="|".join(CHANNELS),
-            help="Compare brightness or all colors; auto is what the literature does with the set.",
+            help="Compare luma or RGB; auto does what the literature does for the test set.",
             rich_help_panel="Quality",
         ),
     ] = "auto",
     crop: Annotated[
         int,
-        typer.Option(min=0, help="Pixels left out at each edge.", rich_help_panel="Quality"),
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Pixels to leave out at each edge.",
+            rich_help_panel="Quality",
+        ),
     ] = 0,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate",
+            help="Measure what each part of the networks adds on the clips of --quality.",
+            rich_help_panel="Quality",
+        ),
+    ] = False,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -134,7 +151,8 @@ def bench(
         int | None,
         typer.Option(
             min=1,
-            help="Frames of each clip that are read.",
+            metavar="N",
+            help="Frames to read of each clip.",
             show_default="all",
             rich_help_panel="Quality",
         ),
@@ -143,6 +161,7 @@ def bench(
         bool,
         typer.Option(
             "--json",
+            metavar="",
             help="Print one JSON object on stdout instead of tables.",
             rich_help_panel="Results",
         ),
@@ -151,7 +170,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a page with plots and before/after pictures.",
+            help="Write a page with plots and before/after sliders.",
             show_default=False,
             rich_help_panel="Results",
         ),
@@ -160,8 +179,8 @@ def bench(
         Path | None,
         typer.Option(
             metavar="OLD.json",
-            help="Compare with what --json printed before; worse by more than the tolerance is a "
-            "failure.",
+            help="Compare with an older --json; exit 1 if a figure is worse by more than the "
+            "tolerance.",
             show_default=False,
             rich_help_panel="Results",
         ),
@@ -170,30 +189,36 @@ def bench(
         float,
         typer.Option(
             min=0.0,
-            help="How much more time, or squared error, is accepted: 0.1 is a tenth.",
+            metavar="SHARE",
+            help="How much more time or squared error is accepted; 0.1 is 10 %.",
             rich_help_panel="Results",
         ),
     ] = 0.1,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace the page if it exists.", rich_help_panel="Results"
+            "--overwrite",
+            metavar="",
+            help="Replace the page if it exists.",
+            rich_help_panel="Results",
         ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Do not tell what is being measured.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only results and errors.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error.")
+        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Measure how fast and how faithful the networks are on this machine.
+    """Measure the speed and quality of the networks on this machine.
 
     Example: vsrm bench --quick
     """
     _check_choice("value of --on", on, CHANNELS)
     if window is not None and window < 1:
         raise UsageError(f"The window must be 1 frame or more, not {window}.")
+    if ablate and quality is None:
+        raise UsageError("--ablate needs clips to measure on; give a folder with --quality.")
     if also and not quality:
         raise UsageError("--also is for --quality FOLDER.")
     from vsrm_cli.bench.results import read_result
@@ -226,6 +251,7 @@ def bench(
             follows_time=not quick,
             also=dict(map(_named_path, also or ())),
         ),
+        ablate=ablate,
     )
     result, crops = run_bench(asked, (lambda _: None) if quiet else console.tell_note)
     _tell(result, crops, as_json=as_json, html=html, overwrite=overwrite)
@@ -245,7 +271,8 @@ def compare(
         Path,
         typer.Argument(
             metavar="B",
-            help="Another with as many frames, of the same size or four times larger or smaller.",
+            help="Another with the same number of frames, of the same size or four times larger "
+            "or smaller.",
             show_default=False,
         ),
     ],
@@ -254,44 +281,49 @@ def compare(
         typer.Option(
             "--output",
             "-o",
-            help="The video to write; a name ending in .html makes a page with sliders, one in "
-            ".png a picture of the place that differs most.",
+            metavar="FILE",
+            help="Output: a video, a page with sliders (.html), or a still of the largest "
+            "difference (.png).",
         ),
     ],
     mode: Annotated[
         str,
         typer.Option(
             metavar="side|wipe|difference",
-            help="Of a video: side by side, a moving edge, or four times the difference.",
+            help="For a video: side by side, a moving edge, or four times the difference.",
         ),
     ] = "side",
     label_a: Annotated[
-        str | None, typer.Option(help="What A is called.", show_default="its file")
+        str | None, typer.Option(metavar="TEXT", help="Label of A.", show_default="its file name")
     ] = None,
     label_b: Annotated[
-        str | None, typer.Option(help="What B is called.", show_default="its file")
+        str | None, typer.Option(metavar="TEXT", help="Label of B.", show_default="its file name")
     ] = None,
     codec: Annotated[
-        str, typer.Option(help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.")
+        str,
+        typer.Option(
+            metavar="NAME", help="h264, hevc, av1, ffv1, or another encoder that PyAV offers."
+        ),
     ] = "h264",
     crf: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Quality on the codec's own scale; smaller is better and larger.",
-            show_default="by codec",
+            show_default="by codec; 17 for h264",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error.")
+        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Put two videos beside each other, frame for frame, as a video, a page or a picture.
+    """Compare two videos frame by frame, as a video, a page or a still.
 
     Example: vsrm compare small.mp4 large.mp4 -o both.mp4
     """
@@ -347,7 +379,7 @@ def _tell(
         console.tell_error(problem)
     if html:
         write_whole(html, result_page(result, crops).encode(), overwrite=overwrite)
-        console.tell_note(f"the page is {html}")
+        console.tell_note(f"page: {html}")
 
 
 def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bool) -> bool:
@@ -369,9 +401,11 @@ def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bo
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")
+    ] = False,
 ) -> None:
-    """Try what this machine can do and say what does not work; exit 1 if something should.
+    """Test what this machine can do; exit 1 if something is broken.
 
     Example: vsrm doctor
     """
@@ -387,4 +421,4 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     if any(finding.state is State.BROKEN for finding in findings):
-        raise VsrmError("Something that should work here does not; see above.")
+        raise VsrmError("Something is broken on this machine; see above.")

@@ -1,6 +1,6 @@
-"""What a person sees: a bar while the work goes on, a line when it is done, tables of facts.
+"""What a person sees: a progress bar, a line when the job is done, tables.
 
-Progress and messages are drawn on stderr. Stdout belongs to results, so that it can be piped.
+Progress and messages go to stderr. Stdout is for results, so that it can be piped.
 The bar is for a terminal; a log file gets a plain line every few seconds instead.
 """
 
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from vsrm_cli.upscale.pipeline import Progress
 
-if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wait for
+if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
     from vsrm_cli.checkpoints.download import Transfer
     from vsrm_cli.doctor import Finding
     from vsrm_cli.report.html import Table as TableOfWords
@@ -30,23 +30,30 @@ if TYPE_CHECKING:  # they bring numpy and torch, which `vsrm --help` need not wa
     from vsrm_cli.upscale.plan import Plan
     from vsrm_cli.upscale.summary import Summary
 
-# Often enough to see in a log that the work goes on, seldom enough to read the log.
+# Often enough to see progress in a log, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
+# How the list of networks says where weights are; `--json` keeps the keys.
+PLACES = {
+    "in the box": "included",
+    "cached": "downloaded",
+    "to be fetched": "download at first use",
+    "none": "no weights",
+}
 FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
 
-# Of tables that go into a file or another program: wide enough that nothing is folded.
+# For tables in a file or another program: wide enough that nothing wraps.
 WIDTH_OF_FILES = 200
 
 
 class Display:
-    """Draws one job: use it as a context manager and hand `report` to the job."""
+    """Shows one job: use it as a context manager and pass `report` to the job."""
 
     def __init__(self, *, is_quiet: bool, beginning: str = "reading") -> None:
-        """Prepare a display that says everything, or nothing but warnings.
+        """Prepare a display that shows everything, or only warnings.
 
         Args:
-            is_quiet: Whether to say nothing but warnings.
-            beginning: What the bar says until the job reports.
+            is_quiet: Whether to show only warnings.
+            beginning: What the bar shows until the job reports.
         """
         self._is_quiet = is_quiet
         self._stderr = _stderr()
@@ -70,7 +77,7 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take the bar away, so that what is printed next begins on a clean line."""
+        """Remove the bar, so that the next message starts on a clean line."""
         if self._bar:
             self._bar.stop()
 
@@ -93,7 +100,7 @@ class Display:
     def report_transfer(self, transfer: "Transfer") -> None:
         """Show how far a download is."""
         done, total = megabytes(transfer.bytes_done), megabytes(transfer.bytes_expected)
-        words = f"fetching {transfer.name}, {done} of {total}"
+        words = f"downloading {transfer.name}, {done} of {total}"
         if self._bar:
             self._bar.update(
                 self._task,
@@ -105,7 +112,7 @@ class Display:
             self._log(words)
 
     def report_training(self, progress: "Training") -> None:
-        """Show how far a training is; accidents get a line of their own."""
+        """Show how far a training run is; loss spikes get a line of their own."""
         if progress.accident and not self._is_quiet:
             self.tell_note(progress.accident)
         steps = f"step {progress.step}" + (f" of {progress.steps}" if progress.steps else "")
@@ -126,22 +133,22 @@ class Display:
             self._log(", ".join(filter(None, (steps, *words, remaining))))
 
     def tell_training(self, result: "TrainingResult", folder: Path) -> None:
-        """Print what a training has come to."""
+        """Print the result of a training run."""
         if self._is_quiet:
             return
         done = f"{folder}: {result.step} of {result.steps} steps"
-        _print(self._stderr, f"{done}. {result.told} {folder / 'report.html'} shows it.")
+        _print(self._stderr, f"{done}. {result.told} Report: {folder / 'report.html'}")
 
     def tell_note(self, message: str) -> None:
-        """Print something that the user should know, in one line, while the work goes on."""
+        """Print one line of information while the job runs."""
         _print(self._bar.console if self._bar else self._stderr, message)
 
     def warn(self, message: str) -> None:
-        """Print what the user should know before the work begins, in one line."""
+        """Print a warning before the work starts, in one line."""
         _print(self._stderr, f"warning: {message}")
 
     def tell_result(self, summary: "Summary") -> None:
-        """Print what the job made, in one line, and its warnings."""
+        """Print the result of the job, in one line, and its warnings."""
         for warning in summary.warnings:
             self.warn(warning)
         if not self._is_quiet:
@@ -154,10 +161,10 @@ class Display:
 
 
 def tell_models(models: Sequence[Mapping[str, Any]]) -> None:
-    """Print a list of networks on stdout, each with what there is to know before choosing it.
+    """Print the networks on stdout, each with what helps to choose one.
 
     Args:
-        models: Of each the facts that `vsrm models --json` prints.
+        models: What `vsrm models --json` prints.
     """
     stdout = Console(highlight=False)
     heads = [_head(model) for model in models]
@@ -171,7 +178,7 @@ def tell_models(models: Sequence[Mapping[str, Any]]) -> None:
 
 
 def tell_model(facts: Mapping[str, Any]) -> None:
-    """Print all that is known of one network on stdout.
+    """Print everything about one network on stdout.
 
     Args:
         facts: What `vsrm models show --json` prints.
@@ -192,7 +199,7 @@ def tell_finding(finding: "Finding", *, is_first: bool) -> None:
 
     Args:
         finding: What was found.
-        is_first: Whether its topic begins here.
+        is_first: Whether it is the first of its topic.
     """
     stdout = Console(highlight=False)
     if is_first:
@@ -207,30 +214,30 @@ def tell_finding(finding: "Finding", *, is_first: bool) -> None:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes, for a person."""
+    """A number of bytes in megabytes, for people."""
     return f"{count / 1e6:.1f} MB"
 
 
 def plan_lines(plan: "Plan") -> list[str]:
-    """Tell a plan in lines of a name and what is to be said of it."""
+    """A plan as lines, each a name and a value."""
     frames = "unknown" if plan.frames is None else f"about {plan.frames}"
     resumed = f", {plan.frames_resumed} of them finished" if plan.frames_resumed else ""
-    tile = "whole pictures" if plan.tile is None else f"{plan.tiles} tiles of {plan.tile} pixels"
+    tile = "whole frames" if plan.tile is None else f"{plan.tiles} per frame, {plan.tile} pixels"
     segments = (
-        "of about half a minute of work"
+        "about half a minute of work"
         if plan.segment_frames is None
-        else f"of {plan.segment_frames} frames or a little more"
+        else f"{plan.segment_frames} frames or a little more"
     )
     told = {
         "input": f"{plan.input} ({plan.source})",
         "output": f"{plan.output} ({plan.result})",
         "frames": frames + resumed,
         "color": plan.color,
-        "kept": "; ".join(plan.kept) or "nothing else is in the file",
-        "left out": "; ".join(plan.dropped) or "nothing",
+        "copied": "; ".join(plan.kept) or "nothing else in the file",
+        "dropped": "; ".join(plan.dropped) or "nothing",
         "network": f"{plan.model}{_detail(plan.detail)} on {plan.device} in {plan.dtype}"
         f"{_why(plan.model_reason)}",
-        "windows": f"of {plan.window} frames, {plan.overlap} shared with the next",
+        "windows": f"{plan.window} frames, {plan.overlap} shared with the next one",
         "tiles": tile,
         "segments": segments,
         "time": "unknown" if plan.seconds is None else f"about {_clock(plan.seconds)} (estimate)",
@@ -238,18 +245,18 @@ def plan_lines(plan: "Plan") -> list[str]:
         "size": "unknown"
         if plan.file_bytes is None
         else f"about {in_words(plan.file_bytes)}, "
-        f"and as much for the segments meanwhile (estimate); {in_words(plan.free_bytes)} are free",
+        f"plus as much for segments until the end (estimate); {in_words(plan.free_bytes)} free",
     }
     return [f"{name:9} {words}" for name, words in told.items()]
 
 
 def tell_error(message: str) -> None:
-    """Print why the program ends, in one line."""
+    """Print an error, in one line."""
     _print(_stderr(), f"error: {' '.join(message.split())}")
 
 
 def tell_note(message: str) -> None:
-    """Print something else that the user should know, in one line."""
+    """Print one line of information."""
     _print(_stderr(), message)
 
 
@@ -258,12 +265,12 @@ def _stderr() -> Console:
 
 
 def _print(console: Console, text: str) -> None:
-    # A file name may hold what Rich takes for markup or an emoji, and be longer than a line.
+    # File names can look like Rich's markup or emoji, and be longer than a line.
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name, size, scale, licence and place of a network, each in few letters."""
+    """Name, size, scale, license and place of a network, in short."""
     about = "about " if model["place"] == "to be fetched" else ""
     size = f", {about}{megabytes(model['bytes'])}" if model["bytes"] else ""
     return (
@@ -271,7 +278,7 @@ def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
         f"{model['parameters'] / 1e6:5.2f} M parameters",
         f"x{model['scale']}",
         model["licence"] or "-",
-        "no weights" if model["place"] == "none" else model["place"] + size,
+        PLACES[model["place"]] + size,
     )
 
 
@@ -301,13 +308,13 @@ def _print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Words out of a stranger's file, without what would command the terminal."""
+    """Text from an untrusted file, without control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _new_bar(console: Console) -> Bar:
     columns = (
-        BarColumn(bar_width=None),  # whatever the words leave
+        BarColumn(bar_width=None),  # the rest of the line
         TextColumn("{task.fields[frames]}", markup=False),
         TextColumn("{task.fields[stages]}", markup=False),
         TextColumn("{task.fields[left]}", markup=False),
@@ -316,7 +323,7 @@ def _new_bar(console: Console) -> Bar:
 
 
 def _bar_length(progress: Progress) -> int | None:
-    """The length of the bar: the file's hint, as long as it has not proved too small."""
+    """The length of the bar: the file's hint, unless it has proved too small."""
     expected = progress.frames_expected
     return None if expected is None or progress.frames_done > expected else expected
 
@@ -340,14 +347,14 @@ def _left(progress: Progress) -> str:
 
 
 def _clock(duration: float) -> str:
-    """Write seconds as a clock shows them."""
+    """Seconds as hours, minutes and seconds."""
     minutes, seconds = divmod(round(duration), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _rates(progress: Progress) -> dict[str, float]:
-    """Frames per second of each stage; 0 where nothing is known yet."""
+    """Frames per second of each stage; 0 if not known yet."""
     return {
         "decode": progress.decode_fps,
         "network": progress.network_fps,
@@ -356,7 +363,7 @@ def _rates(progress: Progress) -> dict[str, float]:
 
 
 def in_words(count: int) -> str:
-    """Write a number of bytes for people."""
+    """A number of bytes in a fitting unit, for people."""
     amount = float(count)
     for unit in ("bytes", "KB", "MB", "GB"):
         if amount < 1000:
@@ -377,7 +384,7 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     rates = {name: fps for name, fps in _rates(latest).items() if fps > 0} if latest else {}
     slowest = min(rates, key=rates.__getitem__, default=None)
     stage = f" (slowest stage: {slowest}, {_rounded(rates[slowest])})" if slowest else ""
-    resumed = f" ({summary.frames_resumed} from before)" if summary.frames_resumed else ""
+    resumed = f" ({summary.frames_resumed} resumed)" if summary.frames_resumed else ""
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
         f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
@@ -394,7 +401,7 @@ def _why(reason: str) -> str:
 
 
 def show_table(table: "TableOfWords") -> None:
-    """Print a table on stdout: it is a result."""
+    """Print a table on stdout."""
     drawn = Table(title=escape(table.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for number, header in enumerate(table.headers):
         drawn.add_column(escape(header), justify="right" if number else "left")

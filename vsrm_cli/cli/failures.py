@@ -1,4 +1,4 @@
-"""How a command ends that could not do its work: one line on stderr, and an exit code."""
+"""Exceptions become one line on stderr and an exit code."""
 
 import traceback
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ EXIT_INTERRUPTED = Interrupted.exit_code
 
 @contextmanager
 def failures_told(*, debug: bool | None = None) -> Iterator[None]:
-    """Turn every failure into a line on stderr and an exit code; tracebacks are for debugging.
+    """Turn exceptions into a line on stderr and an exit code; tracebacks are for debugging.
 
     Args:
-        debug: Whether tracebacks are wanted; None for a command that does not ask, which prints
+        debug: Whether to print tracebacks; None for a command without --debug, which prints
             those of bugs.
     """
     try:
@@ -36,7 +36,7 @@ def failures_told(*, debug: bool | None = None) -> Iterator[None]:
         _print_traceback(bool(debug))
         console.tell_note(str(stop) or "interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except (typer.Exit, BrokenPipeError):  # told already; or nobody reads stdout any more
+    except (typer.Exit, BrokenPipeError):  # reported already; or nobody reads stdout anymore
         raise
     except Exception as error:
         _print_traceback(debug is not False)

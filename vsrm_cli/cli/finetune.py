@@ -1,6 +1,6 @@
-"""The command that trains: `vsrm finetune`.
+"""The command `vsrm finetune`.
 
-It knows nothing of failures: `app` adds it to the program and tells what goes wrong.
+It handles no failures: `app` adds it to the program and reports them.
 """
 
 import json
@@ -20,8 +20,8 @@ def finetune(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Footage to learn from: videos, folders of frames, photos or packs; or hr and lr "
-            "with such.",
+            help="Training footage: videos, folders of frames, photos or packs; or HR-LR pairs in "
+            "hr and lr.",
             show_default=False,
         ),
     ],
@@ -40,37 +40,43 @@ def finetune(
         typer.Option(
             "--time",
             metavar="MINUTES",
-            help="Stop after this time; without --steps, do as much as fits into it.",
+            help="Stop after this time; without --steps, train as many steps as fit.",
             show_default="no limit",
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Length of the training.", show_default="2000; 20000 on a GPU"),
+        typer.Option(
+            metavar="N", help="Number of training steps.", show_default="2000; 20000 on a GPU"
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, with the same options.")
+        bool,
+        typer.Option(
+            "--resume", metavar="", help="Resume the run in --out, with the same options."
+        ),
     ] = False,
     val: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Footage to validate on.", show_default="pieces of the footage"
+            metavar="DIR", help="Validation footage.", show_default="crops of the footage"
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")
+        bool,
+        typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error.")
+        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
     ] = False,
     model: Annotated[
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="Where to begin: a name, a weight file, or a Hub id.",
+            help="Network to start from: a name, a weight file, or a Hub id.",
             rich_help_panel="Network",
         ),
     ] = "vsrm-t",
@@ -78,7 +84,8 @@ def finetune(
         bool,
         typer.Option(
             "--from-scratch",
-            help="Begin with new weights of the network of that name.",
+            metavar="",
+            help="Start with new weights for the network of that name.",
             rich_help_panel="Network",
         ),
     ] = False,
@@ -86,8 +93,8 @@ def finetune(
         str | None,
         typer.Option(
             metavar="bi|bd|real",
-            help="How the small frames are made: bicubic; blurred and thinned out; or worn as "
-            "real footage is, compression included.",
+            help="How LR frames are made: bicubic; blur and subsample; or like real footage, "
+            "compression included.",
             show_default="bi",
             rich_help_panel="Recipe",
         ),
@@ -95,7 +102,8 @@ def finetune(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="What is minimized: charbonnier, or charbonnier+frequency as in the VSRM paper.",
+            metavar="NAME",
+            help="Loss: charbonnier, or charbonnier+frequency as in the VSRM paper.",
             show_default="charbonnier",
             rich_help_panel="Recipe",
         ),
@@ -103,7 +111,8 @@ def finetune(
     lr: Annotated[
         float | None,
         typer.Option(
-            help="Highest learning rate.",
+            metavar="RATE",
+            help="Peak learning rate.",
             show_default="0.0001; 0.001 from scratch",
             rich_help_panel="Recipe",
         ),
@@ -111,19 +120,26 @@ def finetune(
     batch: Annotated[
         int | None,
         typer.Option(
-            help="Clips in each step.", show_default="2; 8 on a GPU", rich_help_panel="Recipe"
+            metavar="N",
+            help="Clips per step.",
+            show_default="2; 8 on a GPU",
+            rich_help_panel="Recipe",
         ),
     ] = None,
     clip_frames: Annotated[
         int | None,
         typer.Option(
-            help="Frames of each clip.", show_default="5; 7 on a GPU", rich_help_panel="Recipe"
+            metavar="N",
+            help="Frames per clip.",
+            show_default="5; 7 on a GPU",
+            rich_help_panel="Recipe",
         ),
     ] = None,
     patch: Annotated[
         int | None,
         typer.Option(
-            help="Side of the small frames in pixels; smaller if the footage is.",
+            metavar="N",
+            help="Size of LR patches in pixels; smaller if the footage is.",
             show_default="32; 48 on a GPU",
             rich_help_panel="Recipe",
         ),
@@ -132,8 +148,8 @@ def finetune(
         str | None,
         typer.Option(
             metavar="reds6|reds16|vimeo",
-            help="Begin with a recipe of the VSRM paper instead; other options still count.",
-            show_default="none",
+            help="Use a recipe of the VSRM paper; other options override single values.",
+            show_default=False,
             rich_help_panel="Recipe",
         ),
     ] = None,
@@ -141,14 +157,15 @@ def finetune(
         str | None,
         typer.Option(
             metavar="flow|frames|clips|sharp",
-            help="What to teach: motion, by the true motion of filmed photos; single frames; "
-            "whole clips; or clips that look sharp, with a discriminator (needs the extra "
-            "perceptual).",
+            help="What to train: the flow network, single frames, whole clips, or sharp clips with "
+            "a discriminator (needs the extra perceptual).",
             show_default="clips",
             rich_help_panel="Recipe",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides every sample.", rich_help_panel="Recipe")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Random seed.", rich_help_panel="Recipe")
+    ] = 0,
     sharpen: Annotated[
         float | None,
         typer.Option(
@@ -200,21 +217,24 @@ def finetune(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.", rich_help_panel="Machine"
+            metavar="auto|cpu|cuda[:N]|mps",
+            help="Where to compute; auto picks the best device.",
+            rich_help_panel="Machine",
         ),
     ] = "auto",
     dtype: Annotated[
         str,
         typer.Option(
             metavar="auto|fp32|bf16|fp16",
-            help="Precision to compute in; auto is fp32, and what a preset says on a GPU.",
+            help="Precision; auto is fp32, or what the preset says on a GPU.",
             rich_help_panel="Machine",
         ),
     ] = "auto",
     accumulate: Annotated[
         int,
         typer.Option(
-            help="Parts into which each batch is divided: less memory, the same result.",
+            metavar="N",
+            help="Compute each batch in N parts: less memory, the same result.",
             rich_help_panel="Machine",
         ),
     ] = 1,
@@ -222,20 +242,22 @@ def finetune(
         bool,
         typer.Option(
             "--recompute",
-            help="Compute branches twice instead of keeping them: less memory, more time.",
+            metavar="",
+            help="Gradient checkpointing: less memory, more time.",
             rich_help_panel="Machine",
         ),
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that prepare clips.",
+            metavar="N",
+            help="Processes that load training data.",
             show_default="1; up to 8 with a GPU",
             rich_help_panel="Machine",
         ),
     ] = None,
 ) -> None:
-    """Train a network on footage of your own; the result is for upscale --model.
+    """Train a network on your own footage, for vsrm upscale --model.
 
     Example: vsrm finetune --data holidays --time 30
     """
@@ -276,7 +298,9 @@ def finetune(
         is_first = rank() == 0
         folder = out or Path("runs") / data.absolute().name
         with (
-            console.Display(is_quiet=quiet or not is_first, beginning="looking around") as bar,
+            console.Display(
+                is_quiet=quiet or not is_first, beginning="looking at the footage"
+            ) as bar,
             stop_when_asked(bar.tell_note, "step") as should_stop,
         ):
             try:
@@ -293,7 +317,7 @@ def finetune(
                 )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
-                    f"interrupted: what {folder} holds is good, and --resume goes on from there"
+                    f"interrupted; the state in {folder} is intact, and --resume continues from it"
                 ) from None
         if is_first:
             bar.tell_training(result, folder)

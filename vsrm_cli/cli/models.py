@@ -1,6 +1,6 @@
-"""The commands that tell what is there: `vsrm models`.
+"""The commands below `vsrm models`.
 
-They know nothing of failures: `app` adds them to the program and tells what goes wrong.
+They handle no failures: `app` adds them to the program and reports them.
 """
 
 import json
@@ -14,9 +14,11 @@ from vsrm_cli.cli import console
 
 def list_models(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")
+    ] = False,
 ) -> None:
-    """List the networks: their size, where their weights are, and what they are good for.
+    """List the networks: size, license, where the weights are, and what they are for.
 
     Example: vsrm upscale small.mp4 -o large.mp4 --model gsm
     """
@@ -33,16 +35,20 @@ def list_models(
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a Hub id.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name from `vsrm models`, or a Hub id.")
+    ],
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only errors.")
+    ] = False,
 ) -> None:
-    """Fetch the weights of a network now, to use them later without a connection.
+    """Download the weights of a network, to use them without a connection later.
 
     Example: vsrm models pull gsm
     """
     from vsrm_cli.checkpoints.locate import locate
 
-    with console.Display(is_quiet=quiet, beginning=f"fetching {name}") as display:
+    with console.Display(is_quiet=quiet, beginning=f"downloading {name}") as display:
         path = locate(name, report=display.report_transfer)
     if not quiet:
         console.tell_note(f"{name} is ready: {path}")
@@ -53,10 +59,10 @@ def show(
         str, typer.Argument(metavar="NAME|FILE", help="A name, a weight file, or a Hub id.")
     ],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout.")
+        bool, typer.Option("--json", metavar="", help="Print one JSON object on stdout.")
     ] = False,
 ) -> None:
-    """Show what a network is made of, and what its weight file says of itself.
+    """Show the configuration, checksum and metadata of a network or a weight file.
 
     Example: vsrm models show vsrm-t
     """
@@ -72,21 +78,22 @@ def show(
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A weight file: .pth or .safetensors.")
+        Path, typer.Argument(metavar="FILE", help="Weight file, .pth or .safetensors.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Output file, .safetensors.")],
     ema: Annotated[
         bool,
         typer.Option(
             "--ema/--no-ema",
-            help="Of a file that holds both, take the averaged weights (params_ema), not params.",
+            metavar="",
+            help="If the file has both, take the averaged weights (params_ema), not params.",
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
     ] = False,
 ) -> None:
-    """Write the weights of a file as safetensors that say what they are; nothing is executed.
+    """Convert a weight file to safetensors with a description; nothing in it is executed.
 
     Example: vsrm models convert gsmamba_reds_x4.pth gsm.safetensors
     """

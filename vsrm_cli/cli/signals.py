@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the first one lets the work come to a point to go on from."""
+"""The first Ctrl-C stops the job at the next resume point, the second one at once."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,16 +8,16 @@ from types import FrameType
 
 @contextmanager
 def stop_when_asked(tell: Callable[[str], None], what: str) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C, or SIGTERM, be a wish to stop at the next point to go on from.
+    """Let the first Ctrl-C or SIGTERM stop the job at the next resume point.
 
-    The second one ends the work at once, as a `KeyboardInterrupt`; a third one the program.
+    The second one stops it at once, as a `KeyboardInterrupt`; a third one kills the program.
 
     Args:
-        tell: Is told, at the first one, what is done now.
-        what: What is finished before the work stops.
+        tell: Called at the first one with what happens now.
+        what: What is finished before the job stops.
 
     Yields:
-        A function that says whether to stop.
+        A function that returns whether to stop.
     """
     signals_seen = 0
 
@@ -28,7 +28,7 @@ def stop_when_asked(tell: Callable[[str], None], what: str) -> Iterator[Callable
             for each in former:
                 signal.signal(each, signal.SIG_DFL)
             raise KeyboardInterrupt
-        tell(f"finishing the {what}; press Ctrl-C again to stop at once")
+        tell(f"finishing this {what}; press Ctrl-C again to stop now")
 
     former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,4 +1,4 @@
-"""The command that upscales: its options, and one call for each input.
+"""The command `vsrm upscale`: its options, and one call for each input.
 
 The job is imported by the command, not by this file: it brings torch, and `vsrm --help` should
 not wait for it.
@@ -26,8 +26,7 @@ def upscale(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="The video to enlarge; a folder of pictures, or frame_%05d.png; "
-            "- is y4m on stdin.",
+            help="Video to upscale; a folder of images, frame_%05d.png, or - for y4m on stdin.",
             show_default=False,
         ),
     ],
@@ -36,24 +35,26 @@ def upscale(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write; its ending chooses the container. A folder, or "
-            "frame_%05d.png, is for pictures; - is y4m on stdout.",
-            show_default="needed, or --out-dir",
+            metavar="FILE",
+            help="Output file; its ending sets the container. A folder or frame_%05d.png writes "
+            "images, - writes y4m to stdout.",
+            show_default="required, or --out-dir",
         ),
     ] = None,
     out_dir: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Instead: where several inputs, or the videos of a folder, go under their names.",
-            show_default="none",
+            help="Folder for the outputs of several inputs, under their own names.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            help="A name, a .safetensors or .pth file, or a Hub id; auto takes what suits the "
-            "footage.",
+            metavar="NAME|FILE",
+            help="Network: a name from `vsrm models`, a .safetensors or .pth file, or a Hub id; "
+            "auto picks one for the input.",
             rich_help_panel="Network",
         ),
     ] = DEFAULT_MODEL,
@@ -69,12 +70,15 @@ def upscale(
     ] = None,
     window: Annotated[
         int,
-        typer.Option(help="Frames that the network sees together.", rich_help_panel="Network"),
+        typer.Option(
+            metavar="N", help="Frames that the network sees together.", rich_help_panel="Network"
+        ),
     ] = DEFAULT_WINDOW,
     overlap: Annotated[
         int | None,
         typer.Option(
-            help="Frames that two neighbouring windows share.",
+            metavar="N",
+            help="Frames shared by neighboring windows.",
             show_default=f"{DEFAULT_OVERLAP}, at most half a window",
             rich_help_panel="Network",
         ),
@@ -83,27 +87,30 @@ def upscale(
         str,
         typer.Option(
             metavar="auto|N|off",
-            help="Side of a tile in pixels of the input: less memory, more time.",
+            help="Tile size in input pixels; small tiles need less memory and more time.",
             rich_help_panel="Network",
         ),
     ] = "auto",
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.", rich_help_panel="Network"
+            metavar="auto|cpu|cuda[:N]|mps",
+            help="Where to compute; auto picks the best device.",
+            rich_help_panel="Network",
         ),
     ] = "auto",
     dtype: Annotated[
         str,
         typer.Option(
             metavar="auto|fp32|fp16|bf16",
-            help="Precision to compute in; auto is fp16 on CUDA and fp32 elsewhere.",
+            help="Precision; auto is fp16 on CUDA and fp32 elsewhere.",
             rich_help_panel="Network",
         ),
     ] = "auto",
     codec: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.",
             rich_help_panel="Encoding",
         ),
@@ -111,15 +118,17 @@ def upscale(
     crf: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Quality on the codec's own scale; smaller is better and larger.",
-            show_default="by codec",
+            show_default="by codec; 17 for h264",
             rich_help_panel="Encoding",
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Speed of the encoder, in its own words.",
+            metavar="NAME",
+            help="Encoder preset, such as fast, medium or slow.",
             show_default="by codec",
             rich_help_panel="Encoding",
         ),
@@ -127,7 +136,8 @@ def upscale(
     pix_fmt: Annotated[
         str,
         typer.Option(
-            help="Pixel format of the output; auto is nearest to the input.",
+            metavar="FORMAT",
+            help="Pixel format of the output; auto picks the nearest to the input.",
             rich_help_panel="Encoding",
         ),
     ] = "auto",
@@ -135,7 +145,7 @@ def upscale(
         str | None,
         typer.Option(
             metavar="N",
-            help="Times larger, from 1 to 16; anything but 4 is resampled from that.",
+            help="Enlarge N times, 1 to 16; anything but 4 is resampled from 4.",
             show_default="4",
             rich_help_panel="Picture",
         ),
@@ -143,8 +153,9 @@ def upscale(
     height: Annotated[
         int | None,
         typer.Option(
-            help="Instead: lines on the screen, such as 1080.",
-            show_default="by --scale",
+            metavar="N",
+            help="Target height, such as 1080.",
+            show_default=False,
             rich_help_panel="Picture",
         ),
     ] = None,
@@ -152,8 +163,8 @@ def upscale(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Instead: the box on the screen that the picture just fits into.",
-            show_default="by --scale",
+            help="Fit into this size, such as 1920x1080.",
+            show_default=False,
             rich_help_panel="Picture",
         ),
     ] = None,
@@ -161,7 +172,7 @@ def upscale(
         str,
         typer.Option(
             metavar="auto|off",
-            help="Make whole frames of interlaced ones, where combs are seen.",
+            help="Deinterlace if the video is interlaced.",
             rich_help_panel="Picture",
         ),
     ] = "auto",
@@ -169,8 +180,8 @@ def upscale(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Begin here: seconds, MM:SS or HH:MM:SS.",
-            show_default="the beginning",
+            help="Start here: seconds, MM:SS or HH:MM:SS.",
+            show_default="start of the input",
             rich_help_panel="Part",
         ),
     ] = None,
@@ -179,7 +190,7 @@ def upscale(
         typer.Option(
             metavar="TIME",
             help="Stop before this time of the input.",
-            show_default="the end",
+            show_default="end of the input",
             rich_help_panel="Part",
         ),
     ] = None,
@@ -187,51 +198,53 @@ def upscale(
         str,
         typer.Option(
             metavar="RATE",
-            help="Frames per second of an input of pictures.",
+            help="Frames per second of image files.",
             rich_help_panel="Part",
         ),
     ] = "25",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
     ] = False,
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Begin again, even where an interrupted run could go on."),
+        typer.Option("--restart", metavar="", help="Start over; ignore unfinished work."),
     ] = False,
     hwaccel: Annotated[
         str,
         typer.Option(
             metavar="auto|off",
-            help="Decode in graphics hardware if its pictures are the same; encode in software "
-            "what absent hardware should.",
+            help="Decode in hardware if its frames are identical; encode in software if the "
+            "hardware encoder is missing.",
             rich_help_panel="Encoding",
         ),
     ] = "off",
     segment_frames: Annotated[
         int | None,
         typer.Option(
-            help="Frames, at least, between the points from which an interrupted run can go on.",
+            metavar="N",
+            help="Minimum frames per segment; an interrupted job resumes after the last one.",
             show_default="half a minute of work",
             rich_help_panel="Encoding",
         ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Tell what would be done and what it would need, only."),
+        typer.Option("--dry-run", metavar="", help="Show the plan and estimates; do nothing."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.")
+        bool,
+        typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error.")
+        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Make a video four times larger; everything else in the file is carried over.
+    """Make a video four times larger; everything else in the file is copied.
 
-    The same command goes on where an interrupted one stopped.
+    To resume an interrupted job, run the same command again.
 
     Example: vsrm upscale small.mp4 -o large.mp4
     """
@@ -303,12 +316,14 @@ def upscale(
             typer.echo(json.dumps(summary.as_dict()))
 
     if str(output) == "-" and (as_json or dry_run):
-        raise UsageError("With -o - the video goes to stdout: leave --json and --dry-run out.")
+        raise UsageError(
+            "With -o - the video goes to stdout; --json and --dry-run cannot be used with it."
+        )
     if output is not None and out_dir is None and len(sources) == 1:
         enlarge(sources[0], output)
         return
     if output is not None or out_dir is None:
-        raise UsageError("Give --output for one input, or --out-dir for any number.")
+        raise UsageError("Give --output for one input, or --out-dir for several.")
     pairs = plan_batch(sources, out_dir, overwrite=overwrite)
     out_dir.mkdir(exist_ok=True)
     _do_all(enlarge, pairs, debug=debug)
@@ -317,10 +332,10 @@ def upscale(
 def _do_all(
     enlarge: Callable[[Path, Path], None], pairs: list[tuple[Path, Path]], *, debug: bool
 ) -> None:
-    """Enlarge one after another; one that fails does not keep the others from being made.
+    """Upscale one input after another, also if one of them fails.
 
     Raises:
-        Exit: With the code of the first failure, behind the last input; an interruption ends all.
+        Exit: With the code of the first failure, after the last input; an interruption ends all.
     """
     codes = []
     for source, target in pairs:

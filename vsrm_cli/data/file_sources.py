@@ -209,7 +209,7 @@ def _look_at_video(path: Path) -> Facts:
         with VideoReader(path) as reader:
             info = reader.info
             if reader.fields.first is not None:
-                return {"why": f"{path} is interlaced; make whole frames of it first."}
+                return {"why": f"{path} is interlaced; deinterlace it first."}
         table = read_timetable(path)
     except InputError as error:
         return {"why": str(error)}

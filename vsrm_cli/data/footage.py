@@ -126,7 +126,7 @@ def open_footage(data: Path, *, index: Path | None = None) -> Footage:
     if not large:
         found = f" ({len(skipped)} were skipped, the first: {skipped[0].why})" if skipped else ""
         raise InputError(
-            f"{data} holds no footage to learn from{found}; give a folder of videos, photos, "
+            f"{data} has no usable footage{found}; give a folder of videos, photos, "
             f"folders of frames, or packs."
         )
     return Footage(data, tuple(large), tuple(skipped))
@@ -196,7 +196,7 @@ def _pairs(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
     sharp, small = ({source.name: source for source in side} for side in (found, others))
     for lonely in sorted(sharp.keys() ^ small.keys()):
         here, there = (SHARP_FOLDER, SMALL_FOLDER)[:: 1 if lonely in sharp else -1]
-        why = f"{here}/{lonely} has no twin in {there}/."
+        why = f"{here}/{lonely} has no counterpart in {there}/."
         skipped.append(Skipped(data / here / lonely, why))
     pairs: list[Source] = []
     for name in sorted(sharp.keys() & small.keys()):
@@ -214,13 +214,13 @@ def _check_twins(path: Path, pair: Pair) -> None:
     sharp, small = pair.sharp, pair.small
     if sharp.frames != small.frames:
         raise InputError(
-            f"{path} has {sharp.frames} frames, but its small twin has {small.frames}; give both "
-            f"the same."
+            f"{path} has {sharp.frames} frames, but its LR version has {small.frames}; both need "
+            f"the same number."
         )
     if sharp.size != (SCALE * small.size[0], SCALE * small.size[1]):
         raise InputError(
-            f"{path} has {sharp.size[1]}x{sharp.size[0]} pixels, but its small twin has "
-            f"{small.size[1]}x{small.size[0]}; it must have a fourth of that each way."
+            f"{path} has {sharp.size[1]}x{sharp.size[0]} pixels, but its LR version has "
+            f"{small.size[1]}x{small.size[0]}; it must be four times smaller."
         )
 
 

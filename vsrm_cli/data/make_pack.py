@@ -17,7 +17,7 @@ from vsrm_cli.errors import InputError
 
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
-CLIP_FRAMES = 10
+CLIP_FRAMES = 12
 CLIP_SIDE = 208
 
 
@@ -53,7 +53,7 @@ def make_pack(
         for clip in _interesting_clips(path, clips_per_video, rng):
             tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if twins else clip
     if not tensors:
-        raise InputError(f"{folder} holds no photo and no video; give a folder that does.")
+        raise InputError(f"{folder} has no photos and no videos; give a folder that has some.")
     worn = {
         f"{TWIN}{twin}.{clip}": _worn(tensors[f"clip.{clip}"], [seed, clip, twin])
         for clip in range(len(tensors) - photos)

@@ -63,7 +63,7 @@ def _tensors(pack: Path) -> Iterator[tuple[str, str, Tensor]]:
                 kind, _, name = key.partition(".")
                 tensor = tensors.get_tensor(key)
                 if tensor.dtype != torch.uint8 or tensor.dim() != (3 if kind == "photo" else 4):
-                    raise InputError(f"{pack} is no pack of photos and clips; make one anew.")
+                    raise InputError(f"{pack} is not a pack of photos and clips; make a new one.")
                 yield kind, name, tensor
     except (SafetensorError, OSError) as error:
         raise InputError(f"{pack} cannot be read as a pack; copy or make it again.") from error

@@ -87,8 +87,8 @@ def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[st
             runs[name] = _filmed(run, frames) if length == 1 and run.small is None else run
     if not runs:
         raise InputError(
-            f"No clip of {footage.path} can be read in one piece, whole and without a cut; choose "
-            f"others to validate on."
+            f"No clip of {footage.path} can be read without damage or a scene cut; choose other "
+            f"validation footage."
         )
     return runs
 

@@ -54,7 +54,9 @@ def find_pictures(path: Path) -> list[Path]:
         files = [file for file in path.glob("*") if file.suffix.lower() in PICTURES]
     if not files:
         kinds = ", ".join(sorted(PICTURES))
-        raise InputError(f"There are no pictures {path}; name a folder of files such as {kinds}.")
+        raise InputError(
+            f"There are no image files {path}; name a folder of files such as {kinds}."
+        )
     return sorted(files, key=by_number)
 
 
@@ -151,8 +153,8 @@ class PictureReader:
             yield Frame(pixels, time, self.info.time_base, cuts.begins_shot(pixels))
         if self.frames_read == 0:
             raise InputError(
-                f"None of the {len(self._files)} pictures {self._path} lies in the part that was "
-                "asked for; choose another --start or --end."
+                f"None of the {len(self._files)} image files {self._path} is between --start and "
+                "--end; choose another --start or --end."
             )
 
     def _asked_files(self) -> Iterator[tuple[Fraction, Path]]:

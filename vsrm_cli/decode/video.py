@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
+from heapq import heappop, heappush
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
+from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
@@ -84,6 +86,7 @@ class VideoReader:
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._indexed_packets = 0
         self._clock = _Clock(self.info)
+        self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._longest_gap = Fraction(0)
         self._reached: Fraction | None = None  # the end of the latest packet, of any stream
@@ -179,10 +182,12 @@ class VideoReader:
         return self._pictures(*self._open())
 
     def _pictures_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
-        if time <= self.info.start:
+        if time <= self.info.start or clock_restarts(self.info.path):
             return iter(())
         container, stream = self._open()
         depth = stream.codec_context.reorder_depth
+        if depth and self.info.has_decoding_times_only:
+            return iter(())  # behind a jump, frames are missing among those that change places
         try:
             container.seek(int(time / self.info.time_base), stream=stream)
         except av.FFmpegError:
@@ -196,8 +201,11 @@ class VideoReader:
     ) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Decode from where the container stands up to the end, the decoder's rest included."""
         failures = 0
+        order = _OrderOfShowing(self.info) if self.info.has_decoding_times_only else None
         for packet in self._packets(container, stream):
             is_damaged = packet is None or packet.is_corrupt
+            if order is not None and packet is not None:
+                order.expect(packet)
             pictures: list[VideoFrame] = []
             if packet is not None:
                 try:
@@ -210,6 +218,8 @@ class VideoReader:
             if failures > _FAILURES_IN_A_ROW:
                 return
             for picture in pictures:
+                if order is not None:
+                    picture.pts = order.next(stream.codec_context.reorder_depth)
                 time = self._clock.time_of(picture)
                 # Hardware has formats of its own, with the same values in another order.
                 yield self._as_in_software(picture), time
@@ -236,6 +246,7 @@ class VideoReader:
             if packet is None:
                 return
             faults = 0
+            self._continuous.move(packet)
             self._note_progress(packet)
             if packet.stream is stream:
                 yield cast("Packet[VideoStream]", packet)
@@ -243,6 +254,7 @@ class VideoReader:
     def _open(self) -> tuple[InputContainer, VideoStream]:
         self.close()
         self._clock = _Clock(self.info)
+        self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._reached = None
         container = open_container(self.info.path, hardware=self.hardware)
@@ -325,9 +337,38 @@ class VideoReader:
             )
         length = "" if self.info.duration is None else f" of {float(self.info.duration):.3f} s"
         return (
-            f"No frame of {self.info.path}{length} lies in the part that was asked for; "
+            f"No frame of {self.info.path}{length} is between --start and --end; "
             "choose another --start or --end."
         )
+
+
+class _OrderOfShowing:
+    """Times of showing, for files that only say when each frame is decoded.
+
+    As many frames are decoded as are shown, so both orders have the same times.
+    """
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._waiting: list[int] = []
+        self._first = round(info.start / info.time_base)
+
+    def expect(self, packet: Packet[VideoStream]) -> None:
+        """Take the time of the next frame that is decoded."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if packet.size and ticks is not None:
+            # FFmpeg calls that of the first frame zero in any case.
+            heappush(self._waiting, max(ticks, self._first))
+
+    def next(self, depth: int) -> int | None:
+        """Give the time of the next frame that is shown.
+
+        Args:
+            depth: How many frames the decoder holds back to put them in order.
+        """
+        # The times of frames that were lost are not needed any more.
+        while len(self._waiting) > depth + 1:
+            heappop(self._waiting)
+        return heappop(self._waiting) if self._waiting else None
 
 
 class _Clock:

@@ -56,11 +56,13 @@ class PipeReader:
         """
         header = file.readline(_LONGEST_HEADER)
         if not header.startswith(b"YUV4MPEG2 "):
-            raise InputError("What comes through the pipe is no YUV4MPEG2; send it as y4m.")
+            raise InputError("Standard input is not y4m; with ffmpeg, use -f yuv4mpegpipe.")
         self.frames_read = 0
         self.notices: list[str] = []
         if any(word[:1] == b"I" and word[1:2] not in b"p?" for word in header.split()[1:]):
-            self.notices.append("the film in the pipe says that it is interlaced: taken as it is")
+            self.notices.append(
+                "the video in the pipe is marked as interlaced; it is not deinterlaced"
+            )
         self._start = start or Fraction(0)
         self._end = end
         try:
@@ -69,7 +71,7 @@ class PipeReader:
             first = next(self._frames)
         except (av.FFmpegError, StopIteration) as error:
             raise InputError(
-                "Not one frame came through the pipe; look at what the sender says."
+                "No frame came through the pipe; check the program that writes to it."
             ) from error
         self._frames = chain([first], self._frames)
         # Whoever wants to look at the source finds its beginning in a file.
@@ -104,7 +106,7 @@ class PipeReader:
             yield Frame(pixels, time, step, cuts.begins_shot(pixels))
         if self.frames_read == 0:
             raise InputError(
-                "No frame in the pipe lies in the part that was asked for; choose another --start "
+                "No frame in the pipe is between --start and --end; choose another --start "
                 "or --end."
             )
 

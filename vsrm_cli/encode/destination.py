@@ -18,7 +18,7 @@ def check_destination(path: Path, source: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in CONTAINERS:
         known = ", ".join(CONTAINERS)
         raise OutputError(
-            f"{path.name} does not end in the name of a container that keeps the times of frames; "
+            f"{path.name} has no ending of a container that keeps the times of frames; "
             f"name the output with one of {known}."
         )
     folder = path.absolute().parent

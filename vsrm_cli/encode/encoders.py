@@ -107,7 +107,7 @@ def replace_absent_hardware(encoding: Encoding) -> tuple[Encoding, str | None]:
     codec = av.Codec(name, "w").canonical_name
     return (
         replace(encoding, codec=codec, preset=None),
-        f"there is no hardware here for {name}: encoded as {codec} in software",
+        f"no hardware for {name}: encoded as {codec} in software",
     )
 
 

@@ -39,7 +39,7 @@ class PictureWriter:
     """
 
     kept: tuple[str, ...] = ()
-    dropped = ("times, sound and all else but the pictures: picture files cannot hold them",)
+    dropped = ("sound, subtitles, times and metadata: image files cannot hold them",)
     warnings: tuple[str, ...] = ()
 
     def __init__(
@@ -180,12 +180,14 @@ def check_folder(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
         OutputError: If they may not.
     """
     if is_pattern(path) and path.suffix.lower() != ".png":
-        raise OutputError(f"Pictures are written as .png; name them so, not {path.name}.")
+        raise OutputError(
+            f"Image files are written as .png, not as {path.name}; change the ending."
+        )
     parent = path.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"The folder {parent} does not exist; make it, or choose another one.")
     if not is_pattern(path) and path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is no folder; name one for the pictures.")
+        raise OutputError(f"{path} is not a folder; name a folder for the image files.")
     try:
         pictures = find_pictures(path)
     except InputError:
@@ -193,6 +195,4 @@ def check_folder(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
     if pictures[0].parent.samefile(sources[0].parent) and set(pictures) & set(sources):
         raise OutputError(f"{path} holds the input itself; choose another place for the output.")
     if not overwrite:
-        raise OutputError(
-            f"{pictures[0]} exists; choose another place for the pictures, or give --overwrite."
-        )
+        raise OutputError(f"{pictures[0]} exists; choose another folder, or give --overwrite.")

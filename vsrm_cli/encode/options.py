@@ -152,7 +152,7 @@ def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None
     if has_alpha(source.pixel_format):
         losses.append("transparency: the network knows only colors")
     if source.light is not None and not light_parameters(plan.encoder, source.light):
-        losses.append(f"HDR figures of the mastering display: {plan.encoder} cannot store them")
+        losses.append(f"HDR metadata of the mastering display: {plan.encoder} cannot store them")
     return losses
 
 
@@ -170,7 +170,7 @@ def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fracti
     width, height = size
     if plan.encoder == "libx265" and (width < 64 or height < 32):  # it writes beyond its memory
         raise OutputError(
-            f"x265 cannot encode so small a picture as {width}x{height}; "
+            f"x265 cannot encode frames as small as {width}x{height}; "
             "choose another --codec, such as h264."
         )
     if plan.codec == "mpeg4" and time_base.denominator > _MPEG4_TICKS_PER_SECOND:

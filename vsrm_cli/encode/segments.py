@@ -8,7 +8,9 @@ their durations and decoding times are derived anew, over the whole video.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -19,7 +21,13 @@ from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.probe import open_container, video_stream
-from vsrm_cli.remux.stream_mapping import supported_codecs
+from vsrm_cli.remux.stream_mapping import CONTAINERS
+
+# Containers that keep times exactly, the ones with better tools first.
+_CONTAINERS = ("mp4", "mov", "nut")
+_FRAMES_TRIED = 2
+# Limited range and dithering change gray by less; a wrong pixel format changes it by more.
+_GRAY_TOLERANCE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class SegmentWriter:
         Raises:
             OutputError: If the folder cannot be written.
         """
-        container = _container_for(output.plan.encoder)
+        container = output.segment_container or choose_container(output)
         self.path = path.with_suffix(f".{container}")
         self.ticks: list[int] = []
         self.end = 0
@@ -96,11 +104,10 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Close the file as it is, unfinished."""
-        try:
+        # What cannot be completed is thrown away anyway. On a full disk, both calls fail.
+        with suppress(av.FFmpegError, OSError):
             self._container.close()
-        except (av.FFmpegError, OSError):
-            pass  # what cannot be completed is thrown away anyway
-        finally:
+        with suppress(OSError):
             self._file.close()
 
 
@@ -117,7 +124,7 @@ def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
         OutputError: If the output cannot be written, or a segment has vanished.
     """
     if missing := [segment.path for segment in segments if not segment.path.exists()]:
-        raise OutputError(f"The segment {missing[0]} has vanished; give the same command again.")
+        raise OutputError(f"The segment {missing[0]} is missing; run the same command again.")
     reordered = max(_reordering(segment, output) for segment in segments)
     times = [tick for segment in segments for tick in segment.ticks]
     for number, (stream, packet) in enumerate(_packets(segments, output)):
@@ -174,11 +181,58 @@ def _ticks(packet: Packet[VideoStream], output: VideoWriter) -> int:
 
 
 def _broken(segment: Segment, what: str) -> str:
-    return f"The segment {segment.path} {what}; give --restart to begin again."
+    return f"The segment {segment.path} {what}; give --restart to start over."
 
 
-def _container_for(encoder: str) -> str:
-    """The container for segments: one that keeps times exactly and takes the codec."""
-    # The muxers' own lists say too often yes: MOV says it takes VP8, and then does not.
-    known = (name for name in ("mp4", "mov") if encoder in supported_codecs(f".{name}"))
-    return "nut" if encoder == "libvpx" else next(known, "nut")
+def choose_container(output: VideoWriter) -> str:
+    """Choose the container of the segments of an output, by a trial in memory.
+
+    A few frames are encoded into it, copied from there into a file like the output, and decoded
+    from both.
+
+    Returns:
+        FFmpeg's name of the container, which the output then knows.
+
+    Raises:
+        OutputError: If the frames come back from none: the output cannot hold such video.
+    """
+    output.segment_container = next((c for c in _CONTAINERS if _gives_back(c, output)), None)
+    if output.segment_container is None:
+        raise OutputError(
+            f"{output.plan.encoder} video ({output.plan.pixel_format}) cannot be decoded from a "
+            f"{output.path.suffix} file; choose another --codec, --pix-fmt or container."
+        )
+    return output.segment_container
+
+
+def _gives_back(container: str, output: VideoWriter) -> bool:
+    segment, copy = BytesIO(), BytesIO()
+    options = {"avoid_negative_ts": "disabled"}
+    try:
+        with av.open(segment, "w", format=container, container_options=options) as trial:
+            stream = output.add_encoder(trial)
+            for number in range(_FRAMES_TRIED):
+                trial.mux(stream.encode(output.blank(number)))
+            trial.mux(stream.encode(None))
+        segment.seek(0)
+        name = CONTAINERS[output.path.suffix.lower()]
+        with (
+            av.open(segment, "r") as source,
+            av.open(copy, "w", format=name, container_options=options) as trial,
+        ):
+            target = output.add_finished(trial, source.streams.video[0])
+            for packet in source.demux(source.streams.video[0]):
+                if packet.size:
+                    packet.stream, packet.dts = target, packet.pts  # as few have no other order
+                    trial.mux(packet)
+        return _is_blank(segment) and _is_blank(copy)
+    except (av.FFmpegError, ValueError, IndexError):
+        return False
+
+
+def _is_blank(file: BytesIO) -> bool:
+    """Whether a file decodes to the frames that were tried."""
+    file.seek(0)
+    with av.open(file, "r") as container:
+        grays = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
+    return len(grays) == _FRAMES_TRIED and all(abs(g - 128) < _GRAY_TOLERANCE for g in grays)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import av
+import numpy as np
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -64,6 +65,7 @@ class VideoWriter:
         plan: How its video is encoded.
         time_base: The clock of the video; its times are whole numbers of it, in seconds.
         part: Where the file grows until it is complete.
+        segment_container: FFmpeg's name of the container of its segments, when it is known.
     """
 
     def __init__(
@@ -100,12 +102,13 @@ class VideoWriter:
         check_destination(path, source.path, overwrite=overwrite)
         self.frames_written = 0
         self._is_complete = False
+        self.segment_container: str | None = None
         self.plan = plan
         self.path = path
         part = f".{path.stem}.{os.getpid()}.part{path.suffix}"
         self.part = path.with_name(part) if folder is None else folder / part
-        # Containers begin at zero: what would begin earlier is moved there, all streams alike.
-        self._shift = (start or Fraction(0)) + min(Fraction(0), source.start)
+        # Outputs begin near zero; all streams move alike.
+        self._shift = (start or Fraction(0)) + source.origin
         self.time_base = _time_base(source.time_base, self._shift)
         check_limits(plan, size=(shape.width, shape.height), time_base=self.time_base)
         self._times = array("q")
@@ -316,10 +319,7 @@ class VideoWriter:
             if finished is None:
                 stream = self.add_encoder(container)
             else:
-                stream = container.add_stream_from_template(finished, opaque=True)
-                stream.codec_context.framerate = self._rate
-                stream.time_base = self.time_base
-                self._describe(stream)
+                stream = self.add_finished(container, finished)
             self._copies.add_to(container, stream)
             container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -338,12 +338,13 @@ class VideoWriter:
         if name in ("mp4", "mov"):
             # They tell when streams begin in ticks of one clock; its usual 1000 would round.
             ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
-            if ticks > _MAX_TICKS_PER_SECOND:
-                ticks = self.time_base.denominator
+            if ticks > _MAX_TICKS_PER_SECOND:  # then as fine as it can be
+                ticks = _MAX_TICKS_PER_SECOND - _MAX_TICKS_PER_SECOND % self.time_base.denominator
             return {"movie_timescale": str(ticks)} | tag_options(name, self._copies.tags)
         # "default" flags stay as they were, and sound that begins a little early, to prime its
         # decoder, does not move all streams.
-        return {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
+        options = {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
+        return options | self._copies.muxer_options
 
     def add_encoder(self, container: OutputContainer) -> VideoStream:
         """Announce the video to a container: this output's, or that of a segment of it."""
@@ -362,6 +363,26 @@ class VideoWriter:
             stream.codec_context.max_b_frames = 0
         self._describe(stream)
         return stream
+
+    def add_finished(self, container: OutputContainer, finished: VideoStream) -> VideoStream:
+        """Announce the video to a container, as a copy of a stream that is encoded."""
+        stream = container.add_stream_from_template(finished, opaque=True)
+        stream.codec_context.framerate = self._rate
+        stream.time_base = self.time_base
+        # Some decoders know the pixel format by the tag only (Ut Video, raw video). NUT has the
+        # tags of all containers but MP4.
+        if finished.container.format.name == "nut" and not self._is_mp4:
+            stream.codec_context.codec_tag = finished.codec_context.codec_tag
+        self._describe(stream)
+        return stream
+
+    def blank(self, number: int) -> VideoFrame:
+        """A gray frame, as the encoder takes it, to try it with."""
+        gray = np.full((3, self.shape.height, self.shape.width), 128, np.uint8)
+        picture = self._from_rgb(gray)
+        picture.pts = number * max(1, round(1 / self._rate / self.time_base))
+        picture.time_base = self.time_base
+        return picture
 
     def _describe(self, stream: VideoStream) -> None:
         """Say of a stream what players must know, and not every encoder or segment tells."""
@@ -389,13 +410,14 @@ class VideoWriter:
             OutputError: If there is no frame in it, or the disk is full.
         """
         if self.frames_written == 0:
-            raise OutputError(f"There was no frame to write into {self.path}.")
+            raise OutputError(f"There was no frame to write to {self.path}.")
         try:
             self._durations[self._times[-1]] = self._last_duration
             if self._stream.codec_context.is_encoder:
                 self._mux(self._stream.encode(None))
             self._copies.copy_until(None, self._container)
             self._close()
+            self._copies.correct(self.part)
             promise = self._copies.promise(self._times, self.time_base, self._last_duration)
             prove(self.part, promise)
         except (av.FFmpegError, OSError) as error:
@@ -429,7 +451,7 @@ class VideoWriter:
         """Tell a fault of the disk or the encoder to the user."""
         advice = "make sure that the disk is not full"
         if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
-            advice = "a stream beside the picture may be damaged, try another container"
+            advice = "a copied stream may be damaged; try another container"
         return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
 
 

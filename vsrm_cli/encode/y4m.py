@@ -42,7 +42,7 @@ class PipeWriter:
     """
 
     kept: tuple[str, ...] = ()
-    dropped = ("sound and all else but the pictures: y4m cannot hold them",)
+    dropped = ("sound, subtitles and metadata: y4m cannot hold them",)
     warnings: tuple[str, ...] = ()
 
     def __init__(
@@ -66,7 +66,7 @@ class PipeWriter:
                 f"A pipe of y4m cannot hold {pixel_format}; choose one of {', '.join(_NAMES)}."
             )
         if source.frame_rate is None:
-            raise OutputError("The input tells no frame rate, which y4m needs; write a file.")
+            raise OutputError("The input has no frame rate, which y4m needs; write a file.")
         color = source.color.fitted(
             pixel_format,
             width=shape.width,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.frame import Frame
+from vsrm_cli.inference.restorer import Network as SupportsRestore
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP
@@ -31,8 +33,8 @@ def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, 
         "lanczos": partial(_each_frame, enlarge_lanczos),
     }
     for network in networks:
-        methods[network.name] = partial(_restore, network, window=window)
-        methods[alone(network.name)] = partial(_restore, network, window=1)
+        methods[network.name] = partial(restore_clip, network, window=window)
+        methods[alone(network.name)] = partial(restore_clip, network, window=1)
     return methods
 
 
@@ -70,7 +72,31 @@ def _each_frame(enlarge: Callable[[Tensor], Tensor], small: Tensor) -> Tensor:
     return torch.stack([frame.to(torch.uint8) for frame in frames])
 
 
-def _restore(network: Network, small: Tensor, *, window: int | None) -> Tensor:
+class Restores(SupportsRestore, Protocol):
+    """A network as `Restorer` wants it, that says where it computes and in which type."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its clips."""
+        ...
+
+
+def restore_clip(network: Restores, small: Tensor, *, window: int | None) -> Tensor:
+    """Enlarge a clip as `vsrm upscale` does.
+
+    Args:
+        network: Loaded.
+        small: (T, 3, H, W) uint8.
+        window: Frames that the network sees together; None for the whole clip.
+
+    Returns:
+        (T, 3, 4H, 4W) uint8.
+    """
     length = min(window or len(small), len(small))
     restorer = Restorer(
         network,

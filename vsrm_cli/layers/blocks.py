@@ -95,33 +95,6 @@ class TwoStepUpsampler(nn.Module):
         return y
 
 
-class DirectUpsampler(nn.Module):
-    """Residual convolutions on small frames, then one pixel shuffle by four.
-
-    On a CPU a dense convolution on small frames costs far less than a Mamba block, and one on
-    large frames sixteen times as much as on small ones: so what a compact network can spend on
-    reconstruction, it spends here, below the pixel shuffle.
-
-    Args:
-        channels: Channels of the features.
-        width: Channels of the residual blocks.
-        blocks: How many of them.
-    """
-
-    def __init__(self, channels: int, width: int, blocks: int) -> None:
-        """Make the convolutions; the last one starts at zero, so the network starts as its base."""
-        super().__init__()
-        self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.conv_last = nn.Conv2d(width, 3 * 16, 3, padding=1)
-        nn.init.zeros_(self.conv_last.weight)
-        nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to a correction of the large frame, (B, 3, 4H, 4W)."""
-        return F.pixel_shuffle(self.conv_last(self.blocks(self.conv_in(channels_last(x)))), 4)
-
-
 class GEGLU(nn.Module):
     """A gated feed-forward layer: fc2(GELU(fc11(x)) * fc12(x)).
 

@@ -19,7 +19,7 @@ _LEFT_BEHIND = {
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",
     Type.DOVI_METADATA: "Dolby Vision metadata",
     Type.AMBIENT_VIEWING_ENVIRONMENT: "ambient viewing environment",
-    Type.A53_CC: "closed captions inside the picture",
+    Type.A53_CC: "closed captions in the video stream",
     Type.STEREO3D: "the mark of a stereoscopic picture",
     Type.SPHERICAL: "the mark of a spherical picture",
     Type.ICC_PROFILE: "ICC profile",
@@ -71,7 +71,7 @@ def left_behind(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
     names = [name for kind, name in _LEFT_BEHIND.items() if kind in side_data]
     light = light_of(side_data)
     if light is not None and (light.primaries is None) != (light.luminance is None):
-        names.append("HDR figures of the mastering display, which are incomplete")
+        names.append("incomplete HDR metadata of the mastering display")
     return tuple(names)
 
 

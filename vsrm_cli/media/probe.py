@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import cast
@@ -17,6 +18,7 @@ from typing import cast
 import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
+from av.format import Flags
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -27,6 +29,10 @@ from vsrm_cli.media.hdr import Light, left_behind, light_of
 
 # A broken beginning is searched for its first good frame no further than this.
 _PACKETS_BEFORE_GIVING_UP = 1000
+# B-frames are among so many frames, if there are any.
+_PACKETS_TO_KNOW_THE_ORDER = 64
+# Seconds after which no film waits for its first frame: such a file has the clock of a live stream.
+_LONGEST_WAIT = 10
 # Codecs between camera and cutting room: they lose something, but nothing that is seen.
 _FOR_EDITING = {"prores", "dnxhd", "cfhd"}
 
@@ -57,6 +63,11 @@ class VideoInfo:
         light: HDR figures, where the first frame has them.
         left_behind: What else travels with the first frame and cannot be carried over, in words.
         is_cut_short: The file ends before its own structure says that it does.
+        has_decoding_times_only: Whether the file says when a frame is decoded, but not when it is
+            shown, though its codec changes the order.
+        origin: What the clock of an output should show as zero, in seconds on the clock of the
+            file. It differs from zero where streams begin before zero, and on the clocks of
+            broadcasts and live streams, which begin anywhere.
     """
 
     path: Path
@@ -78,6 +89,8 @@ class VideoInfo:
     light: Light | None
     left_behind: tuple[str, ...]
     is_cut_short: bool
+    has_decoding_times_only: bool = False
+    origin: Fraction = Fraction(0)
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -104,6 +117,8 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
         frame = _first_frame(container, stream, path)
         side_data = _side_data(frame)
         ticks = frame.pts if frame.pts is not None else frame.dts
+        first_packet = _decoding_time_if_all(path, stream, container.format.name)
+        start = (first_packet if first_packet is not None else ticks or 0) * time_base
         duration = _duration(container, stream, time_base)
         frame_rate = stream.average_rate or stream.guessed_rate
         expected = stream.frames or None
@@ -121,7 +136,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             is_siting_told=is_siting_told(stream.codec.canonical_name, frame.format.name),
             frame_rate=frame_rate,
             time_base=time_base,
-            start=(ticks or 0) * time_base,
+            start=start,
             duration=duration,
             expected_frames=expected,
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
@@ -129,6 +144,8 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             light=light_of(side_data),
             left_behind=left_behind(side_data),
             is_cut_short=_is_cut_short(path, container.format.name),
+            has_decoding_times_only=first_packet is not None,
+            origin=_origin(container, start, time_base),
         )
 
 
@@ -165,6 +182,12 @@ def open_container(path: Path, *, hardware: str | None = None) -> InputContainer
     return container
 
 
+def allows_restarts(container: InputContainer) -> bool:
+    """Whether the format of a file has the clock of its sender, which may begin again."""
+    flags = Flags(container.format.flags)
+    return Flags.ts_discont in flags
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The main video stream of a file; a cover picture is none.
 
@@ -179,8 +202,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         found = "sound only" if container.streams.audio else "no video stream"
         if container.streams.video:
-            found = "a cover picture but no video stream"
-        raise InputError(f"{path} holds {found}; name a file with a moving picture.")
+            found = "cover art but no video stream"
+        raise InputError(f"{path} holds {found}; name a file with a video stream.")
     best = container.streams.best("video")
     stream = next((s for s in streams if s is best), streams[0])
     if stream.codec_context is None:
@@ -212,6 +235,60 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         f"Not one frame of {path} could be decoded ({reason}); the file is damaged or encrypted, "
         "copy or download it again."
     )
+
+
+def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> int | None:
+    """When the first frame is decoded, if the file does not say when frames are shown.
+
+    AVI counts frames as they are decoded. FFmpeg passes that on as if it were the order of
+    showing, and so it does with other old files. A decoder that changes the order then gives
+    frames whose times fall.
+    """
+    if stream.codec_context.reorder_depth == 0 and format_name != "avi":
+        return None
+    first = first_shown = latest = shown = None
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        for packet in islice(container.demux(stream), _PACKETS_TO_KNOW_THE_ORDER):
+            if not packet.size:
+                continue
+            if packet.dts is None or (
+                packet.pts is not None and packet.pts < (latest or packet.pts)
+            ):
+                return None  # the usual case: times of showing, in another order
+            if first is None:
+                first, first_shown = packet.dts, packet.pts
+            elif format_name == "avi":
+                # What FFmpeg says of the showing is late by the same step for all frames.
+                if first_shown is None or packet.pts is None:
+                    return first
+                return first_shown - (packet.pts - packet.dts)
+            latest = packet.pts
+            try:
+                pictures = stream.decode(packet)
+            except av.FFmpegError:
+                continue
+            for picture in pictures:
+                if picture.pts is not None and shown is not None and picture.pts < shown:
+                    return first
+                shown = picture.pts
+    return first if format_name == "avi" else None
+
+
+def _origin(container: InputContainer, start: Fraction, time_base: Fraction) -> Fraction:
+    """What should become zero; a time on the clock of the video."""
+    if start < 0:
+        return start
+    begins = [
+        sound.start_time * sound.time_base
+        for sound in container.streams.audio
+        if sound.start_time is not None and sound.time_base
+    ]
+    earliest = min([start, *begins])
+    may_begin_anywhere = allows_restarts(container)
+    if not may_begin_anywhere and earliest < _LONGEST_WAIT:
+        return Fraction(0)
+    return max(Fraction(0), earliest // time_base * time_base)
 
 
 def _duration(
@@ -250,7 +327,7 @@ def _rotation(degrees: int) -> tuple[int, ...]:
 
 
 def _not_a_video(path: Path) -> str:
-    return f"{path} is not a video file, whatever its name says; name a video file."
+    return f"{path} is not a video file; name a video file."
 
 
 def _why_unreadable(path: Path, error: av.FFmpegError) -> str:

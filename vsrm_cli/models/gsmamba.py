@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.blocks import DirectUpsampler, ResidualBlock, channels_last
+from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
 from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
-from vsrm_cli.layers.subpixel import CHANNELS
 from vsrm_cli.layers.window_attention import AttentionBlock
-from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
-from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.models.config_checks import check_blocks, check_sizes
+from vsrm_cli.models.network import SCALE, FeaturePropagation
 from vsrm_cli.ops.warp import warp
 
 
@@ -49,14 +48,7 @@ class GSMConfig:
         flow_levels: Levels of the flow pyramid.
         flow_widths: Channels between the convolutions of each level.
         flow_kernel: Side of the flow network's kernels.
-        feature_blocks: Residual blocks before the layers (0 in the paper).
-        upsampler: "two-step" (the paper's) or "direct" (residual blocks on small frames and one
-            pixel shuffle).
         upsampler_width: Channels of the upsampler.
-        upsampler_blocks: Residual blocks of the direct upsampler.
-        neighbors: Frames on each side that the direct upsampler is shown, as amplified differences
-            from the current one (0 in the paper; see `layers.subpixel`).
-        base: Interpolation of the frame that the network corrects, "bilinear" or "bicubic".
     """
 
     channels: int
@@ -73,21 +65,12 @@ class GSMConfig:
     flow_levels: int
     flow_widths: tuple[int, ...]
     flow_kernel: int
-    feature_blocks: int
-    upsampler: str
     upsampler_width: int
-    upsampler_blocks: int
-    neighbors: int
-    base: str
 
     def __post_init__(self) -> None:
         """Refuse what no network could be built from, with a ValueError."""
         check_sizes(self)
-        check_blocks(
-            self.layers * (self.attention_blocks + 1) + self.feature_blocks + self.upsampler_blocks
-        )
-        check_choice("upsampler", self.upsampler, ("two-step", "direct"))
-        check_choice("base", self.base, ("bilinear", "bicubic"))
+        check_blocks(self.layers * (self.attention_blocks + 1))
         if self.layers % 2 or self.channels % 4 or not self.heads or self.channels % self.heads:
             raise ValueError(
                 f"its {self.layers} layers must be even, its {self.channels} channels divisible "
@@ -361,7 +344,7 @@ class FrameConv(nn.Conv3d):
         return F.conv2d(x, self.weight.squeeze(2), self.bias, padding=1)
 
 
-class GSM(Network):
+class GSM(FeaturePropagation):
     """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
 
     Args:
@@ -371,7 +354,7 @@ class GSM(Network):
     family = "gsm"
     config: GSMConfig
     exact_names = (
-        *Network.exact_names,
+        *FeaturePropagation.exact_names,
         ".A_b_log",
         ".D_b",
         "dt_proj_b.bias",
@@ -396,26 +379,20 @@ class GSM(Network):
             keeps_statistics=True,
         )
         self.conv_first = FrameConv(3, c)
-        self.features = nn.Sequential(*(ResidualBlock(c) for _ in range(config.feature_blocks)))
         self.implicit_align = ImplicitAlign(c, config.heads)
         self.prop_layers = nn.ModuleList(PropagationLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(c)
         self.conv_after_body = nn.Linear(c, c)
-        if config.upsampler == "direct":
-            self.upsampler = DirectUpsampler(
-                c + CHANNELS * bool(config.neighbors), width, config.upsampler_blocks
-            )
-        else:
-            self.conv_before_upsample = nn.Sequential(FrameConv(c, width))
-            # The numbers are places in the authors' list, which also holds what has no weights.
-            self.upsample = nn.ModuleDict(
-                {
-                    "0": FrameConv(width, 4 * width),
-                    "5": FrameConv(width, 4 * width),
-                    "10": FrameConv(width, width),
-                }
-            )
-            self.conv_last = FrameConv(width, 3)
+        self.conv_before_upsample = nn.Sequential(FrameConv(c, width))
+        # The numbers are places in the authors' list, which also holds what has no weights.
+        self.upsample = nn.ModuleDict(
+            {
+                "0": FrameConv(width, 4 * width),
+                "5": FrameConv(width, 4 * width),
+                "10": FrameConv(width, width),
+            }
+        )
+        self.conv_last = FrameConv(width, 3)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -469,9 +446,6 @@ class GSM(Network):
 
     def upsample_features(self, features: Tensor) -> Tensor:
         """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""
-        if self.config.upsampler == "direct":
-            correction: Tensor = self.upsampler(features)
-            return correction
         x = F.leaky_relu(self.conv_before_upsample(channels_last(features)), 0.01)
         for number in ("0", "5"):
             x = F.leaky_relu(F.pixel_shuffle(self.upsample[number](x), 2), 0.1)
@@ -482,6 +456,11 @@ class GSM(Network):
         """The weights of alignment and layers, and of what follows them."""
         parts = (self.implicit_align, self.prop_layers, self.norm, self.conv_after_body)
         return [parameter for part in parts for parameter in part.parameters()]
+
+    def checkpointed(self) -> list[tuple[nn.Module, str]]:
+        """The layers, and the enlargement of a frame."""
+        layers = [(layer, "forward") for layer in self.prop_layers]
+        return [*layers, (self, "upsample_features")]
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
         """Estimate the peak memory of one clip in float32: what all frames and one window hold.
@@ -495,6 +474,5 @@ class GSM(Network):
         window = 2 * c.radius + 1
         frame = 3 * (1 + SCALE**2) + 5 * c.channels + 2 * c.radius * (c.channels + 12)
         step = window * (6 * c.channels + max(6 * c.expand, 2 * c.ffn) * c.channels)
-        large = SCALE**2 * (3 * c.upsampler_width if c.upsampler == "two-step" else 6)
-        small = 4 * c.upsampler_width + 12 * c.channels + 4 * CHANNELS * bool(c.neighbors)
-        return 4 * height * width * (time * frame + max(step, large + small))
+        large = SCALE**2 * 3 * c.upsampler_width + 4 * c.upsampler_width + 12 * c.channels
+        return 4 * height * width * (time * frame + max(step, large))

@@ -1,8 +1,8 @@
-"""What every network here can do: see motion, carry features through a clip, enlarge frames.
+"""What every network here can do: see motion, restore a clip, restore its frames by themselves.
 
-A network differs from another one in how it carries features through the clip. The way in (flow
-between neighbors, features of single frames) and the way out (a correction of the enlarged
-frame) have one form, so that a training loop teaches each part of any network by itself.
+A network differs from another one in how it carries what it knows through the clip. A training
+loop needs no more of it than this: flow between neighbors, what each pass over the clip makes of
+it, and the frames without propagation, at a small part of the cost.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.spynet import SpyNet
-from vsrm_cli.layers.subpixel import subpixel_samples
 
 SCALE = 4
 
@@ -39,7 +38,6 @@ class Network(nn.Module, ABC):
 
     spynet: SpyNet
     conv_first: nn.Module
-    features: nn.Module
 
     def __init__(self, config: Any) -> None:
         """Remember the configuration."""
@@ -56,8 +54,7 @@ class Network(nn.Module, ABC):
         Returns:
             (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
         """
-        flows = self.flows(clip)
-        return self.enlarge(self.propagate(self.extract(clip), flows), clip, flows)
+        return self.passes(clip, self.flows(clip))[-1]
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """Flows between neighbors in small pixels.
@@ -74,6 +71,34 @@ class Network(nn.Module, ABC):
             return early.new_zeros(shape), early.new_zeros(shape)
         return self.spynet(early, late).view(shape), self.spynet(late, early).view(shape)
 
+    @abstractmethod
+    def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Restore a clip: what each pass over it gives, the result last.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1.
+            flows: Of `flows`.
+
+        Returns:
+            (B, T, 3, 4H, 4W) each.
+        """
+
+    @abstractmethod
+    def frames(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        """Restore a clip without propagation, at a small part of the cost.
+
+        A network learns to enlarge frames this way before it learns to carry what it knows
+        through time.
+
+        Args:
+            clip: (B, T, 3, H, W), values 0 to 1.
+            flows: Of `flows`.
+
+        Returns:
+            (B, T, 3, 4H, 4W).
+        """
+
+    @abstractmethod
     def extract(self, clip: Tensor) -> Tensor:
         """Features of each frame from itself alone.
 
@@ -83,66 +108,18 @@ class Network(nn.Module, ABC):
         Returns:
             (B, T, C, H, W).
         """
-        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
-        frames: Tensor = features.unflatten(0, clip.shape[:2])
-        return frames
 
-    @abstractmethod
-    def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Carry features through the clip.
-
-        Args:
-            features: Of `extract`, (B, T, C, H, W).
-            flows: Of `flows`.
-
-        Returns:
-            (B, T, C, H, W): of each frame, with what the others know of it.
-        """
-
-    def enlarge(self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Large frames, each from its features and, where configured, what its neighbors add.
-
-        With features of `extract` this is what `forward` computes while what lies between is
-        still the identity, at a small part of the cost: a network learns to enlarge frames this
-        way before it learns to carry features through time.
-
-        Args:
-            features: (B, T, C, H, W).
-            clip: (B, T, 3, H, W), whose enlargement is corrected.
-            flows: Of `flows`.
-
-        Returns:
-            (B, T, 3, 4H, 4W).
-        """
-        # One frame at a time: the large ones would fill the memory.
-        return torch.stack(
-            [
-                self._enlarge(self._with_neighbors(features[:, t], clip, flows, t), clip[:, t])
-                for t in range(clip.shape[1])
-            ],
-            dim=1,
-        )
-
-    def _with_neighbors(
-        self, features: Tensor, clip: Tensor, flows: tuple[Tensor, Tensor], t: int
-    ) -> Tensor:
-        """Features of frame ``t``, (B, C, H, W), and below them what the upsampler is shown."""
-        if not self.config.neighbors:
-            return features
-        around = subpixel_samples(clip, flows, t, self.config.neighbors)
-        return torch.cat((features, around.to(features.dtype)), dim=1)
-
-    def _enlarge(self, features: Tensor, small: Tensor) -> Tensor:
-        base = F.interpolate(small, scale_factor=SCALE, mode=self.config.base, align_corners=False)
-        return base + self.upsample_features(features)
-
-    @abstractmethod
-    def upsample_features(self, features: Tensor) -> Tensor:
-        """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""
+    def ablations(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Ways to restore a clip with a part of the network left out, by what is missing."""
+        return {"without propagation": lambda clip: self.frames(clip, self.flows(clip))}
 
     @abstractmethod
     def temporal_parameters(self) -> list[nn.Parameter]:
-        """The weights that carry features through time: all that `propagate` uses."""
+        """The weights that only propagation uses: none of them changes what `frames` gives."""
+
+    @abstractmethod
+    def checkpointed(self) -> list[tuple[nn.Module, str]]:
+        """Modules and their methods to compute again for gradients, where memory is short."""
 
     @abstractmethod
     def memory_bytes(self, time: int, height: int, width: int) -> int:
@@ -180,3 +157,57 @@ class Network(nn.Module, ABC):
             reset: Callable[[], None] | None = getattr(module, "reset_scan", None)
             if reset is not None:
                 reset()
+
+
+class FeaturePropagation(Network):
+    """A network that carries features through the clip, and enlarges what comes out at the end."""
+
+    def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Restore a clip; see `Network.passes`."""
+        return (self.enlarge(self.propagate(self.extract(clip), flows), clip),)
+
+    def frames(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        """Restore a clip without propagation; see `Network.frames`."""
+        return self.enlarge(self.extract(clip), clip)
+
+    def extract(self, clip: Tensor) -> Tensor:
+        """Features of each frame from itself alone; see `Network.extract`."""
+        features = self.conv_first(channels_last(clip.flatten(0, 1)))
+        frames: Tensor = features.unflatten(0, clip.shape[:2])
+        return frames
+
+    @abstractmethod
+    def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        """Carry features through the clip.
+
+        Args:
+            features: Of `extract`, (B, T, C, H, W).
+            flows: Of `flows`.
+
+        Returns:
+            (B, T, C, H, W): of each frame, with what the others know of it.
+        """
+
+    def enlarge(self, features: Tensor, clip: Tensor) -> Tensor:
+        """Large frames, each from its features.
+
+        Args:
+            features: (B, T, C, H, W).
+            clip: (B, T, 3, H, W), whose bilinear enlargement is corrected.
+
+        Returns:
+            (B, T, 3, 4H, 4W).
+        """
+        # One frame at a time: the large ones would fill the memory.
+        return torch.stack(
+            [
+                F.interpolate(small, scale_factor=SCALE, mode="bilinear", align_corners=False)
+                + self.upsample_features(known)
+                for known, small in zip(features.unbind(1), clip.unbind(1), strict=True)
+            ],
+            dim=1,
+        )
+
+    @abstractmethod
+    def upsample_features(self, features: Tensor) -> Tensor:
+        """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""

@@ -17,23 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.layers.blocks import (
-    TGFN,
-    DirectUpsampler,
-    ResidualBlock,
-    TwoStepUpsampler,
-    channels_last,
-)
+from vsrm_cli.layers.blocks import TGFN, TwoStepUpsampler, channels_last
 from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.layers.spynet import SpyNet
-from vsrm_cli.layers.subpixel import CHANNELS
 from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
-from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.models.network import SCALE, FeaturePropagation
 from vsrm_cli.ops.warp import warp
-
-# Brings differences between aligned frames, a hundredth of full scale, to the size of features.
-NEIGHBOR_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,15 +45,7 @@ class VSRMConfig:
         flow_levels: Levels of the flow pyramid.
         flow_widths: Channels between the convolutions of each level.
         flow_kernel: Side of the flow network's kernels.
-        feature_blocks: Residual blocks before the branches (0 in the paper).
-        upsampler: "two-step" (the paper's code base) or "direct" (residual blocks on small
-            frames and one pixel shuffle).
         upsampler_width: Channels of the upsampler.
-        upsampler_blocks: Residual blocks of the direct upsampler.
-        neighbors: Frames on each side that the direct upsampler is shown, as amplified differences
-            from the current one (see `layers.subpixel`); where there are any, the branches are
-            shown differences too. 0 in the paper: frames as they are, and to the branches alone.
-        base: Interpolation of the frame that the network corrects, "bilinear" or "bicubic".
     """
 
     channels: int
@@ -79,23 +61,12 @@ class VSRMConfig:
     flow_levels: int
     flow_widths: tuple[int, ...]
     flow_kernel: int
-    feature_blocks: int
-    upsampler: str
     upsampler_width: int
-    upsampler_blocks: int
-    neighbors: int
-    base: str
 
     def __post_init__(self) -> None:
         """Refuse what no network could be built from, with a ValueError."""
         check_sizes(self)
-        check_blocks(
-            self.s2t_blocks * self.dambs * len(self.branches)
-            + self.feature_blocks
-            + self.upsampler_blocks
-        )
-        check_choice("upsampler", self.upsampler, ("two-step", "direct"))
-        check_choice("base", self.base, ("bilinear", "bicubic"))
+        check_blocks(self.s2t_blocks * self.dambs * len(self.branches))
         for name in self.branches:
             check_choice("the first part of a branch", name.split("_")[0], ("backward", "forward"))
 
@@ -218,7 +189,7 @@ class Branch(nn.Module):
         return out
 
 
-class VSRM(Network):
+class VSRM(FeaturePropagation):
     """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
 
     Args:
@@ -236,18 +207,9 @@ class VSRM(Network):
             levels=config.flow_levels, widths=config.flow_widths, kernel=config.flow_kernel
         )
         self.conv_first = nn.Conv2d(3, c, 3, padding=1)
-        self.features = nn.Sequential(*(ResidualBlock(c) for _ in range(config.feature_blocks)))
         self.align = DCA(c, state=config.state, rank=config.rank, reach=config.offset_reach)
         self.branches = nn.ModuleDict({name: Branch(config) for name in config.branches})
-        self.upsampler = (
-            TwoStepUpsampler(c, config.upsampler_width)
-            if config.upsampler == "two-step"
-            else DirectUpsampler(
-                c + CHANNELS * bool(config.neighbors),
-                config.upsampler_width,
-                config.upsampler_blocks,
-            )
-        )
+        self.upsampler = TwoStepUpsampler(c, config.upsampler_width)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -310,11 +272,8 @@ class VSRM(Network):
         The first frame of all stands for its missing neighbors itself, at the second one the
         place of the older neighbor is empty.
         """
-        if self.config.neighbors:
-            sides = [NEIGHBOR_GAIN * (frame - current) for frame in aligned]
-        else:
-            sides = aligned or [current, current]
-        sides += [torch.zeros_like(current)] * (2 - len(sides))
+        sides = aligned or [current, current]
+        sides = sides + [torch.zeros_like(current)] * (2 - len(sides))
         return torch.stack((sides[0], current, sides[1]), dim=1)
 
     def upsample_features(self, features: Tensor) -> Tensor:
@@ -325,6 +284,11 @@ class VSRM(Network):
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The weights of alignment and branches."""
         return [*self.align.parameters(), *self.branches.parameters()]
+
+    def checkpointed(self) -> list[tuple[nn.Module, str]]:
+        """The branches, and the enlargement of a frame."""
+        branches = [(branch, "forward") for branch in self.branches.values()]
+        return [*branches, (self, "upsample_features")]
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
         """Estimate the peak memory of one clip in float32: what all frames and one step hold.
@@ -338,6 +302,5 @@ class VSRM(Network):
         inner = c.expand * c.channels
         frame = 3 * (1 + SCALE**2) + (len(c.branches) + 2) * c.channels + 4
         stack = 3 * (4 * c.channels + 6 * inner + 5 * c.ffn)
-        large = SCALE**2 * (3 * c.upsampler_width if c.upsampler == "two-step" else 6)
-        small = 4 * c.upsampler_width + 12 * c.channels + 4 * CHANNELS * bool(c.neighbors)
-        return 4 * height * width * (time * frame + max(stack, large + small))
+        large = SCALE**2 * 3 * c.upsampler_width + 4 * c.upsampler_width + 12 * c.channels
+        return 4 * height * width * (time * frame + max(stack, large))

@@ -68,7 +68,9 @@ def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
     if forced not in NAMES:
         raise UsageError(f"VSRM_KERNELS is {forced!r}; it can be one of auto, {', '.join(NAMES)}.")
     if reason := hindrance(forced):
-        raise UsageError(f"VSRM_KERNELS is {forced!r}, but {reason}; without it, another is taken.")
+        raise UsageError(
+            f"VSRM_KERNELS is {forced!r}, but {reason}; unset VSRM_KERNELS to choose automatically."
+        )
     return forced
 
 

@@ -7,7 +7,7 @@ those of the video.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Stream
@@ -23,24 +24,31 @@ from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
+from vsrm_cli.media.clock_restarts import ContinuousClock
 from vsrm_cli.media.probe import open_container, video_stream
 from vsrm_cli.remux import metadata as extras
+from vsrm_cli.remux.packet_times import PacketTimes
 from vsrm_cli.remux.stream_mapping import (
     CONTAINERS,
     ROOMY,
     StreamPlan,
-    can_hold,
     plan_streams,
     supported_codecs,
 )
 from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
+from vsrm_cli.remux.trial import add_copy, can_hold, read_samples
 from vsrm_cli.remux.verify import Carried, Promise
+from vsrm_cli.remux.wave_format import MUXER_OPTIONS, correct_names, has_wave_format
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
 
 # Packets of different streams may lie this far out of order in a file.
 _DISORDER = Fraction(5)
+# Hidden sound makes a decoder ready for what is heard next: the last packet, and so many seconds.
+_PRIMING = Fraction(1, 25)
+# Where parts of a file were joined, sound may overlap a little.
+_MOST_DISPLACED = Fraction(1, 5)
 _FAULTS_IN_A_ROW = 1000
 # What muxers and decoders say of damaged packets; a full disk is something else.
 _DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
@@ -53,7 +61,9 @@ class CopiedStreams:
         plans: What becomes of each, in the order of the source.
         chapters: Those of the output.
         tags: Those of the whole file that stay true.
-        ticks_per_second: The least common multiple of the clocks of those that are copied.
+        ticks_per_second: The least common multiple of the clocks of those that are copied, in
+            the source and in MP4.
+        muxer_options: What the muxer must be told for their sake.
     """
 
     def __init__(
@@ -83,8 +93,12 @@ class CopiedStreams:
         self._end = end
         self._shift = shift
         self._container: InputContainer = open_container(path)
-        self.plans = plan_streams(self._container, path, suffix)
+        self._samples = read_samples(path)
+        self.plans = plan_streams(self._container, path, suffix, self._samples)
         self.tags = extras.lasting(self._container.metadata)
+        self._pictures = video_stream(self._container, path)
+        self._picture_tags = extras.stream_tags(CONTAINERS[suffix], self._pictures.metadata)
+        self._lost_timecode = self._drop_timecode()
         self.chapters: list[Chapter] = extras.shifted_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
@@ -96,13 +110,17 @@ class CopiedStreams:
         self._targets: dict[int, Stream] = {}
         self._carried: dict[int, Carried] = {}
         self._damaged: Counter[int] = Counter()
+        self._displaced: Counter[int] = Counter()
         self._converters: dict[int, SubtitleConverter] = {}
         self._covers: list[Packet[Stream]] = []
-        self._next_ticks: dict[int, int] = {}
+        self._times = PacketTimes()
+        self._clock = ContinuousClock(path)
         self._last_dts: dict[int, int] = {}
         self._pending: Packet[Stream] | None = None
-        clocks = [s.time_base for s in self._sources if s.time_base]
-        self.ticks_per_second = lcm(*(clock.denominator for clock in clocks))
+        self.ticks_per_second = lcm(*map(_ticks_per_second, self._sources))
+        renamed = [s for s in self._sources if has_wave_format(CONTAINERS[suffix], s)]
+        self.muxer_options = MUXER_OPTIONS if renamed else {}
+        self._wave_formats: list[bytes] = []
 
     def check(self, video_codec: str) -> None:
         """Make sure that no sound is lost that another container would keep.
@@ -113,7 +131,9 @@ class CopiedStreams:
         silenced = [p for p in self.plans if p.kind == "sound" and not p.is_kept]
         for suffix in ROOMY if silenced else ():
             sounds = [s for s in self._container.streams if s.type == "audio"]
-            if all(can_hold(suffix, s) for s in sounds) and video_codec in supported_codecs(suffix):
+            if video_codec in supported_codecs(suffix) and all(
+                can_hold(CONTAINERS[suffix], s, self._samples[s.index]) for s in sounds
+            ):
                 raise OutputError(
                     f"A {self._suffix} file cannot hold {silenced[0].name}; "
                     f"name the output {suffix} instead."
@@ -127,10 +147,8 @@ class CopiedStreams:
             video: Its video stream, which gets the tags of that of the source.
         """
         output.metadata.update(self.tags)
-        pictures = video_stream(self._container, self._path)
-        container = CONTAINERS[self._suffix]
-        video.metadata.update(extras.stream_tags(container, pictures.metadata))
-        video.disposition = pictures.disposition
+        video.metadata.update(self._picture_tags)
+        video.disposition = self._pictures.disposition
         for plan in self.plans:
             if plan.is_kept:
                 self._add_stream(output, plan)
@@ -138,12 +156,13 @@ class CopiedStreams:
         for stream in self._container.streams:
             if stream.index not in self._targets:
                 stream.discard = Discard.all
-        if self._targets and self._first is not None and self._first - _DISORDER > 0:
+        can_jump = not self._clock.restarts and self._targets
+        if can_jump and self._first is not None and self._first - _DISORDER > 0:
             try:
                 self._container.seek(int((self._first - _DISORDER) * av.time_base))
             except av.FFmpegError:  # not every container can jump; then all is read
                 self._container.seek(0)
-        self._packets = self._read()
+        self._packets = _without_hidden(self._read())
 
     @property
     def kept(self) -> list[str]:
@@ -159,6 +178,8 @@ class CopiedStreams:
             dropped.append(
                 f"tags {', '.join(tags)}: a {self._suffix} file cannot hold them; an .mkv may"
             )
+        if self._lost_timecode is not None:
+            dropped.append(self._lost_timecode)
         return dropped
 
     def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Promise:
@@ -178,15 +199,24 @@ class CopiedStreams:
     @property
     def warnings(self) -> list[str]:
         """What was lost on the way, in sentences."""
-        return [
-            f"{count} damaged packets of stream {index} were left out"
-            for index, count in self._damaged.items()
-        ] + [
-            f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
-            f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
-            for index, converter in self._converters.items()
-            if converter.lines_changed
-        ]
+        return (
+            [
+                f"{count} damaged packets of stream {index} were left out"
+                for index, count in self._damaged.items()
+            ]
+            + [
+                f"the time of stream {index} goes back in the middle: {count} packets are later "
+                "than they were, and may be out of step with the picture"
+                for index, count in self._displaced.items()
+                if count
+            ]
+            + [
+                f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
+                f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
+                for index, converter in self._converters.items()
+                if converter.lines_changed
+            ]
+        )
 
     def copy_until(self, time: Fraction | None, output: OutputContainer) -> None:
         """Copy all packets up to a time on the clock of the source; None stands for the rest."""
@@ -209,9 +239,34 @@ class CopiedStreams:
                 continue
             self._copy(packet, output)
 
+    def correct(self, path: Path) -> None:
+        """Correct what the muxer could not be told, in the finished output.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if self._wave_formats:
+            with path.open("r+b") as file:
+                correct_names(file, self._wave_formats)
+
     def close(self) -> None:
         """Close the source."""
         self._container.close()
+
+    def _drop_timecode(self) -> str | None:
+        """Take the timecode out of the tags where it cannot stay; say why, in words."""
+        timecode = extras.timecode_of(self._picture_tags, self.tags)
+        if timecode is None:
+            return None
+        reason = "it is that of the beginning, which is cut off"
+        if self._first is None:
+            rate = self._pictures.average_rate or self._pictures.guessed_rate or Fraction(25)
+            if extras.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
+                return None
+            reason = f"a {self._suffix} file cannot hold it at this frame rate; an .mkv may"
+        self.tags = extras.without_timecode(self.tags)
+        self._picture_tags = extras.without_timecode(self._picture_tags)
+        return f"timecode {timecode}: {reason}"
 
     def _add_stream(self, output: OutputContainer, plan: StreamPlan) -> None:
         source = self._container.streams[plan.index]
@@ -232,11 +287,20 @@ class CopiedStreams:
             self._converters[plan.index] = converter
             target = converter.stream
         else:
-            target = output.add_stream_from_template(source, opaque=True)
+            target = add_copy(output, source)
+            if has_wave_format(CONTAINERS[self._suffix], source):
+                self._wave_formats.append(target.codec_context.extradata or b"")
         target.metadata.update(extras.stream_tags(CONTAINERS[self._suffix], source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
-        self._carried[target.index] = Carried(plan.name, 0, Fraction(0), Fraction(0))
+        sample = self._samples[plan.index]
+        self._carried[target.index] = Carried(
+            plan.name,
+            0,
+            Fraction(0),
+            Fraction(0),
+            is_decodable=bool(sample.sound or sample.pictures),
+        )
 
     def _read(self) -> Iterator[Packet[Stream]]:
         """Read the packets of the copied streams, past what cannot be read."""
@@ -255,18 +319,9 @@ class CopiedStreams:
                 return
             faults = 0
             if packet.size and not packet.is_corrupt and not is_gap(packet):
-                self._complete(packet)
+                self._times.complete(packet)
+                self._clock.move(packet)
                 yield packet
-
-    def _complete(self, packet: Packet[Stream]) -> None:
-        """Fill in the times that a file left out."""
-        if packet.pts is None:
-            packet.pts = packet.dts
-        if packet.pts is None:
-            packet.pts = self._next_ticks.get(packet.stream.index, 0)
-        if packet.dts is None:
-            packet.dts = packet.pts
-        self._next_ticks[packet.stream.index] = packet.dts + (packet.duration or 1)
 
     def _begin(self, packet: Packet[Stream]) -> Fraction:
         assert packet.pts is not None
@@ -300,11 +355,14 @@ class CopiedStreams:
         begin = self._begin(packet)
         end = begin + (packet.duration or 0) * packet.time_base
         before = self._carried[index]
+        is_text = packet.stream.type == "subtitle"
         self._carried[index] = replace(
             before,
             packets=before.packets + 1,
             begin=min(before.begin, begin) if before.packets else begin,
             end=max(before.end, end) if before.packets else end,
+            # MP4 cuts subtitles that overlap in pieces.
+            latest=None if is_text else max(before.latest or begin, begin),
         )
 
     def _prepare(self, packet: Packet[Stream]) -> None:
@@ -318,9 +376,37 @@ class CopiedStreams:
         # may stand still: several lines are often shown at once.
         least = self._last_dts.get(index, packet.dts - 1) + (packet.stream.type != "subtitle")
         if packet.dts < least:
+            self._displaced[index] += (least - packet.dts) * packet.time_base > _MOST_DISPLACED
             packet.dts = least
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
+
+
+def _without_hidden(packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
+    """Leave out what the edit list of an MP4 file hides, but for what primes a decoder.
+
+    Other containers know no edit list: what was cut away would be there again.
+    """
+    hidden: dict[int, deque[Packet[Stream]]] = {}
+    for packet in packets:
+        waiting = hidden.setdefault(packet.stream.index, deque())
+        assert packet.pts is not None
+        earliest = packet.pts - _PRIMING / packet.time_base
+        while len(waiting) > 1 and (waiting[0].pts or 0) < earliest:
+            waiting.popleft()
+        if packet.is_discard:
+            waiting.append(packet)
+            continue
+        yield from waiting
+        waiting.clear()
+        yield packet
+
+
+def _ticks_per_second(stream: Stream) -> int:
+    """In how many ticks all times of a stream are whole numbers; MP4 counts sound in samples."""
+    clock = stream.time_base.denominator if stream.time_base else 1
+    rate = stream.codec_context.sample_rate if isinstance(stream, AudioStream) else 1
+    return lcm(clock, rate or 1)
 
 
 def _rank(stream: Stream) -> int:

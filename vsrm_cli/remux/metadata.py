@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
 # Facts about the old file and its encoder that are not true of the new one.
 _STALE = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"),
-    *("duration", "bps", "number_of_", "_statistics"),
+    *("software", "duration", "bps", "number_of_", "_statistics"),
 )
 # QuickTime knows some languages by another of their codes (ISO 639-2) only.
 _MOV_LANGUAGES = {
@@ -33,6 +33,7 @@ _MOV_LANGUAGES = {
     **{"mkd": "mac", "hye": "arm", "kat": "geo", "bod": "tib", "mya": "bur", "msa": "may"},
     **{"cym": "wel", "eus": "baq"},
 }
+_TIMECODE = "timecode"
 _NANOSECOND = Fraction(1, 10**9)
 _COVER_FILES = {
     "mjpeg": ("cover.jpg", "image/jpeg"),
@@ -89,18 +90,47 @@ def lost_tags(container: str, tags: dict[str, str]) -> list[str]:
     """Names of the tags that a container does not keep, found by a trial in memory."""
     if container not in ("mp4", "mov"):
         return []
+    with av.open(_tagged(container, tags), "r", metadata_errors="replace") as trial:
+        kept = {name.lower() for name in trial.metadata}
+    # Of a timecode, these containers make a track; see `keeps_timecode`.
+    return sorted(name for name in tags if name.lower() not in {*kept, _TIMECODE})
+
+
+def timecode_of(*tags: dict[str, str]) -> str | None:
+    """The timecode of the first frame, which is in the first of these tags that name one."""
+    found = (v for several in tags for k, v in several.items() if k.lower() == _TIMECODE)
+    return next(found, None)
+
+
+def without_timecode(tags: dict[str, str]) -> dict[str, str]:
+    """The other tags."""
+    return {k: v for k, v in tags.items() if k.lower() != _TIMECODE}
+
+
+def keeps_timecode(container: str, timecode: str, rate: Fraction) -> bool:
+    """Whether a container keeps a timecode at a frame rate, found by a trial in memory."""
+    try:
+        file = _tagged(container, {_TIMECODE: timecode}, rate)
+    except (av.FFmpegError, ValueError):
+        return False
+    with av.open(file, "r", metadata_errors="replace") as trial:
+        return timecode_of(trial.metadata, *(s.metadata for s in trial.streams)) == timecode
+
+
+def _tagged(container: str, tags: dict[str, str], rate: Fraction = Fraction(25)) -> BytesIO:
+    """A file of one frame with tags."""
     file = BytesIO()
     options = tag_options(container, tags)
     with av.open(file, "w", format=container, container_options=options) as trial:
         trial.metadata.update(tags)
-        stream = trial.add_stream("mpeg4", rate=25, width=16, height=16, pix_fmt="yuv420p")
+        codec = "libvpx" if container == "webm" else "mpeg4"
+        stream = trial.add_stream(codec, rate=rate, width=16, height=16, pix_fmt="yuv420p")
+        assert isinstance(stream, VideoStream)
         picture = VideoFrame(16, 16, "yuv420p")
         picture.pts = 0
         trial.mux([*stream.encode(picture), *stream.encode(None)])
     file.seek(0)
-    with av.open(file, metadata_errors="replace") as trial:
-        kept = {name.lower() for name in trial.metadata}
-    return sorted(name for name in tags if name.lower() not in kept)
+    return file
 
 
 def add_attachment(output: OutputContainer, source: AttachmentStream) -> None:

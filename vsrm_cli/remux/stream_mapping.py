@@ -6,19 +6,20 @@ go is known here before any work begins, with the reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import av
 from av.container import InputContainer
-from av.stream import AttachmentStream, Stream
+from av.stream import AttachmentStream, DataStream, Stream
 
 from vsrm_cli.media.probe import video_stream
 from vsrm_cli.remux import metadata as extras
 from vsrm_cli.remux.subtitles import plain_codec
+from vsrm_cli.remux.trial import Sample, can_hold
 
 # The containers that keep times and colors, by the end of the file's name.
 CONTAINERS = {
@@ -30,7 +31,7 @@ CONTAINERS = {
     ".nut": "nut",
 }
 # Where to look for one that can hold everything.
-ROOMY = (".mkv", ".mp4", ".mov")
+ROOMY = (".mkv", ".mp4", ".mov", ".nut")
 
 Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
 _KINDS: dict[str, Kind] = {
@@ -95,28 +96,33 @@ def supported_codecs(suffix: str) -> set[str]:
         return container.supported_codecs
 
 
-def plan_streams(container: InputContainer, path: Path, suffix: str) -> list[StreamPlan]:
+def plan_streams(
+    container: InputContainer, path: Path, suffix: str, samples: Mapping[int, Sample]
+) -> list[StreamPlan]:
     """Say what becomes of every stream but the main video.
 
     Args:
         container: The source.
         path: Its name, for messages.
         suffix: The end of the output's name, one of `CONTAINERS`.
+        samples: The first packets of each stream, by its number.
 
     Returns:
-        A plan for each stream, in their order. The track in which MP4 keeps the names of its
-        chapters is left out: chapters are carried over as such.
+        A plan for each stream, in their order. The tracks in which MP4 keeps the names of its
+        chapters and the timecode of its frames are left out: both are carried over as such.
     """
     main = video_stream(container, path)
     has_chapters = bool(container.chapters())
     return [
-        _plan(stream, suffix)
+        _plan(stream, suffix, samples[stream.index])
         for stream in container.streams
-        if stream is not main and not (has_chapters and _holds_chapters(stream))
+        if stream is not main
+        and not (has_chapters and _holds_chapters(stream))
+        and not _holds_timecode(stream)
     ]
 
 
-def _plan(stream: Stream, suffix: str) -> StreamPlan:
+def _plan(stream: Stream, suffix: str, sample: Sample) -> StreamPlan:
     container = CONTAINERS[suffix]
     kind = "cover picture" if extras.is_cover(stream) else _KINDS.get(stream.type, "data")
     codec = _codec_name(stream)
@@ -125,8 +131,8 @@ def _plan(stream: Stream, suffix: str) -> StreamPlan:
         becomes = codec if extras.keeps_attachments(container) else None
     elif kind == "cover picture":
         becomes = codec if extras.keeps_cover(container, stream, codec) else None
-    elif kind != "data":
-        becomes = codec if can_hold(suffix, stream) else None
+    elif kind != "data" and stream.codec_context is not None:
+        becomes = codec if can_hold(container, stream, sample) else None
         if becomes is None and kind == "subtitles":
             becomes = plain_codec(codec, container)
     reason = "" if becomes is not None else _why_not(kind, suffix)
@@ -142,25 +148,16 @@ def _why_not(kind: Kind, suffix: str) -> str:
 def _codec_name(stream: Stream) -> str:
     if isinstance(stream, AttachmentStream):
         return stream.name or "file"
-    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+    if stream.codec_context is None:
+        return (isinstance(stream, DataStream) and stream.name) or "unknown"
+    return stream.codec_context.codec.canonical_name
+
+
+def _holds_timecode(stream: Stream) -> bool:
+    """Whether a stream is the one in which MP4 keeps the timecode of its frames."""
+    return stream.type == "data" and extras.timecode_of(stream.metadata) is not None
 
 
 def _holds_chapters(stream: Stream) -> bool:
     """Whether a stream is the one in which MP4 keeps the names of chapters."""
     return stream.type == "data" and stream.name == "bin_data"
-
-
-def can_hold(suffix: str, stream: Stream) -> bool:
-    """Whether a container takes a copy of a stream: asked of its muxer, by a trial in memory.
-
-    The muxers' own lists say yes too often, to FLAC in MOV for one.
-    """
-    if stream.codec_context is None:
-        return False
-    try:
-        with av.open(BytesIO(), "w", format=CONTAINERS[suffix]) as trial:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True

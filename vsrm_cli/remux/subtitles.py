@@ -97,7 +97,8 @@ class SubtitleConverter:
 
 def is_gap(packet: Packet[Stream]) -> bool:
     """Whether a packet is an empty MP4 subtitle; muxers put their own between the others."""
-    return packet.stream.codec_context.name == "mov_text" and bytes(packet)[:2] == b"\0\0"
+    context = packet.stream.codec_context
+    return context is not None and context.name == "mov_text" and bytes(packet)[:2] == b"\0\0"
 
 
 def _text(line: AssSubtitle) -> bytes:

@@ -1,18 +1,21 @@
 """The last look at a finished file: does it hold what it was promised to hold?
 
-The file is read again from the disk, packet by packet, without decoding anything. Every frame
-must be there at its time, and every stream that was carried over, from its beginning to its end.
-A file that fails does not get its name.
+The file is read again from the disk, packet by packet. Every frame must be there at its time, and
+every stream that was carried over, from its beginning to its end. The beginning of each stream is
+decoded too. A file that fails does not get its name.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
+import av
 from av.container import InputContainer
 from av.stream import Stream
 
@@ -27,6 +30,8 @@ _ROUNDING = {"matroska": Fraction(1, 1000)}
 _REGROUPED = ("pcm_", "adpcm_", "eac3", "truehd", "mlp")
 # What the ends of sounds may differ by: padding of an encoder that one container counts.
 _PADDING_SECONDS = Fraction(1, 10)
+# Within so many packets, a decoder gives its first frame.
+_PACKETS_DECODED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,16 @@ class Carried:
         packets: How many there are.
         begin: When the earliest begins, in seconds on the clock of the output.
         end: When the latest ends, as far as its packets say.
+        latest: When the latest begins; None if nobody knows.
+        is_decodable: Whether the source could be decoded.
     """
 
     name: str
     packets: int
     begin: Fraction
     end: Fraction
+    latest: Fraction | None = None
+    is_decodable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,7 @@ def prove(path: Path, promise: Promise) -> None:
         kind = container.format.name.split(",")[0]
         rounding = _ROUNDING.get(kind, Fraction(0))
         _compare_frames(tracks[0], promise, rounding=rounding)
+        _decode_beginning(path, 0, "the video")
         if kind == "mov":  # the others do not say how long a frame is shown
             shown = tracks[0].durations[tracks[0].latest()] * tracks[0].clock
             _expect("seconds of the last frame", shown, promise.last_duration * promise.clock)
@@ -94,6 +104,8 @@ def prove(path: Path, promise: Promise) -> None:
                 skipped += 1
             else:
                 _compare_stream(tracks.get(index - skipped), carried, rounding=rounding)
+                if carried.packets and carried.is_decodable:
+                    _decode_beginning(path, index - skipped, carried.name)
         files = sum(stream.type == "attachment" for stream in container.streams)
         covers = sum(is_cover(stream) for stream in container.streams)
         _expect("attachments", files, promise.attachments)
@@ -105,7 +117,7 @@ class _Track:
     """The times of all packets of one stream, in its ticks, in the order of the file."""
 
     def __init__(self, stream: Stream) -> None:
-        self.codec = stream.codec_context.name if stream.codec_context is not None else ""
+        self.codec = stream.codec_context.name
         self.clock = stream.time_base or Fraction(1)
         self.begins = array("q")
         self.durations = array("q")
@@ -126,7 +138,8 @@ def _count_tracks(container: InputContainer) -> int:
 
 
 def _read_tracks(container: InputContainer) -> dict[int, _Track]:
-    watched = [s for s in container.streams if s.type != "attachment" and not is_cover(s)]
+    # Data streams, such as the timecode that a muxer makes of a tag, have no codec context.
+    watched = [s for s in container.streams if s.codec_context is not None and not is_cover(s)]
     tracks = {stream.index: _Track(stream) for stream in watched}
     for packet in container.demux(watched):
         if not packet.size or is_gap(packet):
@@ -154,15 +167,31 @@ def _compare_stream(track: _Track | None, carried: Carried, *, rounding: Fractio
     if track is None or not track.begins:
         _expect(f"packets of {carried.name}", 0, carried.packets)
         return
-    if not track.codec.startswith(_REGROUPED):
+    if track.codec.startswith(_REGROUPED):
+        if track.end() < carried.end - _PADDING_SECONDS:
+            raise _failure(_where(carried.name, "ends", track.end(), carried.end))
+    else:
         _expect(f"packets of {carried.name}", len(track.begins), carried.packets)
-    elif track.end() < carried.end - _PADDING_SECONDS:
-        raise _failure(_where(carried.name, "ends", track.end(), carried.end))
+        latest = max(track.begins) * track.clock
+        wanted = latest if carried.latest is None else carried.latest
+        if abs(latest - wanted) > max(rounding, track.clock):
+            raise _failure(_where(f"the last packet of {carried.name}", "begins", latest, wanted))
     begin = min(track.begins) * track.clock
     # What primes a decoder may lie before zero; not every container says how far.
     is_off = begin > 0 if carried.begin < 0 else abs(begin - carried.begin) > track.clock
     if is_off and abs(begin - carried.begin) > rounding:
         raise _failure(_where(carried.name, "begins", begin, carried.begin))
+
+
+def _decode_beginning(path: Path, index: int, name: str) -> None:
+    """Make sure that a stream decodes, as far as its first frame tells."""
+    with open_container(path) as container:
+        stream = container.streams[index]
+        for packet in islice(container.demux(stream), _PACKETS_DECODED):
+            with suppress(av.FFmpegError):
+                if packet.decode():
+                    return
+    raise _failure(f"{name} cannot be decoded")
 
 
 def _where(what: str, does: str, found: Fraction, wanted: Fraction) -> str:

@@ -105,9 +105,9 @@ class Guard:
                 else f"a --lr below {learner.recipe.lr:g}"
             )
             raise OutputError(
-                f"{what.capitalize()} at step {failed_at} once more, after {MAX_RETURNS} returns "
-                f"to a good state with half the rate each; the best weights so far are kept. Begin "
-                f"again with {way_out}."
+                f"{what.capitalize()} again at step {failed_at}, after {MAX_RETURNS} returns to a "
+                f"good state with half the rate; the best weights so far are kept. Start again "
+                f"with {way_out}."
             )
         learner.brake = brake
         if perceptual:

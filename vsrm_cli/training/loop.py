@@ -187,7 +187,7 @@ def finetune(
             break
         if is_asked:
             raise Interrupted(
-                f"stopped after step {learner.step}; the same command with --resume goes on"
+                f"stopped after step {learner.step}; the same command with --resume continues"
             )
     run.end()
     return run.result()

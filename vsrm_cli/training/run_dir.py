@@ -42,8 +42,7 @@ class RunFolder:
         for file in (self.state, self.weights, self.metrics, self.report):
             if file.exists():
                 raise OutputError(
-                    f"{file} is there already: go on with that run by --resume, or choose another "
-                    f"--out."
+                    f"{file} exists: continue that run with --resume, or choose another --out."
                 )
 
     def begin(self) -> None:
@@ -66,15 +65,15 @@ class RunFolder:
         """
         if not self.state.is_file():
             raise InputError(
-                f"{self.path} holds no {STATE_FILE} to go on from; leave --resume out to begin."
+                f"{self.path} holds no {STATE_FILE} to resume from; start without --resume."
             )
         try:
             state: dict[str, Any] = torch.load(self.state, weights_only=True, map_location="cpu")
         # Whatever bytes a stranger's or damaged file makes PyTorch's reader complain of.
         except Exception as error:
             raise InputError(
-                f"{self.state} cannot be read ({type(error).__name__}); begin again with another "
-                f"--out, from {self.weights} if that is good."
+                f"{self.state} cannot be read ({type(error).__name__}); start a run with another "
+                f"--out, from {self.weights} if that can be read."
             ) from error
         return state
 
@@ -157,6 +156,6 @@ class RunFolder:
 def _unwritten(file: Path, error: OSError | SafetensorError) -> OutputError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return OutputError(
-        f"{file} could not be written ({reason}); what was there before is still good. Make room, "
-        f"then go on with --resume."
+        f"{file} could not be written ({reason}); its former version is intact. Free some space, "
+        f"then continue with --resume."
     )

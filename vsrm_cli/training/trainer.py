@@ -26,6 +26,9 @@ from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.perceptual_stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 
+# Weight of what a pass before the last one gives in the mean of the losses of all passes.
+EARLIER_PASS = 0.3
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -193,35 +196,35 @@ class Learner:
         small, sharp = sample.small, sample.sharp
         if self.recipe.mirrored:
             small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
+        with self._autocast():
+            flows = self.network.flows(small)
         spare = recomputing(self.network) if self.recipe.recompute else nullcontext()
         with spare:
-            restored, features, flows = self._restore(small)
+            *earlier, restored = self._restore(small, flows)
         weight = self.recipe.frequency_weight
-        with torch.no_grad():
-            plain = F.interpolate(
-                small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
-            )
-            plain_loss = restoration_loss(plain.view_as(sharp), sharp, frequency_weight=weight)
         if self.perceptual is not None:
+            features = self.network.extract(small)
             loss = self.perceptual.loss(
                 restored, sharp, small, features=features, flow=flows[0], step=self.step
             )
         else:
             loss = restoration_loss(restored, sharp, frequency_weight=weight)
+        for attempt in earlier:
+            loss = loss + EARLIER_PASS * restoration_loss(attempt, sharp, frequency_weight=weight)
+        loss = loss / (1 + EARLIER_PASS * len(earlier))
+        with torch.no_grad():
+            plain = F.interpolate(
+                small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
+            )
+            plain_loss = restoration_loss(plain.view_as(sharp), sharp, frequency_weight=weight)
         return loss, plain_loss, restored, sharp
 
-    def _restore(self, small: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """The restored clip, the features of its single frames, and the flows."""
-        network, on_cpu = self.network, self.network.device.type == "cpu"
+    def _restore(self, small: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """What each pass of the network gives, the result last."""
         with self._autocast():
-            flows = network.flows(small)
-        # Not the branches on a CPU: their depthwise convolutions are slower there in bfloat16.
-        with nullcontext() if on_cpu else self._autocast():
-            single = features = network.extract(small)
-            if self.recipe.stage in (Stage.CLIPS, Stage.SHARP):
-                features = network.propagate(features, flows)
-        with self._autocast():
-            return network.enlarge(features, small, flows), single, flows
+            if self.recipe.stage is Stage.FRAMES:
+                return (self.network.frames(small, flows),)
+            return self.network.passes(small, flows)
 
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self.recipe.dtype)
@@ -255,7 +258,7 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
 
 @contextmanager
 def recomputing(network: Network) -> Iterator[None]:
-    """Keep, of the branches or layers and of each large frame, only what goes in and comes out.
+    """Keep only the inputs of what `Network.checkpointed` names, and compute the rest again.
 
     The network computes the same values as without, and so do the gradients, as long as the
     forward pass lies inside.
@@ -263,8 +266,7 @@ def recomputing(network: Network) -> Iterator[None]:
     Args:
         network: Left as it was.
     """
-    changed = [(module, "forward") for module in _members(network)]
-    changed.append((network, "upsample_features"))
+    changed = network.checkpointed()
     for owner, name in changed:
         setattr(owner, name, _checkpointed(getattr(owner, name)))
     try:
@@ -272,18 +274,6 @@ def recomputing(network: Network) -> Iterator[None]:
     finally:
         for owner, name in changed:
             delattr(owner, name)
-
-
-def _members(network: Network) -> list[nn.Module]:
-    """What carries features through time in several parts, each a member of a list or table."""
-    temporal = {id(parameter) for parameter in network.temporal_parameters()}
-    return [
-        member
-        for part in network.children()
-        if isinstance(part, nn.ModuleList | nn.ModuleDict)
-        for member in part.children()
-        if any(id(parameter) in temporal for parameter in member.parameters())
-    ]
 
 
 def _checkpointed(compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ def plan_batch(inputs: Sequence[Path], folder: Path, *, overwrite: bool) -> list
         OutputError: If an output exists, or is one of the inputs.
     """
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is no folder; name one for the outputs.")
+        raise OutputError(f"{folder} is not a folder; choose another --out-dir.")
     sources = [source for path in inputs for source in _expand(path)]
     outputs: dict[str, Path] = {}
     pairs = []
@@ -43,8 +43,8 @@ def plan_batch(inputs: Sequence[Path], folder: Path, *, overwrite: bool) -> list
         rival = outputs.setdefault(output.name.casefold(), source)
         if rival is not source:
             raise UsageError(
-                f"{rival} and {source} would both become {output}; enlarge them into different "
-                "folders."
+                f"{rival} and {source} would both become {output}; use a different --out-dir for "
+                "one of them."
             )
         if any(output.exists() and output.samefile(other) for other in sources):
             raise OutputError(f"{output} is one of the inputs; choose another --out-dir.")

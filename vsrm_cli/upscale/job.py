@@ -25,7 +25,7 @@ from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import PictureWriter
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import keep_freed_memory
@@ -220,7 +220,8 @@ def _upscale_in_segments(order: _Order) -> Summary:
             with open_output(
                 dst, source, settings, order.encoding, folder=journal.folder
             ) as output:
-                journal.open(describe_files(files) | _describe(order), restart=order.restart)
+                content = describe_files(files)
+                journal.open(content | _describe(order), restart=order.restart)
                 frames_resumed = journal.frames_done
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, settings)):
@@ -247,9 +248,29 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 journal.start()
                 begin_measuring_memory(network.device)
                 _restore(stages, journal, order, chosen)
+                # Sound and all else is read only now. Pictures and sound must be of one file.
+                _check_unchanged(order, files, content)
                 _put_together(output, journal)
+                _check_unchanged(order, files, content)
             journal.clear()
     return _sum_up(stages, order, network, frames_resumed=frames_resumed, began=began)
+
+
+def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
+    """Make sure that the input is still what it was when the work began.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        is_the_same = describe_files(files) == content
+    except OSError:
+        is_the_same = False
+    if not is_the_same:
+        raise InputError(
+            f"{order.src} has changed since the work began. Put the old file back and give the "
+            "same command to go on, or give --restart to begin again with the new one."
+        )
 
 
 def _with_model(order: _Order, info: VideoInfo) -> _Order:
@@ -288,7 +309,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in restorer.restore(frames):
                 if order.should_stop():
-                    raise Interrupted("interrupted: work on a pipe cannot be gone on with")
+                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
         read_depth, write_depth = _queue_depths(source.info, settings, restorer)
@@ -347,7 +368,7 @@ def _sum_up(
 def _warn_beforehand(
     source: Source, output: Collected | Direct, warn: Callable[[str], None]
 ) -> None:
-    for notice in (*source.notices, *(f"left out: {part}" for part in output.dropped)):
+    for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         warn(notice)
 
 
@@ -456,10 +477,10 @@ def _queue_depths(info: VideoInfo, settings: Settings, restorer: Restorer) -> tu
 def _warnings(source: Source, settings: Settings, network: object) -> tuple[str, ...]:
     warnings = []
     if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
-        warnings.append(f"slower than it could be, without CUDA graphs: {network.hindrance}")
+        warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
     if source.resized_frames:
         warnings.append(
-            f"the picture of {source.info.path} changes its size on the way: "
+            f"the frame size of {source.info.path} changes: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
         )
     if not source.truncated:
@@ -468,6 +489,6 @@ def _warnings(source: Source, settings: Settings, network: object) -> tuple[str,
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
         f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them are there"
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
     )
     return tuple(warnings)

@@ -121,7 +121,7 @@ class Journal:
             return "interrupted: nothing was written"
         return (
             f"interrupted: {self.frames_done} frames are finished and kept in {self.folder}; "
-            "the same command goes on behind them"
+            "run the same command to resume"
         )
 
     def __enter__(self) -> Self:
@@ -135,7 +135,7 @@ class Journal:
                 self._lock = self._try_to_lock()
         except BlockingIOError:
             raise OutputError(
-                f"Another vsrm is working on {self._output} now; wait for it, or name another "
+                f"Another vsrm is working on {self._output} now; wait for it, or choose another "
                 "output."
             ) from None
         except OSError as error:
@@ -242,7 +242,7 @@ class Journal:
         if changes:
             raise OutputError(
                 f"{self.folder} holds an unfinished run that differs in {', '.join(changes)}; "
-                "give the same command to go on with it, or --restart to throw it away."
+                "give the former command to resume it, or --restart to start over."
             )
 
     def _read_entries(self) -> Iterator[Entry]:
@@ -284,7 +284,7 @@ class Journal:
             return None
         except (OSError, ValueError) as error:
             raise OutputError(
-                f"{path} cannot be read ({error}); give --restart to begin again."
+                f"{path} cannot be read ({error}); give --restart to start over."
             ) from error
         return told
 
@@ -303,7 +303,7 @@ class Journal:
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
             f"{self.folder} could not be written ({error.strerror}); make sure that the folder "
-            "is there and the disk not full, then give the same command to go on."
+            "exists and the disk is not full, then run the same command to resume."
         )
 
 

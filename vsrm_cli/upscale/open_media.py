@@ -8,6 +8,7 @@ from vsrm_cli.decode.image_sequence import is_sequence
 from vsrm_cli.encode.destination import check_destination
 from vsrm_cli.encode.image_sequence import PictureWriter, check_folder
 from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.segments import choose_container
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.y4m import PipeWriter
 from vsrm_cli.errors import OutputError
@@ -75,7 +76,9 @@ def open_output(
             names=source.picture_names,
             shape=_shape(source, settings),
         )
-    return _open_video(path, source, settings, encoding, overwrite=True, folder=folder)
+    output = _open_video(path, source, settings, encoding, overwrite=True, folder=folder)
+    choose_container(output)
+    return output
 
 
 def open_direct_output(
@@ -95,7 +98,9 @@ def open_direct_output(
             pixel_format=encoding.pixel_format,
         )
     if _is_for_pictures(path):
-        raise OutputError("Pictures cannot be made of a pipe; write a video, such as out.mkv.")
+        raise OutputError(
+            "A pipe cannot be written as image files; write a video, such as out.mkv."
+        )
     return _open_video(path, source, settings, encoding, overwrite=overwrite, folder=None)
 
 

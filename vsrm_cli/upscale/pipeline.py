@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time.
+"""Decoding, network and encoding at the same time.
 
 A video is read by one thread, restored by the caller's, and written by a third. Between them
 lie short queues: a fast stage waits for a slow one instead of filling the memory. A failure
@@ -19,8 +19,8 @@ T = TypeVar("T")
 Read = TypeVar("Read")
 Written = TypeVar("Written")
 
-# Windows delivers Ctrl-C only to a thread that runs; one that waits must wake to notice it.
-# Four times a second is prompt for a person and nothing for a processor.
+# Windows delivers Ctrl-C only to a running thread; a waiting one must wake up to notice it.
+# Four times a second is prompt for a person and costs nothing.
 WAKE_SECONDS = 0.25
 
 # What may lie in each queue. The network gives and takes whole windows at a time: a queue that
@@ -51,7 +51,7 @@ class Progress:
 
 
 def queue_depth(items: int, item_bytes: int) -> int:
-    """Say how many of some items may wait: all, or as many as `QUEUE_BYTES` hold."""
+    """How many of some items may wait: all, or as many as `QUEUE_BYTES` hold."""
     return max(1, min(items, QUEUE_BYTES // item_bytes))
 
 
@@ -254,7 +254,7 @@ class Tally:
         self._began = time.perf_counter()
 
     def progress(self) -> Progress:
-        """Say how far the work is at this moment."""
+        """How far the job is now."""
         done = self._encoded.meter.items
         # The network gives a whole window at a time. Right after, when one frame of it has been
         # handed on, the frames taken in tell how fast it is, and those given out do not.

@@ -158,12 +158,12 @@ def check_room(output: Collected, journal: Journal, frames: int | None) -> str |
     if needed <= free:
         return None
     finding = (
-        f"about {needed / 1e9:.1f} GB may be needed beside {output.path} until it is complete, and "
-        f"{free / 1e9:.1f} GB are free"
+        f"about {needed / 1e9:.1f} GB may be needed in the folder of {output.path} until it is "
+        f"finished, and {free / 1e9:.1f} GB are free"
     )
     if needed > _LEAST_SHARE * free:
         raise OutputError(
-            f"{finding[0].upper()}{finding[1:]}; make room, name an output on another disk, or "
+            f"{finding[0].upper()}{finding[1:]}; free some space, choose another disk, or "
             "use a larger --crf."
         )
     return finding
@@ -217,4 +217,4 @@ def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
         return wish, ""
     if info.is_lossy:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
-    return FOR_CLEAN, f"for clean footage: {info.codec} loses little or nothing"
+    return FOR_CLEAN, f"for clean footage: the input is {info.codec}"

@@ -200,8 +200,8 @@ class Source:
         margin = list(islice(frames, first, entry.next))
         if [stamp_of(frame) for frame in margin] != entry.margin:
             raise InputError(
-                f"{self.path} gives other pictures now than when the work began; give --restart "
-                "to begin again."
+                f"{self.path} has other frames now than when the job started; give --restart "
+                "to start over."
             )
         return margin, frames
 

@@ -1,0 +1,134 @@
+"""Clocks that begin anywhere, begin again, or count decoding: sound stays beside the picture."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import pytest
+from clips import index_of
+from sounds import count, heard, make_film, pass_on
+
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.media.clock_restarts import clock_restarts
+
+BROADCAST = {"codec": "mpeg2video", "sound": ("mp2", 48000, "stereo")}
+
+
+def join_files(target, *parts):
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
+
+
+def times_of(path):
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize(("source", "clock"), [("in.ts", 52000.5), ("in.mpg", 700), ("in.mkv", 90)])
+def test_a_clock_that_begins_anywhere_becomes_one_that_begins_at_zero(
+    tmp_path, source, clock, target
+):
+    film = make_film(tmp_path / source, clock=clock, begins=0.3, **BROADCAST)
+
+    pass_on(film, tmp_path / target)
+
+    shown, begins, ends = heard(film)
+    picture, first, last = heard(tmp_path / target)
+    assert 0 <= picture < 0.5
+    assert first - picture == pytest.approx(begins - shown, abs=0.001)
+    assert last - picture == pytest.approx(ends - shown, abs=0.001)
+
+
+@pytest.mark.parametrize("clock", [0, 3])
+def test_files_whose_clock_begins_at_zero_keep_their_times(tmp_path, clock):
+    film = make_film(tmp_path / "in.mp4", clock=clock, sound=("aac", 48000, "mono"))
+
+    pass_on(film, tmp_path / "out.mp4")
+
+    assert times_of(tmp_path / "out.mp4") == times_of(film)
+
+
+@pytest.mark.parametrize("ending", ["ts", "vob"])
+@pytest.mark.parametrize("clocks", [(0, 0, 0), (9000, 20, 9001), (95442, 30, 3)])
+def test_each_part_of_a_joined_file_keeps_picture_and_sound_together(tmp_path, ending, clocks):
+    # Each part begins with silence, so that three tones are heard.
+    parts = [
+        make_film(tmp_path / f"{n}.{ending}", clock=clock, seconds=0.5, begins=0.25, **BROADCAST)
+        for n, clock in enumerate(clocks)
+    ]
+    film = join_files(tmp_path / f"in.{ending}", *parts)
+
+    pass_on(film, tmp_path / "out.mkv")
+
+    assert len(clock_restarts(film)) == 2
+    frames = times_of(tmp_path / "out.mkv")
+    assert len(frames) == 75
+    assert [b - a for a, b in pairwise(frames)] == pytest.approx([0.04] * 74, abs=0.0011)
+    assert count(tmp_path / "out.mkv") >= sum(map(count, parts)) - 2
+    found = tones(tmp_path / "out.mkv", frames[0])
+    shown, begins, _ = heard(parts[0])
+    expected = [begins - shown + n for n in range(3)]
+    assert found == pytest.approx(expected, abs=0.03)
+
+
+def tones(path, zero):
+    """When sound begins after silence, in seconds after a moment."""
+    begins, end = [], -1.0
+    with av.open(str(path)) as container:
+        for block in container.decode(audio=0):
+            if abs(block.to_ndarray()).max() > 1000 and block.time - end > 0.1:
+                begins.append(block.time - zero)
+            if abs(block.to_ndarray()).max() > 1000:
+                end = block.time + block.samples / block.sample_rate
+    return begins
+
+
+def test_one_wrong_time_is_no_new_clock(tmp_path):
+    with av.open(str(tmp_path / "in.ts"), "w") as output:
+        video = output.add_stream("mpeg2video", rate=25, width=64, height=48)
+        for index in range(30):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            for packet in video.encode(frame):
+                if index == 15:
+                    packet.pts -= 10
+                    packet.dts -= 10
+                try:
+                    output.mux(packet)
+                except av.ArgumentError:  # the muxer has noticed
+                    continue
+        output.mux(video.encode(None))
+
+    assert clock_restarts(tmp_path / "in.ts") == ()
+
+
+def test_a_part_of_a_joined_file_is_that_of_the_joined_time(tmp_path):
+    parts = [make_film(tmp_path / f"{n}.ts", **BROADCAST) for n in range(2)]
+    film = join_files(tmp_path / "in.ts", *parts)
+
+    with VideoReader(film, start=Fraction(6, 5), end=Fraction(8, 5)) as reader:
+        frames = list(reader)
+
+    assert [index_of(frame.pixels) for frame in frames] == list(range(5, 15))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+def test_frames_of_an_avi_are_shown_in_step_though_it_counts_their_decoding(
+    tmp_path, codec, target
+):
+    film = make_film(
+        tmp_path / "in.avi",
+        codec=codec,
+        encoder={"bf": "2", "g": "12"},
+        sound=("libmp3lame", 44100, "mono"),
+    )
+
+    pass_on(film, tmp_path / target)
+
+    assert times_of(tmp_path / target) == pytest.approx([n / 25 for n in range(25)], abs=0.0006)
+    with VideoReader(tmp_path / target) as reader:
+        found = [index_of(frame.pixels) for frame in reader]
+    assert found == pytest.approx(list(range(25)), abs=1)
+    assert found == sorted(found)

@@ -1,0 +1,201 @@
+"""The compact network: what it carries from frame to frame, and that each part of it can learn."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import TINY, count_parameters, draw_randomly, make_network
+from scenes import smooth_picture
+from torch.nn import functional
+
+from vsrm_cli.models.presets import VSRM_T
+from vsrm_cli.models.vsrm_compact import Carried, Cell, VSRMCompact
+
+# Two float32 computations of one thing whose sums run in another order.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def clip(time, height, width, *, batch=1, seed=0):
+    return draw_randomly(batch, time, 3, height, width, seed=seed)
+
+
+def moving_scene(time=4, height=16, width=24):
+    """A scene that moves by a pixel and a half to the right in each frame."""
+    return torch.stack([smooth_picture(height, width, shift=(1.5 * t, 0.0)) for t in range(time)])[
+        None
+    ]
+
+
+def test_the_bundled_network_has_at_most_a_million_parameters():
+    with torch.device("meta"):
+        network = VSRMCompact(VSRM_T)
+
+    assert count_parameters(network) <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (4, 9, 3), (1, 8, 8)]
+)
+def test_any_length_and_any_size_come_out_four_times_larger(time, height, width):
+    network = make_network(TINY).requires_grad_(False)
+
+    large = network(clip(time, height, width))
+
+    assert large.shape == (1, time, 3, 4 * height, 4 * width)
+    assert large.isfinite().all()
+
+
+def test_untrained_it_gives_the_bicubic_frame():
+    network, frames = make_network(TINY, awake=False).requires_grad_(False), clip(3, 6, 8)
+
+    large = network(frames)
+
+    base = functional.interpolate(frames[0], scale_factor=4, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(large[0], base)
+
+
+def test_clips_of_a_batch_do_not_see_each_other():
+    network, pair = make_network(TINY).requires_grad_(False), clip(3, 5, 7, batch=2)
+
+    together = network(pair)
+
+    torch.testing.assert_close(together[:1], network(pair[:1]), **TOLERANCE)
+    torch.testing.assert_close(together[1:], network(pair[1:]), **TOLERANCE)
+
+
+def test_every_frame_sees_every_other():
+    network, frames = make_network(TINY).requires_grad_(False), clip(5, 6, 6)
+    before = network(frames)
+
+    for t in range(5):
+        changed = frames.clone()
+        changed[:, t] = 1 - changed[:, t]
+        seen = (network(changed) - before).abs().amax(dim=(0, 2, 3, 4))
+        assert (seen > 0).all()
+
+
+def test_one_frame_is_what_it_is_without_propagation():
+    network, frame = make_network(TINY).requires_grad_(False), clip(1, 6, 8)
+
+    first = network.passes(frame, network.flows(frame))[0]
+
+    torch.testing.assert_close(first, network.frames(frame, network.flows(frame)), **TOLERANCE)
+
+
+def test_the_estimate_of_the_frame_before_arrives_where_the_flow_says():
+    network = make_network(TINY).requires_grad_(False)
+    seen = []
+    cell_forward = network.cell.forward
+
+    def listening(known, base, aligned, told):
+        seen.append((base, aligned))
+        return cell_forward(known, base, aligned, told)
+
+    network.cell.forward = listening
+    for weight in network.cell.conv_last.parameters():
+        weight.zero_()  # so that each estimate is the bicubic frame
+    frames = moving_scene()
+    truth = torch.zeros(1, 3, 2, 16, 24)
+    truth[:, :, 0] = 1.5  # backward: the scene lies further right in the frame after it
+
+    network.passes(frames, (truth, -truth))
+
+    base, aligned = seen[1]  # the second frame of the backward pass
+    inside = (..., slice(8, -8), slice(8, -16))
+    assert (aligned.estimate - base)[inside].abs().mean() < 0.01
+    not_moved = seen[0][0]
+    assert (not_moved - base)[inside].abs().mean() > 0.02
+
+
+def test_one_step_of_the_temporal_scan_by_hand():
+    cell = Cell(TINY).requires_grad_(False)
+    for parameter in cell.parameters():
+        parameter.zero_()
+    # h = exp(-delta A) h + delta B u with u = 2, delta = softplus(0) = ln 2, A = 1 and 0.5, B = 3
+    u, _, write = cell.conv_scan.bias.split((cell.hidden, cell.hidden, cell.states))
+    u.fill_(2.0)
+    write.fill_(3.0)
+    cell.A_log[1] = torch.tensor(0.5).log()
+    cell.conv_c.bias.copy_(torch.tensor([1.0, 10.0]))
+    state = torch.full((1, cell.states * cell.hidden, 2, 2), 4.0)
+    base = torch.full((1, 3, 8, 8), 0.5)
+
+    carried, told = cell(torch.zeros(1, 8, 2, 2), base, Carried(base, state), None)
+
+    ln2 = torch.tensor(2.0).log()
+    fast, slow = 0.5 * 4 + ln2 * 6, 0.5**0.5 * 4 + ln2 * 6
+    torch.testing.assert_close(carried.state[0, 0, 0, 0], fast)
+    torch.testing.assert_close(carried.state[0, -1, 0, 0], slow)
+    torch.testing.assert_close(told.read_out[0, 0, 0, 0], fast + 10 * slow)
+
+
+def test_a_single_frame_needs_no_flow():
+    network = make_network(TINY).requires_grad_(False)
+    network.spynet = None
+
+    assert network(clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
+
+
+@pytest.mark.parametrize("kind", ["flat", "noise", "cut"])
+def test_clips_without_anything_to_follow_stay_finite(kind):
+    network = make_network(TINY).requires_grad_(False)
+    frames = torch.full((1, 4, 3, 12, 16), 0.3) if kind == "flat" else clip(4, 12, 16)
+    if kind == "cut":
+        frames = torch.cat((torch.zeros_like(frames), torch.ones_like(frames)), dim=1)
+
+    assert network(frames).isfinite().all()
+
+
+def test_half_precision_agrees_with_single():
+    network, frames = make_network(TINY).requires_grad_(False), clip(3, 12, 16)
+    single = network(frames)
+
+    network.set_precision(torch.bfloat16)
+    half = network(frames.bfloat16())
+
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - single).abs().mean() < 0.02
+
+
+def test_every_weight_learns_from_a_clip():
+    network = make_network(TINY).train()
+    frames = clip(4, 8, 8)
+
+    first, second = network.passes(frames, network.flows(frames))
+    (first.square().mean() + second.square().mean()).backward()
+
+    missing = {
+        name
+        for name, weight in network.named_parameters()
+        if weight.grad is None or not weight.grad.isfinite().all() or not weight.grad.any()
+    }
+    assert missing == set()
+
+
+def test_frames_alone_teach_everything_but_propagation_and_flow():
+    network, frames = make_network(TINY).train(), clip(2, 8, 8)
+
+    network.frames(frames, (torch.zeros(1, 1, 2, 8, 8),) * 2).square().mean().backward()
+
+    temporal = {id(parameter) for parameter in network.temporal_parameters()}
+    for name, weight in network.named_parameters():
+        learns = weight.grad is not None and bool(weight.grad.any())
+        assert learns == (id(weight) not in temporal and not name.startswith("spynet.")), name
+
+
+def test_the_memory_estimate_grows_with_the_clip():
+    with torch.device("meta"):
+        network = VSRMCompact(VSRM_T)
+
+    one, more_frames, larger = (
+        network.memory_bytes(*size) for size in [(1, 90, 160), (16, 90, 160), (1, 180, 320)]
+    )
+
+    assert one >= 4 * 3 * 17 * 90 * 160
+    assert one < more_frames < 16 * one
+    assert larger == 4 * one
+
+
+def test_states_that_do_not_fold_are_refused():
+    with pytest.raises(ValueError, match="multiple of 16"):
+        replace(TINY, hidden=3)

@@ -1,0 +1,161 @@
+"""What a container can hold is found by trying, before the work; nothing fails after it."""
+
+from fractions import Fraction
+
+import av
+import pytest
+from sounds import count, heard, make_film, pass_on
+
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.segments import Segment, SegmentWriter, choose_container, join
+from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.errors import OutputError
+from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.probe import probe
+from vsrm_cli.remux.trial import can_hold, read_samples
+
+WINDOWS_MEDIA = {"in.wmv": "asf"}
+
+
+@pytest.mark.parametrize(
+    ("source", "codec"),
+    [
+        *(("in.wmv", "wmav1"), ("in.wmv", "wmav2"), ("in.avi", "adpcm_ima_wav")),
+        *(("in.avi", "adpcm_ms"), ("in.avi", "adpcm_yamaha"), ("in.avi", "pcm_mulaw")),
+    ],
+)
+def test_sound_that_matroska_names_by_a_number_is_copied_whole(tmp_path, source, codec):
+    kind = WINDOWS_MEDIA.get(source)
+    film = make_film(tmp_path / source, kind=kind, sound=(codec, 22050, "stereo"))
+
+    writer = pass_on(film, tmp_path / "out.mkv")
+
+    assert writer.dropped == ()
+    assert count(tmp_path / "out.mkv") == count(film)
+    assert heard(tmp_path / "out.mkv") == pytest.approx(heard(film), abs=0.001)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.audio[0].codec.canonical_name == codec
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "target"),
+    [
+        ("in.avi", ("pcm_s24le", 48000, "stereo"), "out.mp4"),
+        ("in.avi", ("pcm_u8", 11025, "mono"), "out.mov"),
+        ("in.mkv", ("pcm_s16le", 44100, "stereo"), "out.mp4"),
+        ("in.mkv", ("pcm_f32le", 48000, "stereo"), "out.mp4"),
+        ("in.mov", ("pcm_s16be", 48000, "5.1"), "out.mp4"),
+        ("in.mkv", ("alac", 48000, "5.1"), "out.mov"),
+    ],
+)
+def test_uncompressed_and_lossless_sound_is_kept(tmp_path, source, sound, target):
+    film = make_film(tmp_path / source, codec="mjpeg", sound=sound)
+
+    writer = pass_on(film, tmp_path / target)
+
+    assert writer.dropped == ()
+    assert heard(tmp_path / target) == pytest.approx(heard(film), abs=0.001)
+
+
+def test_sound_that_only_another_container_holds_is_refused_with_its_name(tmp_path):
+    film = make_film(tmp_path / "in.avi", sound=("adpcm_ima_wav", 22050, "stereo"))
+
+    with pytest.raises(OutputError, match=r"adpcm_ima_wav.*name the output \.mkv"):
+        VideoWriter(
+            tmp_path / "out.mp4",
+            source=probe(film),
+            shape=Shape(64, 48, None),
+            encoding=Encoding(),
+        )
+
+
+def test_a_muxer_that_writes_what_nobody_can_decode_is_found_out(tmp_path):
+    # NUT stores no size of blocks, without which WMA is not to be decoded.
+    film = make_film(tmp_path / "in.wmv", kind="asf", sound=("wmav2", 44100, "mono"))
+    samples = read_samples(film)
+
+    with av.open(str(film)) as container:
+        sound = container.streams.audio[0]
+        held = {
+            name: can_hold(name, sound, samples[sound.index])
+            for name in ("matroska", "nut", "webm", "mp4")
+        }
+
+    assert held == {"matroska": True, "nut": False, "webm": False, "mp4": False}
+
+
+def timecode_of(path):
+    with av.open(str(path)) as container:
+        found = {
+            value
+            for part in (container, *container.streams)
+            for name, value in part.metadata.items()
+            if name.lower() == "timecode"
+        }
+    return found.pop() if found else None
+
+
+@pytest.mark.parametrize("source", ["in.mov", "in.mp4", "in.mkv"])
+@pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
+def test_a_timecode_goes_along(tmp_path, source, target):
+    film = make_film(tmp_path / source, rate=30, tags={"timecode": "10:20:30:12"})
+
+    writer = pass_on(film, tmp_path / target)
+
+    assert writer.dropped == ()
+    assert timecode_of(tmp_path / target) == "10:20:30:12"
+
+
+def test_a_timecode_that_cannot_stay_is_named(tmp_path):
+    film = make_film(tmp_path / "in.mkv", tags={"timecode": "01:00:00;02"})  # no rate drops so
+
+    whole = pass_on(film, tmp_path / "out.mp4")
+    part = pass_on(film, tmp_path / "part.mkv", start=Fraction(1, 5))
+
+    assert whole.dropped == (
+        "timecode 01:00:00;02: a .mp4 file cannot hold it at this frame rate; an .mkv may",
+    )
+    assert part.dropped == ("timecode 01:00:00;02: it is that of the beginning, which is cut off",)
+    assert timecode_of(tmp_path / "out.mp4") is None
+    assert timecode_of(tmp_path / "part.mkv") is None
+
+
+@pytest.mark.parametrize("codec", ["utvideo", "rawvideo", "magicyuv", "hevc"])
+def test_frames_of_any_codec_can_be_decoded_behind_segments(tmp_path, codec):
+    film = make_film(tmp_path / "in.mp4", frames=5)
+    with VideoReader(film) as reader:
+        frames = list(reader)
+        writer = VideoWriter(
+            tmp_path / "out.nut",
+            source=reader.info,
+            shape=Shape(64, 48, None),
+            encoding=Encoding(codec),
+            folder=tmp_path,
+        )
+
+    with writer:
+        segment = SegmentWriter(tmp_path / "000", writer)
+        for frame in frames:
+            segment.write(frame)
+        segment.close()
+        join([Segment(segment.path, segment.ticks)], segment.end, writer)
+
+    with VideoReader(tmp_path / "out.nut") as reader:
+        found = list(reader)
+    assert [frame.time for frame in found] == [frame.time for frame in frames]
+    for before, after in zip(frames, found, strict=True):
+        assert abs(before.pixels.mean() - after.pixels.mean()) < 3
+
+
+def test_video_that_cannot_be_decoded_again_is_refused_at_once(tmp_path):
+    film = make_film(tmp_path / "in.mp4", frames=5)
+    writer = VideoWriter(
+        tmp_path / "out.mov",
+        source=probe(film),
+        shape=Shape(64, 48, None),
+        encoding=Encoding("rawvideo"),
+        folder=tmp_path,
+    )
+
+    with pytest.raises(OutputError, match=r"rawvideo.*cannot be decoded from a \.mov file"):
+        choose_container(writer)

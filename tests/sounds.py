@@ -1,0 +1,117 @@
+"""Films with sound of any format, layout and beginning, drawn by code, and how they are heard."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from clips import picture
+
+from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.media.geometry import Shape
+
+# From this level on, of 1, a sound is heard.
+LOUD = 0.05
+
+
+def make_film(
+    path,
+    *,
+    kind=None,
+    frames=25,
+    rate=25,
+    codec="mpeg4",
+    encoder=None,
+    muxer=None,
+    sound=("aac", 48000, "stereo"),
+    begins=0.0,
+    clock=0.0,
+    seconds=None,
+    tags=None,
+):
+    """Draw a film with a tone.
+
+    ``sound`` is codec, sample rate and layout; ``begins`` is when the tone begins beside the
+    picture and ``clock`` when the picture begins, in seconds.
+    """
+    with av.open(str(path), "w", format=kind, container_options=muxer or {}) as output:
+        output.metadata.update(tags or {})
+        video = output.add_stream(codec, rate=rate, width=64, height=48, options=encoder or {})
+        video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        audio = output.add_stream(sound[0], rate=sound[1], layout=sound[2])
+        audio.bit_rate = 96000
+        packets = []
+        for index in range(frames):
+            drawn = av.VideoFrame.from_ndarray(picture(index, width=64, height=48))
+            frame = drawn.reformat(format=video.pix_fmt)
+            frame.pts, frame.time_base = index, 1 / Fraction(rate)
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        length = seconds or frames / float(rate)
+        packets += _tone(audio, round(length * sound[1]), first=round(begins * sound[1]))
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
+            ticks = round(Fraction(clock).limit_denominator(1000) / packet.time_base)
+            packet.pts += ticks
+            packet.dts += ticks
+            output.mux(packet)
+    return path
+
+
+def _tone(audio, samples, *, first):
+    channels = audio.codec_context.layout.nb_channels
+    size = audio.codec_context.frame_size or 1024
+    packets = []
+    for begin in range(0, samples, size):
+        time = np.arange(begin, min(begin + size, samples)) / audio.codec_context.sample_rate
+        wave = np.float32(0.5 * np.cos(2 * np.pi * 440 * time))
+        block = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(np.repeat(wave[None], channels, 0)),
+            format="fltp",
+            layout=audio.codec_context.layout.name,
+        )
+        block.sample_rate = audio.codec_context.sample_rate
+        block.pts, block.time_base = first + begin, Fraction(1, block.sample_rate)
+        packets += audio.encode(block)
+    return packets + audio.encode(None)
+
+
+def pass_on(source, target, *, codec="h264", **part):
+    """Write a video as it is, as a job would; give back the writer."""
+    with VideoReader(source, **part) as reader:
+        info = reader.info
+        with VideoWriter(
+            target,
+            source=info,
+            shape=Shape(info.width, info.height, None),
+            encoding=Encoding(codec),
+            **part,
+        ) as writer:
+            for frame in reader:
+                writer.write(frame)
+    return writer
+
+
+def heard(path, stream=0):
+    """When the first picture is shown, and when the tone begins and ends, in seconds."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        shown = min(f.pts * f.time_base for f in container.decode(video=0))
+    loud, end = [], Fraction(0)
+    with av.open(str(path), metadata_errors="replace") as container:
+        for block in container.decode(audio=stream):
+            values = block.to_ndarray()
+            if not block.format.is_planar:
+                values = values.reshape(-1, block.layout.nb_channels).T
+            scale = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
+            (places,) = np.nonzero(np.abs(values).max(0) / scale > LOUD)
+            begin = end if block.pts is None else block.pts * block.time_base
+            end = begin + Fraction(block.samples, block.sample_rate)
+            if len(places):
+                loud += [begin + Fraction(int(p), block.sample_rate) for p in places[[0, -1]]]
+    return float(shown), float(min(loud)), float(max(loud))
+
+
+def count(path, kind="audio"):
+    """How many packets there are of a kind of stream."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        streams = [s for s in container.streams if s.type == kind]
+        return sum(1 for p in container.demux(streams) if p.size) if streams else 0

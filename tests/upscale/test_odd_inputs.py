@@ -1,0 +1,14 @@
+"""Of odd inputs, each becomes a right result, or is refused before its first frame."""
+
+import pytest
+from odd_inputs import try_many
+
+# `python tests/odd_inputs.py` tries more.
+SEEDS = range(150)
+
+
+@pytest.mark.slow
+def test_random_odd_inputs_are_made_right_or_refused_at_once():
+    faults = {seed: (fault, facts) for seed, facts, fault in try_many(SEEDS) if fault}
+
+    assert faults == {}

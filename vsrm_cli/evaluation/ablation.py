@@ -1,0 +1,100 @@
+"""What each part of a network adds: quality and time with one part left out at a time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.evaluation.baselines import restore_clip
+from vsrm_cli.evaluation.metrics import psnr
+from vsrm_cli.evaluation.test_sets import find_clips, read_clip
+from vsrm_cli.models.network import Network
+
+# A window as short as this still shows a frame its neighbors, but no longer memory.
+SHORT_WINDOW = 5
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A network with a part left out.
+
+    Attributes:
+        model: Its name.
+        part: What is left out; "whole" for nothing.
+        psnr: Mean PSNR-Y over all frames of each clip and then over the clips, in dB.
+        ms_per_frame: Mean time per frame, in milliseconds, reading and comparing left out.
+    """
+
+    model: str
+    part: str
+    psnr: float
+    ms_per_frame: float
+
+
+class _Ablated:
+    """A network that runs in another way; what `Restorer` asks of a network."""
+
+    def __init__(self, network: Network, run: Callable[[Tensor], Tensor]) -> None:
+        self.scale, self.memory_bytes, self._run = network.scale, network.memory_bytes, run
+        self.device, self.dtype = network.device, network.dtype
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        return self._run(clip)
+
+
+def measure_ablation(
+    folder: Path,
+    models: Sequence[str],
+    *,
+    degradation: str,
+    most_frames: int | None,
+    dtype: str,
+    device: torch.device,
+    report: Callable[[str], None],
+) -> list[AblationRow]:
+    """Restore the clips of a folder by networks that lack one part after another.
+
+    Args:
+        folder: As `vsrm_cli.evaluation.test_sets` describes it.
+        models: Names, or weight files.
+        degradation: "bi", "bd", "h264-23" or "h264-28".
+        most_frames: Frames of each clip that are read; None for all.
+        dtype: "auto", "fp32", "fp16" or "bf16".
+        device: Where the networks compute.
+        report: Called with what is being measured.
+
+    Raises:
+        InputError: If the folder holds no clips.
+        VsrmError: If a network cannot be loaded or a clip cannot be read.
+    """
+    clips = [
+        read_clip(files, degradation, most_frames=most_frames)
+        for files in find_clips(folder, degradation).clips
+    ]
+    rows = []
+    for model in models:
+        network = load_model(model, device=str(device), dtype=dtype)
+        ways: dict[str, tuple[Callable[[Tensor], Tensor], int | None]] = {
+            "whole": (network, None),
+            f"windows of {SHORT_WINDOW} frames": (network, SHORT_WINDOW),
+            "frames one at a time": (network, 1),
+            **{part: (run, None) for part, run in network.ablations().items()},
+        }
+        for part, (run, window) in ways.items():
+            report(f"{network.name}, {part}")
+            ablated, scores, seconds, frames = _Ablated(network, run), [], 0.0, 0
+            for clip in clips:
+                began = perf_counter()
+                large = restore_clip(ablated, clip.small, window=window)
+                seconds += perf_counter() - began
+                frames += len(large)
+                pairs = zip(large.float() / 255, clip.sharp.float() / 255, strict=True)
+                scores.append(sum(psnr(*p, on_luma=True, crop=0) for p in pairs) / len(large))
+            rows.append(
+                AblationRow(network.name, part, sum(scores) / len(scores), 1000 * seconds / frames)
+            )
+    return rows
