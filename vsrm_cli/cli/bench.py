@@ -147,6 +147,17 @@ def bench(
             rich_help_panel="Quality",
         ),
     ] = None,
+    detail: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="0..1",
+            help="Of networks with two weight files (vsrm models): which mixture to measure.",
+            show_default="the file of the name",
+            rich_help_panel="Quality",
+        ),
+    ] = None,
     frames: Annotated[
         int | None,
         typer.Option(
@@ -250,6 +261,7 @@ def bench(
             frames,
             follows_time=not quick,
             also=dict(map(_named_path, also or ())),
+            detail=detail,
         ),
         ablate=ablate,
     )
