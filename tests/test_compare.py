@@ -98,6 +98,18 @@ def test_a_source_is_enlarged_by_bicubic_to_stand_beside_its_result(tmp_path):
     assert (frames[:, 10, 20, 1:] == source[:, 2, 5, 1:]).all()
 
 
+def test_a_video_of_a_phone_is_compared_upright(tmp_path):
+    stored = make_clip(tmp_path / "a.mp4", prepare=lambda video: video.set_display_rotation(90))
+    upright = make_clip(tmp_path / "b.mp4", size=(32, 48))
+
+    result = compare_videos(stored, upright, tmp_path / "both.mkv")
+
+    assert (result.width, result.height) == (32, 48)
+    with av.open(str(tmp_path / "both.mkv")) as both:
+        frame = next(both.decode(video=0))
+    assert (frame.width, frame.height, frame.rotation) == (64, 48, 0)
+
+
 def test_an_odd_size_is_made_even(tmp_path):
     clips = [make_clip(tmp_path / f"{n}.mkv", size=(33, 25), **EXACT_CLIP) for n in ("one", "two")]
     output = tmp_path / "wipe.mp4"

@@ -115,7 +115,9 @@ def compare_videos(
         check_container_name(output)
     check_output_path(output, inputs=[first, second], overwrite=overwrite)
     with ExitStack() as stack:
-        a, b = (stack.enter_context(VideoReader(path)) for path in (first, second))
+        a, b = (
+            stack.enter_context(VideoReader(path, turns_upright=True)) for path in (first, second)
+        )
         width, height, enlarged = _common_size(a.info, b.info)
         names = labels or _names(a.info, b.info, enlarged)
         if make is not None:
@@ -299,7 +301,11 @@ def _make_still(a: VideoReader, b: VideoReader, names: tuple[str, str]) -> tuple
 
 def _again(a: VideoReader, b: VideoReader, wanted: set[int]) -> Iterator[tuple[int, Pair]]:
     """Read both videos a second time, for some of their frames."""
-    with VideoReader(a.info.path) as one, VideoReader(b.info.path) as other:
+    with ExitStack() as stack:
+        one, other = (
+            stack.enter_context(VideoReader(reader.info.path, turns_upright=True))
+            for reader in (a, b)
+        )
         for number, pair in enumerate(_pairs(one, other)):
             if number in wanted:
                 yield number, pair

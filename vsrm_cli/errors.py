@@ -31,7 +31,7 @@ class WeightsError(VsrmError):
 
 
 class MemoryShortage(VsrmError):
-    """Not even the smallest tile fits into the memory of the device."""
+    """Not even the smallest tile, or a step of training, fits into the memory of the device."""
 
 
 class CheckFailed(VsrmError):

@@ -212,6 +212,20 @@ def test_a_bug_is_called_one_and_shows_where(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_a_lack_of_memory_is_no_bug(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("vsrm_cli.checkpoints.inspect.describe", fail)
+
+    result = run("show", "vsrm-t")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: There is not enough memory; close other programs")
+    assert "bug" not in result.stderr
+
+
 def test_an_interrupted_download_says_that_it_goes_on(far, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -5,9 +5,12 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from clips import make_clip
+from interlacing_rates import encode
+from motion import INTERLACED, interlaced, progressive
 from woven import make_video, moment
 
-from vsrm_cli.decode.deinterlace import Fields, look_for_fields
+from vsrm_cli.decode.deinterlace import Fields, look_for_fields, sample_frames
 from vsrm_cli.decode.video import VideoReader
 
 
@@ -103,3 +106,31 @@ def test_any_pixel_format_can_be_looked_at_and_made_whole(tmp_path, pixel_format
     assert [frame.time for frame in after] == [frame.time for frame in before]
     assert {frame.pixels.dtype for frame in after} == {before[0].pixels.dtype}
     assert _error(after[3], moment(6)) < _error(before[3], moment(6)) / 2
+
+
+@pytest.mark.parametrize("key_frames", [1, 4])
+def test_frames_from_all_parts_are_looked_at_and_none_twice(tmp_path, key_frames):
+    clip = make_clip(
+        tmp_path / "clip.mkv",
+        times=range(0, 200 * 512, 512),
+        encoder={"g": str(200 // key_frames), "keyint_min": "50"},
+    )
+
+    with av.open(str(clip)) as container:
+        samples = list(sample_frames(container, container.streams.video[0]))
+
+    times = [frame.time for sample in samples for frame in sample]
+    assert len(samples) == 5
+    assert len(times) == len(set(times))
+    assert max(times) > 6
+
+
+def test_a_little_combing_is_told_and_left(tmp_path):
+    frames = progressive(INTERLACED["pan"], 40)
+    frames[2:8] = interlaced(INTERLACED["pan"], 8, order="tff")[2:]
+    clip = encode(tmp_path / "clip.mkv", frames)
+
+    with VideoReader(clip, deinterlace=True) as reader:
+        (notice,) = reader.notices
+
+    assert "some combing, too little to be sure: not deinterlaced" in notice

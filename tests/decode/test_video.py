@@ -204,6 +204,33 @@ def test_frames_that_change_their_size_are_scaled_to_the_first_and_counted(tmp_p
     assert reader.resized_frames == 10
 
 
+def test_pixels_that_change_their_shape_on_the_way_are_counted(tmp_path):
+    parts = []
+    for number, pixel in enumerate((Fraction(8, 9), Fraction(32, 27))):
+
+        def shape(video, pixel=pixel):
+            video.codec_context.sample_aspect_ratio = pixel
+
+        part = make_clip(
+            tmp_path / f"{number}.m2v",
+            times=range(12),
+            clock=Fraction(1, 25),
+            codec="mpeg2video",
+            encoder={"bf": "0", "g": "4"},
+            prepare=shape,
+        )
+        parts.append(part.read_bytes())
+    clip = tmp_path / "program.m2v"
+    clip.write_bytes(b"".join(parts))
+
+    with VideoReader(clip) as reader:
+        frames = list(reader)
+
+    assert len(frames) == 24
+    assert reader.info.sample_aspect_ratio == Fraction(8, 9)
+    assert 11 <= reader.reshaped_frames <= 13  # the decoder is a frame ahead of what it gives
+
+
 @pytest.mark.parametrize("codec", ["libx264", "ffv1", "libvpx-vp9"])
 def test_color_lies_where_the_codec_means_it_to(tmp_path, codec):
     # Red grows by the same from pixel to pixel; its samples lie on the even ones.

@@ -347,6 +347,16 @@ def test_the_shape_of_pixels_and_the_turn_of_the_picture_are_kept(tmp_path, name
     assert info.display_matrix[:6] == (0, -65536, 0, 65536, 0, 0)
 
 
+def test_a_rotation_that_the_container_cannot_hold_is_named(tmp_path):
+    source = make_clip(tmp_path / "phone.mp4", prepare=lambda video: video.set_display_rotation(90))
+
+    with open_writer(source, tmp_path / "out.nut") as to_nut:
+        for frame in read(source):
+            to_nut.write(frame)
+
+    assert "the rotation: a .nut file cannot hold it; an .mkv may" in to_nut.dropped
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4", "av1", "vp9"])
 def test_pixels_that_are_not_square_look_the_same_with_any_codec(tmp_path, name, codec):
@@ -438,6 +448,11 @@ def test_a_setting_that_can_never_work_is_wrong_usage(tmp_path, clip, encoding, 
         ("out", {}, "has no ending of a container"),
         ("nowhere/out.mp4", {}, "nowhere does not exist"),
         ("out.webm", {}, "webm file cannot hold h264 video"),
+        (
+            "out.mkv",
+            {"codec": "png"},
+            r"mkv file cannot hold png video here; use \.mp4, .*\.nut, or",
+        ),
         ("out.mov", {"codec": "ffv1"}, "mov file cannot hold ffv1 video"),
         ("out.mov", {"codec": "av1"}, "refuses this video"),
         ("clip.mp4", {}, "is the input itself"),

@@ -14,6 +14,8 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stand_in import NearestNeighbor
 
+from vsrm_cli.checkpoints import catalog
+from vsrm_cli.checkpoints.catalog import DetailPair
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.evaluation.baselines import enlarge_bicubic, enlarge_lanczos
@@ -212,6 +214,23 @@ def test_sharpness_and_flicker_tell_soft_clips_from_the_truth(tmp_path):
     assert rows["bicubic"].sharpness < 1
     assert rows["bicubic"].flicker > 0
     assert len(truth) > 1
+
+
+def test_the_detail_of_a_pair_can_be_chosen_and_stands_in_the_name(tmp_path, monkeypatch):
+    draw_folder(tmp_path / "waves")
+    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp", 0.5),))
+    asked = []
+
+    def load(name, **options):
+        asked.append((name, options.get("detail")))
+        return NearestNeighbor().eval()
+
+    monkeypatch.setattr(measure, "load_model", load)
+
+    quality, _ = measured(tmp_path, models=("soft", "other"), detail=0.25)
+
+    assert asked == [("soft", 0.25), ("other", None)]
+    assert "nearest, detail 0.25" in by_method(quality.means)
 
 
 def test_the_output_of_another_program_is_found_by_the_name_of_the_clip(tmp_path):

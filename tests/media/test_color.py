@@ -303,3 +303,43 @@ def test_gray_stored_as_yuv_takes_the_range_that_players_expect():
     assert not gray.fitted("yuv420p", width=64, height=64, source_format="gray").full_range
     assert gray.fitted("gray", width=64, height=64, source_format="gray").full_range
     assert gray.fitted("yuv420p", width=64, height=64, source_format="yuv420p").full_range
+
+
+def packed_frame(pixel_format, number):
+    """A frame of equal pixels, each one number."""
+    frame = av.VideoFrame(18, 6, pixel_format)
+    size = 1 if pixel_format.endswith("8") else 2
+    order = "big" if pixel_format.endswith("be") else "little"
+    for plane in frame.planes:
+        plane.update(number.to_bytes(size, order) * (plane.buffer_size // size))
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "number", "rgb"),
+    [
+        ("rgb555le", 0b11111_11111_11111, (255, 255, 255)),
+        ("rgb555be", 0b10000_00000_11111, (132, 0, 255)),
+        ("bgr555le", 0b10000_00000_11111, (255, 0, 132)),
+        ("rgb565le", 0b00011_111111_00000, (25, 255, 0)),
+        ("bgr565be", 0b00000_000001_11111, (255, 4, 0)),
+        ("rgb444le", 0b1111_1000_0001, (255, 136, 17)),
+        ("rgb8", 0b111_100_11, (255, 146, 255)),
+        ("bgr8", 0b01_000_111, (255, 0, 85)),
+    ],
+)
+def test_rgb_of_few_bits_fills_the_whole_range(pixel_format, number, rgb):
+    frame = packed_frame(pixel_format, number)
+
+    pixels = ToRgb(width=18, height=6)(frame, color_of(frame))
+
+    assert pixels[:, 3, 5].tolist() == list(rgb)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14])
+def test_white_of_deep_rgb_planes_is_white(bits):
+    frame = packed_frame(f"gbrp{bits}le", (1 << bits) - 1)
+
+    pixels = ToRgb(width=18, height=6)(frame, color_of(frame))
+
+    assert pixels.min() == 65535

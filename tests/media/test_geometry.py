@@ -7,7 +7,7 @@ from clips import make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsrm_cli.media.geometry import Shape, is_turned, output_shape
+from vsrm_cli.media.geometry import Shape, output_shape
 from vsrm_cli.media.probe import VideoInfo, probe
 
 TURNED = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
@@ -74,7 +74,7 @@ def test_a_box_is_filled_in_one_direction_with_square_pixels(info, box, expected
 )
 def test_the_shape_on_the_screen_is_kept_but_for_rounding(width, height, pixel, matrix, wish):
     info = info_of(width, height, pixel=pixel, matrix=matrix)
-    turned = is_turned(info)
+    turned = info.is_turned
 
     shape = output_shape(info, **({"scale": FOUR} | wish))
 
@@ -89,5 +89,5 @@ def test_the_shape_on_the_screen_is_kept_but_for_rounding(width, height, pixel, 
 def test_the_turn_of_a_real_file_is_seen(tmp_path):
     clip = make_clip(tmp_path / "turned.mp4", prepare=lambda video: video.set_display_rotation(90))
 
-    assert is_turned(probe(clip))
-    assert not is_turned(probe(make_clip(tmp_path / "plain.mp4")))
+    assert probe(clip).is_turned
+    assert not probe(make_clip(tmp_path / "plain.mp4")).is_turned

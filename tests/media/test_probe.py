@@ -203,3 +203,42 @@ def test_a_photo_that_says_how_it_was_held_is_read(tmp_path, orientation, matrix
 
     assert (info.width, info.height) == (64, 48)
     assert info.display_matrix == (matrix and (*matrix, 0, 0, 0, 1 << 30))
+
+
+def make_transparent(path, codec, *, tag):
+    """VP8 or VP9 with a second block of alpha beside each, and the tag that announces it."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream(codec, rate=25, options={"auto-alt-ref": "0"})
+        video.width, video.height, video.pix_fmt = 48, 32, "yuva420p"
+        if tag:
+            video.metadata["alpha_mode"] = "1"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(picture(index)).reformat(format="yuva420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+@pytest.mark.parametrize("tag", [True, False], ids=["tag", "no tag"])
+def test_alpha_beside_the_blocks_is_named(tmp_path, codec, tag):
+    clip = make_transparent(tmp_path / "overlay.webm", codec, tag=tag)
+
+    assert probe(clip).left_behind == ("transparency: the network knows only colors",)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_the_place_of_a_file_is_called_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mkv")
+
+    with pytest.raises(InputError, match=r"is a pipe or a device, .* name the input -\."):
+        probe(tmp_path / "pipe.mkv")
+
+
+def test_an_animated_webp_is_called_one(tmp_path):
+    images = [Image.fromarray(picture(n)) for n in range(0, 12, 4)]
+    images[0].save(tmp_path / "cat.webp", save_all=True, append_images=images[1:], duration=90)
+
+    with pytest.raises(InputError, match=r"is an animated WebP, .* convert it"):
+        probe(tmp_path / "cat.webp")

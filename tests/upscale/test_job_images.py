@@ -5,9 +5,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from clips import make_clip
 from PIL import Image
 from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
 
+from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError, Interrupted, OutputError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import upscale_video
@@ -159,20 +161,84 @@ def test_the_input_is_no_place_for_the_output(tmp_path):
     ("prepare", "message"),
     [
         (lambda folder: Image.new("RGB", (9, 9)).save(folder / "z.png"), "z.png is 9x9"),
-        (lambda folder: Image.new("L", (WIDTH, HEIGHT)).save(folder / "z.png"), "gray"),
         (lambda folder: (folder / "z.png").write_text("no picture"), "z.png"),
         (lambda folder: [file.unlink() for file in folder.iterdir()], "no image files"),
     ],
-    ids=["size", "format", "broken", "none"],
+    ids=["size", "broken", "none"],
 )
-def test_pictures_that_are_no_film_are_refused_by_name(tmp_path, prepare, message):
+def test_pictures_that_are_no_film_are_refused_by_name_before_the_work(
+    tmp_path, monkeypatch, prepare, message
+):
     draw_pictures(tmp_path / "in", range(2))
     prepare(tmp_path / "in")
+    monkeypatch.setattr(upscale, "load_model", None)  # nobody gets as far as that
 
     with pytest.raises(InputError, match=message):
         upscale_video(tmp_path / "in", tmp_path / "out")
 
     assert names_in(tmp_path) == ["in"]
+
+
+def test_a_film_of_pictures_in_mixed_formats_comes_out_in_one(tmp_path):
+    shade = np.full((HEIGHT, WIDTH), 90, np.uint8)
+    (tmp_path / "in").mkdir()
+    color = Image.fromarray(np.stack([shade, shade + 50, shade + 100], -1))
+    color.save(tmp_path / "in" / "0.png")
+    Image.fromarray(shade).save(tmp_path / "in" / "1.png")
+    color.quantize(4).save(tmp_path / "in" / "2.png")
+    color.convert("RGBA").save(tmp_path / "in" / "3.png")
+    Image.fromarray(shade).convert("1").save(tmp_path / "in" / "4.png")
+    color.save(tmp_path / "in" / "5.jpg", quality=100)
+
+    summary = upscale_video(tmp_path / "in", tmp_path / "out")
+
+    corners = [np.asarray(Image.open(tmp_path / "out" / f"{n}.png"))[0, 0] for n in range(6)]
+    expected = [(90, 140, 190), (90, 90, 90), (90, 140, 190), (90, 140, 190)]
+    np.testing.assert_array_equal(corners[:4], expected)
+    assert corners[4].tolist() in ([0, 0, 0], [255, 255, 255])
+    np.testing.assert_allclose(corners[5], (90, 140, 190), atol=2)
+    assert "transparency: the network knows only colors" in summary.dropped
+
+
+def test_one_deep_picture_makes_all_of_them_deep(tmp_path):
+    (shallow,) = draw_pictures(tmp_path / "in", [0], name="{}.png")
+    deep = draw_deep_picture(tmp_path / "in" / "1.png", 1)
+
+    upscale_video(tmp_path / "in", tmp_path / "out")
+
+    for number, pixels in enumerate([shallow * np.uint16(257), deep]):
+        large = read_deep_picture(tmp_path / "out" / f"{number}.png")
+        np.testing.assert_array_equal(large, enlarged(pixels))
+
+
+def test_photos_that_were_turned_come_out_upright_as_pictures_and_as_a_video(tmp_path):
+    (tmp_path / "in").mkdir()
+    shades = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 8 % 256
+    upright = Image.fromarray(shades.astype(np.uint8)).convert("RGB")
+    on_its_side = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = on_its_side.getexif()
+    exif[0x0112] = 6
+    on_its_side.save(tmp_path / "in" / "0.png", exif=exif.tobytes())
+    upright.save(tmp_path / "in" / "1.png")
+
+    upscale_video(tmp_path / "in", tmp_path / "out")
+    upscale_video(tmp_path / "in", tmp_path / "out.mkv")
+
+    for number in range(2):
+        large = np.asarray(Image.open(tmp_path / "out" / f"{number}.png"))
+        np.testing.assert_array_equal(large, enlarged(np.asarray(upright)))
+    assert read_clip(tmp_path / "out.mkv")[2] == (4 * WIDTH, 4 * HEIGHT)
+
+
+def test_a_video_of_a_phone_becomes_upright_pictures(tmp_path):
+    clip = make_clip(tmp_path / "in.mp4", prepare=lambda video: video.set_display_rotation(90))
+    with VideoReader(clip) as reader:
+        stored = next(iter(reader)).pixels.transpose(1, 2, 0)
+
+    upscale_video(clip, tmp_path / "out", end="0.05")
+
+    large = np.asarray(Image.open(tmp_path / "out" / "frame_000001.png"))
+    np.testing.assert_array_equal(large, enlarged(np.rot90(stored)))
 
 
 def test_a_wrong_name_for_pictures_is_told(tmp_path):

@@ -106,6 +106,16 @@ def test_a_pipe_becomes_a_file_and_a_file_becomes_a_pipe(tmp_path, pipes):
     assert [path.name for path in tmp_path.iterdir()] == ["large.mp4"]
 
 
+def test_a_video_of_a_phone_goes_upright_into_a_pipe(tmp_path, pipes):
+    clip = make_clip(tmp_path / "in.mp4", prepare=lambda video: video.set_display_rotation(90))
+
+    upscale_video(clip, "-", end="0.2")
+
+    pipes.output.seek(0)
+    assert (b" W128 H192 ") in pipes.output.readline()
+    assert len(receive(pipes.output)[0]) == 5
+
+
 def test_what_is_no_film_is_told(pipes):
     with pytest.raises(InputError, match="is not y4m"):
         upscale_video("-", "-")

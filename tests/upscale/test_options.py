@@ -161,7 +161,7 @@ def test_a_size_is_a_box_of_two_even_sides():
         ({"height": 8}, "height must be an even number"),
         ({"height": 720, "scale": 2}, "only one of --scale, --height and --size"),
         ({"height": 720, "size": "1280x720"}, "only one of"),
-        ({"deinterlace": "yes"}, 'must be auto or off, not "yes"'),
+        ({"deinterlace": "yes"}, 'must be auto, off, tff, bff, not "yes"'),
         ({"detail": 1.5}, "must be a number from 0 to 1, not 1.5"),
         ({"detail": -0.1}, "must be a number from 0 to 1, not -0.1"),
         ({"detail": float("nan")}, "must be a number from 0 to 1, not nan"),

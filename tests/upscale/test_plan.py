@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+from motion import nature
 from PIL import Image
 from stand_in import draw_clip, load_nearest
 from woven import make_video
@@ -114,6 +115,28 @@ def test_pictures_are_judged_by_their_format(tmp_path, ending, model):
     Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / f"photo.{ending}")
 
     assert suited_model(DEFAULT_MODEL, probe(tmp_path / f"photo.{ending}"))[0] == model
+
+
+def test_files_that_lose_nothing_are_judged_by_their_frames(tmp_path):
+    photo = np.stack([nature(seed)[40:200, 60:300] for seed in (1, 2, 3)], -1).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "clean.png")
+    Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=60)
+    with Image.open(tmp_path / "photo.jpg") as compressed:
+        compressed.save(tmp_path / "copy.png")
+    palette = Image.fromarray(photo).quantize(48)
+    Image.fromarray(photo).quantize(palette=palette, dither=3).save(tmp_path / "film.gif")
+
+    chosen = {
+        name: suited_model(DEFAULT_MODEL, probe(tmp_path / name))
+        for name in ("clean.png", "copy.png", "film.gif")
+    }
+
+    assert chosen["clean.png"][0] == FOR_CLEAN
+    assert chosen["copy.png"][0] == chosen["film.gif"][0] == FOR_COMPRESSED
+    assert "frames show the blocks of an earlier compression" in chosen["copy.png"][1]
+    assert chosen["film.gif"][1].endswith(
+        "the input is gif, but the frames are reduced to a palette"
+    )
 
 
 def test_what_the_user_names_is_taken(tmp_path):

@@ -133,7 +133,7 @@ def bench(
         bool,
         typer.Option(
             "--ablate",
-            help="Measure what each part of the networks adds on the clips of --quality.",
+            help="Measure what each part of the networks adds, on the clips of --quality.",
             rich_help_panel="Quality",
         ),
     ] = False,
@@ -141,9 +141,20 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
-            help="Measure what another program made of the clips, too: a folder with their names, "
-            "or the video or pictures of the only clip; may be given several times.",
+            help="Also measure the results of another program: a folder with the names of the "
+            "clips, or the result of the only clip; can be given several times.",
             show_default=False,
+            rich_help_panel="Quality",
+        ),
+    ] = None,
+    detail: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="0..1",
+            help="Of networks with two weight files (vsrm models): which mixture to measure.",
+            show_default="the file of the name",
             rich_help_panel="Quality",
         ),
     ] = None,
@@ -250,6 +261,7 @@ def bench(
             frames,
             follows_time=not quick,
             also=dict(map(_named_path, also or ())),
+            detail=detail,
         ),
         ablate=ablate,
     )

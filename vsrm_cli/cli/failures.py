@@ -39,12 +39,26 @@ def failures_told(*, debug: bool | None = None) -> Iterator[None]:
     except (typer.Exit, BrokenPipeError):  # reported already; or nobody reads stdout anymore
         raise
     except Exception as error:
+        if _is_memory_shortage(error):
+            _print_traceback(bool(debug))
+            console.tell_error(
+                "There is not enough memory; close other programs, or give a smaller --tile, "
+                "--window or --batch."
+            )
+            raise typer.Exit(EXIT_FAILED) from None
         _print_traceback(debug is not False)
         advice = " run it again with --debug and" if debug is False else ""
         console.tell_error(
             f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
         )
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def _is_memory_shortage(error: Exception) -> bool:
+    # Not at the top: a mistyped option need not wait for torch.
+    from vsrm_cli.inference.memory import is_memory_shortage
+
+    return is_memory_shortage(error)
 
 
 def _print_traceback(is_wanted: bool) -> None:

@@ -158,7 +158,7 @@ def finetune(
         typer.Option(
             metavar="flow|frames|clips|sharp",
             help="What to train: the flow network, single frames, whole clips, or sharp clips with "
-            "a discriminator (needs the extra perceptual).",
+            "a discriminator (needs the extra `perceptual`).",
             show_default="clips",
             rich_help_panel="Recipe",
         ),
@@ -169,6 +169,7 @@ def finetune(
     sharpen: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             help="How strongly the ground truth is sharpened.",
             show_default="0.5",
             rich_help_panel="Stage sharp",
@@ -177,7 +178,8 @@ def finetune(
     feature_weight: Annotated[
         float | None,
         typer.Option(
-            help="Weight of what a feature network sees; the pixel loss has 1.",
+            metavar="X",
+            help="Weight of the feature (perceptual) loss; the pixel loss has 1.",
             show_default="0.1",
             rich_help_panel="Stage sharp",
         ),
@@ -185,7 +187,8 @@ def finetune(
     adversarial_weight: Annotated[
         float | None,
         typer.Option(
-            help="Weight of what the discriminator says; it rises from 0 after 100 steps.",
+            metavar="X",
+            help="Weight of the adversarial loss; it rises from 0 after 100 steps.",
             show_default="0.02",
             rich_help_panel="Stage sharp",
         ),
@@ -193,7 +196,8 @@ def finetune(
     temporal_weight: Annotated[
         float | None,
         typer.Option(
-            help="Weight of errors that change along the motion: more is calmer.",
+            metavar="X",
+            help="Weight of the temporal loss; more means less flicker.",
             show_default="0.5",
             rich_help_panel="Stage sharp",
         ),
@@ -201,7 +205,8 @@ def finetune(
     cleaning_weight: Annotated[
         float | None,
         typer.Option(
-            help="Weight of compression artifacts left in the features of single frames.",
+            metavar="X",
+            help="Weight of the loss on compression artifacts in the features of single frames.",
             show_default="0.5",
             rich_help_panel="Stage sharp",
         ),
@@ -209,6 +214,7 @@ def finetune(
     discriminator_lr: Annotated[
         float | None,
         typer.Option(
+            metavar="RATE",
             help="Learning rate of the discriminator.",
             show_default="0.0001",
             rich_help_panel="Stage sharp",

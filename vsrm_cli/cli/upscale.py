@@ -65,9 +65,8 @@ def upscale(
         float | None,
         typer.Option(
             metavar="0..1",
-            help="Of networks with two weight files (vsrm models): 0 shows what is certain, 1 what "
-            "is likely.",
-            show_default="what suits",
+            help="For networks with a faithful and a sharp weight file: 0 is faithful, 1 is sharp.",
+            show_default="by input",
             rich_help_panel="Network",
         ),
     ] = None,
@@ -174,8 +173,9 @@ def upscale(
     deinterlace: Annotated[
         str,
         typer.Option(
-            metavar="auto|off",
-            help="Deinterlace if the video is interlaced.",
+            metavar="auto|off|tff|bff",
+            help="Deinterlace if the video is interlaced; never; or always, top or bottom field "
+            "first.",
             rich_help_panel="Picture",
         ),
     ] = "auto",

@@ -1,9 +1,11 @@
 """Interlaced video: half of the lines of each frame show a later moment than the other half.
 
 On moving things these halves, the fields, stand apart like the teeth of a comb, and a network
-would enlarge the teeth. Files say whether they are interlaced, but many say it wrongly, so some
-frames are looked at. Each interlaced frame then becomes one whole frame of the moment of its
-first field, so that neither number nor times of frames change.
+would enlarge the teeth. Files say whether they are interlaced, but many say it wrongly, so frames
+from all over the video are looked at. Each interlaced frame then becomes one progressive frame of
+the moment of its first field, so that neither number nor times of frames change.
+
+A progressive video that is deinterlaced loses half of its lines, so the evidence must be clear.
 """
 
 from __future__ import annotations
@@ -12,23 +14,40 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, dropwhile, islice
 from typing import Literal
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-# Parts of the video at which is looked, and how many frames of each.
-_PLACES = (0.0, 1 / 3, 2 / 3)
-_FRAMES_LOOKED_AT = 8
-# No television picture has more lines.
+from vsrm_cli.decode.combing import Blocks, Luma, find_combing
+
+# Parts of the video at which is looked, how many frames in a row of each, and how many frames are
+# decoded at most to get to a part that has no key frame of its own.
+_PLACES = 5
+_FRAMES_LOOKED_AT = 10
+_MOST_FRAMES_SKIPPED = 300
+# No television picture has more lines. Half of the columns of a wide one are enough.
 _MOST_LINES = 1152
-# In film that was made interlaced, two frames of five show combs; where little moves, fewer do.
+_MOST_COLUMNS = 960
+# AVFieldOrder: from here on the fields show two moments.
+_FIRST_INTERLACED_ORDER = 2
+
+# A frame is combed if so many of its moving blocks are. Encoders that take a video for progressive
+# blur its combing, so the share is small; in progressive videos there is next to none.
+_LEAST_SHARE_OF_BLOCKS = 0.02
+_LEAST_BLOCKS_OF_FRAME = 2
+# Of the frames that show motion, so many are combed. In telecined film two of five are.
 _LEAST_SHARE_MARKED = 0.15
-_LEAST_SHARE_UNMARKED = 0.3
+_LEAST_SHARE_UNMARKED = 0.2
+# One field order is not seen by accident where the other one is seen this much less.
+_LEAST_AGREEMENT = 3
+_LEAST_BLOCKS_MARKED = 4
+_LEAST_BLOCKS_UNMARKED = 12
 _LEAST_FRAMES = 3
 
 FirstField = Literal["tff", "bff"]
@@ -39,17 +58,19 @@ class Fields:
     """What is known of the fields of a video.
 
     Attributes:
-        first: Which field shows the earlier moment, "tff" (top) or "bff" (bottom), where combs
-            are seen; None where none are.
+        first: Which field shows the earlier moment, "tff" (top) or "bff" (bottom), where combing
+            is seen; None where none is.
         is_marked: Whether the file says that it is interlaced.
+        is_doubtful: Whether some combing is seen, but too little to be sure.
     """
 
     first: FirstField | None = None
     is_marked: bool = False
+    is_doubtful: bool = False
 
 
 def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
-    """Look at some frames of a video, from its beginning, middle and end.
+    """Look at some frames of a video, from all of its parts.
 
     Args:
         container: The file; nothing has to be read from it any more.
@@ -57,37 +78,89 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
     """
     if stream.codec_context.height > _MOST_LINES:
         return Fields()
-    seen: dict[str, float] = {"tff": 0, "bff": 0, "frames": 0}
+    seen: list[Blocks] = []
     is_marked = False
-    for place in _PLACES if stream.duration else (0.0,):
-        begin = int((stream.start_time or 0) + place * (stream.duration or 0))
+    for frames in sample_frames(container, stream):
+        is_marked |= any(frame.interlaced_frame for frame in frames)
+        seen += _look_at(frames)
+    is_marked |= stream.codec_context.field_order >= _FIRST_INTERLACED_ORDER
+    return _judge(seen, is_marked=is_marked)
+
+
+def _judge(seen: list[Blocks], *, is_marked: bool) -> Fields:
+    """Decide by what the frames show, one after another."""
+    blocks = sum(seen, Blocks())
+    first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
+    combed, other = max(blocks.tff, blocks.bff), min(blocks.tff, blocks.bff)
+    combed_frames = moving_frames = 0
+    for frame in seen:
+        moving = frame.tff + frame.bff + frame.progressive
+        least = max(_LEAST_BLOCKS_OF_FRAME, _LEAST_SHARE_OF_BLOCKS * moving)
+        combed_frames += getattr(frame, first) >= least
+        moving_frames += moving >= _LEAST_BLOCKS_OF_FRAME
+    enough = _LEAST_BLOCKS_MARKED if is_marked else _LEAST_BLOCKS_UNMARKED
+    if combed < enough or combed_frames < _LEAST_FRAMES:
+        return Fields(is_marked=is_marked)
+    share = _LEAST_SHARE_MARKED if is_marked else _LEAST_SHARE_UNMARKED
+    is_sure = combed >= _LEAST_AGREEMENT * other and combed_frames >= share * moving_frames
+    return Fields(first if is_sure else None, is_marked, is_doubtful=not is_sure)
+
+
+def sample_frames(container: InputContainer, stream: VideoStream) -> Iterator[list[VideoFrame]]:
+    """Frames in a row from all parts of a video, no frame twice.
+
+    A jump lands on a key frame, and a whole video may have only one; then the frames up to the
+    part that is wanted are decoded.
+
+    Args:
+        container: The file; nothing has to be read from it any more.
+        stream: Its main video.
+    """
+    time_base = stream.time_base or Fraction(1, 1000)
+    duration = Fraction(container.duration or 0, av.time_base) / time_base
+    start, length = stream.start_time or 0, int(stream.duration or duration)
+    reached: int | None = None
+    for place in range(_PLACES if length else 1):
+        begin = start + length * place // _PLACES
         try:
             container.seek(begin, stream=stream)
-            frames = list(islice(container.decode(stream), _FRAMES_LOOKED_AT))
+            frames = container.decode(stream)
+            head = next(frames, None)
+            if head is None or (head.pts is None and place):
+                continue  # without times nobody knows where a jump has landed
+            frames = chain([head], frames)
+            if reached is not None and head.pts is not None and head.pts <= reached:
+                frames = _from(max(begin, reached + 1), frames)
+            sample = list(islice(frames, _FRAMES_LOOKED_AT))
         except av.FFmpegError:
             continue  # whoever reads the video will tell of the damage
-        is_marked |= any(frame.interlaced_frame for frame in frames)
-        for name, count in _combs(frames).items():
-            seen[name] += count
-    first: FirstField = "tff" if seen["tff"] >= seen["bff"] else "bff"
-    share = _LEAST_SHARE_MARKED if is_marked else _LEAST_SHARE_UNMARKED
-    is_combed = seen[first] >= max(_LEAST_FRAMES, share * seen["frames"])
-    return Fields(first if is_combed else None, is_marked)
+        reached = max([reached or 0, *(f.pts for f in sample if f.pts is not None)])
+        yield sample
 
 
-def _combs(frames: list[VideoFrame]) -> dict[str, float]:
-    """In how many frames the top field, or the bottom field, shows the earlier moment."""
-    told: dict[str, str] = {}
-    for frame, _ in filtered(((frame, Fraction(0)) for frame in frames), "idet"):
-        told = frame.metadata
-    counts = {name: float(told.get(f"lavfi.idet.multiple.{name}", 0)) for name in ("tff", "bff")}
-    return counts | {"frames": len(frames)}
+def _from(ticks: int, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames from a time on; none where too many lie before it."""
+    near = islice(frames, _MOST_FRAMES_SKIPPED)
+    return dropwhile(lambda frame: frame.pts is None or frame.pts < ticks, near)
+
+
+def _look_at(frames: list[VideoFrame]) -> Iterator[Blocks]:
+    """What each frame shows that has a neighbor on both sides."""
+    lumas = [_luma(frame) for frame in frames]
+    for before, luma, after in zip(lumas, lumas[1:], lumas[2:], strict=False):
+        if before.shape == luma.shape == after.shape:
+            yield find_combing(before, luma, after)
+
+
+def _luma(frame: VideoFrame) -> Luma:
+    luma = frame.reformat(format="gray").to_ndarray().astype(np.int16)
+    return luma[:, :: -(-frame.width // _MOST_COLUMNS)]
 
 
 def deinterlaced(
     pictures: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
-    """Make whole frames of interlaced ones, one for one, each with the time it came with."""
+    """Make progressive frames of interlaced ones, one for one, each with the time it came with."""
     return filtered(pictures, "bwdif", mode="send_frame", parity=first, deint="all")
 
 

@@ -1,24 +1,27 @@
 """Image files as frames: a folder of them, or names such as frame_%05d.png.
 
-Images hold no times, so they are read at a rate that the user gives, and no sound. Pixels come as
-they are: 8 bits stay 8 bits, and deeper ones become 16.
+Images hold no times, so they are read at a rate that the user gives, and no sound. 8 bits stay 8
+bits, and deeper ones become 16. Images may differ in format: optimizers store a black frame as a
+gray one. They are all looked at before any work begins, and turned upright.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 
 from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.media.color import ToRgb, color_of
-from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
+from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
+from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
+from vsrm_cli.media.probe import NO_ALPHA, VideoInfo, open_container, probe, video_stream
 
 PICTURES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -67,36 +70,39 @@ def by_number(file: Path) -> list[tuple[int, str]]:
 
 
 def read_picture(file: Path) -> Pixels:
-    """Read a picture as RGB, (3, H, W), full range: uint8 for up to 8 bits, uint16 for more.
+    """Read a picture as RGB, (3, H, W), upright, full range: uint8 up to 8 bits, else uint16.
 
     Raises:
         InputError: If it cannot be read.
     """
     picture = _decode(file)
-    return ToRgb(width=picture.width, height=picture.height)(picture, color_of(picture))
+    pixels = ToRgb(width=picture.width, height=picture.height)(picture, color_of(picture))
+    return upright(pixels, exif_matrix(file))
 
 
 class PictureReader:
     """The frames of a film of pictures; like a `VideoReader`, but that nothing is uncertain.
 
     Attributes:
-        info: What the first picture says, and the rate at which they are read.
+        info: What the pictures say, upright, and the rate at which they are read.
         frames_read: Frames handed out so far.
         damaged_packets: Always 0: a broken picture is an error.
         resized_frames: Always 0, likewise.
+        reshaped_frames: Always 0, likewise.
         truncated: Always False.
         notices: None.
     """
 
     damaged_packets = 0
     resized_frames = 0
+    reshaped_frames = 0
     truncated = False
     notices: tuple[str, ...] = ()
 
     def __init__(
         self, path: Path, *, start: Fraction | None, end: Fraction | None, rate: Fraction
     ) -> None:
-        """Look at the first picture.
+        """Look at all pictures.
 
         Args:
             path: A folder or a pattern.
@@ -105,7 +111,7 @@ class PictureReader:
             rate: Frames per second.
 
         Raises:
-            InputError: If there are no pictures, or the first one cannot be read.
+            InputError: If there are no pictures, one cannot be read, or they differ in size.
         """
         self._path = path
         self._files = find_pictures(path)
@@ -113,8 +119,9 @@ class PictureReader:
         self._end = end
         self.frames_read = 0
         count = len(self._files)
+        first = probe(self._files[0]).upright()
         self.info: VideoInfo = replace(
-            probe(self._files[0]),
+            _as_one(first, [file for _, file in self._asked_files(1 / rate)]),
             frame_rate=rate,
             time_base=1 / rate,
             start=Fraction(0),
@@ -125,7 +132,7 @@ class PictureReader:
     @property
     def names(self) -> list[str]:
         """Names of the files that are read."""
-        return [file.name for _, file in self._asked_files()]
+        return [file.name for _, file in self._asked_files(self.info.time_base)]
 
     def close(self) -> None:
         """Do nothing: each picture is closed when it has been read."""
@@ -134,21 +141,13 @@ class PictureReader:
         """Yield the pictures in order.
 
         Raises:
-            InputError: If one cannot be read or has another size or depth, or if none lies in
-                the asked range.
+            InputError: If one cannot be read, or if none lies in the asked range.
         """
-        to_rgb = ToRgb(width=self.info.width, height=self.info.height)
         cuts = CutFinder()
-        for time, file in self._asked_files():
-            picture = _decode(file)
-            found = (picture.width, picture.height, picture.format.name)
-            wanted = (self.info.width, self.info.height, self.info.pixel_format)
-            if found != wanted:
-                raise InputError(
-                    f"{file} is {found[0]}x{found[1]}, {found[2]}, but {self._files[0].name} is "
-                    f"{wanted[0]}x{wanted[1]}, {wanted[2]}; all pictures must be alike."
-                )
-            pixels = to_rgb(picture, color_of(picture))
+        for time, file in self._asked_files(self.info.time_base):
+            pixels = read_picture(file)
+            if self.info.bits > 8 and pixels.dtype == np.uint8:
+                pixels = pixels.astype(np.uint16) * 257
             self.frames_read += 1
             yield Frame(pixels, time, self.info.time_base, cuts.begins_shot(pixels))
         if self.frames_read == 0:
@@ -157,12 +156,66 @@ class PictureReader:
                 "--end; choose another --start or --end."
             )
 
-    def _asked_files(self) -> Iterator[tuple[Fraction, Path]]:
+    def _asked_files(self, step: Fraction) -> Iterator[tuple[Fraction, Path]]:
         """The pictures in the asked range, each with the time at which it is shown."""
         for number, file in enumerate(self._files):
-            time = number * self.info.time_base
+            time = number * step
             if time >= self._start and (self._end is None or time < self._end):
                 yield time, file
+
+
+def _as_one(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
+    """Describe pictures by the first one, in a format that can hold all of them.
+
+    Raises:
+        InputError: If one cannot be read, or has another size.
+    """
+    formats = dict.fromkeys([first.pixel_format])
+    for file in files:
+        width, height, pixel_format = _look_at(file)
+        if (width, height) != (first.width, first.height):
+            raise InputError(
+                f"{file} is {width}x{height}, but {first.path.name} is {first.width}x"
+                f"{first.height}; give all pictures one size."
+            )
+        formats[pixel_format] = None
+    if len(formats) == 1:
+        return first
+    is_deep = any(bits_of(name) > 8 for name in formats)
+    lost = dict.fromkeys(first.left_behind)
+    if any(has_alpha(name) for name in formats):
+        lost[NO_ALPHA] = None
+    return replace(
+        first,
+        pixel_format="rgb48le" if is_deep else "rgb24",
+        bits=16 if is_deep else 8,
+        color=Color(RGB, True),
+        is_siting_told=True,
+        left_behind=tuple(lost),
+    )
+
+
+def _look_at(file: Path) -> tuple[int, int, str]:
+    """Width and height of a picture, upright, and its pixel format, from its header.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with open_container(file) as container:
+            context = video_stream(container, file).codec_context
+            width, height, pixel_format = context.width, context.height, context.pix_fmt
+    except InputError:
+        raise _unreadable(file) from None
+    if pixel_format is None or not width:
+        raise _unreadable(file)
+    if is_quarter_turn(exif_matrix(file)):
+        width, height = height, width
+    return width, height, pixel_format
+
+
+def _unreadable(file: Path) -> InputError:
+    return InputError(f"{file} cannot be read as a picture; copy or make it again.")
 
 
 def _decode(file: Path) -> av.VideoFrame:
@@ -170,7 +223,7 @@ def _decode(file: Path) -> av.VideoFrame:
         with open_container(file) as container:
             return next(container.decode(video_stream(container, file)))
     except (av.FFmpegError, StopIteration) as error:
-        raise InputError(f"{file} cannot be read as a picture; copy or make it again.") from error
+        raise _unreadable(file) from error
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -22,13 +22,14 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import Fields, deinterlaced, filtered, look_for_fields
+from vsrm_cli.decode.deinterlace import Fields, FirstField, deinterlaced, filtered, look_for_fields
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import CutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
+from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
 
 # After this many unreadable packets in a row the rest of the file is given up.
@@ -51,6 +52,7 @@ class VideoReader:
         frames_read: Frames handed out so far.
         damaged_packets: Pieces of the file that were unreadable or gave a broken frame.
         resized_frames: Frames of another size than the first, which were scaled to it.
+        reshaped_frames: Frames whose pixels have another shape than those of the first.
         hardware: FFmpeg's name of the interface to the hardware that decodes; None for software.
     """
 
@@ -60,8 +62,9 @@ class VideoReader:
         *,
         start: Fraction | None = None,
         end: Fraction | None = None,
-        deinterlace: bool = False,
+        deinterlace: bool | FirstField = False,
         uses_hardware: bool = False,
+        turns_upright: bool = False,
     ) -> None:
         """Look at a file; nothing is read yet but its first frame.
 
@@ -69,16 +72,23 @@ class VideoReader:
             path: The video.
             start: Leave out frames shown earlier than this, in seconds after the first frame.
             end: Leave out frames shown at this time or later, in seconds after the first frame.
-            deinterlace: Make whole frames of those that show combs, one for one.
+            deinterlace: Make progressive frames of interlaced ones, one for one, where combing is
+                seen; or of all frames, which have this field first.
             uses_hardware: Decode in graphics hardware, where it gives the same first frames.
+            turns_upright: Turn frames as players show them; ``info`` is that of turned ones.
 
         Raises:
             InputError: If the file cannot be read as a video.
         """
-        self.info: VideoInfo = probe(path)
+        stored = probe(path)
+        self.info: VideoInfo = stored.upright() if turns_upright else stored
+        self._matrix = stored.display_matrix if turns_upright else None
+        self._stored_size = (stored.width, stored.height)
+        self._pixel: Fraction | None = None  # its shape, in the first frame
         self.frames_read = 0
         self.damaged_packets = 0
         self.resized_frames = 0
+        self.reshaped_frames = 0
         self.hardware = find_decoder(path) if uses_hardware else None
         self._deinterlaces = deinterlace
         self._first = None if not start else self.info.start + start
@@ -95,6 +105,8 @@ class VideoReader:
     @cached_property
     def fields(self) -> Fields:
         """What is known of its fields, if it is interlaced; some frames are decoded for that."""
+        if isinstance(self._deinterlaces, str):
+            return Fields(first=self._deinterlaces)
         with open_container(self.info.path) as container:
             return look_for_fields(container, video_stream(container, self.info.path))
 
@@ -102,17 +114,24 @@ class VideoReader:
     def notices(self) -> list[str]:
         """What is uncertain of the video, or must be changed, in sentences."""
         notices = []
-        if self.fields.first is not None:
-            first = {"tff": "top", "bff": "bottom"}[self.fields.first]
+        path, fields = self.info.path, self.fields
+        if fields.first is not None:
+            first = {"tff": "top", "bff": "bottom"}[fields.first]
             fate = (
-                "each frame is made whole by bwdif"
+                "each frame is deinterlaced with bwdif"
                 if self._deinterlaces
-                else "its combs are enlarged, because deinterlacing is off"
+                else "combing is enlarged, because deinterlacing is off"
             )
-            notices.append(f"{self.info.path} is interlaced, {first} field first: {fate}")
-        elif self.fields.is_marked:
+            notices.append(f"{path} is interlaced, {first} field first: {fate}")
+        elif fields.is_doubtful:
             notices.append(
-                f"{self.info.path} says that it is interlaced, but shows no combs: taken as it is"
+                f"{path} shows some combing, too little to be sure: not deinterlaced; if it is "
+                "interlaced, give --deinterlace tff or bff"
+            )
+        elif fields.is_marked:
+            notices.append(
+                f"{path} says that it is interlaced, but shows no combing: not deinterlaced; if it "
+                "is, give --deinterlace tff or bff"
             )
         return notices
 
@@ -140,7 +159,7 @@ class VideoReader:
         Raises:
             InputError: If no frame at all can be decoded, or none lies in the asked range.
         """
-        size = (self.info.width, self.info.height)
+        size = self._stored_size
         to_rgb = ToRgb(width=size[0], height=size[1])
         cuts = CutFinder()
         seen = False
@@ -161,7 +180,7 @@ class VideoReader:
             self.frames_read += 1
             self.resized_frames += (picture.width, picture.height) != size
             duration = picture.duration * self.info.time_base if picture.duration else None
-            pixels = to_rgb(picture, color)
+            pixels = upright(to_rgb(picture, color), self._matrix)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
         else:
             self._look_for_the_tail()
@@ -201,7 +220,7 @@ class VideoReader:
     ) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Decode from where the container stands up to the end, the decoder's rest included."""
         failures = 0
-        order = _OrderOfShowing(self.info) if self.info.has_decoding_times_only else None
+        order = _OrderOfShowing() if self.info.has_decoding_times_only else None
         for packet in self._packets(container, stream):
             is_damaged = packet is None or packet.is_corrupt
             if order is not None and packet is not None:
@@ -221,6 +240,10 @@ class VideoReader:
                 if order is not None:
                     picture.pts = order.next(stream.codec_context.reorder_depth)
                 time = self._clock.time_of(picture)
+                # PyAV tells the shape of pixels for the decoder, not for each frame.
+                pixel = stream.codec_context.sample_aspect_ratio
+                self._pixel = self._pixel or pixel
+                self.reshaped_frames += pixel is not None and pixel != self._pixel
                 # Hardware has formats of its own, with the same values in another order.
                 yield self._as_in_software(picture), time
 
@@ -348,16 +371,14 @@ class _OrderOfShowing:
     As many frames are decoded as are shown, so both orders have the same times.
     """
 
-    def __init__(self, info: VideoInfo) -> None:
+    def __init__(self) -> None:
         self._waiting: list[int] = []
-        self._first = round(info.start / info.time_base)
 
     def expect(self, packet: Packet[VideoStream]) -> None:
         """Take the time of the next frame that is decoded."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if packet.size and ticks is not None:
-            # FFmpeg calls that of the first frame zero in any case.
-            heappush(self._waiting, max(ticks, self._first))
+            heappush(self._waiting, ticks)
 
     def next(self, depth: int) -> int | None:
         """Give the time of the next frame that is shown.

@@ -36,11 +36,13 @@ class PipeReader:
         frames_read: Frames handed out so far.
         damaged_packets: Always 0.
         resized_frames: Always 0: all frames have one size.
+        reshaped_frames: Always 0, likewise.
         truncated: Always False: a pipe does not tell how much should come.
     """
 
     damaged_packets = 0
     resized_frames = 0
+    reshaped_frames = 0
     truncated = False
 
     def __init__(self, file: BinaryIO, *, start: Fraction | None, end: Fraction | None) -> None:

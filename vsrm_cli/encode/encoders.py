@@ -1,8 +1,12 @@
 """Which codecs work here: those in software are tried, those in graphics hardware are opened."""
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import cast
 
 import av
@@ -138,13 +142,37 @@ def _is_encoder(name: str) -> bool:
     return codec.type == "video"
 
 
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Keep the scheduling of this process as it is while an encoder is opened.
+
+    For root, SVT-AV1 gives every thread of the process real-time priority, its own and ours:
+    whatever else runs on the machine then waits until the video is finished.
+    """
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for task in tasks.iterdir():
+            with suppress(OSError):  # a thread that has ended meanwhile
+                if os.sched_getscheduler(int(task.name)) != policy:
+                    os.sched_setscheduler(int(task.name), policy, parameters)
+
+
 def _can_be_opened(name: str) -> bool:
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
     context.width, context.height = _WIDTH, _HEIGHT
     context.pix_fmt = "nv12" if name.endswith(("_qsv", "_vaapi")) else "yuv420p"
     context.time_base = Fraction(1, 25)
     try:
-        with Capture():  # what FFmpeg would say on stderr about a driver that is not there
+        with (
+            ordinary_priority(),
+            Capture(),
+        ):  # what FFmpeg would say on stderr about a driver that is not there
             context.open()
     except (av.FFmpegError, OSError):
         return False

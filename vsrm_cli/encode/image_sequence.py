@@ -22,7 +22,10 @@ from vsrm_cli.files import flush_names
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
 from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
+
+_ALL_BUT_PIXELS = "sound, subtitles, times and metadata: image files cannot hold them"
 
 
 class PictureWriter:
@@ -40,7 +43,6 @@ class PictureWriter:
     """
 
     kept: tuple[str, ...] = ()
-    dropped = ("sound, subtitles, times and metadata: image files cannot hold them",)
     warnings: tuple[str, ...] = ()
 
     def __init__(
@@ -53,12 +55,15 @@ class PictureWriter:
             source: The film that they are made of.
             names: Of the pictures that they are made of, if they are: what is written into a
                 folder is named alike.
-            shape: Of the pictures.
+            shape: Of the film's frames as they are stored; the pictures are upright.
         """
         pixel_format = "rgb24" if source.bits <= 8 else "rgb48be"
         self.path = path
         self.plan = EncodingPlan("png", "png", pixel_format, {})
+        shape = shape.upright(source)
         self.shape = shape
+        self.dropped = (*source.left_behind, _ALL_BUT_PIXELS)
+        self._matrix = source.display_matrix
         self.time_base = source.time_base
         self.frames_written = 0
         self._rate = source.frame_rate or Fraction(25)
@@ -85,7 +90,7 @@ class PictureWriter:
 
     def encode(self, frame: Frame) -> bytes:
         """Make a PNG file of a frame."""
-        picture = self._from_rgb(frame.pixels)
+        picture = self._from_rgb(upright(frame.pixels, self._matrix))
         codec = av.CodecContext.create("png", "w")
         assert isinstance(codec, VideoCodecContext)
         codec.width, codec.height = picture.width, picture.height

@@ -149,8 +149,6 @@ def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None
             f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "
             "store it, so they are made square"
         )
-    if has_alpha(source.pixel_format):
-        losses.append("transparency: the network knows only colors")
     if source.light is not None and not light_parameters(plan.encoder, source.light):
         losses.append(f"HDR metadata of the mastering display: {plan.encoder} cannot store them")
     return losses

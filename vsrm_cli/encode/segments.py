@@ -17,6 +17,7 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from vsrm_cli.encode.encoders import ordinary_priority
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
@@ -74,7 +75,8 @@ class SegmentWriter:
             self._file = self.path.open("wb")
             self._container = av.open(self._file, "w", format=container, container_options=options)
             self._stream = output.add_encoder(self._container)
-            self._container.start_encoding()
+            with ordinary_priority():
+                self._container.start_encoding()
         except (av.FFmpegError, OSError) as error:
             raise output.failure(error) from error
 

@@ -144,6 +144,8 @@ class VideoWriter:
     def dropped(self) -> tuple[str, ...]:
         """What of the source the output cannot hold, and why, in words."""
         lost = picture_losses(self._source, self.plan, self._pixel)
+        if self._source.display_matrix is not None and self.path.suffix.lower() == ".nut":
+            lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
         return (*self._copies.dropped, *lost)
 
     @property
@@ -293,9 +295,11 @@ class VideoWriter:
     def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
         suffix = self.path.suffix.lower()
         if plan.encoder not in supported_codecs(suffix):
+            others = [name for name in CONTAINERS if plan.encoder in supported_codecs(name)]
+            way_out = f"use {', '.join(others)}, or " if others else ""
             raise OutputError(
-                f"A {suffix} file cannot hold {encoding.codec} video; "
-                "name the output .mkv instead, or choose another --codec."
+                f"A {suffix} file cannot hold {encoding.codec} video here; {way_out}choose another "
+                "--codec."
             )
         self._copies.check(plan.encoder)
 
@@ -451,6 +455,8 @@ class VideoWriter:
         advice = "make sure that the disk is not full"
         if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
             advice = "a copied stream may be damaged; try another container"
+        elif isinstance(error, (MemoryError, av.ExternalError)):
+            advice = "the encoder may lack memory, close other programs or try another --codec"
         return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
 
 

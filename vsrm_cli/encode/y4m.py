@@ -18,6 +18,7 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
 
 # Pixel formats and what the header calls them. Samples of color lie as in H.264.
@@ -27,6 +28,7 @@ _NAMES = {
     "yuv444p": "444",
     **{f"yuv{s}p{bits}le": f"{s}p{bits}" for s in (420, 422, 444) for bits in (10, 12)},
 }
+_ALL_BUT_FRAMES = "sound, subtitles and metadata: y4m cannot hold them"
 
 
 class PipeWriter:
@@ -42,7 +44,6 @@ class PipeWriter:
     """
 
     kept: tuple[str, ...] = ()
-    dropped = ("sound, subtitles and metadata: y4m cannot hold them",)
     warnings: tuple[str, ...] = ()
 
     def __init__(
@@ -53,7 +54,7 @@ class PipeWriter:
         Args:
             file: Where the film goes.
             source: The film that the frames come from.
-            shape: Of the pictures.
+            shape: Of the film's frames as they are stored; those in the pipe are upright.
             pixel_format: FFmpeg's name, or "auto" for the nearest to that of the source.
 
         Raises:
@@ -67,6 +68,7 @@ class PipeWriter:
             )
         if source.frame_rate is None:
             raise OutputError("The input has no frame rate, which y4m needs; write a file.")
+        shape = shape.upright(source)
         color = source.color.fitted(
             pixel_format,
             width=shape.width,
@@ -75,8 +77,10 @@ class PipeWriter:
         )
         self.plan = EncodingPlan("y4m", "rawvideo", pixel_format, {})
         self.shape = shape
+        self.dropped = (*source.left_behind, _ALL_BUT_FRAMES)
         self.frames_written = 0
         self._file = file
+        self._matrix = source.display_matrix
         self._rate = source.frame_rate
         self._clock = source.time_base
         self._first: Fraction | None = None
@@ -111,7 +115,7 @@ class PipeWriter:
                 f"The frame at {float(frame.time):.3f} s is not shown when the rate of "
                 f"{float(self._rate):.3f} says; y4m holds no other times, so write a file."
             )
-        self._file.write(b"FRAME\n" + packed(self._from_rgb(frame.pixels)))
+        self._file.write(b"FRAME\n" + packed(self._from_rgb(upright(frame.pixels, self._matrix))))
         self.frames_written += 1
 
     def _header(self) -> bytes:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.checkpoints.catalog import pair_of
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation.baselines import methods_of
@@ -162,6 +163,7 @@ class Wishes:
         follows_time: Whether to measure the warping error.
         also: What other programs made of the clips: by their names, where it lies (see
             `vsrm_cli.evaluation.test_sets.read_result`).
+        detail: Of networks with two weight files; None for the file of the name.
     """
 
     degradation: str = "bi"
@@ -171,6 +173,7 @@ class Wishes:
     most_frames: int | None = None
     follows_time: bool = True
     also: Mapping[str, Path] = field(default_factory=dict)
+    detail: float | None = None
 
 
 def measure_quality(
@@ -204,7 +207,7 @@ def measure_quality(
     """
     check_degradation(wishes.degradation)
     found = find_clips(folder, wishes.degradation)
-    networks = [load_model(model, device=str(device), dtype=dtype) for model in models]
+    networks = [_load(model, wishes.detail, device=device, dtype=dtype) for model in models]
     methods = methods_of(networks, window=wishes.window)
     _check_others(wishes.also, methods)
     notes: list[str] = []
@@ -244,6 +247,15 @@ def measure_quality(
         problems=tuple(problems),
     )
     return quality, sorted(crops, key=lambda crop: crop.gain, reverse=True)
+
+
+def _load(model: str, detail: float | None, *, device: torch.device, dtype: str) -> Network:
+    """Load a network, with the detail if it belongs to a pair; its name says so."""
+    if detail is None or pair_of(model) is None:
+        return load_model(model, device=str(device), dtype=dtype)
+    network = load_model(model, device=str(device), dtype=dtype, detail=detail)
+    network.name = f"{network.name}, detail {detail:g}"
+    return network
 
 
 def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> None:

@@ -18,8 +18,10 @@ UNKNOWN_FREE_BYTES = 4 << 30
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
-# Only CUDA has an exception of its own for this. The others are told by their words.
-MEMORY_SHORTAGE_WORDS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
+# Only CUDA has an exception of its own for this. The others are known by their words.
+MEMORY_SHORTAGE_WORDS = (
+    *("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc"),
+)
 
 
 def keep_freed_memory() -> None:
@@ -40,11 +42,13 @@ def keep_freed_memory() -> None:
     mallopt(_TOP_PAD, 64 * 2**20)
 
 
-def is_memory_shortage(error: RuntimeError) -> bool:
-    """Tell whether an error of PyTorch means that its device had no memory left."""
-    if isinstance(error, torch.OutOfMemoryError):
+def is_memory_shortage(error: Exception) -> bool:
+    """Whether an error means that a device, or this machine, had no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return any(words in str(error) for words in MEMORY_SHORTAGE_WORDS)
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in MEMORY_SHORTAGE_WORDS
+    )
 
 
 def free_cache(device: torch.device) -> None:

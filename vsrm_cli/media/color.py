@@ -9,6 +9,7 @@ This is the only file that knows matrices, ranges and bit depths.
 """
 
 import os
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, cast
@@ -50,6 +51,11 @@ _MATRIX_NAME = {
     BT2020: "bt2020",
     BT2020_CONSTANT_LUMINANCE: "bt2020",
 }
+# What is neither YCbCr nor RGB, and no matrix alone turns into it.
+_OTHER_MODELS = {
+    **{8: "YCgCo", 11: "Y'D'zD'x (SMPTE ST 2085)", 13: "YCbCr of constant luminance"},
+    **{14: "ICtCp", 15: "IPT-PQ-C2 (Dolby Vision)", 16: "YCgCo-R", 17: "YCgCo-R"},
+}
 # Between YUV and RGB of 16 bits the scaler takes 255 * 256 for white, whatever the depth of the
 # YUV; but full range it only shifts up by the missing bits.
 _SCALER_WHITE = 255 * 256
@@ -73,6 +79,16 @@ _NAMES = {
     SMPTE240M: "SMPTE 240M",
     BT2020: "BT.2020",
     BT2020_CONSTANT_LUMINANCE: "BT.2020 with constant luminance",
+}
+
+# RGB of a few bits in one number, and how many bits its first, second and third component have.
+_PACKED_RGB = re.compile("(rgb|bgr)(444|555|565|8|4_byte)(le|be)?")
+_PACKED_BITS = {
+    "444": (4, 4, 4),
+    "555": (5, 5, 5),
+    "565": (5, 6, 5),
+    "8": (3, 3, 2),
+    "4_byte": (1, 2, 1),
 }
 
 # The scaler's own defaults trade up to three code values for speed.
@@ -173,6 +189,11 @@ def color_of(frame: VideoFrame) -> Color:
     return Color(assumed_matrix(frame.width, frame.height), full_range, *tags, guessed=True)
 
 
+def color_model(frame: VideoFrame) -> str | None:
+    """What a frame names that is neither YCbCr nor RGB nor gray; None for these."""
+    return None if frame.format.is_rgb else _OTHER_MODELS.get(frame.colorspace)
+
+
 class ToRgb:
     """Turns the decoded frames of one video into RGB pixels of one size.
 
@@ -199,6 +220,8 @@ class ToRgb:
             InputError: If the pixel format cannot be converted.
         """
         deep = bits_of(frame.format.name) > 8
+        if packed := _PACKED_RGB.fullmatch(frame.format.name):
+            frame = _unpacked(frame, packed)
         try:
             planar = self._scaler.reformat(
                 frame,
@@ -220,8 +243,9 @@ class ToRgb:
         pixels: Pixels = np.stack([red, green, blue])
         if _is_gray(frame.format.name):
             return pixels if color.full_range else _expanded(pixels)
-        if deep and not frame.format.is_rgb:
-            bits = bits_of(frame.format.name)
+        bits = bits_of(frame.format.name)
+        is_integer_planes = frame.format.name.startswith("gbr") and bits <= 16
+        if deep and (is_integer_planes or not frame.format.is_rgb):
             white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SCALER_WHITE
             for channel in pixels:
                 _rescale(channel, channel, np.iinfo(np.uint16).max / white)
@@ -304,6 +328,29 @@ def _is_gray(pixel_format: str) -> bool:
 
 def _is_always_full(pixel_format: str) -> bool:
     return _is_gray(pixel_format) or pixel_format.startswith("yuvj")
+
+
+def _unpacked(frame: VideoFrame, packed: re.Match[str]) -> VideoFrame:
+    """RGB of a few bits as rgb24.
+
+    The scaler only shifts its bits up, so that white becomes 248, or 240.
+    """
+    order, kind, ending = packed.groups()
+    (plane,) = frame.planes
+    buffer = np.frombuffer(cast(Any, plane), np.uint8).reshape(plane.height, plane.line_size)
+    words = buffer.view({"le": "<u2", "be": ">u2", None: "u1"}[ending])[:, : plane.width]
+    bits = _PACKED_BITS[kind]
+    low_to_high = bits[::-1] if order == "rgb" else bits
+    components = []
+    shift = 0
+    for count in low_to_high:
+        most = (1 << count) - 1
+        component = (words.astype(np.uint32) >> shift & most) * 255 + most // 2
+        components.append((component // most).astype(np.uint8))
+        shift += count
+    if order == "rgb":
+        components.reverse()
+    return VideoFrame.from_ndarray(np.stack(components, -1), format="rgb24")
 
 
 def _samples(plane: VideoPlane, *, deep: bool) -> NDArray[Any]:

@@ -26,6 +26,13 @@ class Shape:
     height: int
     sample_aspect_ratio: Fraction | None
 
+    def upright(self, info: VideoInfo) -> Shape:
+        """The same picture, its pixels turned as players show those of a video."""
+        if not info.is_turned:
+            return self
+        pixel = self.sample_aspect_ratio
+        return Shape(self.height, self.width, None if pixel is None else 1 / pixel)
+
     def squared(self) -> Shape:
         """The same picture on the screen, made of square pixels."""
         if self.sample_aspect_ratio is None:
@@ -55,24 +62,18 @@ def output_shape(
     """
     pixel = info.sample_aspect_ratio or Fraction(1)
     seen_width, seen_height = info.width * pixel, Fraction(info.height)
-    if is_turned(info):
+    if info.is_turned:
         seen_width, seen_height = seen_height, seen_width
     if box is not None:
         factor = min(box[0] / seen_width, box[1] / seen_height)
         width, lines = _even(seen_width * factor), _even(seen_height * factor)
-        if is_turned(info):
+        if info.is_turned:
             width, lines = lines, width
         square = None if info.sample_aspect_ratio is None else Fraction(1)
         return Shape(width, lines, square)
     if height is not None:
         scale = height / seen_height
     return Shape(_even(info.width * scale), _even(info.height * scale), info.sample_aspect_ratio)
-
-
-def is_turned(info: VideoInfo) -> bool:
-    """Whether players turn the picture by a quarter, so that it is seen as high as it is wide."""
-    matrix = info.display_matrix
-    return matrix is not None and abs(matrix[0]) < abs(matrix[1])
 
 
 def _even(pixels: Fraction) -> int:

@@ -13,11 +13,12 @@ from fractions import Fraction
 
 from av.sidedata.sidedata import Type
 
+DOLBY_VISION = "Dolby Vision metadata"
 # What else may travel with a frame, and is lost when it is encoded anew.
 _LEFT_BEHIND = {
     Type.DYNAMIC_HDR_PLUS: "HDR10+ dynamic metadata",
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",
-    Type.DOVI_METADATA: "Dolby Vision metadata",
+    Type.DOVI_METADATA: DOLBY_VISION,
     Type.AMBIENT_VIEWING_ENVIRONMENT: "ambient viewing environment",
     Type.A53_CC: "closed captions in the video stream",
     Type.STEREO3D: "the mark of a stereoscopic picture",

@@ -5,10 +5,12 @@ wrong. Counts, rates and durations come from headers and are hints: good for a p
 for noticing that a file was cut short, never for computing a time.
 """
 
-import math
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from os import PathLike, fspath
@@ -19,13 +21,24 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.format import Flags
+from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.color import BT709, Color, bits_of, color_of, is_siting_told
-from vsrm_cli.media.hdr import Light, left_behind, light_of
+from vsrm_cli.media.color import (
+    BT709,
+    Color,
+    bits_of,
+    color_model,
+    color_of,
+    has_alpha,
+    is_siting_told,
+)
+from vsrm_cli.media.dolby_vision import DolbyVision, find_dolby_vision
+from vsrm_cli.media.hdr import DOLBY_VISION, Light, left_behind, light_of
+from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, matrix_of_turn
 
 # A broken beginning is searched for its first good frame no further than this.
 _PACKETS_BEFORE_GIVING_UP = 1000
@@ -35,6 +48,10 @@ _PACKETS_TO_KNOW_THE_ORDER = 64
 _LONGEST_WAIT = 10
 # Codecs between camera and cutting room: they lose something, but nothing that is seen.
 _FOR_EDITING = {"prores", "dnxhd", "cfhd"}
+_DOLBY_VISION_CODECS = {"hevc", "h264", "av1"}
+NO_ALPHA = "transparency: the network knows only colors"
+# The identifier of alpha among the additions to a block of Matroska.
+_ALPHA_BLOCK = (1).to_bytes(8, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,20 @@ class VideoInfo:
     origin: Fraction = Fraction(0)
 
     @property
+    def is_turned(self) -> bool:
+        """Whether players turn the picture by a quarter, so that width and height change places."""
+        return is_quarter_turn(self.display_matrix)
+
+    def upright(self) -> VideoInfo:
+        """The same video, its frames turned as players show them."""
+        width, height, pixel = self.width, self.height, self.sample_aspect_ratio
+        if self.is_turned:
+            width, height, pixel = height, width, None if pixel is None else 1 / pixel
+        return replace(
+            self, width=width, height=height, sample_aspect_ratio=pixel, display_matrix=None
+        )
+
+    @property
     def assumed(self) -> tuple[str, ...]:
         """What the file leaves open of its colors, and how they are read, in words."""
         assumed = []
@@ -114,8 +145,12 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
     with open_container(path) as container:
         stream = video_stream(container, path)
         time_base = stream.time_base or Fraction(1, 1000)
-        frame = _first_frame(container, stream, path)
+        frame, packet = _first_frame(container, stream, path)
         side_data = _side_data(frame)
+        dolby = None
+        if stream.codec.canonical_name in _DOLBY_VISION_CODECS:
+            dolby = find_dolby_vision(path, side_data)
+        _check_colors(path, frame, dolby)
         ticks = frame.pts if frame.pts is not None else frame.dts
         first_packet = _decoding_time_if_all(path, stream, container.format.name)
         start = (first_packet if first_packet is not None else ticks or 0) * time_base
@@ -140,12 +175,12 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             duration=duration,
             expected_frames=expected,
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
-            display_matrix=_display_matrix(frame, side_data),
+            display_matrix=_display_matrix(path, frame, side_data),
             light=light_of(side_data),
-            left_behind=left_behind(side_data),
+            left_behind=_left_behind(stream, frame, packet, side_data, dolby),
             is_cut_short=_is_cut_short(path, container.format.name),
             has_decoding_times_only=first_packet is not None,
-            origin=_origin(container, start, time_base),
+            origin=_origin(path, container, start, time_base),
         )
 
 
@@ -163,6 +198,11 @@ def open_container(path: Path, *, hardware: str | None = None) -> InputContainer
         raise InputError(f"{path} does not exist; check the spelling.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name one video file.")
+    if not path.is_file():
+        raise InputError(
+            f"{path} is a pipe or a device, and a video must be read more than once; save it to a "
+            "file, or pipe it in as YUV4MPEG2 and name the input -."
+        )
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
@@ -223,7 +263,10 @@ def is_lossy(stream: VideoStream) -> bool:
     return stream.codec.lossy and stream.codec.canonical_name not in _FOR_EDITING
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+def _first_frame(
+    container: InputContainer, stream: VideoStream, path: Path
+) -> tuple[VideoFrame, Packet[VideoStream]]:
+    """The first frame that decodes, and the packet that gave it."""
     reason = "it holds no packets"
     packets = container.demux(stream)
     for _ in range(_PACKETS_BEFORE_GIVING_UP):
@@ -232,14 +275,26 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
             if packet is None:
                 break
             for frame in stream.decode(packet):
-                return frame
+                return frame, packet
         except av.FFmpegError as error:
             reason = error.strerror or "unknown error"
             packets = container.demux(stream)
+    if _is_animated_webp(path):
+        raise InputError(
+            f"{path} is an animated WebP, which cannot be decoded here; convert it to GIF, APNG or "
+            "a video with another program first."
+        )
     raise InputError(
         f"Not one frame of {path} could be decoded ({reason}); the file is damaged or encrypted, "
         "copy or download it again."
     )
+
+
+def _is_animated_webp(path: Path) -> bool:
+    """Whether a file is a WebP (RIFF) whose extended header has the flag of animation."""
+    with path.open("rb") as file:
+        head = file.read(21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
 
 
 def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> int | None:
@@ -251,23 +306,17 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
     """
     if stream.codec_context.reorder_depth == 0 and format_name != "avi":
         return None
-    first = first_shown = latest = shown = None
+    first = latest = shown = None
     with open_container(path) as container:
         stream = video_stream(container, path)
         for packet in islice(container.demux(stream), _PACKETS_TO_KNOW_THE_ORDER):
             if not packet.size:
                 continue
-            if packet.dts is None or (
-                packet.pts is not None and packet.pts < (latest or packet.pts)
-            ):
+            first = packet.dts if first is None else first
+            if first is None or format_name == "avi":
+                return first
+            if packet.pts is not None and packet.pts < (latest or packet.pts):
                 return None  # the usual case: times of showing, in another order
-            if first is None:
-                first, first_shown = packet.dts, packet.pts
-            elif format_name == "avi":
-                # What FFmpeg says of the showing is late by the same step for all frames.
-                if first_shown is None or packet.pts is None:
-                    return first
-                return first_shown - (packet.pts - packet.dts)
             latest = packet.pts
             try:
                 pictures = stream.decode(packet)
@@ -277,23 +326,34 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
                 if picture.pts is not None and shown is not None and picture.pts < shown:
                     return first
                 shown = picture.pts
-    return first if format_name == "avi" else None
+    return None
 
 
-def _origin(container: InputContainer, start: Fraction, time_base: Fraction) -> Fraction:
+def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
     """What should become zero; a time on the clock of the video."""
     if start < 0:
         return start
-    begins = [
-        sound.start_time * sound.time_base
-        for sound in container.streams.audio
-        if sound.start_time is not None and sound.time_base
-    ]
-    earliest = min([start, *begins])
-    may_begin_anywhere = allows_restarts(container)
-    if not may_begin_anywhere and earliest < _LONGEST_WAIT:
+    if not allows_restarts(container) and start < _LONGEST_WAIT:
         return Fraction(0)
-    return max(Fraction(0), earliest // time_base * time_base)
+    earliest = min([start, *_first_times_of_sound(path)])
+    if not allows_restarts(container) and earliest < _LONGEST_WAIT:
+        return Fraction(0)
+    return max(Fraction(0), earliest // clock * clock)
+
+
+def _first_times_of_sound(path: Path) -> Iterator[Fraction]:
+    """When each stream of sound begins, in seconds, as its first packet says."""
+    with open_container(path) as container:
+        silent = {stream.index for stream in container.streams.audio}
+        packets = container.demux()
+        for _ in range(_PACKETS_BEFORE_GIVING_UP if silent else 0):
+            with suppress(av.FFmpegError):
+                packet = next(packets, None)
+                if packet is None or not silent:
+                    return
+                if packet.stream.index in silent and packet.pts is not None:
+                    silent.remove(packet.stream.index)
+                    yield packet.pts * packet.time_base
 
 
 def _duration(
@@ -304,6 +364,48 @@ def _duration(
     if container.duration:
         return Fraction(container.duration, av.time_base)
     return None
+
+
+def _check_colors(path: Path, frame: VideoFrame, dolby: DolbyVision | None) -> None:
+    """Refuse what can be decoded, but not be read as RGB.
+
+    Raises:
+        InputError: If the picture is neither YCbCr nor RGB nor gray.
+    """
+    model = color_model(frame)
+    if dolby is not None and not dolby.has_base:
+        model = f"Dolby Vision profile {dolby.profile} (IPT-PQ-C2)"
+    if model is not None:
+        raise InputError(
+            f"The colors of {path} are stored as {model}, not as YCbCr, and would come out wrong; "
+            "convert it to HDR10 or BT.709 with another program first."
+        )
+
+
+def _left_behind(
+    stream: VideoStream,
+    frame: VideoFrame,
+    packet: Packet[VideoStream],
+    side_data: dict[Type, bytes],
+    dolby: DolbyVision | None,
+) -> tuple[str, ...]:
+    names = list(left_behind(side_data))
+    if dolby is not None and DOLBY_VISION not in names:
+        names.append(DOLBY_VISION)
+    if has_alpha(frame.format.name) or _has_alpha_beside(stream, packet):
+        names.append(NO_ALPHA)
+    return tuple(names)
+
+
+def _has_alpha_beside(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
+    """Whether each block of VP8 or VP9 has a second one with alpha, which no decoder here reads."""
+    if stream.codec.canonical_name not in ("vp8", "vp9"):
+        return False
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    return tags.get("alpha_mode") == "1" or any(
+        data.data_type == "matroska_block_additional" and bytes(data)[:8] == _ALPHA_BLOCK
+        for data in packet.iter_sidedata()
+    )
 
 
 def _side_data(frame: VideoFrame) -> dict[Type, bytes]:
@@ -317,18 +419,15 @@ def _side_data(frame: VideoFrame) -> dict[Type, bytes]:
     return {side_data.type: bytes(side_data) for side_data in kinds}
 
 
-def _display_matrix(frame: VideoFrame, side_data: dict[Type, bytes]) -> tuple[int, ...] | None:
+def _display_matrix(
+    path: Path, frame: VideoFrame, side_data: dict[Type, bytes]
+) -> tuple[int, ...] | None:
     if Type.DISPLAYMATRIX in side_data:
         return struct.unpack("=9i", side_data[Type.DISPLAYMATRIX])
-    # Where the side data cannot be listed, PyAV still tells the angle, against the clock.
-    return _rotation(frame.rotation) if frame.rotation else None
-
-
-def _rotation(degrees: int) -> tuple[int, ...]:
-    """FFmpeg's display matrix, in fixed point, of a turn against the clock."""
-    one = 1 << 16
-    cos, sin = (round(one * f(math.radians(degrees))) for f in (math.cos, math.sin))
-    return (cos, -sin, 0, sin, cos, 0, 0, 0, 1 << 30)
+    if side_data:
+        return None
+    # Where side data cannot be listed, PyAV still tells the angle, against the clock.
+    return exif_matrix(path) or (matrix_of_turn(frame.rotation) if frame.rotation else None)
 
 
 def _not_a_video(path: Path) -> str:

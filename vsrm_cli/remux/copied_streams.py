@@ -201,7 +201,7 @@ class CopiedStreams:
         """What was lost on the way, in sentences."""
         return (
             [
-                f"{count} damaged packets of stream {index} were left out"
+                f"{count} damaged packets of stream {index} were dropped"
                 for index, count in self._damaged.items()
             ]
             + [

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
 # Facts about the old file and its encoder that are not true of the new one.
 _STALE = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"),
-    *("software", "duration", "bps", "number_of_", "_statistics"),
+    *("software", "duration", "bps", "number_of_", "_statistics", "alpha_mode"),
 )
 # QuickTime knows some languages by another of their codes (ISO 639-2) only.
 _MOV_LANGUAGES = {

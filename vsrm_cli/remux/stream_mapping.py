@@ -155,7 +155,7 @@ def _plan(stream: Stream, suffix: str, sample: Sample) -> StreamPlan:
 
 def _why_not(kind: Kind, suffix: str) -> str:
     if kind == "data":
-        return "data cannot be carried over"
+        return "data streams cannot be copied"
     return f"a {suffix} file cannot hold it" + ("" if suffix == ".mkv" else "; an .mkv may")
 
 

@@ -31,6 +31,7 @@ from vsrm_cli.training.perceptual_stage import PerceptualStage
 from vsrm_cli.training.recipe import Recipe, Stage, differences
 from vsrm_cli.training.report import Board, outcome, report_page
 from vsrm_cli.training.run_dir import RunFolder
+from vsrm_cli.training.step_memory import check_memory
 from vsrm_cli.training.time_budget import Clock
 from vsrm_cli.training.trainer import Learner
 from vsrm_cli.training.validation import Judge, Pair, Verdict
@@ -146,6 +147,7 @@ def finetune(
         InputError: If there is nothing to go on from, or no clip is large enough.
         UsageError: If the run in the folder has other settings, which are listed, or the batch
             cannot be shared by the processes.
+        MemoryShortage: If a step does not fit into the memory.
         OutputError: If the folder holds a run that shall not go on, the disk is full, or the loss
             exploded again and again; the last good state and the best weights are kept.
         Interrupted: If `should_stop` said so.
@@ -158,6 +160,7 @@ def finetune(
     learner = Learner(network, recipe, perceptual)
     run = _Run(learner, RunFolder(out), validation or {}, words or {}, settings or {})
     run.validations = validations
+    check_memory(run.learner, recipe)
     run.begin(resume=resume)
     clock = Clock(minutes, network.device)
     if learner.length is None and math.isinf(minutes):

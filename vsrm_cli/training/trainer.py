@@ -120,6 +120,17 @@ class Learner:
         self.step += 1
         self._averaged.update_parameters(self.network)
 
+    def try_out(self, sample: Sample) -> None:
+        """Go forward and backward once, with all that may ever learn, and forget the gradients."""
+        learns_flow = self.recipe.stage in (Stage.FLOW, Stage.CLIPS)
+        for parameter in self._flow:
+            parameter.requires_grad_(learns_flow)
+        with torch.random.fork_rng(devices=[]):
+            self._losses(self._to_device(sample))[0].backward()
+        others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
+        for parameter in (*self.network.parameters(), *others):
+            parameter.grad = None
+
     def measure(self, sample: Sample) -> float:
         """The loss of a batch; nothing is changed."""
         with torch.no_grad():

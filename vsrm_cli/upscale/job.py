@@ -144,7 +144,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     src, dst, options = order.src, order.dst, order.options
     files = find_pictures(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
-        order = _with_model(order, source.info)
+        order = _with_model(order, source.info, _spread(files))
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
@@ -195,13 +195,19 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
         )
 
 
-def _with_model(order: _Order, info: VideoInfo) -> _Order:
+def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
     """Settle the network, where the user leaves it open."""
-    model, reason = suited_model(order.options.model, info)
+    model, reason = suited_model(order.options.model, info, files)
     is_default = order.options.model == DEFAULT_MODEL
     detail = settle_detail(str(model), order.options.detail, is_default=is_default)
     options = replace(order.options, model=model, detail=detail)
     return replace(order, options=options, model_reason=reason)
+
+
+def _spread(files: Sequence[Path]) -> list[Path]:
+    """A few of the files, from all parts of the row."""
+    last = len(files) - 1
+    return [files[place] for place in sorted({0, last // 3, 2 * last // 3, last})]
 
 
 def _put_together(output: Collected, journal: Journal) -> None:
@@ -406,6 +412,12 @@ def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple
         warnings.append(
             f"the frame size of {source.info.path} changes: "
             f"{source.resized_frames} frames were scaled to the size of the first one"
+        )
+    if source.reshaped_frames:
+        warnings.append(
+            f"the shape of the pixels of {source.info.path} changes on the way: "
+            f"{source.reshaped_frames} frames are stretched or squeezed, because a file holds one "
+            "aspect ratio; use --start and --end to make a file of each part"
         )
     if not source.truncated:
         return tuple(warnings)

@@ -31,6 +31,14 @@ MAX_SCALE = 16
 MAX_RATE = 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
+FirstField = Literal["tff", "bff"]
+_DEINTERLACE: dict[str, bool | FirstField] = {
+    "auto": True,
+    "off": False,
+    "tff": "tff",
+    "bff": "bff",
+}
+
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
@@ -62,7 +70,8 @@ class UpscaleOptions:
         scale: How many times larger to make the picture, from 1 to 16; None for 4.
         height: Instead: how many lines it shall have on the screen.
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
-        deinterlace: Whether to make whole frames of interlaced ones: "auto" or "off".
+        deinterlace: "auto" deinterlaces where combing is seen, "off" never, "tff" and "bff" always,
+            with the top or the bottom field first.
         start: Where to begin, in seconds or as text such as "1:30.5"; None for the beginning.
         end: Where to stop, likewise; frames from this time on are left out.
         fps: Frames per second of an input of images; also a fraction such as "24000/1001".
@@ -89,7 +98,7 @@ class UpscaleOptions:
     scale: Fraction = Fraction(DEFAULT_SCALE)
     height: int | None = None
     size: tuple[int, int] | None = None
-    deinterlace: bool = True
+    deinterlace: bool | FirstField = True
     start: Fraction | None = None
     end: Fraction | None = None
     fps: Fraction = Fraction(25)
@@ -213,6 +222,17 @@ def read_switch(word: str, *, name: str) -> bool:
     return word == "auto"
 
 
+def read_deinterlace(word: str) -> bool | FirstField:
+    """Read "auto" (True), "off", or which field comes first.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    if word not in _DEINTERLACE:
+        raise UsageError(f'The deinterlacing must be {", ".join(_DEINTERLACE)}, not "{word}".')
+    return _DEINTERLACE[word]
+
+
 def read_side(pixels: int | None, *, name: str) -> int | None:
     """Check a side of the output in pixels; None stays None.
 
@@ -279,7 +299,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "scale": read_scale,
     "height": partial(read_side, name="height"),
     "size": read_box,
-    "deinterlace": partial(read_switch, name="deinterlacing"),
+    "deinterlace": read_deinterlace,
     "start": partial(read_time, name="start"),
     "end": partial(read_time, name="end"),
     "fps": read_rate,

@@ -4,11 +4,13 @@ Times, sizes and memory are estimates, and are called so.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED
+from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
@@ -200,7 +202,9 @@ def _size(info: VideoInfo) -> tuple[int, int]:
     return info.height, info.width
 
 
-def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
+def suited_model(
+    wish: str | Path, info: VideoInfo, files: Sequence[Path] = ()
+) -> tuple[str | Path, str]:
     """Take the network that the user named, or else the one that measured best on such footage.
 
     `weights/README.md` has the figures: both networks on clips as they are, and behind H.264.
@@ -208,6 +212,8 @@ def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
     Args:
         wish: A network, or `DEFAULT_MODEL` for none.
         info: What is to be enlarged.
+        files: Some of the files whose frames show what was done to them, where the codec loses
+            nothing; none for that of ``info``.
 
     Returns:
         The network, and why it was taken; no words where the user chose.
@@ -216,4 +222,7 @@ def suited_model(wish: str | Path, info: VideoInfo) -> tuple[str | Path, str]:
         return wish, ""
     if info.is_lossy:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
-    return FOR_CLEAN, f"for clean footage: the input is {info.codec}"
+    seen = find_artifacts(files or [info.path])
+    if seen is not None:
+        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}, but {seen}"
+    return FOR_CLEAN, f"for clean footage: the input is {info.codec}, without visible artifacts"

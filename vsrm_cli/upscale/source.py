@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vsrm_cli.decode.deinterlace import FirstField
 from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import PipeReader
@@ -41,7 +42,7 @@ class Source:
         *,
         start: Fraction | None,
         end: Fraction | None,
-        deinterlace: bool = False,
+        deinterlace: bool | FirstField = False,
         rate: Fraction = Fraction(25),
         uses_hardware: bool = False,
     ) -> None:
@@ -51,7 +52,7 @@ class Source:
             path: The file; or a folder or pattern of pictures; or `PIPE`.
             start: Where to begin.
             end: Where to stop.
-            deinterlace: Whether to make whole frames of interlaced ones.
+            deinterlace: Whether to deinterlace where combing is seen; or the first field of all.
             rate: Frames per second of pictures.
             uses_hardware: Whether to decode in graphics hardware, where it does that right.
         """
@@ -85,6 +86,11 @@ class Source:
     def resized_frames(self) -> int:
         """Frames of another size than the first, as far as this run has read them."""
         return self._reader.resized_frames
+
+    @property
+    def reshaped_frames(self) -> int:
+        """Frames whose pixels have another shape than those of the first, likewise."""
+        return self._reader.reshaped_frames
 
     @property
     def damaged_packets(self) -> int:

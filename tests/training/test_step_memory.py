@@ -1,0 +1,90 @@
+"""What a step needs is known before the first one, and what does not fit is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import PAPER_LIKE, TINY_GSM, make_network
+
+from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.errors import MemoryShortage
+from vsrm_cli.training import step_memory
+from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.step_memory import PeakMeter, check_memory
+from vsrm_cli.training.trainer import Learner
+
+SHAPE = ClipShape(frames=4, patch=48, batch=2, photo_share=0.0)
+RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
+
+
+def random_sample(shape):
+    clips, frames, side = shape.batch, shape.frames, shape.patch
+    small = torch.rand(clips, frames, 3, side, side)
+    sharp = torch.rand(clips, frames, 3, 4 * side, 4 * side)
+    flow = torch.zeros(clips, frames - 1, 2, side, side)
+    return Sample(small, sharp, flow, flow, torch.zeros(clips, dtype=torch.bool))
+
+
+def estimate(learner, monkeypatch):
+    """What a step is thought to need, as the refusal says it, in bytes."""
+    monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 0)
+    asked = []
+    monkeypatch.setattr(step_memory, "_activation_bytes", spy(step_memory._activation_bytes, asked))
+    with pytest.raises(MemoryShortage):
+        check_memory(learner, learner.recipe)
+    return asked[0]
+
+
+def spy(function, results):
+    def call(*arguments):
+        results.append(function(*arguments))
+        return results[-1]
+
+    return call
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("config", [PAPER_LIKE, TINY_GSM], ids=["vsrm", "gsm"])
+def test_the_estimate_is_near_what_a_step_takes(monkeypatch, config, recompute):
+    shape = replace(SHAPE, batch=1)
+    learner = Learner(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))
+
+    estimated = estimate(learner, monkeypatch)
+
+    with PeakMeter() as meter:
+        learner.try_out(random_sample(shape))
+    assert estimated == pytest.approx(meter.peak, rel=0.25)
+
+
+def test_a_run_that_does_not_fit_is_refused_with_ways_out_before_anything_is_made(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 1 << 20)
+
+    with pytest.raises(
+        MemoryShortage, match=r"GB are free on cpu; give --recompute .*--accumulate 2"
+    ):
+        finetune(make_network(), tmp_path / "no pack is read", tmp_path / "out", RECIPE)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_tried_leaves_no_trace_in_the_weights(monkeypatch):
+    learner = Learner(make_network(), RECIPE)
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 1 << 60)
+
+    check_memory(learner, RECIPE)
+
+    assert all(
+        torch.equal(value, before[name]) for name, value in learner.network.state_dict().items()
+    )
+    assert all(parameter.grad is None for parameter in learner.network.parameters())
+
+
+def test_a_small_run_is_not_tried_first(monkeypatch):
+    learner = Learner(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
+    monkeypatch.setattr(learner, "try_out", None)
+
+    check_memory(learner, learner.recipe)
