@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.evaluation.baselines import enlarge_bicubic
+from vsrm_cli.evaluation.baselines import upscale_bicubic
 from vsrm_cli.frame import Pixels
 from vsrm_cli.report.html import encode_png
 from vsrm_cli.report.labels import draw_label
@@ -40,7 +40,7 @@ def main() -> None:
     arguments.add_argument("--label", default="vsrm")
     options = arguments.parse_args()
     small = torch.from_numpy(read_frame(SAMPLE_FOLDER / "sample.mp4").copy()).float() / 255
-    bicubic = (enlarge_bicubic(small).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    bicubic = (upscale_bicubic(small).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     panels = []
     for frame, label in (
         (bicubic, "bicubic"),

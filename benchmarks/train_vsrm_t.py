@@ -27,11 +27,11 @@ from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
-from vsrm_cli.training.distributed import joined, rank, wait_for_all
+from vsrm_cli.training.distributed import barrier, process_group, rank
 from vsrm_cli.training.loop import Progress, finetune
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
-from vsrm_cli.training.validation import Pair, with_small_twins
+from vsrm_cli.training.validation import Pair, with_lr_frames
 
 SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 
@@ -121,7 +121,7 @@ class Options:
 def main() -> None:
     """Run the stages one after another."""
     options = read_options(__doc__ or "")
-    with joined(options.device):
+    with process_group(options.device):
         torch.manual_seed(0)
         network: Network = VSRMCompact(VSRM_T).to(options.device)
         for name, stages in (("vsrm-t", STAGES), ("vsrm-t-real", REAL_STAGES)):
@@ -175,8 +175,8 @@ def read_options(about: str) -> Options:
             make_pack(given.train, pack, clips_per_video=32)
         if not clips.exists():
             make_validation_pack(given.validation, clips)
-    wait_for_all()
-    twins = with_small_twins(load_pack(clips)[1])
+    barrier()
+    twins = with_lr_frames(load_pack(clips)[1])
     return Options(given.out, pack, twins, given.minutes, given.device)
 
 

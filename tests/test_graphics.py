@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from vsrm_cli import load_model
 from vsrm_cli.checkpoints.catalog import MODELS
-from vsrm_cli.evaluation.baselines import enlarge_bicubic, enlarge_lanczos
+from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.evaluation.test_sets import degrade
 
@@ -39,6 +39,6 @@ def test_graphics_come_closer_to_the_truth_than_by_bicubic_and_ring_little_more_
         restored = network(small[None])[0, 1]
 
     truth = sharp[1].float() / 255
-    assert psnr_y(restored, truth) > psnr_y(enlarge_bicubic(small[1]), truth)
-    most = 1.5 * ringing(enlarge_lanczos(small[1]), truth) + 0.5
+    assert psnr_y(restored, truth) > psnr_y(upscale_bicubic(small[1]), truth)
+    most = 1.5 * ringing(upscale_lanczos(small[1]), truth) + 0.5
     assert ringing(restored, truth) < most

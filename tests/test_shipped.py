@@ -15,7 +15,7 @@ from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.data.degradations import shrink_4x
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.training.validation import validate, with_small_twins
+from vsrm_cli.training.validation import validate, with_lr_frames
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests" / "data" / "sample.mp4"
@@ -79,7 +79,7 @@ def test_a_clip_comes_nearer_to_the_truth_than_by_bicubic(network):
         [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
     )
 
-    score = validate(network, with_small_twins({"sample": clip}), alone=False)[0]
+    score = validate(network, with_lr_frames({"sample": clip}), alone=False)[0]
 
     assert score.together > score.bicubic + 0.8
 

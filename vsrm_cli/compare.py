@@ -19,7 +19,7 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, UsageError
-from vsrm_cli.evaluation.baselines import enlarge_bicubic
+from vsrm_cli.evaluation.baselines import upscale_bicubic
 from vsrm_cli.evaluation.quality import densest_place
 from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import Frame, Pixels
@@ -204,7 +204,7 @@ def _enlarged(frame: Frame, width: int) -> Frame:
         return frame
     peak = np.iinfo(frame.pixels.dtype).max
     values = torch.from_numpy(frame.pixels.astype(np.float32)) / peak
-    return replace(frame, pixels=to_pixels(enlarge_bicubic(values), frame.pixels.dtype))
+    return replace(frame, pixels=to_pixels(upscale_bicubic(values), frame.pixels.dtype))
 
 
 def _alike(one: Frame, other: Frame) -> Pair:

@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
-class Stamp:
+class Fingerprint:
     """What a frame is known by when it is read again.
 
     Attributes:
@@ -37,7 +37,7 @@ class FrameRecord:
     """
 
     number: int
-    stamp: Stamp
+    stamp: Fingerprint
     damaged: int
 
 

@@ -5,7 +5,7 @@ import torch
 from networks import make_network
 from torch import nn
 
-from vsrm_cli.bench.flops import count_operations
+from vsrm_cli.bench.flops import count_flops
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.layers import mamba
@@ -36,13 +36,13 @@ class OneScan(nn.Module):
 
 
 def test_a_convolution_costs_two_operations_for_each_weight_and_pixel():
-    count = count_operations(OneConvolution(), (1, 2, 3, 10, 14))
+    count = count_flops(OneConvolution(), (1, 2, 3, 10, 14))
 
     assert count == 2 * (3 * 8 * 9) * (2 * 10 * 14)
 
 
 def test_a_scan_costs_seven_operations_for_each_state_and_three_for_each_step():
-    count = count_operations(OneScan(), (1, 4, 3, 8, 10))
+    count = count_flops(OneScan(), (1, 4, 3, 8, 10))
 
     steps = 4 * 3 * 8 * 10
     assert count == steps * (7 * 5 + 3)
@@ -53,7 +53,7 @@ def test_the_network_and_the_scan_are_left_as_they_are():
     clip = torch.rand(1, 3, 3, 8, 12)
     before = network(clip)
 
-    count_operations(network, (1, 3, 3, 8, 12))
+    count_flops(network, (1, 3, 3, 8, 12))
 
     assert mamba.selective_scan is selective_scan
     assert torch.equal(network(clip), before)
@@ -63,7 +63,7 @@ def test_the_network_and_the_scan_are_left_as_they_are():
 def test_the_cost_of_every_shipped_network_grows_with_the_picture(model):
     network = load_model(model, device="cpu")
 
-    small, large = (count_operations(network, (1, 2, 3, 32 * k, 32 * k)) for k in (1, 2))
+    small, large = (count_flops(network, (1, 2, 3, 32 * k, 32 * k)) for k in (1, 2))
 
     assert small > 0
     assert large == pytest.approx(4 * small, rel=0.1)

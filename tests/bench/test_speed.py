@@ -60,7 +60,7 @@ def test_a_shortage_that_nobody_foresaw_is_told_too(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(NearestNeighbor, "forward", forward)
-    monkeypatch.setattr(speed, "count_operations", lambda *_: 0)
+    monkeypatch.setattr(speed, "count_flops", lambda *_: 0)
 
     (row,) = measure()
 

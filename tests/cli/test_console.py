@@ -150,7 +150,7 @@ def test_quiet_draws_nothing(terminal, capsys):
     for stderr in (terminal, sys.stderr):
         with redirect_stderr(stderr), Display(is_quiet=True) as display:
             display.report(PROGRESS)
-            display.tell_result(SUMMARY)
+            display.print_result(SUMMARY)
 
     assert terminal.getvalue() == ""
     assert capsys.readouterr().err == ""
@@ -161,7 +161,7 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
         display.report(PROGRESS)
     capsys.readouterr()
 
-    display.tell_result(SUMMARY)
+    display.print_result(SUMMARY)
 
     assert capsys.readouterr().err == (
         "out.mp4: 120 frames, 1280x720, 3.1 fps (slowest stage: network, 3.2), vsrm-t on cpu\n"
@@ -170,7 +170,7 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
 
 def test_the_last_line_says_why_a_network_was_taken_that_the_user_left_open(capsys):
     with Display(is_quiet=False) as display:
-        display.tell_result(replace(SUMMARY, model_reason="for clean footage"))
+        display.print_result(replace(SUMMARY, model_reason="for clean footage"))
 
     assert capsys.readouterr().err.endswith(", vsrm-t on cpu (for clean footage)\n")
 
@@ -189,13 +189,13 @@ def test_a_download_is_told_in_megabytes(terminal, capsys):
 def test_warnings_are_told_even_when_quiet(is_quiet, capsys):
     display = Display(is_quiet=is_quiet)
 
-    display.tell_result(replace(SUMMARY, warnings=("the end is missing",)))
+    display.print_result(replace(SUMMARY, warnings=("the end is missing",)))
 
     assert capsys.readouterr().err.splitlines()[0] == "warning: the end is missing"
 
 
 def test_what_looks_like_markup_is_printed_as_it_is(capsys):
-    console.tell_error("[red]a :smile:[/red].mp4 " + 50 * "is long " + "\nand has two lines")
+    console.print_error("[red]a :smile:[/red].mp4 " + 50 * "is long " + "\nand has two lines")
 
     told = capsys.readouterr().err
     assert told.startswith("error: [red]a :smile:[/red].mp4 is long is long")

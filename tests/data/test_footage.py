@@ -105,7 +105,7 @@ def test_files_are_looked_at_once(tmp_path, cache, monkeypatch):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
     first = open_footage(tmp_path)
 
-    monkeypatch.setattr("vsrm_cli.data.file_sources.read_timetable", None)
+    monkeypatch.setattr("vsrm_cli.data.file_sources.read_frame_index", None)
     again = open_footage(tmp_path)
 
     assert again == first

@@ -7,7 +7,7 @@ from scenes import draw_photo
 
 from vsrm_cli.data import make_pack as packing
 from vsrm_cli.data.make_pack import make_pack
-from vsrm_cli.data.packs import load_pack, load_twins
+from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.errors import InputError
 
 
@@ -83,7 +83,7 @@ def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
     count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, twins=3)
 
     _, clips = load_pack(tmp_path / "pack")
-    twins = load_twins(tmp_path / "pack")
+    twins = load_lr_clips(tmp_path / "pack")
     assert count == len(clips) == len(twins) == 2
     assert {tuple(clip.shape) for clip in clips.values()} == {(12, 3, 48, 68)}
     assert [twin.shape for twin in twins["0"]] == [(12, 3, 12, 17)] * 3

@@ -16,8 +16,8 @@ from vsrm_cli.data.real_degradation import (
     Noise,
     Resize,
     Sharpening,
+    degrade_real,
     draw_steps,
-    wear,
 )
 
 SIZE = (16, 24)
@@ -129,7 +129,9 @@ def test_the_same_seed_gives_the_same_frames_and_another_one_others():
     sharp = draw_randomly(4, 3, 64, 96)
     seeds = sorted({*seeds_where(has(Compression), 4), *seeds_where(has(Noise), 2)})
 
-    first, again = ([wear(sharp, SIZE, np.random.default_rng(s)) for s in seeds] for _ in range(2))
+    first, again = (
+        [degrade_real(sharp, SIZE, np.random.default_rng(s)) for s in seeds] for _ in range(2)
+    )
 
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(first[0], other) for other in first[1:])
@@ -140,13 +142,13 @@ def test_a_still_clip_without_grain_and_compression_stays_still():
         return has(Blur)(steps) and not has((Noise, Compression))(steps)
 
     for seed in seeds_where(is_calm, 3):
-        small = wear(still(), SIZE, np.random.default_rng(seed))
+        small = degrade_real(still(), SIZE, np.random.default_rng(seed))
         assert torch.equal(small, small[:1].expand_as(small))
 
 
 def test_a_still_clip_without_grain_flickers_no_more_than_its_compression_allows():
     for seed in seeds_where(lambda steps: not has(Noise)(steps) and has(Compression)(steps), 6):
-        small = wear(still(), SIZE, np.random.default_rng(seed))
+        small = degrade_real(still(), SIZE, np.random.default_rng(seed))
         assert (small[1:] - small[:-1]).abs().mean() < 2 / 255
 
 

@@ -3,7 +3,7 @@
 import pytest
 from clips import make_clip
 
-from vsrm_cli.decode.frame_index import read_timetable
+from vsrm_cli.decode.frame_index import read_frame_index
 from vsrm_cli.media.probe import probe
 
 
@@ -26,4 +26,4 @@ def test_index_and_probe_agree_which_codecs_lose_something(
         tmp_path / name, codec=codec, pixel_format=pixel_format, times=range(0, 2048, 512)
     )
 
-    assert read_timetable(clip).is_lossy == probe(clip).is_lossy == is_lossy
+    assert read_frame_index(clip).is_lossy == probe(clip).is_lossy == is_lossy

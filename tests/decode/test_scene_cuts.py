@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 
-from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.decode.video import VideoReader
 
 HEIGHT, WIDTH = 90, 160
@@ -64,7 +64,7 @@ def drawn(name):
 
 
 def cuts_in(frames):
-    finder = CutFinder()
+    finder = SceneCutFinder()
     found = [finder.begins_shot(np.ascontiguousarray(frame.transpose(2, 0, 1))) for frame in frames]
     return [index for index, is_cut in enumerate(found) if is_cut]
 

@@ -18,8 +18,8 @@ from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import DetailPair
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation import quality as measure
-from vsrm_cli.evaluation.baselines import enlarge_bicubic, enlarge_lanczos
-from vsrm_cli.evaluation.quality import Wishes, choose_crop
+from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
+from vsrm_cli.evaluation.quality import QualityOptions, choose_crop
 from vsrm_cli.evaluation.test_sets import Clip, find_clips, read_clip
 
 
@@ -38,7 +38,7 @@ def measured(folder, models=("nearest",), **wishes):
     return measure.measure_quality(
         folder,
         models,
-        Wishes(**{"follows_time": False, **wishes}),
+        QualityOptions(**{"follows_time": False, **wishes}),
         dtype="auto",
         device=torch.device("cpu"),
         report=lambda _: None,
@@ -51,7 +51,7 @@ def by_method(rows):
 
 @pytest.mark.parametrize(
     ("enlarge", "filter_name"),
-    [(enlarge_bicubic, "BICUBIC"), (enlarge_lanczos, "LANCZOS")],
+    [(upscale_bicubic, "BICUBIC"), (upscale_lanczos, "LANCZOS")],
 )
 def test_enlarging_is_what_pillow_does(enlarge, filter_name):
     # Neither black nor white: Pillow clamps between its two directions.
@@ -74,7 +74,7 @@ def test_bicubic_on_a_set_made_here_scores_as_scikit_image_says(tmp_path, on):
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
     expected = []
     for sharp, small in zip(clip.sharp, clip.small, strict=True):
-        large = (enlarge_bicubic(small / 255).clamp(0, 1) * 255).round() / 255
+        large = (upscale_bicubic(small / 255).clamp(0, 1) * 255).round() / 255
         a, b = (x.permute(1, 2, 0).double().numpy() for x in (large, sharp / 255))
         if on == "y":
             a, b = (rgb2ycbcr(x)[..., :1] / 255 for x in (a, b))

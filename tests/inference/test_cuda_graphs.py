@@ -98,7 +98,7 @@ def test_a_replay_that_gives_something_else_is_never_used(difference):
 
     assert network.calls == 20
     assert len(recorder.shapes) == 1
-    assert replayed.hindrance.startswith("a replay differed by")
+    assert replayed.disabled_reason.startswith("a replay differed by")
 
 
 def test_work_that_cannot_be_recorded_is_computed_and_the_reason_kept():
@@ -109,7 +109,7 @@ def test_work_that_cannot_be_recorded_is_computed_and_the_reason_kept():
     call(replayed, 5, times=10)
 
     assert network.calls == 10
-    assert replayed.hindrance == "operation not permitted when stream is capturing"
+    assert replayed.disabled_reason == "operation not permitted when stream is capturing"
 
 
 def test_any_other_error_while_recording_is_seen():
@@ -131,7 +131,7 @@ def test_a_shortage_of_memory_gives_recordings_up_and_is_seen():
     call(replayed, 5, times=3)
 
     assert network.calls == CALLS_BEFORE + 1 + 3
-    assert replayed.hindrance == "the memory is too small for recordings"
+    assert replayed.disabled_reason == "the memory is too small for recordings"
 
 
 def test_it_stands_in_for_its_network():
@@ -161,4 +161,4 @@ def test_where_no_graph_can_be_recorded_all_is_computed():
     call(replayed, 5, times=10)
 
     assert network.calls == 10
-    assert replayed.hindrance is not None
+    assert replayed.disabled_reason is not None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsrm_cli.inference.tiling import Cut, Piece, plan_grid, read_pieces
+from vsrm_cli.inference.tiling import Chunk, Chunking, plan_grid, read_chunks
 
 LENGTHS = st.integers(1, 200)
 
@@ -15,7 +15,7 @@ LENGTHS = st.integers(1, 200)
 @st.composite
 def cuts(draw):
     size = draw(st.integers(1, 60))
-    return Cut(size, draw(st.integers(0, size // 2)), draw(st.integers(0, size)))
+    return Chunking(size, draw(st.integers(0, size // 2)), draw(st.integers(0, size)))
 
 
 def weight_of_each_item(pieces):
@@ -77,7 +77,7 @@ def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, cut,
     item = data.draw(st.integers(0, length - 1))
     first = cut.piece_before(item)
 
-    read = list(read_pieces(iter(range(first * cut.stride, length)), cut, first=first))
+    read = list(read_chunks(iter(range(first * cut.stride, length)), cut, first=first))
 
     assert [piece for piece, _ in read] == cut.pieces(length)[first:]
     assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
@@ -87,7 +87,7 @@ def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, cut,
 
 @given(LENGTHS, cuts())
 def test_a_stream_is_cut_as_if_its_length_were_known(length, cut):
-    read = list(read_pieces(iter(range(length)), cut))
+    read = list(read_chunks(iter(range(length)), cut))
 
     assert [piece for piece, _ in read] == cut.pieces(length)
     assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
@@ -103,23 +103,23 @@ def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, cut):
             arrived += 1
             yield item
 
-    for piece, _ in read_pieces(count_arrivals(), cut):
+    for piece, _ in read_chunks(count_arrivals(), cut):
         assert arrived == min(piece.stop + 1, length)
 
 
 def test_an_empty_stream_gives_no_piece():
-    assert list(read_pieces([], Cut(8, 2))) == []
+    assert list(read_chunks([], Chunking(8, 2))) == []
 
 
 def test_three_windows_by_hand():
     # Stride 5; of the overlap of 3, one frame of context, a ramp of one, one of context. The
     # third window would start at 10 and be short, so it starts at 9.
-    pieces = Cut(size=8, overlap=3).pieces(17)
+    pieces = Chunking(size=8, overlap=3).pieces(17)
 
     assert pieces == [
-        Piece(start=0, stop=8, keep_start=0, keep_stop=7, rise=0, fall=1),
-        Piece(start=5, stop=13, keep_start=6, keep_stop=12, rise=1, fall=1),
-        Piece(start=9, stop=17, keep_start=11, keep_stop=17, rise=1, fall=0),
+        Chunk(start=0, stop=8, keep_start=0, keep_stop=7, rise=0, fall=1),
+        Chunk(start=5, stop=13, keep_start=6, keep_stop=12, rise=1, fall=1),
+        Chunk(start=9, stop=17, keep_start=11, keep_stop=17, rise=1, fall=0),
     ]
     assert [piece.weights() for piece in pieces] == [
         [2, 2, 2, 2, 2, 2, 1],
@@ -133,22 +133,22 @@ def test_three_windows_by_hand():
     [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 1), (4, 1, 2), (8, 2, 4), (32, 8, 16)],
 )
 def test_half_of_an_overlap_fades(overlap, context, ramp):
-    cut = Cut(64, overlap)
+    cut = Chunking(64, overlap)
 
     assert (cut.context, cut.ramp) == (context, ramp)
 
 
 def test_a_line_as_long_as_a_piece_is_one_piece_and_one_item_more_makes_two():
-    cut = Cut(8, 2)
+    cut = Chunking(8, 2)
 
-    assert cut.pieces(8) == [Piece(0, 8, 0, 8, 0, 0)]
+    assert cut.pieces(8) == [Chunk(0, 8, 0, 8, 0, 0)]
     assert [(piece.start, piece.stop) for piece in cut.pieces(9)] == [(0, 8), (1, 9)]
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-1, 0), (8, -1), (8, 5), (1, 1)])
 def test_a_cut_by_which_three_pieces_could_meet_is_refused(size, overlap):
     with pytest.raises(ValueError, match=r"must be .*, got -?\d"):
-        Cut(size, overlap)
+        Chunking(size, overlap)
 
 
 @given(LENGTHS, LENGTHS, cuts())
@@ -171,4 +171,4 @@ def test_a_picture_smaller_than_a_tile_on_one_side_is_cut_along_the_other():
 def test_without_tiles_a_picture_stays_whole():
     grid = plan_grid(5, 7, tile=None, overlap=32)
 
-    assert (grid.rows, grid.columns) == ([Piece(0, 5, 0, 5, 0, 0)], [Piece(0, 7, 0, 7, 0, 0)])
+    assert (grid.rows, grid.columns) == ([Chunk(0, 5, 0, 5, 0, 0)], [Chunk(0, 7, 0, 7, 0, 0)])

@@ -6,7 +6,7 @@ import pytest
 from av.video.frame import VideoFrame
 from bars import BT601, BT709, BT2020, FULL, LIMITED, color_bars, plane_of
 
-from vsrm_cli.media.color import Color, FromRgb, ToRgb, bits_of, color_of, is_siting_told
+from vsrm_cli.media.color import Color, FromRgb, ToRgb, bits_of, color_of, has_chroma_location
 
 RGB, UNSPECIFIED = 0, 2
 
@@ -294,7 +294,7 @@ def test_color_samples_are_written_beside_the_left_one_of_two_pixels():
     ],
 )
 def test_it_is_known_which_codecs_tell_where_color_lies(codec, pixel_format, told):
-    assert is_siting_told(codec, pixel_format) == told
+    assert has_chroma_location(codec, pixel_format) == told
 
 
 def test_gray_stored_as_yuv_takes_the_range_that_players_expect():

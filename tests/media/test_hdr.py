@@ -12,12 +12,12 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.hdr import Light, left_behind, light_of, light_parameters
+from vsrm_cli.media.hdr import HdrMetadata, hdr_metadata_of, hdr_parameters, left_behind
 from vsrm_cli.media.probe import probe
 
 BT2020, PQ, HLG = 9, 16, 18
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-LIGHT = Light(
+LIGHT = HdrMetadata(
     primaries=tuple(
         Fraction(x, 50000) for x in (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)
     ),
@@ -109,26 +109,26 @@ def test_half_of_the_figures_is_kept_alone(tmp_path):
 
     copy(source, tmp_path / "out.mkv", "hevc")
 
-    assert probe(tmp_path / "out.mkv").light == Light(None, None, (1000, 400))
+    assert probe(tmp_path / "out.mkv").light == HdrMetadata(None, None, (1000, 400))
 
 
 def test_parameters_are_written_as_x265_wants_them():
-    assert light_parameters("libx265", LIGHT) == {
+    assert hdr_parameters("libx265", LIGHT) == {
         "master-display": DISPLAY,
         "max-cll": "1000,400",
     }
-    assert light_parameters("ffv1", LIGHT) == {}
+    assert hdr_parameters("ffv1", LIGHT) == {}
 
 
 def test_figures_without_a_range_of_brightness_are_named_as_lost():
     numbers = [1, 3] * 10 + [1, 0]  # ten fractions; the first eight are set, the others not
     side_data = {Type.MASTERING_DISPLAY_METADATA: struct.pack("=22i", *numbers)}
 
-    light = light_of(side_data)
+    light = hdr_metadata_of(side_data)
 
     assert (light.primaries, light.luminance) == ((Fraction(1, 3),) * 8, None)
     assert left_behind(side_data) == ("incomplete HDR metadata of the mastering display",)
-    assert light_parameters("libx265", light) == {}
+    assert hdr_parameters("libx265", light) == {}
 
 
 def test_what_travels_with_a_frame_and_is_lost_is_named(tmp_path):

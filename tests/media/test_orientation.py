@@ -5,7 +5,7 @@ import pytest
 from clips import make_clip, picture
 from PIL import Image, ImageOps
 
-from vsrm_cli.decode.image_sequence import read_picture
+from vsrm_cli.decode.image_sequence import read_image
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.media.orientation import exif_matrix
 
@@ -29,7 +29,7 @@ def test_a_photo_is_upright_as_in_a_viewer(tmp_path, ending, orientation):
     with Image.open(photo) as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
 
-    pixels = read_picture(photo).transpose(1, 2, 0)
+    pixels = read_image(photo).transpose(1, 2, 0)
 
     assert pixels.shape == expected.shape
     assert np.abs(pixels.astype(int) - expected).mean() < 6

@@ -14,14 +14,14 @@ from vsrm_cli.encode.video import Encoding, VideoWriter
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
-from vsrm_cli.remux.verify import Carried, Promise, prove
+from vsrm_cli.remux.verify import Carried, Expected, verify_file
 
 TONE = Carried("sound", 47, Fraction(-1024, 48000), Fraction(47104, 48000))
 WORDS = Carried("subtitles", 3, Fraction(1, 10), Fraction(9, 10))
 
 
 def promise_of(times=CONSTANT, **others):
-    return Promise(times, MP4_CLOCK, 512, carried={1: TONE, 2: WORDS}, **others)
+    return Expected(times, MP4_CLOCK, 512, carried={1: TONE, 2: WORDS}, **others)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def clip(tmp_path):
 
 
 def test_a_file_that_holds_everything_passes(clip):
-    prove(clip, promise_of())
+    verify_file(clip, promise_of())
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.webm"])
@@ -38,7 +38,7 @@ def test_rounding_to_milliseconds_is_no_fault_in_matroska(tmp_path, name):
     codec = "libvpx-vp9" if name == "clip.webm" else "libx264"
     clip = make_clip(tmp_path / name, times=VARIABLE, codec=codec)
 
-    prove(clip, Promise(VARIABLE, MP4_CLOCK, 512))
+    verify_file(clip, Expected(VARIABLE, MP4_CLOCK, 512))
 
 
 @pytest.mark.parametrize(
@@ -67,34 +67,34 @@ def test_rounding_to_milliseconds_is_no_fault_in_matroska(tmp_path, name):
 )
 def test_whatever_differs_is_named(clip, promise, finding):
     with pytest.raises(CheckFailed, match=finding):
-        prove(clip, promise)
+        verify_file(clip, promise)
 
 
 def test_of_sound_that_containers_regroup_the_end_must_be_there(tmp_path):
     clip = make_clip(tmp_path / "clip.mov", sound="pcm_s16le")
     tone = Carried("sound", 99, Fraction(0), Fraction(47104, 48000))
 
-    prove(clip, replace(promise_of(), carried={1: tone}))
+    verify_file(clip, replace(promise_of(), carried={1: tone}))
     with pytest.raises(CheckFailed, match=r"sound ends at 0\.9\d+ s, not at 2\.000000"):
-        prove(clip, replace(promise_of(), carried={1: replace(tone, end=Fraction(2))}))
+        verify_file(clip, replace(promise_of(), carried={1: replace(tone, end=Fraction(2))}))
 
 
 def test_a_stream_without_packets_may_have_no_track(clip):
     nothing = replace(WORDS, packets=0)
 
-    prove(clip, replace(promise_of(), carried={1: TONE, 2: nothing, 3: WORDS}))
+    verify_file(clip, replace(promise_of(), carried={1: TONE, 2: nothing, 3: WORDS}))
     with pytest.raises(CheckFailed, match="0 packets of subtitles instead of 3"):
-        prove(clip, replace(promise_of(), carried={3: WORDS}))
+        verify_file(clip, replace(promise_of(), carried={3: WORDS}))
 
 
 def test_a_file_that_fails_does_not_get_its_name(tmp_path, clip, monkeypatch):
-    honest = writer.prove
+    honest = writer.verify_file
 
     def prove_more(path, promise):
         honest(path, promise)
         honest(path, replace(promise, times=[*promise.times, 10**6]))
 
-    monkeypatch.setattr(writer, "prove", prove_more)
+    monkeypatch.setattr(writer, "verify_file", prove_more)
     info = probe(clip)
 
     def copy():
@@ -116,9 +116,9 @@ def test_a_file_that_fails_does_not_get_its_name(tmp_path, clip, monkeypatch):
 def test_a_stream_that_ends_too_early_is_found(clip):
     whole = replace(TONE, latest=TONE.end - Fraction(1024, 48000), is_decodable=True)
 
-    prove(clip, replace(promise_of(), carried={1: whole, 2: WORDS}))
+    verify_file(clip, replace(promise_of(), carried={1: whole, 2: WORDS}))
     with pytest.raises(CheckFailed, match=r"last packet of sound begins at 0\.96\d+ s, not at 2\."):
-        prove(
+        verify_file(
             clip, replace(promise_of(), carried={1: replace(whole, latest=Fraction(2)), 2: WORDS})
         )
 
@@ -133,4 +133,4 @@ def test_a_stream_that_cannot_be_decoded_is_found(clip):
     sound = replace(TONE, is_decodable=True)
 
     with pytest.raises(CheckFailed, match="sound cannot be decoded"):
-        prove(clip, replace(promise_of(), carried={1: sound, 2: WORDS}))
+        verify_file(clip, replace(promise_of(), carried={1: sound, 2: WORDS}))

@@ -10,10 +10,10 @@ from networks import make_feature_network, make_network
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard as guards
-from vsrm_cli.training.divergence_guard import MAX_RETURNS, Guard
+from vsrm_cli.training.divergence_guard import MAX_RETURNS, DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Recipe, Stage
-from vsrm_cli.training.trainer import Learner, Lesson
+from vsrm_cli.training.trainer import StepLosses, Trainer
 
 SHAPE = ClipShape(frames=2, patch=8, batch=1, photo_share=0.5)
 RECIPE = Recipe(Stage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
@@ -21,13 +21,13 @@ RECIPE = Recipe(Stage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
 
 @pytest.fixture
 def learner():
-    return Learner(make_network(), RECIPE)
+    return Trainer(make_network(), RECIPE)
 
 
 def go_on(learner, guard, steps):
     """Pretend some good steps, each of which adds 1 to a weight."""
     for _ in range(steps):
-        assert guard.trusts(Lesson(0.9, 1.0))
+        assert guard.trusts(StepLosses(0.9, 1.0))
         with torch.no_grad():
             learner.network.conv_first.bias[0] += 1
         learner.step += 1
@@ -35,51 +35,51 @@ def go_on(learner, guard, steps):
 
 
 def test_a_loss_that_is_no_number_is_not_trusted(learner):
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
 
-    assert not guard.trusts(Lesson(math.nan, 0.1))
-    assert not guard.trusts(Lesson(math.inf, 0.1))
+    assert not guard.trusts(StepLosses(math.nan, 0.1))
+    assert not guard.trusts(StepLosses(math.inf, 0.1))
 
 
 def test_the_first_loss_is_trusted_whatever_it_is(learner):
-    assert Guard(learner).trusts(Lesson(7.0, 0.1))
+    assert DivergenceGuard(learner).trusts(StepLosses(7.0, 0.1))
 
 
 def test_a_loss_far_above_the_usual_is_not_trusted(learner):
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
     go_on(learner, guard, 5)
 
-    assert guard.trusts(Lesson(2.9, 1.0))
-    assert not guard.trusts(Lesson(3.1, 1.0))
+    assert guard.trusts(StepLosses(2.9, 1.0))
+    assert not guard.trusts(StepLosses(3.1, 1.0))
 
 
 def test_rich_pictures_are_no_accident(learner):
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
     go_on(learner, guard, 5)
 
     # A hundred times the loss, on a batch that is as hard for anyone.
-    assert guard.trusts(Lesson(90.0, 100.0))
+    assert guard.trusts(StepLosses(90.0, 100.0))
 
 
 def test_a_loss_that_grows_a_tenth_each_step_is_noticed(learner):
-    guard, loss = Guard(learner), 0.9
+    guard, loss = DivergenceGuard(learner), 0.9
 
-    while guard.trusts(Lesson(loss, 1.0)):
+    while guard.trusts(StepLosses(loss, 1.0)):
         loss *= 1.1
 
     assert 3 < loss < 15
 
 
 def test_a_network_that_begins_far_off_may_stay_there_for_a_while(learner):
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
 
-    assert all(guard.trusts(Lesson(8.0, 1.0)) for _ in range(10))
-    assert not guard.trusts(Lesson(25.0, 1.0))
+    assert all(guard.trusts(StepLosses(8.0, 1.0)) for _ in range(10))
+    assert not guard.trusts(StepLosses(25.0, 1.0))
 
 
 def test_after_an_accident_the_weights_are_those_of_a_proven_state_and_the_rate_is_halved(learner):
     before = learner.network.conv_first.bias[0].item()
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
     # Copies at 25 and 50; only the first has been followed by 25 good losses.
     go_on(learner, guard, 60)
     rate = replace(RECIPE, warmup=0).lr
@@ -93,7 +93,7 @@ def test_after_an_accident_the_weights_are_those_of_a_proven_state_and_the_rate_
 
 
 def test_each_accident_halves_the_rate_again(learner):
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
 
     guard.go_back()
     guard.go_back()
@@ -102,7 +102,7 @@ def test_each_accident_halves_the_rate_again(learner):
 
 
 def test_after_too_many_accidents_the_run_ends_with_the_way_out(learner):
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
     go_on(learner, guard, 60)
     for _ in range(MAX_RETURNS):
         guard.go_back()
@@ -115,7 +115,7 @@ def test_after_too_many_accidents_the_run_ends_with_the_way_out(learner):
 
 def test_old_accidents_are_forgotten(learner, monkeypatch):
     monkeypatch.setattr(guards, "CALM_STEPS", 30)
-    guard = Guard(learner)
+    guard = DivergenceGuard(learner)
 
     for _ in range(MAX_RETURNS + 2):
         guard.go_back()
@@ -125,26 +125,26 @@ def test_old_accidents_are_forgotten(learner, monkeypatch):
 
 
 def test_a_restored_guard_decides_as_the_former_one(learner):
-    former, later = Guard(learner), Guard(learner)
+    former, later = DivergenceGuard(learner), DivergenceGuard(learner)
     go_on(learner, former, 10)
     former.returns = 2
 
     later.restore(former.state())
 
     assert later.state() == former.state()
-    assert not later.trusts(Lesson(3.1, 1.0))
+    assert not later.trusts(StepLosses(3.1, 1.0))
 
 
 @pytest.fixture
 def rivals():
     """A learner that has a discriminator."""
     recipe, network = replace(RECIPE, stage=Stage.SHARP), make_network()
-    return Learner(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
+    return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
 
 def test_a_discriminator_that_has_won_for_long_is_put_back_and_slowed_down(rivals):
-    guard = Guard(rivals)
-    lessons = [guard.trusts(Lesson(0.9, 1.0, 0.001)) for _ in range(guards.STEPS_REMEMBERED)]
+    guard = DivergenceGuard(rivals)
+    lessons = [guard.trusts(StepLosses(0.9, 1.0, 0.001)) for _ in range(guards.STEPS_REMEMBERED)]
 
     told = guard.go_back()
 
@@ -154,23 +154,23 @@ def test_a_discriminator_that_has_won_for_long_is_put_back_and_slowed_down(rival
         "other samples"
     )
     assert (rivals.brake, rivals.perceptual.brake) == (1.0, 0.5)
-    assert guard.trusts(Lesson(0.9, 1.0, 0.001))  # it has as long as before to do better
+    assert guard.trusts(StepLosses(0.9, 1.0, 0.001))  # it has as long as before to do better
 
 
 def test_a_discriminator_that_diverges_slows_both_down(rivals):
-    guard = Guard(rivals)
+    guard = DivergenceGuard(rivals)
 
-    assert not guard.trusts(Lesson(0.9, 1.0, math.nan))
+    assert not guard.trusts(StepLosses(0.9, 1.0, math.nan))
     guard.go_back()
 
     assert (rivals.brake, rivals.perceptual.brake) == (0.5, 0.5)
 
 
 def test_a_discriminator_that_wins_again_and_again_ends_the_run_with_the_way_out(rivals):
-    guard = Guard(rivals)
+    guard = DivergenceGuard(rivals)
 
     def win():
-        while guard.trusts(Lesson(0.9, 1.0, 0.001)):
+        while guard.trusts(StepLosses(0.9, 1.0, 0.001)):
             pass
 
     for _ in range(MAX_RETURNS):

@@ -14,10 +14,10 @@ from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.errors import InputError, OutputError, UsageError, WeightsError
 from vsrm_cli.evaluation import feature_networks
 from vsrm_cli.training import finetune as job
-from vsrm_cli.training.finetune import Wishes, adapt, choose_network, choose_recipe
+from vsrm_cli.training.finetune import FinetuneOptions, adapt, choose_network, choose_recipe
 from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
 
-CPU = Wishes("vsrm-t", device="cpu")
+CPU = FinetuneOptions("vsrm-t", device="cpu")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def tiny(tmp_path):
     """A weight file of a network that learns quickly."""
     path = tmp_path / "tiny.safetensors"
     save_weights(make_network(), path, {"name": "tiny"})
-    return Wishes(str(path), device="cpu", steps=2, frames=2, patch=8, workers=1)
+    return FinetuneOptions(str(path), device="cpu", steps=2, frames=2, patch=8, workers=1)
 
 
 def test_without_wishes_the_recipe_is_ours():
@@ -127,12 +127,12 @@ def test_a_network_from_scratch_is_new_and_decided_by_the_seed():
 
 def test_only_names_can_be_begun_from_scratch():
     with pytest.raises(UsageError, match=f"must be one of {', '.join(MODELS)}, not"):
-        choose_network(Wishes("mine.safetensors", from_scratch=True, device="cpu"))
+        choose_network(FinetuneOptions("mine.safetensors", from_scratch=True, device="cpu"))
 
 
 def test_a_network_without_weights_says_how_to_begin():
     with pytest.raises(WeightsError):
-        choose_network(Wishes("vsrm", device="cpu"))
+        choose_network(FinetuneOptions("vsrm", device="cpu"))
 
 
 def test_a_folder_of_pictures_becomes_weights(tmp_path, tiny):

@@ -28,8 +28,8 @@ from vsrm_cli.training.loop import finetune
 from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
-from vsrm_cli.training.trainer import Learner
-from vsrm_cli.training.validation import with_small_twins
+from vsrm_cli.training.trainer import Trainer
+from vsrm_cli.training.validation import with_lr_frames
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
@@ -59,7 +59,7 @@ def metrics(out):
 def learn(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
     """Run the loop on a network of its own; returns what it reported."""
     told = []
-    validation = with_small_twins(load_pack(pack)[1]) if clips else None
+    validation = with_lr_frames(load_pack(pack)[1]) if clips else None
     options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
     if recipe.stage is Stage.SHARP:
         options["features"] = make_feature_network()
@@ -92,7 +92,7 @@ def assert_equal_runs(a, b):
 def loss_on_other_samples(network, recipe, pack):
     """What the run minimizes, on samples that it does not draw."""
     shape = replace(recipe.shape, batch=6)
-    return Learner(network, recipe).measure(Clips(pack, shape, steps=1, seed=99)[0])
+    return Trainer(network, recipe).measure(Clips(pack, shape, steps=1, seed=99)[0])
 
 
 @pytest.mark.parametrize("stage", [Stage.FRAMES, Stage.CLIPS])
@@ -378,7 +378,7 @@ def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
             pack,
             tmp_path / "run",
             replace(RECIPE, lr=30.0),
-            validation=with_small_twins(load_pack(pack)[1]),
+            validation=with_lr_frames(load_pack(pack)[1]),
             report=told.append,
             workers=0,
         )
@@ -397,7 +397,7 @@ def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
 
 def test_after_an_accident_the_run_goes_on_with_other_samples(pack, tmp_path, monkeypatch):
     drawn, lessons = [], iter([None, None, loop.math.nan])
-    learn_truly = Learner.learn
+    learn_truly = Trainer.learn
 
     def learn_and_note(self, sample):
         drawn.append(sample.sharp)
@@ -405,7 +405,7 @@ def test_after_an_accident_the_run_goes_on_with_other_samples(pack, tmp_path, mo
         spoiled = next(lessons, None)
         return lesson if spoiled is None else replace(lesson, loss=spoiled)
 
-    monkeypatch.setattr(Learner, "learn", learn_and_note)
+    monkeypatch.setattr(Trainer, "learn", learn_and_note)
 
     told = learn(pack, tmp_path / "run", CHEAP, clips=False)
 

@@ -9,15 +9,15 @@ from browser import PROGRAM, Browser
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.training import report as boards
-from vsrm_cli.training.report import POINTS, Board, report_page
-from vsrm_cli.training.validation import Piece, Score, Verdict
+from vsrm_cli.training.report import POINTS, TensorBoardWriter, report_page
+from vsrm_cli.training.validation import Score, ShownCrop, Validation
 
 SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/films/holidays"}
 
 
 def verdict(step, psnr, loss):
     scores = [Score(f"clip {n}", 26.0 + n, psnr + n, None, loss) for n in range(2)]
-    return Verdict(step, scores, [picture(30.0 - step / 10)] * 2)
+    return Validation(step, scores, [picture(30.0 - step / 10)] * 2)
 
 
 def picture(wavelength):
@@ -29,7 +29,7 @@ def line(step, loss=0.03, **validated):
 
 
 def page(first, best, latest, lines=None):
-    pieces = [Piece(f"clip {n}", 3, picture(10.0), picture(40.0)) for n in range(2)]
+    pieces = [ShownCrop(f"clip {n}", 3, picture(10.0), picture(40.0)) for n in range(2)]
     lines = lines or [
         line(0, val_loss=first.loss, val_psnr_y=first.psnr_y),
         line(50),
@@ -127,7 +127,7 @@ def test_in_a_browser_all_of_it_is_there_and_nothing_is_complained_about(tmp_pat
 
 
 LINE = {"step": 7, "loss": 0.5, "lr": 0.1}
-PIECE = Piece("waves", 3, *[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2)
+PIECE = ShownCrop("waves", 3, *[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2)
 
 
 class Writer:
@@ -161,10 +161,10 @@ def is_installed(monkeypatch):
 
 @pytest.mark.usefixtures("is_installed")
 def test_where_it_is_installed_it_is_given_lines_and_pictures(tmp_path):
-    board = Board(tmp_path)
+    board = TensorBoardWriter(tmp_path)
 
     board.add_line(LINE)
-    board.add_pictures([PIECE], Verdict(7, [], [torch.zeros(3, 8, 8)]))
+    board.add_pictures([PIECE], Validation(7, [], [torch.zeros(3, 8, 8)]))
     board.close()
 
     ((folder, *seen),) = (writer.seen for writer in writers)
@@ -175,7 +175,7 @@ def test_where_it_is_installed_it_is_given_lines_and_pictures(tmp_path):
 
 def test_where_it_is_not_installed_nothing_happens(tmp_path, monkeypatch):
     monkeypatch.setattr(boards, "find_spec", lambda _: None)
-    board = Board(tmp_path)
+    board = TensorBoardWriter(tmp_path)
 
     board.add_line(LINE)
     board.close()
@@ -185,6 +185,6 @@ def test_where_it_is_not_installed_nothing_happens(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("is_installed")
 def test_a_process_that_writes_nothing_has_no_board():
-    Board(None).add_line(LINE)
+    TensorBoardWriter(None).add_line(LINE)
 
     assert writers == []

@@ -12,7 +12,7 @@ from vsrm_cli.training import step_memory
 from vsrm_cli.training.loop import finetune
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.step_memory import PeakMeter, check_memory
-from vsrm_cli.training.trainer import Learner
+from vsrm_cli.training.trainer import Trainer
 
 SHAPE = ClipShape(frames=4, patch=48, batch=2, photo_share=0.0)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
@@ -48,7 +48,7 @@ def spy(function, results):
 @pytest.mark.parametrize("config", [PAPER_LIKE, TINY_GSM], ids=["vsrm", "gsm"])
 def test_the_estimate_is_near_what_a_step_takes(monkeypatch, config, recompute):
     shape = replace(SHAPE, batch=1)
-    learner = Learner(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))
+    learner = Trainer(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))
 
     estimated = estimate(learner, monkeypatch)
 
@@ -71,7 +71,7 @@ def test_a_run_that_does_not_fit_is_refused_with_ways_out_before_anything_is_mad
 
 
 def test_what_was_tried_leaves_no_trace_in_the_weights(monkeypatch):
-    learner = Learner(make_network(), RECIPE)
+    learner = Trainer(make_network(), RECIPE)
     before = {name: value.clone() for name, value in learner.network.state_dict().items()}
     monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 1 << 60)
 
@@ -84,7 +84,7 @@ def test_what_was_tried_leaves_no_trace_in_the_weights(monkeypatch):
 
 
 def test_a_small_run_is_not_tried_first(monkeypatch):
-    learner = Learner(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
+    learner = Trainer(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
     monkeypatch.setattr(learner, "try_out", None)
 
     check_memory(learner, learner.recipe)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vsrm_cli.training import time_budget as clocks
-from vsrm_cli.training.time_budget import STEPS_BEFORE_PLAN, Clock
+from vsrm_cli.training.time_budget import STEPS_BEFORE_PLAN, TimeBudget
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def do_steps(clock, now, *, seconds=1.0, count=STEPS_BEFORE_PLAN):
 
 
 def test_the_plan_fills_the_time_that_is_left(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
 
     do_steps(clock, now)
 
@@ -40,7 +40,7 @@ def test_the_plan_fills_the_time_that_is_left(now):
 
 
 def test_there_is_no_plan_before_some_steps_are_timed(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
 
     do_steps(clock, now, count=STEPS_BEFORE_PLAN - 1)
 
@@ -48,7 +48,7 @@ def test_there_is_no_plan_before_some_steps_are_timed(now):
 
 
 def test_time_for_validations_is_set_aside(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
     with clock.aside():
         now.seconds += 5
 
@@ -59,7 +59,7 @@ def test_time_for_validations_is_set_aside(now):
 
 def test_slow_validations_are_fewer_and_never_none(now):
     for look, looks in ((50, 2), (400, 1)):
-        clock = Clock(10, CPU)
+        clock = TimeBudget(10, CPU)
         with clock.aside():
             now.seconds += look
         do_steps(clock, now)
@@ -71,7 +71,7 @@ def test_slow_validations_are_fewer_and_never_none(now):
 
 
 def test_what_is_done_aside_is_no_part_of_a_step(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
 
     do_steps(clock, now, seconds=2.0)
     with clock.aside():
@@ -83,9 +83,9 @@ def test_what_is_done_aside_is_no_part_of_a_step(now):
 
 
 def test_time_left_is_that_of_the_steps_or_of_the_time_whichever_ends_first(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
     assert clock.seconds_left(None) == 600
-    assert Clock(float("inf"), CPU).seconds_left(None) is None
+    assert TimeBudget(float("inf"), CPU).seconds_left(None) is None
 
     do_steps(clock, now, count=30)
 
@@ -94,7 +94,7 @@ def test_time_left_is_that_of_the_steps_or_of_the_time_whichever_ends_first(now)
 
 
 def test_the_time_is_up_when_it_is(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
 
     now.seconds += 600
     assert not clock.is_up()
@@ -103,7 +103,7 @@ def test_the_time_is_up_when_it_is(now):
 
 
 def test_a_save_is_due_every_two_minutes(now):
-    clock = Clock(10, CPU)
+    clock = TimeBudget(10, CPU)
 
     due = []
     for _ in range(5):

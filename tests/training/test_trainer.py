@@ -14,7 +14,7 @@ from vsrm_cli.layers import window_attention as attention
 from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
-from vsrm_cli.training.trainer import Learner
+from vsrm_cli.training.trainer import Trainer
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
 RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
@@ -32,8 +32,8 @@ def batch(pack, shape=SHAPE):
 def new_learner(network, recipe):
     """A learner with all that its stage needs."""
     if recipe.stage is not Stage.SHARP:
-        return Learner(network, recipe)
-    return Learner(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
+        return Trainer(network, recipe)
+    return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
 
 def gradients(recipe, sample, network=None):
@@ -96,7 +96,7 @@ def test_a_frozen_flow_stays_where_it_is_and_moves_once_it_is_free(pack):
 
 
 def test_the_rate_rises_and_then_falls_to_a_fiftieth():
-    learner = Learner(make_network(), replace(RECIPE, steps=6, warmup=3, lr=1.0))
+    learner = Trainer(make_network(), replace(RECIPE, steps=6, warmup=3, lr=1.0))
     rates = []
     for step in range(7):
         learner.step = step
@@ -109,7 +109,7 @@ def test_the_rate_rises_and_then_falls_to_a_fiftieth():
 
 
 def test_the_published_rate_falls_to_a_tenth_of_a_millionth():
-    learner = Learner(make_network(), replace(RECIPE, steps=6, lr=2e-4, warmup=0, lr_end=5e-4))
+    learner = Trainer(make_network(), replace(RECIPE, steps=6, lr=2e-4, warmup=0, lr_end=5e-4))
 
     rates = {}
     for step in (0, 6):
@@ -120,7 +120,7 @@ def test_the_published_rate_falls_to_a_tenth_of_a_millionth():
 
 
 def test_as_long_as_nobody_knows_the_length_the_rate_does_not_fall():
-    learner = Learner(make_network(), replace(RECIPE, steps=None))
+    learner = Trainer(make_network(), replace(RECIPE, steps=None))
     learner.step = 1000
 
     assert learner.rate() == RECIPE.lr
@@ -129,7 +129,7 @@ def test_as_long_as_nobody_knows_the_length_the_rate_does_not_fall():
 def test_the_average_follows_slowly_and_soon_at_first(pack):
     # After one step it keeps 1/11 of the first weights, or less where the recipe says so.
     start = make_network().state_dict()
-    slow, fast = (Learner(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
+    slow, fast = (Trainer(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
 
     for learner in (slow, fast):
         learner.learn(batch(pack))
@@ -142,7 +142,7 @@ def test_the_average_follows_slowly_and_soon_at_first(pack):
 
 
 def test_the_average_ends_as_slow_as_the_recipe_says():
-    learner = Learner(make_network(), replace(RECIPE, ema=0.9))
+    learner = Trainer(make_network(), replace(RECIPE, ema=0.9))
 
     late = learner._average(torch.tensor(0.0), torch.tensor(1.0), 10_000)
 
@@ -186,14 +186,14 @@ def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config)
     with torch.inference_mode():
         network(sample.small)
 
-    lesson = Learner(network, RECIPE).learn(sample)
+    lesson = Trainer(network, RECIPE).learn(sample)
 
     assert 0 < lesson.loss < 10
 
 
 def test_recomputed_branches_keep_less_in_memory(pack):
     def bytes_kept(recipe):
-        learner, kept = Learner(make_network(TINY_VSRM), recipe), 0
+        learner, kept = Trainer(make_network(TINY_VSRM), recipe), 0
 
         def count(x):
             nonlocal kept
@@ -217,9 +217,9 @@ def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
         }
     )
 
-    mirrored = Learner(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
+    mirrored = Trainer(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
 
-    assert mirrored == Learner(make_network(), RECIPE).learn(there_and_back)
+    assert mirrored == Trainer(make_network(), RECIPE).learn(there_and_back)
 
 
 def test_the_discriminator_and_the_head_learn_along_with_the_network(pack):
@@ -265,7 +265,7 @@ def test_half_precision_computes_much_the_same_and_keeps_the_weights_in_float32(
     sample = batch(pack)
 
     loss, exact = gradients(RECIPE, sample)
-    learner = Learner(make_network(), replace(RECIPE, dtype=dtype))
+    learner = Trainer(make_network(), replace(RECIPE, dtype=dtype))
     lesson = learner.learn(sample)
     learner.apply()
 
@@ -278,7 +278,7 @@ def test_half_precision_computes_much_the_same_and_keeps_the_weights_in_float32(
 
 
 def test_a_scale_that_is_too_large_for_float16_costs_a_step_and_is_halved(pack):
-    learner = Learner(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
+    learner = Trainer(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
     before = {name: x.clone() for name, x in learner.network.state_dict().items()}
     huge = learner.state()
     huge["scaler"]["scale"] = 2.0**40
@@ -296,7 +296,7 @@ def test_a_scale_that_is_too_large_for_float16_costs_a_step_and_is_halved(pack):
 def test_steps_are_kept_within_the_norm(pack):
     def norm(clip_norm):
         network = make_network()
-        Learner(network, replace(RECIPE, clip_norm=clip_norm)).learn(batch(pack))
+        Trainer(network, replace(RECIPE, clip_norm=clip_norm)).learn(batch(pack))
         grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
         return torch.cat(grads).norm().item()
 
@@ -306,7 +306,7 @@ def test_steps_are_kept_within_the_norm(pack):
 
 
 def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
-    lesson = Learner(make_network(awake=False), RECIPE).learn(batch(pack))
+    lesson = Trainer(make_network(awake=False), RECIPE).learn(batch(pack))
 
     assert lesson.loss == pytest.approx(lesson.plain, rel=1e-4)
 
@@ -319,13 +319,13 @@ def test_weights_that_are_no_numbers_give_a_loss_that_is_none(pack, spoiled):
     with torch.no_grad():
         network.get_parameter(spoiled)[0] = float("nan")
 
-    lesson = Learner(network, RECIPE).learn(batch(pack))
+    lesson = Trainer(network, RECIPE).learn(batch(pack))
 
     assert lesson.loss != lesson.loss
 
 
 def test_a_learner_that_is_put_back_goes_the_same_way_again(pack):
-    learner, sample = Learner(make_network(), RECIPE), batch(pack)
+    learner, sample = Trainer(make_network(), RECIPE), batch(pack)
     learner.learn(sample)
     learner.apply()
     state = deepcopy(learner.state())

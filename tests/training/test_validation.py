@@ -18,10 +18,10 @@ from vsrm_cli.training.recipe import FINETUNING, Stage
 from vsrm_cli.training.validation import (
     CLIPS_SHOWN,
     SIDE_SHOWN,
-    Judge,
     Score,
+    Validator,
     validate,
-    with_small_twins,
+    with_lr_frames,
 )
 
 
@@ -56,7 +56,7 @@ def sharp_clip(*, frames=3, height=32, width=48):
 
 
 def drawn(**size):
-    return with_small_twins({"drawn": sharp_clip(**size)})
+    return with_lr_frames({"drawn": sharp_clip(**size)})
 
 
 def pillow_psnr(clip):
@@ -81,7 +81,7 @@ def test_bicubic_as_a_network_scores_as_bicubic_together_and_alone():
 def test_the_bicubic_score_is_that_of_pillow():
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), with_small_twins({"drawn": clip}))
+    (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}))
 
     # Pillow rounds to 8 bits after each direction.
     assert score.bicubic == pytest.approx(pillow_psnr(clip), abs=0.05)
@@ -97,7 +97,7 @@ def test_alone_each_frame_is_a_first_frame():
 def test_the_score_is_the_mean_over_the_frames():
     clip = sharp_clip()
 
-    (score,) = validate(Remembering(), with_small_twins({"drawn": clip}))
+    (score,) = validate(Remembering(), with_lr_frames({"drawn": clip}))
 
     sharp = clip / 255
     restored = Remembering()(shrink_4x(sharp)[None])[0]
@@ -108,7 +108,7 @@ def test_the_score_is_the_mean_over_the_frames():
 def test_every_clip_has_a_score_by_its_name_and_in_its_order():
     clips = {"second": sharp_clip(), "first": sharp_clip(frames=1, height=16, width=20)}
 
-    scores = validate(Bicubic(), with_small_twins(clips))
+    scores = validate(Bicubic(), with_lr_frames(clips))
 
     assert [score.clip for score in scores] == ["second", "first"]
 
@@ -132,7 +132,7 @@ def test_the_mode_of_the_network_is_left_as_it_is(is_training):
 def test_the_loss_is_the_one_that_training_minimizes(weight):
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), with_small_twins({"drawn": clip}), frequency_weight=weight)
+    (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}), frequency_weight=weight)
 
     sharp = clip / 255
     restored = Bicubic()(shrink_4x(sharp)[None])[0]
@@ -144,7 +144,7 @@ def test_plain_enlargement_and_result_are_shown():
     clip = sharp_clip()
 
     validate(
-        Bicubic(), with_small_twins({"drawn": clip}), show=lambda *pictures: shown.append(pictures)
+        Bicubic(), with_lr_frames({"drawn": clip}), show=lambda *pictures: shown.append(pictures)
     )
 
     ((name, plain, restored),) = shown
@@ -166,11 +166,11 @@ class Brighter(nn.Module):
 
 def clips(count=2, side=48):
     frames = [smooth_picture(side, side, shift=(2.0 * t, 0.0), wavelength=9.0) for t in range(3)]
-    return with_small_twins({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
+    return with_lr_frames({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
 
 
 def test_the_smallest_loss_is_the_best_whenever_it_was():
-    judge = Judge(clips(), FINETUNING)
+    judge = Validator(clips(), FINETUNING)
 
     news = [judge.look(Brighter(factor), step) for step, factor in enumerate((0.8, 0.95, 0.9))]
 
@@ -181,7 +181,7 @@ def test_the_smallest_loss_is_the_best_whenever_it_was():
 
 
 def test_what_is_not_better_than_the_start_is_not_kept():
-    judge = Judge(clips(), FINETUNING)
+    judge = Validator(clips(), FINETUNING)
 
     judge.look(Brighter(1.0), 0)
 
@@ -191,7 +191,7 @@ def test_what_is_not_better_than_the_start_is_not_kept():
 
 
 def test_weights_that_give_no_numbers_are_never_the_best():
-    judge = Judge(clips(), FINETUNING)
+    judge = Validator(clips(), FINETUNING)
 
     judge.look(Brighter(1.0), 0)
 
@@ -200,7 +200,7 @@ def test_weights_that_give_no_numbers_are_never_the_best():
 
 
 def test_what_shows_in_no_picture_is_kept_as_it_comes():
-    judge = Judge(clips(), replace(FINETUNING, stage=Stage.FLOW))
+    judge = Validator(clips(), replace(FINETUNING, stage=Stage.FLOW))
 
     judge.look(Brighter(1.0), 0)
 
@@ -213,7 +213,7 @@ def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
     small, _ = pairs["clip 0"]
     for _, sharp in pairs.values():
         sharp[:, :, : side // 2] = 128  # nothing to see in the upper half
-    judge = Judge(pairs, FINETUNING)
+    judge = Validator(pairs, FINETUNING)
 
     judge.look(Brighter(1.0), 0)
 
@@ -227,7 +227,7 @@ def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
 
 
 def test_a_restored_judge_remembers(tmp_path):
-    former, later = (Judge(clips(), FINETUNING) for _ in range(2))
+    former, later = (Validator(clips(), FINETUNING) for _ in range(2))
     former.look(Brighter(1.0), 0)
     former.look(Brighter(0.9), 5)
     torch.save(former.state(), tmp_path / "state.pt")

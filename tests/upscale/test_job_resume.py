@@ -18,7 +18,7 @@ from woven import make_video
 
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.tiling import Cut
+from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import segmenting
 from vsrm_cli.upscale import source as checkpoints
@@ -382,7 +382,7 @@ def test_pictures_that_changed_under_the_same_name_date_and_size_are_noticed(tmp
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     with pytest.raises(Interrupted):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **SMALL)
-    monkeypatch.setattr(checkpoints, "stamp_of", lambda frame: None)
+    monkeypatch.setattr(checkpoints, "fingerprint_of", lambda frame: None)
 
     with pytest.raises(InputError, match=r"has other frames now .* --restart"):
         upscale_video(clip, tmp_path / "large.mp4", **SMALL)
@@ -428,7 +428,7 @@ class Windows:
     begin=st.integers(0, 10),
 )
 def test_segments_are_the_same_from_wherever_the_work_goes_on(shots, size, overlap, frames, begin):
-    cut = Cut(size, min(overlap, size // 2), shortest=size - size // 2)
+    cut = Chunking(size, min(overlap, size // 2), shortest=size - size // 2)
 
     def ends(first):
         """Behind which frames segments end in the rest of the video."""
@@ -457,7 +457,7 @@ def test_the_speed_is_judged_by_the_second_window_and_a_slow_first_one_is_kept(m
     # with the first, and four do with the others.
     clock = iter(accumulate([0, 40, 0, *([4, 0] * 20)]))
     monkeypatch.setattr(segmenting.time, "perf_counter", lambda: next(clock))
-    windows = Windows(Cut(8, 0), [160])
+    windows = Windows(Chunking(8, 0), [160])
     segmenter = Segmenter(8, frames=None, first=0)
 
     items = segmenter.cut(windows.give(0), should_stop=lambda: False)

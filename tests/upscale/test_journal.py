@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.frame import Stamp
+from vsrm_cli.frame import Fingerprint
 from vsrm_cli.upscale.journal import Entry, Journal, describe_files
 
 ASKED = {"window": 24, "weights": "0123"}
@@ -35,7 +35,7 @@ def add_segment(journal, *, first, frames=3):
             end=512 * (first + frames),
             tile=None,
             damaged=0,
-            margin=[Stamp("1/25", 123)],
+            margin=[Fingerprint("1/25", 123)],
         )
     )
 
@@ -233,4 +233,4 @@ def test_a_journal_of_an_earlier_version_is_read(output):
 
         assert journal.chosen == {"device": "cpu"}
         assert journal.frames_done == 2
-        assert journal.entries[0].margin == [Stamp("1/25", 7)]
+        assert journal.entries[0].margin == [Fingerprint("1/25", 7)]

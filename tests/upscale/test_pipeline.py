@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vsrm_cli.upscale.pipeline import Meter, ReadAhead, WriteBehind, run_stages
+from vsrm_cli.upscale.pipeline import ReadAhead, Timer, WriteBehind, run_stages
 
 
 def run(read, restore, write, **changes):
@@ -179,7 +179,7 @@ def test_without_a_usable_hint_no_time_is_promised():
 
 
 def test_a_meter_times_the_making_of_items_and_not_their_use():
-    meter = Meter()
+    meter = Timer()
 
     for _ in meter.time_each(range(3)):
         time.sleep(0.02)

@@ -17,7 +17,7 @@ from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import plan as forecast
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.options import DEFAULT_MODEL
-from vsrm_cli.upscale.plan import suited_model
+from vsrm_cli.upscale.plan import select_model
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -104,7 +104,7 @@ def test_the_codec_of_the_footage_decides(tmp_path, codec, pixel_format, name, m
         tmp_path / name, "progressive", frames=2, codec=codec, pixel_format=pixel_format
     )
 
-    chosen, reason = suited_model(DEFAULT_MODEL, probe(path))
+    chosen, reason = select_model(DEFAULT_MODEL, probe(path))
 
     assert chosen == model
     assert probe(path).codec in reason
@@ -114,7 +114,7 @@ def test_the_codec_of_the_footage_decides(tmp_path, codec, pixel_format, name, m
 def test_pictures_are_judged_by_their_format(tmp_path, ending, model):
     Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / f"photo.{ending}")
 
-    assert suited_model(DEFAULT_MODEL, probe(tmp_path / f"photo.{ending}"))[0] == model
+    assert select_model(DEFAULT_MODEL, probe(tmp_path / f"photo.{ending}"))[0] == model
 
 
 def test_files_that_lose_nothing_are_judged_by_their_frames(tmp_path):
@@ -127,7 +127,7 @@ def test_files_that_lose_nothing_are_judged_by_their_frames(tmp_path):
     Image.fromarray(photo).quantize(palette=palette, dither=3).save(tmp_path / "film.gif")
 
     chosen = {
-        name: suited_model(DEFAULT_MODEL, probe(tmp_path / name))
+        name: select_model(DEFAULT_MODEL, probe(tmp_path / name))
         for name in ("clean.png", "copy.png", "film.gif")
     }
 
@@ -140,7 +140,7 @@ def test_files_that_lose_nothing_are_judged_by_their_frames(tmp_path):
 
 
 def test_what_the_user_names_is_taken(tmp_path):
-    assert suited_model("gsm-t", probe(draw_clip(tmp_path / "clip.mp4"))) == ("gsm-t", "")
+    assert select_model("gsm-t", probe(draw_clip(tmp_path / "clip.mp4"))) == ("gsm-t", "")
 
 
 def test_both_have_weights_in_the_box():

@@ -18,7 +18,7 @@ from vsrm_cli.ops.selective_scan import selective_scan
 SCAN_OPERATIONS_PER_STATE, SCAN_OPERATIONS_PER_STEP = 7, 3
 
 
-def count_operations(network: Network, shape: tuple[int, ...]) -> int:
+def count_flops(network: Network, shape: tuple[int, ...]) -> int:
     """Count the floating-point operations of a network on a clip, without computing anything.
 
     Products of matrices and convolutions are counted by PyTorch, selective scans by hand; what

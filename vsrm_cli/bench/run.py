@@ -13,14 +13,14 @@ from vsrm_cli.bench.results import Measured, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.evaluation.ablation import measure_ablation
-from vsrm_cli.evaluation.quality import Crop, Wishes, measure_quality
+from vsrm_cli.evaluation.quality import Crop, QualityOptions, measure_quality
 
 # Frames that a network sees together while it is timed. A CPU takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchOptions:
     """What to measure.
 
     Attributes:
@@ -48,11 +48,11 @@ class Asked:
     kernels: bool
     video: Path | None
     folder: Path | None
-    wishes: Wishes
+    wishes: QualityOptions
     ablate: bool = False
 
 
-def run_bench(asked: Asked, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
+def run_bench(asked: BenchOptions, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
     """Measure.
 
     Args:
@@ -113,7 +113,7 @@ def _usual_window(device: torch.device, *, is_quick: bool) -> int:
     return WINDOW_ON_GPU if device.type == "cuda" else WINDOW_ON_CPU
 
 
-def _settings(asked: Asked) -> dict[str, Any]:
+def _settings(asked: BenchOptions) -> dict[str, Any]:
     words = asdict(asked)
     words["wishes"]["also"] = {name: str(path) for name, path in asked.wishes.also.items()}
     return {key: str(value) if isinstance(value, Path) else value for key, value in words.items()}

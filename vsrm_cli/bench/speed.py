@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vsrm_cli.bench.flops import count_operations
+from vsrm_cli.bench.flops import count_flops
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
 from vsrm_cli.errors import UsageError, VsrmError
@@ -171,7 +171,7 @@ def _measure_size(network: Network, size: str, *, window: int) -> Speed:
         fps=1000 / median if median else None,
         peak_memory_bytes=peak,
         parameters=sum(weight.numel() for weight in network.parameters()),
-        macs_per_frame=count_operations(network, (1, window, 3, height, width)) // 2 // window,
+        macs_per_frame=count_flops(network, (1, window, 3, height, width)) // 2 // window,
         largest_tile=largest_tile(network, window=window, free_bytes=free_memory_bytes(device)),
         problem=problem,
     )

@@ -8,7 +8,7 @@ import typer
 
 from vsrm_cli import __version__
 from vsrm_cli.cli import bench, console, finetune, models, upscale
-from vsrm_cli.cli.failures import failures_told
+from vsrm_cli.cli.failures import report_failures
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
 # versions (Click's, then a copy of Click's); its child `BadParameter` is public in all of them.
@@ -69,7 +69,7 @@ def _tell_unreadable(error: Any) -> int:
     """Print in one line what is wrong with a command line, and return the exit code for it."""
     message = error.format_message().rstrip(".")
     command = error.ctx.command_path if error.ctx else "vsrm"
-    console.tell_error(f"{message} (see {command} --help)")
+    console.print_error(f"{message} (see {command} --help)")
     return int(error.exit_code)
 
 
@@ -78,7 +78,7 @@ def _add_command(command: Callable[..., None], group: typer.Typer = app) -> None
 
     @wraps(command)
     def run_command(**options: Any) -> None:
-        with failures_told(debug=options.get("debug")):
+        with report_failures(debug=options.get("debug")):
             command(**options)
 
     group.command()(run_command)
@@ -87,7 +87,7 @@ def _add_command(command: Callable[..., None], group: typer.Typer = app) -> None
 @models_app.callback(invoke_without_command=True)
 @wraps(models.list_models)
 def _list_models(**options: Any) -> None:
-    with failures_told():
+    with report_failures():
         models.list_models(**options)
 
 

@@ -233,8 +233,8 @@ def bench(
     if also and not quality:
         raise UsageError("--also is for --quality FOLDER.")
     from vsrm_cli.bench.results import read_result
-    from vsrm_cli.bench.run import Asked, run_bench
-    from vsrm_cli.evaluation.quality import Wishes
+    from vsrm_cli.bench.run import BenchOptions, run_bench
+    from vsrm_cli.evaluation.quality import QualityOptions
     from vsrm_cli.evaluation.test_sets import check_degradation
     from vsrm_cli.files import check_output_path
 
@@ -242,7 +242,7 @@ def bench(
     old = read_result(compare) if compare else None
     if html:
         check_output_path(html, overwrite=overwrite)
-    asked = Asked(
+    asked = BenchOptions(
         gpu=gpu,
         models=tuple(model or ()),
         dtypes=tuple(dtype or ("auto",)),
@@ -253,7 +253,7 @@ def bench(
         kernels=kernels,
         video=end_to_end,
         folder=quality,
-        wishes=Wishes(
+        wishes=QualityOptions(
             degradation,
             on,
             crop,
@@ -265,7 +265,7 @@ def bench(
         ),
         ablate=ablate,
     )
-    result, crops = run_bench(asked, (lambda _: None) if quiet else console.tell_note)
+    result, crops = run_bench(asked, (lambda _: None) if quiet else console.print_note)
     _tell(result, crops, as_json=as_json, html=html, overwrite=overwrite)
     is_worse = old is not None and _tell_changes(old, result, tolerance, as_json=as_json)
     if is_worse or (result["quality"] and result["quality"]["problems"]):
@@ -355,7 +355,7 @@ def compare(
         )
     if not quiet:
         enlarged = f", {made.enlarged} enlarged by bicubic" if made.enlarged else ""
-        console.tell_note(
+        console.print_note(
             f"{made.output}: {made.frames} frames of {made.width}x{made.height}{enlarged}"
         )
 
@@ -386,12 +386,12 @@ def _tell(
         for table in tables(result):
             console.show_table(table)
     for remark in remarks(result):
-        console.tell_note(remark)
+        console.print_note(remark)
     for problem in (result["quality"] or {}).get("problems", ()):
-        console.tell_error(problem)
+        console.print_error(problem)
     if html:
         write_whole(html, result_page(result, crops).encode(), overwrite=overwrite)
-        console.tell_note(f"page: {html}")
+        console.print_note(f"page: {html}")
 
 
 def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bool) -> bool:
@@ -401,14 +401,14 @@ def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bo
 
     changes = compare_results(old, new)
     if old["machine"]["device_name"] != new["machine"]["device_name"]:
-        console.tell_note(
+        console.print_note(
             f"the older result is from another device: {old['machine']['device_name']}"
         )
     if not as_json:
         console.show_table(changes_table(changes))
     worse = [change for change in changes if change.ratio > 1 + tolerance]
     for change in worse:
-        console.tell_error(f"{change.figure} is {change.ratio:.2f} times what it was")
+        console.print_error(f"{change.figure} is {change.ratio:.2f} times what it was")
     return bool(worse)
 
 
@@ -428,7 +428,7 @@ def doctor(
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            console.tell_finding(finding, is_first=finding.topic != topic)
+            console.print_finding(finding, is_first=finding.topic != topic)
         topic = finding.topic
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))

@@ -114,7 +114,7 @@ class Display:
     def report_training(self, progress: "Training") -> None:
         """Show how far a training run is; loss spikes get a line of their own."""
         if progress.accident and not self._is_quiet:
-            self.tell_note(progress.accident)
+            self.print_note(progress.accident)
         steps = f"step {progress.step}" + (f" of {progress.steps}" if progress.steps else "")
         rate = progress.steps_per_second
         words = [f"loss {progress.loss:.5f}", f"{_step_rate(rate)} steps/s" if rate else ""]
@@ -132,14 +132,14 @@ class Display:
         else:
             self._log(", ".join(filter(None, (steps, *words, remaining))))
 
-    def tell_training(self, result: "TrainingResult", folder: Path) -> None:
+    def print_training(self, result: "TrainingResult", folder: Path) -> None:
         """Print the result of a training run."""
         if self._is_quiet:
             return
         done = f"{folder}: {result.step} of {result.steps} steps"
         _print(self._stderr, f"{done}. {result.told} Report: {folder / 'report.html'}")
 
-    def tell_note(self, message: str) -> None:
+    def print_note(self, message: str) -> None:
         """Print one line of information while the job runs."""
         _print(self._bar.console if self._bar else self._stderr, message)
 
@@ -147,7 +147,7 @@ class Display:
         """Print a warning before the work starts, in one line."""
         _print(self._stderr, f"warning: {message}")
 
-    def tell_result(self, summary: "Summary") -> None:
+    def print_result(self, summary: "Summary") -> None:
         """Print the result of the job, in one line, and its warnings."""
         for warning in summary.warnings:
             self.warn(warning)
@@ -160,7 +160,7 @@ class Display:
             _print(self._stderr, line)
 
 
-def tell_models(models: Sequence[Mapping[str, Any]]) -> None:
+def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     """Print the networks on stdout, each with what helps to choose one.
 
     Args:
@@ -177,7 +177,7 @@ def tell_models(models: Sequence[Mapping[str, Any]]) -> None:
         _print_facts(stdout, _merits(model))
 
 
-def tell_model(facts: Mapping[str, Any]) -> None:
+def print_model(facts: Mapping[str, Any]) -> None:
     """Print everything about one network on stdout.
 
     Args:
@@ -194,7 +194,7 @@ def tell_model(facts: Mapping[str, Any]) -> None:
         _print_facts(stdout, table)
 
 
-def tell_finding(finding: "Finding", *, is_first: bool) -> None:
+def print_finding(finding: "Finding", *, is_first: bool) -> None:
     """Print one line of what `vsrm doctor` finds on stdout.
 
     Args:
@@ -250,12 +250,12 @@ def plan_lines(plan: "Plan") -> list[str]:
     return [f"{name:9} {words}" for name, words in told.items()]
 
 
-def tell_error(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error, in one line."""
     _print(_stderr(), f"error: {' '.join(message.split())}")
 
 
-def tell_note(message: str) -> None:
+def print_note(message: str) -> None:
     """Print one line of information."""
     _print(_stderr(), message)
 

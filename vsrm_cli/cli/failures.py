@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = Interrupted.exit_code
 
 
 @contextmanager
-def failures_told(*, debug: bool | None = None) -> Iterator[None]:
+def report_failures(*, debug: bool | None = None) -> Iterator[None]:
     """Turn exceptions into a line on stderr and an exit code; tracebacks are for debugging.
 
     Args:
@@ -26,29 +26,29 @@ def failures_told(*, debug: bool | None = None) -> Iterator[None]:
     except Declined:
         raise typer.Exit(Declined.exit_code) from None
     except Interrupted as stop:
-        console.tell_note(str(stop))
+        console.print_note(str(stop))
         raise typer.Exit(stop.exit_code) from None
     except VsrmError as error:
         _print_traceback(bool(debug))
-        console.tell_error(str(error))
+        console.print_error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as stop:
         _print_traceback(bool(debug))
-        console.tell_note(str(stop) or "interrupted: nothing was written")
+        console.print_note(str(stop) or "interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except (typer.Exit, BrokenPipeError):  # reported already; or nobody reads stdout anymore
         raise
     except Exception as error:
         if _is_memory_shortage(error):
             _print_traceback(bool(debug))
-            console.tell_error(
+            console.print_error(
                 "There is not enough memory; close other programs, or give a smaller --tile, "
                 "--window or --batch."
             )
             raise typer.Exit(EXIT_FAILED) from None
         _print_traceback(debug is not False)
         advice = " run it again with --debug and" if debug is False else ""
-        console.tell_error(
+        console.print_error(
             f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
         )
         raise typer.Exit(EXIT_FAILED) from None

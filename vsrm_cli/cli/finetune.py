@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.signals import stop_when_asked
+from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 
 
@@ -277,11 +277,11 @@ def finetune(
         "cleaning_weight": cleaning_weight,
         "discriminator_lr": discriminator_lr,
     }
-    from vsrm_cli.training.distributed import joined, rank
-    from vsrm_cli.training.finetune import Wishes, adapt
+    from vsrm_cli.training.distributed import process_group, rank
+    from vsrm_cli.training.finetune import FinetuneOptions, adapt
 
-    with joined(device) as place:
-        wishes = Wishes(
+    with process_group(device) as place:
+        wishes = FinetuneOptions(
             model=model,
             from_scratch=from_scratch,
             preset=preset,
@@ -307,7 +307,7 @@ def finetune(
             console.Display(
                 is_quiet=quiet or not is_first, beginning="looking at the footage"
             ) as bar,
-            stop_when_asked(bar.tell_note, "step") as should_stop,
+            stop_on_signal(bar.print_note, "step") as should_stop,
         ):
             try:
                 result = adapt(
@@ -326,6 +326,6 @@ def finetune(
                     f"interrupted; the state in {folder} is intact, and --resume continues from it"
                 ) from None
         if is_first:
-            bar.tell_training(result, folder)
+            bar.print_training(result, folder)
             if as_json:
                 typer.echo(json.dumps(result.as_dict()))

@@ -31,7 +31,7 @@ def list_models(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        console.tell_models(facts)
+        console.print_models(facts)
 
 
 def pull(
@@ -51,7 +51,7 @@ def pull(
     with console.Display(is_quiet=quiet, beginning=f"downloading {name}") as display:
         path = locate(name, report=display.report_transfer)
     if not quiet:
-        console.tell_note(f"{name} is ready: {path}")
+        console.print_note(f"{name} is ready: {path}")
 
 
 def show(
@@ -73,7 +73,7 @@ def show(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        console.tell_model(facts)
+        console.print_model(facts)
 
 
 def convert(
@@ -100,4 +100,4 @@ def convert(
     from vsrm_cli.checkpoints.inspect import convert_weights
 
     network = convert_weights(source, target, averaged=ema, overwrite=overwrite)
-    console.tell_note(f"{target}: a {network.family} network, ready for --model")
+    console.print_note(f"{target}: a {network.family} network, ready for --model")

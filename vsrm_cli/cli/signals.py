@@ -7,7 +7,7 @@ from types import FrameType
 
 
 @contextmanager
-def stop_when_asked(tell: Callable[[str], None], what: str) -> Iterator[Callable[[], bool]]:
+def stop_on_signal(tell: Callable[[str], None], what: str) -> Iterator[Callable[[], bool]]:
     """Let the first Ctrl-C or SIGTERM stop the job at the next resume point.
 
     The second one stops it at once, as a `KeyboardInterrupt`; a third one kills the program.

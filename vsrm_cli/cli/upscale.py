@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.failures import EXIT_INTERRUPTED, failures_told
-from vsrm_cli.cli.signals import stop_when_asked
+from vsrm_cli.cli.failures import EXIT_INTERRUPTED, report_failures
+from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, UpscaleOptions
 
@@ -256,7 +256,7 @@ def upscale(
     from vsrm_cli.upscale.batch import plan_batch
     from vsrm_cli.upscale.job import upscale_video
 
-    def tell_plan(plan: "Plan") -> bool:
+    def print_plan(plan: "Plan") -> bool:
         if as_json:
             typer.echo(json.dumps(plan.as_dict()))
         else:
@@ -266,19 +266,19 @@ def upscale(
     def enlarge(source: Path, target: Path) -> None:
         with (
             console.Display(is_quiet=quiet) as display,
-            stop_when_asked(display.tell_note, "segment") as should_stop,
+            stop_on_signal(display.print_note, "segment") as should_stop,
         ):
             summary = upscale_video(
                 source,
                 target,
                 options,
-                confirm=tell_plan if dry_run else None,
+                confirm=print_plan if dry_run else None,
                 report=display.report,
                 report_transfer=display.report_transfer,
                 should_stop=should_stop,
                 warn=display.warn,
             )
-        display.tell_result(summary)
+        display.print_result(summary)
         if as_json:
             typer.echo(json.dumps(summary.as_dict()))
 
@@ -307,7 +307,7 @@ def _do_all(
     codes = []
     for source, target in pairs:
         try:
-            with failures_told(debug=debug):
+            with report_failures(debug=debug):
                 enlarge(source, target)
         except typer.Exit as failure:
             if failure.exit_code == EXIT_INTERRUPTED:

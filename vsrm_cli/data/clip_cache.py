@@ -28,7 +28,7 @@ CACHE_BYTES = SLOTS * RUN_BYTES
 _ATTEMPTS = 32
 
 
-class Shelf:
+class ClipCache:
     """Runs of frames that change slowly.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vsrm_cli.data.clip_cache import Shelf
+from vsrm_cli.data.clip_cache import ClipCache
 from vsrm_cli.data.degradations import SCALE, Degradation, degrade
 from vsrm_cli.data.footage import Footage, stored_in
 from vsrm_cli.data.packs import most_detailed
@@ -65,7 +65,7 @@ class Clips(Dataset[Sample]):
         self.first = share * shape.batch
         side = SCALE * shape.patch
         self.photos, self.clips = (
-            Shelf(sources, frames=shape.frames, side=side, seed=(seed, kind))
+            ClipCache(sources, frames=shape.frames, side=side, seed=(seed, kind))
             for kind, sources in enumerate((footage.photos, footage.clips), start=1)
         )
 

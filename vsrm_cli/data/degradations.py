@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.real_degradation import wear
+from vsrm_cli.data.real_degradation import degrade_real
 
 SCALE = 4
 
@@ -32,8 +32,8 @@ def degrade(sharp: Tensor, kind: Degradation, rng: np.random.Generator) -> Tenso
 
     Args:
         sharp: (T, 3, 4H, 4W), values 0 to 1.
-        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.data.real_degradation.wear`. Only the
-            last needs PyAV.
+        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.data.real_degradation.degrade_real`. Only
+            the last needs PyAV.
         rng: Decides all of `Degradation.REAL`; the others leave nothing to decide.
 
     Returns:
@@ -46,7 +46,7 @@ def degrade(sharp: Tensor, kind: Degradation, rng: np.random.Generator) -> Tenso
         return shrink_4x(sharp)
     if kind is Degradation.BD:
         return blur_and_take(sharp)
-    return wear(sharp, small_size(sharp), rng)
+    return degrade_real(sharp, small_size(sharp), rng)
 
 
 def small_size(sharp: Tensor) -> tuple[int, int]:

@@ -20,9 +20,9 @@ from vsrm_cli.data.sources import (
     Window,
     to_8_bits,
 )
-from vsrm_cli.decode.frame_index import read_timetable
-from vsrm_cli.decode.image_sequence import by_number, read_picture
-from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.frame_index import read_frame_index
+from vsrm_cli.decode.image_sequence import by_number, read_image
+from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.media.probe import probe
@@ -119,7 +119,7 @@ class Pictures:
             return None
         if any(picture.shape[-2:] != self.size for picture in pictures):
             return None
-        cuts = CutFinder()
+        cuts = SceneCutFinder()
         if any(cuts.begins_shot(picture.numpy()) for picture in pictures):
             return None
         return Run(torch.stack([window.of(picture) for picture in pictures]))
@@ -210,7 +210,7 @@ def _look_at_video(path: Path) -> Facts:
             info = reader.info
             if reader.fields.first is not None:
                 return {"why": f"{path} is interlaced; deinterlace it first."}
-        table = read_timetable(path)
+        table = read_frame_index(path)
     except InputError as error:
         return {"why": str(error)}
     first = round(info.start / info.time_base)
@@ -233,7 +233,7 @@ def _look_at_picture(path: Path) -> Facts:
 def _look_at_folder(folder: Path) -> Facts:
     """Whether its pictures are of one size, and each resembles the one before it."""
     pictures = _pictures(folder.iterdir())[:_LOOKED_AT]
-    cuts = CutFinder()
+    cuts = SceneCutFinder()
     try:
         seen = [_read_picture(picture) for picture in pictures]
     except InputError:
@@ -249,7 +249,7 @@ def _pictures(files: Iterable[Path]) -> list[Path]:
 
 
 def _read_picture(path: Path) -> Tensor:
-    return to_8_bits(torch.from_numpy(read_picture(path)))
+    return to_8_bits(torch.from_numpy(read_image(path)))
 
 
 def _name(path: Path, root: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.data.file_index import Index
-from vsrm_cli.data.packs import load_pack, load_twins
+from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import (
     PHOTO_ENDINGS,
@@ -176,7 +176,7 @@ def stored_in(pack: Path, where: str = "") -> list[Source]:
         InputError: If the file is no pack, or if twins do not belong together.
     """
     photos, clips = load_pack(pack)
-    twins = load_twins(pack)
+    twins = load_lr_clips(pack)
     stored: list[Source] = []
     for name, photo in photos.items():
         stored.append(Stored(f"{where}photo.{name}", photo[None]))

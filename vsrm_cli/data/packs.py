@@ -39,7 +39,7 @@ def load_pack(pack: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return photos, clips
 
 
-def load_twins(pack: Path) -> dict[str, list[Tensor]]:
+def load_lr_clips(pack: Path) -> dict[str, list[Tensor]]:
     """Read the small twins in a pack.
 
     Returns:

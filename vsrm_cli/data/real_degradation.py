@@ -187,7 +187,7 @@ class Compression:
 Step = Resize | Blur | Noise | Sharpening | Fields | Compression
 
 
-def wear(sharp: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
+def degrade_real(sharp: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
     """Make small frames of sharp ones as life does.
 
     Args:

@@ -10,7 +10,7 @@ from vsrm_cli.media.probe import is_lossy, open_container, video_stream
 
 
 @dataclass(frozen=True)
-class Timetable:
+class FrameIndex:
     """The frames of a video.
 
     Attributes:
@@ -22,7 +22,7 @@ class Timetable:
     is_lossy: bool
 
 
-def read_timetable(path: Path) -> Timetable:
+def read_frame_index(path: Path) -> FrameIndex:
     """Read the times of all frames of a video; all of the file is read once.
 
     Raises:
@@ -41,4 +41,4 @@ def read_timetable(path: Path) -> Timetable:
                 ticks.add(time)
         except av.FFmpegError:
             pass  # what lies before the fault can be used
-        return Timetable(tuple(sorted(ticks)), is_lossy(stream))
+        return FrameIndex(tuple(sorted(ticks)), is_lossy(stream))

@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
@@ -40,7 +40,7 @@ def is_sequence(path: Path) -> bool:
     return path.is_dir() or is_pattern(path)
 
 
-def find_pictures(path: Path) -> list[Path]:
+def find_images(path: Path) -> list[Path]:
     """Find the pictures of a film, in the order of the numbers in their names.
 
     Args:
@@ -69,7 +69,7 @@ def by_number(file: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-def read_picture(file: Path) -> Pixels:
+def read_image(file: Path) -> Pixels:
     """Read a picture as RGB, (3, H, W), upright, full range: uint8 up to 8 bits, else uint16.
 
     Raises:
@@ -80,7 +80,7 @@ def read_picture(file: Path) -> Pixels:
     return upright(pixels, exif_matrix(file))
 
 
-class PictureReader:
+class ImageSequenceReader:
     """The frames of a film of pictures; like a `VideoReader`, but that nothing is uncertain.
 
     Attributes:
@@ -114,7 +114,7 @@ class PictureReader:
             InputError: If there are no pictures, one cannot be read, or they differ in size.
         """
         self._path = path
-        self._files = find_pictures(path)
+        self._files = find_images(path)
         self._start = start or Fraction(0)
         self._end = end
         self.frames_read = 0
@@ -143,9 +143,9 @@ class PictureReader:
         Raises:
             InputError: If one cannot be read, or if none lies in the asked range.
         """
-        cuts = CutFinder()
+        cuts = SceneCutFinder()
         for time, file in self._asked_files(self.info.time_base):
-            pixels = read_picture(file)
+            pixels = read_image(file)
             if self.info.bits > 8 and pixels.dtype == np.uint8:
                 pixels = pixels.astype(np.uint16) * 257
             self.frames_read += 1
@@ -190,7 +190,7 @@ def _as_one(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
         pixel_format="rgb48le" if is_deep else "rgb24",
         bits=16 if is_deep else 8,
         color=Color(RGB, True),
-        is_siting_told=True,
+        has_chroma_location=True,
         left_behind=tuple(lost),
     )
 

@@ -26,7 +26,7 @@ _CUT = 0.28
 _LEAST_DIFFERENCE = 0.04
 
 
-class CutFinder:
+class SceneCutFinder:
     """Looks at the frames of one video, one after another."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.decode.deinterlace import Fields, FirstField, deinterlaced, filtered, look_for_fields
 from vsrm_cli.decode.hwaccel import find_decoder
-from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
@@ -161,10 +161,10 @@ class VideoReader:
         """
         size = self._stored_size
         to_rgb = ToRgb(width=size[0], height=size[1])
-        cuts = CutFinder()
+        cuts = SceneCutFinder()
         seen = False
         pictures = self._timed_pictures()
-        if not self.info.is_siting_told:
+        if not self.info.has_chroma_location:
             pictures = filtered(pictures, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
             pictures = deinterlaced(pictures, self.fields.first)

@@ -19,7 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from vsrm_cli.decode.scene_cuts import CutFinder
+from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import ToRgb, color_of
@@ -28,7 +28,7 @@ from vsrm_cli.media.probe import VideoInfo, probe
 _LONGEST_HEADER = 4096
 
 
-class PipeReader:
+class Y4mReader:
     """The frames of a film that comes through a pipe; like a `VideoReader`.
 
     Attributes:
@@ -94,7 +94,7 @@ class PipeReader:
             InputError: If none lies in the asked range.
         """
         to_rgb = ToRgb(width=self.info.width, height=self.info.height)
-        cuts = CutFinder()
+        cuts = SceneCutFinder()
         step = self.info.time_base
         for number, picture in enumerate(self._frames):
             time = number * step

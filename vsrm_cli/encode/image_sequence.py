@@ -15,7 +15,7 @@ from typing import Self
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from vsrm_cli.decode.image_sequence import NUMBER, find_pictures, is_pattern
+from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_pattern
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.files import flush_names
@@ -28,7 +28,7 @@ from vsrm_cli.media.probe import VideoInfo
 _ALL_BUT_PIXELS = "sound, subtitles, times and metadata: image files cannot hold them"
 
 
-class PictureWriter:
+class ImageSequenceWriter:
     """A film of pictures to be written; its files are collected in a folder until all are there.
 
     Attributes:
@@ -132,7 +132,7 @@ class PictureWriter:
         return f"frame_{number + 1:06}.png"
 
 
-class PictureSegment:
+class ImageSegment:
     """Some pictures in a row, each in its file, safely on the disk; like a `SegmentWriter`.
 
     Attributes:
@@ -141,7 +141,7 @@ class PictureSegment:
         end: Until when the last of them is.
     """
 
-    def __init__(self, path: Path, output: PictureWriter) -> None:
+    def __init__(self, path: Path, output: ImageSequenceWriter) -> None:
         """Begin behind the pictures that are there: ``path`` ends in the number of the next."""
         self.path = path
         self.ticks: list[int] = []
@@ -196,7 +196,7 @@ def check_folder(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
     if not is_pattern(path) and path.exists() and not path.is_dir():
         raise OutputError(f"{path} is not a folder; name a folder for the image files.")
     try:
-        pictures = find_pictures(path)
+        pictures = find_images(path)
     except InputError:
         return
     if pictures[0].parent.samefile(sources[0].parent) and set(pictures) & set(sources):

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.color import Color, bits_of, has_alpha
-from vsrm_cli.media.hdr import Light, light_parameters
+from vsrm_cli.media.hdr import HdrMetadata, hdr_parameters
 from vsrm_cli.media.probe import VideoInfo
 
 # What people call a codec, and the encoders that make it, best first.
@@ -102,7 +102,7 @@ class EncodingPlan:
 
 
 def plan_encoding(
-    encoding: Encoding, source_format: str, *, light: Light | None = None
+    encoding: Encoding, source_format: str, *, light: HdrMetadata | None = None
 ) -> EncodingPlan:
     """Check an encoding and fill in what it leaves open.
 
@@ -149,7 +149,7 @@ def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None
             f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "
             "store it, so they are made square"
         )
-    if source.light is not None and not light_parameters(plan.encoder, source.light):
+    if source.light is not None and not hdr_parameters(plan.encoder, source.light):
         losses.append(f"HDR metadata of the mastering display: {plan.encoder} cannot store them")
     return losses
 
@@ -248,7 +248,7 @@ def _quiet_options(encoder: str) -> dict[str, str]:
     return {}
 
 
-def _parameters(encoder: str, light: Light | None) -> dict[str, str]:
+def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
     """What some libraries want to be told in a list of their own."""
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
@@ -257,7 +257,7 @@ def _parameters(encoder: str, light: Light | None) -> dict[str, str]:
     if encoder == "libx265":
         told["log-level"] = "none"  # else it fills the terminal
     if light is not None:
-        told |= light_parameters(encoder, light)
+        told |= hdr_parameters(encoder, light)
     return {option: ":".join(f"{k}={v}" for k, v in told.items())} if told else {}
 
 

@@ -42,7 +42,7 @@ from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
 from vsrm_cli.remux.metadata import tag_options
 from vsrm_cli.remux.stream_mapping import CONTAINERS, check_container_name, supported_codecs
-from vsrm_cli.remux.verify import prove
+from vsrm_cli.remux.verify import verify_file
 
 __all__ = ["Encoding", "VideoWriter"]
 
@@ -422,7 +422,7 @@ class VideoWriter:
             self._close()
             self._copies.correct(self.part)
             promise = self._copies.promise(self._times, self.time_base, self._last_duration)
-            prove(self.part, promise)
+            verify_file(self.part, promise)
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
         self._is_complete = True

@@ -31,7 +31,7 @@ _NAMES = {
 _ALL_BUT_FRAMES = "sound, subtitles and metadata: y4m cannot hold them"
 
 
-class PipeWriter:
+class Y4mWriter:
     """A film written into a pipe.
 
     Attributes:

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.restorer import Network as SupportsRestore
-from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.inference.restorer import Restorer, SupportsRestore
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP
 
@@ -29,8 +28,8 @@ def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, 
         window: Frames that a network sees together; None for whole clips.
     """
     methods: dict[str, Enlarge] = {
-        "bicubic": partial(_each_frame, enlarge_bicubic),
-        "lanczos": partial(_each_frame, enlarge_lanczos),
+        "bicubic": partial(_each_frame, upscale_bicubic),
+        "lanczos": partial(_each_frame, upscale_lanczos),
     }
     for network in networks:
         methods[network.name] = partial(restore_clip, network, window=window)
@@ -43,7 +42,7 @@ def alone(name: str) -> str:
     return f"{name}, frames alone"
 
 
-def enlarge_bicubic(frame: Tensor) -> Tensor:
+def upscale_bicubic(frame: Tensor) -> Tensor:
     """Enlarge (3, H, W), 0 to 1, four times by the bicubic kernel of Pillow and MATLAB."""
     # With antialias=True PyTorch's kernel is theirs (a = -0.5), also when enlarging.
     large = F.interpolate(
@@ -52,7 +51,7 @@ def enlarge_bicubic(frame: Tensor) -> Tensor:
     return large[0]
 
 
-def enlarge_lanczos(frame: Tensor) -> Tensor:
+def upscale_lanczos(frame: Tensor) -> Tensor:
     """Enlarge (3, H, W), 0 to 1, four times by Lanczos' kernel of three lobes, as Pillow does."""
     height, width = frame.shape[-2:]
     large: Tensor = _lanczos_weights(height) @ frame @ _lanczos_weights(width).T

@@ -151,7 +151,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class QualityOptions:
     """How to measure.
 
     Attributes:
@@ -179,7 +179,7 @@ class Wishes:
 def measure_quality(
     folder: Path,
     models: Sequence[str],
-    wishes: Wishes,
+    wishes: QualityOptions,
     *,
     dtype: str,
     device: torch.device,
@@ -266,7 +266,9 @@ def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> 
             raise InputError(f"{path} does not exist; check the spelling.")
 
 
-def _new_judge(rules: Rules, wishes: Wishes, *, device: torch.device, notes: list[str]) -> "_Judge":
+def _new_judge(
+    rules: Rules, wishes: QualityOptions, *, device: torch.device, notes: list[str]
+) -> "_Judge":
     """Prepare the comparison; what cannot be measured here is added to the notes."""
     # Double precision, which Apple's devices lack.
     place = device if device.type == "cuda" else torch.device("cpu")

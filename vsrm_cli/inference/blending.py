@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.inference.tiling import Piece
+from vsrm_cli.inference.tiling import Chunk
 
 
-class Canvas:
+class BlendBuffer:
     """The pictures of one window while they are put together, band by band.
 
     Attributes:
@@ -28,7 +28,7 @@ class Canvas:
     def __init__(
         self,
         clip: list[Frame],
-        piece: Piece,
+        piece: Chunk,
         tail: Tensor | None,
         *,
         scale: int,
@@ -55,12 +55,12 @@ class Canvas:
         self.next_tail = torch.empty((piece.fall, 3, height, width), device=device)
         self._foot: Tensor | None = None  # lines that fade out of the row above, weighted
 
-    def strip(self, rows: Piece) -> Tensor:
+    def strip(self, rows: Chunk) -> Tensor:
         """Give room for the lines that a row of tiles keeps: zeros, float32."""
         size = (self.piece.kept, 3, rows.kept, self.next_tail.shape[-1])
         return self.next_tail.new_zeros(size)
 
-    def add(self, strip: Tensor, rows: Piece) -> None:
+    def add(self, strip: Tensor, rows: Chunk) -> None:
         """Join a row of tiles to the row above it, and finish what no other row will change.
 
         Args:
@@ -123,7 +123,7 @@ def _new_picture(
 
 
 def write_pixels(values: Tensor, target: Pixels) -> None:
-    """Write what `to_pixels` gives; from a CUDA device it may arrive later, see `Canvas.complete`.
+    """Write what `to_pixels` gives; from CUDA it may arrive later, see `BlendBuffer.complete`.
 
     Args:
         values: float32, on any device.
@@ -160,7 +160,7 @@ def _rounded(values: Tensor, peak: int) -> Tensor:
 
 # Most tiles of a picture fade alike. Made anew, each would be a copy that waits for the device.
 @lru_cache(maxsize=64)
-def weights_of(piece: Piece, device: torch.device) -> Tensor:
+def weights_of(piece: Chunk, device: torch.device) -> Tensor:
     """Give the weights of a piece as float32, (piece.kept,)."""
     numerators = torch.tensor(piece.weights(), dtype=torch.float32, device=device)
     return numerators / piece.denominator

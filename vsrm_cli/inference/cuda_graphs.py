@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.inference.memory import free_cache, is_memory_shortage
-from vsrm_cli.inference.restorer import Network
+from vsrm_cli.inference.restorer import SupportsRestore
 
 # The calls of a shape before it is recorded; they also make all that is made once, such as
 # masks. Recording takes about as long as two calls.
@@ -24,10 +24,10 @@ MAX_KEPT = 2
 MAX_DIFFERENCE = 1 / 1024
 
 Replay = Callable[[Tensor], Tensor]
-Recorder = Callable[[Network, Tensor], Replay]
+Recorder = Callable[[SupportsRestore, Tensor], Replay]
 
 
-def record_on_cuda(network: Network, clip: Tensor) -> Replay:
+def record_on_cuda(network: SupportsRestore, clip: Tensor) -> Replay:
     """Record a network's work on clips shaped like this one.
 
     Raises:
@@ -55,7 +55,7 @@ class ReplayedNetwork:
         hindrance: Why nothing is replayed any more, in words; None where nothing hinders it.
     """
 
-    def __init__(self, network: Network, *, record: Recorder = record_on_cuda) -> None:
+    def __init__(self, network: SupportsRestore, *, record: Recorder = record_on_cuda) -> None:
         """Begin without any recording.
 
         Args:
@@ -64,7 +64,7 @@ class ReplayedNetwork:
         """
         self.scale = network.scale
         self.memory_bytes = network.memory_bytes
-        self.hindrance: str | None = None
+        self.disabled_reason: str | None = None
         self._network = network
         self._record = record
         self._replays: dict[torch.Size, Replay] = {}
@@ -79,11 +79,11 @@ class ReplayedNetwork:
         except RuntimeError as error:
             if is_memory_shortage(error):  # recordings hold memory: the next attempt may have it
                 self._replays.clear()
-                self.hindrance = "the memory is too small for recordings"
+                self.disabled_reason = "the memory is too small for recordings"
             raise
         self._calls[clip.shape] += 1
         is_due = self._calls[clip.shape] == CALLS_BEFORE and len(self._replays) < MAX_KEPT
-        if is_due and self.hindrance is None:
+        if is_due and self.disabled_reason is None:
             self._keep(clip, expected)
         return expected
 
@@ -94,10 +94,10 @@ class ReplayedNetwork:
             replay = self._record(self._network, clip)
             difference = (replay(clip) - expected).abs().max().item()
         except RuntimeError as error:
-            self.hindrance = str(error).splitlines()[0]
+            self.disabled_reason = str(error).splitlines()[0]
             free_cache(clip.device)
             return
         if difference <= MAX_DIFFERENCE:  # not so where it is no number
             self._replays[clip.shape] = replay
         else:
-            self.hindrance = f"a replay differed by {difference:.1e} from what was computed"
+            self.disabled_reason = f"a replay differed by {difference:.1e} from what was computed"

@@ -18,28 +18,28 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.inference.blending import Canvas, weights_of
+from vsrm_cli.inference.blending import BlendBuffer, weights_of
 from vsrm_cli.inference.memory import free_cache, free_memory_bytes, is_memory_shortage
 from vsrm_cli.inference.tiling import (
     MIN_TILE,
     TILE_OVERLAP,
-    Cut,
-    Piece,
+    Chunk,
+    Chunking,
     choose_batch,
     choose_tile,
     plan_grid,
-    read_pieces,
+    read_chunks,
     smaller_tile,
 )
 
 # A window: what is kept of it and how it fades, and the frames that are read.
-Window = tuple[Piece, list[Frame]]
+Window = tuple[Chunk, list[Frame]]
 
 # Frames, lines and columns that a CPU is timed with: seconds of work, and not too small to tell.
 SAMPLE_SIZE = (8, 96, 96)
 
 
-class Network(Protocol):
+class SupportsRestore(Protocol):
     """What `Restorer` asks of a network; it is already on its device, in its precision."""
 
     @property
@@ -71,7 +71,7 @@ class Restorer:
 
     def __init__(
         self,
-        network: Network,
+        network: SupportsRestore,
         *,
         window: int,
         overlap: int,
@@ -110,7 +110,7 @@ class Restorer:
         self._tile_is_open = tile == "auto"
         self.batch = batch
         # A last window of half the length has context enough, and is soon done.
-        self.windows = Cut(window, overlap, shortest=window - window // 2)
+        self.windows = Chunking(window, overlap, shortest=window - window // 2)
         self.network = network
         self._device = device
         self._dtype = dtype
@@ -148,7 +148,7 @@ class Restorer:
     def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
         tail: Tensor | None = None
         first = self.windows.piece_before(begin)
-        for group in self._grouped(read_pieces(frames, self.windows, first=first)):
+        for group in self._grouped(read_chunks(frames, self.windows, first=first)):
             results, tail = self._restore_windows(group, tail)
             for piece, clip in group:
                 pictures = results.pop(0)
@@ -274,7 +274,7 @@ class Restorer:
         """Restore windows together: their finished pictures, and the tail for the next one."""
         canvases = []
         for piece, clip in windows:
-            canvas = Canvas(clip, piece, tail, scale=self.network.scale, device=self._device)
+            canvas = BlendBuffer(clip, piece, tail, scale=self.network.scale, device=self._device)
             canvases.append(canvas)
             tail = canvas.next_tail  # filled line by line, each before the next canvas needs it
         clips = [self._to_tensor(clip) for _, clip in windows]
@@ -284,7 +284,7 @@ class Restorer:
         return [canvas.complete() for canvas in canvases], tail
 
     def _restore_row(
-        self, clips: list[Tensor], row: Piece, columns: list[Piece], canvases: list[Canvas]
+        self, clips: list[Tensor], row: Chunk, columns: list[Chunk], canvases: list[BlendBuffer]
     ) -> None:
         """Restore one row of tiles of all windows and put its finished lines on the canvases.
 
@@ -320,7 +320,7 @@ class Restorer:
             return self.network(tile.contiguous()[None])[0]
 
     def _add_tile(
-        self, strip: Tensor, restored: Tensor, pieces: tuple[Piece, Piece, Piece]
+        self, strip: Tensor, restored: Tensor, pieces: tuple[Chunk, Chunk, Chunk]
     ) -> None:
         """Add the columns that a restored tile keeps to its row.
 

@@ -28,7 +28,7 @@ from vsrm_cli.errors import MemoryShortage
 # invented pixels instead of the picture, and 16 fade. Users of tile upscalers report seams
 # with 10 pixels of padding, and none with 32 (Real-ESRGAN issue 211, GPEN issue 129).
 TILE_OVERLAP = 32
-# With smaller tiles more than two would meet on one line; see `tiling.Cut`.
+# With smaller tiles more than two would meet on one line; see `tiling.Chunking`.
 MIN_TILE = 2 * TILE_OVERLAP
 TILE_STEP = 16
 
@@ -50,7 +50,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Chunk:
     """A stretch that is read together, and the part of it that is kept.
 
     All ranges are half-open and count from the start of the whole line.
@@ -101,9 +101,9 @@ class Piece:
         rising, falling = range(1, self.rise + 1), range(self.fall, 0, -1)
         return [*rising, *[self.denominator] * whole, *falling]
 
-    def scaled(self, scale: int) -> "Piece":
+    def scaled(self, scale: int) -> "Chunk":
         """Give the same piece in a picture that is `scale` times larger."""
-        return Piece(
+        return Chunk(
             start=self.start * scale,
             stop=self.stop * scale,
             keep_start=self.keep_start * scale,
@@ -114,7 +114,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Chunking:
     """A rule for cutting: the size of the pieces and how many items neighbours share.
 
     With an overlap of at most half a piece, no item is kept by more than two pieces.
@@ -168,16 +168,16 @@ class Cut:
         beyond_the_first = max(0, length - self.size)
         return 1 + -(-beyond_the_first // self.stride)
 
-    def inner_piece(self, index: int) -> Piece:
+    def inner_piece(self, index: int) -> Chunk:
         """Give piece `index`, counted from 0, of a line that goes on beyond it."""
         stop = index * self.stride + self.size
         return self._piece(index, stop, keep_stop=stop - self.context, fall=self.ramp)
 
-    def last_piece(self, index: int, length: int) -> Piece:
+    def last_piece(self, index: int, length: int) -> Chunk:
         """Give piece `index`, counted from 0, as the last of a line of `length` items."""
         return self._piece(index, length, keep_stop=length, fall=0)
 
-    def pieces(self, length: int) -> list[Piece]:
+    def pieces(self, length: int) -> list[Chunk]:
         """Cut a line of `length` items, at least 1."""
         last = self.count(length) - 1
         return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
@@ -200,9 +200,9 @@ class Cut:
         """Say from which item on a line must be read in order to get everything from `item` on."""
         return self.piece_before(item) * self.stride
 
-    def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Piece:
+    def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Chunk:
         turn = index * self.stride
-        return Piece(
+        return Chunk(
             start=max(0, min(turn, stop - (self.shortest or self.size))),
             stop=stop,
             keep_start=turn + self.context if index else 0,
@@ -212,9 +212,9 @@ class Cut:
         )
 
 
-def read_pieces(
-    items: Iterable[Item], cut: Cut, *, first: int = 0
-) -> Iterator[tuple[Piece, list[Item]]]:
+def read_chunks(
+    items: Iterable[Item], cut: Chunking, *, first: int = 0
+) -> Iterator[tuple[Chunk, list[Item]]]:
     """Cut a stream whose length is unknown until it ends.
 
     A piece is known to be an inner one when an item beyond it has come, so the stream is read
@@ -223,7 +223,7 @@ def read_pieces(
     Args:
         items: The stream, from the turn of piece `first` on; what the items are does not matter.
         cut: Size and overlap of the pieces.
-        first: The piece to begin with; see `Cut.piece_before`.
+        first: The piece to begin with; see `Chunking.piece_before`.
 
     Yields:
         Each piece, as `cut.pieces` would plan it, with the items that it reads. An empty
@@ -255,8 +255,8 @@ class Grid:
         columns: Pieces of the width, left to right, all of one size.
     """
 
-    rows: list[Piece]
-    columns: list[Piece]
+    rows: list[Chunk]
+    columns: list[Chunk]
 
     @property
     def pixels_read(self) -> int:
@@ -280,7 +280,7 @@ def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Gri
     Raises:
         ValueError: If tile or overlap is out of range.
     """
-    cut = Cut(max(height, width), 0) if tile is None else Cut(tile, overlap)
+    cut = Chunking(max(height, width), 0) if tile is None else Chunking(tile, overlap)
     return Grid(cut.pieces(height), cut.pieces(width))
 
 

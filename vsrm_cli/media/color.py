@@ -153,7 +153,7 @@ def assumed_matrix(width: int, height: int) -> int:
     return SMPTE170M if height <= 576 and width <= 1024 else BT709
 
 
-def is_siting_told(codec: str, pixel_format: str) -> bool:
+def has_chroma_location(codec: str, pixel_format: str) -> bool:
     """Whether frames say where the samples of quartered or halved color lie.
 
     Args:

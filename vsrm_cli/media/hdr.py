@@ -32,7 +32,7 @@ _LUMINANCE_STEPS = 10000
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
+class HdrMetadata:
     """Static HDR metadata (SMPTE ST 2086, CTA-861.3).
 
     Attributes:
@@ -48,7 +48,7 @@ class Light:
     peaks: tuple[int, int] | None
 
 
-def light_of(side_data: Mapping[Type, bytes]) -> Light | None:
+def hdr_metadata_of(side_data: Mapping[Type, bytes]) -> HdrMetadata | None:
     """Read the figures from the side data of a frame; None where there are none."""
     primaries: tuple[Fraction, ...] | None = None
     luminance: tuple[Fraction, Fraction] | None = None
@@ -64,19 +64,19 @@ def light_of(side_data: Mapping[Type, bytes]) -> Light | None:
         peaks = struct.unpack_from("=2I", side_data[Type.CONTENT_LIGHT_LEVEL])
     if primaries is None and luminance is None and peaks is None:
         return None
-    return Light(primaries, luminance, peaks)
+    return HdrMetadata(primaries, luminance, peaks)
 
 
 def left_behind(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
     """Name what travels with a frame and cannot be carried over."""
     names = [name for kind, name in _LEFT_BEHIND.items() if kind in side_data]
-    light = light_of(side_data)
+    light = hdr_metadata_of(side_data)
     if light is not None and (light.primaries is None) != (light.luminance is None):
         names.append("incomplete HDR metadata of the mastering display")
     return tuple(names)
 
 
-def light_parameters(encoder: str, light: Light) -> dict[str, str]:
+def hdr_parameters(encoder: str, light: HdrMetadata) -> dict[str, str]:
     """The parameters by which an encoder writes the figures down.
 
     Args:

@@ -34,10 +34,10 @@ from vsrm_cli.media.color import (
     color_model,
     color_of,
     has_alpha,
-    is_siting_told,
+    has_chroma_location,
 )
 from vsrm_cli.media.dolby_vision import DolbyVision, find_dolby_vision
-from vsrm_cli.media.hdr import DOLBY_VISION, Light, left_behind, light_of
+from vsrm_cli.media.hdr import DOLBY_VISION, HdrMetadata, hdr_metadata_of, left_behind
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, matrix_of_turn
 
 # A broken beginning is searched for its first good frame no further than this.
@@ -95,7 +95,7 @@ class VideoInfo:
     pixel_format: str
     bits: int
     color: Color
-    is_siting_told: bool
+    has_chroma_location: bool
     frame_rate: Fraction | None
     time_base: Fraction
     start: Fraction
@@ -103,7 +103,7 @@ class VideoInfo:
     expected_frames: int | None
     sample_aspect_ratio: Fraction | None
     display_matrix: tuple[int, ...] | None
-    light: Light | None
+    light: HdrMetadata | None
     left_behind: tuple[str, ...]
     is_cut_short: bool
     has_decoding_times_only: bool = False
@@ -130,7 +130,7 @@ class VideoInfo:
         if self.color.guessed:
             matrix = "BT.709" if self.color.matrix == BT709 else "BT.601"
             assumed.append(f"matrix {matrix}, as the size suggests")
-        if not self.is_siting_told:
+        if not self.has_chroma_location:
             assumed.append("color samples beside the left one of two pixels, as in H.264")
         return tuple(assumed)
 
@@ -168,7 +168,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             pixel_format=frame.format.name,
             bits=bits_of(frame.format.name),
             color=color_of(frame),
-            is_siting_told=is_siting_told(stream.codec.canonical_name, frame.format.name),
+            has_chroma_location=has_chroma_location(stream.codec.canonical_name, frame.format.name),
             frame_rate=frame_rate,
             time_base=time_base,
             start=start,
@@ -176,7 +176,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             expected_frames=expected,
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(path, frame, side_data),
-            light=light_of(side_data),
+            light=hdr_metadata_of(side_data),
             left_behind=_left_behind(stream, frame, packet, side_data, dolby),
             is_cut_short=_is_cut_short(path, container.format.name),
             has_decoding_times_only=first_packet is not None,

@@ -353,8 +353,8 @@ class GSM(FeaturePropagation):
 
     family = "gsm"
     config: GSMConfig
-    exact_names = (
-        *FeaturePropagation.exact_names,
+    float32_parameters = (
+        *FeaturePropagation.float32_parameters,
         ".A_b_log",
         ".D_b",
         "dt_proj_b.bias",

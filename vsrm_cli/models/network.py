@@ -34,7 +34,7 @@ class Network(nn.Module, ABC):
     # Parameters that stay in float32 at any precision, by the ends of their names: flow in
     # float16 is exact to a quarter pixel at best, and a decay acts on a state over thousands
     # of tokens.
-    exact_names: tuple[str, ...] = (".A_log", ".D", "dt_proj.bias")
+    float32_parameters: tuple[str, ...] = (".A_log", ".D", "dt_proj.bias")
 
     spynet: SpyNet
     conv_first: nn.Module
@@ -142,13 +142,13 @@ class Network(nn.Module, ABC):
         return next(self.conv_first.parameters()).dtype
 
     def set_precision(self, dtype: torch.dtype) -> None:
-        """Convert the weights, but for the flow network and `exact_names`.
+        """Convert the weights, but for the flow network and `float32_parameters`.
 
         Args:
             dtype: The new type.
         """
         for name, parameter in self.named_parameters():
-            is_exact = name.startswith("spynet.") or name.endswith(self.exact_names)
+            is_exact = name.startswith("spynet.") or name.endswith(self.float32_parameters)
             parameter.data = parameter.data.to(torch.float32 if is_exact else dtype)
 
     def reset_scans(self) -> None:

@@ -59,15 +59,15 @@ def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
     """
     forced = os.environ.get("VSRM_KERNELS", "auto")
 
-    def hindrance(name: str) -> str:
+    def disabled_reason(name: str) -> str:
         return _missing(name, device) or _unable(name, dtype, is_shared)
 
     if forced == "auto":
         names = PREFERRED.get(device.type, ("chunked",))
-        return next(name for name in names if not hindrance(name))
+        return next(name for name in names if not disabled_reason(name))
     if forced not in NAMES:
         raise UsageError(f"VSRM_KERNELS is {forced!r}; it can be one of auto, {', '.join(NAMES)}.")
-    if reason := hindrance(forced):
+    if reason := disabled_reason(forced):
         raise UsageError(
             f"VSRM_KERNELS is {forced!r}, but {reason}; unset VSRM_KERNELS to choose automatically."
         )

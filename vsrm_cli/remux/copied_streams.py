@@ -37,7 +37,7 @@ from vsrm_cli.remux.stream_mapping import (
 )
 from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
 from vsrm_cli.remux.trial import add_copy, can_hold, read_samples
-from vsrm_cli.remux.verify import Carried, Promise
+from vsrm_cli.remux.verify import Carried, Expected
 from vsrm_cli.remux.wave_format import MUXER_OPTIONS, correct_names, has_wave_format
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
@@ -182,10 +182,10 @@ class CopiedStreams:
             dropped.append(self._lost_timecode)
         return dropped
 
-    def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Promise:
-        """What the output must hold when all is copied; the arguments are as in `Promise`."""
+    def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Expected:
+        """What the output must hold when all is copied; the arguments are as in `Expected`."""
         kept = [plan.kind for plan in self.plans if plan.is_kept]
-        return Promise(
+        return Expected(
             times,
             clock,
             last_duration,

@@ -56,7 +56,7 @@ class Carried:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Expected:
     """What a finished file must hold.
 
     Attributes:
@@ -78,7 +78,7 @@ class Promise:
     chapters: int = 0
 
 
-def prove(path: Path, promise: Promise) -> None:
+def verify_file(path: Path, promise: Expected) -> None:
     """Make sure that a file holds what it must.
 
     Args:
@@ -155,7 +155,7 @@ def _read_tracks(container: InputContainer) -> dict[int, _Track]:
     return tracks
 
 
-def _compare_frames(track: _Track, promise: Promise, *, rounding: Fraction) -> None:
+def _compare_frames(track: _Track, promise: Expected, *, rounding: Fraction) -> None:
     _expect("frames", len(track.begins), len(promise.times))
     for ticks, expected in zip(sorted(track.begins), promise.times, strict=True):
         time = expected * promise.clock

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
+def process_group(device: str) -> Iterator[str]:
     """Join the other processes of torchrun, where there are any, for as long as this lasts.
 
     Args:
@@ -49,7 +49,7 @@ def process_count() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def greatest(value: float, device: torch.device) -> float:
+def all_reduce_max(value: float, device: torch.device) -> float:
     """The greatest of the values that the processes have."""
     if not distributed.is_initialized():
         return value
@@ -58,7 +58,7 @@ def greatest(value: float, device: torch.device) -> float:
     return float(values)
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Go on when every process has come as far as this."""
     if distributed.is_initialized():
         distributed.barrier()

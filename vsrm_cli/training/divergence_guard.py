@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.training.trainer import Learner, Lesson
+from vsrm_cli.training.trainer import StepLosses, Trainer
 
 # How often a copy is made, and how many losses tell what is usual.
 STEPS_BETWEEN_COPIES = 25
@@ -32,7 +32,7 @@ MAX_RETURNS = 3
 CALM_STEPS = 500
 
 
-class Guard:
+class DivergenceGuard:
     """Watches one learner.
 
     Args:
@@ -42,7 +42,7 @@ class Guard:
         returns: How often the learner had to be put back lately.
     """
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Trainer) -> None:
         """Copy the learner."""
         self.returns = 0
         self._learner = learner
@@ -52,7 +52,7 @@ class Guard:
         self._steps_since_return = 0
         self._good = self._newest = deepcopy(learner.state())
 
-    def trusts(self, lesson: Lesson) -> bool:
+    def trusts(self, lesson: StepLosses) -> bool:
         """Whether a step should be made of a lesson; if so, it is remembered."""
         self._has_won = False
         if not math.isfinite(lesson.loss) or not math.isfinite(lesson.discriminator or 0.0):

@@ -24,7 +24,7 @@ from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.loop import Progress, Result, finetune
 from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
-from vsrm_cli.training.run_dir import RunFolder
+from vsrm_cli.training.run_dir import RunDir
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}
@@ -43,7 +43,7 @@ SKIPPED_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Wishes:
+class FinetuneOptions:
     """What a user may ask for; None is for what the recipe has.
 
     Attributes:
@@ -90,7 +90,7 @@ class Wishes:
 def adapt(
     data: Path,
     out: Path,
-    wishes: Wishes,
+    wishes: FinetuneOptions,
     *,
     validation: Path | None = None,
     minutes: float = math.inf,
@@ -118,7 +118,7 @@ def adapt(
     recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
     features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
     if not resume:
-        RunFolder(out).check_is_free()
+        RunDir(out).check_is_free()
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
@@ -152,7 +152,7 @@ def adapt(
     )
 
 
-def choose_recipe(wishes: Wishes, *, has_time: bool) -> Recipe:
+def choose_recipe(wishes: FinetuneOptions, *, has_time: bool) -> Recipe:
     """The recipe that wishes come to.
 
     Args:
@@ -187,7 +187,7 @@ def choose_recipe(wishes: Wishes, *, has_time: bool) -> Recipe:
     )
 
 
-def choose_network(wishes: Wishes) -> Network:
+def choose_network(wishes: FinetuneOptions) -> Network:
     """The network to begin with, on the device of the wishes.
 
     Raises:
@@ -208,7 +208,7 @@ def choose_network(wishes: Wishes) -> Network:
     return new.to(find_device(wishes.device))
 
 
-def _check(wishes: Wishes) -> None:
+def _check(wishes: FinetuneOptions) -> None:
     for name in ("steps", "batch", "frames", "patch", "accumulate", "workers"):
         value = getattr(wishes, name)
         if value is not None and value < 1:
@@ -242,7 +242,7 @@ def _with(values: _Values, **wishes: Any) -> _Values:
     return replace(values, **{name: x for name, x in wishes.items() if x is not None})
 
 
-def _words(wishes: Wishes, out: Path, recipe: Recipe) -> dict[str, str]:
+def _words(wishes: FinetuneOptions, out: Path, recipe: Recipe) -> dict[str, str]:
     """What the weight file says about itself."""
     began = f"new weights of {wishes.model}" if wishes.from_scratch else wishes.model
     return {

@@ -25,16 +25,16 @@ from vsrm_cli.data.sample import Sample
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.distributed import greatest, process_count, rank, wait_for_all
-from vsrm_cli.training.divergence_guard import Guard
+from vsrm_cli.training.distributed import all_reduce_max, barrier, process_count, rank
+from vsrm_cli.training.divergence_guard import DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Recipe, Stage, differences
-from vsrm_cli.training.report import Board, outcome, report_page
-from vsrm_cli.training.run_dir import RunFolder
+from vsrm_cli.training.report import TensorBoardWriter, outcome, report_page
+from vsrm_cli.training.run_dir import RunDir
 from vsrm_cli.training.step_memory import check_memory
-from vsrm_cli.training.time_budget import Clock
-from vsrm_cli.training.trainer import Learner
-from vsrm_cli.training.validation import Judge, Pair, Verdict
+from vsrm_cli.training.time_budget import TimeBudget
+from vsrm_cli.training.trainer import Trainer
+from vsrm_cli.training.validation import Pair, Validation, Validator
 
 # More samples than any run draws.
 ENDLESS = 2**40
@@ -78,8 +78,8 @@ class Result:
 
     step: int
     steps: int
-    first: Verdict | None
-    best: Verdict | None
+    first: Validation | None
+    best: Validation | None
 
     @property
     def told(self) -> str:
@@ -157,12 +157,12 @@ def finetune(
         if features is None:
             raise ValueError("the stage sharp needs a feature network")
         perceptual = PerceptualStage(network, recipe, features.to(network.device))
-    learner = Learner(network, recipe, perceptual)
-    run = _Run(learner, RunFolder(out), validation or {}, words or {}, settings or {})
+    learner = Trainer(network, recipe, perceptual)
+    run = _Run(learner, RunDir(out), validation or {}, words or {}, settings or {})
     run.validations = validations
     check_memory(run.learner, recipe)
     run.begin(resume=resume)
-    clock = Clock(minutes, network.device)
+    clock = TimeBudget(minutes, network.device)
     if learner.length is None and math.isinf(minutes):
         raise ValueError("a recipe without steps needs minutes")
     if learner.step == learner.length:
@@ -176,7 +176,7 @@ def finetune(
         if learner.length is None and (plan := clock.plan(validations)) is not None:
             more, run.validations = plan
             learner.length = learner.step + more
-        is_asked = greatest(should_stop(), network.device) > 0
+        is_asked = all_reduce_max(should_stop(), network.device) > 0
         is_over = clock.is_up() or learner.step == learner.length
         is_look = is_over or (accident is None and run.is_look_due())
         line = None
@@ -201,8 +201,8 @@ class _Run:
 
     def __init__(
         self,
-        learner: Learner,
-        folder: RunFolder,
+        learner: Trainer,
+        folder: RunDir,
         pairs: Mapping[str, Pair],
         words: Mapping[str, str],
         settings: Mapping[str, str],
@@ -210,8 +210,8 @@ class _Run:
         recipe = learner.recipe
         criterion = learner.perceptual.validation_loss if learner.perceptual else None
         self.folder, self.learner = folder, learner
-        self.judge = Judge(pairs, recipe, criterion)
-        self.guard = Guard(self.learner)
+        self.judge = Validator(pairs, recipe, criterion)
+        self.guard = DivergenceGuard(self.learner)
         self.validations = 1
         self.drawn = 0  # samples; more than there are steps, if any had to be done again
         self.losses: list[float] = []  # since the last line of the metrics
@@ -219,7 +219,7 @@ class _Run:
         self._settings = {**recipe.settings(), **settings}
         self._words = {**words, "recipe": json.dumps(self._settings)}
         self._is_writer = rank() == 0
-        self._board = Board(None)
+        self._board = TensorBoardWriter(None)
 
     def begin(self, *, resume: bool) -> None:
         """Make the folder, or take from it what an earlier call has left there."""
@@ -228,8 +228,8 @@ class _Run:
         elif self._is_writer:
             self.folder.begin()
         if self._is_writer:
-            self._board = Board(self.folder.path)
-        wait_for_all()
+            self._board = TensorBoardWriter(self.folder.path)
+        barrier()
 
     def look_at_start(self, sample: Sample) -> None:
         """Validate what the run begins with, and keep it."""
@@ -311,7 +311,7 @@ class _Run:
             )
             self.folder.write_report(page)
             self._board.close()
-        wait_for_all()
+        barrier()
 
     def result(self) -> Result:
         """What the run has come to."""
@@ -343,7 +343,7 @@ class _Run:
                 f"the same ones with --resume, or another --out."
             )
         self.learner.restore(state["learner"])
-        self.guard = Guard(self.learner)
+        self.guard = DivergenceGuard(self.learner)
         self.guard.restore(state["guard"])
         self.judge.restore(state["judge"])
         self.drawn, self.last_loss = state["drawn"], state["last_loss"]
@@ -400,7 +400,7 @@ def _calm(_: int) -> None:
 
 
 def _progress(
-    run: _Run, clock: Clock, line: Mapping[str, float] | None, accident: str | None
+    run: _Run, clock: TimeBudget, line: Mapping[str, float] | None, accident: str | None
 ) -> Progress:
     learner, losses = run.learner, run.losses
     more = None if learner.length is None else learner.length - learner.step

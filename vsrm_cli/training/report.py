@@ -17,7 +17,7 @@ from vsrm_cli.report.html import (
     slider,
 )
 from vsrm_cli.report.svg import line_plot
-from vsrm_cli.training.validation import Piece, Verdict
+from vsrm_cli.training.validation import ShownCrop, Validation
 
 # Points of a curve: more could not be told apart.
 POINTS = 200
@@ -29,10 +29,10 @@ def report_page(
     title: str,
     lines: Sequence[Line],
     *,
-    first: Verdict | None,
-    best: Verdict | None,
-    latest: Verdict | None,
-    pieces: Sequence[Piece],
+    first: Validation | None,
+    best: Validation | None,
+    latest: Validation | None,
+    pieces: Sequence[ShownCrop],
     settings: Mapping[str, str],
 ) -> str:
     """A self-contained page about a run.
@@ -59,7 +59,7 @@ def report_page(
     return html_page(title, f"vsrm finetune, {steps}", parts)
 
 
-def outcome(first: Verdict, best: Verdict) -> str:
+def outcome(first: Validation, best: Validation) -> str:
     """What a run has come to, in a sentence."""
     if best.step == first.step:
         return (
@@ -74,7 +74,7 @@ def outcome(first: Verdict, best: Verdict) -> str:
     )
 
 
-def _findings(first: Verdict, best: Verdict, latest: Verdict) -> list[str]:
+def _findings(first: Validation, best: Validation, latest: Validation) -> list[str]:
     said = [outcome(first, best)]
     if first.step < best.step < latest.step:
         said.append(
@@ -110,7 +110,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _sliders(piece: Piece, before: Tensor, after: Tensor) -> list[str]:
+def _sliders(piece: ShownCrop, before: Tensor, after: Tensor) -> list[str]:
     """What the network made of a piece at the start and now; and what was to be made of what."""
     where = f"{piece.clip}, frame {piece.frame}"
     shown = (
@@ -123,7 +123,7 @@ def _sliders(piece: Piece, before: Tensor, after: Tensor) -> list[str]:
     ]
 
 
-def _clips_table(first: Verdict, best: Verdict, latest: Verdict) -> Table:
+def _clips_table(first: Validation, best: Validation, latest: Validation) -> Table:
     headers = ["clip", "bicubic", "at the start", f"kept (step {best.step})", "gain"]
     columns = [first.scores, best.scores]
     if latest.step != best.step:
@@ -141,7 +141,7 @@ def _clips_table(first: Verdict, best: Verdict, latest: Verdict) -> Table:
 FOLDER = "tensorboard"
 
 
-class Board:
+class TensorBoardWriter:
     """Writes scalars and pictures into a folder that TensorBoard reads.
 
     Args:
@@ -162,7 +162,7 @@ class Board:
             for name in line.keys() - {"step"}:
                 self._writer.add_scalar(name, line[name], line["step"])
 
-    def add_pictures(self, pieces: Sequence[Piece], verdict: Verdict) -> None:
+    def add_pictures(self, pieces: Sequence[ShownCrop], verdict: Validation) -> None:
         """Show what the network makes of the validation clips."""
         if self._writer is not None:
             for piece, picture in zip(pieces, verdict.pictures, strict=True):

@@ -20,7 +20,7 @@ METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.html"
 
 
-class RunFolder:
+class RunDir:
     """Where a run keeps what it makes.
 
     Args:

@@ -22,7 +22,7 @@ from vsrm_cli.inference.memory import PeakMemory, free_memory_bytes
 from vsrm_cli.models.network import SCALE
 from vsrm_cli.training.distributed import process_count
 from vsrm_cli.training.recipe import Recipe
-from vsrm_cli.training.trainer import Learner
+from vsrm_cli.training.trainer import Trainer
 
 # The trial: two lengths, since a clip of no frames would take some memory too.
 _FRAMES = (2, 3)
@@ -35,7 +35,7 @@ _COPIES_OF_WEIGHTS = 13
 _SMALL = 1 << 28
 
 
-def check_memory(learner: Learner, recipe: Recipe) -> None:
+def check_memory(learner: Trainer, recipe: Recipe) -> None:
     """Refuse a run whose steps do not fit into the memory of its device.
 
     Args:
@@ -71,7 +71,7 @@ def _shape_of_part(recipe: Recipe) -> ClipShape:
     return replace(shape, batch=clips, frames=shape.frames * (2 if recipe.mirrored else 1))
 
 
-def _activation_bytes(learner: Learner, shape: ClipShape) -> int:
+def _activation_bytes(learner: Trainer, shape: ClipShape) -> int:
     """What a forward and a backward pass take beside the weights, by two small trials."""
     few, more = (_trial_bytes(learner, frames) for frames in _FRAMES)
     per_frame = max(0, more - few) / (_FRAMES[1] - _FRAMES[0])
@@ -79,7 +79,7 @@ def _activation_bytes(learner: Learner, shape: ClipShape) -> int:
     return int(clip * shape.batch * shape.patch**2 / _PATCH**2)
 
 
-def _trial_bytes(learner: Learner, frames: int) -> int:
+def _trial_bytes(learner: Trainer, frames: int) -> int:
     """The peak of a trial with one clip, in bytes."""
     device = learner.network.device
     sample = _flat_sample(frames, device)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from vsrm_cli.training.distributed import greatest
+from vsrm_cli.training.distributed import all_reduce_max
 
 # Where the time decides how many steps there are: after how many of them that is decided, from
 # which one on they are timed (the first ones take longer), which share of the time is planned, and
@@ -18,7 +18,7 @@ STEPS_BEFORE_PLAN, STEPS_UNTIMED, PLANNED_SHARE, VALIDATED_SHARE = 8, 3, 0.95, 0
 SECONDS_BETWEEN_SAVES = 120.0
 
 
-class Clock:
+class TimeBudget:
     """Times one call of the training loop.
 
     Args:
@@ -54,7 +54,7 @@ class Clock:
     def is_up(self) -> bool:
         """Whether the time is up in any of the processes."""
         is_up = time.monotonic() - self._began > 60 * self._minutes
-        return greatest(is_up, self._device) > 0
+        return all_reduce_max(is_up, self._device) > 0
 
     def is_save_due(self) -> bool:
         """Whether the last save was a while ago; if so, the next one is counted from now on."""
@@ -78,8 +78,8 @@ class Clock:
             return None
         left = PLANNED_SHARE * (60 * self._minutes - (time.monotonic() - self._began))
         # Of the processes, the slowest one decides.
-        look = greatest(self._seconds_of_look, self._device)
-        step = greatest(sum(self._seconds) / len(self._seconds), self._device)
+        look = all_reduce_max(self._seconds_of_look, self._device)
+        step = all_reduce_max(sum(self._seconds) / len(self._seconds), self._device)
         affordable = int(VALIDATED_SHARE * left / look) if look else validations
         looks = max(1, min(validations, affordable))
         return max(1, int((left - looks * look) / step)), looks

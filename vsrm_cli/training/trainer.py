@@ -1,6 +1,6 @@
 """A network that learns: its weights, their average, the optimizer, and one step of them.
 
-`Learner.learn` computes a loss and its gradients, `Learner.apply` moves the weights. Between the
+`Trainer.learn` computes a loss and its gradients, `Trainer.apply` moves the weights. Between the
 two whoever drives it may decide that the step had better not be done.
 """
 
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.models.network import SCALE, Network
-from vsrm_cli.training.distributed import average_over_processes, greatest
+from vsrm_cli.training.distributed import all_reduce_max, average_over_processes
 from vsrm_cli.training.flow_loss import motion_losses
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.perceptual.stage import PerceptualStage
@@ -31,7 +31,7 @@ EARLIER_PASS = 0.3
 
 
 @dataclass(frozen=True)
-class Lesson:
+class StepLosses:
     """What a batch says of the weights.
 
     Attributes:
@@ -46,7 +46,7 @@ class Lesson:
     discriminator: float | None = None
 
 
-class Learner:
+class Trainer:
     """The state of a run.
 
     Args:
@@ -83,7 +83,7 @@ class Learner:
         self._averaged.n_averaged.fill_(1)
         self.average = cast(Network, self._averaged.module).eval().requires_grad_(False)
 
-    def learn(self, sample: Sample) -> Lesson:
+    def learn(self, sample: Sample) -> StepLosses:
         """Compute the loss of a batch and the gradients of a step; no weight is changed."""
         for parameter in self._flow:
             parameter.requires_grad_(not self._is_flow_frozen())
@@ -96,8 +96,8 @@ class Learner:
         for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
             loss, plain, *clips = self._losses(part)
             # Before the backward pass: sampling at places that are not numbers crashes there.
-            if greatest(not math.isfinite(loss.item()), self.network.device):
-                return Lesson(math.nan, math.nan)
+            if all_reduce_max(not math.isfinite(loss.item()), self.network.device):
+                return StepLosses(math.nan, math.nan)
             self._scaler.scale(share * loss).backward()
             mistakes = torch.zeros_like(plain)
             if self.perceptual is not None:
@@ -109,7 +109,7 @@ class Learner:
         means = average_over_processes([*parameters, *others], figures).tolist()
         loss_mean = means[0] if self._clip(parameters) else math.nan
         self.discriminator_loss = None if self.perceptual is None else means[2]
-        return Lesson(loss_mean, means[1], self.discriminator_loss)
+        return StepLosses(loss_mean, means[1], self.discriminator_loss)
 
     def apply(self) -> None:
         """Do the step whose gradients `learn` has computed."""
@@ -209,7 +209,7 @@ class Learner:
             small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
         with self._autocast():
             flows = self.network.flows(small)
-        spare = recomputing(self.network) if self.recipe.recompute else nullcontext()
+        spare = gradient_checkpointing(self.network) if self.recipe.recompute else nullcontext()
         with spare:
             *earlier, restored = self._restore(small, flows)
         weight = self.recipe.frequency_weight
@@ -268,7 +268,7 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def recomputing(network: Network) -> Iterator[None]:
+def gradient_checkpointing(network: Network) -> Iterator[None]:
     """Keep only the inputs of what `Network.checkpointed` names, and compute the rest again.
 
     The network computes the same values as without, and so do the gradients, as long as the

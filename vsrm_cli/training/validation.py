@@ -54,7 +54,7 @@ def validate(
 
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, 4H, 4W); its mode is left as it is.
-        pairs: Clips by name, such as those of `with_small_twins` or
+        pairs: Clips by name, such as those of `with_lr_frames` or
             `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
         criterion: The loss; by default that of `restoration_loss`.
@@ -89,7 +89,7 @@ def validate(
     return scores
 
 
-def with_small_twins(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
+def with_lr_frames(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
     """Shrink clips as the literature's BI does.
 
     Args:
@@ -116,7 +116,7 @@ CLIPS_SHOWN, SIDE_SHOWN = 4, 112
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShownCrop:
     """A piece of a clip's middle frame, as (3, h, w) uint8.
 
     Attributes:
@@ -133,13 +133,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Validation:
     """One validation.
 
     Attributes:
         step: After which step.
         scores: One for each clip.
-        pictures: What the network makes of each `Piece`.
+        pictures: What the network makes of each `ShownCrop`.
     """
 
     step: int
@@ -162,7 +162,7 @@ class Verdict:
         return sum(score.bicubic for score in self.scores) / len(self.scores)
 
 
-class Judge:
+class Validator:
     """Validates the average of a run now and then.
 
     Args:
@@ -185,14 +185,14 @@ class Judge:
         names = list(pairs)
         stride = max(1, -(-len(names) // CLIPS_SHOWN))
         self._shown = set(names[::stride])
-        self.first: Verdict | None = None
-        self.best: Verdict | None = None
-        self.latest: Verdict | None = None
-        self.pieces: list[Piece] = []
+        self.first: Validation | None = None
+        self.best: Validation | None = None
+        self.latest: Validation | None = None
+        self.pieces: list[ShownCrop] = []
 
     def look(self, network: nn.Module, step: int) -> bool:
         """Validate a network; whether it is the best so far."""
-        pieces: list[Piece] = []
+        pieces: list[ShownCrop] = []
         pictures: list[Tensor] = []
 
         def keep(name: str, plain: Tensor, restored: Tensor) -> None:
@@ -201,7 +201,7 @@ class Judge:
                 truth, bicubic, picture = (
                     _cut(frames[frame], *place) for frames in (self.pairs[name][1], plain, restored)
                 )
-                pieces.append(Piece(name, frame, truth, bicubic))
+                pieces.append(ShownCrop(name, frame, truth, bicubic))
                 pictures.append(picture)
 
         scores = validate(
@@ -212,7 +212,7 @@ class Judge:
             alone=False,
             show=keep,
         )
-        self.latest = Verdict(step, scores, pictures)
+        self.latest = Validation(step, scores, pictures)
         self.first = self.first or self.latest
         self.pieces = pieces
         # What the flow network has learned by itself does not show in pictures yet.
@@ -239,16 +239,16 @@ class Judge:
             None if state[name] is None else _verdict_of(state[name])
             for name in ("first", "best", "latest")
         )
-        self.pieces = [Piece(**piece) for piece in state["pieces"]]
+        self.pieces = [ShownCrop(**piece) for piece in state["pieces"]]
 
 
-def _rank_of(verdict: Verdict) -> float:
+def _rank_of(verdict: Validation) -> float:
     """The loss; of weights that give no numbers, the worst one."""
     return verdict.loss if math.isfinite(verdict.loss) else math.inf
 
 
-def _verdict_of(values: dict[str, Any]) -> Verdict:
-    return Verdict(
+def _verdict_of(values: dict[str, Any]) -> Validation:
+    return Validation(
         values["step"], [Score(**score) for score in values["scores"]], values["pictures"]
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
+from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
@@ -62,7 +62,7 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in _VIDEOS)
     if not videos:
-        find_pictures(path)
+        find_images(path)
     return videos or [path]
 
 

@@ -20,9 +20,9 @@ from vsrm_cli import __version__
 from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, weights_checksum
-from vsrm_cli.decode.image_sequence import find_pictures, is_sequence
+from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.image_sequence import PictureWriter
+from vsrm_cli.encode.image_sequence import ImageSequenceWriter
 from vsrm_cli.encode.segments import Segment, join
 from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted
 from vsrm_cli.frame import Frame
@@ -44,7 +44,7 @@ from vsrm_cli.upscale.open_media import (
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
-from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, suited_model
+from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Summary
@@ -142,7 +142,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     """Do the job between files, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst, options = order.src, order.dst, order.options
-    files = find_pictures(src) if is_sequence(src) else [src]
+    files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
         order = _with_model(order, source.info, _spread(files))
         check_output(dst, files, overwrite=options.overwrite)
@@ -197,7 +197,7 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
     """Settle the network, where the user leaves it open."""
-    model, reason = suited_model(order.options.model, info, files)
+    model, reason = select_model(order.options.model, info, files)
     is_default = order.options.model == DEFAULT_MODEL
     detail = settle_detail(str(model), order.options.detail, is_default=is_default)
     options = replace(order.options, model=model, detail=detail)
@@ -212,7 +212,7 @@ def _spread(files: Sequence[Path]) -> list[Path]:
 
 def _put_together(output: Collected, journal: Journal) -> None:
     """Make the output of what the finished segments hold."""
-    if isinstance(output, PictureWriter):
+    if isinstance(output, ImageSequenceWriter):
         output.collect(journal.folder, journal.frames_done)
     else:
         segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
@@ -386,13 +386,13 @@ def _restore(
             report=order.report,
         )
         if segmenter.is_stopped:
-            raise Interrupted(journal.how_to_go_on())
+            raise Interrupted(journal.resume_hint())
         recorder.finish()
     except CheckFailed:
         journal.clear()
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(journal.how_to_go_on()) from None
+        raise KeyboardInterrupt(journal.resume_hint()) from None
     finally:
         recorder.abandon()
 
@@ -406,8 +406,8 @@ def _queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) 
 
 def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple[str, ...]:
     warnings = []
-    if isinstance(network, ReplayedNetwork) and network.hindrance is not None:
-        warnings.append(f"slower, without CUDA graphs: {network.hindrance}")
+    if isinstance(network, ReplayedNetwork) and network.disabled_reason is not None:
+        warnings.append(f"slower, without CUDA graphs: {network.disabled_reason}")
     if source.resized_frames:
         warnings.append(
             f"the frame size of {source.info.path} changes: "

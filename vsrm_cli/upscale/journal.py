@@ -28,7 +28,7 @@ from typing import IO, Any, Self
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import write_atomically
-from vsrm_cli.frame import Stamp
+from vsrm_cli.frame import Fingerprint
 
 if sys.platform == "win32":
     import msvcrt
@@ -69,7 +69,7 @@ class Entry:
     end: int
     tile: int | None
     damaged: int
-    margin: list[Stamp]
+    margin: list[Fingerprint]
     size_bytes: int = 0
 
     @property
@@ -104,7 +104,7 @@ class Journal:
         """How many frames are in finished segments."""
         return self.entries[-1].next if self.entries else 0
 
-    def how_to_go_on(self) -> str:
+    def resume_hint(self) -> str:
         """Say what an interrupted run leaves, and what to do with it."""
         if not self.entries:
             return "interrupted: nothing was written"
@@ -239,7 +239,7 @@ class Journal:
         first = 0
         while (told := self._read(f"{first:09}.json")) is not None:
             try:
-                margin = [Stamp(**stamp) for stamp in told.pop("margin")]
+                margin = [Fingerprint(**stamp) for stamp in told.pop("margin")]
                 entry = Entry(**told, margin=margin)
             except (KeyError, TypeError):  # of another version
                 return

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import is_sequence
-from vsrm_cli.encode.image_sequence import PictureWriter, check_folder
+from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_folder
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import choose_container
 from vsrm_cli.encode.video import VideoWriter
-from vsrm_cli.encode.y4m import PipeWriter
+from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
 from vsrm_cli.media.geometry import Shape, output_shape
@@ -18,8 +18,8 @@ from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
 # What is made of segments, and what is not.
-Collected = VideoWriter | PictureWriter
-Direct = VideoWriter | PipeWriter
+Collected = VideoWriter | ImageSequenceWriter
+Direct = VideoWriter | Y4mWriter
 
 
 def open_source(path: Path, options: UpscaleOptions) -> Source:
@@ -70,10 +70,10 @@ def open_output(
         OutputError: If it cannot be written as asked.
     """
     if _is_for_pictures(path):
-        return PictureWriter(
+        return ImageSequenceWriter(
             path,
             source=source.info,
-            names=source.picture_names,
+            names=source.image_names,
             shape=_shape(source, options),
         )
     output = _open_video(path, source, options, overwrite=True, folder=folder)
@@ -89,7 +89,7 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
         OutputError: If it cannot be written as asked.
     """
     if path == PIPE:
-        return PipeWriter(
+        return Y4mWriter(
             sys.stdout.buffer,
             source=source.info,
             shape=_shape(source, options),

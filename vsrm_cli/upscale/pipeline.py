@@ -55,7 +55,7 @@ def queue_depth(items: int, item_bytes: int) -> int:
     return max(1, min(items, QUEUE_BYTES // item_bytes))
 
 
-class Meter:
+class Timer:
     """How many items a stage has handled, and how long it was busy with them.
 
     Attributes:
@@ -83,7 +83,7 @@ class Meter:
             yield item
 
 
-class Lane(Generic[T]):
+class BoundedQueue(Generic[T]):
     """A queue of at most `depth` items between two threads, which either side can end."""
 
     def __init__(self, depth: int) -> None:
@@ -137,8 +137,8 @@ class _Stage(Generic[T]):
     """
 
     def __init__(self, name: str, *, depth: int) -> None:
-        self.meter = Meter()
-        self._lane: Lane[T] = Lane(depth)
+        self.meter = Timer()
+        self._lane: BoundedQueue[T] = BoundedQueue(depth)
         self._error: BaseException | None = None
         # A daemon: a second Ctrl-C, during the clean-up, must be able to end the program.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -180,7 +180,7 @@ class ReadAhead(_Stage[T]):
     def __init__(self, source: Iterable[T], *, depth: int) -> None:
         """Prepare to read at most `depth` items ahead; `with` starts it."""
         super().__init__("decode", depth=depth)
-        self.waiting = Meter()
+        self.waiting = Timer()
         self._source = source
 
     def __iter__(self) -> Iterator[T]:
@@ -230,7 +230,7 @@ class WriteBehind(_Stage[T]):
             self._lane.abandon()
 
 
-class Tally:
+class Throughput:
     """Reads the meters of the three stages.
 
     Attributes:
@@ -246,7 +246,7 @@ class Tally:
         frames_expected: int | None,
     ) -> None:
         """Start the clock."""
-        self.network = Meter()
+        self.network = Timer()
         self._decoded = decoded
         self._encoded = encoded
         self._frames_before = frames_before
@@ -310,7 +310,7 @@ def run_stages(
         ReadAhead(read, depth=read_depth) as decoded,
         WriteBehind(write, depth=write_depth) as encoded,
     ):
-        tally = Tally(
+        tally = Throughput(
             decoded, encoded, frames_before=frames_before, frames_expected=frames_expected
         )
         for item in tally.network.time_each(restore(decoded)):

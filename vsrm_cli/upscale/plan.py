@@ -113,7 +113,7 @@ class Plan:
             frames_resumed=journal.frames_done,
             source=f"{info.width}x{info.height}, {info.pixel_format}",
             color=str(info.color)
-            + ("" if info.is_siting_told else ", color samples on the left (assumed)"),
+            + ("" if info.has_chroma_location else ", color samples on the left (assumed)"),
             result=f"{shape.width}x{shape.height}, {output.plan.pixel_format}, "
             f"{output.plan.encoder}",
             kept=output.kept,
@@ -202,7 +202,7 @@ def _size(info: VideoInfo) -> tuple[int, int]:
     return info.height, info.width
 
 
-def suited_model(
+def select_model(
     wish: str | Path, info: VideoInfo, files: Sequence[Path] = ()
 ) -> tuple[str | Path, str]:
     """Take the network that the user named, or else the one that measured best on such footage.

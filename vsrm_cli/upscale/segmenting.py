@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from vsrm_cli.encode.image_sequence import PictureSegment, PictureWriter
+from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
 from vsrm_cli.encode.segments import SegmentWriter
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.tiling import Cut
+from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale.journal import Entry, Journal
 from vsrm_cli.upscale.source import Source
 
@@ -105,7 +105,11 @@ class Recorder:
     """
 
     def __init__(
-        self, journal: Journal, source: Source, output: VideoWriter | PictureWriter, windows: Cut
+        self,
+        journal: Journal,
+        source: Source,
+        output: VideoWriter | ImageSequenceWriter,
+        windows: Chunking,
     ) -> None:
         """Prepare to go on behind the last entry of the journal."""
         self.frames_written = journal.frames_done
@@ -113,7 +117,7 @@ class Recorder:
         self._source = source
         self._output = output
         self._windows = windows
-        self._segment: SegmentWriter | PictureSegment | None = None
+        self._segment: SegmentWriter | ImageSegment | None = None
         self._shot = journal.entries[-1].shot if journal.entries else 0
         self._tile: int | None = None
         self._damaged = 0
@@ -138,8 +142,8 @@ class Recorder:
             )
         if self._segment is None:
             path = self._journal.folder / f"{self.frames_written:09}"
-            if isinstance(self._output, PictureWriter):
-                self._segment = PictureSegment(path, self._output)
+            if isinstance(self._output, ImageSequenceWriter):
+                self._segment = ImageSegment(path, self._output)
             else:
                 self._segment = SegmentWriter(path, self._output)
         self._segment.write(frame)
@@ -162,7 +166,7 @@ class Recorder:
         if self._segment is not None:
             self._segment.abandon()
 
-    def _close(self, segment: SegmentWriter | PictureSegment) -> None:
+    def _close(self, segment: SegmentWriter | ImageSegment) -> None:
         first = self.frames_written - len(segment.ticks)
         margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
         # Only the next margin may reach back behind the next segment.

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Self
 
 from vsrm_cli.decode.deinterlace import FirstField
-from vsrm_cli.decode.image_sequence import PictureReader, is_sequence
+from vsrm_cli.decode.image_sequence import ImageSequenceReader, is_sequence
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.decode.y4m import PipeReader
+from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Frame, FrameRecord, Stamp
+from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
 from vsrm_cli.upscale.journal import Entry
 
 # The name that stands for standard input, or output.
@@ -73,9 +73,9 @@ class Source:
         return self._reader.notices
 
     @property
-    def picture_names(self) -> Sequence[str]:
+    def image_names(self) -> Sequence[str]:
         """Names of the pictures that it reads; none if it reads a video."""
-        return self._reader.names if isinstance(self._reader, PictureReader) else ()
+        return self._reader.names if isinstance(self._reader, ImageSequenceReader) else ()
 
     @property
     def decoder(self) -> str:
@@ -139,14 +139,14 @@ class Source:
     def _recorded(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
         for number, frame in enumerate(frames, first):
             self.frames_read = number + 1
-            record = FrameRecord(number, stamp_of(frame), self.damaged_packets)
+            record = FrameRecord(number, fingerprint_of(frame), self.damaged_packets)
             yield replace(frame, record=record)
 
-    def _read_from(self, start: Fraction | None) -> VideoReader | PictureReader | PipeReader:
+    def _read_from(self, start: Fraction | None) -> VideoReader | ImageSequenceReader | Y4mReader:
         if self.path == PIPE:
-            return PipeReader(sys.stdin.buffer, start=start, end=self._end)
+            return Y4mReader(sys.stdin.buffer, start=start, end=self._end)
         if is_sequence(self.path):
-            return PictureReader(self.path, start=start, end=self._end, rate=self._rate)
+            return ImageSequenceReader(self.path, start=start, end=self._end, rate=self._rate)
         return VideoReader(
             self.path,
             start=start,
@@ -165,7 +165,7 @@ class Source:
             margin = list(islice(frames, len(entry.margin)))
         except InputError:
             margin = []
-        if [stamp_of(frame) for frame in margin] == entry.margin:
+        if [fingerprint_of(frame) for frame in margin] == entry.margin:
             return margin, frames
         self._reader.close()
         return None
@@ -177,7 +177,7 @@ class Source:
         frames = iter(self._reader)
         first = entry.next - len(entry.margin)
         margin = list(islice(frames, first, entry.next))
-        if [stamp_of(frame) for frame in margin] != entry.margin:
+        if [fingerprint_of(frame) for frame in margin] != entry.margin:
             raise InputError(
                 f"{self.path} has other frames now than when the job started; give --restart "
                 "to start over."
@@ -185,6 +185,6 @@ class Source:
         return margin, frames
 
 
-def stamp_of(frame: Frame) -> Stamp:
+def fingerprint_of(frame: Frame) -> Fingerprint:
     """Say what is remembered of a frame: enough to know that it was decoded the same again."""
-    return Stamp(str(frame.time), zlib.crc32(frame.pixels.data))
+    return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))
