@@ -75,7 +75,7 @@ def test_nothing_is_overwritten_unasked(saved, tmp_path):
     target = tmp_path / "existing.safetensors"
     target.write_text("precious")
 
-    with pytest.raises(OutputError, match="exists; --overwrite"):
+    with pytest.raises(OutputError, match="exists; choose another name, or give --overwrite"):
         convert_weights(saved, target)
     assert target.read_text() == "precious"
 

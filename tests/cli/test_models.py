@@ -172,7 +172,7 @@ def test_a_file_is_converted_and_nothing_is_overwritten_unasked(tiny, tmp_path):
 
     assert [result.exit_code for result in (first, second, third)] == [0, 1, 0]
     assert "out.safetensors: a vsrm-compact network, ready for --model" in first.stderr
-    assert re.fullmatch(r"error: .*exists; --overwrite replaces it\.\n", second.stderr)
+    assert re.fullmatch(r"error: .* exists; choose .* --overwrite\.\n", second.stderr)
 
 
 @pytest.mark.parametrize("command", ["pull", "show"])

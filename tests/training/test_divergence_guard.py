@@ -11,7 +11,7 @@ from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard as guards
 from vsrm_cli.training.divergence_guard import MAX_RETURNS, Guard
-from vsrm_cli.training.perceptual_stage import PerceptualStage
+from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.trainer import Learner, Lesson
 

@@ -23,8 +23,9 @@ from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
-from vsrm_cli.training import loop, perceptual_stage
+from vsrm_cli.training import loop
 from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.trainer import Learner

@@ -11,8 +11,8 @@ from scenes import draw_pack
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.layers import window_attention as attention
-from vsrm_cli.training import perceptual_stage
-from vsrm_cli.training.perceptual_stage import PerceptualStage
+from vsrm_cli.training.perceptual import stage as perceptual_stage
+from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 from vsrm_cli.training.trainer import Learner
 

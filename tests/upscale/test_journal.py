@@ -216,3 +216,21 @@ def test_a_small_file_is_known_again_by_every_byte(tmp_path_factory, data, at, t
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
     assert (describe_files([path]) == before) == (changed == data)
+
+
+def test_a_journal_of_an_earlier_version_is_read(output):
+    folder = output.with_name(f".{output.name}.vsrm")
+    folder.mkdir()
+    (folder / "journal.json").write_text('{"asked": {"window": "24"}, "chosen": {"device": "cpu"}}')
+    (folder / "000000000.mp4").write_bytes(b"segment")
+    (folder / "000000000.json").write_text(
+        '{"file": "000000000.mp4", "first": 0, "shot": 0, "ticks": [0, 512], "end": 1024, '
+        '"tile": null, "damaged": 0, "margin": [{"time": "1/25", "checksum": 7}], "size_bytes": 7}'
+    )
+
+    with Journal(output) as journal:
+        journal.open({"window": "24"}, restart=False)
+
+        assert journal.chosen == {"device": "cpu"}
+        assert journal.frames_done == 2
+        assert journal.entries[0].margin == [Stamp("1/25", 7)]

@@ -42,6 +42,7 @@ def test_a_journal_of_an_earlier_version_names_the_same_options():
         "fps": "25",
         "segment frames": None,
         "hwaccel": "False",
+        "detail": None,
         "codec": "h264",
         "crf": None,
         "preset": None,

@@ -109,7 +109,7 @@ def convert_weights(
     """
     if target.suffix != ".safetensors":
         raise OutputError(f"{target} must end in .safetensors, the form that is written.")
-    check_output_path(target, inputs=[source], overwrite=overwrite)
+    check_output_path(target, overwrite=overwrite)  # a file may be converted in place
     checkpoint = read_checkpoint(source, averaged=averaged)
     network = network_of(checkpoint, target.stem)
     words = {

@@ -24,7 +24,7 @@ STEPS_REMEMBERED = 50
 SPIKE = 3.0
 
 # A discriminator that is never wrong any more teaches nothing, and what it says is not to be
-# followed. It rests long before (`vsrm_cli.training.perceptual_stage`), so this is an accident.
+# followed. It rests long before (`vsrm_cli.training.perceptual.stage`), so this is an accident.
 WON_BELOW = 0.02
 
 MAX_RETURNS = 3

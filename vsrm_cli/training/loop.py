@@ -27,7 +27,7 @@ from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import greatest, process_count, rank, wait_for_all
 from vsrm_cli.training.divergence_guard import Guard
-from vsrm_cli.training.perceptual_stage import PerceptualStage
+from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Recipe, Stage, differences
 from vsrm_cli.training.report import Board, outcome, report_page
 from vsrm_cli.training.run_dir import RunFolder

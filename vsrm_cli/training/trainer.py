@@ -23,7 +23,7 @@ from vsrm_cli.models.network import SCALE, Network
 from vsrm_cli.training.distributed import average_over_processes, greatest
 from vsrm_cli.training.flow_loss import motion_losses
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.perceptual_stage import PerceptualStage
+from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 
 # Weight of what a pass before the last one gives in the mean of the losses of all passes.

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.discriminator import UNetDiscriminator
 from vsrm_cli.training.losses import charbonnier
-from vsrm_cli.training.perceptual_losses import (
+from vsrm_cli.training.perceptual.discriminator import UNetDiscriminator
+from vsrm_cli.training.perceptual.losses import (
     CleaningHead,
     adversarial_loss,
     cleaning_loss,

@@ -8,7 +8,7 @@ from networks import draw_randomly
 from torch import nn
 
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork, lpips
-from vsrm_cli.training.perceptual_losses import (
+from vsrm_cli.training.perceptual.losses import (
     CleaningHead,
     adversarial_loss,
     cleaning_loss,

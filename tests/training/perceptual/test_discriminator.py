@@ -3,8 +3,8 @@
 import torch
 from networks import draw_randomly
 
-from vsrm_cli.training.discriminator import UNetDiscriminator
-from vsrm_cli.training.perceptual_losses import discriminator_loss
+from vsrm_cli.training.perceptual.discriminator import UNetDiscriminator
+from vsrm_cli.training.perceptual.losses import discriminator_loss
 
 
 def drawn(width=4):
