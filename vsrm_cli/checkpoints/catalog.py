@@ -96,7 +96,7 @@ MODELS = {
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed, or none of it",
             licence="MIT",
-            quality="see weights/README.md: LPIPS, sharpness and PSNR for each detail",
+            quality="23.46 dB PSNR-Y and LPIPS 0.407 on 5 clips compressed by H.264 at crf 28",
             quality_source="weights/README.md",
             file="vsrm-t-sharp.safetensors",
         ),
