@@ -16,6 +16,10 @@ if find_spec("triton") and not torch.cuda.is_available():
     del os.environ["TRITON_INTERPRET"]
 
 
+# SVT-AV1 reads this once in a process: tests that draw AV1 sources would make it talk for good.
+os.environ.setdefault("SVT_LOG", "1")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         if "VSRM_REQUIRE_GPU" in os.environ:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import PAPER_LIKE, TINY_GSM, make_network
+from networks import TINY, TINY_GSM, TINY_VSRM, make_network
 
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.errors import MemoryShortage
@@ -45,7 +45,7 @@ def spy(function, results):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("config", [PAPER_LIKE, TINY_GSM], ids=["vsrm", "gsm"])
+@pytest.mark.parametrize("config", [TINY, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_the_estimate_is_near_what_a_step_takes(monkeypatch, config, recompute):
     shape = replace(SHAPE, batch=1)
     learner = Trainer(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))

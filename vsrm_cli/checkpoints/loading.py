@@ -30,11 +30,14 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
+from vsrm_cli.models.vsrm_former import FormerConfig, FormerVSRM
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 NO_KEYS = re.compile(r"(?!)")
 
+# What the compact networks of version 0.1 named their upsampler.
+_FORMER_COMPACT = "direct"
 # Options of `VSRMConfig` and `GSMConfig` in version 0.1, with the values of the published networks.
 _FORMER = {
     "feature_blocks": 0,
@@ -67,6 +70,7 @@ class Family:
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
     "vsrm-compact": Family(CompactConfig, VSRMCompact),
+    "vsrm-former": Family(FormerConfig, FormerVSRM),
     "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
@@ -275,7 +279,9 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
             f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
         )
     values = json.loads(words["config"])
-    if name in ("vsrm", "gsm"):
+    if name == "vsrm" and values.get("upsampler") == _FORMER_COMPACT:
+        name = "vsrm-former"
+    elif name in ("vsrm", "gsm"):
         values = _published(path, values)
     sizes = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return FAMILIES[name], FAMILIES[name].config(**sizes)
