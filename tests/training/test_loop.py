@@ -1,6 +1,7 @@
 """A run can be stopped anywhere and goes on as if it had not been; its files can be trusted."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -450,6 +451,30 @@ def test_a_batch_that_processes_cannot_share_is_refused(pack, tmp_path, monkeypa
 
     with pytest.raises(UsageError, match="4 processes cannot share a batch of 2 clips evenly"):
         learn(pack, tmp_path / "run", CHEAP)
+
+
+def test_a_forked_worker_frees_nothing_that_its_parent_made(pack, tmp_path, monkeypatch):
+    """A decoder that it freed would wait for threads that only the parent has, forever."""
+    freed_by = tmp_path / "freed"
+
+    class Decoder:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            with freed_by.open("a") as log:
+                log.write(f"{os.getpid()}\n")
+
+    monkeypatch.setattr(loop, "_calm", lambda _: gc.collect())
+    gc.disable()
+    try:
+        Decoder()
+        learn(pack, tmp_path / "run", replace(CHEAP, steps=1), workers=1)
+    finally:
+        gc.enable()
+
+    gc.collect()
+    assert freed_by.read_text().split() == [str(os.getpid())]
 
 
 def test_the_sharp_stage_needs_a_feature_network(pack, tmp_path):

@@ -8,10 +8,12 @@ skipped; the last one is also what adapts finished weights to other footage.
 Several processes started by torchrun share each batch and average their gradients.
 """
 
+import gc
 import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -390,7 +392,23 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
         prefetch_factor=4 if workers else None,
         worker_init_fn=_calm,
     )
-    yield from loader
+    with _left_to_the_parent():
+        samples = iter(loader)
+    yield from samples
+
+
+@contextmanager
+def _left_to_the_parent() -> Iterator[None]:
+    """Keep the garbage collector of a forked worker off the objects that exist already.
+
+    A decoder that it frees would wait for threads that only the parent has, forever.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _calm(_: int) -> None:
