@@ -6,7 +6,7 @@ from graphics import cartoon, clip_of, pixel_art, screen
 from torch.nn import functional as F
 
 from vsrm_cli import load_model
-from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.catalog import MODELS, settle_detail
 from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.evaluation.test_sets import degrade
@@ -17,7 +17,9 @@ SCENES = (screen, cartoon, pixel_art)
 
 @pytest.fixture(scope="module", params=SHIPPED)
 def network(request):
-    return load_model(request.param, device="cpu", dtype="fp32")
+    """A shipped network, with the detail that `upscale` gives it."""
+    detail = settle_detail(request.param, None, is_default=True)
+    return load_model(request.param, device="cpu", dtype="fp32", detail=detail)
 
 
 def ringing(frame, truth):
