@@ -128,7 +128,7 @@ def test_devices_are_taken_as_written(device):
 @pytest.mark.parametrize(
     ("written", "scale"),
     [
-        (None, 4),
+        (None, None),
         ("2", 2),
         ("1.5", Fraction(3, 2)),
         (3, 3),

@@ -235,8 +235,8 @@ def plan_lines(plan: "Plan") -> list[str]:
         "color": plan.color,
         "copied": "; ".join(plan.kept) or "nothing else in the file",
         "dropped": "; ".join(plan.dropped) or "nothing",
-        "network": f"{plan.model}{_detail(plan.detail)} on {plan.device} in {plan.dtype}"
-        f"{_why(plan.model_reason)}",
+        "network": f"{plan.model} (x{plan.model_scale}){_detail(plan.detail)} on {plan.device} "
+        f"in {plan.dtype}{_why(plan.model_reason)}",
         "windows": f"{plan.window} frames, {plan.overlap} shared with the next one",
         "tiles": tile,
         "segments": segments,
@@ -388,7 +388,8 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
         f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
-        f"{summary.model}{_detail(summary.detail)} on {summary.device}{_why(summary.model_reason)}"
+        f"{summary.model} (x{summary.model_scale}){_detail(summary.detail)} on {summary.device}"
+        f"{_why(summary.model_reason)}"
     )
 
 

@@ -25,7 +25,7 @@ DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.plan`
 DEFAULT_WINDOW = 24
 DEFAULT_OVERLAP = 4
 
-# Frames are enlarged by the network four times, and then resampled where another size is asked for.
+# Most networks enlarge four times; frames are resampled where another size is asked for.
 DEFAULT_SCALE = 4
 MAX_SCALE = 16
 MAX_RATE = 1000
@@ -67,7 +67,8 @@ class UpscaleOptions:
         crf: Quality on the codec's own scale; None for a good one.
         preset: Speed of the encoder in its own words; None for a usual one.
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
-        scale: How many times larger to make the picture, from 1 to 16; None for 4.
+        scale: How many times larger to make the picture, from 1 to 16; None for as many times as
+            the network does, which is 4 if "auto" chooses it.
         height: Instead: how many lines it shall have on the screen.
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
         deinterlace: "auto" deinterlaces where combing is seen, "off" never, "tff" and "bff" always,
@@ -95,7 +96,7 @@ class UpscaleOptions:
     crf: int | None = None
     preset: str | None = None
     pix_fmt: str = "auto"
-    scale: Fraction = Fraction(DEFAULT_SCALE)
+    scale: Fraction | None = None
     height: int | None = None
     size: tuple[int, int] | None = None
     deinterlace: bool | FirstField = True
@@ -153,7 +154,7 @@ class UpscaleOptions:
 
     def for_journal(self) -> dict[str, str | None]:
         """All that the output depends on, under the names that journals have for it."""
-        values = asdict(self)
+        values = asdict(self) | {"scale": self.scale or DEFAULT_SCALE}
         for name in ("model", "overwrite", "restart"):  # weights are known by their checksum
             del values[name]
         names = {"size": "box", "pix_fmt": "pixel_format"}
@@ -179,14 +180,14 @@ def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:
     return side
 
 
-def read_scale(scale: Fraction | float | str | None) -> Fraction:
-    """Read how many times larger to make the picture; None for `DEFAULT_SCALE`.
+def read_scale(scale: Fraction | float | str | None) -> Fraction | None:
+    """Read how many times larger to make the picture; None where that is left open.
 
     Raises:
         UsageError: If it is no number from 1 to `MAX_SCALE`.
     """
     if scale is None:
-        return Fraction(DEFAULT_SCALE)
+        return None
     try:
         number = Fraction(str(scale))
     except (ValueError, ZeroDivisionError):
