@@ -206,11 +206,8 @@ def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _
     is_default = options.model == DEFAULT_MODEL
     detail = settle_detail(str(model), options.detail, is_default=is_default)
     scale = options.scale
-    if scale is None:
-        is_open = options.height is None and options.size is None and not is_default
-        scale = Fraction(
-            network_scale(model, report=order.report_transfer) if is_open else DEFAULT_SCALE
-        )
+    if options.is_size_open and not is_default:
+        scale = Fraction(network_scale(model, report=order.report_transfer))
     options = replace(options, model=model, detail=detail, scale=scale)
     return replace(order, options=options, model_reason=reason)
 

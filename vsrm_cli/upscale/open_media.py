@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import is_sequence
@@ -16,7 +15,7 @@ from vsrm_cli.files import check_output_path
 from vsrm_cli.media.geometry import Shape, output_shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import check_container_name
-from vsrm_cli.upscale.options import DEFAULT_SCALE, UpscaleOptions
+from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
 # What is made of segments, and what is not.
@@ -130,9 +129,8 @@ def _open_video(
 
 
 def asked_shape(info: VideoInfo, options: UpscaleOptions) -> Shape:
-    """The shape of the output that the options ask for; `DEFAULT_SCALE` times where they do not."""
-    scale = options.scale or Fraction(DEFAULT_SCALE)
-    return output_shape(info, scale=scale, height=options.height, box=options.size)
+    """The shape of the output that the options ask for."""
+    return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 
 
 def _is_for_pictures(path: Path) -> bool:
