@@ -144,7 +144,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     src, dst, options = order.src, order.dst, order.options
     files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
-        order = _with_model(order, source.info, _spread(files))
+        order = _with_model(order, source.info, files)
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
@@ -155,7 +155,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 network = _load(order, journal.chosen)
-                restorer = _new_restorer(network, options, journal.entries)
+                restorer = new_restorer(network, options, journal.entries)
                 stages = (source, restorer, output)
                 chosen: Choices = {
                     "device": str(network.device),
@@ -204,12 +204,6 @@ def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _
     return replace(order, options=options, model_reason=reason)
 
 
-def _spread(files: Sequence[Path]) -> list[Path]:
-    """A few of the files, from all parts of the row."""
-    last = len(files) - 1
-    return [files[place] for place in sorted({0, last // 3, 2 * last // 3, last})]
-
-
 def _put_together(output: Collected, journal: Journal) -> None:
     """Make the output of what the finished segments hold."""
     if isinstance(output, ImageSequenceWriter):
@@ -230,7 +224,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         _warn_beforehand(source, output, order.warn)
         order = _with_model(order, source.info)
         network = _load(order, None)
-        restorer = _new_restorer(network, options, [])
+        restorer = new_restorer(network, options)
         memory = PeakMemory(network.device)
 
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -331,7 +325,10 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
     return network
 
 
-def _new_restorer(network: Network, options: UpscaleOptions, entries: Sequence[Entry]) -> Restorer:
+def new_restorer(
+    network: Network, options: UpscaleOptions, entries: Sequence[Entry] = ()
+) -> Restorer:
+    """What takes frames through a network; it goes on with the tiles of finished segments."""
     is_cpu = network.device.type == "cpu"
     return Restorer(
         network if network.device.type != "cuda" else ReplayedNetwork(network),
