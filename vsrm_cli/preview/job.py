@@ -13,6 +13,7 @@ import torch
 from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.options import plan_encoding
@@ -127,6 +128,8 @@ def preview_video(
         for notice in source.notices:
             warn(notice)
     versions = _versions(models, info, files)
+    for version in versions:
+        locate(version.model, report=report_transfer)
     clips = _clips(src, info, options, at)
     pictures: list[list[list[bytes]]] = [[] for _ in clips]
     offers = []

@@ -11,11 +11,9 @@ from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.clips import CONTEXT, Clip
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import (
-    Table,
     data_uri_of,
     heading,
     html_page,
-    html_table,
     paragraph,
 )
 from vsrm_cli.report.units import in_bytes, in_time
@@ -89,32 +87,29 @@ def preview_page(
         f"The networks saw up to {CONTEXT} frames more before and after the frames of each place; "
         "in the whole job they see at least as many."
     )
-    whole = Table(
-        "The whole job, estimated",
-        ("network", "time", "size", "memory", "frames", ""),
-        tuple(
-            (
-                offer.name,
-                "unknown" if offer.seconds is None else f"about {in_time(offer.seconds)}",
-                "unknown" if offer.file_bytes is None else f"about {in_bytes(offer.file_bytes)}",
-                f"about {in_bytes(offer.memory_bytes)}",
-                offer.size,
-                f"the default {offer.reason}" if offer.reason else "",
-            )
-            for offer in offers
-        ),
-    )
     parts = [
         paragraph(hint),
         viewer.toolbar(versions, plays=plays),
         *(viewer.viewer(view, versions) for view in views),
-        html_table(whole),
-        heading("Commands"),
-        *(viewer.command(offer.name, offer.command) for offer in offers),
+        heading("The whole job"),
+        paragraph("What it takes on this machine, by estimate, and the command for it."),
+        *(viewer.command(offer.name, _facts(offer), offer.command) for offer in offers),
         paragraph(context),
     ]
     style, script = viewer.STYLE, viewer.SCRIPT
     return html_page("vsrm preview", lead, parts, style=style, script=script).encode()
+
+
+def _facts(offer: Offer) -> str:
+    """What the whole job takes."""
+    facts = [f"{offer.size} pixels"]
+    if offer.seconds is not None:
+        unit = "hours" if offer.seconds >= 3600 else "minutes"
+        facts.append(f"about {in_time(offer.seconds)} {unit}")
+    if offer.file_bytes is not None:
+        facts.append(f"{in_bytes(offer.file_bytes)}")
+    facts.append(f"{in_bytes(offer.memory_bytes)} of memory")
+    return ", ".join(facts) + (f"; the default {offer.reason}" if offer.reason else "")
 
 
 def _view(info: VideoInfo, clip: Clip, versions: Sequence[Sequence[bytes]]) -> viewer.View:

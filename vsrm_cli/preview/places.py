@@ -21,12 +21,13 @@ Read = Callable[[Fraction], Iterator[Frame]]
 
 # The video is divided into parts; where in each of them to look, until a place is good.
 _OFFSETS = tuple(Fraction(n, 8) for n in (4, 2, 6, 1, 5))
-# Frames are compared by the means of blocks of so many pixels: noise does not show in them.
-_BLOCK = 8
-# Levels of 255: nearly all of a black frame is darker, and a plain one differs by less.
+# How many times the frames of a place are read to find as many of them without a cut.
+_PATIENCE = 3
+# Levels of 255: nearly all of a black frame is darker, and a plain one deviates by less.
 _DARKEST, _LEAST_CONTRAST = 32, 3
-# Something moves if so large a share of the blocks changes by so many levels of 255.
-_LEAST_MOVING, _LEAST_CHANGE = 0.01, 2
+# Something moves if the means of so large a share of all blocks of so many pixels change by so many
+# levels of 255; noise does not show in the means.
+_LEAST_MOVING, _BLOCK, _LEAST_CHANGE = 0.01, 8, 2
 
 
 @dataclass(frozen=True)
@@ -78,22 +79,31 @@ def find_places(
 def _look_at(
     read: Read, time: Fraction, part: int, *, start: Fraction, frames: int
 ) -> _Look | None:
-    """Look at some frames; None if there are fewer, or a cut is between them."""
+    """Look at some frames of one shot; None if there are not as many."""
+    seen: list[Frame] = []
     try:
-        seen = list(islice(read(time), frames))
+        for frame in islice(read(time), _PATIENCE * frames):
+            seen = [frame] if frame.begins_shot else [*seen, frame]
+            if len(seen) == frames:
+                break
     except InputError:  # the video is shorter than it says, or damaged here
         return None
-    if len(seen) < frames or any(frame.begins_shot for frame in seen):
+    if len(seen) < frames:
         return None
-    first, last = _block_means(seen[0]), _block_means(seen[-1])
+    first, last = _luma(seen[0]), _luma(seen[-1])
     is_plain = bool(np.percentile(first, 99) < _DARKEST or first.std() < _LEAST_CONTRAST)
-    is_still = bool((np.abs(last - first) > _LEAST_CHANGE).mean() < _LEAST_MOVING)
+    change = np.abs(_block_means(last) - _block_means(first))
+    is_still = bool((change > _LEAST_CHANGE).mean() < _LEAST_MOVING)
     return _Look(seen[0].time - start, part, seen[0], is_plain, is_still)
 
 
-def _block_means(frame: Frame) -> NDArray[np.float64]:
-    """Brightness of blocks, in levels of 255."""
-    luma = frame.pixels.mean(0) * (255 / np.iinfo(frame.pixels.dtype).max)
+def _luma(frame: Frame) -> NDArray[np.float64]:
+    """Brightness in levels of 255, (H, W)."""
+    luma: NDArray[np.float64] = frame.pixels.mean(0) * (255 / np.iinfo(frame.pixels.dtype).max)
+    return luma
+
+
+def _block_means(luma: NDArray[np.float64]) -> NDArray[np.float64]:
     block = min(_BLOCK, *luma.shape)
     height, width = (side // block for side in luma.shape)
     inside = luma[: height * block, : width * block]

@@ -12,18 +12,21 @@ from html import escape
 _ZOOMS = (("fit", 0), ("1:1", 1), ("2:1", 2))
 
 STYLE = """
+html { scroll-padding-top: 9rem; }
 .bar { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: .3rem 1rem;
   align-items: center; margin: 0 -1rem; padding: .5rem 1rem; background: var(--paper);
   border-bottom: 1px solid var(--line); font-size: .9rem; }
-.bar fieldset { display: flex; flex-wrap: wrap; gap: .3rem; align-items: center; border: 0;
-  margin: 0; padding: 0; min-width: 0; }
+.bar fieldset { display: flex; gap: .3rem; align-items: center; border: 0; margin: 0;
+  padding: .2rem; min-width: 0; max-width: 100%; overflow-x: auto; scrollbar-width: none; }
 .bar legend { float: left; padding: 0 .3rem 0 0; color: var(--soft); }
-.bar label { position: relative; }
+.bar label { position: relative; white-space: nowrap; }
 .bar input { position: absolute; inset: 0; margin: 0; opacity: 0; cursor: pointer; }
-.bar span, button { display: inline-block; padding: .25rem .7rem; border-radius: 6px; font: inherit;
-  color: var(--ink); background: var(--card); border: 1px solid var(--line); cursor: pointer; }
+.bar > label { color: var(--soft); padding: .2rem; }
+.bar span, button, select { display: inline-block; padding: .25rem .7rem; border-radius: 6px;
+  font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--line);
+  cursor: pointer; }
 .bar :checked + span { color: #fff; background: #0067a3; border-color: #0067a3; }
-.bar :focus-visible + span, button:focus-visible, .window:focus-visible,
+.bar :focus-visible + span, button:focus-visible, select:focus-visible, .window:focus-visible,
 .view > input:focus-visible { outline: 3px solid #3aa0e0; outline-offset: 2px; }
 .view { margin: 1.2rem 0; }
 .view figcaption { display: flex; gap: 1rem; align-items: center; justify-content: space-between; }
@@ -42,12 +45,13 @@ STYLE = """
   width: 2px; margin-left: -1px; background: #fff; box-shadow: 0 0 3px #000;
   pointer-events: none; }
 .zoomed.enlarged img { image-rendering: pixelated; }
-.box > span { position: absolute; z-index: 3; top: .4rem; padding: 0 .45rem; border-radius: 4px;
+.box > span { position: absolute; z-index: 3; top: .4rem; max-width: 48%; padding: 0 .45rem;
+  overflow: hidden; white-space: nowrap; text-overflow: ellipsis; border-radius: 4px;
   color: #fff; background: #000a; font-size: .8rem; pointer-events: none; }
 .box > .name-left { left: .4rem; }
 .box > .name-right { right: .4rem; }
 .view > input { display: block; width: 100%; height: 1.6rem; margin: 0; accent-color: #0067a3; }
-.command { margin: .8rem 0; }
+.command { margin: 1rem 0; }
 .command code { display: block; margin: .2rem 0 .4rem; padding: .5rem .7rem; border-radius: 6px;
   background: var(--card); font-size: .9rem; overflow-wrap: anywhere; user-select: all; }
 """
@@ -64,11 +68,13 @@ const views = [...document.querySelectorAll(".view")].map(view => ({
   count: Number(view.dataset.count),
   number: Number(view.dataset.number),
 }));
-const chosen = name => bar.querySelector(`[name=${name}]:checked`);
+const versions = [...bar.elements.left.options].map(option => option.text);
+const chosen = name => Number(bar.elements[name].value);
 let isPlaying = false;
 
 function show(view) {
-  const sides = ["left", "right"].map(side => Number(chosen(side).value));
+  const sides = ["left", "right"].map(chosen);
+  view.names.forEach((name, side) => { name.textContent = versions[sides[side]]; });
   view.pictures.forEach((picture, index) => {
     const version = Math.floor(index / view.count), isNow = index % view.count === view.number;
     picture.classList.toggle("left", isNow && version === sides[0]);
@@ -80,7 +86,7 @@ function moveEdge(view) {
   view.stage.style.setProperty("--at", 100 * at / view.stage.clientWidth + "%");
 }
 function zoom(view) {
-  const factor = Number(chosen("zoom").value), shown = view.window;
+  const factor = chosen("zoom"), shown = view.window;
   const x = (shown.scrollLeft + shown.clientWidth / 2) / shown.scrollWidth;
   const y = (shown.scrollTop + shown.clientHeight / 2) / shown.scrollHeight;
   shown.classList.toggle("zoomed", factor > 0);
@@ -90,13 +96,6 @@ function zoom(view) {
   shown.scrollLeft = x * shown.scrollWidth - shown.clientWidth / 2;
   shown.scrollTop = y * shown.scrollHeight - shown.clientHeight / 2;
   moveEdge(view);
-}
-function update() {
-  for (const side of ["left", "right"])
-    views.forEach(view => {
-      view.names[side === "left" ? 0 : 1].textContent = chosen(side).dataset.name;
-    });
-  views.forEach(show);
 }
 function play(now) {
   if (!isPlaying) return;
@@ -110,7 +109,7 @@ for (const view of views) {
   let drag = null;
   const move = event => {
     if (!drag) return;
-    if (chosen("zoom").value === "0") {
+    if (chosen("zoom") === 0) {
       const place = view.window.getBoundingClientRect();
       view.edge.value = 100 * (event.clientX - place.left) / place.width;
       moveEdge(view);
@@ -120,7 +119,7 @@ for (const view of views) {
     }
   };
   view.window.addEventListener("pointerdown", event => {
-    if (event.pointerType !== "mouse" && chosen("zoom").value !== "0") return;
+    if (event.pointerType !== "mouse" && chosen("zoom") > 0) return;
     const { scrollLeft: left, scrollTop: top } = view.window;
     drag = { x: event.clientX, y: event.clientY, left, top };
     view.window.setPointerCapture(event.pointerId);
@@ -133,7 +132,7 @@ for (const view of views) {
   view.edge.addEventListener("input", () => moveEdge(view));
 }
 bar.addEventListener("change", event => {
-  if (event.target.name === "zoom") views.forEach(zoom); else update();
+  views.forEach(event.target.name === "zoom" ? zoom : show);
 });
 bar.querySelector("button")?.addEventListener("click", event => {
   isPlaying = !isPlaying;
@@ -142,7 +141,7 @@ bar.querySelector("button")?.addEventListener("click", event => {
 });
 addEventListener("resize", () => views.forEach(zoom));
 bar.addEventListener("submit", event => event.preventDefault());
-update();
+views.forEach(show);
 views.forEach(zoom);
 for (const button of document.querySelectorAll(".command button"))
   button.addEventListener("click", async () => {
@@ -189,25 +188,26 @@ def toolbar(versions: Sequence[str], *, plays: bool) -> str:
         versions: What they are called; the first one is shown on the left, the second on the right.
         plays: Whether there is more than one frame anywhere.
     """
-    sides = "".join(
-        _choice(side, side, [(name, n) for n, name in enumerate(versions)], checked)
-        for checked, side in enumerate(("left", "right"))
+    options = "".join(
+        f'<option value="{number}">{escape(name)}</option>' for number, name in enumerate(versions)
     )
+    right = _choice("right", [(name, number) for number, name in enumerate(versions)], checked=1)
     button = '<button type="button">Play</button>' if plays else ""
     return (
-        f'<form class="bar" aria-label="What the pictures show">{sides}'
-        f"{_choice('zoom', 'size', _ZOOMS, 0)}{button}</form>"
+        '<form class="bar" aria-label="What the pictures show">'
+        f'<label>left <select name="left">{options}</select></label>'
+        f"{right}{_choice('zoom', _ZOOMS, checked=0)}{button}</form>"
     )
 
 
-def _choice(name: str, legend: str, options: Sequence[tuple[str, int]], checked: int) -> str:
+def _choice(name: str, options: Sequence[tuple[str, int]], *, checked: int) -> str:
     """Radio buttons in a row."""
     buttons = "".join(
-        f'<label><input type="radio" name="{name}" value="{value}" data-name="{escape(words)}"'
+        f'<label><input type="radio" name="{name}" value="{value}"'
         f"{' checked' if number == checked else ''}><span>{escape(words)}</span></label>"
         for number, (words, value) in enumerate(options)
     )
-    return f"<fieldset><legend>{legend}</legend>{buttons}</fieldset>"
+    return f"<fieldset><legend>{name}</legend>{buttons}</fieldset>"
 
 
 def viewer(view: View, versions: Sequence[str]) -> str:
@@ -242,9 +242,9 @@ def _side(version: int, *, is_shown: bool) -> str:
     return f' class="{("left", "right")[version]}"' if is_shown and version < 2 else ""
 
 
-def command(name: str, words: str) -> str:
-    """A command line with a button that copies it."""
+def command(name: str, facts: str, words: str) -> str:
+    """A command line under its name and some facts, with a button that copies it."""
     return (
-        f'<div class="command"><b>{escape(name)}</b><code>{escape(words)}</code>'
-        '<button type="button">Copy</button></div>'
+        f'<div class="command"><b>{escape(name)}</b> <span>{escape(facts)}</span>'
+        f'<code>{escape(words)}</code><button type="button">Copy</button></div>'
     )
