@@ -14,7 +14,7 @@ import torch
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.quality import densest_place
-from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.frame import Frame, Pixels, to_8_bits
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.places import Read
 
@@ -95,14 +95,6 @@ def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) ->
         inside=(inside[0], inside[1]),
         overview=None if is_whole else _overview(middle, box),
     )
-
-
-def to_8_bits(pixels: Pixels) -> Pixels:
-    """Round pixels of 16 bits; others stay as they are."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    rounded: Pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return rounded
 
 
 def _part_with_most_detail(frame: Pixels) -> tuple[slice, slice]:

@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model
@@ -18,15 +15,14 @@ from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.options import plan_encoding
 from vsrm_cli.errors import OutputError, UsageError
-from vsrm_cli.evaluation.baselines import upscale_bicubic
+from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.files import check_output_path
-from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.inference.blending import to_pixels
+from vsrm_cli.frame import Frame, Pixels, to_8_bits
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip, to_8_bits
+from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
 from vsrm_cli.preview.page import BICUBIC, Offer, encode_pictures, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
@@ -139,12 +135,12 @@ def preview_video(
         restorer = _load(version, options, report_transfer)
         offers.append(_offer(restorer, version, src, output, info, options))
         for number, clip in enumerate(clips):
-            frames = list(done.count(restorer.restore(clip.frames)))
+            frames = list(done.count(clip.frames, restorer.restore(clip.frames)))
             shown = _shown(frames, clip, restorer.network.scale, info)
             encoded, qualities[number] = encode_pictures(shown, qualities[number])
             pictures[number].append(encoded)
     for row, clip, quality in zip(pictures, clips, qualities, strict=True):
-        frames = [_bicubic(frame) for frame in clip.frames]
+        frames = [upscale_frame(frame) for frame in clip.frames]
         row.insert(0, encode_pictures(_shown(frames, clip, SCALE, info), quality)[0])
     page = preview_page(info, clips, pictures, offers)
     write_whole(output, page, overwrite=overwrite)
@@ -266,35 +262,31 @@ def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> 
     ]
 
 
-def _bicubic(frame: Frame) -> Frame:
-    peak = np.iinfo(frame.pixels.dtype).max
-    values = torch.from_numpy(frame.pixels.astype(np.float32)) / peak
-    return replace(frame, pixels=to_pixels(upscale_bicubic(values), frame.pixels.dtype))
-
-
 class _Done:
     """Counts the frames that the networks have finished, and reports them."""
 
     def __init__(self, expected: int, report: Report | None) -> None:
         self._expected = expected
         self._report = report
-        self._frames = 0
+        self._frames = self._taken = 0
         self._began = time.perf_counter()
 
-    def count(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Hand frames on."""
-        for frame in frames:
+    def count(self, taken: Sequence[Frame], given: Iterator[Frame]) -> Iterator[Frame]:
+        """Hand the frames on that a network gives for those that it takes."""
+        # It gives all of them at the end. So how many it has taken tells how fast it is.
+        self._taken += len(taken)
+        for frame in given:
             self._frames += 1
-            elapsed = time.perf_counter() - self._began
+            seconds = (time.perf_counter() - self._began) / self._taken
             if self._report:
                 self._report(
                     Progress(
                         frames_done=self._frames,
                         frames_expected=self._expected,
                         decode_fps=0.0,
-                        network_fps=self._frames / elapsed,
+                        network_fps=1 / seconds,
                         encode_fps=0.0,
-                        seconds_left=elapsed / self._frames * (self._expected - self._frames),
+                        seconds_left=seconds * (self._expected - self._taken),
                     )
                 )
             yield frame
