@@ -1,14 +1,18 @@
 """The page of a preview in a real browser: with a mouse, a finger and the keyboard."""
 
+import numpy as np
 import pytest
 from browser import PROGRAM, Browser
 from clips import make_clip
 from stand_in import load_nearest
 
 from vsrm_cli.preview import job
+from vsrm_cli.report import viewer
+from vsrm_cli.report.html import data_uri, html_page
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
 
+BLACK = data_uri(np.zeros((3, 1, 1), np.uint8))
 VERSIONS = ["bicubic", "vsrm-t", "vsrm-t-real"]
 
 
@@ -158,6 +162,20 @@ def test_one_to_one_shows_a_pixel_as_a_pixel_of_the_screen(browser, page):
     assert browser.run(width) == 384
     after_the_drag = browser.run("document.querySelector('.window').scrollLeft")
     assert after_the_drag == pytest.approx(before_the_drag + 5, abs=1)
+
+
+def test_a_tall_picture_is_seen_whole(browser, tmp_path):
+    view = viewer.View("a", "", [[BLACK], [BLACK]], width=90, height=1600)
+    parts = [viewer.toolbar(["x", "y"], plays=False), viewer.viewer(view, ["x", "y"])]
+    page = tmp_path / "tall.html"
+    page.write_text(html_page("t", "", parts, style=viewer.STYLE, script=viewer.SCRIPT))
+
+    browser.open(page, width=1280)
+
+    _, _, width, height = place_of(browser, ".stage")
+    assert place_of(browser, ".window")[2:] == pytest.approx([width, height])
+    assert height == pytest.approx(0.9 * 900, abs=2)
+    assert width == pytest.approx(height * 90 / 1600, abs=2)
 
 
 def test_the_loop_plays_all_frames_at_the_speed_of_the_video(opened):

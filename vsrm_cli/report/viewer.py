@@ -31,12 +31,13 @@ html { scroll-padding-top: 9rem; }
 .view { margin: 1.2rem 0; }
 .view figcaption { display: flex; gap: 1rem; align-items: center; justify-content: space-between; }
 .view figcaption img { display: block; max-width: 30%; max-height: 6rem; border-radius: 4px; }
-.box { position: relative; margin: .4rem 0; }
-.window { overflow: hidden; aspect-ratio: var(--w) / var(--h); max-height: 90vh; max-width: 100%;
-  margin: auto; border-radius: 6px; background: var(--card); cursor: ew-resize;
-  touch-action: pan-y; user-select: none; }
+.box, .view > input { display: block; width: min(100%, 90vh * var(--w) / var(--h)); }
+.box { position: relative; margin: .4rem auto; }
+.window { display: grid; overflow: hidden; aspect-ratio: var(--w) / var(--h); border-radius: 6px;
+  background: var(--card); cursor: ew-resize; touch-action: pan-y; user-select: none; }
 .window.zoomed { overflow: auto; cursor: grab; touch-action: auto; }
-.stage { position: relative; width: 100%; aspect-ratio: var(--w) / var(--h); --at: 50%; }
+.stage { position: relative; margin: auto; width: 100%; aspect-ratio: var(--w) / var(--h);
+  --at: 50%; }
 .stage img { position: absolute; inset: 0; width: 100%; height: 100%; visibility: hidden;
   pointer-events: none; }
 .stage .right, .stage .left { visibility: visible; }
@@ -50,7 +51,7 @@ html { scroll-padding-top: 9rem; }
   color: #fff; background: #000a; font-size: .8rem; pointer-events: none; }
 .box > .name-left { left: .4rem; }
 .box > .name-right { right: .4rem; }
-.view > input { display: block; width: 100%; height: 1.6rem; margin: 0; accent-color: #0067a3; }
+.view > input { height: 1.6rem; margin: 0 auto; accent-color: #0067a3; }
 .command { margin: 1rem 0; }
 .command code { display: block; margin: .2rem 0 .4rem; padding: .5rem .7rem; border-radius: 6px;
   background: var(--card); font-size: .9rem; overflow-wrap: anywhere; user-select: all; }
@@ -82,8 +83,10 @@ function show(view) {
   });
 }
 function moveEdge(view) {
-  const at = view.window.scrollLeft + view.edge.value / 100 * view.window.clientWidth;
-  view.stage.style.setProperty("--at", 100 * at / view.stage.clientWidth + "%");
+  const stage = view.stage.getBoundingClientRect();
+  const at = view.window.getBoundingClientRect().left - stage.left
+    + view.edge.value / 100 * view.window.clientWidth;
+  view.stage.style.setProperty("--at", 100 * at / stage.width + "%");
 }
 function zoom(view) {
   const factor = chosen("zoom"), shown = view.window;
