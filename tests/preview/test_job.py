@@ -23,8 +23,7 @@ from vsrm_cli.upscale import job as upscale
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    for module in (job, upscale):
-        monkeypatch.setattr(module, "load_model", load_nearest)
+    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 def draw(path, *, frames=50, size=(48, 32), rate=25, prepare=None):
@@ -118,7 +117,7 @@ def test_the_commands_run_and_make_what_they_name(tmp_path, monkeypatch):
     assert [words[0] for words in commands] == ["vsrm", "vsrm"]
     for words in commands:
         assert CliRunner().invoke(cli.app, [*words[1:], "--quiet"]).exit_code == 0
-    assert (tmp_path / "a small film_vsrm-t-real_0.5.mp4").exists()
+    assert (tmp_path / "a small film_vsrm-t-real_detail_0.5.mp4").exists()
     assert (tmp_path / "a small film_vsrm-t.mp4").exists()
 
 
@@ -164,6 +163,33 @@ def test_a_video_of_a_phone_is_shown_upright(tmp_path):
 
     assert pictures_of(page)["vsrm-t"][0].shape == (192, 128, 3)
     assert "--w:128;--h:192" in page.read_text(encoding="utf-8")
+
+
+def test_pixels_that_are_not_square_are_shown_in_their_shape(tmp_path):
+    def widen(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+
+    clip, page = draw(tmp_path / "a.mp4", prepare=widen), tmp_path / "a.html"
+
+    made(clip, "-o", page, "--model", "vsrm-t", "--at", "0")
+
+    assert "--w:288;--h:128" in page.read_text(encoding="utf-8")
+
+
+def test_weight_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "a.mp4")
+    for name in ("beach", "snow"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+
+    models = "beach/model.safetensors,snow/model.safetensors"
+    summary = made("a.mp4", "-o", "a.html", "--model", models, "--at", "0")
+
+    assert summary["versions"] == ["bicubic", "beach/model", "snow/model"]
+    assert commands_of(tmp_path / "a.html")[1] == (
+        "vsrm upscale a.mp4 -o a_snow_model.mp4 --model snow/model.safetensors"
+    )
 
 
 @pytest.mark.parametrize("frames", [1, 5])

@@ -9,6 +9,7 @@ from stand_in import load_nearest
 from vsrm_cli.preview import job
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import data_uri, html_page
+from vsrm_cli.upscale import job as upscale
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
 
@@ -22,7 +23,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a page, with spaces")
     clip = make_clip(folder / "it's.mkv", size=(96, 64), codec="ffv1", pixel_format="bgr0")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "load_model", load_nearest)
+        patch.setattr(upscale, "load_model", load_nearest)
         job.preview_video(clip, folder / "a.html", models=VERSIONS[1:], at=[0, job.Fraction(1, 2)])
     return folder / "a.html"
 

@@ -1,5 +1,6 @@
 """The job of `vsrm preview`: some places of a video in every network that suits it, on one page."""
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 
 from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
-from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
@@ -26,7 +26,7 @@ from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
 from vsrm_cli.preview.page import BICUBIC, Offer, encode_pictures, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
-from vsrm_cli.upscale.job import new_restorer
+from vsrm_cli.upscale.job import load_network, new_restorer
 from vsrm_cli.upscale.open_media import encoding_of, open_source
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
@@ -76,8 +76,11 @@ class _Version:
     @property
     def name(self) -> str:
         """What it is called on the page."""
-        detail = "" if self.detail is None else f", detail {self.detail:g}"
-        return f"{Path(self.model).name}{detail}"
+        if self.detail is not None:
+            return f"{self.model}, detail {self.detail:g}"
+        path = Path(self.model)
+        # Fine-tuning gives all weight files one name; their folders have names of their own.
+        return f"{path.absolute().parent.name}/{path.stem}" if path.is_file() else self.model
 
 
 def preview_video(
@@ -132,15 +135,16 @@ def preview_video(
     done = _Done(len(versions) * sum(len(clip.frames) for clip in clips), report)
     qualities: list[int | None] = [None] * len(clips)
     for version in versions:
-        restorer = _load(version, options, report_transfer)
+        asked = replace(options, model=version.model, detail=version.detail)
+        restorer = new_restorer(load_network(asked, report_transfer), asked)
         offers.append(_offer(restorer, version, src, output, info, options))
         for number, clip in enumerate(clips):
-            frames = list(done.count(clip.frames, restorer.restore(clip.frames)))
+            frames = list(done.count(clip.frames, restorer.restore(clip.frames)))[clip.shown]
             shown = _shown(frames, clip, restorer.network.scale, info)
             encoded, qualities[number] = encode_pictures(shown, qualities[number])
             pictures[number].append(encoded)
     for row, clip, quality in zip(pictures, clips, qualities, strict=True):
-        frames = [upscale_frame(frame) for frame in clip.frames]
+        frames = [upscale_frame(frame) for frame in clip.frames[clip.shown]]
         row.insert(0, encode_pictures(_shown(frames, clip, SCALE, info), quality)[0])
     page = preview_page(info, clips, pictures, offers)
     write_whole(output, page, overwrite=overwrite)
@@ -157,10 +161,10 @@ def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> 
     """The networks to show, the default one first if nobody chose."""
     name, reason = select_model(DEFAULT_MODEL, info, files)
     best = _Version(str(name), settle_detail(str(name), None, is_default=True), reason)
-    versions: dict[str, _Version] = {}
+    versions: dict[tuple[str, float | None], _Version] = {}
     for model in models or (DEFAULT_MODEL, *suitable_models(best.model)):
         version = best if model == DEFAULT_MODEL else _Version(model)
-        versions.setdefault(version.name, version)
+        versions.setdefault((version.model, version.detail), version)
     return list(versions.values())
 
 
@@ -193,21 +197,6 @@ def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
     return read
 
 
-def _load(
-    version: _Version,
-    options: UpscaleOptions,
-    report_transfer: Callable[[Transfer], None] | None,
-) -> Restorer:
-    network = load_model(
-        version.model,
-        device=options.device,
-        dtype=options.dtype,
-        detail=version.detail,
-        report=report_transfer,
-    )
-    return new_restorer(network, options)
-
-
 def _offer(
     restorer: Restorer,
     version: _Version,
@@ -237,13 +226,12 @@ def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions
     """The command of the job; its output lies beside the page."""
     is_images = is_sequence(src)
     stem = src.absolute().name if src.is_dir() else src.stem.split("%")[0] or "video"
-    detail = [] if version.detail is None else [f"{version.detail:g}"]
-    name = "_".join((stem, Path(version.model).stem, *detail))
+    name = f"{stem}_{re.sub(r'[^A-Za-z0-9.-]+', '_', version.name)}"
     suffix = src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
     words = ["vsrm", "upscale", str(src), "-o", str(output.with_name(name + suffix))]
     words += ["--model", version.model]
     chosen = {
-        "--detail": detail[0] if detail else None,
+        "--detail": None if version.detail is None else f"{version.detail:g}",
         "--device": None if options.device == "auto" else options.device,
         "--dtype": None if options.dtype == "auto" else options.dtype,
         "--tile": None if options.tile == "auto" else str(options.tile or "off"),
@@ -254,11 +242,10 @@ def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions
 
 
 def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> list[Pixels]:
-    """What is shown of the enlarged frames of a place, as players show it, uint8."""
+    """What is shown of enlarged frames of a place, as players show it, uint8."""
     rows, columns = (slice(scale * part.start, scale * part.stop) for part in clip.inside)
     return [
-        upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix)
-        for frame in frames[clip.shown]
+        upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix) for frame in frames
     ]
 
 

@@ -310,15 +310,22 @@ def _describe(order: _Order) -> Choices:
 
 def _load(order: _Order, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
-    device, dtype = order.options.device, order.options.dtype
+    options = order.options
     if chosen is not None:
-        device, dtype = str(chosen["device"]), str(chosen["dtype"])
+        options = replace(options, device=str(chosen["device"]), dtype=str(chosen["dtype"]))
+    return load_network(options, order.report_transfer)
+
+
+def load_network(
+    options: UpscaleOptions, report_transfer: Callable[[Transfer], None] | None
+) -> Network:
+    """Load the network that the options name, where and as they say."""
     network = load_model(
-        order.options.model,
-        device=device,
-        dtype=dtype,
-        detail=order.options.detail,
-        report=order.report_transfer,
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        detail=options.detail,
+        report=report_transfer,
     )
     if network.device.type == "cpu":
         keep_freed_memory()
