@@ -1,6 +1,7 @@
 """Two videos beside each other: frame n with frame n, at its own time, or a sentence why not."""
 
 import re
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -184,10 +185,11 @@ def test_a_page_shows_frames_of_both_exactly(pair, tmp_path):
     _, source = read(pair[0])
     pictures = pictures_of(page)
     assert made.frames == 24
-    assert re.findall(r"frame (\d+), at", page) == ["0", "6", "12", "17", "23"]
+    assert re.findall(r"<b>frame (\d+), at", page) == ["0", "6", "12", "17", "23"]
     assert len(pictures) == 10
+    assert (pictures[0] == np.moveaxis(source[0], -1, 0)).all()
     assert (pictures[1] == np.moveaxis(source[0], -1, 0)).all()
-    assert 'aria-label="before against after"' in page
+    assert re.findall(r'alt="(before|after), frame 1"', page) == ["before", "after"] * 5
 
 
 def test_a_still_shows_the_place_that_differs_most(tmp_path):
@@ -212,6 +214,49 @@ def test_a_still_shows_the_place_that_differs_most(tmp_path):
     above_the_label = slice(0, 330)
     assert (left[:, above_the_label] == 61).all()
     assert (right[:, above_the_label] == 255).sum() == 3 * 20 * 20
+
+
+def test_three_videos_stand_side_by_side_and_on_one_page(pair, tmp_path):
+    small = make_clip(tmp_path / "small.mkv", size=(16, 24), **EXACT_CLIP)
+    video, page = tmp_path / "all.mkv", tmp_path / "all.html"
+
+    made = compare_videos(small, *pair[:1], video, third=pair[1], encoding=EXACT)
+    compare_videos(small, *pair[:1], page, third=pair[1])
+
+    frames = read(video)[1]
+    assert made.enlarged == str(small)
+    assert frames.shape == (24, 96, 192, 3)
+    assert (frames[:, :80, 64:128] == frames[:, :80, 128:]).all()
+    assert len(pictures_of(page.read_text(encoding="utf-8"))) == 15
+    with pytest.raises(UsageError, match='"wipe" is for two videos'):
+        compare_videos(small, *pair[:1], tmp_path / "b.mkv", third=pair[1], mode="wipe")
+
+
+@pytest.mark.parametrize("sound", [None, "aac"])
+def test_a_part_is_compared_with_its_place_in_the_source(tmp_path, sound):
+    source = make_clip(
+        tmp_path / "source.mp4", size=(64, 48), times=range(0, 512 * 40, 512), sound=sound
+    )
+    part = make_clip(tmp_path / "part.mp4", size=(64, 48), times=CONSTANT[:8])
+    output = tmp_path / "both.mkv"
+
+    made = compare_videos(source, part, output, start=Fraction(10, 25), encoding=EXACT)
+
+    times, frames = read(output)
+    assert made.frames == 8
+    assert times == [Fraction(n, 25) for n in range(8)]
+    assert (frames[:, 10, 64:].mean() - frames[:, 10, :64].mean()) == pytest.approx(-80, abs=4)
+    if sound:
+        (found,) = packets(output, "audio")
+        assert found[-1][0] < Fraction(9, 25)
+
+
+def test_a_part_that_stands_alone_is_told_how_to_be_compared(tmp_path):
+    source = make_clip(tmp_path / "source.mp4", size=(64, 48))
+    part = make_clip(tmp_path / "part.mp4", size=(64, 48), times=CONSTANT[:8])
+
+    with pytest.raises(InputError, match="name the longer one first and give --start"):
+        compare_videos(source, part, tmp_path / "both.mkv")
 
 
 def test_the_command_tells_what_it_made(pair, tmp_path):

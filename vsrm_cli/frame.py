@@ -64,3 +64,11 @@ class Frame:
     record: FrameRecord | None = None
     ends_window: bool = False
     tile: int | None = None
+
+
+def to_8_bits(pixels: Pixels) -> Pixels:
+    """Round pixels of 16 bits to 8; others stay as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    rounded: Pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return rounded

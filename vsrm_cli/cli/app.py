@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vsrm_cli import __version__
-from vsrm_cli.cli import bench, console, finetune, models, upscale
+from vsrm_cli.cli import bench, console, finetune, models, preview, upscale
 from vsrm_cli.cli.failures import report_failures
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
@@ -92,6 +92,7 @@ def _list_models(**options: Any) -> None:
 
 
 _add_command(upscale.upscale)
+_add_command(preview.preview)
 _add_command(models.pull, models_app)
 _add_command(models.show, models_app)
 _add_command(models.convert, models_app)

@@ -12,6 +12,7 @@ import typer
 
 from vsrm_cli.cli import console
 from vsrm_cli.errors import UsageError, VsrmError
+from vsrm_cli.upscale.options import read_time
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
@@ -298,6 +299,17 @@ def compare(
             "difference (.png).",
         ),
     ],
+    third: Annotated[
+        Path | None, typer.Argument(metavar="[C]", help="One more, likewise.", show_default=False)
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Start A here, if B is a part of it: the --start that B was made with.",
+            show_default="start of A",
+        ),
+    ] = None,
     mode: Annotated[
         str,
         typer.Option(
@@ -310,6 +322,9 @@ def compare(
     ] = None,
     label_b: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Label of B.", show_default="its file name")
+    ] = None,
+    label_c: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Label of C.", show_default="its file name")
     ] = None,
     codec: Annotated[
         str,
@@ -335,20 +350,27 @@ def compare(
         bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
     ] = False,
 ) -> None:
-    """Compare two videos frame by frame, as a video, a page or a still.
+    """Compare two or three videos frame by frame, as a video, a page or a still.
 
     Example: vsrm compare small.mp4 large.mp4 -o both.mp4
     """
     from vsrm_cli.compare import compare_videos
     from vsrm_cli.encode.options import Encoding
 
+    labels = [
+        label or path.name
+        for label, path in ((label_a, first), (label_b, second), (label_c, third))
+        if path is not None
+    ]
     with console.Display(is_quiet=quiet) as display:
         made = compare_videos(
             first,
             second,
             output,
+            third=third,
+            start=read_time(start, name="start"),
             mode=mode,
-            labels=(label_a or first.name, label_b or second.name) if label_a or label_b else None,
+            labels=labels if label_a or label_b or label_c else None,
             encoding=Encoding(codec=codec, crf=crf),
             overwrite=overwrite,
             report=display.report,

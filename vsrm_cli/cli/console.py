@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from vsrm_cli.report.units import in_bytes, in_time
 from vsrm_cli.upscale.options import DEFAULT_SCALE
 from vsrm_cli.upscale.pipeline import Progress
 
@@ -120,7 +121,7 @@ class Display:
         rate = progress.steps_per_second
         words = [f"loss {progress.loss:.5f}", f"{_step_rate(rate)} steps/s" if rate else ""]
         left = progress.seconds_left
-        remaining = "" if left is None else f"{_clock(left)} left"
+        remaining = "" if left is None else f"{in_time(left)} left"
         if self._bar:
             self._bar.update(
                 self._task,
@@ -241,12 +242,12 @@ def plan_lines(plan: "Plan") -> list[str]:
         "windows": f"{plan.window} frames, {plan.overlap} shared with the next one",
         "tiles": tile,
         "segments": segments,
-        "time": "unknown" if plan.seconds is None else f"about {_clock(plan.seconds)} (estimate)",
-        "memory": f"about {in_words(plan.memory_bytes)} for the network (estimate)",
+        "time": "unknown" if plan.seconds is None else f"about {in_time(plan.seconds)} (estimate)",
+        "memory": f"about {in_bytes(plan.memory_bytes)} for the network (estimate)",
         "size": "unknown"
         if plan.file_bytes is None
-        else f"about {in_words(plan.file_bytes)}, "
-        f"plus as much for segments until the end (estimate); {in_words(plan.free_bytes)} free",
+        else f"about {in_bytes(plan.file_bytes)}, "
+        f"plus as much for segments until the end (estimate); {in_bytes(plan.free_bytes)} free",
     }
     return [f"{name:9} {words}" for name, words in told.items()]
 
@@ -344,14 +345,7 @@ def _stages(progress: Progress) -> str:
 def _left(progress: Progress) -> str:
     if progress.seconds_left is None:
         return ""
-    return f"{_clock(progress.seconds_left)} left"
-
-
-def _clock(duration: float) -> str:
-    """Seconds as hours, minutes and seconds."""
-    minutes, seconds = divmod(round(duration), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{in_time(progress.seconds_left)} left"
 
 
 def _rates(progress: Progress) -> dict[str, float]:
@@ -361,16 +355,6 @@ def _rates(progress: Progress) -> dict[str, float]:
         "network": progress.network_fps,
         "encode": progress.encode_fps,
     }
-
-
-def in_words(count: int) -> str:
-    """A number of bytes in a fitting unit, for people."""
-    amount = float(count)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
 
 
 def _rounded(fps: float) -> str:

@@ -36,3 +36,13 @@ def stop_on_signal(tell: Callable[[str], None], what: str) -> Iterator[Callable[
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Let SIGTERM end a job as Ctrl-C does: at once, with its unfinished files removed."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -1,10 +1,12 @@
 """The ways to enlarge a clip that are compared: filters, and networks with and without time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import UsageError
 from vsrm_cli.frame import Frame
+from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.inference.restorer import Restorer, SupportsRestore
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP
@@ -66,6 +69,14 @@ def upscale_bicubic(frame: Tensor, *, scale: int = SCALE) -> Tensor:
         frame[None], scale_factor=scale, mode="bicubic", antialias=True, align_corners=False
     )
     return large[0]
+
+
+def upscale_frame(frame: Frame, *, scale: int = SCALE) -> Frame:
+    """Enlarge a frame by `upscale_bicubic`."""
+    peak = np.iinfo(frame.pixels.dtype).max
+    values = torch.from_numpy(frame.pixels.astype(np.float32)) / peak
+    large = upscale_bicubic(values, scale=scale)
+    return replace(frame, pixels=to_pixels(large, frame.pixels.dtype))
 
 
 def upscale_lanczos(frame: Tensor, *, scale: int = SCALE) -> Tensor:

@@ -48,7 +48,7 @@ figcaption { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; max-width: 640px; height: auto; }
 .slider { position: relative; overflow: hidden; border-radius: 6px; background: var(--card);
   --at: 50%; }
-.slider img { display: block; width: 100%; height: 100%; image-rendering: pixelated; }
+.slider img { display: block; width: 100%; height: 100%; }
 .slider .before { position: absolute; inset: 0; clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .slider::after { content: ""; position: absolute; inset: 0 auto 0 var(--at); width: 2px;
   margin-left: -1px; background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
@@ -59,7 +59,7 @@ svg { display: block; width: 100%; max-width: 640px; height: auto; }
 .slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
   cursor: ew-resize; touch-action: pan-y; }
 .slider:focus-within { outline: 3px solid #0072b2; outline-offset: 2px; }
-.still img { display: block; width: 100%; border-radius: 6px; image-rendering: pixelated; }
+.still img { display: block; width: 100%; border-radius: 6px; }
 """
 
 _SCRIPT = """
@@ -86,22 +86,26 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def html_page(title: str, lead: str, parts: Sequence[str]) -> str:
+def html_page(
+    title: str, lead: str, parts: Sequence[str], *, style: str = "", script: str = ""
+) -> str:
     """Put parts together to a page.
 
     Args:
         title: Its name and heading.
         lead: A line below the heading.
-        parts: HTML, made by the other functions of this file.
+        parts: HTML, made by the other functions of this folder.
+        style: What they need beside the style of every page.
+        script: Likewise.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
         f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n'
         + "\n".join(parts)
-        + f"\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        + f"\n<script>{_SCRIPT}{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -167,7 +171,12 @@ def still(picture: Pixels, *, caption: str) -> str:
 
 def data_uri(picture: Pixels) -> str:
     """A picture, (3, H, W) uint8, as an address that contains it."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode("ascii")
+    return data_uri_of(encode_png(picture), "png")
+
+
+def data_uri_of(file: bytes, kind: str) -> str:
+    """A picture file, such as "png" or "webp", as an address that contains it."""
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode('ascii')}"
 
 
 def encode_png(picture: Pixels) -> bytes:

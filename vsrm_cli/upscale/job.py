@@ -143,7 +143,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     src, dst, options = order.src, order.dst, order.options
     files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
-        order = _with_model(order, source.info, _spread(files))
+        order = _with_model(order, source.info, files)
         options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
@@ -155,7 +155,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 network = _load(order, source.info, journal.chosen)
-                restorer = _new_restorer(network, options, journal.entries)
+                restorer = new_restorer(network, options, journal.entries)
                 stages = (source, restorer, output)
                 chosen: Choices = {
                     "device": str(network.device),
@@ -212,12 +212,6 @@ def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _
     return replace(order, options=options, model_reason=reason)
 
 
-def _spread(files: Sequence[Path]) -> list[Path]:
-    """A few of the files, from all parts of the row."""
-    last = len(files) - 1
-    return [files[place] for place in sorted({0, last // 3, 2 * last // 3, last})]
-
-
 def _put_together(output: Collected, journal: Journal) -> None:
     """Make the output of what the finished segments hold."""
     if isinstance(output, ImageSequenceWriter):
@@ -236,7 +230,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         with open_direct_output(order.dst, source, options) as output:
             _warn_beforehand(source, output, order.warn)
             network = _load(order, source.info, None)
-            restorer = _new_restorer(network, options, [])
+            restorer = new_restorer(network, options)
             memory = PeakMemory(network.device)
 
             def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -323,19 +317,11 @@ def _describe(order: _Order) -> Choices:
 
 def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
-    device, dtype = order.options.device, order.options.dtype
+    options = order.options
     if chosen is not None:
-        device, dtype = str(chosen["device"]), str(chosen["dtype"])
-    network = load_model(
-        order.options.model,
-        device=device,
-        dtype=dtype,
-        detail=order.options.detail,
-        report=order.report_transfer,
-    )
-    if network.device.type == "cpu":
-        keep_freed_memory()
-    factor = asked_shape(info, order.options).enlargement(info)
+        options = replace(options, device=str(chosen["device"]), dtype=str(chosen["dtype"]))
+    network = load_network(options, order.report_transfer)
+    factor = asked_shape(info, options).enlargement(info)
     if network.scale < DEFAULT_SCALE and network.scale < factor:
         order.warn(
             f"{network.name} enlarges {network.scale} times, and its frames are resampled to be "
@@ -344,7 +330,26 @@ def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
     return network
 
 
-def _new_restorer(network: Network, options: UpscaleOptions, entries: Sequence[Entry]) -> Restorer:
+def load_network(
+    options: UpscaleOptions, report_transfer: Callable[[Transfer], None] | None
+) -> Network:
+    """Load the network that the options name, where and as they say."""
+    network = load_model(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        detail=options.detail,
+        report=report_transfer,
+    )
+    if network.device.type == "cpu":
+        keep_freed_memory()
+    return network
+
+
+def new_restorer(
+    network: Network, options: UpscaleOptions, entries: Sequence[Entry] = ()
+) -> Restorer:
+    """What takes frames through a network; it goes on with the tiles of finished segments."""
     is_cpu = network.device.type == "cpu"
     return Restorer(
         network if network.device.type != "cuda" else ReplayedNetwork(network),

@@ -10,11 +10,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS
+from vsrm_cli.checkpoints.catalog import (
+    FOR_CLEAN,
+    FOR_CLEAN_X2,
+    FOR_COMPRESSED,
+    MODELS,
+    pair_of,
+)
 from vsrm_cli.decode.artifacts import find_artifacts
+from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
+from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
 from vsrm_cli.upscale.open_media import Collected
@@ -107,8 +115,7 @@ class Plan:
         grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
         seconds = None
         if frames is not None:
-            read = (frames - journal.frames_done) * options.window / restorer.windows.stride
-            seconds = round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
+            seconds = estimate_seconds(restorer, info, frames=frames - journal.frames_done)
         return cls(
             input=str(info.path),
             output=str(output.path),
@@ -134,7 +141,7 @@ class Plan:
             segment_frames=options.segment_frames,
             seconds=seconds,
             memory_bytes=restorer.memory_bytes(*_size(info)),
-            file_bytes=_file_bytes(output, frames),
+            file_bytes=estimate_bytes(output.plan, shape, frames=frames),
             disk_bytes=_disk_bytes(output, journal, frames),
             free_bytes=shutil.disk_usage(journal.folder).free,
         )
@@ -184,18 +191,25 @@ def expected_frames(info: VideoInfo, options: UpscaleOptions) -> int | None:
     return max(0, round((min(ends) - (options.start or 0)) * info.frame_rate))
 
 
-def _file_bytes(output: Collected, frames: int | None) -> int | None:
+def estimate_seconds(restorer: Restorer, info: VideoInfo, *, frames: int) -> float:
+    """Estimate how long the network takes for so many frames; it is measured for that."""
+    grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
+    read = frames * restorer.windows.size / restorer.windows.stride
+    return round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
+
+
+def estimate_bytes(plan: EncodingPlan, shape: Shape, *, frames: int | None) -> int | None:
     """Estimate the size of the output's video."""
     if frames is None:
         return None
-    bits = _BITS_PER_PIXEL.get(output.plan.codec, _BITS_PER_PIXEL_OTHERS)
-    bits *= 2 ** (-output.plan.crf_above_default / _CRF_TO_HALVE)
-    return int(frames * output.shape.width * output.shape.height * bits / 8)
+    bits = _BITS_PER_PIXEL.get(plan.codec, _BITS_PER_PIXEL_OTHERS)
+    bits *= 2 ** (-plan.crf_above_default / _CRF_TO_HALVE)
+    return int(frames * shape.width * shape.height * bits / 8)
 
 
 def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int | None:
     """Estimate what the disk must still take: the segments that are missing, and the output."""
-    expected = _file_bytes(output, frames)
+    expected = estimate_bytes(output.plan, output.shape, frames=frames)
     if expected is None:
         return None
     done = sum(entry.size_bytes for entry in journal.entries)
@@ -221,8 +235,8 @@ def select_model(
     Args:
         wish: A network, or `DEFAULT_MODEL` for none.
         info: What is to be enlarged.
-        files: Some of the files whose frames show what was done to them, where the codec loses
-            nothing; none for that of ``info``.
+        files: The files whose frames show what was done to them, where the codec loses nothing,
+            a few of which are looked at; none for that of ``info``.
         factor: How many times larger the result shall be.
 
     Returns:
@@ -232,10 +246,28 @@ def select_model(
         return wish, ""
     if info.is_lossy:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
-    seen = find_artifacts(files or [info.path])
+    seen = find_artifacts(_spread(files) or [info.path])
     if seen is not None:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}, but {seen}"
     clean = f"clean footage: the input is {info.codec}, without visible artifacts"
     if FOR_CLEAN_X2 in MODELS and factor <= MODELS[FOR_CLEAN_X2].scale:
         return FOR_CLEAN_X2, f"for up to 2 times larger, and {clean}"
     return FOR_CLEAN, f"for {clean}"
+
+
+def _spread(files: Sequence[Path]) -> list[Path]:
+    """A few of the files, from all parts of the row."""
+    last = len(files) - 1
+    return [files[place] for place in sorted({0, last // 3, 2 * last // 3, last}) if files]
+
+
+def suitable_models(chosen: str) -> list[str]:
+    """Name the bundled networks that suit the same footage as the one that `select_model` takes.
+
+    Compressed footage suits those of a pair for `--detail`, clean footage suits all of its factor.
+    """
+    scale = MODELS[chosen].scale
+    bundled = [
+        name for name, entry in MODELS.items() if entry.file is not None and entry.scale == scale
+    ]
+    return [name for name in bundled if chosen == FOR_CLEAN or pair_of(name)]

@@ -1,0 +1,128 @@
+"""The frames of a place: those that are shown, and some around them for the network alone.
+
+Of large frames only the part with most detail is kept, so that a preview takes minutes where the
+job takes days.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from vsrm_cli.errors import InputError
+from vsrm_cli.evaluation.quality import densest_place
+from vsrm_cli.frame import Frame, Pixels, to_8_bits
+from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.preview.places import Read
+
+# Frames that are shown, and frames before and after them that only the network sees: it estimates
+# each frame with the help of those beside it.
+FRAMES_SHOWN, CONTEXT = 8, 4
+# Frames with more pixels are shown in part, so many lines and columns of an upright one, with a
+# margin around them that only the network sees.
+_WHOLE_PIXELS, _PART, _MARGIN = 102_400, (180, 320), 16
+# The longer side of the small picture that shows which part it is, about.
+_OVERVIEW_PIXELS = 240
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of a place.
+
+    Attributes:
+        time: When the first one that is shown is shown, in seconds after that of the video.
+        frames: Those for the network, cut to the part that is restored.
+        shown: Which of them are shown.
+        inside: Rows and columns that are shown of the part that is restored.
+        overview: The whole frame, small, with the part marked, (3, H, W) uint8; None where the
+            part is the whole.
+    """
+
+    time: Fraction
+    frames: Sequence[Frame]
+    shown: slice
+    inside: tuple[slice, slice]
+    overview: Pixels | None
+
+
+def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) -> Clip:
+    """Read the frames of a place.
+
+    Args:
+        read: Reads frames from a time on.
+        time: The first frame at this time or later is the first one shown.
+        info: The video.
+        step: Seconds from frame to frame, about.
+
+    Raises:
+        InputError: If no frame is shown at that time or later.
+    """
+    before: deque[Frame] = deque(maxlen=CONTEXT)
+    rest: list[Frame] = []
+    try:
+        for frame in read(max(Fraction(0), time - CONTEXT * step)):
+            (before if frame.time - info.start < time else rest).append(frame)
+            if len(rest) == FRAMES_SHOWN + CONTEXT:
+                break
+    except InputError:
+        if time == 0:
+            raise
+    if not rest:
+        length = "" if info.duration is None else f" of {float(info.duration):.3f} s"
+        raise InputError(
+            f"No frame of {info.path}{length} is shown at {float(time):g} s or later; give an "
+            "earlier --at."
+        )
+    shown = slice(len(before), len(before) + min(FRAMES_SHOWN, len(rest)))
+    frames = [*before, *rest]
+    middle = to_8_bits(frames[(shown.start + shown.stop) // 2].pixels)
+    box = _part_with_most_detail(middle)
+    outer = tuple(slice(max(0, x.start - _MARGIN), x.stop + _MARGIN) for x in box)
+    inside = tuple(
+        slice(x.start - y.start, x.stop - y.start) for x, y in zip(box, outer, strict=True)
+    )
+    is_whole = (box[0].stop, box[1].stop) == middle.shape[1:] and not box[0].start + box[1].start
+    return Clip(
+        time=rest[0].time - info.start,
+        # Copies, or the whole frames would stay in memory.
+        frames=[
+            replace(frame, pixels=frame.pixels[:, outer[0], outer[1]].copy()) for frame in frames
+        ],
+        shown=shown,
+        inside=(inside[0], inside[1]),
+        overview=None if is_whole else _overview(middle, box),
+    )
+
+
+def _part_with_most_detail(frame: Pixels) -> tuple[slice, slice]:
+    """Rows and columns of the part to show."""
+    height, width = frame.shape[1:]
+    if height * width <= _WHOLE_PIXELS:
+        return slice(0, height), slice(0, width)
+    lines, columns = sorted(_PART, reverse=height > width)
+    lines, columns = min(lines, height), min(columns, width)
+    luma = torch.from_numpy(frame).float().mean(0)
+    detail = torch.zeros_like(luma)
+    detail[1:] += luma.diff(dim=0).abs()
+    detail[:, 1:] += luma.diff(dim=1).abs()
+    top, left, _ = densest_place(detail, height=lines, width=columns)
+    return slice(top, top + lines), slice(left, left + columns)
+
+
+def _overview(frame: Pixels, box: tuple[slice, slice]) -> Pixels:
+    """A frame, small, with a white line around a part of it."""
+    step = max(1, round(max(frame.shape[1:]) / _OVERVIEW_PIXELS))
+    height, width = (side // step for side in frame.shape[1:])
+    blocks = frame[:, : height * step, : width * step].reshape(3, height, step, width, step)
+    small: Pixels = blocks.mean((2, 4)).round().astype(np.uint8)
+    top, bottom, left, right = (
+        min(place // step, side - 1)
+        for part, side in zip(box, (height, width), strict=True)
+        for place in (part.start, part.stop)
+    )
+    small[:, [top, bottom], left : right + 1] = 255
+    small[:, top : bottom + 1, [left, right]] = 255
+    return small

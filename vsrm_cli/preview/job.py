@@ -1,0 +1,279 @@
+"""The job of `vsrm preview`: some places of a video in every network that suits it, on one page."""
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from vsrm_cli.checkpoints.catalog import settle_detail
+from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.locate import locate
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.decode.image_sequence import find_images, is_sequence
+from vsrm_cli.encode.options import plan_encoding
+from vsrm_cli.errors import OutputError, UsageError
+from vsrm_cli.evaluation.baselines import upscale_frame
+from vsrm_cli.files import check_output_path
+from vsrm_cli.frame import Frame, Pixels, to_8_bits
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.media.geometry import output_shape
+from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
+from vsrm_cli.preview.page import BICUBIC, Offer, encode_pictures, preview_page
+from vsrm_cli.preview.places import Read, find_places
+from vsrm_cli.report.html import write_whole
+from vsrm_cli.upscale.job import load_network, new_restorer
+from vsrm_cli.upscale.open_media import encoding_of, open_source
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.pipeline import Progress
+from vsrm_cli.upscale.plan import (
+    estimate_bytes,
+    estimate_seconds,
+    expected_frames,
+    select_model,
+    suitable_models,
+)
+from vsrm_cli.upscale.source import PIPE
+
+PLACES = 5
+# Containers for the suggested outputs: H.264 and nearly all else fits into them.
+_CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What was made.
+
+    Attributes:
+        output: The page.
+        times: When the places begin, in seconds after the first frame.
+        versions: What is shown of each place: bicubic, and the networks.
+        page_bytes: Size of the page.
+        seconds: How long it took.
+    """
+
+    output: str
+    times: tuple[float, ...]
+    versions: tuple[str, ...]
+    page_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Version:
+    """A network, and why it would be taken if nobody chose; a detail only if not its own."""
+
+    model: str
+    detail: float | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the page."""
+        if self.detail is not None:
+            return f"{self.model}, detail {self.detail:g}"
+        path = Path(self.model)
+        # Fine-tuning gives all weight files one name; their folders have names of their own.
+        return f"{path.absolute().parent.name}/{path.stem}" if path.is_file() else self.model
+
+
+def preview_video(
+    src: Path,
+    output: Path,
+    options: UpscaleOptions | None = None,
+    *,
+    models: Sequence[str] = (),
+    at: Sequence[Fraction] = (),
+    overwrite: bool = False,
+    report: Report | None = None,
+    report_transfer: Callable[[Transfer], None] | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Preview:
+    """Write a page that shows what a job would give, and says what it would need.
+
+    Args:
+        src: The video to read; or a folder or pattern of images.
+        output: The page to write; its name ends in ".html".
+        options: Device, precision, tiles and the like, as for the job itself.
+        models: The networks to show; none for all that suit the video.
+        at: Where to look, in seconds after the first frame; none chooses.
+        overwrite: Whether `output` may exist and be replaced.
+        report: Called after each frame that a network has finished.
+        report_transfer: Called as a weight file comes in.
+        warn: Called with each thing that is uncertain of the input.
+
+    Raises:
+        InputError: If the video cannot be read, or has no frame at one of the times.
+        OutputError: If the page cannot be written.
+        UsageError: If the input is a pipe.
+        WeightsError: If there is no such network.
+    """
+    began = time.perf_counter()
+    options = options or UpscaleOptions()
+    if src == PIPE:
+        raise UsageError("A preview jumps to several places of the video; give a file, not a pipe.")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"A preview is a page; give it a name such as {output.stem}.html.")
+    files = find_images(src) if is_sequence(src) else [src]
+    check_output_path(output, inputs=files, overwrite=overwrite)
+    with open_source(src, options) as source:
+        info = source.info
+        for notice in source.notices:
+            warn(notice)
+    versions = _versions(models, info, files)
+    for version in versions:
+        locate(version.model, report=report_transfer)
+    clips = _clips(src, info, options, at)
+    pictures: list[list[list[bytes]]] = [[] for _ in clips]
+    offers = []
+    done = _Done(len(versions) * sum(len(clip.frames) for clip in clips), report)
+    qualities: list[int | None] = [None] * len(clips)
+    for version in versions:
+        asked = replace(options, model=version.model, detail=version.detail)
+        restorer = new_restorer(load_network(asked, report_transfer), asked)
+        offers.append(_offer(restorer, version, src, output, info, options))
+        for number, clip in enumerate(clips):
+            frames = list(done.count(clip.frames, restorer.restore(clip.frames)))[clip.shown]
+            shown = _shown(frames, clip, restorer.network.scale, info)
+            encoded, qualities[number] = encode_pictures(shown, qualities[number])
+            pictures[number].append(encoded)
+    for row, clip, quality in zip(pictures, clips, qualities, strict=True):
+        frames = [upscale_frame(frame) for frame in clip.frames[clip.shown]]
+        row.insert(0, encode_pictures(_shown(frames, clip, SCALE, info), quality)[0])
+    page = preview_page(info, clips, pictures, offers)
+    write_whole(output, page, overwrite=overwrite)
+    return Preview(
+        output=str(output),
+        times=tuple(float(clip.time) for clip in clips),
+        versions=(BICUBIC, *(version.name for version in versions)),
+        page_bytes=len(page),
+        seconds=round(time.perf_counter() - began, 1),
+    )
+
+
+def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> list[_Version]:
+    """The networks to show, the default one first if nobody chose."""
+    name, reason = select_model(DEFAULT_MODEL, info, files)
+    best = _Version(str(name), settle_detail(str(name), None, is_default=True), reason)
+    versions: dict[tuple[str, float | None], _Version] = {}
+    for model in models or (DEFAULT_MODEL, *suitable_models(best.model)):
+        version = best if model == DEFAULT_MODEL else _Version(model)
+        versions.setdefault((version.model, version.detail), version)
+    return list(versions.values())
+
+
+def _clips(
+    src: Path, info: VideoInfo, options: UpscaleOptions, at: Sequence[Fraction]
+) -> list[Clip]:
+    """The frames of the places that were asked for, or of those that are worth a look."""
+    step = 1 / info.frame_rate if info.frame_rate else Fraction(1, 25)
+    # What is black, still, or another scene is seen in interlaced frames, too.
+    places = sorted(set(at)) or find_places(
+        _reading(src, replace(options, deinterlace=False), step),
+        info.duration or (info.expected_frames or 0) * step,
+        start=info.start,
+        count=PLACES,
+        frames=FRAMES_SHOWN,
+    )
+    read = _reading(src, options, step)
+    return [read_clip(read, place, info=info, step=step) for place in places]
+
+
+def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
+    """Jump to a time and read on from there."""
+
+    def read(time: Fraction) -> Iterator[Frame]:
+        # All images between start and end are looked at before the first one is read.
+        end = time + 4 * FRAMES_SHOWN * step if is_sequence(src) else None
+        with open_source(src, replace(options, start=time or None, end=end)) as source:
+            yield from source.frames(behind=None)
+
+    return read
+
+
+def _offer(
+    restorer: Restorer,
+    version: _Version,
+    src: Path,
+    output: Path,
+    info: VideoInfo,
+    options: UpscaleOptions,
+) -> Offer:
+    """Estimate the job, and write its command."""
+    frames = expected_frames(info, options)
+    restorer.settle_tile(min(options.window, frames or options.window), info.height, info.width)
+    plan = plan_encoding(encoding_of(options), info.pixel_format, light=info.light)
+    shape = output_shape(info, scale=options.scale)
+    seen = shape.upright(info)
+    return Offer(
+        name=version.name,
+        reason=version.reason,
+        seconds=None if frames is None else estimate_seconds(restorer, info, frames=frames),
+        file_bytes=estimate_bytes(plan, shape, frames=frames),
+        memory_bytes=restorer.memory_bytes(info.height, info.width),
+        size=f"{seen.width}x{seen.height}",
+        command=_command(version, src, output, options),
+    )
+
+
+def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions) -> str:
+    """The command of the job; its output lies beside the page."""
+    is_images = is_sequence(src)
+    stem = src.absolute().name if src.is_dir() else src.stem.split("%")[0] or "video"
+    name = f"{stem}_{re.sub(r'[^A-Za-z0-9.-]+', '_', version.name)}"
+    suffix = src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
+    words = ["vsrm", "upscale", str(src), "-o", str(output.with_name(name + suffix))]
+    words += ["--model", version.model]
+    chosen = {
+        "--detail": None if version.detail is None else f"{version.detail:g}",
+        "--device": None if options.device == "auto" else options.device,
+        "--dtype": None if options.dtype == "auto" else options.dtype,
+        "--tile": None if options.tile == "auto" else str(options.tile or "off"),
+        "--fps": str(options.fps) if is_images else None,
+    }
+    words += [word for name, value in chosen.items() if value for word in (name, value)]
+    return shlex.join(words)
+
+
+def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> list[Pixels]:
+    """What is shown of enlarged frames of a place, as players show it, uint8."""
+    rows, columns = (slice(scale * part.start, scale * part.stop) for part in clip.inside)
+    return [
+        upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix) for frame in frames
+    ]
+
+
+class _Done:
+    """Counts the frames that the networks have finished, and reports them."""
+
+    def __init__(self, expected: int, report: Report | None) -> None:
+        self._expected = expected
+        self._report = report
+        self._frames = self._taken = 0
+        self._began = time.perf_counter()
+
+    def count(self, taken: Sequence[Frame], given: Iterator[Frame]) -> Iterator[Frame]:
+        """Hand the frames on that a network gives for those that it takes."""
+        # It gives all of them at the end. So how many it has taken tells how fast it is.
+        self._taken += len(taken)
+        for frame in given:
+            self._frames += 1
+            seconds = (time.perf_counter() - self._began) / self._taken
+            if self._report:
+                self._report(
+                    Progress(
+                        frames_done=self._frames,
+                        frames_expected=self._expected,
+                        decode_fps=0.0,
+                        network_fps=1 / seconds,
+                        encode_fps=0.0,
+                        seconds_left=seconds * (self._expected - self._taken),
+                    )
+                )
+            yield frame

@@ -1,0 +1,136 @@
+"""The page of a preview: each place in all versions, and what the whole job needs with each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.encode.webp import encode_webp
+from vsrm_cli.frame import Pixels
+from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.probe import VideoInfo
+from vsrm_cli.preview.clips import CONTEXT, Clip
+from vsrm_cli.report import viewer
+from vsrm_cli.report.html import (
+    data_uri_of,
+    heading,
+    html_page,
+    paragraph,
+)
+from vsrm_cli.report.units import in_bytes, in_time
+
+BICUBIC = "bicubic"
+# Qualities of WebP, tried until the pictures of a place have so many bytes at most on average.
+_QUALITIES, _PICTURE_BYTES = (90, 80, 70, 55, 40), 130_000
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A network, what the whole job needs with it, and how to start that job.
+
+    Attributes:
+        name: What it is called on the page.
+        reason: Why it would be taken if nobody chose; empty for the others.
+        seconds: Estimate; None if unknown.
+        file_bytes: Likewise, of the output.
+        memory_bytes: Likewise, of the network.
+        size: Of the frames of the output.
+        command: The command line.
+    """
+
+    name: str
+    reason: str
+    seconds: float | None
+    file_bytes: int | None
+    memory_bytes: int
+    size: str
+    command: str
+
+
+def encode_pictures(pictures: Sequence[Pixels], quality: int | None) -> tuple[list[bytes], int]:
+    """Encode the pictures of a place in one version, and give the quality.
+
+    Args:
+        pictures: (3, H, W) uint8 each.
+        quality: That of the other versions; None for the best of which the page does not become
+            too large.
+    """
+    for each in _QUALITIES if quality is None else (quality,):
+        files = [encode_webp(picture, quality=each) for picture in pictures]
+        if sum(map(len, files)) <= _PICTURE_BYTES * len(files):
+            break
+    return files, each
+
+
+def preview_page(
+    info: VideoInfo,
+    clips: Sequence[Clip],
+    pictures: Sequence[Sequence[Sequence[bytes]]],
+    offers: Sequence[Offer],
+) -> bytes:
+    """The page.
+
+    Args:
+        info: The video.
+        clips: The places.
+        pictures: Of each place, of bicubic and each offer, its frames as WebP files.
+        offers: The networks.
+    """
+    versions = [BICUBIC, *(offer.name for offer in offers)]
+    views = [_view(info, clip, row) for clip, row in zip(clips, pictures, strict=True)]
+    plays = any(len(view.frames[0]) > 1 for view in views)
+    lead = f"{info.path.name}: {info.width}x{info.height}, {len(clips)} "
+    lead += "place" if len(clips) == 1 else "places"
+    if info.duration is not None:
+        lead += f" of {in_time(float(info.duration))}"
+    hint = "Move the edge in each picture: with the mouse, a finger, or the slider below it."
+    context = (
+        f"The networks saw up to {CONTEXT} frames more before and after the frames of each place; "
+        "in the whole job they see at least as many."
+    )
+    parts = [
+        paragraph(hint),
+        viewer.toolbar(versions, plays=plays),
+        *(viewer.viewer(view, versions) for view in views),
+        heading("The whole job"),
+        paragraph("What it takes on this machine, by estimate, and the command for it."),
+        *(viewer.command(offer.name, _facts(offer), offer.command) for offer in offers),
+        paragraph(context),
+    ]
+    style, script = viewer.STYLE, viewer.SCRIPT
+    return html_page("vsrm preview", lead, parts, style=style, script=script).encode()
+
+
+def _facts(offer: Offer) -> str:
+    """What the whole job takes."""
+    facts = [f"{offer.size} pixels"]
+    if offer.seconds is not None:
+        unit = "hours" if offer.seconds >= 3600 else "minutes"
+        facts.append(f"about {in_time(offer.seconds)} {unit}")
+    if offer.file_bytes is not None:
+        facts.append(f"{in_bytes(offer.file_bytes)}")
+    facts.append(f"{in_bytes(offer.memory_bytes)} of memory")
+    return ", ".join(facts) + (f"; the default {offer.reason}" if offer.reason else "")
+
+
+def _view(info: VideoInfo, clip: Clip, versions: Sequence[Sequence[bytes]]) -> viewer.View:
+    shown = clip.frames[clip.shown]
+    lines, columns = (part.stop - part.start for part in clip.inside)
+    # Pixels of an output are as large as those of the network, whatever their shape.
+    height, width = SCALE * lines, round(SCALE * columns * (info.sample_aspect_ratio or 1))
+    if info.is_turned:
+        height, width = width, height
+    length = float(shown[-1].time - shown[0].time)
+    overview = None
+    if clip.overview is not None:
+        small = upright(clip.overview, info.display_matrix)
+        overview = data_uri_of(encode_webp(small, quality=_QUALITIES[0]), "webp")
+    return viewer.View(
+        title=f"at {in_time(int(clip.time))}.{int(clip.time * 100) % 100:02}",
+        caption="" if overview is None else "the part with most detail",
+        frames=[[data_uri_of(file, "webp") for file in files] for files in versions],
+        width=width,
+        height=height,
+        milliseconds=1000 * length / (len(shown) - 1) if len(shown) > 1 else 1000,
+        number=len(shown) // 2,
+        overview=overview,
+    )

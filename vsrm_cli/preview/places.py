@@ -1,0 +1,121 @@
+"""Which places of a video to show: spread over it, in motion, not black, each in its own scene.
+
+The video is read at a few times only. A reader jumps to each of them, so a long video takes hardly
+longer than a short one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsrm_cli.decode.scene_cuts import SceneCutFinder
+from vsrm_cli.errors import InputError
+from vsrm_cli.frame import Frame
+
+# Reads frames from a time on, in seconds after the first frame.
+Read = Callable[[Fraction], Iterator[Frame]]
+
+# The video is divided into parts; where in each of them to look, until a place is good.
+_OFFSETS = tuple(Fraction(n, 8) for n in (4, 2, 6, 1, 5))
+# How many times the frames of a place are read to find as many of them without a cut.
+_PATIENCE = 3
+# Levels of 255: nearly all of a black frame is darker, and a plain one deviates by less.
+_DARKEST, _LEAST_CONTRAST = 32, 3
+# Something moves if the means of so large a share of all blocks of so many pixels change by so many
+# levels of 255; noise does not show in the means.
+_LEAST_MOVING, _BLOCK, _LEAST_CHANGE = 0.01, 8, 2
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A few frames from a time on: the first one, and what is seen in them."""
+
+    time: Fraction
+    part: int
+    first: Frame
+    is_plain: bool
+    is_still: bool
+
+
+def find_places(
+    read: Read, duration: Fraction, *, start: Fraction, count: int, frames: int
+) -> list[Fraction]:
+    """Find the times of up to ``count`` places, rising, in seconds after the first frame.
+
+    There are fewer where the video has fewer scenes. Where nothing moves anywhere, still places
+    are taken; where no place has ``frames`` frames, or all are black, the beginning.
+
+    Args:
+        read: Reads frames from a time on.
+        duration: Of the video, in seconds.
+        start: The time of the first frame on the clock of the file, in seconds.
+        count: How many places to find.
+        frames: How many frames a place shows; there is no cut between them.
+    """
+    # From the middle outwards: titles are at the beginning and at the end.
+    parts = sorted(range(count), key=lambda part: abs(2 * part + 1 - count))
+    times = [((part + offset) * duration / count, part) for offset in _OFFSETS for part in parts]
+    looks: dict[Fraction, _Look | None] = {}
+    chosen: list[_Look] = []
+    for is_one_each in (True, False):
+        for time, part in times:
+            is_taken = is_one_each and any(look.part == part for look in chosen)
+            if len(chosen) == count or time in looks or is_taken:
+                continue
+            look = looks[time] = _look_at(read, time, part, start=start, frames=frames)
+            if look and not (look.is_plain or look.is_still) and _is_new_scene(look, chosen):
+                chosen.append(look)
+    if not chosen:
+        for look in filter(None, looks.values()):
+            if len(chosen) < count and not look.is_plain and _is_new_scene(look, chosen):
+                chosen.append(look)
+    return sorted(look.time for look in chosen) or [Fraction(0)]
+
+
+def _look_at(
+    read: Read, time: Fraction, part: int, *, start: Fraction, frames: int
+) -> _Look | None:
+    """Look at some frames of one shot; None if there are not as many."""
+    seen: list[Frame] = []
+    try:
+        for frame in islice(read(time), _PATIENCE * frames):
+            seen = [frame] if frame.begins_shot else [*seen, frame]
+            if len(seen) == frames:
+                break
+    except InputError:  # the video is shorter than it says, or damaged here
+        return None
+    if len(seen) < frames:
+        return None
+    first, last = _luma(seen[0]), _luma(seen[-1])
+    is_plain = bool(np.percentile(first, 99) < _DARKEST or first.std() < _LEAST_CONTRAST)
+    change = np.abs(_block_means(last) - _block_means(first))
+    is_still = bool((change > _LEAST_CHANGE).mean() < _LEAST_MOVING)
+    return _Look(seen[0].time - start, part, seen[0], is_plain, is_still)
+
+
+def _luma(frame: Frame) -> NDArray[np.float64]:
+    """Brightness in levels of 255, (H, W)."""
+    luma: NDArray[np.float64] = frame.pixels.mean(0) * (255 / np.iinfo(frame.pixels.dtype).max)
+    return luma
+
+
+def _block_means(luma: NDArray[np.float64]) -> NDArray[np.float64]:
+    block = min(_BLOCK, *luma.shape)
+    height, width = (side // block for side in luma.shape)
+    inside = luma[: height * block, : width * block]
+    means: NDArray[np.float64] = inside.reshape(height, block, width, block).mean((1, 3))
+    return means
+
+
+def _is_new_scene(look: _Look, others: list[_Look]) -> bool:
+    """Whether a cut would be seen between a place and each of the others."""
+    for other in others:
+        cuts = SceneCutFinder()
+        cuts.begins_shot(other.first.pixels)
+        if not cuts.begins_shot(look.first.pixels):
+            return False
+    return True
