@@ -29,19 +29,20 @@ def upscale(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Video to upscale; a folder of images, frame_%05d.png, or - for y4m on stdin.",
+            help="Video or image to upscale; a folder of images, frame_%05d.png, or - for y4m on "
+            "stdin.",
             show_default=False,
         ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="Output file; its ending sets the container. A folder or frame_%05d.png writes "
+            help="Output file; its ending sets the container. A folder/ or frame_%05d.png writes "
             "images, - writes y4m to stdout.",
-            show_default="required, or --out-dir",
+            show_default="INPUT_x4, beside the input",
         ),
     ] = None,
     out_dir: Annotated[
@@ -206,7 +207,17 @@ def upscale(
         ),
     ] = "25",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
+        bool,
+        typer.Option(
+            "--overwrite/--no-overwrite",
+            "-y/-n",
+            metavar="",
+            help="Replace the output if it exists; or never do.",
+        ),
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", metavar="", help="Skip inputs whose output exists."),
     ] = False,
     restart: Annotated[
         bool,
@@ -253,8 +264,7 @@ def upscale(
     """
     given = locals()
     options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS})
-    from vsrm_cli.upscale.batch import plan_batch
-    from vsrm_cli.upscale.job import upscale_video
+    from vsrm_cli.upscale.batch import check_ending, check_exists, plan_batch
 
     def print_plan(plan: "Plan") -> bool:
         if as_json:
@@ -264,6 +274,8 @@ def upscale(
         return False
 
     def enlarge(source: Path, target: Path) -> None:
+        from vsrm_cli.upscale.job import upscale_video
+
         with (
             console.Display(is_quiet=quiet) as display,
             stop_on_signal(display.print_note, "segment") as should_stop,
@@ -282,18 +294,32 @@ def upscale(
         if as_json:
             typer.echo(json.dumps(summary.as_dict()))
 
-    if str(output) == "-" and (as_json or dry_run):
+    if output == "-" and (as_json or dry_run):
         raise UsageError(
             "With -o - the video goes to stdout; --json and --dry-run cannot be used with it."
         )
-    if output is not None and out_dir is None and len(sources) == 1:
-        enlarge(sources[0], output)
-        return
-    if output is not None or out_dir is None:
+    if overwrite and skip_existing:
+        raise UsageError("Give --overwrite or --skip-existing, not both.")
+    if output is not None and (out_dir is not None or len(sources) > 1):
         raise UsageError("Give --output for one input, or --out-dir for several.")
-    pairs = plan_batch(sources, out_dir, overwrite=overwrite)
-    out_dir.mkdir(exist_ok=True)
-    _do_all(enlarge, pairs, debug=debug)
+    if output is None and out_dir is None and len(sources) == 2 and not sources[1].exists():
+        raise UsageError(
+            f"{sources[1]} does not exist; for an output of that name: vsrm upscale {sources[0]} "
+            f"-o {sources[1]}"
+        )
+    for source in sources:
+        check_exists(source)
+    if output is not None:
+        check_ending(output, sources[0])
+        pairs = [(sources[0], Path(output))]
+    else:
+        pairs = plan_batch(sources, out_dir, options, skip_existing=skip_existing)
+    if out_dir is not None:
+        out_dir.mkdir(exist_ok=True)
+    existing = [target for _, target in pairs if skip_existing and target.exists()]
+    for target in existing if not quiet else ():
+        console.print_note(f"skipped: {target} exists")
+    _do_all(enlarge, [pair for pair in pairs if pair[1] not in existing], debug=debug)
 
 
 def _do_all(
