@@ -114,10 +114,11 @@ def upscale(
         str,
         typer.Option(
             metavar="NAME",
-            help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.",
+            help="h264, hevc, av1, vp9, ffv1, or another encoder that PyAV offers; auto is h264, "
+            "hevc for 10 bits, and av1 in .webm.",
             rich_help_panel="Encoding",
         ),
-    ] = "h264",
+    ] = "auto",
     crf: Annotated[
         int | None,
         typer.Option(
@@ -144,6 +145,15 @@ def upscale(
             rich_help_panel="Encoding",
         ),
     ] = "auto",
+    audio: Annotated[
+        str,
+        typer.Option(
+            metavar="copy|transcode|none",
+            help="Copy sound; encode sound that the container cannot hold as AAC or Opus; or leave "
+            "sound out.",
+            rich_help_panel="Encoding",
+        ),
+    ] = "copy",
     scale: Annotated[
         str | None,
         typer.Option(

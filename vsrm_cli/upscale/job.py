@@ -44,7 +44,13 @@ from vsrm_cli.upscale.open_media import (
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
-from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
+from vsrm_cli.upscale.plan import (
+    Plan,
+    check_room,
+    expected_frames,
+    select_model,
+    suggest_height,
+)
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Summary
@@ -151,7 +157,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 content = describe_files(files)
                 journal.open(content | _describe(order), restart=options.restart)
                 frames_resumed = journal.frames_done
-                _warn_beforehand(source, output, order.warn)
+                _warn_beforehand(source, output, order)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 network = _load(order, journal.chosen)
@@ -227,7 +233,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         open_source(order.src, options) as source,
         open_direct_output(order.dst, source, options) as output,
     ):
-        _warn_beforehand(source, output, order.warn)
+        _warn_beforehand(source, output, order)
         order = _with_model(order, source.info)
         network = _load(order, None)
         restorer = _new_restorer(network, options, [])
@@ -294,11 +300,11 @@ def _sum_up(
     )
 
 
-def _warn_beforehand(
-    source: Source, output: Collected | Direct, warn: Callable[[str], None]
-) -> None:
+def _warn_beforehand(source: Source, output: Collected | Direct, order: _Order) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
-        warn(notice)
+        order.warn(notice)
+    if advice := suggest_height(order.options, output.shape):
+        order.warn(advice)
 
 
 def _describe(order: _Order) -> Choices:

@@ -123,6 +123,7 @@ def _open_video(
         end=options.end,
         overwrite=overwrite,
         folder=folder,
+        audio=options.audio,
     )
 
 

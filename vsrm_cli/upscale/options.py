@@ -40,6 +40,7 @@ _DEINTERLACE: dict[str, bool | FirstField] = {
 }
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
+AUDIO = ("copy", "transcode", "none")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
 _TIME = re.compile(
@@ -63,10 +64,13 @@ class UpscaleOptions:
             large as the free memory allows.
         device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
         dtype: "auto", "fp32", "fp16" or "bf16".
-        codec: "h264", "hevc", "av1", "ffv1", or another encoder that PyAV offers.
+        codec: "auto" takes H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
+            "av1", "ffv1", or another encoder that PyAV offers.
         crf: Quality on the codec's own scale; None for a good one.
         preset: Speed of the encoder in its own words; None for a usual one.
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
+        audio: "copy" copies sound; "transcode" encodes what the output's container cannot hold, as
+            AAC or Opus; "none" leaves sound out.
         scale: How many times larger to make the picture, from 1 to 16; None for 4.
         height: Instead: how many lines it shall have on the screen.
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
@@ -91,10 +95,11 @@ class UpscaleOptions:
     tile: int | Literal["auto"] | None = "auto"
     device: str = "auto"
     dtype: str = "auto"
-    codec: str = "h264"
+    codec: str = "auto"
     crf: int | None = None
     preset: str | None = None
     pix_fmt: str = "auto"
+    audio: Literal["copy", "transcode", "none"] = "copy"
     scale: Fraction = Fraction(DEFAULT_SCALE)
     height: int | None = None
     size: tuple[int, int] | None = None
@@ -125,6 +130,8 @@ class UpscaleOptions:
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
+        if self.audio not in AUDIO:
+            raise UsageError(f'The audio must be {", ".join(AUDIO)}, not "{self.audio}".')
         if self.detail is not None and not 0 <= self.detail <= 1:
             raise UsageError(f"The detail must be a number from 0 to 1, not {self.detail:g}.")
         if self.segment_frames is not None and self.segment_frames < 1:
