@@ -87,7 +87,7 @@ class Display:
         if self._bar:
             self._bar.update(
                 self._task,
-                completed=progress.frames_done,
+                completed=_computed(progress),
                 total=_bar_length(progress),
                 frames=_frames(progress),
                 stages=_stages(progress),
@@ -331,7 +331,12 @@ def _bar_length(progress: Progress) -> int | None:
 def _frames(progress: Progress) -> str:
     length = _bar_length(progress)
     total = "" if length is None else f" of ~{length}"
-    return f"{progress.frames_done}{total} frames"
+    return f"{int(_computed(progress))}{total} frames"
+
+
+def _computed(progress: Progress) -> float:
+    """Frames through the network: encoded ones are a window late."""
+    return max(progress.frames_done, progress.frames_computed)
 
 
 def _stages(progress: Progress) -> str:

@@ -321,8 +321,8 @@ class VideoWriter:
         The video is encoded, unless it is copied from a finished stream.
         """
         try:
-            # Opened here, so that the file is surely closed when it must be deleted. Its whole path:
-            # to move the index, FFmpeg opens it again, and would take "a:b" for a protocol.
+            # Opened here, so that the file is surely closed when it must be deleted. By its whole
+            # path: to move the index, FFmpeg opens it again, and takes "a:b" for a protocol.
             file = self.part.absolute().open("wb")
         except OSError as error:
             raise OutputError(

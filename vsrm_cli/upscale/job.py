@@ -254,6 +254,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
             write_depth=write_depth,
             frames_expected=expected_frames(source.info, options),
             report=order.report,
+            watch=restorer.watch,
         )
         check_counts(read=source.frames_read, written=output.frames_written)
     stages = (source, restorer, output)
@@ -390,6 +391,7 @@ def _restore(
             frames_before=begin,
             frames_expected=expected_frames(source.info, order.options),
             report=order.report,
+            watch=restorer.watch,
         )
         if segmenter.is_stopped:
             raise Interrupted(journal.resume_hint())

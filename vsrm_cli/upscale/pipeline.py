@@ -40,6 +40,8 @@ class Progress:
         network_fps: The same of the network.
         encode_fps: The same of the encoder.
         seconds_left: Estimate, None where there is nothing to base it on.
+        frames_computed: Frames that the network has done, those of an interrupted job included; of
+            those that it is working on, a part.
     """
 
     frames_done: int
@@ -48,6 +50,7 @@ class Progress:
     network_fps: float
     encode_fps: float
     seconds_left: float | None
+    frames_computed: float = 0.0
 
 
 def queue_depth(items: int, item_bytes: int) -> int:
@@ -251,11 +254,17 @@ class Throughput:
         self._encoded = encoded
         self._frames_before = frames_before
         self._frames_expected = frames_expected
+        self._computed = 0.0
         self._began = time.perf_counter()
 
-    def progress(self) -> Progress:
-        """How far the job is now."""
+    def progress(self, ahead: float = 0.0) -> Progress:
+        """How far the job is now.
+
+        Args:
+            ahead: Frames that the network has done but not handed on, in part.
+        """
         done = self._encoded.meter.items
+        self._computed = max(self._computed, self.network.items + ahead)
         # The network gives a whole window at a time. Right after, when one frame of it has been
         # handed on, the frames taken in tell how fast it is, and those given out do not.
         taken = self._decoded.waiting.items
@@ -266,14 +275,15 @@ class Throughput:
             decode_fps=_per_second(self._decoded.meter.items, self._decoded.meter.seconds),
             network_fps=_per_second(taken, network_seconds),
             encode_fps=_per_second(done, self._encoded.meter.seconds),
-            seconds_left=self._seconds_left(done=done, taken=taken),
+            seconds_left=self._seconds_left(done=done),
+            frames_computed=self._frames_before + self._computed,
         )
 
-    def _seconds_left(self, *, done: int, taken: int) -> float | None:
-        if self._frames_expected is None or not taken:
+    def _seconds_left(self, *, done: int) -> float | None:
+        if self._frames_expected is None or not self._computed:
             return None
-        left = self._frames_expected - self._frames_before - done
-        return (time.perf_counter() - self._began) / taken * left if left >= 0 else None
+        left = self._frames_expected - self._frames_before - max(done, self._computed)
+        return (time.perf_counter() - self._began) / self._computed * left if left >= 0 else None
 
 
 def _per_second(items: int, seconds: float) -> float:
@@ -290,6 +300,7 @@ def run_stages(
     frames_before: int = 0,
     frames_expected: int | None,
     report: Callable[[Progress], None] | None,
+    watch: Callable[[Callable[[float], None]], None] | None = None,
 ) -> None:
     """Take every item of `read` through `restore` to `write`, in order.
 
@@ -302,6 +313,8 @@ def run_stages(
         frames_before: For the report: how many were done before.
         frames_expected: Likewise: how many there will be with these; None if unknown.
         report: Called in this thread after each item restored, and at the end.
+        watch: Given a function to be called, in this thread, with how many of the next items are
+            computed; each call is reported.
 
     Raises:
         Exception: What any stage has raised; the others have stopped by then.
@@ -313,6 +326,8 @@ def run_stages(
         tally = Throughput(
             decoded, encoded, frames_before=frames_before, frames_expected=frames_expected
         )
+        if report and watch:
+            watch(lambda ahead: report(tally.progress(ahead)))
         for item in tally.network.time_each(restore(decoded)):
             encoded.put(item)
             if report:
