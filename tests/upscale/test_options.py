@@ -109,7 +109,7 @@ def test_a_small_window_has_a_small_overlap_unless_asked_otherwise(window, overl
         ({"window": 0}, "window must be 1 frame or more, not 0"),
         ({"overlap": 9}, "overlap must be 0 to 8, half of the window of 16 frames, not 9"),
         ({"overlap": -1}, "overlap must be 0 to 8"),
-        ({"device": "gpu"}, 'device must be auto, cpu, cuda, cuda:<number> or mps, not "gpu"'),
+        ({"device": "gpu"}, 'device must be auto, cpu, cuda, cuda:<number>, mps or xpu, not "gpu"'),
         ({"device": "cuda:"}, "device must be"),
         ({"dtype": "float16"}, 'dtype must be auto, fp32, fp16, bf16, not "float16"'),
         ({"end": "0"}, r"end \(0\) must come after the start \(0\)"),

@@ -239,7 +239,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
 
     Raises:
         UsageError: If there is no such name.
@@ -248,15 +248,20 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
+        if torch.xpu.is_available():
+            return torch.device("xpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"The device is {name!r}; it can be auto, cpu, cuda or mps.") from error
+        raise UsageError(
+            f"The device is {name!r}; it can be auto, cpu, cuda, mps or xpu."
+        ) from error
     count = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count(),
     }.get(device.type, 0)
     if (device.index or 0) >= count:
         raise VsrmError(f"This machine has no device {name}; use --device cpu or auto.")

@@ -1,7 +1,10 @@
 """The Typer app: all commands of `vsrm`, and the exit code of each."""
 
+import shlex
+import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +39,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code = app(arguments, prog_name="vsrm", standalone_mode=False)
     except _UnreadableCommandLine as error:
-        return _tell_unreadable(error)
+        return _tell_unreadable(error, sys.argv[1:] if arguments is None else arguments)
     return code or 0
 
 
@@ -53,6 +56,7 @@ def main(
         bool,
         typer.Option(
             "--version",
+            "-V",
             metavar="",
             help="Print the version and exit.",
             callback=_print_version,
@@ -65,9 +69,12 @@ def main(
         typer.echo(context.get_help())
 
 
-def _tell_unreadable(error: Any) -> int:
+def _tell_unreadable(error: Any, arguments: list[str]) -> int:
     """Print in one line what is wrong with a command line, and return the exit code for it."""
     message = error.format_message().rstrip(".")
+    # Of a file instead of a command, what is meant is plain.
+    if message.startswith("No such command") and arguments and Path(arguments[0]).suffix:
+        message += f"; to enlarge a video: {shlex.join(['vsrm', 'upscale', *arguments])}"
     command = error.ctx.command_path if error.ctx else "vsrm"
     console.print_error(f"{message} (see {command} --help)")
     return int(error.exit_code)

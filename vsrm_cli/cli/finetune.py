@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.completion import DEVICES, complete, complete_model
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 
@@ -77,6 +78,7 @@ def finetune(
         typer.Option(
             metavar="NAME|FILE",
             help="Network to start from: a name, a weight file, or a Hub id.",
+            autocompletion=complete_model,
             rich_help_panel="Network",
         ),
     ] = "vsrm-t",
@@ -223,8 +225,10 @@ def finetune(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps",
+            metavar="auto|cpu|cuda[:N]|mps|xpu",
             help="Where to compute; auto picks the best device.",
+            envvar="VSRM_DEVICE",
+            autocompletion=complete(*DEVICES),
             rich_help_panel="Machine",
         ),
     ] = "auto",

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.completion import CODECS, DEVICES, complete, complete_model
 from vsrm_cli.cli.failures import EXIT_INTERRUPTED, report_failures
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
-from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, UpscaleOptions
+from vsrm_cli.upscale.options import (
+    AUDIO,
+    DEFAULT_MODEL,
+    DEFAULT_OVERLAP,
+    DEFAULT_WINDOW,
+    DTYPES,
+    UpscaleOptions,
+)
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.upscale.plan import Plan
@@ -59,6 +67,8 @@ def upscale(
             metavar="NAME|FILE",
             help="Network: a name from `vsrm models`, a .safetensors or .pth file, or a Hub id; "
             "auto picks one for the input.",
+            envvar="VSRM_MODEL",
+            autocompletion=complete_model,
             rich_help_panel="Network",
         ),
     ] = DEFAULT_MODEL,
@@ -97,8 +107,10 @@ def upscale(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps",
+            metavar="auto|cpu|cuda[:N]|mps|xpu",
             help="Where to compute; auto picks the best device.",
+            envvar="VSRM_DEVICE",
+            autocompletion=complete(*DEVICES),
             rich_help_panel="Network",
         ),
     ] = "auto",
@@ -107,6 +119,7 @@ def upscale(
         typer.Option(
             metavar="auto|fp32|fp16|bf16",
             help="Precision; auto is fp16 on CUDA and fp32 elsewhere.",
+            autocompletion=complete(*DTYPES),
             rich_help_panel="Network",
         ),
     ] = "auto",
@@ -116,6 +129,7 @@ def upscale(
             metavar="NAME",
             help="h264, hevc, av1, vp9, ffv1, or another encoder that PyAV offers; auto is h264, "
             "hevc for 10 bits, and av1 in .webm.",
+            autocompletion=complete(*CODECS),
             rich_help_panel="Encoding",
         ),
     ] = "auto",
@@ -149,6 +163,7 @@ def upscale(
         str,
         typer.Option(
             metavar="copy|transcode|none",
+            autocompletion=complete(*AUDIO),
             help="Copy sound; encode sound that the container cannot hold as AAC or Opus; or leave "
             "sound out.",
             rich_help_panel="Encoding",
@@ -259,6 +274,14 @@ def upscale(
         bool,
         typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
     ] = False,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|plain|json",
+            help="A bar on a terminal and lines elsewhere; always lines; or JSON lines on stderr.",
+            autocompletion=complete(*console.PROGRESS),
+        ),
+    ] = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
     ] = False,
@@ -287,7 +310,9 @@ def upscale(
         from vsrm_cli.upscale.job import upscale_video
 
         with (
-            console.Display(is_quiet=quiet) as display,
+            console.Display(
+                is_quiet=quiet, mode=progress, place=places.get((source, target))
+            ) as display,
             stop_on_signal(display.print_note, "segment") as should_stop,
         ):
             summary = upscale_video(
@@ -304,6 +329,8 @@ def upscale(
         if as_json:
             typer.echo(json.dumps(summary.as_dict()))
 
+    if progress not in console.PROGRESS:
+        raise UsageError(f"The progress must be {', '.join(console.PROGRESS)}, not {progress!r}.")
     if output == "-" and (as_json or dry_run):
         raise UsageError(
             "With -o - the video goes to stdout; --json and --dry-run cannot be used with it."
@@ -329,7 +356,24 @@ def upscale(
     existing = [target for _, target in pairs if skip_existing and target.exists()]
     for target in existing if not quiet else ():
         console.print_note(f"skipped: {target} exists")
-    _do_all(enlarge, [pair for pair in pairs if pair[1] not in existing], debug=debug)
+    pairs = [pair for pair in pairs if pair[1] not in existing]
+    places = dict(zip(pairs, _places([source for source, _ in pairs]), strict=True))
+    _do_all(enlarge, pairs, debug=debug)
+
+
+def _places(sources: list[Path]) -> list[console.Place | None]:
+    """Where each input stands among all of them, for the time that is left in total."""
+    if len(sources) == 1:
+        return [None]
+    from vsrm_cli.upscale.batch import work_of
+
+    work = [work_of(source) for source in sources]
+    return [
+        console.Place(
+            source.name, number, len(sources), work=work[number - 1], work_after=sum(work[number:])
+        )
+        for number, source in enumerate(sources, 1)
+    ]
 
 
 def _do_all(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import find_images, is_image, is_pattern, is_sequence
-from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.errors import InputError, OutputError, UsageError, VsrmError
+from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE
@@ -119,6 +120,17 @@ def _expand(path: Path) -> list[Path]:
     if not videos:
         find_images(path)
     return videos or [path]
+
+
+def work_of(source: Path) -> int:
+    """How much there is to do: pixels of all frames, as far as the input tells; else 0."""
+    files = find_images(source) if is_sequence(source) else [source]
+    try:
+        info = probe(files[0])
+    except VsrmError:  # it is reported when its turn comes
+        return 0
+    frames = len(files) if is_sequence(source) else info.expected_frames or 0
+    return frames * info.width * info.height
 
 
 def check_exists(path: Path) -> None:

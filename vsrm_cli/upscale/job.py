@@ -88,7 +88,8 @@ def upscale_video(
             A file appears when it is complete.
         options: What is asked for, where it has been read already.
         confirm: Shown what would be done, before it is; a no ends the job there.
-        report: Called in this thread after each frame that the network has finished.
+        report: Called in this thread twice a second while the network computes, and for each frame
+            that it has finished.
         should_stop: Asked at each point from which a job can be resumed; a yes ends it there.
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
             each that the output cannot hold.

@@ -42,7 +42,7 @@ _DEINTERLACE: dict[str, bool | FirstField] = {
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 AUDIO = ("copy", "transcode", "none")
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?", re.ASCII)
 _TIME = re.compile(
     r"""(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)""",
     re.ASCII,
@@ -62,7 +62,7 @@ class UpscaleOptions:
         overlap: Frames that two neighboring windows share, half a window at most; None chooses.
         tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for as
             large as the free memory allows.
-        device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:<n>", "mps" or "xpu" (Intel, untested).
         dtype: "auto", "fp32", "fp16" or "bf16".
         codec: "auto" takes H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
             "av1", "ffv1", or another encoder that PyAV offers.
@@ -126,7 +126,8 @@ class UpscaleOptions:
             raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {self.tile}.")
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
-                f'The device must be auto, cpu, cuda, cuda:<number> or mps, not "{self.device}".'
+                "The device must be auto, cpu, cuda, cuda:<number>, mps or xpu, "
+                f'not "{self.device}".'
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')

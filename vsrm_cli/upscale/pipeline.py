@@ -255,6 +255,7 @@ class Throughput:
         self._frames_before = frames_before
         self._frames_expected = frames_expected
         self._computed = 0.0
+        self._first: tuple[float, float] | None = None
         self._began = time.perf_counter()
 
     def progress(self, ahead: float = 0.0) -> Progress:
@@ -265,6 +266,10 @@ class Throughput:
         """
         done = self._encoded.meter.items
         self._computed = max(self._computed, self.network.items + ahead)
+        if self._first is None and self._computed:
+            # Of a window that is seen from inside, loading and compiling are over now.
+            is_inside = self._computed < 1
+            self._first = (time.perf_counter(), self._computed) if is_inside else (self._began, 0.0)
         # The network gives a whole window at a time. Right after, when one frame of it has been
         # handed on, the frames taken in tell how fast it is, and those given out do not.
         taken = self._decoded.waiting.items
@@ -280,10 +285,13 @@ class Throughput:
         )
 
     def _seconds_left(self, *, done: int) -> float | None:
-        if self._frames_expected is None or not self._computed:
+        if self._frames_expected is None or self._first is None:
             return None
+        since, before = self._first
         left = self._frames_expected - self._frames_before - max(done, self._computed)
-        return (time.perf_counter() - self._began) / self._computed * left if left >= 0 else None
+        if left < 0 or self._computed - before < 1:
+            return None
+        return (time.perf_counter() - since) / (self._computed - before) * left
 
 
 def _per_second(items: int, seconds: float) -> float:
