@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vsrm_cli import __version__
-from vsrm_cli.cli import bench, console, finetune, models, upscale
+from vsrm_cli.cli import bench, console, finetune, models, pack, upscale
 from vsrm_cli.cli.failures import report_failures
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
@@ -103,6 +103,7 @@ _add_command(models.pull, models_app)
 _add_command(models.show, models_app)
 _add_command(models.convert, models_app)
 _add_command(finetune.finetune)
+_add_command(pack.pack)
 _add_command(bench.doctor)
 _add_command(bench.bench)
 _add_command(bench.compare)

@@ -41,7 +41,8 @@ def finetune(
         typer.Option(
             "--time",
             metavar="MINUTES",
-            help="Stop after this time; without --steps, train as many steps as fit.",
+            help="Stop after this time; without --steps, train as many steps as fit. With "
+            "--resume, train on for so long.",
             show_default="no limit",
         ),
     ] = None,
@@ -77,11 +78,12 @@ def finetune(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="Network to start from: a name, a weight file, or a Hub id.",
+            help="Network to start from: a name, a weight file, or a Hub id; auto is the one that "
+            "vsrm upscale takes for such footage.",
             autocompletion=complete_model,
             rich_help_panel="Network",
         ),
-    ] = "vsrm-t",
+    ] = "auto",
     from_scratch: Annotated[
         bool,
         typer.Option(
@@ -97,7 +99,7 @@ def finetune(
             metavar="bi|bd|real",
             help="How LR frames are made: bicubic; blur and subsample; or like real footage, "
             "compression included.",
-            show_default="bi",
+            show_default="bi; real for vsrm-t-real",
             rich_help_panel="Recipe",
         ),
     ] = None,
