@@ -88,7 +88,7 @@ def load_model(
     Args:
         name_or_path: A name of the catalog, a ``.safetensors`` or ``.pth`` file, or a Hub id
             ``owner/name[@revision]``. What is not on this machine is fetched.
-        device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+        device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
         dtype: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "fp16" or "bf16".
         detail: Of a name that belongs to a pair (`vsrm_cli.checkpoints.catalog.PAIRS`): where
             between its two weight files, 0 to 1. None takes the file of the name.
@@ -96,7 +96,7 @@ def load_model(
 
     Returns:
         A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, 4H, 4W), any T and any size
-        from one on, in evaluation mode. Its ``name`` says what was loaded.
+        from one on, in evaluation mode. Its values are not clamped: some lie outside 0 to 1. Its ``name`` says what was loaded.
 
     Raises:
         WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.
