@@ -189,3 +189,20 @@ def test_an_address_on_the_web_is_no_file(folder):
 
     assert result.exit_code == 1
     assert "x.mp4 is on the web: download it first" in result.stderr
+
+
+def test_a_frame_rate_is_for_image_files_only(folder):
+    result = run("a.mp4", "--fps", "60")
+
+    assert result.exit_code == 2
+    assert "--fps is for image files" in result.stderr
+    assert not list(folder.glob("a_x4*"))
+
+
+def test_the_folder_for_outputs_is_made_with_those_above_it(folder):
+    draw_clip("a.mp4", frames=2)
+
+    result = run("a.mp4", "--out-dir", "deep/er")
+
+    assert result.exit_code == 0
+    assert (folder / "deep" / "er" / "a.mp4").exists()

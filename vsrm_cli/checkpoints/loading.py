@@ -96,7 +96,8 @@ def load_model(
 
     Returns:
         A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, 4H, 4W), any T and any size
-        from one on, in evaluation mode. Its values are not clamped: some lie outside 0 to 1. Its ``name`` says what was loaded.
+        from one on, in evaluation mode. Its values are not clamped: some lie outside 0 to 1. Its
+        ``name`` says what was loaded.
 
     Raises:
         WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.

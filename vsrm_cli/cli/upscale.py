@@ -224,13 +224,14 @@ def upscale(
         ),
     ] = None,
     fps: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="RATE",
             help="Frames per second of image files.",
+            show_default="25",
             rich_help_panel="Part",
         ),
-    ] = "25",
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -297,7 +298,7 @@ def upscale(
     """
     given = locals()
     options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS})
-    from vsrm_cli.upscale.batch import check_ending, check_exists, plan_batch
+    from vsrm_cli.upscale.batch import check_ending, check_exists, check_takes_rate, plan_batch
 
     def print_plan(plan: "Plan") -> bool:
         if as_json:
@@ -346,13 +347,15 @@ def upscale(
         )
     for source in sources:
         check_exists(source)
+    if fps is not None:
+        check_takes_rate(sources)
     if output is not None:
         check_ending(output, sources[0])
         pairs = [(sources[0], Path(output))]
     else:
         pairs = plan_batch(sources, out_dir, options, skip_existing=skip_existing)
     if out_dir is not None:
-        out_dir.mkdir(exist_ok=True)
+        out_dir.mkdir(parents=True, exist_ok=True)
     existing = [target for _, target in pairs if skip_existing and target.exists()]
     for target in existing if not quiet else ():
         console.print_note(f"skipped: {target} exists")

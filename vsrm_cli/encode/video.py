@@ -23,6 +23,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vsrm_cli.encode.encoders import MAKERS
 from vsrm_cli.encode.options import (
     Encoding,
     EncodingPlan,
@@ -341,6 +342,12 @@ class VideoWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             file.close()
             self.part.unlink()
+            if self.plan.encoder.endswith(tuple(MAKERS)):
+                raise OutputError(
+                    f"The hardware encoder {self.plan.encoder} cannot be opened here "
+                    f"({_reason(error)}); `vsrm doctor` lists those that can. --hwaccel auto takes "
+                    "software instead."
+                ) from error
             raise OutputError(
                 f"The encoder {self.plan.encoder} or the container {self.path.suffix} refuses "
                 f"this video ({_reason(error)}); try other settings, or name the output .mkv."

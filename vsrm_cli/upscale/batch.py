@@ -145,6 +145,19 @@ def check_exists(path: Path) -> None:
         raise InputError(f"{path} does not exist; check the spelling.")
 
 
+def check_takes_rate(sources: Sequence[Path]) -> None:
+    """Make sure that there are image files, to which a frame rate can be given.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    if not any(is_sequence(source) for source in sources):
+        raise UsageError(
+            f"--fps is for image files; {sources[0]} keeps the times of its frames. FFmpeg changes "
+            "them in the result."
+        )
+
+
 def _name(source: Path) -> str:
     if source.is_dir():
         return source.resolve().name

@@ -28,7 +28,7 @@ DEFAULT_OVERLAP = 4
 # Frames are enlarged by the network four times, and then resampled where another size is asked for.
 DEFAULT_SCALE = 4
 MAX_SCALE = 16
-MAX_RATE = 1000
+DEFAULT_RATE, MAX_RATE = Fraction(25), 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
 FirstField = Literal["tff", "bff"]
@@ -106,7 +106,7 @@ class UpscaleOptions:
     deinterlace: bool | FirstField = True
     start: Fraction | None = None
     end: Fraction | None = None
-    fps: Fraction = Fraction(25)
+    fps: Fraction = DEFAULT_RATE
     hwaccel: bool = False
     detail: float | None = None
     segment_frames: int | None = None
@@ -204,12 +204,14 @@ def read_scale(scale: Fraction | float | str | None) -> Fraction:
     return number
 
 
-def read_rate(rate: Fraction | float | str) -> Fraction:
-    """Read how many frames there are in a second, without rounding.
+def read_rate(rate: Fraction | float | str | None) -> Fraction:
+    """Read how many frames there are in a second, without rounding; None for `DEFAULT_RATE`.
 
     Raises:
         UsageError: If it is no number above 0 and up to `MAX_RATE`.
     """
+    if rate is None:
+        return DEFAULT_RATE
     try:
         number = Fraction(str(rate))
     except (ValueError, ZeroDivisionError):
