@@ -173,8 +173,8 @@ def upscale(
         str | None,
         typer.Option(
             metavar="N",
-            help="Enlarge N times, 1 to 16; anything but 4 is resampled from 4.",
-            show_default="4",
+            help="Enlarge N times, 1 to 16; what no network here does is resampled.",
+            show_default="as the network; 4 for auto",
             rich_help_panel="Picture",
         ),
     ] = None,
@@ -297,7 +297,7 @@ def upscale(
     Example: vsrm upscale small.mp4 -o large.mp4
     """
     given = locals()
-    options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS})
+    options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS if name in given})
     from vsrm_cli.upscale.batch import check_ending, check_exists, check_takes_rate, plan_batch
 
     def print_plan(plan: "Plan") -> bool:

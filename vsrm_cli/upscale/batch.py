@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import find_images, is_image, is_pattern, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError, VsrmError
 from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
-from vsrm_cli.upscale.options import UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.source import PIPE
 
 # What is taken for a video in a folder; a file that is named itself may be called anything.
@@ -28,7 +29,13 @@ def name_output(source: Path, options: UpscaleOptions) -> Path:
     """
     if source == PIPE:
         raise UsageError("A pipe has no name: name the output with -o.")
-    size = f"x{float(options.scale):g}"
+    scale = options.scale
+    if options.model != DEFAULT_MODEL and not options.is_scale_given:
+        # Not above: it brings torch, and a mistyped name need not wait for it.
+        from vsrm_cli.checkpoints.loading import network_scale
+
+        scale = Fraction(network_scale(options.model))
+    size = f"x{float(scale):g}"
     if options.height is not None:
         size = f"{options.height}p"
     elif options.size is not None:

@@ -6,10 +6,11 @@ Times, sizes and memory are estimates, and are called so.
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS
 from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
@@ -48,6 +49,7 @@ class Plan:
         kept: What goes along beside the picture.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
+        model_scale: How many times it enlarges; the result is resampled from that.
         model_reason: Why it was taken; empty where the user chose.
         detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it would run.
@@ -74,6 +76,7 @@ class Plan:
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
     model: str
+    model_scale: int
     model_reason: str
     detail: float | None
     device: str
@@ -122,6 +125,7 @@ class Plan:
             kept=output.kept,
             dropped=output.dropped,
             model=model,
+            model_scale=restorer.network.scale,
             model_reason=model_reason,
             detail=options.detail,
             device=str(chosen["device"]),
@@ -175,8 +179,8 @@ def check_room(output: Collected, journal: Journal, frames: int | None) -> str |
 
 def suggest_height(options: UpscaleOptions, shape: Shape) -> str | None:
     """Say how to get 4K, where four times the input is more and the user named no size."""
-    is_default = options.height is None and options.size is None and options.scale == DEFAULT_SCALE
-    if not is_default or min(shape.width, shape.height) <= _HEIGHT_4K:
+    is_asked = options.is_scale_given or options.height is not None or options.size is not None
+    if is_asked or min(shape.width, shape.height) <= _HEIGHT_4K:
         return None
     return (
         f"the output is {shape.width}x{shape.height}, more than most players and screens can "
@@ -217,17 +221,23 @@ def _size(info: VideoInfo) -> tuple[int, int]:
 
 
 def select_model(
-    wish: str | Path, info: VideoInfo, files: Sequence[Path] = ()
+    wish: str | Path,
+    info: VideoInfo,
+    files: Sequence[Path] = (),
+    *,
+    factor: Fraction | int = DEFAULT_SCALE,
 ) -> tuple[str | Path, str]:
     """Take the network that the user named, or else the one that measured best on such footage.
 
-    `weights/README.md` has the figures: both networks on clips as they are, and behind H.264.
+    `weights/README.md` has the figures: the networks on clips as they are, and behind H.264. Of
+    two that suit, the one is taken that enlarges less, but enough.
 
     Args:
         wish: A network, or `DEFAULT_MODEL` for none.
         info: What is to be enlarged.
         files: Some of the files whose frames show what was done to them, where the codec loses
             nothing; none for that of ``info``.
+        factor: How many times larger the result shall be.
 
     Returns:
         The network, and why it was taken; no words where the user chose.
@@ -239,4 +249,7 @@ def select_model(
     seen = find_artifacts(files or [info.path])
     if seen is not None:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}, but {seen}"
-    return FOR_CLEAN, f"for clean footage: the input is {info.codec}, without visible artifacts"
+    clean = f"clean footage: the input is {info.codec}, without visible artifacts"
+    if FOR_CLEAN_X2 in MODELS and factor <= MODELS[FOR_CLEAN_X2].scale:
+        return FOR_CLEAN_X2, f"for up to 2 times larger, and {clean}"
+    return FOR_CLEAN, f"for {clean}"
