@@ -75,6 +75,8 @@ def _tell_unreadable(error: Any, arguments: list[str]) -> int:
     # Of a file instead of a command, what is meant is plain.
     if message.startswith("No such command") and arguments and Path(arguments[0]).suffix:
         message += f"; to enlarge a video: {shlex.join(['vsrm', 'upscale', *arguments])}"
+    if "'--data'" in message:
+        message += ", such as --data holidays"
     command = error.ctx.command_path if error.ctx else "vsrm"
     console.print_error(f"{message} (see {command} --help)")
     return int(error.exit_code)

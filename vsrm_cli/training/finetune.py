@@ -121,6 +121,7 @@ def adapt(
     """
     recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
     features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
+    find_device(wishes.device)  # a machine without it need not look at all footage first
     if not resume:
         RunDir(out).check_is_free()
     network = choose_network(wishes)
