@@ -26,6 +26,7 @@ from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
 
 _ALL_BUT_PIXELS = "sound, subtitles, times and metadata: image files cannot hold them"
+_METADATA = "metadata of the images, such as EXIF"
 
 
 class ImageSequenceWriter:
@@ -62,7 +63,7 @@ class ImageSequenceWriter:
         self.plan = EncodingPlan("png", "png", pixel_format, {})
         shape = shape.upright(source)
         self.shape = shape
-        self.dropped = (*source.left_behind, _ALL_BUT_PIXELS)
+        self.dropped = (*source.left_behind, _METADATA if names else _ALL_BUT_PIXELS)
         self._matrix = source.display_matrix
         self.time_base = source.time_base
         self.frames_written = 0
