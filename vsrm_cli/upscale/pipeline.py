@@ -272,8 +272,11 @@ class Throughput:
             self._first = (time.perf_counter(), self._computed) if is_inside else (self._began, 0.0)
         # The network gives a whole window at a time. Right after, when one frame of it has been
         # handed on, the frames taken in tell how fast it is, and those given out do not.
-        taken = self._decoded.waiting.items
+        taken: float = self._decoded.waiting.items
         network_seconds = self.network.seconds - self._decoded.waiting.seconds
+        if not self.network.items and self._first is not None:  # within the first window
+            taken = self._computed - self._first[1]
+            network_seconds = time.perf_counter() - self._first[0]
         return Progress(
             frames_done=self._frames_before + done,
             frames_expected=self._frames_expected,
@@ -294,7 +297,7 @@ class Throughput:
         return (time.perf_counter() - since) / (self._computed - before) * left
 
 
-def _per_second(items: int, seconds: float) -> float:
+def _per_second(items: float, seconds: float) -> float:
     return items / seconds if seconds > 0 else 0.0
 
 
