@@ -22,7 +22,8 @@ INTRODUCTION = """\
 <!-- Written by docs/make_options.py. Change the help text in vsrm_cli/cli, then run it again. -->
 
 Each command also has `--help` (`-h`). `vsrm --version` prints the version,
-`vsrm --install-completion` sets up completion for your shell.
+`vsrm --install-completion` sets up completion for bash, zsh, fish or PowerShell: of commands,
+options, and values such as the names of networks. Open a new terminal after it.
 
 [Exit codes](#exit-codes) and [environment variables](#environment-variables) are at the end.
 """
@@ -44,6 +45,7 @@ Progress, warnings and errors go to stderr. Stdout holds results only: tables, `
 
 | name | what it does |
 |---|---|
+| `VSRM_MODEL`, `VSRM_DEVICE` | defaults of `--model` (of `vsrm upscale`) and `--device` |
 | `VSRM_CACHE` | folder for downloads; by default `~/.cache/vsrm`, or the system's own place |
 | `VSRM_KERNELS` | how the selective scan, the innermost loop of the networks, is computed |
 | `HF_TOKEN`, `HF_HUB_OFFLINE` | as for every program that uses the Hugging Face Hub |

@@ -75,7 +75,7 @@ def _tone(audio, samples, *, first):
     return packets + audio.encode(None)
 
 
-def pass_on(source, target, *, codec="h264", **part):
+def pass_on(source, target, *, codec="h264", audio="copy", **part):
     """Write a video as it is, as a job would; give back the writer."""
     with VideoReader(source, **part) as reader:
         info = reader.info
@@ -84,6 +84,7 @@ def pass_on(source, target, *, codec="h264", **part):
             source=info,
             shape=Shape(info.width, info.height, None),
             encoding=Encoding(codec),
+            audio=audio,
             **part,
         ) as writer:
             for frame in reader:

@@ -127,3 +127,16 @@ def test_the_cache_is_where_the_system_keeps_such_things(monkeypatch, platform, 
     monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
 
     assert cache_dir() == Path(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with write_atomically(tmp_path / "model") as part:
+            part.unlink()
+            os.close(os.open(part, os.O_CREAT, 0o600))  # as safetensors does it
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o644

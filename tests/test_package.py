@@ -114,3 +114,13 @@ def test_every_module_belongs_to_a_package_that_is_installed():
     }
 
     assert set(packages) == folders | {"vsrm_cli.weights"}
+
+
+def test_the_dockerfile_copies_what_exists_and_what_is_not_ignored():
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
+    kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n!")
+
+    assert copied == {name.split("\n")[0] for name in kept[1:]}
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"pyproject.toml", "README.md", "LICENSE", "vsrm_cli", "weights"} <= copied

@@ -130,7 +130,7 @@ def test_every_command_in_the_guides_exists_with_its_options():
 
 def test_every_option_named_in_a_sentence_exists():
     known = {o for c in PROGRAM.values() for p in c.params for o in (*p.opts, *p.secondary_opts)}
-    elsewhere = {"--torch-backend"}  # of uv
+    elsewhere = {"--torch-backend", "--target"}  # of uv and of Docker
 
     named = {
         option

@@ -87,6 +87,7 @@ def devices() -> list[torch.device]:
     found += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         found.append(torch.device("mps"))
+    found += [torch.device("xpu", index) for index in range(torch.xpu.device_count())]
     return found
 
 
@@ -106,6 +107,8 @@ def _device(device: torch.device) -> Iterator[Finding]:
         about = f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
     elif device.type == "cpu":
         about = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+    elif device.type == "xpu":
+        about = f"{torch.xpu.get_device_name(device)}, vsrm was never tested on one, "
     else:
         about = ""
     free = free_memory_bytes(device) / 2**30

@@ -55,8 +55,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
         OSError: If the disk is full or the folder cannot be written.
     """
     part = part_path(path)
+    part.touch()
+    mode = part.stat().st_mode
     try:
         yield part
+        part.chmod(mode)  # safetensors keeps what it writes from all other users
         publish(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -121,6 +121,8 @@ def test_the_third_scan_of_some_copies_is_known_to_be_unused(shapes, name):
     [
         ("body.0.rdb1.conv1.weight", "ESRGAN"),
         ("basic_module.0.basic_module.0.weight", "SpyNet"),
+        ("cell.conv_in.weight", "this project without its configuration"),
+        ("align.A_log", "this project without its configuration"),
         ("deform_align.backward_1.weight", r"BasicVSR\+\+"),
         ("layers.0.residual_group.blocks.0.norm1.weight", "SwinIR"),
         ("something.else", "none that is known"),

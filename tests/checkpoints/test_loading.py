@@ -248,7 +248,7 @@ def test_a_file_for_another_size_is_told(saved):
 
 @pytest.mark.parametrize("device", ["tpu", "graphics", "cuda:x", ""])
 def test_a_device_that_does_not_exist_is_a_slip_of_the_user(saved, device):
-    with pytest.raises(UsageError, match="auto, cpu, cuda or mps"):
+    with pytest.raises(UsageError, match="auto, cpu, cuda, mps or xpu"):
         load_model(saved, device=device)
 
 

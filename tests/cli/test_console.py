@@ -1,6 +1,7 @@
 """What is drawn goes to stderr: a bar on a terminal, lines in a log, nothing when quiet."""
 
 import io
+import json
 import sys
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.cli import console
-from vsrm_cli.cli.console import Display
+from vsrm_cli.cli.console import Display, Place
 from vsrm_cli.report.html import Table
 from vsrm_cli.upscale.job import Summary
 from vsrm_cli.upscale.pipeline import Progress
@@ -127,6 +128,56 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(terminal):
     assert drawn.endswith("\x1b[2K")
 
 
+def test_a_narrow_terminal_leaves_out_the_stages_and_not_the_time(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+
+    with redirect_stderr(terminal):
+        show()
+
+    drawn = terminal.getvalue()
+    assert "120 of ~300 frames" in drawn
+    assert "0:56 left" in drawn
+    assert "decode" not in drawn
+
+
+def test_what_the_network_has_done_counts_before_it_is_encoded(capsys):
+    show(replace(PROGRESS, frames_computed=130.9))
+
+    assert capsys.readouterr().err.startswith("130 of ~300 frames")
+
+
+def test_one_of_several_jobs_tells_its_place_and_the_time_of_all(capsys, clock):
+    place = Place("b.mkv", 2, 5, work=300, work_after=900)
+    with Display(is_quiet=False, place=place) as display:
+        display.report(replace(PROGRESS, frames_done=0))
+        clock[0] += 100
+        display.report(replace(PROGRESS, frames_done=100))  # a third in 100 seconds
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("2 of 5, b.mkv: 0 of ~300 frames")
+    assert first.endswith("0:56 left")
+    assert second.endswith("0:56 left, 15:56 left in all")
+
+
+def test_json_lines_are_for_other_programs(capsys, clock):
+    place = Place("b.mkv", 1, 2, work=300, work_after=300)
+    with Display(is_quiet=False, mode="json", place=place) as display:
+        display.warn("dropped: stream 1")
+        display.report(PROGRESS)
+        clock[0] += 1
+        display.report(replace(PROGRESS, frames_done=220))
+        display.print_result(SUMMARY)
+
+    told = capsys.readouterr()
+    events = [json.loads(line) for line in told.err.splitlines()]
+    assert told.out == ""
+    assert [event["event"] for event in events] == ["warning", "progress", "progress", "done"]
+    assert events[0]["message"] == "dropped: stream 1"
+    assert (events[1]["frames_done"], events[1]["frames_expected"]) == (120, 300)
+    assert events[2]["seconds_left_in_all"] == pytest.approx(56.2 + 3)
+    assert (events[2]["number"], events[2]["of"]) == (1, 2)
+
+
 def test_no_color_is_honoured(terminal, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
@@ -165,7 +216,8 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
     display.print_result(SUMMARY)
 
     assert capsys.readouterr().err == (
-        "out.mp4: 120 frames, 1280x720, 3.1 fps (slowest stage: network, 3.2), vsrm-t on cpu\n"
+        "out.mp4: 120 frames, 1280x720, in 0:39, 3.1 fps (slowest stage: network, 3.2), "
+        "vsrm-t on cpu\n"
     )
 
 

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from av.stream import Disposition
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, index_of, make_clip, packets, seconds
 
 from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.options import check_limits, choose_codec, plan_encoding
 from vsrm_cli.encode.video import Encoding, VideoWriter
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.geometry import Shape
@@ -447,7 +449,7 @@ def test_a_setting_that_can_never_work_is_wrong_usage(tmp_path, clip, encoding, 
         ("out.gif", {}, "has no ending of a container"),
         ("out", {}, "has no ending of a container"),
         ("nowhere/out.mp4", {}, "nowhere does not exist"),
-        ("out.webm", {}, "webm file cannot hold h264 video"),
+        ("out.webm", {"codec": "h264"}, "webm file cannot hold h264 video"),
         (
             "out.mkv",
             {"codec": "png"},
@@ -455,6 +457,7 @@ def test_a_setting_that_can_never_work_is_wrong_usage(tmp_path, clip, encoding, 
         ),
         ("out.mov", {"codec": "ffv1"}, "mov file cannot hold ffv1 video"),
         ("out.mov", {"codec": "av1"}, "refuses this video"),
+        ("out.mp4", {"codec": "h264_nvenc"}, "hardware encoder h264_nvenc .*--hwaccel auto"),
         ("clip.mp4", {}, "is the input itself"),
         ("clip.mp4", {"overwrite": True}, "is the input itself"),
     ],
@@ -469,7 +472,7 @@ def test_an_output_that_cannot_be_made_is_refused_at_once(tmp_path, clip, name, 
 def test_sound_that_another_container_would_keep_is_not_dropped(tmp_path):
     path = make_clip(tmp_path / "a.mp4", sound="flac")
 
-    with pytest.raises(OutputError, match=r"\.mov.*stream 1 \(sound, flac, deu\).*\.mkv instead"):
+    with pytest.raises(OutputError, match=r"\.mov.*stream 1 \(sound, flac, deu\).*\.mkv, or give"):
         open_writer(path, tmp_path / "out.mov")
 
     assert os.listdir(tmp_path) == ["a.mp4"]
@@ -556,3 +559,39 @@ def test_a_part_far_inside_a_long_video_is_found_by_a_jump(tmp_path, suffix):
     expected = [(time - start, data) for time, data in packets(source, "audio")[0] if time >= start]
     assert times_of(read(tmp_path / f"out{suffix}")) == seconds(range(0, 3000, 100), clock)
     assert packets(tmp_path / f"out{suffix}", "audio") == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "size", "codec"),
+    [
+        ("a.mp4", 8, (640, 480), "h264"),
+        ("a.mp4", 10, (640, 480), "hevc"),
+        ("a.MKV", 12, (640, 480), "hevc"),
+        ("a.mkv", 10, (48, 32), "h264"),
+        ("a.nut", 10, (640, 480), "h264"),
+        ("a.webm", 8, (640, 480), "av1"),
+        ("a.webm", 10, (48, 32), "vp9"),
+    ],
+)
+def test_the_codec_is_one_that_the_container_holds_and_players_play(name, bits, size, codec):
+    chosen = choose_codec(Encoding("auto", crf=20), Path(name).suffix, bits=bits, size=size)
+
+    assert chosen == Encoding(codec, crf=20)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
+def test_the_index_of_an_mp4_file_comes_before_its_frames(tmp_path, clip, name):
+    enlarge(clip, tmp_path / name)
+
+    content = (tmp_path / name).read_bytes()
+    assert 0 < content.find(b"moov") < content.find(b"mdat")
+
+
+@pytest.mark.parametrize(
+    ("codec", "size"), [("h264", (30720, 17280)), ("h264", (16640, 480)), ("av1", (480, 8768))]
+)
+def test_frames_too_large_for_an_encoder_are_refused_with_a_size_that_fits(codec, size):
+    plan = plan_encoding(Encoding(codec), "yuv420p")
+
+    with pytest.raises(OutputError, match=f"as large as {size[0]}x{size[1]}; give --height 2160"):
+        check_limits(plan, size=size, time_base=Fraction(1, 25))

@@ -7,15 +7,22 @@ import pytest
 import torch
 from networks import make_network
 from scenes import draw_folder
-from stand_in import X2_ENTRY, NearestNeighbor
+from stand_in import X2_ENTRY, NearestNeighbor, draw_clip
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.data.footage import open_footage
 from vsrm_cli.errors import InputError, OutputError, UsageError, WeightsError
 from vsrm_cli.evaluation import feature_networks
 from vsrm_cli.training import finetune as job
-from vsrm_cli.training.finetune import FinetuneOptions, adapt, choose_network, choose_recipe
+from vsrm_cli.training.finetune import (
+    FinetuneOptions,
+    adapt,
+    choose_network,
+    choose_recipe,
+    settle_model,
+)
 from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
 
 CPU = FinetuneOptions("vsrm-t", device="cpu")
@@ -207,3 +214,28 @@ def test_a_used_folder_is_refused_before_anything_is_looked_at(tmp_path, tiny, m
 
     with pytest.raises(OutputError, match=r"state\.pt exists"):
         adapt(tmp_path / "data", tmp_path / "run", tiny)
+
+
+def settled(footage, **options):
+    warned = []
+    options = settle_model(FinetuneOptions(**{"model": "auto"} | options), footage, warned.append)
+    return options.model, options.degradation, len(warned)
+
+
+def test_compressed_footage_starts_from_the_network_that_upscale_takes_for_it(tmp_path):
+    draw_clip(tmp_path / "clip.mp4", frames=8)
+    footage = open_footage(tmp_path / "clip.mp4", index=tmp_path / "index")
+
+    assert settled(footage) == ("vsrm-t-real", "real", 1)
+    assert settled(footage, degradation="bi") == ("vsrm-t-real", "bi", 1)
+    assert settled(footage, model="vsrm-t") == ("vsrm-t", None, 0)
+    assert settled(footage, model="vsrm-t-sharp") == ("vsrm-t-sharp", "real", 0)
+    assert settled(footage, from_scratch=True) == ("vsrm-t", None, 0)
+
+
+def test_clean_footage_starts_from_the_network_for_it(tmp_path):
+    draw_folder(tmp_path / "waves", frames=5, height=64, width=64)
+    footage = open_footage(tmp_path, index=tmp_path / "index")
+
+    assert settled(footage) == ("vsrm-t", None, 0)
+    assert settled(footage, model="vsrm-t-real") == ("vsrm-t-real", "real", 0)

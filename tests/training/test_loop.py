@@ -170,6 +170,19 @@ def test_a_run_without_a_number_of_steps_plans_as_many_as_fit_into_its_time(pack
     assert "val_loss" in metrics(tmp_path / "run")[-1]
 
 
+def test_a_run_whose_time_is_over_trains_on_for_more_time(pack, tmp_path):
+    recipe = replace(CHEAP, steps=None)
+    first = learn(pack, tmp_path / "run", recipe, minutes=2 / 60)
+
+    again = learn(pack, tmp_path / "run", recipe, minutes=2 / 60, resume=True)
+    idle = learn(pack, tmp_path / "run", recipe, resume=True)
+
+    assert again[0].step == first[-1].step + 1
+    assert again[-1].step > first[-1].step + 1
+    assert metrics(tmp_path / "run")[-1]["step"] == again[-1].step
+    assert idle == []
+
+
 def test_a_run_without_steps_and_without_time_is_a_mistake_of_the_caller(pack, tmp_path):
     with pytest.raises(ValueError, match="without steps needs minutes"):
         learn(pack, tmp_path / "run", replace(CHEAP, steps=None))

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from vsrm_cli.cli import app as cli
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale.batch import plan_batch
+from vsrm_cli.upscale.batch import check_ending, name_output, plan_batch
+from vsrm_cli.upscale.options import UpscaleOptions
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def plan(folder, *names, overwrite=False):
-    pairs = plan_batch([folder / name for name in names], folder / "large", overwrite=overwrite)
+    options = UpscaleOptions(overwrite=overwrite)
+    pairs = plan_batch([folder / name for name in names], folder / "large", options)
     return [
         (str(source.relative_to(folder)), str(output.relative_to(folder)))
         for source, output in pairs
@@ -69,7 +71,7 @@ def test_outputs_that_exist_are_told_unless_they_may_be_replaced(folder):
 
 def test_an_input_is_no_output(folder):
     with pytest.raises(OutputError, match=r"more/b\.mkv is one of the inputs"):
-        plan_batch([folder / "more"], folder / "more", overwrite=True)
+        plan_batch([folder / "more"], folder / "more", UpscaleOptions(overwrite=True))
 
 
 def test_an_input_that_is_not_there_and_an_empty_folder_are_told(folder):
@@ -78,7 +80,7 @@ def test_an_input_that_is_not_there_and_an_empty_folder_are_told(folder):
     with pytest.raises(InputError, match="no image files"):
         plan(folder, "large")
     with pytest.raises(OutputError, match="is not a folder"):
-        plan_batch([folder / "more"], folder / "a.mp4", overwrite=False)
+        plan_batch([folder / "more"], folder / "a.mp4", UpscaleOptions())
 
 
 def test_one_that_fails_does_not_keep_the_others_from_being_made(folder):
@@ -97,11 +99,110 @@ def test_one_that_fails_does_not_keep_the_others_from_being_made(folder):
 
 @pytest.mark.parametrize(
     "words",
-    [["a.mp4"], ["a.mp4", "more", "-o", "x.mp4"], ["a.mp4", "-o", "x.mp4", "--out-dir", "large"]],
+    [["a.mp4", "more", "-o", "x.mp4"], ["a.mp4", "-o", "x.mp4", "--out-dir", "large"]],
     ids=" ".join,
 )
-def test_a_place_for_the_outputs_must_be_given_once(folder, words):
+def test_a_place_for_the_outputs_is_given_once(folder, words):
     result = run(*words)
 
     assert result.exit_code == 2
     assert result.stderr == ("error: Give --output for one input, or --out-dir for several.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "output"),
+    [
+        ("a.mp4", {}, "a_x4.mp4"),
+        ("more/c.avi", {"scale": 1.5}, "more/c_x1.5.mkv"),
+        ("a.mp4", {"height": 1080}, "a_1080p.mp4"),
+        ("a.mp4", {"size": "640x480"}, "a_640x480.mp4"),
+        ("shots", {}, "shots_x4"),
+        ("shots/1.png", {}, "shots/1_x4.png"),
+        ("shots/%d.png", {}, "shots/%d_x4.png"),
+    ],
+)
+def test_an_output_that_is_not_named_lies_beside_its_input(folder, name, given, output):
+    named = name_output(folder / name, UpscaleOptions.read(**given))
+
+    assert named == folder / output
+
+
+def test_a_folder_of_videos_and_a_pipe_need_a_name_for_their_output(folder):
+    for words in (["more"], ["-"]):
+        result = run(*words)
+
+        assert result.exit_code == 2
+        assert "--out-dir" in result.stderr or "-o" in result.stderr
+
+
+def test_without_a_name_every_input_is_upscaled_and_nothing_is_replaced(folder):
+    draw_clip("a.mp4", frames=3)
+    draw_clip("more/c.avi", frames=3)
+
+    first = run("a.mp4", "more/c.avi")
+    again = run("a.mp4", "more/c.avi")
+
+    assert first.exit_code == 0
+    assert len(read_clip("a_x4.mp4")[0]) == len(read_clip("more/c_x4.mkv")[0]) == 3
+    assert again.exit_code == 1
+    assert "a_x4.mp4 exists; " in again.stderr
+
+
+def test_outputs_that_exist_are_skipped_if_that_is_asked_for(folder):
+    draw_clip("a.mp4", frames=3)
+    draw_clip("more/c.avi", frames=3)
+    (folder / "large" / "a.mp4").write_text("precious")
+
+    result = run("a.mp4", "more/c.avi", "--out-dir", "large", "--skip-existing")
+
+    assert result.exit_code == 0
+    assert "skipped: large/a.mp4 exists" in result.stderr.replace("\\", "/")
+    assert (folder / "large" / "a.mp4").read_text() == "precious"
+    assert len(read_clip("large/c.mkv")[0]) == 3
+
+
+def test_an_output_as_second_name_is_understood_and_the_right_command_told(folder):
+    result = run("a.mp4", "b.mp4")
+
+    assert result.exit_code == 2
+    assert "vsrm upscale a.mp4 -o b.mp4" in result.stderr
+
+
+@pytest.mark.parametrize("output", ["result", "large"])
+def test_a_name_without_an_ending_makes_no_image_files_of_a_video(folder, output):
+    result = run("a.mp4", "-o", output)
+
+    assert result.exit_code == 2
+    assert f"or {output}/ for a folder of image files" in result.stderr or (
+        f"--out-dir {output}" in result.stderr
+    )
+
+
+def test_a_slash_or_an_input_of_images_says_that_image_files_are_wanted(folder):
+    check_ending("result/", folder / "a.mp4")
+    check_ending("result", folder / "shots")
+    check_ending("result", folder / "shots" / "1.png")
+
+
+def test_an_address_on_the_web_is_no_file(folder):
+    result = run("https://example.com/x.mp4")
+
+    assert result.exit_code == 1
+    assert "x.mp4 is on the web: download it first" in result.stderr
+
+
+def test_a_frame_rate_is_for_image_files_only(folder):
+    result = run("a.mp4", "--fps", "60")
+
+    assert result.exit_code == 2
+    assert "--fps is for image files" in result.stderr
+    assert not list(folder.glob("a_x4*"))
+
+
+def test_the_folder_for_outputs_is_made_with_those_above_it(folder):
+    draw_clip("a.mp4", frames=2)
+
+    result = run("a.mp4", "--out-dir", "deep/er")
+
+    assert result.exit_code == 0
+    assert (folder / "deep" / "er" / "a.mp4").exists()

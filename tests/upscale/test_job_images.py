@@ -248,3 +248,39 @@ def test_a_wrong_name_for_pictures_is_told(tmp_path):
         upscale_video(clip, tmp_path / "frame_%05d.jpg")
     with pytest.raises(OutputError, match="does not exist; make it"):
         upscale_video(clip, tmp_path / "no" / "out")
+
+
+def test_a_single_picture_becomes_a_single_picture(tmp_path):
+    (pixels,) = draw_pictures(tmp_path / "in", [7], name="photo{}.png")
+
+    upscale_video(tmp_path / "in" / "photo7.png", tmp_path / "big.png", **SMALL)
+
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "big.png")), enlarged(pixels))
+    assert names_in(tmp_path) == ["big.png", "in"]
+
+
+def test_a_single_picture_is_not_replaced_and_is_not_the_input(tmp_path):
+    draw_pictures(tmp_path / "in", [7], name="photo{}.png")
+    (tmp_path / "big.png").write_text("precious")
+    photo = tmp_path / "in" / "photo7.png"
+
+    with pytest.raises(OutputError, match=r"big\.png exists"):
+        upscale_video(photo, tmp_path / "big.png", **SMALL)
+    with pytest.raises(OutputError, match="the input itself"):
+        upscale_video(photo, photo, overwrite=True, **SMALL)
+
+
+def test_many_frames_do_not_go_into_one_picture(tmp_path):
+    draw_clip(tmp_path / "in.mp4", frames=3)
+
+    with pytest.raises(OutputError, match=r"many frames; name the output big_%05d\.png"):
+        upscale_video(tmp_path / "in.mp4", tmp_path / "big.png", **SMALL)
+
+
+def test_an_animated_png_is_a_video(tmp_path):
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "green")]
+    frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:])
+
+    summary = upscale_video(tmp_path / "in.png", tmp_path / "out.mkv", **SMALL)
+
+    assert summary.frames_out == 3

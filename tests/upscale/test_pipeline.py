@@ -168,6 +168,36 @@ def test_the_speed_of_the_network_is_right_though_it_gives_many_items_at_once():
     assert 20 / 0.3 < reports[0].network_fps <= 20 / 0.1
 
 
+def test_what_the_network_is_working_on_counts_in_part():
+    def restore(items):
+        everything = list(items)
+        for done in (0.5, 2.0, 4.0):
+            tell(done)
+        yield from everything
+
+    def watch(function):
+        nonlocal tell
+        tell = function
+
+    tell, reports = None, []
+
+    run(
+        range(4),
+        restore,
+        lambda item: None,
+        frames_before=10,
+        frames_expected=14,
+        report=reports.append,
+        watch=watch,
+    )
+
+    assert [report.frames_computed for report in reports] == [10.5, 12, 14, 14, 14, 14, 14, 14]
+    assert reports[0].frames_done == 10
+    assert reports[0].seconds_left is None  # too early to say
+    assert reports[1].seconds_left > 0
+    assert reports[-1].seconds_left == 0
+
+
 def test_without_a_usable_hint_no_time_is_promised():
     reports = []
 

@@ -13,12 +13,13 @@ from woven import make_video
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS, DetailPair
 from vsrm_cli.errors import Declined, OutputError, UsageError
+from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import plan as forecast
 from vsrm_cli.upscale.job import upscale_video
-from vsrm_cli.upscale.options import DEFAULT_MODEL
-from vsrm_cli.upscale.plan import select_model
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.plan import select_model, suggest_height
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -54,7 +55,7 @@ def free_bytes(count):
 def test_the_size_follows_codec_and_quality(clip):
     usual = plan_of(clip)
 
-    assert usual.file_bytes == int(100 * 192 * 128 * 0.15 / 8)
+    assert usual.file_bytes == int(100 * 192 * 128 * 0.4 / 8)
     assert usual.disk_bytes == 2 * usual.file_bytes
     assert plan_of(clip, crf=23).file_bytes == pytest.approx(usual.file_bytes / 2, abs=1)
     assert plan_of(clip, codec="hevc").file_bytes < usual.file_bytes
@@ -244,3 +245,35 @@ def test_every_way_to_ask_for_a_size_decides_over_the_network(clean, options, mo
 
     assert plan.model_scale == MODELS[model].scale
     assert ("up to 2 times" in plan.model_reason) == (model == FOR_CLEAN_X2)
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "is_suggested"),
+    [
+        ({}, (7680, 4320), True),
+        ({}, (4320, 7680), True),
+        ({}, (3840, 2160), False),
+        ({"scale": 3}, (7680, 4320), False),
+        ({"height": 4320}, (7680, 4320), False),
+    ],
+)
+def test_4k_is_suggested_where_four_times_the_input_is_more(given, size, is_suggested):
+    advice = suggest_height(UpscaleOptions.read(**given), Shape(*size, None))
+
+    assert (advice is not None) == is_suggested
+    assert advice is None or "--height 2160" in advice
+
+
+def test_the_advice_comes_before_the_work(tmp_path):
+    told = []
+    Image.new("RGB", (560, 560)).save(tmp_path / "wide.png")
+
+    with pytest.raises(Declined):
+        upscale_video(
+            tmp_path / "wide.png",
+            tmp_path / "large.png",
+            confirm=lambda _: False,
+            warn=told.append,
+        )
+
+    assert any("2240x2240" in warning and "--height 2160" in warning for warning in told)

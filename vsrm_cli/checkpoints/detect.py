@@ -14,6 +14,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 # Names that only one network has; what it is, for the message.
 TELLTALES = (
+    (
+        re.compile(r"^cell\.conv_in\.|^align\.A_log$"),
+        "a network of this project without its configuration; write it with "
+        "vsrm_cli.checkpoints.loading.save_weights",
+    ),
     (re.compile(r"basic_module\.\d+\.basic_module\."), "SpyNet, an optical flow network"),
     (re.compile(r"body\.\d+\.rdb1\.conv1\."), "RRDBNet (ESRGAN), which enlarges single pictures"),
     (re.compile(r"conv_up1\.|RRDB_trunk\."), "RRDBNet (ESRGAN), which enlarges single pictures"),

@@ -88,7 +88,7 @@ def load_model(
     Args:
         name_or_path: A name of the catalog, a ``.safetensors`` or ``.pth`` file, or a Hub id
             ``owner/name[@revision]``. What is not on this machine is fetched.
-        device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+        device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
         dtype: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "fp16" or "bf16".
         detail: Of a name that belongs to a pair (`vsrm_cli.checkpoints.catalog.PAIRS`): where
             between its two weight files, 0 to 1. None takes the file of the name.
@@ -96,7 +96,8 @@ def load_model(
 
     Returns:
         A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, scale H, scale W), any T and
-        any size from one on, in evaluation mode. Its ``scale`` is 4 for most networks, and its
+        any size from one on, in evaluation mode. Its values are not clamped: some lie outside 0
+        to 1. Its ``scale`` is 4 for most networks, and its
         ``name`` says what was loaded.
 
     Raises:
@@ -258,7 +259,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>" or "mps".
+    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
 
     Raises:
         UsageError: If there is no such name.
@@ -267,15 +268,20 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
+        if torch.xpu.is_available():
+            return torch.device("xpu")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"The device is {name!r}; it can be auto, cpu, cuda or mps.") from error
+        raise UsageError(
+            f"The device is {name!r}; it can be auto, cpu, cuda, mps or xpu."
+        ) from error
     count = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count(),
     }.get(device.type, 0)
     if (device.index or 0) >= count:
         raise VsrmError(f"This machine has no device {name}; use --device cpu or auto.")

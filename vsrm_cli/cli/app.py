@@ -1,13 +1,16 @@
 """The Typer app: all commands of `vsrm`, and the exit code of each."""
 
+import shlex
+import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vsrm_cli import __version__
-from vsrm_cli.cli import bench, console, finetune, models, preview, upscale
+from vsrm_cli.cli import bench, console, finetune, models, pack, preview, upscale
 from vsrm_cli.cli.failures import report_failures
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
@@ -36,7 +39,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code = app(arguments, prog_name="vsrm", standalone_mode=False)
     except _UnreadableCommandLine as error:
-        return _tell_unreadable(error)
+        return _tell_unreadable(error, sys.argv[1:] if arguments is None else arguments)
     return code or 0
 
 
@@ -53,6 +56,7 @@ def main(
         bool,
         typer.Option(
             "--version",
+            "-V",
             metavar="",
             help="Print the version and exit.",
             callback=_print_version,
@@ -65,9 +69,14 @@ def main(
         typer.echo(context.get_help())
 
 
-def _tell_unreadable(error: Any) -> int:
+def _tell_unreadable(error: Any, arguments: list[str]) -> int:
     """Print in one line what is wrong with a command line, and return the exit code for it."""
     message = error.format_message().rstrip(".")
+    # Of a file instead of a command, what is meant is plain.
+    if message.startswith("No such command") and arguments and Path(arguments[0]).suffix:
+        message += f"; to enlarge a video: {shlex.join(['vsrm', 'upscale', *arguments])}"
+    if "'--data'" in message:
+        message += ", such as --data holidays"
     command = error.ctx.command_path if error.ctx else "vsrm"
     console.print_error(f"{message} (see {command} --help)")
     return int(error.exit_code)
@@ -97,6 +106,7 @@ _add_command(models.pull, models_app)
 _add_command(models.show, models_app)
 _add_command(models.convert, models_app)
 _add_command(finetune.finetune)
+_add_command(pack.pack)
 _add_command(bench.doctor)
 _add_command(bench.bench)
 _add_command(bench.compare)

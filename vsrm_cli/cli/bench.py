@@ -454,5 +454,8 @@ def doctor(
         topic = finding.topic
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    elif not any(finding.state is State.BROKEN for finding in findings):
+        tested = sum(finding.state is State.GOOD for finding in findings)
+        console.print_note(f"All good: {tested} things work, and what is marked - is not needed.")
     if any(finding.state is State.BROKEN for finding in findings):
         raise VsrmError("Something is broken on this machine; see above.")

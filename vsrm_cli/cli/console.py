@@ -4,8 +4,10 @@ Progress and messages go to stderr. Stdout is for results, so that it can be pip
 The bar is for a terminal; a log file gets a plain line every few seconds instead.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +36,12 @@ if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not w
 
 # Often enough to see progress in a log, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
+# Often enough for a bar that another program draws.
+SECONDS_BETWEEN_OBJECTS = 0.2
+# How progress is shown: a bar or lines, always lines, or JSON.
+PROGRESS = ("auto", "plain", "json")
+# In fewer columns there is no room for the speeds of all stages.
+WIDTH_OF_STAGES = 72
 # How the list of networks says where weights are; `--json` keeps the keys.
 PLACES = {
     "in the box": "included",
@@ -47,25 +55,59 @@ FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!",
 WIDTH_OF_FILES = 200
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a job stands among several.
+
+    Attributes:
+        name: Of its input.
+        number: Its number, from 1 on.
+        of: How many jobs there are.
+        work: How much there is to do in it, in any unit; 0 if unknown.
+        work_after: The same of all jobs after it.
+    """
+
+    name: str
+    number: int
+    of: int
+    work: int
+    work_after: int
+
+
 class Display:
     """Shows one job: use it as a context manager and pass `report` to the job."""
 
-    def __init__(self, *, is_quiet: bool, beginning: str = "reading") -> None:
+    def __init__(
+        self,
+        *,
+        is_quiet: bool,
+        beginning: str = "loading",
+        mode: str = "auto",
+        place: Place | None = None,
+    ) -> None:
         """Prepare a display that shows everything, or only warnings.
 
         Args:
             is_quiet: Whether to show only warnings.
             beginning: What the bar shows until the job reports.
+            mode: One of `PROGRESS`.
+            place: Of the job among several.
         """
+        self._mode = mode
+        self._place = place
+        self._first: tuple[float, float] | None = None  # time and frames of the first report
         self._is_quiet = is_quiet
         self._stderr = _stderr()
         self._latest: Progress | None = None
         self._line_is_due_at = 0.0
         self._bar: Bar | None = None
         self._task = TaskID(0)
-        if self._stderr.is_terminal and not self._stderr.is_dumb_terminal and not is_quiet:
+        has_bar = self._stderr.is_terminal and not self._stderr.is_dumb_terminal and not is_quiet
+        if has_bar and mode == "auto":
             self._bar = _new_bar(self._stderr)
-            self._task = self._bar.add_task("", total=None, frames=beginning, stages="", left="")
+            self._task = self._bar.add_task(
+                "", total=None, frames=self._placed(beginning), stages="", left=""
+            )
 
     def __enter__(self) -> Self:
         """Show the bar, where there is one."""
@@ -86,18 +128,25 @@ class Display:
     def report(self, progress: Progress) -> None:
         """Show how far the job is."""
         self._latest = progress
-        if self._bar:
+        in_all = self._seconds_left_in_all(progress)
+        left = ", ".join(filter(None, (_left(progress.seconds_left), _left(in_all, " in all"))))
+        frames = self._placed(_frames(progress))
+        if self._mode == "json":
+            facts = asdict(progress) | {"seconds_left_in_all": in_all}
+            if self._place:
+                facts |= {"number": self._place.number, "of": self._place.of}
+            self._log_event("progress", facts)
+        elif self._bar:
             self._bar.update(
                 self._task,
-                completed=progress.frames_done,
+                completed=_computed(progress),
                 total=_bar_length(progress),
-                frames=_frames(progress),
-                stages=_stages(progress),
-                left=_left(progress),
+                frames=frames,
+                stages=_stages(progress) if self._stderr.width >= WIDTH_OF_STAGES else "",
+                left=left,
             )
         else:
-            parts = (_frames(progress), _stages(progress), _left(progress))
-            self._log(", ".join(part for part in parts if part))
+            self._log(", ".join(part for part in (frames, _stages(progress), left) if part))
 
     def report_transfer(self, transfer: "Transfer") -> None:
         """Show how far a download is."""
@@ -143,18 +192,52 @@ class Display:
 
     def print_note(self, message: str) -> None:
         """Print one line of information while the job runs."""
+        if self._mode == "json":
+            _print(self._stderr, json.dumps({"event": "note", "message": message}))
+            return
         _print(self._bar.console if self._bar else self._stderr, message)
 
     def warn(self, message: str) -> None:
         """Print a warning before the work starts, in one line."""
+        if self._mode == "json":
+            _print(self._stderr, json.dumps({"event": "warning", "message": message}))
+            return
         _print(self._stderr, f"warning: {message}")
 
     def print_result(self, summary: "Summary") -> None:
         """Print the result of the job, in one line, and its warnings."""
         for warning in summary.warnings:
             self.warn(warning)
-        if not self._is_quiet:
+        if self._is_quiet:
+            return
+        if self._mode == "json":
+            _print(self._stderr, json.dumps({"event": "done", "output": summary.output}))
+        else:
             _print(self._stderr, _summary_line(summary, self._latest))
+
+    def _placed(self, words: str) -> str:
+        """Words about the job, with its place among several."""
+        place = self._place
+        return words if place is None else f"{place.number} of {place.of}, {place.name}: {words}"
+
+    def _seconds_left_in_all(self, progress: Progress) -> float | None:
+        """How long this job and those after it will take; None without any, or if unknown."""
+        place, computed, expected = self._place, _computed(progress), progress.frames_expected
+        if self._first is None:
+            self._first = (time.monotonic(), computed)
+        since, before = self._first
+        if place is None or place.number == place.of or progress.seconds_left is None:
+            return None
+        if not expected or computed <= before:
+            return None
+        done = place.work * (computed - before) / expected
+        seconds = time.monotonic() - since
+        return progress.seconds_left + place.work_after * seconds / done if done else None
+
+    def _log_event(self, event: str, facts: Mapping[str, Any]) -> None:
+        if not self._is_quiet and time.monotonic() >= self._line_is_due_at:
+            self._line_is_due_at = time.monotonic() + SECONDS_BETWEEN_OBJECTS
+            _print(self._stderr, json.dumps({"event": event, **facts}))
 
     def _log(self, line: str) -> None:
         if not self._is_quiet and time.monotonic() >= self._line_is_due_at:
@@ -333,7 +416,12 @@ def _bar_length(progress: Progress) -> int | None:
 def _frames(progress: Progress) -> str:
     length = _bar_length(progress)
     total = "" if length is None else f" of ~{length}"
-    return f"{progress.frames_done}{total} frames"
+    return f"{int(_computed(progress))}{total} frames"
+
+
+def _computed(progress: Progress) -> float:
+    """Frames through the network: encoded ones are a window late."""
+    return max(progress.frames_done, progress.frames_computed)
 
 
 def _stages(progress: Progress) -> str:
@@ -342,10 +430,8 @@ def _stages(progress: Progress) -> str:
     return f"{text} fps" if text else ""
 
 
-def _left(progress: Progress) -> str:
-    if progress.seconds_left is None:
-        return ""
-    return f"{in_time(progress.seconds_left)} left"
+def _left(seconds: float | None, scope: str = "") -> str:
+    return "" if seconds is None else f"{in_time(seconds)} left{scope}"
 
 
 def _rates(progress: Progress) -> dict[str, float]:
@@ -372,7 +458,8 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     resumed = f" ({summary.frames_resumed} resumed)" if summary.frames_resumed else ""
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
-        f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
+        f"{summary.width}x{summary.height}, in {in_time(summary.elapsed_s)}, "
+        f"{_rounded(summary.fps)} fps{stage}, "
         f"{summary.model}{_factor(summary.model_scale)}{_detail(summary.detail)} "
         f"on {summary.device}{_why(summary.model_reason)}"
     )

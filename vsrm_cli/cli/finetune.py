@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.completion import DEVICES, complete, complete_model
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 
@@ -40,7 +41,8 @@ def finetune(
         typer.Option(
             "--time",
             metavar="MINUTES",
-            help="Stop after this time; without --steps, train as many steps as fit.",
+            help="Stop after this time; without --steps, train as many steps as fit. With "
+            "--resume, train on for so long.",
             show_default="no limit",
         ),
     ] = None,
@@ -76,10 +78,12 @@ def finetune(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="Network to start from: a name, a weight file, or a Hub id.",
+            help="Network to start from: a name, a weight file, or a Hub id; auto is the one that "
+            "vsrm upscale takes for such footage.",
+            autocompletion=complete_model,
             rich_help_panel="Network",
         ),
-    ] = "vsrm-t",
+    ] = "auto",
     from_scratch: Annotated[
         bool,
         typer.Option(
@@ -95,7 +99,7 @@ def finetune(
             metavar="bi|bd|real",
             help="How LR frames are made: bicubic; blur and subsample; or like real footage, "
             "compression included.",
-            show_default="bi",
+            show_default="bi; real for vsrm-t-real",
             rich_help_panel="Recipe",
         ),
     ] = None,
@@ -232,8 +236,10 @@ def finetune(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps",
+            metavar="auto|cpu|cuda[:N]|mps|xpu",
             help="Where to compute; auto picks the best device.",
+            envvar="VSRM_DEVICE",
+            autocompletion=complete(*DEVICES),
             rich_help_panel="Machine",
         ),
     ] = "auto",

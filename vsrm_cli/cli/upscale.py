@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.completion import CODECS, DEVICES, complete, complete_model
 from vsrm_cli.cli.failures import EXIT_INTERRUPTED, report_failures
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
-from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WINDOW, UpscaleOptions
+from vsrm_cli.upscale.options import (
+    AUDIO,
+    DEFAULT_MODEL,
+    DEFAULT_OVERLAP,
+    DEFAULT_WINDOW,
+    DTYPES,
+    UpscaleOptions,
+)
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.upscale.plan import Plan
@@ -29,19 +37,20 @@ def upscale(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Video to upscale; a folder of images, frame_%05d.png, or - for y4m on stdin.",
+            help="Video or image to upscale; a folder of images, frame_%05d.png, or - for y4m on "
+            "stdin.",
             show_default=False,
         ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="Output file; its ending sets the container. A folder or frame_%05d.png writes "
+            help="Output file; its ending sets the container. A folder/ or frame_%05d.png writes "
             "images, - writes y4m to stdout.",
-            show_default="required, or --out-dir",
+            show_default="INPUT_x4, beside the input",
         ),
     ] = None,
     out_dir: Annotated[
@@ -58,6 +67,8 @@ def upscale(
             metavar="NAME|FILE",
             help="Network: a name from `vsrm models`, a .safetensors or .pth file, or a Hub id; "
             "auto picks one for the input.",
+            envvar="VSRM_MODEL",
+            autocompletion=complete_model,
             rich_help_panel="Network",
         ),
     ] = DEFAULT_MODEL,
@@ -96,8 +107,10 @@ def upscale(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps",
+            metavar="auto|cpu|cuda[:N]|mps|xpu",
             help="Where to compute; auto picks the best device.",
+            envvar="VSRM_DEVICE",
+            autocompletion=complete(*DEVICES),
             rich_help_panel="Network",
         ),
     ] = "auto",
@@ -106,6 +119,7 @@ def upscale(
         typer.Option(
             metavar="auto|fp32|fp16|bf16",
             help="Precision; auto is fp16 on CUDA and fp32 elsewhere.",
+            autocompletion=complete(*DTYPES),
             rich_help_panel="Network",
         ),
     ] = "auto",
@@ -113,10 +127,12 @@ def upscale(
         str,
         typer.Option(
             metavar="NAME",
-            help="h264, hevc, av1, ffv1, or another encoder that PyAV offers.",
+            help="h264, hevc, av1, vp9, ffv1, or another encoder that PyAV offers; auto is h264, "
+            "hevc for 10 bits, and av1 in .webm.",
+            autocompletion=complete(*CODECS),
             rich_help_panel="Encoding",
         ),
-    ] = "h264",
+    ] = "auto",
     crf: Annotated[
         int | None,
         typer.Option(
@@ -143,6 +159,16 @@ def upscale(
             rich_help_panel="Encoding",
         ),
     ] = "auto",
+    audio: Annotated[
+        str,
+        typer.Option(
+            metavar="copy|transcode|none",
+            autocompletion=complete(*AUDIO),
+            help="Copy sound; encode sound that the container cannot hold as AAC or Opus; or leave "
+            "sound out.",
+            rich_help_panel="Encoding",
+        ),
+    ] = "copy",
     scale: Annotated[
         str | None,
         typer.Option(
@@ -198,15 +224,26 @@ def upscale(
         ),
     ] = None,
     fps: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="RATE",
             help="Frames per second of image files.",
+            show_default="25",
             rich_help_panel="Part",
         ),
-    ] = "25",
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
+        bool,
+        typer.Option(
+            "--overwrite/--no-overwrite",
+            "-y/-n",
+            metavar="",
+            help="Replace the output if it exists; or never do.",
+        ),
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", metavar="", help="Skip inputs whose output exists."),
     ] = False,
     restart: Annotated[
         bool,
@@ -238,6 +275,14 @@ def upscale(
         bool,
         typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
     ] = False,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|plain|json",
+            help="A bar on a terminal and lines elsewhere; always lines; or JSON lines on stderr.",
+            autocompletion=complete(*console.PROGRESS),
+        ),
+    ] = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
     ] = False,
@@ -252,9 +297,8 @@ def upscale(
     Example: vsrm upscale small.mp4 -o large.mp4
     """
     given = locals()
-    options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS})
-    from vsrm_cli.upscale.batch import plan_batch
-    from vsrm_cli.upscale.job import upscale_video
+    options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS if name in given})
+    from vsrm_cli.upscale.batch import check_ending, check_exists, check_takes_rate, plan_batch
 
     def print_plan(plan: "Plan") -> bool:
         if as_json:
@@ -264,8 +308,12 @@ def upscale(
         return False
 
     def enlarge(source: Path, target: Path) -> None:
+        from vsrm_cli.upscale.job import upscale_video
+
         with (
-            console.Display(is_quiet=quiet) as display,
+            console.Display(
+                is_quiet=quiet, mode=progress, place=places.get((source, target))
+            ) as display,
             stop_on_signal(display.print_note, "segment") as should_stop,
         ):
             summary = upscale_video(
@@ -282,18 +330,53 @@ def upscale(
         if as_json:
             typer.echo(json.dumps(summary.as_dict()))
 
-    if str(output) == "-" and (as_json or dry_run):
+    if progress not in console.PROGRESS:
+        raise UsageError(f"The progress must be {', '.join(console.PROGRESS)}, not {progress!r}.")
+    if output == "-" and (as_json or dry_run):
         raise UsageError(
             "With -o - the video goes to stdout; --json and --dry-run cannot be used with it."
         )
-    if output is not None and out_dir is None and len(sources) == 1:
-        enlarge(sources[0], output)
-        return
-    if output is not None or out_dir is None:
+    if overwrite and skip_existing:
+        raise UsageError("Give --overwrite or --skip-existing, not both.")
+    if output is not None and (out_dir is not None or len(sources) > 1):
         raise UsageError("Give --output for one input, or --out-dir for several.")
-    pairs = plan_batch(sources, out_dir, overwrite=overwrite)
-    out_dir.mkdir(exist_ok=True)
+    if output is None and out_dir is None and len(sources) == 2 and not sources[1].exists():
+        raise UsageError(
+            f"{sources[1]} does not exist; for an output of that name: vsrm upscale {sources[0]} "
+            f"-o {sources[1]}"
+        )
+    for source in sources:
+        check_exists(source)
+    if fps is not None:
+        check_takes_rate(sources)
+    if output is not None:
+        check_ending(output, sources[0])
+        pairs = [(sources[0], Path(output))]
+    else:
+        pairs = plan_batch(sources, out_dir, options, skip_existing=skip_existing)
+    if out_dir is not None:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    existing = [target for _, target in pairs if skip_existing and target.exists()]
+    for target in existing if not quiet else ():
+        console.print_note(f"skipped: {target} exists")
+    pairs = [pair for pair in pairs if pair[1] not in existing]
+    places = dict(zip(pairs, _places([source for source, _ in pairs]), strict=True))
     _do_all(enlarge, pairs, debug=debug)
+
+
+def _places(sources: list[Path]) -> list[console.Place | None]:
+    """Where each input stands among all of them, for the time that is left in total."""
+    if len(sources) == 1:
+        return [None]
+    from vsrm_cli.upscale.batch import work_of
+
+    work = [work_of(source) for source in sources]
+    return [
+        console.Place(
+            source.name, number, len(sources), work=work[number - 1], work_after=sum(work[number:])
+        )
+        for number, source in enumerate(sources, 1)
+    ]
 
 
 def _do_all(

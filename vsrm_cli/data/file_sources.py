@@ -46,6 +46,7 @@ class Video:
         time_base: In seconds.
         size: Height and width of what is read.
         is_halved: Whether frames are shrunk to half of their size.
+        is_lossy: Whether its codec loses something.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Video:
     time_base: Fraction
     size: tuple[int, int]
     is_halved: bool
+    is_lossy: bool
 
     @property
     def frames(self) -> int:
@@ -194,7 +196,7 @@ def _source(name: str, row: tuple[Path, ...], facts: Facts, *, as_they_are: bool
         is_halved = not as_they_are and facts["is_lossy"] and min(height, width) >= HALVED_LINES
         size = (height // 2, width // 2) if is_halved else (height, width)
         ticks, clock = tuple(facts["ticks"]), Fraction(*facts["clock"])
-        return Video(row[0], name, ticks, clock, size, is_halved)
+        return Video(row[0], name, ticks, clock, size, is_halved, facts["is_lossy"])
     is_photo = len(row) == 1 and not as_they_are
     factor = _photo_factor(height, width) if is_photo else 1.0
     return Pictures(row, name, (int(height * factor), int(width * factor)), is_photo)

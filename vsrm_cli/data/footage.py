@@ -53,6 +53,13 @@ class Footage:
         """Those of several frames."""
         return tuple(source for source in self.sources if source.frames > 1)
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether most clips, or their LR frames, come out of compressed video."""
+        seen = [clip.small if isinstance(clip, Pair) else clip for clip in self.clips]
+        lossy = [clip for clip in seen if getattr(clip, "is_lossy", False)]
+        return 2 * len(lossy) > len(seen)
+
     def fit(self, shape: ClipShape) -> ClipShape:
         """Make samples smaller or shorter, as far as needed for half of the sources to fit.
 

@@ -1,6 +1,6 @@
 """Pack a folder of photos and videos for training: decode them once, keep what is worth seeing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from vsrm_cli.data.packs import TWIN, detail, shrink
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import write_atomically
+from vsrm_cli.files import check_output_path, write_atomically
 
 # Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
 CLIP_HEIGHT = 360
@@ -23,7 +23,15 @@ CLIP_SIDE = 208
 
 
 def make_pack(
-    folder: Path, pack: Path, *, clips_per_video: int = 32, seed: int = 0, twins: int = 0
+    folder: Path,
+    pack: Path,
+    *,
+    clips_per_video: int = 32,
+    seed: int = 0,
+    twins: int = 0,
+    overwrite: bool = True,
+    report: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Decode every photo and every video below a folder into one pack.
 
@@ -38,20 +46,37 @@ def make_pack(
         seed: Makes the choice of places repeatable.
         twins: How many small twins, worn as real footage is, each clip brings: to learn from where
             PyAV is not installed.
+        overwrite: Whether the file may exist.
+        report: Told the name of each file before it is read.
+        warn: Told which files cannot be read; they are skipped.
 
     Returns:
         How many photos and clips the pack holds.
 
     Raises:
         InputError: If the folder holds nothing that can be read.
+        OutputError: If the pack cannot be written there.
     """
+    check_output_path(pack, overwrite=overwrite)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give one with photos and videos.")
     rng = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_ENDINGS):
-        tensors[f"photo.{len(tensors)}"] = read_photo(path)
+        report(str(path))
+        try:
+            tensors[f"photo.{len(tensors)}"] = read_photo(path)
+        except InputError as error:
+            warn(f"skipped: {error}")
     photos = len(tensors)
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
-        for clip in _interesting_clips(path, clips_per_video, rng):
+        report(str(path))
+        try:
+            clips = _interesting_clips(path, clips_per_video, rng)
+        except InputError as error:
+            warn(f"skipped: {error}")
+            continue
+        for clip in clips:
             tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if twins else clip
     if not tensors:
         raise InputError(f"{folder} has no photos and no videos; give a folder that has some.")

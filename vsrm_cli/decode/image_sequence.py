@@ -1,4 +1,4 @@
-"""Image files as frames: a folder of them, or names such as frame_%05d.png.
+"""Image files as frames: a folder of them, names such as frame_%05d.png, or a single one.
 
 Images hold no times, so they are read at a rate that the user gives, and no sound. 8 bits stay 8
 bits, and deeper ones become 16. Images may differ in format: optimizers store a black frame as a
@@ -27,6 +27,8 @@ PICTURES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 NUMBER = re.compile(r"%0?(\d*)d")
 _DIGITS = re.compile(r"(\d+)")
+# In the first bytes of a PNG file that is a video (APNG).
+_ANIMATION, _HEAD_BYTES = b"acTL", 4096
 
 
 def is_pattern(path: Path) -> bool:
@@ -35,20 +37,30 @@ def is_pattern(path: Path) -> bool:
     return is_picture and NUMBER.search(path.name) is not None and not path.is_file()
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file is one picture, by its name; an animated PNG is a video."""
+    if path.suffix.lower() not in PICTURES or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _ANIMATION not in file.read(_HEAD_BYTES)
+
+
 def is_sequence(path: Path) -> bool:
-    """Whether a name stands for a film of pictures: a folder, or numbered files."""
-    return path.is_dir() or is_pattern(path)
+    """Whether a name stands for image files: a folder, numbered files, or a single one."""
+    return path.is_dir() or is_pattern(path) or is_image(path)
 
 
 def find_images(path: Path) -> list[Path]:
     """Find the pictures of a film, in the order of the numbers in their names.
 
     Args:
-        path: A folder, or a pattern for the names of files.
+        path: A folder, a pattern for the names of files, or one file.
 
     Raises:
         InputError: If there are none.
     """
+    if path.is_file():
+        return [path]
     if is_pattern(path):
         head, tail = (re.escape(part) for part in _split(path.name))
         name = re.compile(rf"{head}\d+{tail}")
@@ -105,7 +117,7 @@ class ImageSequenceReader:
         """Look at all pictures.
 
         Args:
-            path: A folder or a pattern.
+            path: A folder, a pattern or one file.
             start: Leave out frames shown earlier than this, in seconds.
             end: Leave out frames shown at this time or later, in seconds.
             rate: Frames per second.

@@ -1,4 +1,4 @@
-"""Frames as image files: a folder of them, or names such as frame_%05d.png.
+"""Frames as image files: a folder of them, names such as frame_%05d.png, or a single one.
 
 Images hold neither times nor sound. 8 bits stay 8 bits, and deeper ones become 16.
 """
@@ -15,7 +15,7 @@ from typing import Self
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_pattern
+from vsrm_cli.decode.image_sequence import NUMBER, PICTURES, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.files import flush_names
@@ -26,13 +26,14 @@ from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
 
 _ALL_BUT_PIXELS = "sound, subtitles, times and metadata: image files cannot hold them"
+_METADATA = "metadata of the images, such as EXIF"
 
 
 class ImageSequenceWriter:
     """A film of pictures to be written; its files are collected in a folder until all are there.
 
     Attributes:
-        path: A folder or a pattern.
+        path: A folder, a pattern or one file.
         plan: How pictures are encoded.
         shape: Of the pictures.
         time_base: Length of a tick in seconds.
@@ -51,7 +52,7 @@ class ImageSequenceWriter:
         """Prepare to write.
 
         Args:
-            path: A folder or a pattern, ending in .png.
+            path: A folder; or a pattern or one file, ending in .png.
             source: The film that they are made of.
             names: Of the pictures that they are made of, if they are: what is written into a
                 folder is named alike.
@@ -62,7 +63,7 @@ class ImageSequenceWriter:
         self.plan = EncodingPlan("png", "png", pixel_format, {})
         shape = shape.upright(source)
         self.shape = shape
-        self.dropped = (*source.left_behind, _ALL_BUT_PIXELS)
+        self.dropped = (*source.left_behind, _METADATA if names else _ALL_BUT_PIXELS)
         self._matrix = source.display_matrix
         self.time_base = source.time_base
         self.frames_written = 0
@@ -108,7 +109,7 @@ class ImageSequenceWriter:
             OutputError: If that fails.
         """
         try:
-            target = self.path.parent if is_pattern(self.path) else self.path
+            target = self.path.parent if names_files(self.path) else self.path
             target.mkdir(exist_ok=True)
             for number in reversed(range(count)):
                 os.replace(folder / f"{number:09}.png", target / self._name(number))
@@ -125,7 +126,7 @@ class ImageSequenceWriter:
         )
 
     def _name(self, number: int) -> str:
-        if is_pattern(self.path):
+        if names_files(self.path):  # of a name without a number there is one file
             return NUMBER.sub(lambda m: f"{number + 1:0{m[1] or 1}}", self.path.name, count=1)
         if self._stems:
             return f"{self._stems[number]}.png"
@@ -175,25 +176,40 @@ class ImageSegment:
         """Do nothing: files of which the journal does not know do not count."""
 
 
-def check_folder(path: Path, sources: Sequence[Path], *, overwrite: bool) -> None:
+def names_files(path: Path) -> bool:
+    """Whether an output is named by its image files, and not by their folder."""
+    return path.suffix.lower() in PICTURES and not path.is_dir()
+
+
+def check_images(path: Path, sources: Sequence[Path], *, overwrite: bool) -> None:
     """Make sure that pictures may be written there.
 
     Args:
-        path: A folder or a pattern.
+        path: A folder, a pattern or one file.
         sources: The files that they are made of.
         overwrite: Whether pictures may lie there already.
 
     Raises:
         OutputError: If they may not.
     """
-    if is_pattern(path) and path.suffix.lower() != ".png":
+    is_file = names_files(path)
+    if is_file and path.suffix.lower() != ".png":
         raise OutputError(
             f"Image files are written as .png, not as {path.name}; change the ending."
+        )
+    if (
+        is_file
+        and not NUMBER.search(path.name)
+        and not (len(sources) == 1 and is_image(sources[0]))
+    ):
+        raise OutputError(
+            f"{path} is one image file, and the input has many frames; name the output "
+            f"{path.stem}_%05d.png."
         )
     parent = path.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"The folder {parent} does not exist; make it, or choose another one.")
-    if not is_pattern(path) and path.exists() and not path.is_dir():
+    if not is_file and path.exists() and not path.is_dir():
         raise OutputError(f"{path} is not a folder; name a folder for the image files.")
     try:
         pictures = find_images(path)

@@ -6,7 +6,7 @@ Everything that can be known to be wrong is refused here, before a file is opene
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -21,6 +21,9 @@ from vsrm_cli.media.color import Color, bits_of, has_alpha
 from vsrm_cli.media.hdr import HdrMetadata, hdr_parameters
 from vsrm_cli.media.probe import VideoInfo
 
+# Larger frames are refused by encoders, and beyond an area by FFmpeg (av_image_check_size).
+_LARGEST_SIDES = {"libx264": (16384, 16384), "libsvtav1": (16384, 8704)}
+_SIDE_MARGIN, _LARGEST_AREA = 128, 2**31 // 8
 # What people call a codec, and the encoders that make it, best first.
 _ENCODERS = {
     "h264": ("libx264",),
@@ -31,6 +34,10 @@ _ENCODERS = {
     "vp8": ("libvpx",),
     "prores": ("prores_ks",),
 }
+# Few players decode H.264 of more than 8 bits, and all of today's decode such HEVC. x265 writes
+# beyond its memory for smaller frames, and SVT-AV1 refuses them.
+_HEVC_CONTAINERS = {".mp4", ".m4v", ".mov", ".mkv"}
+_LEAST_HEVC, _LEAST_AV1 = (64, 32), (64, 64)
 # Nearly without visible loss: the details were expensive.
 _DEFAULT_CRF = {"libx264": 17, "libx265": 19, "libsvtav1": 27, "libaom-av1": 24, "libvpx-vp9": 24}
 # Of NVIDIA's encoders a constant quantizer; left alone they share out two megabits a second.
@@ -66,7 +73,8 @@ class Encoding:
     """How the output video is to be encoded.
 
     Attributes:
-        codec: h264, hevc, av1, ffv1, or the name of any encoder of the build.
+        codec: h264, hevc, av1, ffv1, or the name of any encoder of the build; "auto" is for
+            `choose_codec`.
         crf: Constant quality, smaller is better and larger; None for our default.
         preset: Speed against size, in the encoder's own words; None for its default.
         pixel_format: FFmpeg's name, or "auto" to keep the bit depth of the source.
@@ -99,6 +107,29 @@ class EncodingPlan:
         """By how much the crf asked for is above our default; 0 where there is none."""
         default = _DEFAULT_CRF.get(self.encoder)
         return 0 if default is None else int(self.options.get("crf", default)) - default
+
+
+def choose_codec(encoding: Encoding, suffix: str, *, bits: int, size: tuple[int, int]) -> Encoding:
+    """Take the codec that plays in most places, where the user leaves it open.
+
+    Args:
+        encoding: What the user asked for.
+        suffix: The end of the output's name.
+        bits: Of the source, per component.
+        size: Width and height of the output, in pixels.
+    """
+    if encoding.codec != "auto":
+        return encoding
+    codec = "h264"
+    if suffix.lower() == ".webm":
+        codec = "av1" if _is_at_least(size, _LEAST_AV1) else "vp9"
+    elif bits > 8 and suffix.lower() in _HEVC_CONTAINERS and _is_at_least(size, _LEAST_HEVC):
+        codec = "hevc"
+    return replace(encoding, codec=codec)
+
+
+def _is_at_least(size: tuple[int, int], least: tuple[int, int]) -> bool:
+    return size[0] >= least[0] and size[1] >= least[1]
 
 
 def plan_encoding(
@@ -166,7 +197,13 @@ def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fracti
         OutputError: If the encoder cannot do it; names another.
     """
     width, height = size
-    if plan.encoder == "libx265" and (width < 64 or height < 32):  # it writes beyond its memory
+    area = (width + _SIDE_MARGIN) * (height + _SIDE_MARGIN)
+    if area >= _LARGEST_AREA or not _is_at_least(_LARGEST_SIDES.get(plan.encoder, size), size):
+        raise OutputError(
+            f"{plan.encoder} cannot encode frames as large as {width}x{height}; give --height "
+            "2160, or a smaller --scale."
+        )
+    if plan.encoder == "libx265" and not _is_at_least(size, _LEAST_HEVC):
         raise OutputError(
             f"x265 cannot encode frames as small as {width}x{height}; "
             "choose another --codec, such as h264."

@@ -23,11 +23,13 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vsrm_cli.encode.encoders import MAKERS
 from vsrm_cli.encode.options import (
     Encoding,
     EncodingPlan,
     add_video,
     check_limits,
+    choose_codec,
     picture_losses,
     plan_encoding,
     stores_pixel_shape,
@@ -41,7 +43,12 @@ from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
 from vsrm_cli.remux.metadata import tag_options
-from vsrm_cli.remux.stream_mapping import CONTAINERS, check_container_name, supported_codecs
+from vsrm_cli.remux.stream_mapping import (
+    CONTAINERS,
+    Audio,
+    check_container_name,
+    supported_codecs,
+)
 from vsrm_cli.remux.verify import verify_file
 
 __all__ = ["Encoding", "VideoWriter"]
@@ -78,6 +85,7 @@ class VideoWriter:
         end: Fraction | None = None,
         overwrite: bool = False,
         folder: Path | None = None,
+        audio: Audio = "copy",
     ) -> None:
         """Check everything, and write the header.
 
@@ -92,11 +100,14 @@ class VideoWriter:
             overwrite: Replace an existing file, when the new one is complete.
             folder: Where segments are collected, on the disk of the output. The file is then
                 not written now, only tried, and made of them by `segments.join`.
+            audio: What is done with the sound of the source.
 
         Raises:
             UsageError: If a setting of the encoding can never work.
             OutputError: If the output cannot be written as asked.
         """
+        size = (shape.width, shape.height)
+        encoding = choose_codec(encoding, path.suffix, bits=source.bits, size=size)
         plan = plan_encoding(encoding, source.pixel_format, light=source.light)
         check_container_name(path)
         check_output_path(path, inputs=[source.path], overwrite=overwrite)
@@ -109,7 +120,7 @@ class VideoWriter:
         # Outputs begin near zero; all streams move alike.
         self._shift = (start or Fraction(0)) + source.origin
         self.time_base = _time_base(source.time_base, self._shift)
-        check_limits(plan, size=(shape.width, shape.height), time_base=self.time_base)
+        check_limits(plan, size=size, time_base=self.time_base)
         self._times = array("q")
         self._durations: dict[int, int] = {}
         self._last_duration = 1
@@ -124,6 +135,7 @@ class VideoWriter:
         self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
         self._source = source
         self._part_asked = (start, end)
+        self._audio = audio
         self._copies = self._new_copies()
         try:
             self._check_container(encoding, plan)
@@ -290,6 +302,7 @@ class VideoWriter:
             first=None if not start else self._source.start + start,
             end=None if end is None else self._source.start + end,
             shift=self._shift,
+            audio=self._audio,
         )
 
     def _check_container(self, encoding: Encoding, plan: EncodingPlan) -> None:
@@ -309,8 +322,9 @@ class VideoWriter:
         The video is encoded, unless it is copied from a finished stream.
         """
         try:
-            # Opened here, so that the file is surely closed when it must be deleted.
-            file = self.part.open("wb")
+            # Opened here, so that the file is surely closed when it must be deleted. By its whole
+            # path: to move the index, FFmpeg opens it again, and takes "a:b" for a protocol.
+            file = self.part.absolute().open("wb")
         except OSError as error:
             raise OutputError(
                 f"No file can be written into {self.path.absolute().parent} ({error.strerror}); "
@@ -328,6 +342,12 @@ class VideoWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             file.close()
             self.part.unlink()
+            if self.plan.encoder.endswith(tuple(MAKERS)):
+                raise OutputError(
+                    f"The hardware encoder {self.plan.encoder} cannot be opened here "
+                    f"({_reason(error)}); `vsrm doctor` lists those that can. --hwaccel auto takes "
+                    "software instead."
+                ) from error
             raise OutputError(
                 f"The encoder {self.plan.encoder} or the container {self.path.suffix} refuses "
                 f"this video ({_reason(error)}); try other settings, or name the output .mkv."
@@ -343,7 +363,10 @@ class VideoWriter:
             ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
             if ticks > _MAX_TICKS_PER_SECOND:  # then as fine as it can be
                 ticks = _MAX_TICKS_PER_SECOND - _MAX_TICKS_PER_SECOND % self.time_base.denominator
-            return {"movie_timescale": str(ticks)} | tag_options(name, self._copies.tags)
+            options = tag_options(name, self._copies.tags)
+            # With the index in front, browsers play the file while they load it.
+            flags = "+".join(filter(None, ("faststart", options.get("movflags"))))
+            return options | {"movie_timescale": str(ticks), "movflags": flags}
         # "default" flags stay as they were, and sound that begins a little early, to prime its
         # decoder, does not move all streams.
         options = {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}

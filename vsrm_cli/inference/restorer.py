@@ -6,8 +6,8 @@ depends on the window and the tile, never on the length of the video: finished p
 integers at once, and only the few frames over which two windows fade are kept as floats.
 """
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import groupby, product
 from time import perf_counter
@@ -31,6 +31,7 @@ from vsrm_cli.inference.tiling import (
     read_chunks,
     smaller_tile,
 )
+from vsrm_cli.inference.work import SECONDS_BETWEEN_REPORTS, Work
 
 # A window: what is kept of it and how it fades, and the frames that are read.
 Window = tuple[Chunk, list[Frame]]
@@ -117,6 +118,15 @@ class Restorer:
         self._workers = workers
         self._threads = max(1, torch.get_num_threads() // workers)
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._work: Work | None = None
+
+    def watch(self, report: Callable[[float], None]) -> None:
+        """Report while windows are computed, in this thread.
+
+        Args:
+            report: Called with how many of the next frames are computed, in part.
+        """
+        self._work = Work(self.network, report)
 
     def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
         """Enlarge a stream of frames of one size.
@@ -279,6 +289,12 @@ class Restorer:
             tail = canvas.next_tail  # filled line by line, each before the next canvas needs it
         clips = [self._to_tensor(clip) for _, clip in windows]
         grid = plan_grid(*clips[0].shape[-2:], tile=self.tile, overlap=TILE_OVERLAP)
+        if self._work:
+            self._work.begin(
+                tiles=len(grid.rows) * len(grid.columns) * len(clips),
+                frames=len(clips[0]),
+                comes=sum(piece.keep_stop - piece.fall - piece.keep_start for piece, _ in windows),
+            )
         for row in grid.rows:
             self._restore_row(clips, row, grid.columns, canvases)
         return [canvas.complete() for canvas in canvases], tail
@@ -304,6 +320,8 @@ class Restorer:
             for (column, w), restored in zip(group, self._restore_tiles(tiles), strict=True):
                 pieces = (canvases[w].piece, large, column.scaled(self.network.scale))
                 self._add_tile(strips[w], restored, pieces)
+            if self._work:
+                self._work.note_tiles(len(group))
         for canvas, strip in zip(canvases, strips, strict=True):
             canvas.add(strip, large)
 
@@ -311,7 +329,10 @@ class Restorer:
         """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
         if self._pool is None or len(tiles) == 1:
             return self.network(torch.stack(tiles))
-        return self._pool.map(self._restore_tile_aside, tiles)
+        futures = [self._pool.submit(self._restore_tile_aside, tile) for tile in tiles]
+        while self._work and wait(futures, SECONDS_BETWEEN_REPORTS).not_done:
+            self._work.tell()
+        return (future.result() for future in futures)
 
     def _restore_tile_aside(self, tile: Tensor) -> Tensor:
         """Restore a tile in a thread of its own, for which both settings must be made anew."""

@@ -121,6 +121,10 @@ class Network(nn.Module, ABC):
     def checkpointed(self) -> list[tuple[nn.Module, str]]:
         """Modules and their methods to compute again for gradients, where memory is short."""
 
+    def paced(self) -> list[tuple[nn.Module, float]]:
+        """Modules that are called frame by frame, and each call's share of a frame's work."""
+        return []
+
     @abstractmethod
     def memory_bytes(self, time: int, height: int, width: int) -> int:
         """Estimate the peak memory of one clip in float32.

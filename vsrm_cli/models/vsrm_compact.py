@@ -383,6 +383,10 @@ class VSRMCompact(Network):
         """The cell."""
         return [(self.cell, "forward")]
 
+    def paced(self) -> list[tuple[nn.Module, float]]:
+        """What looks at each frame first, and the cell, which visits it twice (times on a CPU)."""
+        return [(self.cell.conv_in, 0.1), (self.cell, 0.45)]
+
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The weights that only propagation uses."""
         cell = self.cell

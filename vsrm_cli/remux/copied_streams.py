@@ -1,8 +1,8 @@
 """All streams but the picture, carried from one file to another packet by packet.
 
 Nothing is decoded, so nothing is lost; only plain text is rewritten where the new container has
-another format for it. Language, title and disposition go along; times keep their distance to
-those of the video.
+another format for it, and sound is encoded where it cannot be held and the user says so. Language,
+title and disposition go along; times keep their distance to those of the video.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from vsrm_cli.media.clock_restarts import ContinuousClock
 from vsrm_cli.media.probe import open_container, video_stream
 from vsrm_cli.remux import metadata as extras
 from vsrm_cli.remux.packet_times import PacketTimes
+from vsrm_cli.remux.sound import SoundConverter
 from vsrm_cli.remux.stream_mapping import (
     CONTAINERS,
     ROOMY,
+    Audio,
     StreamPlan,
     plan_streams,
     supported_codecs,
@@ -74,6 +76,7 @@ class CopiedStreams:
         first: Fraction | None,
         end: Fraction | None,
         shift: Fraction,
+        audio: Audio = "copy",
     ) -> None:
         """Open the file.
 
@@ -83,6 +86,7 @@ class CopiedStreams:
             first: Leave out packets that begin earlier, in seconds on the clock of the source.
             end: Leave out packets that begin at this time or later, on the same clock.
             shift: Seconds to take off every time.
+            audio: What is done with sound.
 
         Raises:
             InputError: If the file cannot be read.
@@ -92,9 +96,10 @@ class CopiedStreams:
         self._first = first
         self._end = end
         self._shift = shift
+        self._audio = audio
         self._container: InputContainer = open_container(path)
         self._samples = read_samples(path)
-        self.plans = plan_streams(self._container, path, suffix, self._samples)
+        self.plans = plan_streams(self._container, path, suffix, self._samples, audio)
         self.tags = extras.lasting(self._container.metadata)
         self._pictures = video_stream(self._container, path)
         self._picture_tags = extras.stream_tags(CONTAINERS[suffix], self._pictures.metadata)
@@ -112,6 +117,7 @@ class CopiedStreams:
         self._damaged: Counter[int] = Counter()
         self._displaced: Counter[int] = Counter()
         self._converters: dict[int, SubtitleConverter] = {}
+        self._sound_converters: dict[int, SoundConverter] = {}
         self._covers: list[Packet[Stream]] = []
         self._times = PacketTimes()
         self._clock = ContinuousClock(path)
@@ -129,14 +135,14 @@ class CopiedStreams:
             OutputError: If it is; names the stream and the container.
         """
         silenced = [p for p in self.plans if p.kind == "sound" and not p.is_kept]
-        for suffix in ROOMY if silenced else ():
+        for suffix in ROOMY if silenced and self._audio != "none" else ():
             sounds = [s for s in self._container.streams if s.type == "audio"]
             if video_codec in supported_codecs(suffix) and all(
                 can_hold(CONTAINERS[suffix], s, self._samples[s.index]) for s in sounds
             ):
                 raise OutputError(
                     f"A {self._suffix} file cannot hold {silenced[0].name}; "
-                    f"name the output {suffix} instead."
+                    f"name the output {suffix}, or give --audio transcode or none."
                 )
 
     def add_to(self, output: OutputContainer, video: Stream) -> None:
@@ -228,6 +234,9 @@ class CopiedStreams:
             packet = self._pending or next(self._packets, None)
             self._pending = None
             if packet is None:
+                while self._sound_converters:
+                    index, converter = self._sound_converters.popitem()
+                    self._write(index, converter.finish(), output)
                 return
             begin = self._begin(packet)
             if time is not None and begin > time:
@@ -280,7 +289,12 @@ class CopiedStreams:
             packet = extras.add_cover(output, source, picture)
             self._covers += [packet] if packet is not None else []
             return
-        if plan.is_converted:
+        if plan.is_converted and isinstance(source, AudioStream):
+            assert plan.becomes is not None
+            sound = SoundConverter(source, output, plan.becomes)
+            self._sound_converters[plan.index] = sound
+            target = sound.stream
+        elif plan.is_converted:
             assert isinstance(source, SubtitleStream)
             assert plan.becomes is not None
             converter = SubtitleConverter(source, output, plan.becomes)
@@ -329,27 +343,35 @@ class CopiedStreams:
 
     def _copy(self, packet: Packet[Stream], output: OutputContainer) -> None:
         index = packet.stream.index
-        converter = self._converters.get(index)
+        converted = [packet]
         try:
-            converted = packet if converter is None else converter.convert(packet)
+            if index in self._sound_converters:
+                converted = self._sound_converters[index].convert(packet)
+            elif index in self._converters:
+                converted = self._converters[index].convert(packet)
         except _DAMAGE:
             self._damaged[index] += 1
             return
-        if converted is None:
-            return
-        self._prepare(converted)
-        if CONTAINERS[self._suffix] == "nut" and (converted.pts or 0) < 0:
-            return  # NUT knows no time before zero; only sound that primes its decoder lies there
+        self._write(index, converted, output)
+
+    def _write(
+        self, index: int, packets: Sequence[Packet[Stream]], output: OutputContainer
+    ) -> None:
+        """Write packets of one stream of the source."""
         target = self._targets[index]
-        before = self._carried[target.index]
-        self._note(target.index, converted)
-        converted.stream = target
-        try:
-            output.mux(converted)
-        except _DAMAGE:
-            # What a muxer cannot read, a player could not play.
-            self._carried[target.index] = before
-            self._damaged[index] += 1
+        for packet in packets:
+            self._prepare(packet)
+            if CONTAINERS[self._suffix] == "nut" and (packet.pts or 0) < 0:
+                continue  # NUT knows no time before zero; only sound to prime a decoder lies there
+            before = self._carried[target.index]
+            self._note(target.index, packet)
+            packet.stream = target
+            try:
+                output.mux(packet)
+            except _DAMAGE:
+                # What a muxer cannot read, a player could not play.
+                self._carried[target.index] = before
+                self._damaged[index] += 1
 
     def _note(self, index: int, packet: Packet[Stream]) -> None:
         begin = self._begin(packet)

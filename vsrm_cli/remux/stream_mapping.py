@@ -19,6 +19,7 @@ from av.stream import AttachmentStream, DataStream, Stream
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.probe import video_stream
 from vsrm_cli.remux import metadata as extras
+from vsrm_cli.remux.sound import sound_codec
 from vsrm_cli.remux.subtitles import plain_codec
 from vsrm_cli.remux.trial import Sample, can_hold
 
@@ -33,6 +34,9 @@ CONTAINERS = {
 }
 # Where to look for one that can hold everything.
 ROOMY = (".mkv", ".mp4", ".mov", ".nut")
+
+# What is done with sound: it is copied; encoded where the container cannot hold it; left out.
+Audio = Literal["copy", "transcode", "none"]
 
 Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
 _KINDS: dict[str, Kind] = {
@@ -111,7 +115,11 @@ def supported_codecs(suffix: str) -> set[str]:
 
 
 def plan_streams(
-    container: InputContainer, path: Path, suffix: str, samples: Mapping[int, Sample]
+    container: InputContainer,
+    path: Path,
+    suffix: str,
+    samples: Mapping[int, Sample],
+    audio: Audio = "copy",
 ) -> list[StreamPlan]:
     """Say what becomes of every stream but the main video.
 
@@ -120,6 +128,7 @@ def plan_streams(
         path: Its name, for messages.
         suffix: The end of the output's name, one of `CONTAINERS`.
         samples: The first packets of each stream, by its number.
+        audio: What is done with sound.
 
     Returns:
         A plan for each stream, in their order. The tracks in which MP4 keeps the names of its
@@ -128,7 +137,7 @@ def plan_streams(
     main = video_stream(container, path)
     has_chapters = bool(container.chapters())
     return [
-        _plan(stream, suffix, samples[stream.index])
+        _plan(stream, suffix, samples[stream.index], audio)
         for stream in container.streams
         if stream is not main
         and not (has_chapters and _holds_chapters(stream))
@@ -136,11 +145,13 @@ def plan_streams(
     ]
 
 
-def _plan(stream: Stream, suffix: str, sample: Sample) -> StreamPlan:
+def _plan(stream: Stream, suffix: str, sample: Sample, audio: Audio) -> StreamPlan:
     container = CONTAINERS[suffix]
     kind = "cover picture" if extras.is_cover(stream) else _KINDS.get(stream.type, "data")
     codec = _codec_name(stream)
     becomes: str | None = None
+    if kind == "sound" and audio == "none":
+        return StreamPlan(stream.index, kind, codec, stream.language, None, "--audio none")
     if kind == "attachment":
         becomes = codec if extras.keeps_attachments(container) else None
     elif kind == "cover picture":
@@ -149,6 +160,8 @@ def _plan(stream: Stream, suffix: str, sample: Sample) -> StreamPlan:
         becomes = codec if can_hold(container, stream, sample) else None
         if becomes is None and kind == "subtitles":
             becomes = plain_codec(codec, container)
+        if becomes is None and kind == "sound" and audio == "transcode" and sample.sound:
+            becomes = sound_codec(container)
     reason = "" if becomes is not None else _why_not(kind, suffix)
     return StreamPlan(stream.index, kind, codec, stream.language, becomes, reason)
 

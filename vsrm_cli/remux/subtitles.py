@@ -71,14 +71,14 @@ class SubtitleConverter:
         self._takes_turns = codec == "mov_text"
         self._shown_until = 0
 
-    def convert(self, packet: Packet[Stream]) -> Packet[Stream] | None:
-        """Rewrite one packet, at the same time; None where it holds no words."""
+    def convert(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
+        """Rewrite one packet, at the same time; nothing where it holds no words."""
         decoded = self._decoder.decode2(packet)
         if decoded is None:
-            return None
+            return []
         texts = [_text(line) for line in decoded if isinstance(line, AssSubtitle)]
         if not any(_COMMAND.sub(b"", text).strip() for text in texts):
-            return None  # such lines are common, and muxers drop some of them
+            return []  # such lines are common, and muxers drop some of them
         begin, duration = packet.pts or 0, packet.duration or 0
         overlaps = self._takes_turns and begin < self._shown_until
         self._shown_until = max(self._shown_until, begin + duration)
@@ -92,7 +92,7 @@ class SubtitleConverter:
         converted.duration = duration
         converted.time_base = packet.time_base
         converted.stream = packet.stream
-        return converted
+        return [converted]
 
 
 def is_gap(packet: Packet[Stream]) -> bool:

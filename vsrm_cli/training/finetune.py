@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS, pair_of
 from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
 from vsrm_cli.data.degradations import SCALE, Degradation
 from vsrm_cli.data.footage import Footage, open_footage
@@ -25,6 +25,9 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.training.loop import Progress, Result, finetune
 from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.training.run_dir import RunDir
+
+# The network that `vsrm upscale` would take for such footage.
+AUTO = "auto"
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}
@@ -47,7 +50,8 @@ class FinetuneOptions:
     """What a user may ask for; None is for what the recipe has.
 
     Attributes:
-        model: Where to start: a name of the catalog, a weight file, or a Hub id.
+        model: Where to start: a name of the catalog, a weight file, or a Hub id; "auto" for the
+            network that is made for such footage, see `settle_model`.
         from_scratch: Whether to begin with new weights of the network of that name instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
         stage: What to teach: "flow", "frames", "clips" or "sharp".
@@ -117,12 +121,15 @@ def adapt(
     """
     recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
     features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
+    find_device(wishes.device)  # a machine without it need not look at all footage first
     if not resume:
         RunDir(out).check_is_free()
     network = choose_network(wishes)
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
+    wishes = settle_model(wishes, footage, warn)
+    recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
     shape = footage.fit(recipe.shape)
     if shape != recipe.shape:
         warn(_shrunk(recipe.shape, shape, data))
@@ -150,6 +157,32 @@ def adapt(
         report=report,
         workers=wishes.workers or workers,
     )
+
+
+def settle_model(
+    options: FinetuneOptions, footage: Footage, warn: Callable[[str], None]
+) -> FinetuneOptions:
+    """Start from the network that `vsrm upscale` takes for such footage, and degrade as it expects.
+
+    Args:
+        options: Of the user; what they say stays.
+        footage: What is trained on.
+        warn: Told if the footage decides.
+    """
+    if options.model == AUTO:
+        is_open = not options.from_scratch and options.preset is None
+        model = FOR_COMPRESSED if is_open and footage.is_compressed else FOR_CLEAN
+        options = replace(options, model=model)
+        if model == FOR_COMPRESSED:
+            warn(
+                f"the footage is compressed video, so training starts from {model} and degrades "
+                f"like such footage; for clean footage give --model {FOR_CLEAN}"
+            )
+    pair = pair_of(options.model)
+    start = options.model if pair is None else pair.soft
+    if start == FOR_COMPRESSED and options.degradation is None and options.preset is None:
+        options = replace(options, degradation=str(Degradation.REAL))
+    return options
 
 
 def choose_recipe(wishes: FinetuneOptions, *, has_time: bool) -> Recipe:

@@ -137,7 +137,8 @@ def finetune(
         words: What the weight file is to say about itself besides the recipe.
         settings: What else decides what is computed, such as the data: a run that goes on must
             have the same.
-        minutes: Stop after this time; a run that is resumed goes on from there.
+        minutes: Stop after this time; a run that is resumed goes on from there, and for so long
+            if its steps were decided by a time that is over.
         resume: Go on with the run in the folder.
         should_stop: Asked after each step; if so, the state is saved and the run ends.
         report: Told after each step.
@@ -167,19 +168,27 @@ def finetune(
     clock = TimeBudget(minutes, network.device)
     if learner.length is None and math.isinf(minutes):
         raise ValueError("a recipe without steps needs minutes")
-    if learner.step == learner.length:
-        return run.result()
+    # A run whose length its time has decided goes on for more time, if that is asked for.
+    is_planned = learner.length is not None
+    if is_planned and learner.step >= (learner.length or 0):
+        if recipe.steps is not None or math.isinf(minutes):
+            return run.result()
+        is_planned = False
     for sample in _samples(data, recipe, run.drawn, workers):
         if run.drawn == 0:
             with clock.aside():
                 run.look_at_start(sample)
         accident = run.advance(sample)
         clock.note_step()
-        if learner.length is None and (plan := clock.plan(validations)) is not None:
+        if not is_planned and (plan := clock.plan(validations)) is not None:
             more, run.validations = plan
             learner.length = learner.step + more
+            is_planned = True
         is_asked = all_reduce_max(should_stop(), network.device) > 0
-        is_over = clock.is_up() or learner.step == learner.length
+        is_up = clock.is_up()
+        is_over = is_up or (is_planned and learner.step == learner.length)
+        if is_up and recipe.steps is None:
+            learner.length = learner.step
         is_look = is_over or (accident is None and run.is_look_due())
         line = None
         with clock.aside():

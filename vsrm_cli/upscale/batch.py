@@ -1,11 +1,16 @@
-"""Several inputs into one folder: what each of them becomes, known before any work begins."""
+"""What each input becomes, if the user leaves that open: known before any work begins."""
 
+import os
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
-from vsrm_cli.decode.image_sequence import find_images, is_sequence
-from vsrm_cli.errors import InputError, OutputError, UsageError
+from vsrm_cli.decode.image_sequence import find_images, is_image, is_pattern, is_sequence
+from vsrm_cli.errors import InputError, OutputError, UsageError, VsrmError
+from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.source import PIPE
 
 # What is taken for a video in a folder; a file that is named itself may be called anything.
 _VIDEOS = {
@@ -16,13 +21,67 @@ _VIDEOS = {
 _OTHERS_BECOME = ".mkv"
 
 
-def plan_batch(inputs: Sequence[Path], folder: Path, *, overwrite: bool) -> list[tuple[Path, Path]]:
+def name_output(source: Path, options: UpscaleOptions) -> Path:
+    """The name of an output that the user does not name: beside the input, such as a_x4.mp4.
+
+    Raises:
+        UsageError: If the input has no name, or is a folder of videos.
+    """
+    if source == PIPE:
+        raise UsageError("A pipe has no name: name the output with -o.")
+    scale = options.scale
+    if options.model != DEFAULT_MODEL and not options.is_scale_given:
+        # Not above: it brings torch, and a mistyped name need not wait for it.
+        from vsrm_cli.checkpoints.loading import network_scale
+
+        scale = Fraction(network_scale(options.model))
+    size = f"x{float(scale):g}"
+    if options.height is not None:
+        size = f"{options.height}p"
+    elif options.size is not None:
+        size = "{}x{}".format(*options.size)
+    if source.is_dir():
+        if _expand(source) != [source]:
+            raise UsageError(f"{source} is a folder of videos: give --out-dir for the outputs.")
+        return source.parent / f"{source.resolve().name}_{size}"
+    return source.with_name(f"{source.stem}_{size}{Path(_name(source)).suffix}")
+
+
+def check_ending(output: str, source: Path) -> None:
+    """Make sure that the user wants image files of a video, if the output's name has no ending.
+
+    Raises:
+        UsageError: If that is open: neither a slash at the end nor an input of images says so.
+    """
+    path = Path(output)
+    says_folder = output.endswith(("/", os.sep)) or is_sequence(source)
+    if path.suffix or path == PIPE or says_folder:
+        return
+    if path.is_dir():
+        raise UsageError(
+            f"{output} is a folder: give --out-dir {output} for a video in it, or -o {output}/ for "
+            "image files."
+        )
+    raise UsageError(
+        f"{output} has no ending: name it {output}.mp4 for a video, or {output}/ for a folder of "
+        "image files."
+    )
+
+
+def plan_batch(
+    inputs: Sequence[Path],
+    folder: Path | None,
+    options: UpscaleOptions,
+    *,
+    skip_existing: bool = False,
+) -> list[tuple[Path, Path]]:
     """Say what each input becomes: a file of its name in a folder, or a folder of pictures.
 
     Args:
-        inputs: Videos, folders of videos, or folders of pictures.
-        folder: Where the outputs go.
-        overwrite: Whether outputs may exist already.
+        inputs: Videos, folders of videos, folders of pictures, or single ones.
+        folder: Where the outputs go; None for beside their inputs, see `name_output`.
+        options: Size of the outputs, and whether they may exist already.
+        skip_existing: Whether those that exist will be skipped, and so may.
 
     Returns:
         Pairs of an input and its output.
@@ -32,32 +91,36 @@ def plan_batch(inputs: Sequence[Path], folder: Path, *, overwrite: bool) -> list
         UsageError: If two inputs would become one output.
         OutputError: If an output exists, or is one of the inputs.
     """
-    if folder.exists() and not folder.is_dir():
+    if folder is not None and folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is not a folder; choose another --out-dir.")
-    sources = [source for path in inputs for source in _expand(path)]
+    if folder is None:
+        sources = list(inputs)
+    else:
+        sources = [source for path in inputs for source in _expand(path)]
     outputs: dict[str, Path] = {}
     pairs = []
     for source in sources:
-        output = folder / _name(source)
+        output = name_output(source, options) if folder is None else folder / _name(source)
         # Some systems take names for the same that differ in capitals only.
-        rival = outputs.setdefault(output.name.casefold(), source)
+        rival = outputs.setdefault(str(output).casefold(), source)
         if rival is not source:
             raise UsageError(
-                f"{rival} and {source} would both become {output}; use a different --out-dir for "
-                "one of them."
+                f"{rival} and {source} would both become {output}; run them one by one, with "
+                "different outputs."
             )
-        if any(output.exists() and output.samefile(other) for other in sources):
+        if any(output.exists() and output.samefile(other) for other in sources if other != PIPE):
             raise OutputError(f"{output} is one of the inputs; choose another --out-dir.")
-        if output.exists() and not overwrite:
-            raise OutputError(f"{output} exists; choose another --out-dir, or give --overwrite.")
+        if output.exists() and not options.overwrite and not skip_existing:
+            raise OutputError(
+                f"{output} exists; name another output, or give --overwrite or --skip-existing."
+            )
         pairs.append((source, output))
     return pairs
 
 
 def _expand(path: Path) -> list[Path]:
     """The videos in a folder; if there are none, the folder itself, for its pictures."""
-    if not path.exists() and not is_sequence(path):
-        raise InputError(f"{path} does not exist; check the spelling.")
+    check_exists(path)
     if not path.is_dir():
         return [path]
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in _VIDEOS)
@@ -66,10 +129,46 @@ def _expand(path: Path) -> list[Path]:
     return videos or [path]
 
 
+def work_of(source: Path) -> int:
+    """How much there is to do: pixels of all frames, as far as the input tells; else 0."""
+    files = find_images(source) if is_sequence(source) else [source]
+    try:
+        info = probe(files[0])
+    except VsrmError:  # it is reported when its turn comes
+        return 0
+    frames = len(files) if is_sequence(source) else info.expected_frames or 0
+    return frames * info.width * info.height
+
+
+def check_exists(path: Path) -> None:
+    """Make sure that an input is there.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if path.parts[:1] in (("http:",), ("https:",)):
+        raise InputError(f"{path.parts[-1]} is on the web: download it first, with yt-dlp or curl.")
+    if not (path == PIPE or path.exists() or is_sequence(path)):
+        raise InputError(f"{path} does not exist; check the spelling.")
+
+
+def check_takes_rate(sources: Sequence[Path]) -> None:
+    """Make sure that there are image files, to which a frame rate can be given.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    if not any(is_sequence(source) for source in sources):
+        raise UsageError(
+            f"--fps is for image files; {sources[0]} keeps the times of its frames. FFmpeg changes "
+            "them in the result."
+        )
+
+
 def _name(source: Path) -> str:
     if source.is_dir():
         return source.resolve().name
-    if is_sequence(source):
-        return source.name
+    if is_image(source) or is_pattern(source):
+        return f"{source.stem}.png"
     suffix = source.suffix.lower()
     return source.stem + (source.suffix if suffix in CONTAINERS else _OTHERS_BECOME)

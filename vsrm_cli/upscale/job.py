@@ -46,7 +46,13 @@ from vsrm_cli.upscale.open_media import (
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
-from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
+from vsrm_cli.upscale.plan import (
+    Plan,
+    check_room,
+    expected_frames,
+    select_model,
+    suggest_height,
+)
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Summary
@@ -81,7 +87,8 @@ def upscale_video(
             A file appears when it is complete.
         options: What is asked for, where it has been read already.
         confirm: Shown what would be done, before it is; a no ends the job there.
-        report: Called in this thread after each frame that the network has finished.
+        report: Called in this thread twice a second while the network computes, and for each frame
+            that it has finished.
         should_stop: Asked at each point from which a job can be resumed; a yes ends it there.
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
             each that the output cannot hold.
@@ -151,7 +158,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 content = describe_files(files)
                 journal.open(content | _describe(order), restart=options.restart)
                 frames_resumed = journal.frames_done
-                _warn_beforehand(source, output, order.warn)
+                _warn_beforehand(source, output, order)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 network = _load(order, source.info, journal.chosen)
@@ -228,7 +235,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         order = _with_model(order, source.info)
         options = order.options
         with open_direct_output(order.dst, source, options) as output:
-            _warn_beforehand(source, output, order.warn)
+            _warn_beforehand(source, output, order)
             network = _load(order, source.info, None)
             restorer = new_restorer(network, options)
             memory = PeakMemory(network.device)
@@ -248,6 +255,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                 write_depth=write_depth,
                 frames_expected=expected_frames(source.info, options),
                 report=order.report,
+                watch=restorer.watch,
             )
             check_counts(read=source.frames_read, written=output.frames_written)
     stages = (source, restorer, output)
@@ -295,11 +303,11 @@ def _sum_up(
     )
 
 
-def _warn_beforehand(
-    source: Source, output: Collected | Direct, warn: Callable[[str], None]
-) -> None:
+def _warn_beforehand(source: Source, output: Collected | Direct, order: _Order) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
-        warn(notice)
+        order.warn(notice)
+    if advice := suggest_height(order.options, output.shape):
+        order.warn(advice)
 
 
 def _describe(order: _Order) -> Choices:
@@ -402,6 +410,7 @@ def _restore(
             frames_before=begin,
             frames_expected=expected_frames(source.info, order.options),
             report=order.report,
+            watch=restorer.watch,
         )
         if segmenter.is_stopped:
             raise Interrupted(journal.resume_hint())

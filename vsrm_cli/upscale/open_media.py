@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vsrm_cli.decode.image_sequence import is_sequence
-from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_folder
+from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, names_files
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import choose_container
 from vsrm_cli.encode.video import VideoWriter
@@ -51,7 +50,7 @@ def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
         OutputError: If it may not; says why and what to do.
     """
     if _is_for_pictures(path):
-        check_folder(path, sources, overwrite=overwrite)
+        check_images(path, sources, overwrite=overwrite)
     else:
         check_container_name(path)
         check_output_path(path, inputs=sources, overwrite=overwrite)
@@ -125,6 +124,7 @@ def _open_video(
         end=options.end,
         overwrite=overwrite,
         folder=folder,
+        audio=options.audio,
     )
 
 
@@ -134,4 +134,4 @@ def asked_shape(info: VideoInfo, options: UpscaleOptions) -> Shape:
 
 
 def _is_for_pictures(path: Path) -> bool:
-    return not path.suffix or is_sequence(path)
+    return not path.suffix or path.is_dir() or names_files(path)

@@ -28,7 +28,7 @@ DEFAULT_OVERLAP = 4
 # Most networks enlarge four times; frames are resampled where another size is asked for.
 DEFAULT_SCALE = 4
 MAX_SCALE = 16
-MAX_RATE = 1000
+DEFAULT_RATE, MAX_RATE = Fraction(25), 1000
 MIN_SIDE, MAX_SIDE = 16, 16384
 
 FirstField = Literal["tff", "bff"]
@@ -40,8 +40,9 @@ _DEINTERLACE: dict[str, bool | FirstField] = {
 }
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
+AUDIO = ("copy", "transcode", "none")
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?", re.ASCII)
 _TIME = re.compile(
     r"""(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)""",
     re.ASCII,
@@ -61,12 +62,15 @@ class UpscaleOptions:
         overlap: Frames that two neighboring windows share, half a window at most; None chooses.
         tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for as
             large as the free memory allows.
-        device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:<n>", "mps" or "xpu" (Intel, untested).
         dtype: "auto", "fp32", "fp16" or "bf16".
-        codec: "h264", "hevc", "av1", "ffv1", or another encoder that PyAV offers.
+        codec: "auto" takes H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
+            "av1", "ffv1", or another encoder that PyAV offers.
         crf: Quality on the codec's own scale; None for a good one.
         preset: Speed of the encoder in its own words; None for a usual one.
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
+        audio: "copy" copies sound; "transcode" encodes what the output's container cannot hold, as
+            AAC or Opus; "none" leaves sound out.
         scale: How many times larger to make the picture, from 1 to 16; None for as many times as
             the network does, which is 4 if "auto" chooses it.
         is_scale_given: Whether the user asked for that scale.
@@ -93,10 +97,11 @@ class UpscaleOptions:
     tile: int | Literal["auto"] | None = "auto"
     device: str = "auto"
     dtype: str = "auto"
-    codec: str = "h264"
+    codec: str = "auto"
     crf: int | None = None
     preset: str | None = None
     pix_fmt: str = "auto"
+    audio: Literal["copy", "transcode", "none"] = "copy"
     scale: Fraction = Fraction(DEFAULT_SCALE)
     is_scale_given: bool = False
     height: int | None = None
@@ -104,7 +109,7 @@ class UpscaleOptions:
     deinterlace: bool | FirstField = True
     start: Fraction | None = None
     end: Fraction | None = None
-    fps: Fraction = Fraction(25)
+    fps: Fraction = DEFAULT_RATE
     hwaccel: bool = False
     detail: float | None = None
     segment_frames: int | None = None
@@ -124,10 +129,13 @@ class UpscaleOptions:
             raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {self.tile}.")
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
-                f'The device must be auto, cpu, cuda, cuda:<number> or mps, not "{self.device}".'
+                "The device must be auto, cpu, cuda, cuda:<number>, mps or xpu, "
+                f'not "{self.device}".'
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
+        if self.audio not in AUDIO:
+            raise UsageError(f'The audio must be {", ".join(AUDIO)}, not "{self.audio}".')
         if self.detail is not None and not 0 <= self.detail <= 1:
             raise UsageError(f"The detail must be a number from 0 to 1, not {self.detail:g}.")
         if self.segment_frames is not None and self.segment_frames < 1:
@@ -207,12 +215,14 @@ def read_scale(scale: Fraction | float | str | None) -> Fraction:
     return number
 
 
-def read_rate(rate: Fraction | float | str) -> Fraction:
-    """Read how many frames there are in a second, without rounding.
+def read_rate(rate: Fraction | float | str | None) -> Fraction:
+    """Read how many frames there are in a second, without rounding; None for `DEFAULT_RATE`.
 
     Raises:
         UsageError: If it is no number above 0 and up to `MAX_RATE`.
     """
+    if rate is None:
+        return DEFAULT_RATE
     try:
         number = Fraction(str(rate))
     except (ValueError, ZeroDivisionError):

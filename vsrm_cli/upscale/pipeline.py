@@ -40,6 +40,8 @@ class Progress:
         network_fps: The same of the network.
         encode_fps: The same of the encoder.
         seconds_left: Estimate, None where there is nothing to base it on.
+        frames_computed: Frames that the network has done, those of an interrupted job included; of
+            those that it is working on, a part.
     """
 
     frames_done: int
@@ -48,6 +50,7 @@ class Progress:
     network_fps: float
     encode_fps: float
     seconds_left: float | None
+    frames_computed: float = 0.0
 
 
 def queue_depth(items: int, item_bytes: int) -> int:
@@ -251,32 +254,50 @@ class Throughput:
         self._encoded = encoded
         self._frames_before = frames_before
         self._frames_expected = frames_expected
+        self._computed = 0.0
+        self._first: tuple[float, float] | None = None
         self._began = time.perf_counter()
 
-    def progress(self) -> Progress:
-        """How far the job is now."""
+    def progress(self, ahead: float = 0.0) -> Progress:
+        """How far the job is now.
+
+        Args:
+            ahead: Frames that the network has done but not handed on, in part.
+        """
         done = self._encoded.meter.items
+        self._computed = max(self._computed, self.network.items + ahead)
+        if self._first is None and self._computed:
+            # Of a window that is seen from inside, loading and compiling are over now.
+            is_inside = self._computed < 1
+            self._first = (time.perf_counter(), self._computed) if is_inside else (self._began, 0.0)
         # The network gives a whole window at a time. Right after, when one frame of it has been
         # handed on, the frames taken in tell how fast it is, and those given out do not.
-        taken = self._decoded.waiting.items
+        taken: float = self._decoded.waiting.items
         network_seconds = self.network.seconds - self._decoded.waiting.seconds
+        if not self.network.items and self._first is not None:  # within the first window
+            taken = self._computed - self._first[1]
+            network_seconds = time.perf_counter() - self._first[0]
         return Progress(
             frames_done=self._frames_before + done,
             frames_expected=self._frames_expected,
             decode_fps=_per_second(self._decoded.meter.items, self._decoded.meter.seconds),
             network_fps=_per_second(taken, network_seconds),
             encode_fps=_per_second(done, self._encoded.meter.seconds),
-            seconds_left=self._seconds_left(done=done, taken=taken),
+            seconds_left=self._seconds_left(done=done),
+            frames_computed=self._frames_before + self._computed,
         )
 
-    def _seconds_left(self, *, done: int, taken: int) -> float | None:
-        if self._frames_expected is None or not taken:
+    def _seconds_left(self, *, done: int) -> float | None:
+        if self._frames_expected is None or self._first is None:
             return None
-        left = self._frames_expected - self._frames_before - done
-        return (time.perf_counter() - self._began) / taken * left if left >= 0 else None
+        since, before = self._first
+        left = self._frames_expected - self._frames_before - max(done, self._computed)
+        if left < 0 or self._computed - before < 1:
+            return None
+        return (time.perf_counter() - since) / (self._computed - before) * left
 
 
-def _per_second(items: int, seconds: float) -> float:
+def _per_second(items: float, seconds: float) -> float:
     return items / seconds if seconds > 0 else 0.0
 
 
@@ -290,6 +311,7 @@ def run_stages(
     frames_before: int = 0,
     frames_expected: int | None,
     report: Callable[[Progress], None] | None,
+    watch: Callable[[Callable[[float], None]], None] | None = None,
 ) -> None:
     """Take every item of `read` through `restore` to `write`, in order.
 
@@ -302,6 +324,8 @@ def run_stages(
         frames_before: For the report: how many were done before.
         frames_expected: Likewise: how many there will be with these; None if unknown.
         report: Called in this thread after each item restored, and at the end.
+        watch: Given a function to be called, in this thread, with how many of the next items are
+            computed; each call is reported.
 
     Raises:
         Exception: What any stage has raised; the others have stopped by then.
@@ -313,6 +337,8 @@ def run_stages(
         tally = Throughput(
             decoded, encoded, frames_before=frames_before, frames_expected=frames_expected
         )
+        if report and watch:
+            watch(lambda ahead: report(tally.progress(ahead)))
         for item in tally.network.time_each(restore(decoded)):
             encoded.put(item)
             if report:

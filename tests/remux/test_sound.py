@@ -1,0 +1,93 @@
+"""Sound that a container cannot hold is encoded anew, in step with the picture, or left out."""
+
+import av
+import pytest
+from sounds import heard, make_film, pass_on
+
+from vsrm_cli.errors import OutputError
+
+STEP = 0.025  # a frame of the encoder, by which sound may begin or end softly
+
+
+@pytest.mark.parametrize(
+    ("sound", "begins", "name", "codec"),
+    [
+        (("aac", 44100, "stereo"), 0.0, "out.webm", "opus"),
+        (("aac", 22050, "mono"), 0.3, "out.webm", "opus"),
+        (("ac3", 48000, "5.1(side)"), 0.0, "out.webm", "opus"),
+        (("libopus", 48000, "stereo"), 0.2, "out.mov", "aac"),
+        (("flac", 48000, "stereo"), 0.0, "out.mov", "aac"),
+    ],
+)
+def test_sound_that_does_not_fit_is_encoded_in_step_with_the_picture(
+    tmp_path, sound, begins, name, codec
+):
+    film = make_film(tmp_path / "film.mkv", sound=sound, begins=begins)
+
+    writer = pass_on(
+        film, tmp_path / name, codec="vp9" if codec == "opus" else "h264", audio="transcode"
+    )
+
+    with av.open(str(tmp_path / name)) as output:
+        (stream,) = output.streams.audio
+        assert stream.codec_context.codec.canonical_name == codec
+        assert stream.codec_context.layout.nb_channels == {"mono": 1, "5.1(side)": 6}.get(
+            sound[2], 2
+        )
+    before, after = heard(film), heard(tmp_path / name)
+    assert after[1] - after[0] == pytest.approx(before[1] - before[0], abs=STEP)
+    assert after[2] - after[0] == pytest.approx(before[2] - before[0], abs=STEP)
+    assert any(f"becomes {codec}" in kept for kept in writer.kept)
+    assert not writer.warnings
+
+
+def test_sound_that_fits_is_copied_all_the_same(tmp_path):
+    film = make_film(tmp_path / "film.mp4")
+
+    pass_on(film, tmp_path / "out.mkv", audio="transcode")
+
+    with av.open(str(film)) as one, av.open(str(tmp_path / "out.mkv")) as other:
+        packets = [[bytes(p) for p in x.demux(audio=0) if p.size] for x in (one, other)]
+        assert packets[0] == packets[1]
+
+
+def test_a_gap_in_the_sound_becomes_silence_and_nothing_after_it_moves(tmp_path):
+    film = make_film(tmp_path / "film.mkv", sound=("aac", 48000, "stereo"), frames=50)
+    holed = tmp_path / "holed.mkv"
+    with av.open(str(film)) as source, av.open(str(holed), "w") as output:
+        targets = {s.index: output.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            is_hole = packet.stream.type == "audio" and 0.5 < (packet.pts or 0) / 1000 < 1.0
+            if packet.size and not is_hole:
+                packet.stream = targets[packet.stream.index]
+                output.mux(packet)
+
+    pass_on(holed, tmp_path / "out.webm", codec="vp9", audio="transcode")
+
+    assert heard(tmp_path / "out.webm") == pytest.approx(heard(holed), abs=STEP)
+
+
+def test_a_part_of_the_sound_belongs_to_its_part_of_the_picture(tmp_path):
+    film = make_film(tmp_path / "film.mkv", sound=("aac", 48000, "stereo"), frames=50)
+
+    pass_on(film, tmp_path / "out.webm", codec="vp9", audio="transcode", start=1, end=1.5)
+
+    shown, begins, ends = heard(tmp_path / "out.webm")
+    assert (shown, begins, ends) == pytest.approx((0, 0, 0.5), abs=2 * STEP)
+
+
+def test_sound_can_be_left_out(tmp_path):
+    film = make_film(tmp_path / "film.mp4")
+
+    writer = pass_on(film, tmp_path / "out.webm", codec="vp9", audio="none")
+
+    with av.open(str(tmp_path / "out.webm")) as output:
+        assert not output.streams.audio
+    assert writer.dropped == ("stream 1 (sound, aac, und): --audio none",)
+
+
+def test_the_way_out_is_named_where_sound_does_not_fit(tmp_path):
+    film = make_film(tmp_path / "film.mp4")
+
+    with pytest.raises(OutputError, match=r"\.mkv, or give --audio transcode or none"):
+        pass_on(film, tmp_path / "out.webm", codec="vp9")

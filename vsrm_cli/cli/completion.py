@@ -1,0 +1,23 @@
+"""What the shell completes for the values of options; nothing here waits for torch."""
+
+from collections.abc import Callable
+from os.path import dirname
+from pathlib import Path
+
+# Their names in `vsrm_cli.checkpoints.catalog`, which imports torch.
+MODELS = ("auto", "vsrm-t", "vsrm-t-real", "vsrm-t-sharp", "gsm", "vsrm", "vsrm-ablation")
+CODECS = ("auto", "h264", "hevc", "av1", "vp9", "ffv1", "prores", "h264_nvenc", "hevc_nvenc")
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps", "xpu")
+WEIGHT_ENDINGS = (".safetensors", ".pth")
+
+
+def complete(*values: str) -> Callable[[str], list[str]]:
+    """A function that completes to one of some values."""
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of networks, weight files, and the folders on the way to them."""
+    paths = [f"{p}/" if p.is_dir() else str(p) for p in Path(dirname(incomplete)).glob("*")]
+    paths = [p for p in paths if p.endswith(("/", *WEIGHT_ENDINGS))]
+    return [name for name in (*MODELS, *sorted(paths)) if name.startswith(incomplete)]
