@@ -1,7 +1,7 @@
 """The job of `vsrm compare`: two or three videos beside each other, frame by frame.
 
-Frame n of the one is always shown with frame n of the others. A video that is four times smaller
-is enlarged by bicubic interpolation, so that a source can stand beside what was made of it.
+Frame n of the one is always shown with frame n of the others. A video that is two or four times
+smaller is enlarged by bicubic interpolation, so that a source can stand beside what was made of it.
 """
 
 import math
@@ -15,7 +15,6 @@ from typing import cast
 import numpy as np
 import torch
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
@@ -33,6 +32,8 @@ from vsrm_cli.report.svg import line_plot
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 
 MODES = ("side", "wipe", "difference")
+# What the networks here enlarge by: a source may be so many times smaller than what was made of it.
+SCALES = (2, 4)
 
 # The edge of a wipe goes there and back in so many seconds.
 WIPE_SECONDS = 4
@@ -175,14 +176,16 @@ class _Videos:
         self.width, self.height = largest.width, largest.height
         self.enlarged = None
         for info in self.infos:
-            if (SCALE * info.width, SCALE * info.height) == (self.width, self.height):
-                self.enlarged = self.enlarged or str(info.path)
-            elif (info.width, info.height) != (self.width, self.height):
+            sizes = [(scale * info.width, scale * info.height) for scale in (1, *SCALES)]
+            if (self.width, self.height) not in sizes:
+                told = " or ".join(map(str, SCALES))
                 raise InputError(
                     f"{info.path} has frames of {info.width}x{info.height} pixels and "
                     f"{largest.path} of {self.width}x{self.height}; they can only be compared if "
-                    f"the sizes are equal or one is {SCALE} times the other."
+                    f"the sizes are equal or one is {told} times the other."
                 )
+            if info.width < self.width:
+                self.enlarged = self.enlarged or str(info.path)
         length = self.infos[1].duration
         self.end = None if start is None or length is None else start + length
 
@@ -222,7 +225,8 @@ class _Videos:
             yield _alike([self._enlarged(frame) for frame in frames if frame is not None])
 
     def _enlarged(self, frame: Frame) -> Frame:
-        return frame if frame.pixels.shape[2] == self.width else upscale_frame(frame)
+        scale = self.width // frame.pixels.shape[2]
+        return frame if scale == 1 else upscale_frame(frame, scale=scale)
 
     def _open(self) -> list[VideoReader]:
         starts = (self._start, *(None for _ in self._paths[1:]))
