@@ -176,18 +176,16 @@ class _Videos:
         self.width, self.height = largest.width, largest.height
         self.enlarged = None
         for info in self.infos:
-            if any(
-                (scale * info.width, scale * info.height) == (self.width, self.height)
-                for scale in SCALES
-            ):
-                self.enlarged = self.enlarged or str(info.path)
-            elif (info.width, info.height) != (self.width, self.height):
-                times = " or ".join(map(str, SCALES))
+            sizes = [(scale * info.width, scale * info.height) for scale in (1, *SCALES)]
+            if (self.width, self.height) not in sizes:
+                told = " or ".join(map(str, SCALES))
                 raise InputError(
                     f"{info.path} has frames of {info.width}x{info.height} pixels and "
                     f"{largest.path} of {self.width}x{self.height}; they can only be compared if "
-                    f"the sizes are equal or one is {times} times the other."
+                    f"the sizes are equal or one is {told} times the other."
                 )
+            if info.width < self.width:
+                self.enlarged = self.enlarged or str(info.path)
         length = self.infos[1].duration
         self.end = None if start is None or length is None else start + length
 

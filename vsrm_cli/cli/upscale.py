@@ -29,7 +29,8 @@ from vsrm_cli.upscale.options import (
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.upscale.plan import Plan
 
-OPTIONS = [field.name for field in fields(UpscaleOptions)]
+# Whether a scale was given is no option of its own.
+OPTIONS = [field.name for field in fields(UpscaleOptions) if field.name != "is_scale_given"]
 
 
 def upscale(

@@ -209,7 +209,7 @@ def _offer(
     frames = expected_frames(info, options)
     restorer.settle_tile(min(options.window, frames or options.window), info.height, info.width)
     plan = plan_encoding(encoding_of(options), info.pixel_format, light=info.light)
-    shape = output_shape(info, scale=options.scale)
+    shape = output_shape(info, scale=Fraction(restorer.network.scale))
     seen = shape.upright(info)
     return Offer(
         name=version.name,
