@@ -331,14 +331,15 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
 
 def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
     """What should become zero; a time on the clock of the video."""
-    if start < 0:
-        return start
-    if not allows_restarts(container) and start < _LONGEST_WAIT:
-        return Fraction(0)
+    is_broadcast = allows_restarts(container)
+    if not is_broadcast and start < _LONGEST_WAIT:
+        return min(Fraction(0), start)
     earliest = min([start, *_first_times_of_sound(path)])
-    if not allows_restarts(container) and earliest < _LONGEST_WAIT:
+    if not is_broadcast and earliest < _LONGEST_WAIT:
         return Fraction(0)
-    return max(Fraction(0), earliest // clock * clock)
+    # Where a clock wraps soon, FFmpeg gives all streams times below zero. Of others, what lies there
+    # only primes a decoder.
+    return (earliest if start < 0 else max(Fraction(0), earliest)) // clock * clock
 
 
 def _first_times_of_sound(path: Path) -> Iterator[Fraction]:
