@@ -337,8 +337,8 @@ def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fract
     earliest = min([start, *_first_times_of_sound(path)])
     if not is_broadcast and earliest < _LONGEST_WAIT:
         return Fraction(0)
-    # Where a clock wraps soon, FFmpeg gives all streams times below zero. Of others, what lies there
-    # only primes a decoder.
+    # Where a clock wraps soon, FFmpeg gives all streams times below zero. Otherwise, what lies
+    # there only primes a decoder.
     return (earliest if start < 0 else max(Fraction(0), earliest)) // clock * clock
 
 
