@@ -196,8 +196,7 @@ def luma_of(frame: VideoFrame) -> NDArray[np.uint8]:
     # The scaler refuses frames that name a matrix unknown to it.
     matrix = _SCALER_MATRIX.get(color_of(frame).matrix)
     gray = frame.reformat(format="gray", src_colorspace=matrix, dst_colorspace=matrix)
-    luma: NDArray[np.uint8] = gray.to_ndarray()
-    return luma
+    return cast("NDArray[np.uint8]", gray.to_ndarray())
 
 
 class ToRgb:
