@@ -147,8 +147,8 @@ def upscale(
         str | None,
         typer.Option(
             metavar="N",
-            help="Enlarge N times, 1 to 16; anything but 4 is resampled from 4.",
-            show_default="4",
+            help="Enlarge N times, 1 to 16; what no network here does is resampled.",
+            show_default="as the network; 4 for auto",
             rich_help_panel="Picture",
         ),
     ] = None,

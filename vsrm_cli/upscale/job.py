@@ -10,6 +10,7 @@ frame has been found in it at its time.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from vsrm_cli import __version__
 from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
-from vsrm_cli.checkpoints.loading import load_model, weights_checksum
+from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
@@ -36,21 +37,19 @@ from vsrm_cli.upscale.journal import Choices, Entry, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
+    asked_shape,
     check_output,
     encoding_of,
     open_direct_output,
     open_output,
     open_source,
 )
-from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Summary
-
-# The writer must know the size of the pictures before the network is there to be asked.
-SCALE = 4
 
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -145,6 +144,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
         order = _with_model(order, source.info, _spread(files))
+        options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
@@ -154,7 +154,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
-                network = _load(order, journal.chosen)
+                network = _load(order, source.info, journal.chosen)
                 restorer = _new_restorer(network, options, journal.entries)
                 stages = (source, restorer, output)
                 chosen: Choices = {
@@ -196,11 +196,19 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
-    """Settle the network, where the user leaves it open."""
-    model, reason = select_model(order.options.model, info, files)
-    is_default = order.options.model == DEFAULT_MODEL
-    detail = settle_detail(str(model), order.options.detail, is_default=is_default)
-    options = replace(order.options, model=model, detail=detail)
+    """Settle the network and the factor, where the user leaves them open.
+
+    The writer must know the size of the frames before the network is there to be asked.
+    """
+    options = order.options
+    factor = asked_shape(info, options).enlargement(info)
+    model, reason = select_model(options.model, info, files, factor=factor)
+    is_default = options.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), options.detail, is_default=is_default)
+    scale = options.scale
+    if options.is_size_open and not is_default:
+        scale = Fraction(network_scale(model, report=order.report_transfer))
+    options = replace(options, model=model, detail=detail, scale=scale)
     return replace(order, options=options, model_reason=reason)
 
 
@@ -222,34 +230,32 @@ def _put_together(output: Collected, journal: Journal) -> None:
 def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
-    options = order.options
-    with (
-        open_source(order.src, options) as source,
-        open_direct_output(order.dst, source, options) as output,
-    ):
-        _warn_beforehand(source, output, order.warn)
+    with open_source(order.src, order.options) as source:
         order = _with_model(order, source.info)
-        network = _load(order, None)
-        restorer = _new_restorer(network, options, [])
-        memory = PeakMemory(network.device)
+        options = order.options
+        with open_direct_output(order.dst, source, options) as output:
+            _warn_beforehand(source, output, order.warn)
+            network = _load(order, source.info, None)
+            restorer = _new_restorer(network, options, [])
+            memory = PeakMemory(network.device)
 
-        def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
-            for frame in restorer.restore(frames):
-                if order.should_stop():
-                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
-                yield frame
+            def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
+                for frame in restorer.restore(frames):
+                    if order.should_stop():
+                        raise Interrupted("interrupted: a job with a pipe cannot be resumed")
+                    yield frame
 
-        read_depth, write_depth = _queue_depths(source.info, options, restorer)
-        run_stages(
-            source.frames(behind=None),
-            restore,
-            output.write,
-            read_depth=read_depth,
-            write_depth=write_depth,
-            frames_expected=expected_frames(source.info, options),
-            report=order.report,
-        )
-        check_counts(read=source.frames_read, written=output.frames_written)
+            read_depth, write_depth = _queue_depths(source.info, options, restorer)
+            run_stages(
+                source.frames(behind=None),
+                restore,
+                output.write,
+                read_depth=read_depth,
+                write_depth=write_depth,
+                frames_expected=expected_frames(source.info, options),
+                report=order.report,
+            )
+            check_counts(read=source.frames_read, written=output.frames_written)
     stages = (source, restorer, output)
     return _sum_up(stages, order, network, memory, frames_resumed=0, began=began)
 
@@ -276,6 +282,7 @@ def _sum_up(
         width=output.shape.width,
         height=output.shape.height,
         model=network.name,
+        model_scale=network.scale,
         model_reason=order.model_reason,
         detail=order.options.detail,
         device=str(network.device),
@@ -314,7 +321,7 @@ def _describe(order: _Order) -> Choices:
     }
 
 
-def _load(order: _Order, chosen: Choices | None) -> Network:
+def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
     device, dtype = order.options.device, order.options.dtype
     if chosen is not None:
@@ -328,6 +335,12 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
     )
     if network.device.type == "cpu":
         keep_freed_memory()
+    factor = asked_shape(info, order.options).enlargement(info)
+    if network.scale < DEFAULT_SCALE and network.scale < factor:
+        order.warn(
+            f"{network.name} enlarges {network.scale} times, and its frames are resampled to be "
+            f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
+        )
     return network
 
 
@@ -401,7 +414,8 @@ def _queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) 
     """Say how many small and how many large frames may wait: all that the network takes at once."""
     frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
     frames = options.window * (1 if restorer.batch == 1 else MAX_BATCH)
-    return queue_depth(frames, frame_bytes), queue_depth(frames, frame_bytes * SCALE**2)
+    large = frame_bytes * restorer.network.scale**2
+    return queue_depth(frames, frame_bytes), queue_depth(frames, large)
 
 
 def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple[str, ...]:
