@@ -21,7 +21,7 @@ from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WIN
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.upscale.plan import Plan
 
-OPTIONS = [field.name for field in fields(UpscaleOptions)]
+OPTIONS = [field.name for field in fields(UpscaleOptions) if field.name != "is_scale_given"]
 
 
 def upscale(
