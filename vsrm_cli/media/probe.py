@@ -279,7 +279,7 @@ def _first_frame(
         except av.FFmpegError as error:
             reason = error.strerror or "unknown error"
             packets = container.demux(stream)
-    if _is_animated_webp(path):
+    if is_animated_webp(path):
         raise InputError(
             f"{path} is an animated WebP, which cannot be decoded here; convert it to GIF, APNG or "
             "a video with another program first."
@@ -290,7 +290,7 @@ def _first_frame(
     )
 
 
-def _is_animated_webp(path: Path) -> bool:
+def is_animated_webp(path: Path) -> bool:
     """Whether a file is a WebP (RIFF) whose extended header has the flag of animation."""
     with path.open("rb") as file:
         head = file.read(21)
