@@ -29,6 +29,15 @@ def test_a_file_appears_when_it_is_complete_and_not_before(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mkv")
+
+    for path in (tmp_path / "pipe.mkv", Path(os.devnull)):
+        with pytest.raises(OutputError, match="is a pipe or a device, not a file; name a file"):
+            check_output_path(path, overwrite=True)
+
+
 def test_writing_that_fails_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("old")

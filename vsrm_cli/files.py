@@ -26,6 +26,8 @@ def check_output_path(path: Path, *, inputs: Iterable[Path] = (), overwrite: boo
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file.")
     if path.exists():
+        if not path.is_file():
+            raise OutputError(f"{path} is a pipe or a device, not a file; name a file.")
         if any(source.exists() and path.samefile(source) for source in inputs):
             raise OutputError(f"{path} is the input itself; choose another name for the output.")
         if not overwrite:

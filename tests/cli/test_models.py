@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,6 +226,21 @@ def test_a_lack_of_memory_is_no_bug(monkeypatch, error):
     assert result.exit_code == 1
     assert result.stderr.startswith("error: There is not enough memory; close other programs")
     assert "bug" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_disk_that_is_full_behind_stdout_is_no_bug():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vsrm_cli", "models", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: The output could not be written (No space left")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_interrupted_download_says_that_it_goes_on(far, monkeypatch):

@@ -120,6 +120,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "width": 192,
         "height": 128,
         "model": "nearest",
+        "model_scale": 4,
         "model_reason": "for compressed footage: the input is h264",
         "detail": 0.5,
         "device": "cpu",

@@ -45,6 +45,15 @@ def test_blocks_of_a_photo_are_seen_in_a_lossless_file(tmp_path):
     assert "blocks" in find_artifacts([copy])
 
 
+@pytest.mark.parametrize("corner", [(3, 5), (4, 4)])
+def test_blocks_of_a_photo_are_seen_though_it_was_cropped(tmp_path, corner):
+    photo = save(tmp_path / "photo.jpg", scene(), quality=75)
+    with Image.open(photo) as opened:
+        copy = save(tmp_path / "copy.png", np.asarray(opened)[corner[0] :, corner[1] :])
+
+    assert "blocks" in find_artifacts([copy])
+
+
 @pytest.mark.parametrize("ending", ["gif", "png"])
 def test_a_palette_with_dithering_is_seen(tmp_path, ending):
     palette = Image.fromarray(scene()).quantize(64)

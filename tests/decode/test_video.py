@@ -189,6 +189,14 @@ def test_sound_that_lasts_longer_is_no_missing_tail(tmp_path, name):
     assert not reader.truncated
 
 
+def test_a_line_that_is_shown_after_the_last_frame_is_no_missing_tail(tmp_path):
+    clip = make_clip(tmp_path / "clip.mkv", times=CONSTANT[:5], subtitles="subrip")
+
+    _, reader = read(clip)
+
+    assert not reader.truncated
+
+
 @pytest.mark.parametrize("deinterlace", [False, True])
 def test_frames_that_change_their_size_are_scaled_to_the_first_and_counted(tmp_path, deinterlace):
     parts = [

@@ -40,6 +40,24 @@ def test_a_clock_that_begins_anywhere_becomes_one_that_begins_at_zero(
     assert last - picture == pytest.approx(ends - shown, abs=0.001)
 
 
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize("source", ["in.ts", "in.vob"])
+def test_sound_before_the_picture_is_kept_where_the_clock_wraps(tmp_path, source, target):
+    wrap = 2**33 / 90000
+    film = make_film(
+        tmp_path / source, clock=wrap - 0.5, begins=-0.3, seconds=1.3, frames=25, **BROADCAST
+    )
+
+    pass_on(film, tmp_path / target)
+
+    shown, begins, ends = heard(film)
+    picture, first, last = heard(tmp_path / target)
+    assert shown < 0
+    assert first >= 0
+    assert first - picture == pytest.approx(begins - shown, abs=0.001)
+    assert last - picture == pytest.approx(ends - shown, abs=0.001)
+
+
 @pytest.mark.parametrize("clock", [0, 3])
 def test_files_whose_clock_begins_at_zero_keep_their_times(tmp_path, clock):
     film = make_film(tmp_path / "in.mp4", clock=clock, sound=("aac", 48000, "mono"))

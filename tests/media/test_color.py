@@ -6,7 +6,15 @@ import pytest
 from av.video.frame import VideoFrame
 from bars import BT601, BT709, BT2020, FULL, LIMITED, color_bars, plane_of
 
-from vsrm_cli.media.color import Color, FromRgb, ToRgb, bits_of, color_of, has_chroma_location
+from vsrm_cli.media.color import (
+    Color,
+    FromRgb,
+    ToRgb,
+    bits_of,
+    color_of,
+    has_chroma_location,
+    luma_of,
+)
 
 RGB, UNSPECIFIED = 0, 2
 
@@ -97,6 +105,20 @@ def test_without_a_tag_the_size_decides(width, height, matrix):
     assert color.matrix == matrix
     assert not color.full_range
     assert color.guessed
+
+
+# Reserved, and derived from the primaries.
+@pytest.mark.parametrize("matrix", [3, 12])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le"])
+def test_a_matrix_unknown_to_the_scaler_is_read_as_if_none_were_named(matrix, pixel_format):
+    drawn = VideoFrame.from_ndarray(np.full((48, 64, 3), 180, np.uint8), format="rgb24")
+    frame = drawn.reformat(format=pixel_format)
+    frame.colorspace = matrix
+
+    luma, pixels = luma_of(frame), ToRgb(width=64, height=48)(frame, color_of(frame))
+
+    assert np.abs(luma.astype(int) - 180).max() <= 2
+    assert np.abs(pixels.astype(float) / np.iinfo(pixels.dtype).max * 255 - 180).max() <= 2
 
 
 def test_a_tag_is_believed_whatever_the_size():

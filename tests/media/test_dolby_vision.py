@@ -58,7 +58,9 @@ def test_a_picture_that_can_do_without_is_read_and_the_loss_named(
     assert probe(clip).left_behind == ("Dolby Vision metadata",)
 
 
-@pytest.mark.parametrize(("matrix", "name"), [(8, "YCgCo"), (14, "ICtCp")])
+@pytest.mark.parametrize(
+    ("matrix", "name"), [(8, "YCgCo"), (10, "YCbCr of constant luminance"), (14, "ICtCp")]
+)
 def test_other_models_of_color_are_refused_by_name(tmp_path, matrix, name):
     def tag(video):
         video.codec_context.colorspace = matrix

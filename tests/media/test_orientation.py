@@ -23,7 +23,7 @@ def make_photo(path, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
 def test_a_photo_is_upright_as_in_a_viewer(tmp_path, ending, orientation):
     photo = make_photo(tmp_path / f"photo.{ending}", orientation)
     with Image.open(photo) as opened:

@@ -57,6 +57,21 @@ def test_uncompressed_and_lossless_sound_is_kept(tmp_path, source, sound, target
     assert heard(tmp_path / target) == pytest.approx(heard(film), abs=0.001)
 
 
+@pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
+@pytest.mark.parametrize("damage", [b"\xff\xff\x7f\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f"])
+def test_damaged_sound_of_huge_numbers_is_copied_without_a_word(tmp_path, codec, damage):
+    film = make_film(tmp_path / "in.mkv", sound=(codec, 48000, "mono"))
+    data = film.read_bytes()
+    with av.open(str(film)) as container:
+        sound = bytes(next(p for p in container.demux(audio=0) if p.size))
+    film.write_bytes(data.replace(sound, sound[:512] + damage * 2 + sound[520:]))
+
+    writer = pass_on(film, tmp_path / "out.mkv")
+
+    assert writer.dropped == ()
+    assert count(tmp_path / "out.mkv") == count(film)
+
+
 def test_sound_that_only_another_container_holds_is_refused_with_its_name(tmp_path):
     film = make_film(tmp_path / "in.avi", sound=("adpcm_ima_wav", 22050, "stereo"))
 

@@ -157,14 +157,20 @@ def test_the_input_is_no_place_for_the_output(tmp_path):
         upscale_video(tmp_path / "in", tmp_path / "in" / "frame_%05d.png", overwrite=True)
 
 
+def draw_animation(path):
+    first, *rest = (Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "blue"))
+    first.save(path, save_all=True, append_images=rest)
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
         (lambda folder: Image.new("RGB", (9, 9)).save(folder / "z.png"), "z.png is 9x9"),
         (lambda folder: (folder / "z.png").write_text("no picture"), "z.png"),
+        (lambda folder: draw_animation(folder / "z.webp"), "z.webp is an animated WebP"),
         (lambda folder: [file.unlink() for file in folder.iterdir()], "no image files"),
     ],
-    ids=["size", "broken", "none"],
+    ids=["size", "broken", "animated", "none"],
 )
 def test_pictures_that_are_no_film_are_refused_by_name_before_the_work(
     tmp_path, monkeypatch, prepare, message

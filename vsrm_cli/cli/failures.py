@@ -1,5 +1,6 @@
 """Exceptions become one line on stderr and an exit code."""
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from vsrm_cli.errors import Declined, Interrupted, VsrmError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = Interrupted.exit_code
+
+# A full disk, a quota (not on Windows), and the largest size of a file.
+_NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 
 @contextmanager
@@ -44,6 +48,13 @@ def report_failures(*, debug: bool | None = None) -> Iterator[None]:
             console.print_error(
                 "There is not enough memory; close other programs, or give a smaller --tile, "
                 "--window or --batch."
+            )
+            raise typer.Exit(EXIT_FAILED) from None
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            _print_traceback(bool(debug))
+            console.print_error(
+                f"{error.filename or 'The output'} could not be written ({error.strerror}); make "
+                "room on the disk, then run the same command again."
             )
             raise typer.Exit(EXIT_FAILED) from None
         _print_traceback(debug is not False)

@@ -6,9 +6,10 @@ palette or filmed in the dark. The network that suits them is another one than f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -26,6 +27,11 @@ _BLOCK = 8
 # 1.025 at most; behind x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055. HEVC
 # smooths the edges of its blocks so well that it is not seen.
 _LEAST_BLOCKING = 1.04
+# The same for frames that were cropped afterwards: any of eight grids may be the one. Those clips
+# have 1.11 at most, and behind JPEG of quality 75 1.14 and more.
+_LEAST_BLOCKING_CROPPED = 1.13
+# Chance alone makes one of eight grids stand out where there are few blocks.
+_LEAST_SIDE_CROPPED = 96
 # A palette has no more colors. Of the pixels of a photo reduced to one, 9 % and more stand alone
 # between equal neighbors; 30 % and more where it is dithered.
 _MOST_COLORS = 256
@@ -60,7 +66,8 @@ def find_artifacts(paths: Sequence[Path]) -> str | None:
         is_reduced = max(_lonely_share(frame) for frame in frames) > _LEAST_LONELY
         return "the frames are reduced to a palette" if is_reduced else None
     lumas = [np.tensordot(_LUMA, frame.astype(np.float32), 1) for frame in frames]
-    if blocking(lumas) > _LEAST_BLOCKING:
+    is_cropped = _find_grid(lumas) > _LEAST_BLOCKING_CROPPED
+    if is_cropped or blocking(lumas) > _LEAST_BLOCKING:
         return "the frames show the blocks of an earlier compression"
     if max(noise(luma) for luma in lumas) > _LEAST_NOISE:
         return "the frames are noisy"
@@ -73,19 +80,34 @@ def blocking(lumas: Sequence[_Plane]) -> float:
     Args:
         lumas: Frames, each (H, W), 0 to 255.
     """
-    return float(np.mean([_blocking_across(lumas), _blocking_across([x.T for x in lumas])]))
+    return float(np.mean([_ratios(way, np.mean)[0] for way in _both_ways(lumas)]))
 
 
-def _blocking_across(lumas: Sequence[_Plane]) -> float:
+def _find_grid(lumas: Sequence[_Plane]) -> float:
+    """The same for the clearest of all eight grids, in the direction that shows less of it."""
+    if min(min(luma.shape) for luma in lumas) < _LEAST_SIDE_CROPPED:
+        return 1.0
+    # Medians, because a single edge of the scene makes one grid stand out.
+    return min(float(_ratios(way, np.median).max()) for way in _both_ways(lumas))
+
+
+def _both_ways(lumas: Sequence[_Plane]) -> list[list[_Plane]]:
+    return [list(lumas), [luma.T for luma in lumas]]
+
+
+def _ratios(lumas: Sequence[_Plane], average: Callable[[_Plane], Any]) -> NDArray[np.float64]:
+    """Average steps before every eighth column against those elsewhere, of all eight grids."""
     steps = np.zeros(_BLOCK)
     for luma in lumas:
         a, b, c, d = luma[:, :-3], luma[:, 1:-2], luma[:, 2:-1], luma[:, 3:]
         # What remains of a step where the slope on both sides is taken off.
         step = np.minimum(np.abs((c - b) - ((b - a) + (d - c)) / 2), _LARGEST_STEP).mean(0)
         for place in range(_BLOCK):
-            steps[(place + 2) % _BLOCK] += step[place::_BLOCK].mean()
-    elsewhere = steps[1:].mean()
-    return float(steps[0] / elsewhere) if elsewhere > 0 else 1.0
+            steps[(place + 2) % _BLOCK] += average(step[place::_BLOCK])
+    elsewhere = (steps.sum() - steps) / (_BLOCK - 1)
+    ratios: NDArray[np.float64] = np.ones(_BLOCK)
+    np.divide(steps, elsewhere, out=ratios, where=elsewhere > 0)
+    return ratios
 
 
 def noise(luma: _Plane) -> float:

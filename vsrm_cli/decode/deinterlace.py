@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrm_cli.decode.combing import Blocks, Luma, find_combing
+from vsrm_cli.media.color import luma_of
 
 # Parts of the video at which is looked, how many frames in a row of each, and how many frames are
 # decoded at most to get to a part that has no key frame of its own.
@@ -153,7 +154,7 @@ def _look_at(frames: list[VideoFrame]) -> Iterator[Blocks]:
 
 
 def _luma(frame: VideoFrame) -> Luma:
-    luma = frame.reformat(format="gray").to_ndarray().astype(np.int16)
+    luma = luma_of(frame).astype(np.int16)
     return luma[:, :: -(-frame.width // _MOST_COLUMNS)]
 
 

@@ -21,7 +21,14 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
-from vsrm_cli.media.probe import NO_ALPHA, VideoInfo, open_container, probe, video_stream
+from vsrm_cli.media.probe import (
+    NO_ALPHA,
+    VideoInfo,
+    is_animated_webp,
+    open_container,
+    probe,
+    video_stream,
+)
 
 PICTURES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -227,6 +234,11 @@ def _look_at(file: Path) -> tuple[int, int, str]:
 
 
 def _unreadable(file: Path) -> InputError:
+    if file.is_file() and is_animated_webp(file):
+        return InputError(
+            f"{file} is an animated WebP, which cannot be decoded here; save its frames as files "
+            "with another program first."
+        )
     return InputError(f"{file} cannot be read as a picture; copy or make it again.")
 
 

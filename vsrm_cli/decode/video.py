@@ -40,6 +40,8 @@ _SEEK_MARGINS = (0, 5, 30)
 # Containers whose headers state a duration that was measured, not estimated from the size of
 # the file that we have; so the file can be compared with it.
 _STATES_DURATION = {"mov", "matroska", "avi", "flv", "asf"}
+# Streams whose packets count for that duration.
+_TIMED = {"audio", "video", "subtitle", "data"}
 
 
 class VideoReader:
@@ -284,10 +286,10 @@ class VideoReader:
         stream = video_stream(container, self.info.path)
         self._opened = (container, stream)
         self._indexed_packets = len(stream.index_entries)
-        # Sound is read, not decoded, where the end of the whole file is all that can be compared.
+        # The others are read, not decoded, where the end of the file is all that can be compared.
         needs_all = stream.duration is None
         for other in container.streams:
-            if other is not stream and (not needs_all or other.type not in ("audio", "video")):
+            if other is not stream and (not needs_all or other.type not in _TIMED):
                 other.discard = Discard.all
         return container, stream
 

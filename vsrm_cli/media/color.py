@@ -27,7 +27,6 @@ from vsrm_cli.frame import Pixels
 
 # FFmpeg's numbers for matrices (AVColorSpace) and ranges (AVColorRange).
 RGB, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
-BT2020_CONSTANT_LUMINANCE = 10
 LIMITED_RANGE, FULL_RANGE = 1, 2
 
 # What the scaler calls the matrices that it knows. Its 5 stands for every flavor of BT.601.
@@ -38,7 +37,6 @@ _SCALER_MATRIX = {
     SMPTE170M: 5,
     SMPTE240M: 7,
     BT2020: 9,
-    BT2020_CONSTANT_LUMINANCE: 9,
 }
 
 # The same for its filter.
@@ -49,11 +47,11 @@ _MATRIX_NAME = {
     SMPTE170M: "bt601",
     SMPTE240M: "smpte240m",
     BT2020: "bt2020",
-    BT2020_CONSTANT_LUMINANCE: "bt2020",
 }
 # What is neither YCbCr nor RGB, and no matrix alone turns into it.
 _OTHER_MODELS = {
-    **{8: "YCgCo", 11: "Y'D'zD'x (SMPTE ST 2085)", 13: "YCbCr of constant luminance"},
+    **{8: "YCgCo", 11: "Y'D'zD'x (SMPTE ST 2085)"},
+    **dict.fromkeys((10, 13), "YCbCr of constant luminance"),
     **{14: "ICtCp", 15: "IPT-PQ-C2 (Dolby Vision)", 16: "YCgCo-R", 17: "YCgCo-R"},
 }
 # Between YUV and RGB of 16 bits the scaler takes 255 * 256 for white, whatever the depth of the
@@ -78,7 +76,6 @@ _NAMES = {
     SMPTE170M: "BT.601",
     SMPTE240M: "SMPTE 240M",
     BT2020: "BT.2020",
-    BT2020_CONSTANT_LUMINANCE: "BT.2020 with constant luminance",
 }
 
 # RGB of a few bits in one number, and how many bits its first, second and third component have.
@@ -192,6 +189,14 @@ def color_of(frame: VideoFrame) -> Color:
 def color_model(frame: VideoFrame) -> str | None:
     """What a frame names that is neither YCbCr nor RGB nor gray; None for these."""
     return None if frame.format.is_rgb else _OTHER_MODELS.get(frame.colorspace)
+
+
+def luma_of(frame: VideoFrame) -> NDArray[np.uint8]:
+    """The brightness of a frame, (H, W), full range."""
+    # The scaler refuses frames that name a matrix unknown to it.
+    matrix = _SCALER_MATRIX.get(color_of(frame).matrix)
+    gray = frame.reformat(format="gray", src_colorspace=matrix, dst_colorspace=matrix)
+    return cast("NDArray[np.uint8]", gray.to_ndarray())
 
 
 class ToRgb:

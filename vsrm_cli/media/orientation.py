@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -63,7 +64,7 @@ def matrix_of_turn(degrees: int) -> Matrix:
 
 
 def exif_matrix(file: Path) -> Matrix | None:
-    """The matrix that the EXIF data of a JPEG, PNG or WebP file asks for; None for none.
+    """The matrix that the EXIF data of a JPEG, PNG, WebP or TIFF file asks for; None for none.
 
     PyAV 18 cannot list EXIF data, and tells the angle only, not whether a picture is mirrored.
     """
@@ -76,8 +77,8 @@ def exif_matrix(file: Path) -> Matrix | None:
     return None
 
 
-def _exif_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """The EXIF data of a picture file: each a small TIFF file."""
+def _exif_blocks(file: BinaryIO) -> Iterator[bytes | mmap]:
+    """The EXIF data of a picture file: each a small TIFF file; or a whole one."""
     head = file.read(12)
     if head[:2] == b"\xff\xd8":
         for marker, data in _jpeg_segments(file):
@@ -88,6 +89,10 @@ def _exif_blocks(file: BinaryIO) -> Iterator[bytes]:
     elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
         for data in _chunks(file, is_png=False):
             yield data.removeprefix(b"Exif\0\0")
+    elif head[:4] in (b"II*\0", b"MM\0*"):
+        # The directory often stands behind the pixels, at the end of a large file.
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            yield mapped
 
 
 def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -116,7 +121,7 @@ def _chunks(file: BinaryIO, *, is_png: bool) -> Iterator[bytes]:
         file.seek(size + rest, 1)
 
 
-def _orientation(tiff: bytes) -> int:
+def _orientation(tiff: bytes | mmap) -> int:
     """The orientation in the first directory of a TIFF file; 1 where it says nothing."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     try:

@@ -279,7 +279,7 @@ def _first_frame(
         except av.FFmpegError as error:
             reason = error.strerror or "unknown error"
             packets = container.demux(stream)
-    if _is_animated_webp(path):
+    if is_animated_webp(path):
         raise InputError(
             f"{path} is an animated WebP, which cannot be decoded here; convert it to GIF, APNG or "
             "a video with another program first."
@@ -290,7 +290,7 @@ def _first_frame(
     )
 
 
-def _is_animated_webp(path: Path) -> bool:
+def is_animated_webp(path: Path) -> bool:
     """Whether a file is a WebP (RIFF) whose extended header has the flag of animation."""
     with path.open("rb") as file:
         head = file.read(21)
@@ -331,14 +331,15 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
 
 def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
     """What should become zero; a time on the clock of the video."""
-    if start < 0:
-        return start
-    if not allows_restarts(container) and start < _LONGEST_WAIT:
-        return Fraction(0)
+    is_broadcast = allows_restarts(container)
+    if not is_broadcast and start < _LONGEST_WAIT:
+        return min(Fraction(0), start)
     earliest = min([start, *_first_times_of_sound(path)])
-    if not allows_restarts(container) and earliest < _LONGEST_WAIT:
+    if not is_broadcast and earliest < _LONGEST_WAIT:
         return Fraction(0)
-    return max(Fraction(0), earliest // clock * clock)
+    # Where a clock wraps soon, FFmpeg gives all streams times below zero. Otherwise, what lies
+    # there only primes a decoder.
+    return (earliest if start < 0 else max(Fraction(0), earliest)) // clock * clock
 
 
 def _first_times_of_sound(path: Path) -> Iterator[Fraction]:

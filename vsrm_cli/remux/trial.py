@@ -148,8 +148,10 @@ def _sounds_alike(found: NDArray[np.float32] | None, wanted: NDArray[np.float32]
         return len(wanted) < 2 * _COMPARED_SAMPLES
     half = len(found) // 2
     moment = half + int(np.abs(found[half:-_COMPARED_SAMPLES]).max(1).argmax())
-    windows = np.lib.stride_tricks.sliding_window_view(wanted, _COMPARED_SAMPLES, axis=0)
-    loudest = found[moment : moment + _COMPARED_SAMPLES].T
+    # Damaged sound of floats may be huge: its squares fit into twice the bits only.
+    samples = wanted.astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(samples, _COMPARED_SAMPLES, axis=0)
+    loudest = found[moment : moment + _COMPARED_SAMPLES].T.astype(np.float64)
     errors = ((windows - loudest) ** 2).sum((1, 2))
     return bool(errors.min() <= _LARGEST_ERROR * (loudest**2).sum() + 1e-9)
 
@@ -223,7 +225,8 @@ def _as_float(frame: AudioFrame) -> NDArray[np.float32]:
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if values.dtype.kind == "f":
-        return values.astype(np.float32)
+        largest = np.finfo(np.float32).max  # infinite samples, and no numbers at all, are damage
+        return np.nan_to_num(values).clip(-largest, largest).astype(np.float32)
     full_scale = 2.0 ** (8 * values.itemsize - 1)
     zero = full_scale if values.dtype == np.uint8 else 0.0
     return ((values.astype(np.float64) - zero) / full_scale).astype(np.float32)
