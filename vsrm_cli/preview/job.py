@@ -13,7 +13,7 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
-from vsrm_cli.encode.options import plan_encoding
+from vsrm_cli.encode.options import choose_codec, plan_encoding
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.files import check_output_path
@@ -208,8 +208,11 @@ def _offer(
     """Estimate the job, and write its command."""
     frames = expected_frames(info, options)
     restorer.settle_tile(min(options.window, frames or options.window), info.height, info.width)
-    plan = plan_encoding(encoding_of(options), info.pixel_format, light=info.light)
     shape = output_shape(info, scale=Fraction(restorer.network.scale))
+    encoding = choose_codec(
+        encoding_of(options), _suffix(src), bits=info.bits, size=(shape.width, shape.height)
+    )
+    plan = plan_encoding(encoding, info.pixel_format, light=info.light)
     seen = shape.upright(info)
     return Offer(
         name=version.name,
@@ -227,8 +230,7 @@ def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions
     is_images = is_sequence(src)
     stem = src.absolute().name if src.is_dir() else src.stem.split("%")[0] or "video"
     name = f"{stem}_{re.sub(r'[^A-Za-z0-9.-]+', '_', version.name)}"
-    suffix = src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
-    words = ["vsrm", "upscale", str(src), "-o", str(output.with_name(name + suffix))]
+    words = ["vsrm", "upscale", str(src), "-o", str(output.with_name(name + _suffix(src)))]
     words += ["--model", version.model]
     chosen = {
         "--detail": None if version.detail is None else f"{version.detail:g}",
@@ -239,6 +241,11 @@ def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions
     }
     words += [word for name, value in chosen.items() if value for word in (name, value)]
     return shlex.join(words)
+
+
+def _suffix(src: Path) -> str:
+    """The end of the output's name: the container of the input, where it can be written."""
+    return src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
 
 
 def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> list[Pixels]:
