@@ -347,7 +347,7 @@ def test_the_help_shows_an_example_and_the_defaults():
 
     text = " ".join(result.stdout.split())
     assert text.index("vsrm upscale small.mp4 -o large.mp4") < text.index("--output")
-    for default in ("24", "auto", "25", "(start of the input)"):
+    for default in ("24", "auto", "(25)", "(start of the input)"):
         assert f"[default: {default}]" in text
 
 
