@@ -186,7 +186,7 @@ def test_what_is_skipped_and_what_is_made_smaller_is_told(tmp_path, tiny):
     skipped, smaller = warned
     assert skipped.startswith("1 skipped: ")
     assert "broken.mp4 is not a video" in skipped
-    assert "clips have 3 frames (not 9) and patches 12 pixels (not 16)" in smaller
+    assert "clips have 3 frames (not 9) and patches have 12 pixels (not 16)" in smaller
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path, tiny):
@@ -239,3 +239,20 @@ def test_clean_footage_starts_from_the_network_for_it(tmp_path):
 
     assert settled(footage) == ("vsrm-t", None, 0)
     assert settled(footage, model="vsrm-t-real") == ("vsrm-t-real", "real", 0)
+
+
+def test_without_a_model_the_footage_decides_and_the_weight_file_says_so(tmp_path, monkeypatch):
+    asked = []
+
+    def load(name, **_):
+        asked.append(name)
+        return make_network()
+
+    monkeypatch.setattr(job, "load_model", load)
+    draw_folder(tmp_path / "data" / "waves", frames=5, height=64, width=64)
+
+    options = FinetuneOptions("auto", device="cpu", steps=1, frames=2, patch=8, workers=1)
+    adapt(tmp_path / "data", tmp_path / "run", options)
+
+    assert asked == ["vsrm-t"]
+    assert (tmp_path / "run" / "model.safetensors").exists()

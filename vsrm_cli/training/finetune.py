@@ -124,11 +124,12 @@ def adapt(
     find_device(wishes.device)  # a machine without it need not look at all footage first
     if not resume:
         RunDir(out).check_is_free()
-    network = choose_network(wishes)
+    network = None if wishes.model == AUTO else choose_network(wishes)  # it may be refused
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
     wishes = settle_model(wishes, footage, warn)
+    network = network or choose_network(wishes)
     recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
     shape = footage.fit(recipe.shape)
     if shape != recipe.shape:
@@ -304,7 +305,9 @@ def _skipped(footage: Footage) -> str:
 
 
 def _shrunk(wanted: ClipShape, shape: ClipShape, data: Path) -> str:
-    return (
-        f"{data} is small: clips have {shape.frames} frames (not {wanted.frames}) and patches "
-        f"{shape.patch} pixels (not {wanted.patch})"
-    )
+    parts = []
+    if shape.frames != wanted.frames:
+        parts.append(f"clips have {shape.frames} frames (not {wanted.frames})")
+    if shape.patch != wanted.patch:
+        parts.append(f"patches have {shape.patch} pixels (not {wanted.patch})")
+    return f"{data} is small: {' and '.join(parts)}"

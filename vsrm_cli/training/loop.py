@@ -430,10 +430,12 @@ def _progress(
     run: _Run, clock: TimeBudget, line: Mapping[str, float] | None, accident: str | None
 ) -> Progress:
     learner, losses = run.learner, run.losses
-    more = None if learner.length is None else learner.length - learner.step
+    # A run that trains on after its end does not know its new length at once.
+    length = learner.length if learner.step <= (learner.length or 0) else None
+    more = None if length is None else length - learner.step
     return Progress(
         step=learner.step,
-        steps=learner.length,
+        steps=length,
         loss=sum(losses) / len(losses) if losses else run.last_loss,
         lr=learner.rate(),
         steps_per_second=clock.steps_per_second(),
