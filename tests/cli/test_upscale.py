@@ -128,6 +128,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "encoder": "libx264",
         "window": 5,
         "tile": None,
+        "equal": True,
         "kept": [],
         "dropped": [],
         "assumed": ["matrix BT.601, as the size suggests"],

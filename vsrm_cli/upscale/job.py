@@ -24,15 +24,24 @@ from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
-from vsrm_cli.inference.memory import PeakMemory, keep_freed_memory
+from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.inference.tiling import MAX_BATCH
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
-from vsrm_cli.upscale.journal import Choices, Entry, Journal, describe_files
+from vsrm_cli.upscale.devices import (
+    DTYPE_NAMES,
+    MIXED,
+    find_devices,
+    hardware_of,
+    kind_of,
+    new_restorer,
+    queue_depths,
+    settle_hardware,
+)
+from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
@@ -43,19 +52,12 @@ from vsrm_cli.upscale.open_media import (
     open_source,
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
-from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
+from vsrm_cli.upscale.parallel import restore_on_devices
+from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
 from vsrm_cli.upscale.source import PIPE, Source
-from vsrm_cli.upscale.summary import Summary
-
-# The writer must know the size of the pictures before the network is there to be asked.
-SCALE = 4
-
-DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-
-# Tiles restored at the same time on a CPU, where it has so many cores.
-MAX_WORKERS = 4
+from vsrm_cli.upscale.summary import Run, Summary
 
 
 def upscale_video(
@@ -142,6 +144,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     """Do the job between files, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst, options = order.src, order.dst, order.options
+    devices = find_devices(options.device, mixed=options.mixed)
     files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
         order = _with_model(order, source.info, _spread(files))
@@ -149,33 +152,100 @@ def _upscale_in_segments(order: _Order) -> Summary:
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.open(content | _describe(order), restart=options.restart)
-                frames_resumed = journal.frames_done
+                journal.open(content | _describe(order, devices), restart=options.restart)
+                frames_resumed = journal.frames_kept
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
-                network = _load(order, journal.chosen)
-                restorer = _new_restorer(network, options, journal.entries)
-                stages = (source, restorer, output)
-                chosen: Choices = {
-                    "device": str(network.device),
-                    "dtype": DTYPE_NAMES[network.dtype],
-                }
-                if order.confirm is not None and not order.confirm(
-                    Plan.of(
-                        stages, journal, order.options, network.name, order.model_reason, chosen
-                    )
-                ):
-                    raise Declined("Nothing was done.")
-                journal.start()
-                memory = PeakMemory(network.device)
-                _restore(stages, journal, order, chosen)
+                ends = (source, output)
+                if len(devices) > 1 or journal.later:
+                    run = _run_on_devices(devices, ends, journal, order)
+                else:
+                    run = _run_here(ends, journal, order)
                 # Sound and all else is read only now. Pictures and sound must be of one file.
                 _check_unchanged(order, files, content)
                 _put_together(output, journal)
                 _check_unchanged(order, files, content)
             journal.clear()
-    return _sum_up(stages, order, network, memory, frames_resumed=frames_resumed, began=began)
+    return _sum_up(ends, order, run, frames_resumed=frames_resumed, began=began)
+
+
+def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -> Run:
+    """Make the segments that are not finished, in this process."""
+    source, output = ends
+    network = _load(order, journal.chosen)
+    restorer = _new_restorer(network, order.options, journal.chosen)
+    chosen: Choices = {
+        "device": str(network.device),
+        "hardware": settle_hardware(
+            [hardware_of(network.device)], journal, mixed=order.options.mixed
+        ),
+        "dtype": DTYPE_NAMES[network.dtype],
+        "threads": torch.get_num_threads(),
+    }
+    _confirm((source, restorer, output), journal, order, network.name, chosen)
+    journal.start()
+    memory = PeakMemory(network.device)
+    _restore((source, restorer, output), journal, order, chosen)
+    return replace(
+        _describe_run(source, network, restorer, memory),
+        equal=chosen["hardware"] != MIXED and len({entry.tile for entry in journal.entries}) == 1,
+    )
+
+
+def _run_on_devices(
+    devices: Sequence[str], ends: tuple[Source, Collected], journal: Journal, order: _Order
+) -> Run:
+    """Make the segments that are not finished, in a process for each device."""
+    if order.confirm is not None:  # how fast a device is, and what it needs, the first one tells
+        network = _load(order, journal.chosen)
+        restorer = _new_restorer(network, order.options, journal.chosen)
+        chosen: Choices = {"device": ",".join(devices), "dtype": DTYPE_NAMES[network.dtype]}
+        _confirm((ends[0], restorer, ends[1]), journal, order, network.name, chosen)
+        del network, restorer
+    return restore_on_devices(
+        devices,
+        ends,
+        journal,
+        order.options,
+        report=order.report,
+        should_stop=order.should_stop,
+        warn=order.warn,
+    )
+
+
+def _confirm(
+    stages: tuple[Source, Restorer, Collected],
+    journal: Journal,
+    order: _Order,
+    model: str,
+    chosen: Choices,
+) -> None:
+    """Show what would be done, if somebody wants to know.
+
+    Raises:
+        Declined: If they say no.
+    """
+    if order.confirm is None:
+        return
+    plan = Plan.of(stages, journal, order.options, model, order.model_reason, chosen)
+    if not order.confirm(plan):
+        raise Declined("Nothing was done.")
+
+
+def _describe_run(source: Source, network: Network, restorer: Restorer, memory: PeakMemory) -> Run:
+    """Tell how a network ran in this process."""
+    is_slow = isinstance(restorer.network, ReplayedNetwork) and restorer.network.disabled_reason
+    return Run(
+        model=network.name,
+        device=str(network.device),
+        dtype=DTYPE_NAMES[network.dtype],
+        tile=restorer.tile,
+        decoder=source.decoder,
+        equal=True,
+        peak_memory_bytes=memory.read_bytes(),
+        warnings=(f"slower, without CUDA graphs: {is_slow}",) if is_slow else (),
+    )
 
 
 def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
@@ -223,6 +293,8 @@ def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
     options = order.options
+    if len(find_devices(options.device, mixed=True)) > 1:
+        raise UsageError("A job with a pipe runs on one device; name one of them with --device.")
     with (
         open_source(order.src, options) as source,
         open_direct_output(order.dst, source, options) as output,
@@ -230,7 +302,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         _warn_beforehand(source, output, order.warn)
         order = _with_model(order, source.info)
         network = _load(order, None)
-        restorer = _new_restorer(network, options, [])
+        restorer = _new_restorer(network, options, None)
         memory = PeakMemory(network.device)
 
         def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -239,7 +311,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                     raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                 yield frame
 
-        read_depth, write_depth = _queue_depths(source.info, options, restorer)
+        read_depth, write_depth = queue_depths(source.info, options, restorer)
         run_stages(
             source.frames(behind=None),
             restore,
@@ -250,21 +322,20 @@ def _upscale_through_pipe(order: _Order) -> Summary:
             report=order.report,
         )
         check_counts(read=source.frames_read, written=output.frames_written)
-    stages = (source, restorer, output)
-    return _sum_up(stages, order, network, memory, frames_resumed=0, began=began)
+    run = _describe_run(source, network, restorer, memory)
+    return _sum_up((source, output), order, run, frames_resumed=0, began=began)
 
 
 def _sum_up(
-    stages: tuple[Source, Restorer, Collected | Direct],
+    ends: tuple[Source, Collected | Direct],
     order: _Order,
-    network: Network,
-    memory: PeakMemory,
+    run: Run,
     *,
     frames_resumed: int,
     began: float,
 ) -> Summary:
     """Tell what was done."""
-    source, restorer, output = stages
+    source, output = ends
     elapsed = time.perf_counter() - began
     return Summary(
         input=str(source.path),
@@ -275,22 +346,23 @@ def _sum_up(
         truncated=source.truncated,
         width=output.shape.width,
         height=output.shape.height,
-        model=network.name,
+        model=run.model,
         model_reason=order.model_reason,
         detail=order.options.detail,
-        device=str(network.device),
-        dtype=DTYPE_NAMES[network.dtype],
-        decoder=source.decoder,
+        device=run.device,
+        dtype=run.dtype,
+        decoder=run.decoder,
         encoder=output.plan.encoder,
         window=order.options.window,
-        tile=restorer.tile,
+        tile=run.tile,
+        equal=run.equal,
         elapsed_s=round(elapsed, 3),
         fps=round((output.frames_written - frames_resumed) / elapsed, 3),
         kept=output.kept,
         dropped=output.dropped,
         assumed=source.info.assumed,
-        peak_memory_bytes=memory.read_bytes(),
-        warnings=(*_warnings(source, order.options, restorer.network), *output.warnings),
+        peak_memory_bytes=run.peak_memory_bytes,
+        warnings=(*run.warnings, *_warnings(source, order.options), *output.warnings),
     )
 
 
@@ -301,13 +373,14 @@ def _warn_beforehand(
         warn(notice)
 
 
-def _describe(order: _Order) -> Choices:
+def _describe(order: _Order, devices: Sequence[str]) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     return {
         "weights": weights_checksum(
             order.options.model, detail=order.options.detail, report=order.report_transfer
         ),
         **order.options.for_journal(),
+        "device": kind_of(devices),
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
         "version of PyTorch": torch.__version__,
@@ -316,33 +389,28 @@ def _describe(order: _Order) -> Choices:
 
 def _load(order: _Order, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
-    device, dtype = order.options.device, order.options.dtype
+    device, dtype = find_devices(order.options.device, mixed=True)[0], order.options.dtype
     if chosen is not None:
-        device, dtype = str(chosen["device"]), str(chosen["dtype"])
-    network = load_model(
+        dtype = str(chosen["dtype"])
+        if device == "auto":
+            device = str(chosen["device"]).split(",")[0]
+        threads = int(chosen.get("threads") or torch.get_num_threads())
+        if threads != torch.get_num_threads():  # sums over another number differ by rounding
+            torch.set_num_threads(threads)
+    return load_model(
         order.options.model,
         device=device,
         dtype=dtype,
         detail=order.options.detail,
         report=order.report_transfer,
     )
-    if network.device.type == "cpu":
-        keep_freed_memory()
-    return network
 
 
-def _new_restorer(network: Network, options: UpscaleOptions, entries: Sequence[Entry]) -> Restorer:
-    is_cpu = network.device.type == "cpu"
-    return Restorer(
-        network if network.device.type != "cuda" else ReplayedNetwork(network),
-        window=options.window,
-        overlap=options.overlap,
-        tile=entries[-1].tile if entries else options.tile,
-        device=network.device,
-        dtype=network.dtype,
-        workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
-        batch=1 if is_cpu else None,
-    )
+def _new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | None) -> Restorer:
+    if chosen is None:
+        return new_restorer(network, options, tile=options.tile, batch=None)
+    tile, batch = chosen["tile"], chosen["batch"]
+    return new_restorer(network, options, tile=tile, batch=None if batch is None else int(batch))
 
 
 def _restore(
@@ -363,17 +431,24 @@ def _restore(
     if journal.chosen is not None and journal.chosen["segment frames"] is not None:
         frames = int(journal.chosen["segment frames"])
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
-    recorder = Recorder(journal, source, output, restorer.windows)
+    recorder = Recorder(
+        output, restorer.windows, folder=journal.folder, behind=latest, add=journal.add
+    )
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
         for item in segmenter.cut(restored, should_stop=order.should_stop):
-            choices: Choices = {**chosen, "segment frames": segmenter.frames}
+            choices: Choices = {
+                **chosen,
+                "tile": restorer.tile,
+                "batch": restorer.batch,
+                "segment frames": segmenter.frames,
+            }
             if journal.chosen != choices:
                 journal.begin(choices)
             yield item
 
-    read_depth, write_depth = _queue_depths(source.info, order.options, restorer)
+    read_depth, write_depth = queue_depths(source.info, order.options, restorer)
     try:
         run_stages(
             source.frames(behind=latest),
@@ -387,7 +462,7 @@ def _restore(
         )
         if segmenter.is_stopped:
             raise Interrupted(journal.resume_hint())
-        recorder.finish()
+        recorder.finish(frames_read=source.frames_read)
     except CheckFailed:
         journal.clear()
         raise
@@ -397,17 +472,8 @@ def _restore(
         recorder.abandon()
 
 
-def _queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) -> tuple[int, int]:
-    """Say how many small and how many large frames may wait: all that the network takes at once."""
-    frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
-    frames = options.window * (1 if restorer.batch == 1 else MAX_BATCH)
-    return queue_depth(frames, frame_bytes), queue_depth(frames, frame_bytes * SCALE**2)
-
-
-def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple[str, ...]:
+def _warnings(source: Source, options: UpscaleOptions) -> tuple[str, ...]:
     warnings = []
-    if isinstance(network, ReplayedNetwork) and network.disabled_reason is not None:
-        warnings.append(f"slower, without CUDA graphs: {network.disabled_reason}")
     if source.resized_frames:
         warnings.append(
             f"the frame size of {source.info.path} changes: "

@@ -41,7 +41,8 @@ _DEINTERLACE: dict[str, bool | FirstField] = {
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps", re.ASCII)
+_ONE = r"(cpu|cuda(:\d+)?|mps)"
+_DEVICE = re.compile(rf"auto|cuda:all|{_ONE}(,{_ONE})*", re.ASCII)
 _TIME = re.compile(
     r"""(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)""",
     re.ASCII,
@@ -61,7 +62,9 @@ class UpscaleOptions:
         overlap: Frames that two neighboring windows share, half a window at most; None chooses.
         tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for as
             large as the free memory allows.
-        device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:<n>" or "mps"; several of them with commas between
+            them, or "cuda:all".
+        mixed: Whether devices may be of different kinds, so that frames differ by rounding.
         dtype: "auto", "fp32", "fp16" or "bf16".
         codec: "h264", "hevc", "av1", "ffv1", or another encoder that PyAV offers.
         crf: Quality on the codec's own scale; None for a good one.
@@ -90,6 +93,7 @@ class UpscaleOptions:
     overlap: int = DEFAULT_OVERLAP
     tile: int | Literal["auto"] | None = "auto"
     device: str = "auto"
+    mixed: bool = False
     dtype: str = "auto"
     codec: str = "h264"
     crf: int | None = None
@@ -121,7 +125,8 @@ class UpscaleOptions:
             raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {self.tile}.")
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
-                f'The device must be auto, cpu, cuda, cuda:<number> or mps, not "{self.device}".'
+                "The device must be auto, cpu, cuda, cuda:<number>, cuda:all, mps, or several such "
+                f'as cuda:0,cuda:1, not "{self.device}".'
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
@@ -154,7 +159,8 @@ class UpscaleOptions:
     def for_journal(self) -> dict[str, str | None]:
         """All that the output depends on, under the names that journals have for it."""
         values = asdict(self)
-        for name in ("model", "overwrite", "restart"):  # weights are known by their checksum
+        # Weights are known by their checksum, and the run tells what it was mixed of.
+        for name in ("model", "mixed", "overwrite", "restart"):
             del values[name]
         names = {"size": "box", "pix_fmt": "pixel_format"}
         return {

@@ -40,6 +40,8 @@ class Progress:
         network_fps: The same of the network.
         encode_fps: The same of the encoder.
         seconds_left: Estimate, None where there is nothing to base it on.
+        shares: Of several devices, each with the frames that it has done; then the speeds of
+            decoder and encoder are not known.
     """
 
     frames_done: int
@@ -48,6 +50,7 @@ class Progress:
     network_fps: float
     encode_fps: float
     seconds_left: float | None
+    shares: tuple[tuple[str, int], ...] = ()
 
 
 def queue_depth(items: int, item_bytes: int) -> int:

@@ -5,6 +5,20 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Run:
+    """How the network ran; see `Summary` for the names."""
+
+    model: str
+    device: str
+    dtype: str
+    tile: int | None
+    decoder: str
+    equal: bool
+    peak_memory_bytes: int | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """What the job did; `as_dict` gives what `--json` prints.
 
@@ -20,19 +34,21 @@ class Summary:
         model: Name of the network.
         model_reason: Why it was taken; empty where the user chose.
         detail: Where between two weight files of it, 0 to 1; None where there is one.
-        device: Where it ran.
+        device: Where it ran; several with commas between them.
         dtype: The precision it ran in: fp32, fp16 or bf16.
         decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
         encoder: FFmpeg's name of the encoder; "y4m" for a pipe.
         window: Frames that it saw together.
         tile: Side of a tile in pixels of the input; None for whole frames.
+        equal: Whether all frames were made on the same hardware with the same settings, so that
+            they do not depend on which device made them.
         elapsed_s: Seconds from call to return.
         fps: Frames per second over that time.
         kept: The streams beside the picture that went along, in words.
         dropped: What of the input the output cannot hold, and why.
         assumed: What the input leaves open of its colors, and how they were read.
         peak_memory_bytes: Since the job began, on CUDA what the tensors took at most, elsewhere the
-            largest size of this process; None where the system does not tell (Windows).
+            largest size of a process; None where the system does not tell (Windows).
         warnings: What the user should know, in sentences.
     """
 
@@ -53,6 +69,7 @@ class Summary:
     encoder: str
     window: int
     tile: int | None
+    equal: bool
     elapsed_s: float
     fps: float
     kept: tuple[str, ...]
