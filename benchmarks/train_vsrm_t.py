@@ -1,12 +1,13 @@
-"""Train the bundled networks from nothing: `vsrm-t`, and `vsrm-t-real` from it.
+"""Train the bundled networks from nothing: `vsrm-t`, then `vsrm-t-real`, then `vsrm-t-sharp`.
 
     python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
     python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT --minutes 8 --device cuda
     torchrun --nproc-per-node 2 benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
 
-TRAIN holds photos and videos, VALIDATION one folder of frames for each clip. OUT receives the packs
-made of them and a folder for each stage. Run it again to resume. With --minutes the stages share
-that time instead of doing their steps, and the schedule of each follows the clock.
+TRAIN holds photos and videos, drawn ones among them (`draw_graphics.py`), VALIDATION one folder of
+frames for each clip. OUT receives the packs made of them and a folder for each stage. Run it again
+to resume. With --minutes the stages share that time instead of doing their steps, and the schedule
+of each follows the clock.
 
 The bundled weights took a few detours, which `weights/README.md` tells.
 """
@@ -24,12 +25,13 @@ from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.make_pack import make_pack, make_validation_pack
 from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
 from vsrm_cli.training.distributed import barrier, process_group, rank
 from vsrm_cli.training.loop import Progress, finetune
-from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, Stage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.validation import Pair, with_lr_frames
 
@@ -91,14 +93,32 @@ LONG_CLIPS = replace(
 )
 # Each stage, and its share of the time where that is given.
 STAGES = (
-    (FLOW, 0.08),
-    (FLOW_OF_FOOTAGE, 0.04),
+    (FLOW, 0.07),
+    (FLOW_OF_FOOTAGE, 0.03),
     (FRAMES, 0.1),
-    (CLIPS, 0.38),
+    (CLIPS, 0.3),
     (LONG_CLIPS, 0.2),
 )
 # From the weights for clean footage to those for compressed and noisy footage.
-REAL_STAGES = ((replace(LONG_CLIPS, lr=4e-4, degradation=Degradation.REAL, seed=67), 0.2),)
+REAL = replace(LONG_CLIPS, lr=4e-4, degradation=Degradation.REAL, seed=67)
+# And on from these for looks.
+SHARP = replace(
+    REAL,
+    stage=Stage.SHARP,
+    steps=1500,
+    shape=ClipShape(frames=6, patch=40, batch=2, photo_share=0.4, motion=3.0),
+    lr=2e-4,
+    ema=0.99,
+    perceptual=PerceptualWeights(
+        sharpen=0.4, feature_weight=0.2, adversarial_weight=0.06, cleaning_weight=0.0
+    ),
+    seed=77,
+)
+NETWORKS = {
+    "vsrm-t": STAGES,
+    "vsrm-t-real": ((REAL, 0.1),),
+    "vsrm-t-sharp": ((SHARP, 0.2),),
+}
 
 # What a GPU is given instead: the same stages with larger batches and patches.
 ON_GPU = {"batch": 4, "patch": 1.6}
@@ -124,7 +144,7 @@ def main() -> None:
     with process_group(options.device):
         torch.manual_seed(0)
         network: Network = VSRMCompact(VSRM_T).to(options.device)
-        for name, stages in (("vsrm-t", STAGES), ("vsrm-t-real", REAL_STAGES)):
+        for name, stages in NETWORKS.items():
             for number, (recipe, share) in enumerate(stages, start=1):
                 out = options.out / f"{name}-{number}-{recipe.stage}"
                 run_stage(network, recipe, share, out, options, name=name)
@@ -156,6 +176,7 @@ def run_stage(
         report=tell,
         every=50,
         validations=10 if options.minutes is None else 1,
+        features=load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None,
         workers=1 if options.device == "cpu" else 8,
     )
 

@@ -1,35 +1,43 @@
 """A clip and a network for tests of the whole program: both small, known exactly, and fast."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 import torch
 
+from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.models.presets import VSRM_T_X2
+
 WIDTH, HEIGHT = 48, 32
+
+# A network of the catalog that enlarges two times.
+X2_ENTRY = replace(MODELS["vsrm-t"], name="vsrm-t-x2", config=VSRM_T_X2, scale=2)
 
 
 class NearestNeighbor(torch.nn.Module):
-    """Repeats every pixel four times in both directions."""
+    """Repeats every pixel, four times in both directions by default."""
 
-    scale = 4
     name = "nearest"
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __init__(self):
+    def __init__(self, scale=4):
         super().__init__()
+        self.scale = scale
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, clip):
-        return clip.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+        return clip.repeat_interleave(self.scale, dim=-1).repeat_interleave(self.scale, dim=-2)
 
     def memory_bytes(self, time, height, width):
         return 4 * time * 3 * 17 * height * width
 
 
 def load_nearest(name_or_path, *, device="auto", dtype="auto", detail=None, report=None):
-    return NearestNeighbor().eval()
+    entry = MODELS.get(str(name_or_path))
+    return NearestNeighbor(entry.scale if entry else 4).eval()
 
 
 def picture(index):

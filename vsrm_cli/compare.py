@@ -1,20 +1,20 @@
 """The job of `vsrm compare`: two videos beside each other, frame by frame.
 
-Frame n of the one is always shown with frame n of the other. A video that is four times smaller
-is enlarged by bicubic interpolation, so that a source can stand beside what was made of it.
+Frame n of the one is always shown with frame n of the other. A video that is two or four times
+smaller is enlarged by bicubic interpolation, so that a source can stand beside what was made of it.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video import VideoWriter
@@ -40,6 +40,8 @@ from vsrm_cli.report.svg import line_plot
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 
 MODES = ("side", "wipe", "difference")
+# What the networks here enlarge by: a source may be so many times smaller than what was made of it.
+SCALES = (2, 4)
 
 # The edge of a wipe goes there and back in so many seconds.
 WIPE_SECONDS = 4
@@ -156,12 +158,13 @@ def _common_size(a: VideoInfo, b: VideoInfo) -> tuple[int, int, str | None]:
     """
     if (a.width, a.height) == (b.width, b.height):
         return a.width, a.height, None
-    for small, large in ((a, b), (b, a)):
-        if (SCALE * small.width, SCALE * small.height) == (large.width, large.height):
+    for (small, large), scale in product(((a, b), (b, a)), SCALES):
+        if (scale * small.width, scale * small.height) == (large.width, large.height):
             return large.width, large.height, str(small.path)
+    told = " or ".join(map(str, SCALES))
     raise InputError(
         f"{a.path} has frames of {a.width}x{a.height} pixels and {b.path} of {b.width}x{b.height}; "
-        f"they can only be compared if the sizes are equal or one is {SCALE} times the other."
+        f"they can only be compared if the sizes are equal or one is {told} times the other."
     )
 
 
@@ -204,7 +207,8 @@ def _enlarged(frame: Frame, width: int) -> Frame:
         return frame
     peak = np.iinfo(frame.pixels.dtype).max
     values = torch.from_numpy(frame.pixels.astype(np.float32)) / peak
-    return replace(frame, pixels=to_pixels(upscale_bicubic(values), frame.pixels.dtype))
+    large = upscale_bicubic(values, scale=width // frame.pixels.shape[2])
+    return replace(frame, pixels=to_pixels(large, frame.pixels.dtype))
 
 
 def _alike(one: Frame, other: Frame) -> Pair:

@@ -41,6 +41,7 @@ def measured(*, ms=100.0, psnr=27.0):
         folder="clips",
         test_set="REDS4",
         degradation="bi",
+        scale=4,
         small_frames="made here",
         on="rgb",
         crop=0,

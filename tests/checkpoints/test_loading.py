@@ -198,7 +198,7 @@ def test_a_long_list_of_faults_is_told_in_short(saved):
 def test_another_scale_is_told(saved):
     rewrite(saved, words={**words_of(saved), "scale": "2"})
 
-    with pytest.raises(WeightsError, match="enlarges 2 times; the networks here enlarge 4 times"):
+    with pytest.raises(WeightsError, match="says that it enlarges 2 times, but"):
         load_model(saved, device="cpu")
 
 

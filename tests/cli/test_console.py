@@ -32,6 +32,7 @@ SUMMARY = Summary(
     width=1280,
     height=720,
     model="vsrm-t",
+    model_scale=4,
     model_reason="",
     detail=None,
     device="cpu",
@@ -167,6 +168,13 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
     assert capsys.readouterr().err == (
         "out.mp4: 120 frames, 1280x720, 3.1 fps (slowest stage: network, 3.2), vsrm-t on cpu\n"
     )
+
+
+def test_the_last_line_says_by_how_much_a_network_enlarges_if_not_four_times(capsys):
+    with Display(is_quiet=False) as display:
+        display.print_result(replace(SUMMARY, model="own", model_scale=2))
+
+    assert capsys.readouterr().err.endswith(", own (x2) on cpu\n")
 
 
 def test_the_last_line_says_why_a_network_was_taken_that_the_user_left_open(capsys):

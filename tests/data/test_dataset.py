@@ -9,7 +9,7 @@ from scenes import draw_pack, smooth_picture, to_8_bits
 
 from vsrm_cli.data import dataset as data
 from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.degradations import Degradation, blur_and_take, shrink_4x
+from vsrm_cli.data.degradations import Degradation, blur_and_take, shrink_bicubic
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError
 
@@ -45,7 +45,7 @@ def test_a_sample_has_the_shapes_and_ranges_it_promises(pack):
 def test_the_small_frames_are_the_sharp_ones_shrunk(pack):
     sample = Clips(pack, SHAPE, steps=1, seed=3)[0]
 
-    assert torch.equal(sample.small, shrink_4x(sample.sharp))
+    assert torch.equal(sample.small, shrink_bicubic(sample.sharp))
 
 
 def test_a_sample_depends_on_its_seed_and_its_step_alone(pack):
@@ -197,7 +197,7 @@ def test_a_worn_patch_shows_the_same_place_as_its_sharp_twin(wide_pack, share):
 
     sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
 
-    sharp = shrink_4x(sample.sharp)
+    sharp = shrink_bicubic(sample.sharp)
     here = (sample.small - sharp).abs().mean((1, 2, 3, 4))
     beside = (sample.small[..., 2:] - sharp[..., :-2]).abs().mean((1, 2, 3, 4))
     assert (here < 0.5 * beside).sum() >= 11  # one may have much grain
@@ -210,7 +210,7 @@ def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatc
 
     def remember(sharp, kind, rng):
         seen.append(sharp.shape[-1])
-        return shrink_4x(sharp)
+        return shrink_bicubic(sharp)
 
     monkeypatch.setattr(data, "degrade", remember)
     sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
@@ -218,4 +218,4 @@ def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatc
     assert max(seen) == 32 + 2 * 4 * data.CONTEXT
     assert sample.small.shape == (12, 3, 3, 8, 8)
     inside = (..., slice(2, -2), slice(2, -2))
-    torch.testing.assert_close(sample.small[inside], shrink_4x(sample.sharp)[inside])
+    torch.testing.assert_close(sample.small[inside], shrink_bicubic(sample.sharp)[inside])

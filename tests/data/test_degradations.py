@@ -7,7 +7,7 @@ from networks import draw_randomly
 from PIL import Image
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.data.degradations import Degradation, blur_and_take, degrade, shrink_4x
+from vsrm_cli.data.degradations import Degradation, blur_and_take, degrade, shrink_bicubic
 
 RNG = np.random.default_rng(0)
 # MATLAB's bicubic kernel at 1/8, 3/8, ... 15/8 by hand, where imresize samples it to shrink four
@@ -66,20 +66,22 @@ def test_an_edge_is_shrunk_to_the_values_of_the_kernel():
     sharp = torch.full((3, 8, 32), 51 / 255)
     sharp[:, :, 16:] = 204 / 255
 
-    small = shrink_4x(sharp)
+    small = shrink_bicubic(sharp)
 
     row = [51, 51, 51 - 2, 51 + 12, 204 - 12, 204 + 2, 204, 204]
     assert levels(small).tolist() == [[row, row]] * 3
 
 
+@pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (36, 52)])
-def test_shrinking_agrees_with_pillow(height, width):
+def test_shrinking_agrees_with_pillow(height, width, scale):
     sharp = to_8_bits(draw_randomly(3, height, width))
 
-    small = shrink_4x(sharp / 255)
+    small = shrink_bicubic(sharp / 255, scale=scale)
 
     picture = Image.fromarray(sharp.permute(1, 2, 0).numpy())
-    expected = np.array(picture.resize((width // 4, height // 4), Image.Resampling.BICUBIC))
+    size = (width // scale, height // scale)
+    expected = np.array(picture.resize(size, Image.Resampling.BICUBIC))
     # Pillow rounds twice, once after each direction.
     difference = levels(small).permute(1, 2, 0).numpy() - expected.astype(np.int64)
     assert np.abs(difference).max() <= 1
@@ -88,13 +90,13 @@ def test_shrinking_agrees_with_pillow(height, width):
 def test_a_plain_picture_stays_plain():
     sharp = torch.full((2, 3, 16, 12), 77 / 255)
 
-    assert torch.equal(levels(shrink_4x(sharp)), torch.full((2, 3, 4, 3), 77))
+    assert torch.equal(levels(shrink_bicubic(sharp)), torch.full((2, 3, 4, 3), 77))
 
 
 def test_shrunken_values_are_levels_of_8_bits_even_where_the_kernel_overshoots():
     sharp = draw_randomly(2, 2, 3, 32, 32).round()
 
-    small = shrink_4x(sharp)
+    small = shrink_bicubic(sharp)
 
     assert small.shape == (2, 2, 3, 8, 8)
     assert small.min() >= 0
@@ -104,7 +106,7 @@ def test_shrunken_values_are_levels_of_8_bits_even_where_the_kernel_overshoots()
 
 def test_a_size_that_four_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="multiples of 4, got 8 x 10"):
-        shrink_4x(torch.zeros(3, 8, 10))
+        shrink_bicubic(torch.zeros(3, 8, 10))
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (36, 52)])

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from vsrm_cli.data import clip_cache as shelf
 from vsrm_cli.data import footage as finding
 from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.degradations import Degradation, shrink_4x
+from vsrm_cli.data.degradations import Degradation, shrink_bicubic
 from vsrm_cli.data.footage import open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Run, Stored, whole
@@ -183,7 +183,7 @@ def test_samples_of_files_have_the_shapes_they_promise(mixed, degradation):
     assert sample.sharp.shape == (4, 3, 3, 32, 32)
     assert sample.small.shape == (4, 3, 3, 8, 8)
     if degradation is Degradation.BI:
-        assert torch.equal(sample.small, shrink_4x(sample.sharp))
+        assert torch.equal(sample.small, shrink_bicubic(sample.sharp))
 
 
 def test_a_sample_depends_neither_on_order_nor_on_what_is_cached(mixed, monkeypatch):

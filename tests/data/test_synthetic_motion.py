@@ -7,7 +7,7 @@ from networks import draw_randomly
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.data import synthetic_motion as camera
-from vsrm_cli.data.degradations import SCALE, shrink_4x
+from vsrm_cli.data.degradations import SCALE, shrink_bicubic
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.ops.warp import warp
@@ -24,7 +24,7 @@ def film(seed):
         to_8_bits(smooth_picture(200, 240, wavelength=96.0, phase=phase)) for phase in (0.0, 2.0)
     )
     clip, backward, forward = move_camera(photo, cover, MOTION, np.random.default_rng(seed))
-    return shrink_4x(clip), backward, forward
+    return shrink_bicubic(clip), backward, forward
 
 
 def errors(frames, neighbors, flows):

@@ -6,7 +6,7 @@ from clips import make_clip
 from safetensors.torch import save_file
 from scenes import draw_folder, draw_pair, draw_photo
 
-from vsrm_cli.data.degradations import Degradation, shrink_4x
+from vsrm_cli.data.degradations import Degradation, shrink_bicubic
 from vsrm_cli.data.validation_clips import validation_clips, validation_pairs
 
 
@@ -58,7 +58,7 @@ def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
         assert small.dtype == sharp.dtype == torch.uint8
         assert tuple(sharp.shape[-2:]) == tuple(4 * side for side in small.shape[-2:])
         if degradation is Degradation.BI:
-            assert torch.equal(small, (shrink_4x(sharp / 255) * 255).round().byte())
+            assert torch.equal(small, (shrink_bicubic(sharp / 255) * 255).round().byte())
 
 
 def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):

@@ -16,9 +16,11 @@ from stand_in import NearestNeighbor
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import DetailPair
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
+from vsrm_cli.evaluation.metrics import psnr
 from vsrm_cli.evaluation.quality import QualityOptions, choose_crop
 from vsrm_cli.evaluation.test_sets import Clip, find_clips, read_clip
 
@@ -26,7 +28,8 @@ from vsrm_cli.evaluation.test_sets import Clip, find_clips, read_clip
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     def load(name, *, device="auto", dtype="auto"):
-        return NearestNeighbor().eval() if name == "nearest" else make_network()
+        stand_ins = {"nearest": 4, "twice": 2}
+        return NearestNeighbor(stand_ins[name]).eval() if name in stand_ins else make_network()
 
     monkeypatch.setattr(measure, "load_model", load)
     # Whatever is installed here: what others have made has tests of its own.
@@ -53,14 +56,15 @@ def by_method(rows):
     ("enlarge", "filter_name"),
     [(upscale_bicubic, "BICUBIC"), (upscale_lanczos, "LANCZOS")],
 )
-def test_enlarging_is_what_pillow_does(enlarge, filter_name):
+@pytest.mark.parametrize("scale", [2, 4])
+def test_enlarging_is_what_pillow_does(enlarge, filter_name, scale):
     # Neither black nor white: Pillow clamps between its two directions.
     small = (60 + 120 * torch.rand(3, 9, 13, generator=torch.Generator().manual_seed(2))).round()
 
-    large = (enlarge(small / 255).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    large = (enlarge(small / 255, scale=scale).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
 
     source = Image.fromarray(small.to(torch.uint8).permute(1, 2, 0).numpy())
-    expected = np.asarray(source.resize((52, 36), Image.Resampling[filter_name]), np.float64)
+    expected = np.asarray(source.resize((13 * scale, 9 * scale), Image.Resampling[filter_name]))
     # Pillow rounds to 8 bits after each direction.
     assert np.abs(large - expected).max() < 1.6
 
@@ -310,3 +314,31 @@ def test_an_lpips_that_does_not_work_is_noted_and_the_rest_is_measured(tmp_path,
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no clip"):
         measured(tmp_path)
+
+
+def test_a_network_that_enlarges_two_times_is_given_frames_of_half_the_size(tmp_path):
+    frames = draw_folder(tmp_path / "waves", frames=2)
+
+    quality, _ = measured(tmp_path, models=["twice"])
+
+    small = (shrink_bicubic(frames / 255, scale=2) * 255).round()
+    nearest = small.repeat_interleave(2, -1).repeat_interleave(2, -2) / 255
+    expected = [
+        psnr(a, b, on_luma=True, crop=0) for a, b in zip(nearest, frames / 255, strict=True)
+    ]
+    assert quality.scale == 2
+    assert by_method(quality.means)["nearest"].psnr == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_networks_of_different_factors_are_not_measured_together(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    with pytest.raises(UsageError, match="enlarge 2 and 4 times; measure those of one factor"):
+        measured(tmp_path, models=["nearest", "twice"])
+
+
+def test_the_degradation_that_is_defined_for_four_times_is_refused_for_two(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    with pytest.raises(UsageError, match='"bd" is for networks that enlarge 4 times'):
+        measured(tmp_path, models=["twice"], degradation="bd")

@@ -6,7 +6,7 @@ from clips import make_clip
 from PIL import Image
 from scenes import draw_folder
 
-from vsrm_cli.data.degradations import blur_and_take, shrink_4x
+from vsrm_cli.data.degradations import blur_and_take, shrink_bicubic
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.test_sets import degrade, find_clips, read_clip
 
@@ -39,7 +39,7 @@ def test_pictures_are_read_exactly_and_in_the_order_of_their_numbers(tmp_path):
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
 
     assert torch.equal(clip.sharp, frames)
-    assert torch.equal(clip.small, (shrink_4x(frames / 255) * 255).round().to(torch.uint8))
+    assert torch.equal(clip.small, (shrink_bicubic(frames / 255) * 255).round().to(torch.uint8))
     assert clip.note == ""
 
 
@@ -169,6 +169,17 @@ def test_a_folder_without_sharp_clips_is_refused(tmp_path, prepare, message):
         find_clips(tmp_path, "bi")
 
 
+def test_twins_of_half_the_size_lie_in_a_folder_that_says_so(tmp_path):
+    draw_folder(tmp_path / "GT" / "city")
+    draw_folder(tmp_path / "BIx4" / "city", height=8, width=12)
+    half = draw_folder(tmp_path / "BIx2" / "city", height=16, width=24)
+
+    clip = read_clip(find_clips(tmp_path, "bi", scale=2).clips[0], "bi", scale=2)
+
+    assert torch.equal(clip.small, half)
+    assert clip.scale == 2
+
+
 def test_a_folder_that_is_missing_is_told(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         find_clips(tmp_path / "nowhere", "bi")
@@ -181,7 +192,7 @@ def test_frames_too_small_to_measure_are_refused(tmp_path):
         read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
 
 
-@pytest.mark.parametrize(("name", "shrink"), [("bi", shrink_4x), ("bd", blur_and_take)])
+@pytest.mark.parametrize(("name", "shrink"), [("bi", shrink_bicubic), ("bd", blur_and_take)])
 def test_clips_are_shrunk_as_those_that_networks_learn_from(name, shrink):
     sharp = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
 

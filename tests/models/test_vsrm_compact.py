@@ -199,3 +199,75 @@ def test_the_memory_estimate_grows_with_the_clip():
 def test_states_that_do_not_fold_are_refused():
     with pytest.raises(ValueError, match="multiple of 16"):
         replace(TINY, hidden=3)
+
+
+FOLDED_TINY = replace(TINY, fold=2)
+
+
+@pytest.mark.parametrize(
+    ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (2, 8, 9), (1, 8, 8)]
+)
+def test_folded_by_two_any_length_and_any_size_come_out_two_times_larger(time, height, width):
+    network = make_network(FOLDED_TINY).requires_grad_(False)
+    frames = clip(time, height, width)
+
+    large, flows = network(frames), network.flows(frames)
+
+    assert network.scale == 2
+    assert large.shape == (1, time, 3, 2 * height, 2 * width)
+    assert large.isfinite().all()
+    assert flows[0].shape == flows[1].shape == (1, time - 1, 2, height, width)
+    assert network.frames(frames, flows).shape == large.shape
+
+
+def test_a_fold_of_one_has_the_keys_and_the_configuration_of_earlier_files():
+    four, two = make_network(TINY), make_network(FOLDED_TINY)
+    shapes = {key: value.shape for key, value in four.state_dict().items()}
+
+    differing = [key for key, x in two.state_dict().items() if x.shape != shapes[key]]
+
+    assert TINY.fold == 1
+    assert two.state_dict().keys() == shapes.keys()
+    assert differing == ["conv_first.weight"]
+
+
+def test_untrained_and_folded_it_gives_the_bicubic_frame_of_the_input_itself():
+    network = make_network(FOLDED_TINY, awake=False).requires_grad_(False)
+    frames = clip(3, 5, 8)
+
+    large = network(frames)
+
+    base = functional.interpolate(frames[0], scale_factor=2, mode="bicubic", align_corners=False)
+    inside = (..., slice(0, 8), slice(0, 16))  # the last row is repeated before it is enlarged
+    torch.testing.assert_close(large[0][inside], base[inside])
+
+
+def test_flows_of_a_folded_network_are_in_pixels_of_the_input():
+    network = make_network(FOLDED_TINY, awake=False).requires_grad_(False)
+    truth = torch.full((1, 1, 2, 4, 4), 1.5)
+    network.spynet.forward = lambda here, there: truth[0].expand(len(here), -1, -1, -1)
+    network.steps_small = 0
+
+    backward, forward = network.flows(clip(2, 8, 8))
+
+    assert torch.equal(backward, torch.full((1, 1, 2, 8, 8), 3.0))
+    assert torch.equal(forward, backward)
+
+
+def test_samples_of_a_folded_network_lie_in_the_places_of_its_output():
+    # One pixel of the neighbor is brighter.
+    network = make_network(FOLDED_TINY).requires_grad_(False)
+    frames = torch.full((1, 2, 3, 4, 6), 0.5)
+    frames[:, 1, :, 1, 2] += 0.01
+    still = torch.zeros(1, 1, 2, 4, 6)
+
+    samples = network._samples(frames, (still, still), 0)
+
+    places = functional.pixel_shuffle(samples, 4)[0, 0]  # red, on the grid of the output
+    assert samples.shape == (1, 64, 2, 3)
+    assert places.nonzero().tolist() == [[y, x] for y in (2, 3) for x in (4, 5)]
+
+
+def test_a_fold_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="fold can be 1 or 2, not 3"):
+        replace(TINY, fold=3)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from networks import make_network
 from scenes import draw_folder
+from stand_in import X2_ENTRY, NearestNeighbor
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights
@@ -26,6 +27,19 @@ def tiny(tmp_path):
     path = tmp_path / "tiny.safetensors"
     save_weights(make_network(), path, {"name": "tiny"})
     return FinetuneOptions(str(path), device="cpu", steps=2, frames=2, patch=8, workers=1)
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_network_of_another_factor_is_refused_before_the_footage_is_opened(
+    tmp_path, monkeypatch, from_scratch
+):
+    monkeypatch.setitem(MODELS, X2_ENTRY.name, X2_ENTRY)
+    monkeypatch.setattr(job, "load_model", lambda *_, **__: NearestNeighbor(2))
+    wishes = FinetuneOptions("vsrm-t-x2", device="cpu", from_scratch=from_scratch)
+
+    with pytest.raises(UsageError, match=r"enlarges 2 times, and .* give another --model"):
+        adapt(tmp_path / "nowhere", tmp_path / "out", wishes)
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_wishes_the_recipe_is_ours():

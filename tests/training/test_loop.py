@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import TINY, make_feature_network, make_network
+from networks import PAPER_LIKE, TINY, make_feature_network, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scenes import draw_pack
@@ -284,6 +285,40 @@ def test_resuming_with_other_settings_is_refused_and_says_which_differ(pack, tmp
     )
     assert refusal.value.exit_code == 2
     assert state(tmp_path / "run")["learner"]["step"] == 1
+
+
+def test_a_run_of_version_0_1_goes_on_with_its_pack(tmp_path):
+    """The archive holds a pack and a run that version 0.1 made and stopped after two steps."""
+    shutil.unpack_archive(Path(__file__).parent / "data" / "run_of_0_1.zip", tmp_path)
+    before = metrics(tmp_path / "run")
+    narrow = replace(
+        PAPER_LIKE,
+        channels=4,
+        expand=1,
+        dambs=1,
+        branches=("backward_1", "forward_1"),
+        flow_levels=2,
+        flow_widths=(4,),
+        flow_kernel=3,
+        upsampler_width=4,
+    )
+
+    finetune(
+        make_network(narrow, seed=1),
+        tmp_path / "pack.safetensors",
+        tmp_path / "run",
+        replace(RECIPE, shape=replace(SHAPE, patch=8)),
+        resume=True,
+        every=1,
+        validations=1,
+        workers=0,
+    )
+
+    after = metrics(tmp_path / "run")
+    assert after[: len(before)] == before
+    assert [line["step"] for line in after] == [0, 1, 2, 3, 4]
+    # The samples and the steps of one tree: the loss goes on from where it was.
+    assert after[3]["loss"] == pytest.approx(before[2]["loss"], rel=0.5)
 
 
 def test_the_weight_file_loads_and_holds_the_average(pack, tmp_path):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import shrink_4x
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import FINETUNING, Stage
@@ -100,7 +100,7 @@ def test_the_score_is_the_mean_over_the_frames():
     (score,) = validate(Remembering(), with_lr_frames({"drawn": clip}))
 
     sharp = clip / 255
-    restored = Remembering()(shrink_4x(sharp)[None])[0]
+    restored = Remembering()(shrink_bicubic(sharp)[None])[0]
     values = [psnr_y(a, b) for a, b in zip(restored, sharp, strict=True)]
     assert score.together == pytest.approx(sum(values) / 3)
 
@@ -135,7 +135,7 @@ def test_the_loss_is_the_one_that_training_minimizes(weight):
     (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}), frequency_weight=weight)
 
     sharp = clip / 255
-    restored = Bicubic()(shrink_4x(sharp)[None])[0]
+    restored = Bicubic()(shrink_bicubic(sharp)[None])[0]
     assert score.loss == restoration_loss(restored, sharp, frequency_weight=weight).item()
 
 

@@ -172,3 +172,11 @@ def test_a_size_is_a_box_of_two_even_sides():
 def test_a_size_that_cannot_be_is_refused(wish, message):
     with pytest.raises(UsageError, match=message):
         read_options(**wish)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_open"),
+    [({}, True), ({"scale": 4}, False), ({"scale": 2}, False), ({"height": 1080}, False)],
+)
+def test_a_size_that_is_not_asked_for_is_left_to_the_network(given, is_open):
+    assert read_options(**given).is_size_open is is_open

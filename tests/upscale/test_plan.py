@@ -1,16 +1,17 @@
 """What a job will need is told beforehand, and a disk that is far too small ends it."""
 
 from collections import namedtuple
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from motion import nature
 from PIL import Image
-from stand_in import draw_clip, load_nearest
+from stand_in import X2_ENTRY, draw_clip, load_nearest
 from woven import make_video
 
 from vsrm_cli.checkpoints import catalog
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS, DetailPair
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS, DetailPair
 from vsrm_cli.errors import Declined, OutputError, UsageError
 from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
@@ -25,6 +26,7 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     monkeypatch.setattr(upscale, "load_model", load_nearest)
+    monkeypatch.setitem(MODELS, FOR_CLEAN_X2, X2_ENTRY)
 
 
 @pytest.fixture
@@ -171,6 +173,7 @@ def test_the_detail_is_that_of_the_user_or_what_suits_and_is_told(
     tmp_path, monkeypatch, model, wish, detail
 ):
     monkeypatch.setattr(catalog, "PAIRS", (DetailPair(FOR_COMPRESSED, "sharp", 0.5),))
+    monkeypatch.setattr(upscale, "network_scale", lambda name, report: 4)
     monkeypatch.setattr(
         upscale, "weights_checksum", lambda name, detail, report: f"{name} {detail}"
     )
@@ -198,3 +201,46 @@ def test_a_detail_for_a_network_without_a_pair_is_refused_before_it_is_loaded(
     with pytest.raises(UsageError, match='"gsm-t" has no second weight file for --detail'):
         upscale.upscale_video(clip, tmp_path / "large.mp4", model="gsm-t", detail=0.5)
     assert not (tmp_path / "large.mp4").exists()
+
+
+@pytest.fixture
+def clean(tmp_path):
+    return make_video(tmp_path / "clean.mkv", "progressive", frames=2, codec="ffv1")
+
+
+@pytest.mark.parametrize(
+    ("factor", "model"),
+    [(1, FOR_CLEAN_X2), (1.5, FOR_CLEAN_X2), (2, FOR_CLEAN_X2), (2.01, FOR_CLEAN), (4, FOR_CLEAN)],
+)
+def test_clean_footage_gets_the_network_that_enlarges_just_enough(clean, factor, model):
+    assert select_model(DEFAULT_MODEL, probe(clean), factor=Fraction(factor))[0] == model
+
+
+def test_without_a_network_of_two_times_that_of_four_is_taken(clean, monkeypatch):
+    monkeypatch.delitem(MODELS, FOR_CLEAN_X2)
+
+    assert select_model(DEFAULT_MODEL, probe(clean), factor=2)[0] == FOR_CLEAN
+
+
+def test_compressed_footage_has_one_network_for_every_factor(tmp_path):
+    compressed = probe(draw_clip(tmp_path / "clip.mp4"))
+
+    assert select_model(DEFAULT_MODEL, compressed, factor=2)[0] == FOR_COMPRESSED
+
+
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [
+        ({}, FOR_CLEAN),
+        ({"scale": 2}, FOR_CLEAN_X2),
+        ({"scale": 3}, FOR_CLEAN),
+        ({"height": 288}, FOR_CLEAN_X2),
+        ({"height": 300}, FOR_CLEAN),
+        ({"size": "352x1000"}, FOR_CLEAN_X2),
+    ],
+)
+def test_every_way_to_ask_for_a_size_decides_over_the_network(clean, options, model):
+    plan = plan_of(clean, **options)
+
+    assert plan.model_scale == MODELS[model].scale
+    assert ("up to 2 times" in plan.model_reason) == (model == FOR_CLEAN_X2)

@@ -54,6 +54,9 @@ _TRAIN_IT = (
 
 # The one that measured best on each kind of footage (weights/README.md).
 FOR_CLEAN, FOR_COMPRESSED = "vsrm-t", "vsrm-t-real"
+# The same where two times are enough, once it is in the catalog. There is none for compressed
+# footage.
+FOR_CLEAN_X2 = "vsrm-t-x2"
 
 MODELS = {
     entry.name: entry

@@ -95,8 +95,9 @@ def load_model(
         report: Called as a file of the catalog comes in.
 
     Returns:
-        A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, 4H, 4W), any T and any size
-        from one on, in evaluation mode. Its ``name`` says what was loaded.
+        A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, scale H, scale W), any T and
+        any size from one on, in evaluation mode. Its ``scale`` is 4 for most networks, and its
+        ``name`` says what was loaded.
 
     Raises:
         WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.
@@ -115,6 +116,23 @@ def load_model(
     network.eval().requires_grad_(False).to(place)
     network.set_precision(DTYPES[dtype])
     return network
+
+
+def network_scale(
+    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+) -> int:
+    """How many times a network enlarges, before it is loaded.
+
+    Args:
+        name_or_path: As for `load_model`; what is not on this machine is fetched, unless the
+            catalog tells.
+        report: Called as a file comes in.
+
+    Raises:
+        WeightsError: If there is no such network or file.
+    """
+    entry = MODELS.get(str(name_or_path))
+    return _read_named(str(name_or_path), report).scale if entry is None else entry.scale
 
 
 def _read_named(name_or_path: str, report: Callable[[Transfer], None] | None) -> Network:
@@ -225,7 +243,8 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     told = checkpoint.words.get("scale", str(network.scale))
     if told != str(network.scale):
         raise WeightsError(
-            f"{path} enlarges {shown(told)} times; the networks here enlarge {network.scale} times."
+            f"{path} says that it enlarges {shown(told)} times, but its configuration is that of "
+            f"a network that enlarges {network.scale} times."
         )
     wanted = network.state_dict()
     tensors = {key: x for key, x in checkpoint.tensors.items() if not family.unused.fullmatch(key)}

@@ -283,8 +283,8 @@ def compare(
         Path,
         typer.Argument(
             metavar="B",
-            help="Another with the same number of frames, of the same size or four times larger "
-            "or smaller.",
+            help="Another with the same number of frames: of the same size, or two or four times "
+            "larger or smaller.",
             show_default=False,
         ),
     ],

@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from vsrm_cli.upscale.options import DEFAULT_SCALE
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
@@ -235,8 +236,8 @@ def plan_lines(plan: "Plan") -> list[str]:
         "color": plan.color,
         "copied": "; ".join(plan.kept) or "nothing else in the file",
         "dropped": "; ".join(plan.dropped) or "nothing",
-        "network": f"{plan.model}{_detail(plan.detail)} on {plan.device} in {plan.dtype}"
-        f"{_why(plan.model_reason)}",
+        "network": f"{plan.model}{_factor(plan.model_scale)}{_detail(plan.detail)} "
+        f"on {plan.device} in {plan.dtype}{_why(plan.model_reason)}",
         "windows": f"{plan.window} frames, {plan.overlap} shared with the next one",
         "tiles": tile,
         "segments": segments,
@@ -389,8 +390,13 @@ def _summary_line(summary: "Summary", latest: Progress | None) -> str:
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
         f"{summary.width}x{summary.height}, {_rounded(summary.fps)} fps{stage}, "
-        f"{summary.model}{_detail(summary.detail)} on {summary.device}{_why(summary.model_reason)}"
+        f"{summary.model}{_factor(summary.model_scale)}{_detail(summary.detail)} "
+        f"on {summary.device}{_why(summary.model_reason)}"
     )
+
+
+def _factor(scale: int) -> str:
+    return "" if scale == DEFAULT_SCALE else f" (x{scale})"
 
 
 def _detail(detail: float | None) -> str:

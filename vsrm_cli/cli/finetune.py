@@ -202,6 +202,15 @@ def finetune(
             rich_help_panel="Stage sharp",
         ),
     ] = None,
+    pattern_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Weight of the loss on fine checkerboards along edges.",
+            show_default="4",
+            rich_help_panel="Stage sharp",
+        ),
+    ] = None,
     cleaning_weight: Annotated[
         float | None,
         typer.Option(
@@ -274,6 +283,7 @@ def finetune(
         "feature_weight": feature_weight,
         "adversarial_weight": adversarial_weight,
         "temporal_weight": temporal_weight,
+        "pattern_weight": pattern_weight,
         "cleaning_weight": cleaning_weight,
         "discriminator_lr": discriminator_lr,
     }

@@ -21,7 +21,7 @@ from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_OVERLAP, DEFAULT_WIN
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.upscale.plan import Plan
 
-OPTIONS = [field.name for field in fields(UpscaleOptions)]
+OPTIONS = [field.name for field in fields(UpscaleOptions) if field.name != "is_scale_given"]
 
 
 def upscale(
@@ -157,8 +157,8 @@ def upscale(
         str | None,
         typer.Option(
             metavar="N",
-            help="Enlarge N times, 1 to 16; anything but 4 is resampled from 4.",
-            show_default="4",
+            help="Enlarge N times, 1 to 16; what no network here does is resampled.",
+            show_default="as the network; 4 for auto",
             rich_help_panel="Picture",
         ),
     ] = None,

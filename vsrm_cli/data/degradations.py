@@ -27,59 +27,62 @@ class Degradation(enum.StrEnum):
     REAL = "real"
 
 
-def degrade(sharp: Tensor, kind: Degradation, rng: np.random.Generator) -> Tensor:
+def degrade(
+    sharp: Tensor, kind: Degradation, rng: np.random.Generator, *, scale: int = SCALE
+) -> Tensor:
     """Make the small frames of a clip.
 
     Args:
-        sharp: (T, 3, 4H, 4W), values 0 to 1.
-        kind: `shrink_4x`, `blur_and_take` or `vsrm_cli.data.real_degradation.degrade_real`. Only
-            the last needs PyAV.
+        sharp: (T, 3, scale H, scale W), values 0 to 1.
+        kind: `shrink_bicubic`, `blur_and_take` or `degrade_real`. Only the last needs PyAV.
         rng: Decides all of `Degradation.REAL`; the others leave nothing to decide.
+        scale: How many times smaller; 4 for `Degradation.BD`.
 
     Returns:
         (T, 3, H, W), values 0 to 1 in steps of 1/255.
 
     Raises:
-        ValueError: If a side is no multiple of four.
+        ValueError: If a side is no multiple of the scale.
     """
     if kind is Degradation.BI:
-        return shrink_4x(sharp)
+        return shrink_bicubic(sharp, scale=scale)
     if kind is Degradation.BD:
         return blur_and_take(sharp)
-    return degrade_real(sharp, small_size(sharp), rng)
+    return degrade_real(sharp, small_size(sharp, scale), rng)
 
 
-def small_size(sharp: Tensor) -> tuple[int, int]:
+def small_size(sharp: Tensor, scale: int = SCALE) -> tuple[int, int]:
     """Height and width of the small twins of frames (..., H, W).
 
     Raises:
-        ValueError: If a side is no multiple of four.
+        ValueError: If a side is no multiple of the scale.
     """
     height, width = sharp.shape[-2:]
-    if height % SCALE or width % SCALE:
-        raise ValueError(f"sides must be multiples of {SCALE}, got {height} x {width}")
-    return height // SCALE, width // SCALE
+    if height % scale or width % scale:
+        raise ValueError(f"sides must be multiples of {scale}, got {height} x {width}")
+    return height // scale, width // scale
 
 
-def shrink_4x(sharp: Tensor) -> Tensor:
-    """Shrink four times as the literature's BI does, and round to 8 bits.
+def shrink_bicubic(sharp: Tensor, *, scale: int = SCALE) -> Tensor:
+    """Shrink as the literature's BI does, and round to 8 bits.
 
-    Antialiased bicubic interpolation (a = -0.5, support widened four times): what MATLAB's
+    Antialiased bicubic interpolation (a = -0.5, support widened by the scale): what MATLAB's
     imresize and Pillow compute. Two small pixels from a border and nearer it is Pillow's: weights
     outside the picture are left out, where MATLAB would see its mirror image.
 
     Args:
-        sharp: (..., 3, H, W), values 0 to 1; H and W multiples of four.
+        sharp: (..., 3, H, W), values 0 to 1; H and W multiples of the scale.
+        scale: How many times smaller.
 
     Returns:
-        (..., 3, H/4, W/4), values 0 to 1 in steps of 1/255.
+        (..., 3, H/scale, W/scale), values 0 to 1 in steps of 1/255.
 
     Raises:
-        ValueError: If a side is no multiple of four.
+        ValueError: If a side is no multiple of the scale.
     """
     small = F.interpolate(
         sharp.reshape(-1, 3, *sharp.shape[-2:]),
-        size=small_size(sharp),
+        size=small_size(sharp, scale),
         mode="bicubic",
         antialias=True,
         align_corners=False,
@@ -93,8 +96,8 @@ def blur_and_take(sharp: Tensor) -> Tensor:
 
     A Gaussian of 1.6 pixels, of which every fourth pixel is taken. Where it stands differs in the
     literature. Here it is an even number of weights, its middle between two pixels: where the
-    middle of a small pixel is, so that nothing moves against `shrink_4x`. So BasicVSR and those
-    who compare themselves with it have it (github.com/ckkelvinchan/BasicVSR-IconVSR,
+    middle of a small pixel is, so that nothing moves against `shrink_bicubic`. So BasicVSR and
+    those who compare themselves with it have it (github.com/ckkelvinchan/BasicVSR-IconVSR,
     BD_degradation.m, whose weights and borders these are). Jo et al. ("Deep Video
     Super-Resolution Network Using Dynamic Upsampling Filters", CVPR 2018) take the first of each
     four pixels, which moves the picture by 1.5 sharp pixels.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.evaluation.baselines import restore_clip
+from vsrm_cli.evaluation.baselines import common_scale, restore_clip
 from vsrm_cli.evaluation.metrics import psnr
 from vsrm_cli.evaluation.test_sets import find_clips, read_clip
 from vsrm_cli.models.network import Network
@@ -71,13 +71,14 @@ def measure_ablation(
         InputError: If the folder holds no clips.
         VsrmError: If a network cannot be loaded or a clip cannot be read.
     """
+    networks = [load_model(model, device=str(device), dtype=dtype) for model in models]
+    scale = common_scale(networks)
     clips = [
-        read_clip(files, degradation, most_frames=most_frames)
-        for files in find_clips(folder, degradation).clips
+        read_clip(files, degradation, scale=scale, most_frames=most_frames)
+        for files in find_clips(folder, degradation, scale=scale).clips
     ]
     rows = []
-    for model in models:
-        network = load_model(model, device=str(device), dtype=dtype)
+    for network in networks:
         ways: dict[str, tuple[Callable[[Tensor], Tensor], int | None]] = {
             "whole": (network, None),
             f"windows of {SHORT_WINDOW} frames": (network, SHORT_WINDOW),

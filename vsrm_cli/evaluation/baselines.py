@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.errors import UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer, SupportsRestore
 from vsrm_cli.models.network import Network
@@ -17,19 +18,20 @@ from vsrm_cli.upscale.options import DEFAULT_OVERLAP
 
 LANCZOS_LOBES = 3
 
-Enlarge = Callable[[Tensor], Tensor]  # (T, 3, H, W) uint8 to (T, 3, 4H, 4W) uint8
+Enlarge = Callable[[Tensor], Tensor]  # (T, 3, H, W) uint8 to (T, 3, scale H, scale W) uint8
 
 
 def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, Enlarge]:
     """Bicubic and Lanczos, and each network, all frames together and one at a time, by name.
 
     Args:
-        networks: Loaded.
+        networks: Loaded; all of one scale.
         window: Frames that a network sees together; None for whole clips.
     """
+    scale = common_scale(networks)
     methods: dict[str, Enlarge] = {
-        "bicubic": partial(_each_frame, upscale_bicubic),
-        "lanczos": partial(_each_frame, upscale_lanczos),
+        "bicubic": partial(_each_frame, partial(upscale_bicubic, scale=scale)),
+        "lanczos": partial(_each_frame, partial(upscale_lanczos, scale=scale)),
     }
     for network in networks:
         methods[network.name] = partial(restore_clip, network, window=window)
@@ -37,30 +39,45 @@ def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, 
     return methods
 
 
+def common_scale(networks: Sequence[Network]) -> int:
+    """How many times all networks enlarge; 4 if there are none.
+
+    Raises:
+        UsageError: If they do not agree: what they are given would not be the same.
+    """
+    scales = sorted({network.scale for network in networks})
+    if len(scales) > 1:
+        told = " and ".join(map(str, scales))
+        raise UsageError(
+            f"The networks enlarge {told} times; measure those of one factor at a time."
+        )
+    return scales[0] if scales else SCALE
+
+
 def alone(name: str) -> str:
     """What a network is called that is shown its frames one at a time."""
     return f"{name}, frames alone"
 
 
-def upscale_bicubic(frame: Tensor) -> Tensor:
-    """Enlarge (3, H, W), 0 to 1, four times by the bicubic kernel of Pillow and MATLAB."""
+def upscale_bicubic(frame: Tensor, *, scale: int = SCALE) -> Tensor:
+    """Enlarge (3, H, W), 0 to 1, by the bicubic kernel of Pillow and MATLAB."""
     # With antialias=True PyTorch's kernel is theirs (a = -0.5), also when enlarging.
     large = F.interpolate(
-        frame[None], scale_factor=SCALE, mode="bicubic", antialias=True, align_corners=False
+        frame[None], scale_factor=scale, mode="bicubic", antialias=True, align_corners=False
     )
     return large[0]
 
 
-def upscale_lanczos(frame: Tensor) -> Tensor:
-    """Enlarge (3, H, W), 0 to 1, four times by Lanczos' kernel of three lobes, as Pillow does."""
+def upscale_lanczos(frame: Tensor, *, scale: int = SCALE) -> Tensor:
+    """Enlarge (3, H, W), 0 to 1, by Lanczos' kernel of three lobes, as Pillow does."""
     height, width = frame.shape[-2:]
-    large: Tensor = _lanczos_weights(height) @ frame @ _lanczos_weights(width).T
+    large: Tensor = _lanczos_weights(height, scale) @ frame @ _lanczos_weights(width, scale).T
     return large
 
 
-def _lanczos_weights(size: int) -> Tensor:
-    """What each of 4 x size pixels takes of each of size pixels; rows sum to one."""
-    centers = (torch.arange(SCALE * size) + 0.5) / SCALE - 0.5
+def _lanczos_weights(size: int, scale: int) -> Tensor:
+    """What each of scale x size pixels takes of each of size pixels; rows sum to one."""
+    centers = (torch.arange(scale * size) + 0.5) / scale - 0.5
     x = centers[:, None] - torch.arange(size)
     weights = torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
     return weights / weights.sum(dim=1, keepdim=True)
@@ -94,7 +111,7 @@ def restore_clip(network: Restores, small: Tensor, *, window: int | None) -> Ten
         window: Frames that the network sees together; None for the whole clip.
 
     Returns:
-        (T, 3, 4H, 4W) uint8.
+        (T, 3, scale H, scale W) uint8.
     """
     length = min(window or len(small), len(small))
     restorer = Restorer(

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from vsrm_cli.checkpoints.catalog import pair_of
 from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import InputError, UsageError, VsrmError
-from vsrm_cli.evaluation.baselines import methods_of
+from vsrm_cli.evaluation.baselines import common_scale, methods_of
 from vsrm_cli.evaluation.metrics import gradient_energy, psnr, sharpness, ssim
 from vsrm_cli.evaluation.perceptual import (
     SMALLEST_LPIPS_SIDE,
@@ -106,6 +107,7 @@ class Quality:
         folder: The folder.
         test_set: Name of the test set that it was recognized as; empty if none.
         degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
+        scale: How many times smaller the small frames are: what the networks enlarge.
         small_frames: "from the folder" or "made here".
         on: "y" or "rgb".
         crop: Pixels left out at each edge.
@@ -121,6 +123,7 @@ class Quality:
     folder: str
     test_set: str
     degradation: str
+    scale: int
     small_frames: str
     on: str
     crop: int
@@ -202,12 +205,15 @@ def measure_quality(
 
     Raises:
         InputError: If the folder holds no clips.
-        UsageError: If the degradation is unknown, or another program has the name of a method.
+        UsageError: If the degradation is unknown, the networks enlarge by several factors, or
+            another program has the name of a method.
         VsrmError: If a network cannot be loaded.
     """
     check_degradation(wishes.degradation)
-    found = find_clips(folder, wishes.degradation)
     networks = [_load(model, wishes.detail, device=device, dtype=dtype) for model in models]
+    scale = common_scale(networks)
+    check_degradation(wishes.degradation, scale)
+    found = find_clips(folder, wishes.degradation, scale=scale)
     methods = methods_of(networks, window=wishes.window)
     _check_others(wishes.also, methods)
     notes: list[str] = []
@@ -218,7 +224,7 @@ def measure_quality(
     for number, files in enumerate(found.clips, start=1):
         report(f"clip {number} of {len(found.clips)}: {files.name}")
         try:
-            clip = read_clip(files, wishes.degradation, most_frames=wishes.most_frames)
+            clip = read_clip(files, wishes.degradation, scale=scale, most_frames=wishes.most_frames)
             others = {
                 name: read_result(name, path, clip, most_frames=wishes.most_frames)
                 for name, path in wishes.also.items()
@@ -235,6 +241,7 @@ def measure_quality(
         folder=str(folder),
         test_set=found.rules.name,
         degradation=wishes.degradation,
+        scale=scale,
         small_frames="from the folder" if found.has_small else "made here",
         on="y" if judge.on_luma else "rgb",
         crop=wishes.crop,
@@ -242,7 +249,10 @@ def measure_quality(
         flow_network=judge.flow.name if judge.flow else None,
         clips=tuple(clips),
         means=_means(clips),
-        published=tuple(published_scores(found.rules.name, wishes.degradation)),
+        # The papers report four times only.
+        published=tuple(published_scores(found.rules.name, wishes.degradation))
+        if scale == SCALE
+        else (),
         notes=tuple(notes),
         problems=tuple(problems),
     )
@@ -389,7 +399,7 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
 
     Args:
         clip: The clip.
-        results: What the methods made of it, (T, 3, 4H, 4W) uint8 each.
+        results: What the methods made of it, uint8 and shaped like its sharp frames.
         network: The name of one of them.
     """
     t = len(clip.sharp) // 2

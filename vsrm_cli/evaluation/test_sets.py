@@ -8,13 +8,14 @@ here. Or it holds the sharp ones in ``GT`` and the small ones in ``LR`` (or ``BI
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, blur_and_take, shrink_4x
+from vsrm_cli.data.degradations import SCALE, blur_and_take, shrink_bicubic
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
@@ -22,8 +23,8 @@ from vsrm_cli.errors import InputError, UsageError
 
 SHARP_FOLDERS = ("GT", "target")
 SMALL_FOLDERS: dict[str, tuple[str, ...]] = {
-    "bi": ("BIx4", "sharp_bicubic", "LR", "low_resolution"),
-    "bd": ("BDx4", "LR", "low_resolution"),
+    "bi": ("BIx{scale}", "sharp_bicubic", "LR", "low_resolution"),
+    "bd": ("BDx{scale}", "LR", "low_resolution"),
 }
 # A codec and a quality on its encoder's own scale, such as h264-28. Made here always: test sets
 # hold no compressed twins.
@@ -97,7 +98,7 @@ class Clip:
 
     Attributes:
         name: Its name.
-        sharp: The truth, (T, 3, 4H, 4W) uint8.
+        sharp: The truth, (T, 3, scale H, scale W) uint8.
         small: What is to be enlarged, (T, 3, H, W) uint8.
         note: What was done to it that the user should know; empty if nothing was.
     """
@@ -107,13 +108,23 @@ class Clip:
     small: Tensor
     note: str
 
+    @property
+    def scale(self) -> int:
+        """How many times larger the sharp frames are."""
+        return self.sharp.shape[-1] // self.small.shape[-1]
 
-def check_degradation(degradation: str) -> None:
+
+def check_degradation(degradation: str, scale: int = SCALE) -> None:
     """Make sure that frames can be degraded in a way.
 
     Raises:
         UsageError: If they cannot.
     """
+    if degradation == "bd" and scale != SCALE:
+        raise UsageError(
+            f'The degradation "bd" is for networks that enlarge {SCALE} times, not {scale} times; '
+            "use bi."
+        )
     if degradation in SMALL_FOLDERS:
         return
     compression = _COMPRESSED.fullmatch(degradation)
@@ -130,12 +141,13 @@ def check_degradation(degradation: str) -> None:
         )
 
 
-def find_clips(folder: Path, degradation: str) -> ClipSet:
+def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet:
     """List the clips of a folder, and recognize a known test set by their names.
 
     Args:
         folder: As the module describes it; also one folder of pictures, or one video.
         degradation: As in `degrade`: which of the small twins is wanted.
+        scale: How many times smaller the small twins are.
 
     Raises:
         InputError: If there is no clip in it.
@@ -143,7 +155,7 @@ def find_clips(folder: Path, degradation: str) -> ClipSet:
     if not folder.exists():
         raise InputError(f"{folder} does not exist; check the spelling.")
     sharp_root = next((folder / n for n in SHARP_FOLDERS if (folder / n).is_dir()), folder)
-    names = SMALL_FOLDERS.get(degradation, ())
+    names = [name.format(scale=scale) for name in SMALL_FOLDERS.get(degradation, ())]
     small_root = next((folder / name for name in names if (folder / name).is_dir()), None)
     if small_root is not None and sharp_root == folder:
         raise InputError(f"{folder} holds {small_root.name} but no GT; put the sharp clips there.")
@@ -182,12 +194,15 @@ def _rules(names: set[str]) -> Rules:
     return _BY_CLIPS.get(" ".join(sorted(name.lower() for name in names)), _UNKNOWN)
 
 
-def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = None) -> Clip:
+def read_clip(
+    files: ClipFiles, degradation: str, *, scale: int = SCALE, most_frames: int | None = None
+) -> Clip:
     """Read a clip, and make its small twin where there is none.
 
     Args:
         files: Where it lies.
         degradation: As in `degrade`, for twins that are made here.
+        scale: How many times smaller the twin is.
         most_frames: How many frames are read at most; None for all.
 
     Raises:
@@ -195,7 +210,7 @@ def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = N
             names the clip.
     """
     sharp = _read_frames(files, files.sharp, most_frames)
-    height, width = (side - side % SCALE for side in sharp.shape[-2:])
+    height, width = (side - side % scale for side in sharp.shape[-2:])
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(f"clip {files.name} has frames of {width}x{height} pixels, too small.")
     note = ""
@@ -204,7 +219,7 @@ def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = N
         note = f"clip {files.name} was cropped from {before} to {width}x{height} pixels"
         sharp = sharp[..., :height, :width].contiguous()
     if files.small is None:
-        return Clip(files.name, sharp, degrade(sharp, degradation), note)
+        return Clip(files.name, sharp, degrade(sharp, degradation, scale), note)
     if not files.small.exists():
         raise InputError(f"clip {files.name} has no small twin {files.small}.")
     small = _read_frames(files, files.small, most_frames)
@@ -212,10 +227,10 @@ def read_clip(files: ClipFiles, degradation: str, *, most_frames: int | None = N
         raise InputError(
             f"clip {files.name} has {len(sharp)} sharp, but {len(small)} small frames."
         )
-    if tuple(small.shape[-2:]) != (height // SCALE, width // SCALE):
+    if tuple(small.shape[-2:]) != (height // scale, width // scale):
         raise InputError(
             f"clip {files.name} has sharp frames of {width}x{height}, but small ones of "
-            f"{small.shape[-1]}x{small.shape[-2]} pixels, not a fourth of that."
+            f"{small.shape[-1]}x{small.shape[-2]} pixels, not 1/{scale} of that."
         )
     return Clip(files.name, sharp, small, note)
 
@@ -248,10 +263,9 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
             f"has {len(clip.sharp)}."
         )
     height, width = clip.sharp.shape[-2:]
-    # The ground truth may have lost some rows and columns, to be a multiple of four.
-    if not (
-        height <= frames.shape[-2] < height + SCALE and width <= frames.shape[-1] < width + SCALE
-    ):
+    # The ground truth may have lost some rows and columns, to be a multiple of the scale.
+    more_rows, more_columns = frames.shape[-2] - height, frames.shape[-1] - width
+    if not (0 <= more_rows < clip.scale and 0 <= more_columns < clip.scale):
         raise InputError(
             f"{method}: clip {clip.name} has frames of {frames.shape[-1]}x{frames.shape[-2]} in "
             f"{path}, but the ground truth has {width}x{height}."
@@ -285,18 +299,19 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.stem)]
 
 
-def degrade(sharp: Tensor, degradation: str) -> Tensor:
-    """Shrink frames four times as the literature's BI or BD does, or as people have them.
+def degrade(sharp: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
+    """Shrink frames as the literature's BI or BD does, or as people have them.
 
     Args:
-        sharp: (T, 3, H, W) uint8, sides multiples of four.
-        degradation: "bi": `shrink_4x`. "bd": `blur_and_take`. A codec and a quality, such as
+        sharp: (T, 3, H, W) uint8, sides multiples of the scale.
+        degradation: "bi": `shrink_bicubic`. "bd": `blur_and_take`. A codec and a quality, such as
             "h264-28": BI, then that codec at that quality, at the encoder's usual speed.
+        scale: How many times smaller; 4 for "bd".
 
     Returns:
-        (T, 3, H/4, W/4) uint8.
+        (T, 3, H/scale, W/scale) uint8.
     """
-    shrink = blur_and_take if degradation == "bd" else shrink_4x
+    shrink = blur_and_take if degradation == "bd" else partial(shrink_bicubic, scale=scale)
     # One frame at a time: as floats, a long clip would fill the memory.
     small = torch.stack([shrink(frame.float() / 255) for frame in sharp])
     frames = (small * 255).round().to(torch.uint8)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.ops.warp import pixel_grid, sample, warp
 
-# Sub-pixels along each side of a pixel: those of the large frame.
+# Sub-pixels along each side of a pixel of a network that enlarges four times.
 SIDE = 4
 # For each of the sub-pixels three colors and how much is known.
 CHANNELS = 4 * SIDE**2
@@ -28,7 +28,9 @@ TRUSTED = 0.04
 DOUBT = 0.05
 
 
-def subpixel_samples(clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: int) -> Tensor:
+def subpixel_samples(
+    clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: int, *, side: int = SIDE
+) -> Tensor:
     """Collect what the frames around frame ``t`` say about its sub-pixels.
 
     Args:
@@ -36,18 +38,20 @@ def subpixel_samples(clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: 
         flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W), in pixels, dx first.
         t: The frame.
         reach: How many frames on each side are asked.
+        side: Sub-pixels along each side of a pixel: those of the large frame.
 
     Returns:
-        (B, `CHANNELS`, H, W): for each color, then for each of the 4 x 4 sub-pixels, rows first,
-        `GAIN` times the mean difference of the samples there from the frame's interpolation; then
-        for each sub-pixel the weight of its samples. Zero where no neighbor saw the pixel.
+        (B, 4 side^2, H, W): for each color, then for each of the side x side sub-pixels, rows
+        first, `GAIN` times the mean difference of the samples there from the frame's
+        interpolation; then for each sub-pixel the weight of its samples. Zero where no neighbor
+        saw the pixel.
     """
     here = clip[:, t].float()
     batch, _, height, width = here.shape
-    total = here.new_zeros(batch, 3, SIDE**2, height, width)
-    known = here.new_zeros(batch, SIDE**2, height, width)
+    total = here.new_zeros(batch, 3, side**2, height, width)
+    known = here.new_zeros(batch, side**2, height, width)
     for there, flow in _around(clip, flows, t, reach):
-        difference, weights = _samples(here, there, flow)
+        difference, weights = _samples(here, there, flow, side)
         total += difference.unsqueeze(2) * weights.unsqueeze(1)
         known += weights
     mean = (total / (known + DOUBT).unsqueeze(1)).flatten(1, 2)
@@ -71,12 +75,12 @@ def _around(
     return found
 
 
-def _samples(here: Tensor, there: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+def _samples(here: Tensor, there: Tensor, flow: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """For each pixel the nearest sample of another frame.
 
     Returns:
         How it differs from the interpolation of ``here`` at its place, (B, 3, H, W), and its
-        weight in each sub-pixel, (B, 16, H, W): bilinear, and small where it cannot be trusted.
+        weight in each sub-pixel, (B, side^2, H, W): bilinear, and small where it cannot be trusted.
     """
     height, width = here.shape[-2:]
     grid = pixel_grid(height, width, device=here.device)
@@ -91,13 +95,14 @@ def _samples(here: Tensor, there: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]
         difference.square().mean(1, keepdim=True), 3, stride=1, padding=1, count_include_pad=False
     )
     trust = torch.exp(error * (-0.5 / TRUSTED**2)) * is_inside.unsqueeze(1)
-    weights = (_tents(delta[:, 1]).unsqueeze(2) * _tents(delta[:, 0]).unsqueeze(1)).flatten(1, 2)
+    rows, columns = _tents(delta[:, 1], side), _tents(delta[:, 0], side)
+    weights = (rows.unsqueeze(2) * columns.unsqueeze(1)).flatten(1, 2)
     return difference, weights * trust
 
 
-def _tents(delta: Tensor) -> Tensor:
-    """Bilinear weights of the sub-pixels along one axis, (B, 4, H, W), for places (B, H, W)."""
-    rim = (SIDE - 1) / 2
-    centers = torch.arange(SIDE, device=delta.device).view(-1, 1, 1) - rim
-    places = (SIDE * delta).clamp(-rim, rim).unsqueeze(1)
+def _tents(delta: Tensor, side: int) -> Tensor:
+    """Bilinear weights of the sub-pixels along one axis, (B, side, H, W), for places (B, H, W)."""
+    rim = (side - 1) / 2
+    centers = torch.arange(side, device=delta.device).view(-1, 1, 1) - rim
+    places = (side * delta).clamp(-rim, rim).unsqueeze(1)
     return (1 - (places - centers).abs()).clamp_min(0)

@@ -33,6 +33,10 @@ class Shape:
         pixel = self.sample_aspect_ratio
         return Shape(self.height, self.width, None if pixel is None else 1 / pixel)
 
+    def enlargement(self, info: VideoInfo) -> Fraction:
+        """How many times larger it is than the frames of an input: of both sides, the greater."""
+        return max(Fraction(self.width, info.width), Fraction(self.height, info.height))
+
     def squared(self) -> Shape:
         """The same picture on the screen, made of square pixels."""
         if self.sample_aspect_ratio is None:

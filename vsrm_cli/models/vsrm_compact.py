@@ -11,6 +11,11 @@ their place (`vsrm bench --quality --ablate` measures what each of them adds):
 - The hidden state is the temporal scan (T2S), carried on from frame to frame along the motion:
   h = exp(-delta A) warp(h) + delta B x, y = C h.
 
+With `CompactConfig.fold` 2 the same network enlarges two times: blocks of 2 x 2 pixels become
+channels of a grid with half the sides, and four times that grid is twice the input. It costs about
+a quarter. Only the bicubic frame and the samples of neighbors are taken at the input's own grid.
+(pixel_unshuffle in front is what RealESRGAN_x2plus does: Wang et al., "Real-ESRGAN", 2021, 3.)
+
 Spatial scans (S2T) in the middle of the cell were trained along and added nothing that could be
 measured, at a tenth of the time; a convolution of the same size in place of the temporal scan is as
 good at this size. `weights/README.md` has the figures.
@@ -61,6 +66,8 @@ class CompactConfig:
         flow_levels: Levels of the flow pyramid.
         flow_widths: Channels between the convolutions of each level.
         flow_kernel: Side of the flow network's kernels.
+        fold: Side of the blocks of input pixels that become one pixel of the network's grid: 1 in
+            a network that enlarges four times, 2 in one that enlarges two times.
     """
 
     channels: int
@@ -73,11 +80,14 @@ class CompactConfig:
     flow_levels: int
     flow_widths: tuple[int, ...]
     flow_kernel: int
+    fold: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what no network could be built from, with a ValueError."""
         check_sizes(self)
         check_blocks(self.feature_blocks + self.blocks)
+        if self.fold not in (1, 2):
+            raise ValueError(f"fold can be 1 or 2, not {self.fold}")
         if self.hidden * self.states % SCALE**2:
             raise ValueError(
                 f"hidden x states must be a multiple of {SCALE**2}, "
@@ -86,7 +96,7 @@ class CompactConfig:
 
 
 class Carried(NamedTuple):
-    """What a pass carries from one frame to the next.
+    """What a pass carries from one frame to the next; H x W is the network's grid.
 
     Attributes:
         estimate: The large frame, (B, 3, 4H, 4W), float32.
@@ -215,7 +225,10 @@ def _compared(estimate: Tensor, base: Tensor) -> Tensor:
 
 
 class VSRMCompact(Network):
-    """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
+    """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, scale H, scale W).
+
+    What the methods without an underscore take and give is on the input's grid. Inside, H x W is
+    the network's own, whose pixels are blocks of `CompactConfig.fold` squared.
 
     Args:
         config: Its size.
@@ -227,48 +240,70 @@ class VSRMCompact(Network):
     def __init__(self, config: CompactConfig) -> None:
         """Make all modules."""
         super().__init__(config)
-        c = config.channels
+        c, self.fold = config.channels, config.fold
+        self.scale = SCALE // config.fold
         self.spynet = SpyNet(
             levels=config.flow_levels, widths=config.flow_widths, kernel=config.flow_kernel
         )
-        self.conv_first = nn.Conv2d(3, c, 3, padding=1)
+        self.conv_first = nn.Conv2d(3 * config.fold**2, c, 3, padding=1)
         self.features = nn.Sequential(*(ResidualBlock(c) for _ in range(config.feature_blocks)))
         self.cell = Cell(config)
         self.steps_small, self.steps_large = STEPS_SMALL, STEPS_LARGE
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """Flows between neighbors, as `Network.flows` gives them, refined on the frames' luma."""
-        backward, forward = super().flows(clip)
-        light = luma(clip.float())
+        small = _averaged(self._padded(clip), self.fold)
+        backward, forward = super().flows(small)
+        light = luma(small.float())
         early, late = light[:, :-1], light[:, 1:]
-        return (
+        flows = (
             refined(early, late, backward, steps=self.steps_small),
             refined(late, early, forward, steps=self.steps_small),
         )
+        if self.fold == 1:
+            return flows
+        height, width = clip.shape[-2:]
+        backward, forward = (_enlarged(flow, self.fold)[..., :height, :width] for flow in flows)
+        return backward, forward
 
     def extract(self, clip: Tensor) -> Tensor:
-        """Features of each frame from itself alone; see `Network.extract`."""
-        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
+        """Features of each frame by itself, on the network's grid; see `Network.extract`."""
+        blocks = F.pixel_unshuffle(self._padded(clip).flatten(0, 1), self.fold)
+        features = self.features(self.conv_first(channels_last(blocks)))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 
     def forward(self, clip: Tensor) -> Tensor:
         """Restore a clip; see `Network.forward`."""
-        return torch.stack(self._passes(clip, self.flows(clip))[-1], dim=1).to(clip.dtype)
+        return self._stacked(self._passes(clip, self.flows(clip))[-1], clip)
 
     def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Restore a clip, backward and then forward; see `Network.passes`."""
-        return tuple(
-            torch.stack(frames, dim=1).to(clip.dtype) for frames in self._passes(clip, flows)
-        )
+        return tuple(self._stacked(frames, clip) for frames in self._passes(clip, flows))
+
+    def _padded(self, maps: Tensor) -> Tensor:
+        """Maps, (B, T, C, H, W), whose last row and column are repeated to whole blocks."""
+        height, width = maps.shape[-2:]
+        right, below = -width % self.fold, -height % self.fold
+        if not right and not below:
+            return maps
+        padded = F.pad(maps.flatten(0, 1), (0, right, 0, below), mode="replicate")
+        blocks: Tensor = padded.unflatten(0, maps.shape[:2])
+        return blocks
+
+    def _stacked(self, frames: list[Tensor], clip: Tensor) -> Tensor:
+        """The frames of a pass as a clip: of the size and type that the input asks for."""
+        height, width = (self.scale * side for side in clip.shape[-2:])
+        return torch.stack(frames, dim=1)[..., :height, :width].to(clip.dtype)
 
     def _passes(
         self, clip: Tensor, flows: tuple[Tensor, Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The estimates of both passes, (B, 3, 4H, 4W) float32 for each frame."""
-        known, bases = self._known(clip, flows), _bases(clip)
+        clip, flows = self._padded(clip), (self._padded(flows[0]), self._padded(flows[1]))
+        known, bases = self._known(clip, flows), _bases(clip, self.scale)
         nothing: list[Seen | None] = [None] * len(known)
-        backward, forward = flows
+        backward, forward = (_averaged(flow, self.fold) / self.fold for flow in flows)
         first, seen = self._pass(known, bases, nothing, backward, backward=True)
         if len(first) > 1:
             halves = torch.stack([luma(F.avg_pool2d(x.detach(), 2)) for x in first], dim=1)
@@ -303,18 +338,27 @@ class VSRMCompact(Network):
         features = self.extract(clip)
         known = []
         for t in range(clip.shape[1]):
-            samples = subpixel_samples(clip, flows, t, self.config.neighbors)
+            samples = self._samples(clip, flows, t)
             both = torch.cat((features[:, t], samples.to(features.dtype)), dim=1)
             known.append(self.cell.conv_in(channels_last(both)))
         return known
 
+    def _samples(self, clip: Tensor, flows: tuple[Tensor, Tensor], t: int) -> Tensor:
+        """The samples of a frame's neighbors, in 4 x 4 places of each pixel of the network's."""
+        samples = subpixel_samples(clip, flows, t, self.config.neighbors, side=self.scale)
+        if self.fold == 1:
+            return samples
+        return F.pixel_unshuffle(F.pixel_shuffle(samples, self.scale), SCALE)
+
     def frames(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
         """Restore a clip without propagation; see `Network.frames`."""
+        padded = self._padded(clip)
+        known = self._known(padded, (self._padded(flows[0]), self._padded(flows[1])))
         frames = [
-            self.cell(known, base, None, None)[0].estimate
-            for known, base in zip(self._known(clip, flows), _bases(clip), strict=True)
+            self.cell(known_here, base, None, None)[0].estimate
+            for known_here, base in zip(known, _bases(padded, self.scale), strict=True)
         ]
-        return torch.stack(frames, dim=1).to(clip.dtype)
+        return self._stacked(frames, clip)
 
     def ablations(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Ways to restore a clip with a part left out; see `Network.ablations`."""
@@ -353,18 +397,26 @@ class VSRMCompact(Network):
             height: Of the small frames.
             width: Of the small frames.
         """
-        c = self.config
-        frame = 3 + c.channels + c.width + FOLDED * 3 + FOLDED + c.hidden + 16
+        c, height, width = self.config, -(-height // self.fold), -(-width // self.fold)
+        frame = 3 * self.fold**2 + c.channels + c.width + FOLDED * 3 + FOLDED + c.hidden + 16
         cell = 6 * c.width + 4 * FOLDED + 6 * c.hidden * c.states + 8 * CHANNELS
         return 4 * height * width * (time * frame + cell)
 
 
-def _bases(clip: Tensor) -> list[Tensor]:
+def _bases(clip: Tensor, scale: int) -> list[Tensor]:
     """The bicubic enlargement of each frame, (B, 3, 4H, 4W) float32."""
     return [
-        F.interpolate(frame.float(), scale_factor=SCALE, mode="bicubic", align_corners=False)
+        F.interpolate(frame.float(), scale_factor=scale, mode="bicubic", align_corners=False)
         for frame in clip.unbind(1)
     ]
+
+
+def _averaged(maps: Tensor, side: int) -> Tensor:
+    """The means of blocks, of maps (B, T, C, H, W)."""
+    if side == 1:
+        return maps
+    means: Tensor = F.avg_pool2d(maps.flatten(0, 1), side).unflatten(0, maps.shape[:2])
+    return means
 
 
 def luma(frames: Tensor) -> Tensor:

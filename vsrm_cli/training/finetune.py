@@ -15,7 +15,7 @@ import torch
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
-from vsrm_cli.data.degradations import Degradation
+from vsrm_cli.data.degradations import SCALE, Degradation
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
@@ -119,13 +119,13 @@ def adapt(
     features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
     if not resume:
         RunDir(out).check_is_free()
+    network = choose_network(wishes)
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
     shape = footage.fit(recipe.shape)
     if shape != recipe.shape:
         warn(_shrunk(recipe.shape, shape, data))
-    network = choose_network(wishes)
     on_cpu = network.device.type == "cpu"
     watched = footage if validation is None else validation
     sizes = VALIDATION_ON_CPU if on_cpu else {}
@@ -191,11 +191,13 @@ def choose_network(wishes: FinetuneOptions) -> Network:
     """The network to begin with, on the device of the wishes.
 
     Raises:
-        UsageError: If a network from scratch is wished for that has no entry in the catalog.
+        UsageError: If a network from scratch is wished for that has no entry in the catalog, or if
+            the network does not enlarge four times, as the training footage is made for.
         VsrmError: As `vsrm_cli.checkpoints.loading.load_model`.
     """
     if not wishes.from_scratch:
         network = load_model(wishes.model, device=wishes.device, dtype="fp32")
+        _check_scale(network)
         return network.requires_grad_(True)
     if wishes.model not in MODELS:
         raise UsageError(
@@ -205,7 +207,16 @@ def choose_network(wishes: FinetuneOptions) -> Network:
     entry = MODELS[wishes.model]
     torch.manual_seed(wishes.seed)
     new: Network = FAMILIES[entry.network].network(entry.config)
+    _check_scale(new)
     return new.to(find_device(wishes.device))
+
+
+def _check_scale(network: Network) -> None:
+    if network.scale != SCALE:
+        raise UsageError(
+            f"{network.name} enlarges {network.scale} times, and vsrm finetune trains networks "
+            f"that enlarge {SCALE} times; give another --model, such as vsrm-t."
+        )
 
 
 def _check(wishes: FinetuneOptions) -> None:

@@ -38,6 +38,7 @@ class PerceptualWeights:
         feature_weight: Of the difference that a feature network sees.
         adversarial_weight: Of what the discriminator says, once it has learned alone for a while.
         temporal_weight: Of errors that change along the motion.
+        pattern_weight: Of fine checkerboards that the ground truth does not show.
         cleaning_weight: Of artifacts that are left in the features of single frames.
         discriminator_lr: Learning rate of the discriminator.
     """
@@ -46,6 +47,7 @@ class PerceptualWeights:
     feature_weight: float = 0.1
     adversarial_weight: float = 0.02
     temporal_weight: float = 0.5
+    pattern_weight: float = 4.0
     cleaning_weight: float = 0.5
     discriminator_lr: float = 1e-4
 

@@ -220,8 +220,9 @@ class Trainer:
             )
         else:
             loss = restoration_loss(restored, sharp, frequency_weight=weight)
+        target = sharp if self.perceptual is None else self.perceptual.target(sharp)
         for attempt in earlier:
-            loss = loss + EARLIER_PASS * restoration_loss(attempt, sharp, frequency_weight=weight)
+            loss = loss + EARLIER_PASS * restoration_loss(attempt, target, frequency_weight=weight)
         loss = loss / (1 + EARLIER_PASS * len(earlier))
         with torch.no_grad():
             plain = F.interpolate(

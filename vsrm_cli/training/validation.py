@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE, shrink_4x
+from vsrm_cli.data.degradations import SCALE, shrink_bicubic
 from vsrm_cli.data.packs import detail
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import Recipe, Stage
 
-# Small frames, (T, 3, H, W), and sharp ones, (T, 3, 4H, 4W), both uint8.
+# Small frames, (T, 3, H, W), and sharp ones, (T, 3, scale H, scale W), both uint8.
 Pair = tuple[Tensor, Tensor]
 # A restored and a sharp clip, (T, 3, H, W), 0 to 1, to what is to be small.
 Criterion = Callable[[Tensor, Tensor], float]
@@ -53,7 +53,7 @@ def validate(
     """Restore clips and compare all frames with the truth, no border cut.
 
     Args:
-        network: Maps (B, T, 3, H, W) to (B, T, 3, 4H, 4W); its mode is left as it is.
+        network: Maps (B, T, 3, H, W) to (B, T, 3, scale H, scale W); its mode is left as it is.
         pairs: Clips by name, such as those of `with_lr_frames` or
             `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
@@ -73,7 +73,7 @@ def validate(
             single = [network(frame[None, None])[0, 0] for frame in small] if alone else None
             # With antialias=True PyTorch's bicubic kernel is Pillow's, also when enlarging.
             plain = F.interpolate(
-                small, scale_factor=SCALE, mode="bicubic", antialias=True, align_corners=False
+                small, size=sharp.shape[-2:], mode="bicubic", antialias=True, align_corners=False
             )
             scores.append(
                 Score(
@@ -89,16 +89,18 @@ def validate(
     return scores
 
 
-def with_lr_frames(clips: Mapping[str, Tensor]) -> dict[str, Pair]:
+def with_lr_frames(clips: Mapping[str, Tensor], *, scale: int = SCALE) -> dict[str, Pair]:
     """Shrink clips as the literature's BI does.
 
     Args:
-        clips: Sharp clips by name, (T, 3, H, W) uint8, sides multiples of four.
+        clips: Sharp clips by name, (T, 3, H, W) uint8, sides multiples of the scale.
+        scale: How many times smaller the LR frames are.
     """
-    return {
-        name: ((shrink_4x(sharp.float() / 255) * 255).round().to(torch.uint8), sharp)
-        for name, sharp in clips.items()
-    }
+    pairs = {}
+    for name, sharp in clips.items():
+        small = shrink_bicubic(sharp.float() / 255, scale=scale)
+        pairs[name] = ((small * 255).round().to(torch.uint8), sharp)
+    return pairs
 
 
 def _restoration_loss(restored: Tensor, sharp: Tensor, *, frequency_weight: float) -> float:

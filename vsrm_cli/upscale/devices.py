@@ -17,9 +17,6 @@ from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import queue_depth
 
-# The writer must know the size of the pictures before the network is there to be asked.
-SCALE = 4
-
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 # Tiles restored at the same time on a CPU, where it has so many cores.
@@ -128,4 +125,5 @@ def queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) -
     """Say how many small and how many large frames may wait: all that the network takes at once."""
     frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
     frames = options.window * (1 if restorer.batch == 1 else MAX_BATCH)
-    return queue_depth(frames, frame_bytes), queue_depth(frames, frame_bytes * SCALE**2)
+    large = frame_bytes * restorer.network.scale**2
+    return queue_depth(frames, frame_bytes), queue_depth(frames, large)

@@ -10,6 +10,7 @@ frame has been found in it at its time.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from vsrm_cli import __version__
 from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
-from vsrm_cli.checkpoints.loading import load_model, weights_checksum
+from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
@@ -45,13 +46,14 @@ from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
+    asked_shape,
     check_output,
     encoding_of,
     open_direct_output,
     open_output,
     open_source,
 )
-from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.parallel import restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
@@ -148,6 +150,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
         order = _with_model(order, source.info, _spread(files))
+        options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
@@ -173,7 +176,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
 def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -> Run:
     """Make the segments that are not finished, in this process."""
     source, output = ends
-    network = _load(order, journal.chosen)
+    network = _load(order, ends[0].info, journal.chosen)
     restorer = _new_restorer(network, order.options, journal.chosen)
     chosen: Choices = {
         "device": str(network.device),
@@ -198,11 +201,15 @@ def _run_on_devices(
 ) -> Run:
     """Make the segments that are not finished, in a process for each device."""
     if order.confirm is not None:  # how fast a device is, and what it needs, the first one tells
-        network = _load(order, journal.chosen)
+        network = _load(order, ends[0].info, journal.chosen)
         restorer = _new_restorer(network, order.options, journal.chosen)
         chosen: Choices = {"device": ",".join(devices), "dtype": DTYPE_NAMES[network.dtype]}
         _confirm((ends[0], restorer, ends[1]), journal, order, network.name, chosen)
         del network, restorer
+    else:
+        model = order.options.model
+        scale = network_scale(model, report=order.report_transfer)
+        _warn_of_scale(order, ends[0].info, str(model), scale)
     return restore_on_devices(
         devices,
         ends,
@@ -238,6 +245,7 @@ def _describe_run(source: Source, network: Network, restorer: Restorer, memory: 
     is_slow = isinstance(restorer.network, ReplayedNetwork) and restorer.network.disabled_reason
     return Run(
         model=network.name,
+        model_scale=network.scale,
         device=str(network.device),
         dtype=DTYPE_NAMES[network.dtype],
         tile=restorer.tile,
@@ -266,11 +274,19 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
-    """Settle the network, where the user leaves it open."""
-    model, reason = select_model(order.options.model, info, files)
-    is_default = order.options.model == DEFAULT_MODEL
-    detail = settle_detail(str(model), order.options.detail, is_default=is_default)
-    options = replace(order.options, model=model, detail=detail)
+    """Settle the network and the factor, where the user leaves them open.
+
+    The writer must know the size of the frames before the network is there to be asked.
+    """
+    options = order.options
+    factor = asked_shape(info, options).enlargement(info)
+    model, reason = select_model(options.model, info, files, factor=factor)
+    is_default = options.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), options.detail, is_default=is_default)
+    scale = options.scale
+    if options.is_size_open and not is_default:
+        scale = Fraction(network_scale(model, report=order.report_transfer))
+    options = replace(options, model=model, detail=detail, scale=scale)
     return replace(order, options=options, model_reason=reason)
 
 
@@ -292,36 +308,34 @@ def _put_together(output: Collected, journal: Journal) -> None:
 def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
-    options = order.options
-    if len(find_devices(options.device, mixed=True)) > 1:
+    if len(find_devices(order.options.device, mixed=True)) > 1:
         raise UsageError("A job with a pipe runs on one device; name one of them with --device.")
-    with (
-        open_source(order.src, options) as source,
-        open_direct_output(order.dst, source, options) as output,
-    ):
-        _warn_beforehand(source, output, order.warn)
+    with open_source(order.src, order.options) as source:
         order = _with_model(order, source.info)
-        network = _load(order, None)
-        restorer = _new_restorer(network, options, None)
-        memory = PeakMemory(network.device)
+        options = order.options
+        with open_direct_output(order.dst, source, options) as output:
+            _warn_beforehand(source, output, order.warn)
+            network = _load(order, source.info, None)
+            restorer = _new_restorer(network, options, None)
+            memory = PeakMemory(network.device)
 
-        def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
-            for frame in restorer.restore(frames):
-                if order.should_stop():
-                    raise Interrupted("interrupted: a job with a pipe cannot be resumed")
-                yield frame
+            def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
+                for frame in restorer.restore(frames):
+                    if order.should_stop():
+                        raise Interrupted("interrupted: a job with a pipe cannot be resumed")
+                    yield frame
 
-        read_depth, write_depth = queue_depths(source.info, options, restorer)
-        run_stages(
-            source.frames(behind=None),
-            restore,
-            output.write,
-            read_depth=read_depth,
-            write_depth=write_depth,
-            frames_expected=expected_frames(source.info, options),
-            report=order.report,
-        )
-        check_counts(read=source.frames_read, written=output.frames_written)
+            read_depth, write_depth = queue_depths(source.info, options, restorer)
+            run_stages(
+                source.frames(behind=None),
+                restore,
+                output.write,
+                read_depth=read_depth,
+                write_depth=write_depth,
+                frames_expected=expected_frames(source.info, options),
+                report=order.report,
+            )
+            check_counts(read=source.frames_read, written=output.frames_written)
     run = _describe_run(source, network, restorer, memory)
     return _sum_up((source, output), order, run, frames_resumed=0, began=began)
 
@@ -347,6 +361,7 @@ def _sum_up(
         width=output.shape.width,
         height=output.shape.height,
         model=run.model,
+        model_scale=run.model_scale,
         model_reason=order.model_reason,
         detail=order.options.detail,
         device=run.device,
@@ -387,7 +402,7 @@ def _describe(order: _Order, devices: Sequence[str]) -> Choices:
     }
 
 
-def _load(order: _Order, chosen: Choices | None) -> Network:
+def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
     device, dtype = find_devices(order.options.device, mixed=True)[0], order.options.dtype
     if chosen is not None:
@@ -397,13 +412,24 @@ def _load(order: _Order, chosen: Choices | None) -> Network:
         threads = int(chosen.get("threads") or torch.get_num_threads())
         if threads != torch.get_num_threads():  # sums over another number differ by rounding
             torch.set_num_threads(threads)
-    return load_model(
+    network = load_model(
         order.options.model,
         device=device,
         dtype=dtype,
         detail=order.options.detail,
         report=order.report_transfer,
     )
+    _warn_of_scale(order, info, network.name, network.scale)
+    return network
+
+
+def _warn_of_scale(order: _Order, info: VideoInfo, model: str, scale: int) -> None:
+    factor = asked_shape(info, order.options).enlargement(info)
+    if scale < DEFAULT_SCALE and scale < factor:
+        order.warn(
+            f"{model} enlarges {scale} times, and its frames are resampled to be "
+            f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
+        )
 
 
 def _new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | None) -> Restorer:

@@ -13,6 +13,7 @@ from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
 from vsrm_cli.media.geometry import Shape, output_shape
+from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
@@ -74,7 +75,7 @@ def open_output(
             path,
             source=source.info,
             names=source.image_names,
-            shape=_shape(source, options),
+            shape=asked_shape(source.info, options),
         )
     output = _open_video(path, source, options, overwrite=True, folder=folder)
     choose_container(output)
@@ -92,7 +93,7 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
         return Y4mWriter(
             sys.stdout.buffer,
             source=source.info,
-            shape=_shape(source, options),
+            shape=asked_shape(source.info, options),
             pixel_format=options.pix_fmt,
         )
     if _is_for_pictures(path):
@@ -118,7 +119,7 @@ def _open_video(
     return VideoWriter(
         path,
         source=source.info,
-        shape=_shape(source, options),
+        shape=asked_shape(source.info, options),
         encoding=encoding_of(options),
         start=options.start,
         end=options.end,
@@ -127,8 +128,9 @@ def _open_video(
     )
 
 
-def _shape(source: Source, options: UpscaleOptions) -> Shape:
-    return output_shape(source.info, scale=options.scale, height=options.height, box=options.size)
+def asked_shape(info: VideoInfo, options: UpscaleOptions) -> Shape:
+    """The shape of the output that the options ask for."""
+    return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 
 
 def _is_for_pictures(path: Path) -> bool:

@@ -25,7 +25,7 @@ DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.plan`
 DEFAULT_WINDOW = 24
 DEFAULT_OVERLAP = 4
 
-# Frames are enlarged by the network four times, and then resampled where another size is asked for.
+# Most networks enlarge four times; frames are resampled where another size is asked for.
 DEFAULT_SCALE = 4
 MAX_SCALE = 16
 MAX_RATE = 1000
@@ -70,7 +70,9 @@ class UpscaleOptions:
         crf: Quality on the codec's own scale; None for a good one.
         preset: Speed of the encoder in its own words; None for a usual one.
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
-        scale: How many times larger to make the picture, from 1 to 16; None for 4.
+        scale: How many times larger to make the picture, from 1 to 16; None for as many times as
+            the network does, which is 4 if "auto" chooses it.
+        is_scale_given: Whether the user asked for that scale.
         height: Instead: how many lines it shall have on the screen.
         size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
         deinterlace: "auto" deinterlaces where combing is seen, "off" never, "tff" and "bff" always,
@@ -100,6 +102,7 @@ class UpscaleOptions:
     preset: str | None = None
     pix_fmt: str = "auto"
     scale: Fraction = Fraction(DEFAULT_SCALE)
+    is_scale_given: bool = False
     height: int | None = None
     size: tuple[int, int] | None = None
     deinterlace: bool | FirstField = True
@@ -143,24 +146,31 @@ class UpscaleOptions:
             TypeError: If there is no option of a name.
             UsageError: If a value can never work; the message says which and why.
         """
-        if unknown := sorted(given.keys() - {field.name for field in fields(cls)}):
+        names = {field.name for field in fields(cls)} - {"is_scale_given"}
+        if unknown := sorted(given.keys() - names):
             raise TypeError(f"there is no option {unknown[0]!r}; see UpscaleOptions")
         if sum(given.get(name) is not None for name in ("scale", "height", "size")) > 1:
             raise UsageError("Give only one of --scale, --height and --size.")
         values = {n: _READERS[n](x) if n in _READERS else x for n, x in given.items()}
         if values.get("overlap") is None:
             values["overlap"] = min(DEFAULT_OVERLAP, values.get("window", DEFAULT_WINDOW) // 2)
-        options = cls(**values)
+        options = cls(**values, is_scale_given=given.get("scale") is not None)
         if options.end is not None and options.end <= (options.start or 0):
             start = given.get("start") or 0
             raise UsageError(f"The end ({given['end']}) must come after the start ({start}).")
         return options
 
+    @property
+    def is_size_open(self) -> bool:
+        """Whether the size of the output is left to the network."""
+        is_default = self.scale == DEFAULT_SCALE and not self.is_scale_given
+        return is_default and self.height is None and self.size is None
+
     def for_journal(self) -> dict[str, str | None]:
         """All that the output depends on, under the names that journals have for it."""
         values = asdict(self)
         # Weights are known by their checksum, and the run tells what it was mixed of.
-        for name in ("model", "mixed", "overwrite", "restart"):
+        for name in ("model", "is_scale_given", "mixed", "overwrite", "restart"):
             del values[name]
         names = {"size": "box", "pix_fmt": "pixel_format"}
         return {

@@ -74,6 +74,7 @@ class DeviceFacts:
     """What a device says of itself, with what it would choose."""
 
     model: str
+    model_scale: int
     hardware: str
     dtype: str
     tile: int | None
@@ -139,6 +140,7 @@ class SegmentWorker:
         self._memory = PeakMemory(network.device)
         self.facts = DeviceFacts(
             model=network.name,
+            model_scale=network.scale,
             hardware=hardware_of(network.device),
             dtype=DTYPE_NAMES[network.dtype],
             tile=self._restorer.tile,
@@ -269,6 +271,7 @@ def restore_on_devices(
     check_counts(read=source.frames_read, written=journal.frames_done)
     return Run(
         model=facts[0].model,
+        model_scale=facts[0].model_scale,
         device=",".join(devices),
         dtype=facts[0].dtype,
         tile=_number(chosen["tile"]),

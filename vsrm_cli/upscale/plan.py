@@ -6,10 +6,11 @@ Times, sizes and memory are estimates, and are called so.
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS
 from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
@@ -17,7 +18,7 @@ from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
 from vsrm_cli.upscale.open_media import Collected
-from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.source import Source
 
 # Bits per pixel that a codec needs at our default quality for common footage: less for still
@@ -45,6 +46,7 @@ class Plan:
         kept: What goes along beside the picture.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
+        model_scale: How many times it enlarges; the result is resampled from that.
         model_reason: Why it was taken; empty where the user chose.
         detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it would run.
@@ -71,6 +73,7 @@ class Plan:
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
     model: str
+    model_scale: int
     model_reason: str
     detail: float | None
     device: str
@@ -119,6 +122,7 @@ class Plan:
             kept=output.kept,
             dropped=output.dropped,
             model=model,
+            model_scale=restorer.network.scale,
             model_reason=model_reason,
             detail=options.detail,
             device=str(chosen["device"]),
@@ -203,17 +207,23 @@ def _size(info: VideoInfo) -> tuple[int, int]:
 
 
 def select_model(
-    wish: str | Path, info: VideoInfo, files: Sequence[Path] = ()
+    wish: str | Path,
+    info: VideoInfo,
+    files: Sequence[Path] = (),
+    *,
+    factor: Fraction | int = DEFAULT_SCALE,
 ) -> tuple[str | Path, str]:
     """Take the network that the user named, or else the one that measured best on such footage.
 
-    `weights/README.md` has the figures: both networks on clips as they are, and behind H.264.
+    `weights/README.md` has the figures: the networks on clips as they are, and behind H.264. Of
+    two that suit, the one is taken that enlarges less, but enough.
 
     Args:
         wish: A network, or `DEFAULT_MODEL` for none.
         info: What is to be enlarged.
         files: Some of the files whose frames show what was done to them, where the codec loses
             nothing; none for that of ``info``.
+        factor: How many times larger the result shall be.
 
     Returns:
         The network, and why it was taken; no words where the user chose.
@@ -225,4 +235,7 @@ def select_model(
     seen = find_artifacts(files or [info.path])
     if seen is not None:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}, but {seen}"
-    return FOR_CLEAN, f"for clean footage: the input is {info.codec}, without visible artifacts"
+    clean = f"clean footage: the input is {info.codec}, without visible artifacts"
+    if FOR_CLEAN_X2 in MODELS and factor <= MODELS[FOR_CLEAN_X2].scale:
+        return FOR_CLEAN_X2, f"for up to 2 times larger, and {clean}"
+    return FOR_CLEAN, f"for {clean}"

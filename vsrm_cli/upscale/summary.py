@@ -9,6 +9,7 @@ class Run:
     """How the network ran; see `Summary` for the names."""
 
     model: str
+    model_scale: int
     device: str
     dtype: str
     tile: int | None
@@ -32,6 +33,7 @@ class Summary:
         width: Of the output, in pixels.
         height: Of the output, in pixels.
         model: Name of the network.
+        model_scale: How many times it enlarges; the output was resampled from that.
         model_reason: Why it was taken; empty where the user chose.
         detail: Where between two weight files of it, 0 to 1; None where there is one.
         device: Where it ran; several with commas between them.
@@ -61,6 +63,7 @@ class Summary:
     width: int
     height: int
     model: str
+    model_scale: int
     model_reason: str
     detail: float | None
     device: str

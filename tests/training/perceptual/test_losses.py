@@ -14,6 +14,7 @@ from vsrm_cli.training.perceptual.losses import (
     cleaning_loss,
     discriminator_loss,
     feature_loss,
+    pattern_loss,
     temporal_loss,
     usm_sharpen,
     warmed_up,
@@ -150,6 +151,27 @@ def test_a_flash_of_one_frame_costs_its_size():
     flash[:, 1] = 0.25
 
     assert temporal_loss(sharp + flash, sharp, flow).item() == pytest.approx(0.25, rel=0.01)
+
+
+@pytest.mark.parametrize(("square", "most"), [(1, 0.05), (2, 0.07)])
+def test_a_checkerboard_that_the_truth_does_not_show_costs_half_its_height(square, most):
+    sharp = torch.full((1, 2, 3, 32, 32), 0.5)
+    cells = torch.arange(32) // square % 2
+    board = (cells[:, None] ^ cells) * 0.1
+
+    loss = pattern_loss(sharp + board, sharp).item()
+
+    assert 0.05 - 1e-6 < loss < most + 1e-6
+    assert pattern_loss(sharp + board, sharp + board).item() == 0
+
+
+def test_soft_frames_and_edges_as_sharp_as_the_truth_cost_no_pattern():
+    step = torch.where(torch.arange(32) < 15, 0.2, 0.8)
+    sharp = step.expand(1, 2, 3, 32, 32)
+    soft = nn.functional.avg_pool1d(sharp.flatten(0, -2), 5, 1, 2).view_as(sharp)
+
+    assert pattern_loss(sharp, soft).item() == 0
+    assert pattern_loss(soft, draw_randomly(1, 2, 3, 32, 32)).item() == 0
 
 
 def test_a_new_cleaning_head_leaves_frames_as_they_are():

@@ -18,6 +18,7 @@ from vsrm_cli.training.perceptual.losses import (
     cleaning_loss,
     discriminator_loss,
     feature_loss,
+    pattern_loss,
     temporal_loss,
     usm_sharpen,
     warmed_up,
@@ -102,6 +103,8 @@ class PerceptualStage:
             loss = loss + weights.cleaning_weight * cleaning_loss(cleaned, sharp)
         if weights.temporal_weight and restored.shape[1] > 1:
             loss = loss + weights.temporal_weight * temporal_loss(restored, target, flow)
+        if weights.pattern_weight:
+            loss = loss + weights.pattern_weight * pattern_loss(restored, target)
         if weights.feature_weight:
             with self._autocast():
                 seen = feature_loss(self._features, restored, target)
