@@ -19,7 +19,7 @@ from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.cli import app as cli
 from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale.job import MAX_WORKERS
+from vsrm_cli.upscale.devices import MAX_WORKERS
 
 HERE = Path(__file__).parents[1]
 SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
@@ -120,6 +120,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "width": 192,
         "height": 128,
         "model": "nearest",
+        "model_scale": 4,
         "model_reason": "for compressed footage: the input is h264",
         "detail": 0.5,
         "device": "cpu",

@@ -13,7 +13,7 @@ from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import MAX_BATCH
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
-from vsrm_cli.upscale.journal import Journal
+from vsrm_cli.upscale.journal import Choices, Journal, number_of
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import queue_depth
 
@@ -95,16 +95,13 @@ def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -
     return kinds.pop() if len(kinds) == 1 else MIXED
 
 
-def new_restorer(
-    network: Network, options: UpscaleOptions, *, tile: int | str | None, batch: int | None
-) -> Restorer:
+def new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | None) -> Restorer:
     """Prepare a network for its frames, with the settings that suit its device.
 
     Args:
         network: On its device.
         options: What the user has asked for.
-        tile: Side of a tile; None for whole frames, "auto" to choose.
-        batch: Tiles or windows in one call; None to choose.
+        chosen: What an earlier run of the job has chosen, of which this one is the rest.
     """
     is_cpu = network.device.type == "cpu"
     if is_cpu:
@@ -113,11 +110,11 @@ def new_restorer(
         network if network.device.type != "cuda" else ReplayedNetwork(network),
         window=options.window,
         overlap=options.overlap,
-        tile="auto" if isinstance(tile, str) else tile,
+        tile=number_of(chosen["tile"]) if chosen else options.tile,
         device=network.device,
         dtype=network.dtype,
         workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
-        batch=1 if is_cpu else batch,
+        batch=1 if is_cpu else number_of(chosen["batch"]) if chosen else None,
     )
 
 

@@ -27,7 +27,6 @@ from vsrm_cli.encode.image_sequence import ImageSequenceWriter
 from vsrm_cli.encode.segments import Segment, join
 from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.probe import VideoInfo
@@ -170,14 +169,22 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 _put_together(output, journal)
                 _check_unchanged(order, files, content)
             journal.clear()
-    return _sum_up(ends, order, run, frames_resumed=frames_resumed, began=began)
+    return Summary.of(
+        ends,
+        order.options,
+        run,
+        path=order.dst,
+        model_reason=order.model_reason,
+        frames_resumed=frames_resumed,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -> Run:
     """Make the segments that are not finished, in this process."""
     source, output = ends
     network = _load(order, ends[0].info, journal.chosen)
-    restorer = _new_restorer(network, order.options, journal.chosen)
+    restorer = new_restorer(network, order.options, journal.chosen)
     chosen: Choices = {
         "device": str(network.device),
         "hardware": settle_hardware(
@@ -191,7 +198,7 @@ def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -
     memory = PeakMemory(network.device)
     _restore((source, restorer, output), journal, order, chosen)
     return replace(
-        _describe_run(source, network, restorer, memory),
+        Run.of(source, network, restorer, memory),
         equal=chosen["hardware"] != MIXED and len({entry.tile for entry in journal.entries}) == 1,
     )
 
@@ -202,7 +209,7 @@ def _run_on_devices(
     """Make the segments that are not finished, in a process for each device."""
     if order.confirm is not None:  # how fast a device is, and what it needs, the first one tells
         network = _load(order, ends[0].info, journal.chosen)
-        restorer = _new_restorer(network, order.options, journal.chosen)
+        restorer = new_restorer(network, order.options, journal.chosen)
         chosen: Choices = {"device": ",".join(devices), "dtype": DTYPE_NAMES[network.dtype]}
         _confirm((ends[0], restorer, ends[1]), journal, order, network.name, chosen)
         del network, restorer
@@ -238,22 +245,6 @@ def _confirm(
     plan = Plan.of(stages, journal, order.options, model, order.model_reason, chosen)
     if not order.confirm(plan):
         raise Declined("Nothing was done.")
-
-
-def _describe_run(source: Source, network: Network, restorer: Restorer, memory: PeakMemory) -> Run:
-    """Tell how a network ran in this process."""
-    is_slow = isinstance(restorer.network, ReplayedNetwork) and restorer.network.disabled_reason
-    return Run(
-        model=network.name,
-        model_scale=network.scale,
-        device=str(network.device),
-        dtype=DTYPE_NAMES[network.dtype],
-        tile=restorer.tile,
-        decoder=source.decoder,
-        equal=True,
-        peak_memory_bytes=memory.read_bytes(),
-        warnings=(f"slower, without CUDA graphs: {is_slow}",) if is_slow else (),
-    )
 
 
 def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
@@ -316,7 +307,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         with open_direct_output(order.dst, source, options) as output:
             _warn_beforehand(source, output, order.warn)
             network = _load(order, source.info, None)
-            restorer = _new_restorer(network, options, None)
+            restorer = new_restorer(network, options, None)
             memory = PeakMemory(network.device)
 
             def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -336,48 +327,15 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                 report=order.report,
             )
             check_counts(read=source.frames_read, written=output.frames_written)
-    run = _describe_run(source, network, restorer, memory)
-    return _sum_up((source, output), order, run, frames_resumed=0, began=began)
-
-
-def _sum_up(
-    ends: tuple[Source, Collected | Direct],
-    order: _Order,
-    run: Run,
-    *,
-    frames_resumed: int,
-    began: float,
-) -> Summary:
-    """Tell what was done."""
-    source, output = ends
-    elapsed = time.perf_counter() - began
-    return Summary(
-        input=str(source.path),
-        output=str(order.dst),
-        frames_in=source.frames_read,
-        frames_out=output.frames_written,
-        frames_resumed=frames_resumed,
-        truncated=source.truncated,
-        width=output.shape.width,
-        height=output.shape.height,
-        model=run.model,
-        model_scale=run.model_scale,
+    run = Run.of(source, network, restorer, memory)
+    return Summary.of(
+        (source, output),
+        options,
+        run,
+        path=order.dst,
         model_reason=order.model_reason,
-        detail=order.options.detail,
-        device=run.device,
-        dtype=run.dtype,
-        decoder=run.decoder,
-        encoder=output.plan.encoder,
-        window=order.options.window,
-        tile=run.tile,
-        equal=run.equal,
-        elapsed_s=round(elapsed, 3),
-        fps=round((output.frames_written - frames_resumed) / elapsed, 3),
-        kept=output.kept,
-        dropped=output.dropped,
-        assumed=source.info.assumed,
-        peak_memory_bytes=run.peak_memory_bytes,
-        warnings=(*run.warnings, *_warnings(source, order.options), *output.warnings),
+        frames_resumed=0,
+        seconds=time.perf_counter() - began,
     )
 
 
@@ -430,13 +388,6 @@ def _warn_of_scale(order: _Order, info: VideoInfo, model: str, scale: int) -> No
             f"{model} enlarges {scale} times, and its frames are resampled to be "
             f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
         )
-
-
-def _new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | None) -> Restorer:
-    if chosen is None:
-        return new_restorer(network, options, tile=options.tile, batch=None)
-    tile, batch = chosen["tile"], chosen["batch"]
-    return new_restorer(network, options, tile=tile, batch=None if batch is None else int(batch))
 
 
 def _restore(
@@ -496,27 +447,3 @@ def _restore(
         raise KeyboardInterrupt(journal.resume_hint()) from None
     finally:
         recorder.abandon()
-
-
-def _warnings(source: Source, options: UpscaleOptions) -> tuple[str, ...]:
-    warnings = []
-    if source.resized_frames:
-        warnings.append(
-            f"the frame size of {source.info.path} changes: "
-            f"{source.resized_frames} frames were scaled to the size of the first one"
-        )
-    if source.reshaped_frames:
-        warnings.append(
-            f"the shape of the pixels of {source.info.path} changes on the way: "
-            f"{source.reshaped_frames} frames are stretched or squeezed, because a file holds one "
-            "aspect ratio; use --start and --end to make a file of each part"
-        )
-    if not source.truncated:
-        return tuple(warnings)
-    expected = expected_frames(source.info, options)
-    of_about = "" if expected is None else f" of about {expected}"
-    warnings.append(
-        f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
-    )
-    return tuple(warnings)

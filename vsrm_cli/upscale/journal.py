@@ -47,6 +47,11 @@ _CHECKED_BYTES = 2**20
 Choices = dict[str, str | int | None]
 
 
+def number_of(choice: str | int | None) -> int | None:
+    """A choice that is a number, or none."""
+    return None if choice is None else int(choice)
+
+
 @dataclass(frozen=True)
 class ResumePoint:
     """How to go on behind a segment; see `Entry`, which says the same of a finished one.

@@ -7,7 +7,7 @@ a pixel are chosen once, for all devices. Who makes a segment, and when, is of n
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,6 @@ import torch
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, MemoryShortage
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.inference.restorer import windows_of
 from vsrm_cli.upscale.devices import (
@@ -28,7 +27,7 @@ from vsrm_cli.upscale.devices import (
     queue_depths,
     settle_hardware,
 )
-from vsrm_cli.upscale.journal import Choices, Entry, Journal
+from vsrm_cli.upscale.journal import Choices, Entry, Journal, number_of
 from vsrm_cli.upscale.open_media import Collected, open_output, open_source
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, run_stages
@@ -41,7 +40,7 @@ from vsrm_cli.upscale.segmenting import (
     plan_segments,
 )
 from vsrm_cli.upscale.source import Source
-from vsrm_cli.upscale.summary import Run
+from vsrm_cli.upscale.summary import Run, network_warnings
 from vsrm_cli.upscale.workers import Workers
 
 # Windows of a segment, where the user does not say: each segment reads one window twice.
@@ -55,8 +54,8 @@ class Settings:
     Attributes:
         src: The input.
         dst: The output.
-        options: What the user has asked for; dtype and tile are settled where they are known.
-        batch: Tiles or windows in one call; None to choose.
+        options: What the user has asked for.
+        chosen: What an earlier run has chosen; None if there was none.
         threads: For each process.
         folder: Where the segments go.
     """
@@ -64,7 +63,7 @@ class Settings:
     src: Path
     dst: Path
     options: UpscaleOptions
-    batch: int | None
+    chosen: Choices | None
     threads: int
     folder: Path
 
@@ -120,15 +119,16 @@ class SegmentWorker:
         """
         self._settings = settings
         options = settings.options
+        chosen, dtype = settings.chosen, options.dtype
+        if chosen is not None and chosen["hardware"] != MIXED:
+            dtype = str(chosen["dtype"])
         torch.set_num_threads(settings.threads)
         try:
-            network = load_model(
-                options.model, device=device, dtype=options.dtype, detail=options.detail
-            )
+            network = load_model(options.model, device=device, dtype=dtype, detail=options.detail)
             with open_source(settings.src, options) as source:
                 self._info = source.info
                 self._output = open_output(settings.dst, source, options, folder=settings.folder)
-            self._restorer = new_restorer(network, options, tile=options.tile, batch=settings.batch)
+            self._restorer = new_restorer(network, options, chosen)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.settle_tile(frames, self._info.height, self._info.width)
         except RuntimeError as error:
@@ -185,7 +185,7 @@ class SegmentWorker:
                 batch=self._restorer.batch or 1,
                 decoder=source.decoder,
                 peak_memory_bytes=self._memory.read_bytes(),
-                warnings=self._warnings(),
+                warnings=network_warnings(self._restorer),
             )
 
     def _restore(self, segment: PlannedSegment, frames: Iterable[Frame]) -> Iterator[Restored]:
@@ -196,12 +196,6 @@ class SegmentWorker:
             if frame is None:
                 return
             yield Restored(frame, ends_segment=number + 1 == segment.stop)
-
-    def _warnings(self) -> tuple[str, ...]:
-        network = self._restorer.network
-        if isinstance(network, ReplayedNetwork) and network.disabled_reason is not None:
-            return (f"slower, without CUDA graphs: {network.disabled_reason}",)
-        return ()
 
 
 def _needed(source: Source, segment: PlannedSegment) -> Iterator[Frame]:
@@ -245,7 +239,7 @@ def restore_on_devices(
             journal.start()
             journal.begin(chosen)
             tasks = [
-                SegmentTask(segment, _number(chosen["tile"]), int(chosen["batch"] or 1))
+                SegmentTask(segment, number_of(chosen["tile"]), int(chosen["batch"] or 1))
                 for segment in segments
                 if segment.first not in journal.later
             ]
@@ -254,7 +248,7 @@ def restore_on_devices(
                     f"only {len(tasks)} of {len(devices)} devices are used: the video has no more "
                     "segments left; a smaller --segment-frames makes more of them"
                 )
-            finished = []
+            finished: list[FinishedSegment] = []
             began, frames_before = time.perf_counter(), journal.frames_kept
             for result in workers.do(tasks, should_stop=should_stop):
                 if result is not None:
@@ -269,18 +263,29 @@ def restore_on_devices(
     if journal.frames_done < source.frames_read:
         raise Interrupted(journal.resume_hint())
     check_counts(read=source.frames_read, written=journal.frames_done)
+    return _describe_run(source, journal, chosen, facts[0], finished)
+
+
+def _describe_run(
+    source: Source,
+    journal: Journal,
+    chosen: Choices,
+    facts: DeviceFacts,
+    finished: Sequence[FinishedSegment],
+) -> Run:
+    """Tell how the network ran, by what one device says of itself and what all have finished."""
+    peaks = [done.peak_memory_bytes for done in finished if done.peak_memory_bytes is not None]
     return Run(
-        model=facts[0].model,
-        model_scale=facts[0].model_scale,
-        device=",".join(devices),
-        dtype=facts[0].dtype,
-        tile=_number(chosen["tile"]),
+        model=facts.model,
+        model_scale=facts.model_scale,
+        device=str(chosen["device"]),
+        dtype=facts.dtype,
+        tile=number_of(chosen["tile"]),
         decoder=finished[0].decoder if finished else source.decoder,
         equal=chosen["hardware"] != MIXED
         and all(entry.tile == chosen["tile"] for entry in journal.entries)
         and all(done.batch == chosen["batch"] for done in finished),
-        peak_memory_bytes=max((done.peak_memory_bytes or 0 for done in finished), default=0)
-        or None,
+        peak_memory_bytes=max(peaks, default=None),
         warnings=tuple(dict.fromkeys(words for done in finished for words in done.warnings)),
     )
 
@@ -290,16 +295,13 @@ def _settings(
 ) -> Settings:
     """What the devices are told: what an earlier run chose, and else what was asked for."""
     source, output = stages
-    chosen = journal.chosen or {}
-    if chosen:
-        tile = _number(chosen["tile"])
-        options = replace(options, dtype=str(chosen["dtype"]), tile=tile)
+    threads = number_of(journal.chosen["threads"]) if journal.chosen else None
     return Settings(
         src=source.path.absolute(),
         dst=output.path.absolute(),
         options=options,
-        batch=_number(chosen.get("batch")),
-        threads=_number(chosen.get("threads")) or torch.get_num_threads(),
+        chosen=journal.chosen,
+        threads=threads or torch.get_num_threads(),
         folder=journal.folder.absolute(),
     )
 
@@ -398,7 +400,3 @@ def _progress(
         seconds_left=seconds / done * left if done else None,
         shares=tuple(shares),
     )
-
-
-def _number(choice: str | int | None) -> int | None:
-    return None if choice is None else int(choice)

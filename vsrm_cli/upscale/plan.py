@@ -108,6 +108,7 @@ class Plan:
         seconds = None
         if frames is not None:
             read = (frames - journal.frames_done) * options.window / restorer.windows.stride
+            read /= str(chosen["device"]).count(",") + 1
             seconds = round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
         return cls(
             input=str(info.path),
