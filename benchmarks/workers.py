@@ -111,18 +111,21 @@ def measure_overhead(segments: int) -> float:
             with Workers(StubWorker, ["cpu", "cpu"], warn=say) as workers:
                 workers.facts()
                 ready_at = time.perf_counter()
-                for result in workers.do(planned, should_stop=lambda: False):
-                    if result is not None:
-                        (journal.folder / result[1].file).touch()
-                        journal.add(result[1])
+                with journal.adding() as add:
+                    for result in workers.do(planned, should_stop=lambda: False):
+                        if result is not None:
+                            (journal.folder / result[1].file).touch()
+                            add(result[1])
             done_at = time.perf_counter()
         with Journal(Path(folder) / "large.mp4") as journal:
             journal.open({}, restart=False)
             assert journal.frames_done == frames, "segments are missing"
         ended = time.perf_counter()
     say(
-        f"{len(planned)} segments: planned in {planned_at - began:.1f} s, workers started in "
-        f"{ready_at - planned_at:.1f} s, handed out and recorded in {done_at - ready_at:.1f} s, journal read again in {ended - done_at:.1f} s"
+        f"{len(planned)} segments: planned in {planned_at - began:.1f} s, "
+        f"workers started in {ready_at - planned_at:.1f} s, "
+        f"handed out and recorded in {done_at - ready_at:.1f} s, "
+        f"journal read again in {ended - done_at:.1f} s"
     )
     return ended - began
 

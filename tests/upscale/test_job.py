@@ -17,9 +17,8 @@ from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, re
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
-from vsrm_cli.upscale import devices
+from vsrm_cli.upscale import devices, segmenting, source
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale import segmenting, source
 from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth

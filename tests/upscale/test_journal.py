@@ -24,9 +24,9 @@ def output(tmp_path):
     return tmp_path / "large.mp4"
 
 
-def add_segment(journal, *, first, frames=3):
+def add_segment(journal, *, first, frames=3, add=None):
     (journal.folder / f"{first:09}.mp4").write_bytes(b"x" * 10)
-    journal.add(
+    (add or journal.add)(
         Entry(
             file=f"{first:09}.mp4",
             first=first,
@@ -254,3 +254,27 @@ def test_a_journal_of_an_earlier_version_is_read(output):
         assert journal.chosen == {"device": "cpu"}
         assert journal.frames_done == 2
         assert journal.entries[0].margin == [Fingerprint("1/25", 7)]
+
+
+def test_segments_that_are_added_together_are_on_the_disk_when_all_is_done(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+        journal.begin(CHOSEN)
+        with journal.adding() as add:
+            for first in (9, 3, 6, 0):
+                add_segment(journal, first=first, add=add)
+
+        assert (journal.frames_done, journal.later) == (12, {})
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        assert journal.frames_done == 12
+
+
+def test_a_segment_that_cannot_be_recorded_is_told(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+        absent = Entry("absent.mp4", 3, 0, [0], 1, None, 0, [])
+        with pytest.raises(OutputError, match="could not be written"), journal.adding() as add:
+            add(absent)

@@ -250,14 +250,17 @@ def restore_on_devices(
                 )
             finished: list[FinishedSegment] = []
             began, frames_before = time.perf_counter(), journal.frames_kept
-            for result in workers.do(tasks, should_stop=should_stop):
-                if result is not None:
-                    task, done = result
-                    _check(done.entry, task.segment, source)
-                    journal.add(done.entry)
-                    finished.append(done)
-                if report:
-                    report(_progress(workers.shares(), frames_before, source.frames_read, began))
+            with journal.adding() as add:
+                for result in workers.do(tasks, should_stop=should_stop):
+                    if result is not None:
+                        task, done = result
+                        _check(done.entry, task.segment, source)
+                        add(done.entry)
+                        finished.append(done)
+                    if report:
+                        report(
+                            _progress(workers.shares(), frames_before, source.frames_read, began)
+                        )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(journal.resume_hint()) from None
     if journal.frames_done < source.frames_read:
