@@ -56,7 +56,7 @@ from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOption
 from vsrm_cli.upscale.parallel import restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import Plan, check_room, expected_frames, select_model
-from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
+from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts, keep_container
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Run, Summary
 
@@ -156,6 +156,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 content = describe_files(files)
                 journal.open(content | _describe(order, devices), restart=options.restart)
                 frames_resumed = journal.frames_kept
+                keep_container(output, [*journal.entries, *journal.later.values()])
                 _warn_beforehand(source, output, order.warn)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)

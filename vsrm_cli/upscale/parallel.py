@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, MemoryShortage
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
@@ -58,6 +59,7 @@ class Settings:
         chosen: What an earlier run has chosen; None if there was none.
         threads: For each process.
         folder: Where the segments go.
+        container: Of segments of a video.
     """
 
     src: Path
@@ -66,6 +68,7 @@ class Settings:
     chosen: Choices | None
     threads: int
     folder: Path
+    container: str | None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ class SegmentWorker:
             with open_source(settings.src, options) as source:
                 self._info = source.info
                 self._output = open_output(settings.dst, source, options, folder=settings.folder)
+            if isinstance(self._output, VideoWriter):
+                self._output.segment_container = settings.container
             self._restorer = new_restorer(network, options, chosen)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.settle_tile(frames, self._info.height, self._info.width)
@@ -306,6 +311,7 @@ def _settings(
         chosen=journal.chosen,
         threads=threads or torch.get_num_threads(),
         folder=journal.folder.absolute(),
+        container=output.segment_container if isinstance(output, VideoWriter) else None,
     )
 
 

@@ -264,6 +264,17 @@ class Recorder:
         self._segment = None
 
 
+def keep_container(output: VideoWriter | ImageSequenceWriter, entries: Iterable[Entry]) -> None:
+    """Write further segments into the container of those that are finished.
+
+    The choice is a trial, and x265 gives videos of two frames random times of decoding: so one
+    container may be refused now and taken the next time.
+    """
+    if isinstance(output, VideoWriter):
+        for entry in entries:
+            output.segment_container = Path(entry.file).suffix.removeprefix(".")
+
+
 def check_counts(*, read: int, written: int) -> None:
     """Compare what went in with what came out.
 
