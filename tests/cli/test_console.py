@@ -42,6 +42,7 @@ SUMMARY = Summary(
     encoder="libx264",
     window=16,
     tile=None,
+    equal=True,
     elapsed_s=38.7,
     fps=3.1,
     kept=(),

@@ -19,7 +19,7 @@ from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.cli import app as cli
 from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale.job import MAX_WORKERS
+from vsrm_cli.upscale.devices import MAX_WORKERS
 
 HERE = Path(__file__).parents[1]
 SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
@@ -129,6 +129,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "encoder": "libx264",
         "window": 5,
         "tile": None,
+        "equal": True,
         "kept": [],
         "dropped": [],
         "assumed": ["matrix BT.601, as the size suggests"],

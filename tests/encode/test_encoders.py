@@ -1,4 +1,4 @@
-"""An encoder that asks for real-time priority does not get it: other programs must go on."""
+"""Encoders leave other programs their time, and give the same bytes in every process."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ import av
 import pytest
 
 from vsrm_cli.encode.encoders import ordinary_priority
+from vsrm_cli.encode.options import Encoding, plan_encoding
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
@@ -22,3 +23,12 @@ def test_av1_leaves_the_scheduling_of_all_threads_as_it_was(tmp_path):
     assert len(tasks) > 1
     assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
     container.close()
+
+
+@pytest.mark.parametrize(("capability", "is_limited"), [("AVX512", True), ("AVX2", False)])
+def test_x264_does_not_use_what_depends_on_memory(monkeypatch, capability, is_limited):
+    monkeypatch.setattr("vsrm_cli.encode.options.get_cpu_capability", lambda: capability)
+
+    parameters = plan_encoding(Encoding(codec="h264"), "yuv420p").options["x264-params"]
+
+    assert ("asm=" in parameters, "AVX512" in parameters) == (is_limited, False)

@@ -18,8 +18,8 @@ from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, re
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
+from vsrm_cli.upscale import devices, segmenting, source
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale import segmenting, source
 from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth
@@ -396,8 +396,8 @@ def test_work_that_could_not_be_recorded_on_a_gpu_is_told_at_the_end(clip, tmp_p
         raise RuntimeError("operation not permitted when stream is capturing")
 
     network = ReplayedNetwork(NearestNeighbor(), record=refuse)
-    right = upscale.Restorer
-    monkeypatch.setattr(upscale, "Restorer", lambda _, **kw: right(network, **kw))
+    right = devices.Restorer
+    monkeypatch.setattr(devices, "Restorer", lambda _, **kw: right(network, **kw))
 
     summary = upscale_video(clip, tmp_path / "large.mp4", window=2, overlap=0)
 

@@ -331,7 +331,15 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
     journal = json.loads((tmp_path / ".large.mp4.vsrm" / "journal.json").read_text())
     summary = upscale_video(clip, tmp_path / "large.mp4", **asked)
 
-    assert journal["chosen"] == {"device": "cpu", "dtype": "fp32", "segment frames": 4}
+    assert journal["chosen"] == {
+        "device": "cpu",
+        "hardware": "cpu",
+        "dtype": "fp32",
+        "threads": torch.get_num_threads(),
+        "tile": 64,
+        "batch": 1,
+        "segment frames": 4,
+    }
     assert loaded == [("auto", "auto"), ("cpu", "fp32")]
     assert (summary.frames_resumed, summary.tile) == (9, 64)
 
@@ -355,12 +363,12 @@ def test_a_segment_that_was_changed_on_the_disk_is_made_again(tmp_path):
     upscale_video(clip, tmp_path / "whole.mp4", **SMALL)
     with pytest.raises(Interrupted):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(3), **SMALL)
-    segment = tmp_path / ".large.mp4.vsrm" / "000000009.mp4"
+    segment = tmp_path / ".large.mp4.vsrm" / "000000017.mp4"
     segment.write_bytes(segment.read_bytes()[:-100])
 
     summary = upscale_video(clip, tmp_path / "large.mp4", **SMALL)
 
-    assert summary.frames_resumed == 9
+    assert summary.frames_resumed == 17
     assert pictures(tmp_path / "large.mp4") == pictures(tmp_path / "whole.mp4")
 
 

@@ -24,9 +24,9 @@ def output(tmp_path):
     return tmp_path / "large.mp4"
 
 
-def add_segment(journal, *, first, frames=3):
+def add_segment(journal, *, first, frames=3, add=None):
     (journal.folder / f"{first:09}.mp4").write_bytes(b"x" * 10)
-    journal.add(
+    (add or journal.add)(
         Entry(
             file=f"{first:09}.mp4",
             first=first,
@@ -125,18 +125,20 @@ def test_a_restart_throws_the_finished_away(output):
 
 
 @pytest.mark.parametrize(
-    ("harm", "frames"),
+    ("harm", "frames", "kept"),
     [
-        (lambda folder: (folder / "000000003.json").unlink(), 3),
-        (lambda folder: (folder / "000000003.mp4").unlink(), 3),
-        (lambda folder: (folder / "000000003.mp4").write_bytes(b"short"), 3),
-        (lambda folder: (folder / "000000000.json").unlink(), 0),
-        (lambda folder: (folder / "000000009.mp4").write_bytes(b"unfinished"), 9),
-        (lambda folder: (folder / "000000009.json.part").write_text("{"), 9),
+        (lambda folder: (folder / "000000003.json").unlink(), 3, [0, 6]),
+        (lambda folder: (folder / "000000003.mp4").unlink(), 3, [0, 6]),
+        (lambda folder: (folder / "000000003.mp4").write_bytes(b"short"), 3, [0, 6]),
+        (lambda folder: (folder / "000000000.json").unlink(), 0, [3, 6]),
+        (lambda folder: (folder / "000000009.mp4").write_bytes(b"unfinished"), 9, [0, 3, 6]),
+        (lambda folder: (folder / "000000009.json.part").write_text("{"), 9, [0, 3, 6]),
     ],
     ids=["no-entry", "no-file", "short-file", "no-first", "unfinished", "half-an-entry"],
 )
-def test_only_what_lies_before_a_gap_counts_and_the_rest_is_deleted(output, harm, frames):
+def test_a_segment_that_is_missing_leaves_a_gap_and_what_is_not_finished_is_deleted(
+    output, harm, frames, kept
+):
     folder = start(output, segments=3).folder
     harm(folder)
 
@@ -145,7 +147,25 @@ def test_only_what_lies_before_a_gap_counts_and_the_rest_is_deleted(output, harm
         journal.start()
 
         assert journal.frames_done == frames
-        assert len(names_in(folder)) == (2 + 2 * frames // 3 if frames else 1)
+        assert (journal.frames_kept, sorted(journal.later)) == (
+            3 * len(kept),
+            [n for n in kept if n > frames],
+        )
+        names = [f"{first:09}.{end}" for first in kept for end in ("json", "mp4")]
+        assert names_in(folder) == [*names, "journal.json", "lock"]
+
+
+def test_a_gap_that_is_filled_joins_what_lies_behind_it(output):
+    folder = start(output, segments=3).folder
+    (folder / "000000003.mp4").unlink()
+
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        journal.start()
+        add_segment(journal, first=3)
+
+        assert [entry.first for entry in journal.entries] == [0, 3, 6]
+        assert (journal.frames_done, journal.later) == (9, {})
 
 
 def test_files_of_others_are_left_alone(output):
@@ -234,3 +254,27 @@ def test_a_journal_of_an_earlier_version_is_read(output):
         assert journal.chosen == {"device": "cpu"}
         assert journal.frames_done == 2
         assert journal.entries[0].margin == [Fingerprint("1/25", 7)]
+
+
+def test_segments_that_are_added_together_are_on_the_disk_when_all_is_done(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+        journal.begin(CHOSEN)
+        with journal.adding() as add:
+            for first in (9, 3, 6, 0):
+                add_segment(journal, first=first, add=add)
+
+        assert (journal.frames_done, journal.later) == (12, {})
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        assert journal.frames_done == 12
+
+
+def test_a_segment_that_cannot_be_recorded_is_told(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+        absent = Entry("absent.mp4", 3, 0, [0], 1, None, 0, [])
+        with pytest.raises(OutputError, match="could not be written"), journal.adding() as add:
+            add(absent)

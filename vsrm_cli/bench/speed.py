@@ -22,7 +22,7 @@ from vsrm_cli.inference.memory import (
 )
 from vsrm_cli.inference.tiling import MEMORY_SHARE_PERCENT, MIN_TILE, TILE_STEP
 from vsrm_cli.models.network import Network
-from vsrm_cli.upscale.job import DTYPE_NAMES
+from vsrm_cli.upscale.devices import DTYPE_NAMES
 
 SIZES = {
     "180p": (320, 180),

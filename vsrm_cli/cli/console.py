@@ -427,7 +427,8 @@ def _computed(progress: Progress) -> float:
 def _stages(progress: Progress) -> str:
     rates = ((name, fps) for name, fps in _rates(progress).items() if fps > 0)
     text = ", ".join(f"{name} {_rounded(fps)}" for name, fps in rates)
-    return f"{text} fps" if text else ""
+    shares = (f"{device} {frames}" for device, frames in progress.shares)
+    return ", ".join([f"{text} fps"] * bool(text) + list(shares))
 
 
 def _left(seconds: float | None, scope: str = "") -> str:

@@ -109,12 +109,22 @@ def upscale(
         str,
         typer.Option(
             metavar="auto|cpu|cuda[:N]|mps|xpu",
-            help="Where to compute; auto picks the best device.",
+            help="Where to compute; auto picks the best device. cuda:0,cuda:1 shares the work, "
+            "cuda:all takes every GPU.",
             envvar="VSRM_DEVICE",
             autocompletion=complete(*DEVICES),
             rich_help_panel="Network",
         ),
     ] = "auto",
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            metavar="",
+            help="Let devices of different kinds share the work; their frames differ by rounding.",
+            rich_help_panel="Network",
+        ),
+    ] = False,
     dtype: Annotated[
         str,
         typer.Option(

@@ -15,6 +15,7 @@ from av.codec.context import CodecOption
 from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
+from torch.backends.cpu import get_cpu_capability
 
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.color import Color, bits_of, has_alpha
@@ -59,6 +60,10 @@ _LEFT_SITING = {
     "libx265": ("chromaloc", "0"),
     "libsvtav1": ("chroma-sample-position", "left"),
 }
+# What x264 has for AVX-512 reads beyond its memory where a frame is not a multiple of 128 pixels
+# wide, and weighs macroblocks by what lies there: in another process the same frames gave other
+# bytes. Where there is AVX-512, there are these, too.
+_X264_INSTRUCTIONS = "SSE2Fast,SSSE3,SSE4.2,AVX,AVX2,FMA3,BMI2,LZCNT"
 _PIXEL_SHAPE_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 # Without a rate or a quality these fall back to a rate made for postage stamps.
 _QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
@@ -291,6 +296,8 @@ def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
     if option is None:
         return {}
     told = dict([_LEFT_SITING[encoder]])
+    if encoder == "libx264" and get_cpu_capability() == "AVX512":
+        told["asm"] = _X264_INSTRUCTIONS
     if encoder == "libx265":
         told["log-level"] = "none"  # else it fills the terminal
     if light is not None:

@@ -84,6 +84,8 @@ class SegmentWriter:
         """Encode one frame; see `VideoWriter.write`."""
         picture = self._output.picture(frame)
         assert picture.pts is not None
+        if self.ticks and picture.pts <= self.ticks[-1]:
+            raise ValueError(f"times of frames must rise, got {frame.time} too late")
         try:
             self._container.mux(self._stream.encode(picture))
         except (av.FFmpegError, OSError) as error:

@@ -196,7 +196,11 @@ class VideoWriter:
             OutputError: If the disk is full, or the encoder fails.
             ValueError: If the time is not later than the last one.
         """
+        ticks = self.ticks_of(frame.time)
+        if self._times and ticks <= self._times[-1]:
+            raise ValueError(f"times of frames must rise, got {frame.time} too late")
         picture = self.picture(frame)
+        self._times.append(ticks)
         # A frame is shown until the next one is, whatever it says of itself.
         for before, after in pairwise(self._times[-2:]):
             self._durations[before] = after - before
@@ -211,13 +215,9 @@ class VideoWriter:
         self.frames_written += 1
 
     def picture(self, frame: Frame) -> VideoFrame:
-        """Convert a frame to what the encoder takes; for arguments and errors see `write`."""
-        ticks = self.ticks_of(frame.time)
-        if self._times and ticks <= self._times[-1]:
-            raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        self._times.append(ticks)
+        """Convert a frame to what the encoder takes; its time is that of the output."""
         picture = self._from_rgb(frame.pixels)
-        picture.pts = ticks
+        picture.pts = self.ticks_of(frame.time)
         picture.time_base = self.time_base
         return picture
 

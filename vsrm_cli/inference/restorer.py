@@ -110,8 +110,7 @@ class Restorer:
         self.tile = None if tile == "auto" else tile
         self._tile_is_open = tile == "auto"
         self.batch = batch
-        # A last window of half the length has context enough, and is soon done.
-        self.windows = Chunking(window, overlap, shortest=window - window // 2)
+        self.windows = windows_of(window, overlap)
         self.network = network
         self._device = device
         self._dtype = dtype
@@ -367,6 +366,12 @@ class Restorer:
             whole = whole.pin_memory()
         values = whole.to(self._device, non_blocking=True).float()
         return (values / peak).to(self._dtype)
+
+
+def windows_of(window: int, overlap: int) -> Chunking:
+    """How a shot is cut into windows of so many frames, which share so many."""
+    # A last window of half the length has context enough, and is soon done.
+    return Chunking(window, overlap, shortest=window - window // 2)
 
 
 def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:

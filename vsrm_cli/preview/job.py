@@ -26,7 +26,8 @@ from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
 from vsrm_cli.preview.page import BICUBIC, Offer, encode_pictures, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
-from vsrm_cli.upscale.job import load_network, new_restorer
+from vsrm_cli.upscale.devices import new_restorer
+from vsrm_cli.upscale.job import load_network
 from vsrm_cli.upscale.open_media import encoding_of, open_source
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
@@ -136,7 +137,7 @@ def preview_video(
     qualities: list[int | None] = [None] * len(clips)
     for version in versions:
         asked = replace(options, model=version.model, detail=version.detail)
-        restorer = new_restorer(load_network(asked, report_transfer), asked)
+        restorer = new_restorer(load_network(asked, report_transfer), asked, None)
         offers.append(_offer(restorer, version, src, output, info, options))
         for number, clip in enumerate(clips):
             frames = list(done.count(clip.frames, restorer.restore(clip.frames)))[clip.shown]

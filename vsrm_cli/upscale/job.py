@@ -25,15 +25,23 @@ from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted
+from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
-from vsrm_cli.inference.memory import PeakMemory, keep_freed_memory
+from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.inference.tiling import MAX_BATCH
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
-from vsrm_cli.upscale.journal import Choices, Entry, Journal, describe_files
+from vsrm_cli.upscale.devices import (
+    DTYPE_NAMES,
+    MIXED,
+    find_devices,
+    hardware_of,
+    kind_of,
+    new_restorer,
+    queue_depths,
+    settle_hardware,
+)
+from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
@@ -45,7 +53,8 @@ from vsrm_cli.upscale.open_media import (
     open_source,
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
-from vsrm_cli.upscale.pipeline import Progress, queue_depth, run_stages
+from vsrm_cli.upscale.parallel import restore_on_devices
+from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
     check_room,
@@ -53,14 +62,9 @@ from vsrm_cli.upscale.plan import (
     select_model,
     suggest_height,
 )
-from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts
+from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts, keep_container
 from vsrm_cli.upscale.source import PIPE, Source
-from vsrm_cli.upscale.summary import Summary
-
-DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-
-# Tiles restored at the same time on a CPU, where it has so many cores.
-MAX_WORKERS = 4
+from vsrm_cli.upscale.summary import Run, Summary
 
 
 def upscale_video(
@@ -148,6 +152,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
     """Do the job between files, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst, options = order.src, order.dst, order.options
+    devices = find_devices(options.device, mixed=options.mixed)
     files = find_images(src) if is_sequence(src) else [src]
     with open_source(src, options) as source:
         order = _with_model(order, source.info, files)
@@ -156,33 +161,98 @@ def _upscale_in_segments(order: _Order) -> Summary:
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.open(content | _describe(order), restart=options.restart)
-                frames_resumed = journal.frames_done
+                journal.open(content | _describe(order, devices), restart=options.restart)
+                frames_resumed = journal.frames_kept
+                keep_container(output, [*journal.entries, *journal.later.values()])
                 _warn_beforehand(source, output, order)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
-                network = _load(order, source.info, journal.chosen)
-                restorer = new_restorer(network, options, journal.entries)
-                stages = (source, restorer, output)
-                chosen: Choices = {
-                    "device": str(network.device),
-                    "dtype": DTYPE_NAMES[network.dtype],
-                }
-                if order.confirm is not None and not order.confirm(
-                    Plan.of(
-                        stages, journal, order.options, network.name, order.model_reason, chosen
-                    )
-                ):
-                    raise Declined("Nothing was done.")
-                journal.start()
-                memory = PeakMemory(network.device)
-                _restore(stages, journal, order, chosen)
+                ends = (source, output)
+                if len(devices) > 1 or journal.later:
+                    run = _run_on_devices(devices, ends, journal, order)
+                else:
+                    run = _run_here(ends, journal, order)
                 # Sound and all else is read only now. Pictures and sound must be of one file.
                 _check_unchanged(order, files, content)
                 _put_together(output, journal)
                 _check_unchanged(order, files, content)
             journal.clear()
-    return _sum_up(stages, order, network, memory, frames_resumed=frames_resumed, began=began)
+    return Summary.of(
+        ends,
+        order.options,
+        run,
+        path=order.dst,
+        model_reason=order.model_reason,
+        frames_resumed=frames_resumed,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -> Run:
+    """Make the segments that are not finished, in this process."""
+    source, output = ends
+    network = _load(order, ends[0].info, journal.chosen)
+    restorer = new_restorer(network, order.options, journal.chosen)
+    chosen: Choices = {
+        "device": str(network.device),
+        "hardware": settle_hardware(
+            [hardware_of(network.device)], journal, mixed=order.options.mixed
+        ),
+        "dtype": DTYPE_NAMES[network.dtype],
+        "threads": torch.get_num_threads(),
+    }
+    _confirm((source, restorer, output), journal, order, network.name, chosen)
+    journal.start()
+    memory = PeakMemory(network.device)
+    _restore((source, restorer, output), journal, order, chosen)
+    return replace(
+        Run.of(source, network, restorer, memory),
+        equal=chosen["hardware"] != MIXED and len({entry.tile for entry in journal.entries}) == 1,
+    )
+
+
+def _run_on_devices(
+    devices: Sequence[str], ends: tuple[Source, Collected], journal: Journal, order: _Order
+) -> Run:
+    """Make the segments that are not finished, in a process for each device."""
+    if order.confirm is not None:  # how fast a device is, and what it needs, the first one tells
+        network = _load(order, ends[0].info, journal.chosen)
+        restorer = new_restorer(network, order.options, journal.chosen)
+        chosen: Choices = {"device": ",".join(devices), "dtype": DTYPE_NAMES[network.dtype]}
+        _confirm((ends[0], restorer, ends[1]), journal, order, network.name, chosen)
+        del network, restorer
+    else:
+        model = order.options.model
+        scale = network_scale(model, report=order.report_transfer)
+        _warn_of_scale(order, ends[0].info, str(model), scale)
+    return restore_on_devices(
+        devices,
+        ends,
+        journal,
+        order.options,
+        report=order.report,
+        should_stop=order.should_stop,
+        warn=order.warn,
+    )
+
+
+def _confirm(
+    stages: tuple[Source, Restorer, Collected],
+    journal: Journal,
+    order: _Order,
+    model: str,
+    chosen: Choices,
+) -> None:
+    """Show what would be done, if somebody wants to know.
+
+    Raises:
+        Declined: If they say no.
+    """
+    if order.confirm is None:
+        return
+    plan = Plan.of(stages, journal, order.options, model, order.model_reason, chosen)
+    if not order.confirm(plan):
+        raise Declined("Nothing was done.")
 
 
 def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
@@ -231,13 +301,15 @@ def _put_together(output: Collected, journal: Journal) -> None:
 def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
+    if len(find_devices(order.options.device, mixed=True)) > 1:
+        raise UsageError("A job with a pipe runs on one device; name one of them with --device.")
     with open_source(order.src, order.options) as source:
         order = _with_model(order, source.info)
         options = order.options
         with open_direct_output(order.dst, source, options) as output:
             _warn_beforehand(source, output, order)
             network = _load(order, source.info, None)
-            restorer = new_restorer(network, options)
+            restorer = new_restorer(network, options, None)
             memory = PeakMemory(network.device)
 
             def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -246,7 +318,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                         raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                     yield frame
 
-            read_depth, write_depth = _queue_depths(source.info, options, restorer)
+            read_depth, write_depth = queue_depths(source.info, options, restorer)
             run_stages(
                 source.frames(behind=None),
                 restore,
@@ -258,48 +330,15 @@ def _upscale_through_pipe(order: _Order) -> Summary:
                 watch=restorer.watch,
             )
             check_counts(read=source.frames_read, written=output.frames_written)
-    stages = (source, restorer, output)
-    return _sum_up(stages, order, network, memory, frames_resumed=0, began=began)
-
-
-def _sum_up(
-    stages: tuple[Source, Restorer, Collected | Direct],
-    order: _Order,
-    network: Network,
-    memory: PeakMemory,
-    *,
-    frames_resumed: int,
-    began: float,
-) -> Summary:
-    """Tell what was done."""
-    source, restorer, output = stages
-    elapsed = time.perf_counter() - began
-    return Summary(
-        input=str(source.path),
-        output=str(order.dst),
-        frames_in=source.frames_read,
-        frames_out=output.frames_written,
-        frames_resumed=frames_resumed,
-        truncated=source.truncated,
-        width=output.shape.width,
-        height=output.shape.height,
-        model=network.name,
-        model_scale=network.scale,
+    run = Run.of(source, network, restorer, memory)
+    return Summary.of(
+        (source, output),
+        options,
+        run,
+        path=order.dst,
         model_reason=order.model_reason,
-        detail=order.options.detail,
-        device=str(network.device),
-        dtype=DTYPE_NAMES[network.dtype],
-        decoder=source.decoder,
-        encoder=output.plan.encoder,
-        window=order.options.window,
-        tile=restorer.tile,
-        elapsed_s=round(elapsed, 3),
-        fps=round((output.frames_written - frames_resumed) / elapsed, 3),
-        kept=output.kept,
-        dropped=output.dropped,
-        assumed=source.info.assumed,
-        peak_memory_bytes=memory.read_bytes(),
-        warnings=(*_warnings(source, order.options, restorer.network), *output.warnings),
+        frames_resumed=0,
+        seconds=time.perf_counter() - began,
     )
 
 
@@ -310,13 +349,14 @@ def _warn_beforehand(source: Source, output: Collected | Direct, order: _Order) 
         order.warn(advice)
 
 
-def _describe(order: _Order) -> Choices:
+def _describe(order: _Order, devices: Sequence[str]) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     return {
         "weights": weights_checksum(
             order.options.model, detail=order.options.detail, report=order.report_transfer
         ),
         **order.options.for_journal(),
+        "device": kind_of(devices),
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
         "version of PyTorch": torch.__version__,
@@ -325,16 +365,17 @@ def _describe(order: _Order) -> Choices:
 
 def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
     """Load the network, on the device and in the precision that the run has begun with."""
-    options = order.options
+    device, dtype = find_devices(order.options.device, mixed=True)[0], order.options.dtype
     if chosen is not None:
-        options = replace(options, device=str(chosen["device"]), dtype=str(chosen["dtype"]))
+        dtype = str(chosen["dtype"])
+        if device == "auto":
+            device = str(chosen["device"]).split(",")[0]
+        threads = int(chosen.get("threads") or torch.get_num_threads())
+        if threads != torch.get_num_threads():  # sums over another number differ by rounding
+            torch.set_num_threads(threads)
+    options = replace(order.options, device=device, dtype=dtype)
     network = load_network(options, order.report_transfer)
-    factor = asked_shape(info, options).enlargement(info)
-    if network.scale < DEFAULT_SCALE and network.scale < factor:
-        order.warn(
-            f"{network.name} enlarges {network.scale} times, and its frames are resampled to be "
-            f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
-        )
+    _warn_of_scale(order, info, network.name, network.scale)
     return network
 
 
@@ -342,33 +383,22 @@ def load_network(
     options: UpscaleOptions, report_transfer: Callable[[Transfer], None] | None
 ) -> Network:
     """Load the network that the options name, where and as they say."""
-    network = load_model(
+    return load_model(
         options.model,
         device=options.device,
         dtype=options.dtype,
         detail=options.detail,
         report=report_transfer,
     )
-    if network.device.type == "cpu":
-        keep_freed_memory()
-    return network
 
 
-def new_restorer(
-    network: Network, options: UpscaleOptions, entries: Sequence[Entry] = ()
-) -> Restorer:
-    """What takes frames through a network; it goes on with the tiles of finished segments."""
-    is_cpu = network.device.type == "cpu"
-    return Restorer(
-        network if network.device.type != "cuda" else ReplayedNetwork(network),
-        window=options.window,
-        overlap=options.overlap,
-        tile=entries[-1].tile if entries else options.tile,
-        device=network.device,
-        dtype=network.dtype,
-        workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
-        batch=1 if is_cpu else None,
-    )
+def _warn_of_scale(order: _Order, info: VideoInfo, model: str, scale: int) -> None:
+    factor = asked_shape(info, order.options).enlargement(info)
+    if scale < DEFAULT_SCALE and scale < factor:
+        order.warn(
+            f"{model} enlarges {scale} times, and its frames are resampled to be "
+            f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
+        )
 
 
 def _restore(
@@ -389,17 +419,24 @@ def _restore(
     if journal.chosen is not None and journal.chosen["segment frames"] is not None:
         frames = int(journal.chosen["segment frames"])
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
-    recorder = Recorder(journal, source, output, restorer.windows)
+    recorder = Recorder(
+        output, restorer.windows, folder=journal.folder, behind=latest, add=journal.add
+    )
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
         for item in segmenter.cut(restored, should_stop=order.should_stop):
-            choices: Choices = {**chosen, "segment frames": segmenter.frames}
+            choices: Choices = {
+                **chosen,
+                "tile": restorer.tile,
+                "batch": restorer.batch,
+                "segment frames": segmenter.frames,
+            }
             if journal.chosen != choices:
                 journal.begin(choices)
             yield item
 
-    read_depth, write_depth = _queue_depths(source.info, order.options, restorer)
+    read_depth, write_depth = queue_depths(source.info, order.options, restorer)
     try:
         run_stages(
             source.frames(behind=latest),
@@ -414,7 +451,7 @@ def _restore(
         )
         if segmenter.is_stopped:
             raise Interrupted(journal.resume_hint())
-        recorder.finish()
+        recorder.finish(frames_read=source.frames_read)
     except CheckFailed:
         journal.clear()
         raise
@@ -422,37 +459,3 @@ def _restore(
         raise KeyboardInterrupt(journal.resume_hint()) from None
     finally:
         recorder.abandon()
-
-
-def _queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) -> tuple[int, int]:
-    """Say how many small and how many large frames may wait: all that the network takes at once."""
-    frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
-    frames = options.window * (1 if restorer.batch == 1 else MAX_BATCH)
-    large = frame_bytes * restorer.network.scale**2
-    return queue_depth(frames, frame_bytes), queue_depth(frames, large)
-
-
-def _warnings(source: Source, options: UpscaleOptions, network: object) -> tuple[str, ...]:
-    warnings = []
-    if isinstance(network, ReplayedNetwork) and network.disabled_reason is not None:
-        warnings.append(f"slower, without CUDA graphs: {network.disabled_reason}")
-    if source.resized_frames:
-        warnings.append(
-            f"the frame size of {source.info.path} changes: "
-            f"{source.resized_frames} frames were scaled to the size of the first one"
-        )
-    if source.reshaped_frames:
-        warnings.append(
-            f"the shape of the pixels of {source.info.path} changes on the way: "
-            f"{source.reshaped_frames} frames are stretched or squeezed, because a file holds one "
-            "aspect ratio; use --start and --end to make a file of each part"
-        )
-    if not source.truncated:
-        return tuple(warnings)
-    expected = expected_frames(source.info, options)
-    of_about = "" if expected is None else f" of about {expected}"
-    warnings.append(
-        f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
-        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
-    )
-    return tuple(warnings)

@@ -9,7 +9,8 @@ A run works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``larg
 
 A segment counts when its entry is there, and the entry comes last. Each of these files is
 written under another name, flushed to the disk and renamed, so that after a crash or a power
-cut it is whole or absent. What no entry speaks of is thrown away.
+cut it is whole or absent. What no entry speaks of is thrown away. Where several devices work on a
+run, segments may be finished before earlier ones are.
 
 Only words and numbers live here: what a segment is made of, and how, others know.
 """
@@ -19,7 +20,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,8 +46,32 @@ _OURS = re.compile(r"\d{9}\..*|journal\.json|.*\.part(\..*)?")
 # Of a checksum, so much is enough for a person to see that two differ.
 _SHOWN_CHARACTERS = 32
 _CHECKED_BYTES = 2**20
+# Flushed to the disk at the same time.
+_FLUSHES = 8
 
 Choices = dict[str, str | int | None]
+
+
+def number_of(choice: str | int | None) -> int | None:
+    """A choice that is a number, or none."""
+    return None if choice is None else int(choice)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """How to go on behind a segment; see `Entry`, which says the same of a finished one.
+
+    Attributes:
+        next: Number of the first frame behind it.
+        shot: Number of the first frame of the shot that the frame before belongs to.
+        damaged: Damaged pieces met in the input up to that frame.
+        margin: The frames up to it that the work behind it begins with.
+    """
+
+    next: int
+    shot: int
+    damaged: int
+    margin: list[Fingerprint]
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,8 @@ class Journal:
 
     Attributes:
         folder: Where the run works.
-        entries: The finished segments, in order.
+        entries: The finished segments, in order, up to the first that is missing.
+        later: Those finished behind it, by the numbers of their first frames.
         chosen: What the run chose where it was left the choice; None if it has not yet.
     """
 
@@ -93,6 +122,7 @@ class Journal:
         """Name the folder of an output; nothing is read or written yet."""
         self.folder = output.with_name(f".{output.name}.vsrm")
         self.entries: list[Entry] = []
+        self.later: dict[int, Entry] = {}
         self.chosen: Choices | None = None
         self._output = output
         self._asked: Choices = {}
@@ -101,15 +131,20 @@ class Journal:
 
     @property
     def frames_done(self) -> int:
-        """How many frames are in finished segments."""
+        """How many frames are in finished segments, up to the first that is missing."""
         return self.entries[-1].next if self.entries else 0
+
+    @property
+    def frames_kept(self) -> int:
+        """How many frames are in finished segments."""
+        return self.frames_done + sum(len(entry.ticks) for entry in self.later.values())
 
     def resume_hint(self) -> str:
         """Say what an interrupted run leaves, and what to do with it."""
-        if not self.entries:
+        if not self.frames_kept:
             return "interrupted: nothing was written"
         return (
-            f"interrupted: {self.frames_done} frames are finished and kept in {self.folder}; "
+            f"interrupted: {self.frames_kept} frames are finished and kept in {self.folder}; "
             "run the same command to resume"
         )
 
@@ -138,7 +173,7 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         """Unlock the folder, and remove it if nothing in it is worth keeping."""
-        if self._is_started and not self.entries:
+        if self._is_started and not self.frames_kept:
             self.clear()
         assert self._lock is not None
         try:
@@ -161,11 +196,14 @@ class Journal:
         """
         self._asked = asked
         told = None if restart else self._read("journal.json")
-        entries = [] if told is None else list(self._read_entries())
-        if told is not None and entries:
+        if told is None:
+            return
+        entries = list(self._read_entries())
+        later = self._read_later(entries[-1].next if entries else 0)
+        if entries or later:
             self._compare(told["asked"], asked)
             self.chosen = told["chosen"]
-            self.entries = entries
+            self.entries, self.later = entries, later
 
     def start(self) -> None:
         """Throw away what was not read, and what was never finished: the work begins."""
@@ -184,9 +222,37 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Write the entry of a segment whose file is closed; its size is filled in.
 
+        Segments may come in any order.
+
         Raises:
             OutputError: If the folder cannot be written.
         """
+        self._note(self._store(entry))
+
+    @contextmanager
+    def adding(self) -> Iterator[Callable[[Entry], None]]:
+        """Give a function like `add` that does not wait for the disk; leaving waits for all of it.
+
+        Many flushes at once take little longer than one.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
+        waiting: deque[Future[Entry]] = deque()
+
+        def add(entry: Entry) -> None:
+            waiting.append(disk.submit(self._store, entry))
+            while waiting and waiting[0].done():
+                self._note(waiting.popleft().result())
+
+        with ThreadPoolExecutor(_FLUSHES, thread_name_prefix="journal") as disk:
+            try:
+                yield add
+            finally:
+                for stored in waiting:
+                    self._note(stored.result())
+
+    def _store(self, entry: Entry) -> Entry:
         try:
             with (self.folder / entry.file).open("r+b") as file:
                 os.fsync(file.fileno())
@@ -194,11 +260,17 @@ class Journal:
         except OSError as error:
             raise self._failure(error) from error
         self._write(f"{entry.first:09}.json", asdict(entry))
-        self.entries.append(entry)
+        return entry
+
+    def _note(self, entry: Entry) -> None:
+        self.later[entry.first] = entry
+        while self.frames_done in self.later:
+            self.entries.append(self.later.pop(self.frames_done))
 
     def clear(self) -> None:
         """Throw away all that is finished."""
         self.entries = []
+        self.later = {}
         self.chosen = None
         self._clean()
 
@@ -237,23 +309,40 @@ class Journal:
     def _read_entries(self) -> Iterator[Entry]:
         """Read the entries up to the first that is missing or whose file is not as it was."""
         first = 0
-        while (told := self._read(f"{first:09}.json")) is not None:
-            try:
-                margin = [Fingerprint(**stamp) for stamp in told.pop("margin")]
-                entry = Entry(**told, margin=margin)
-            except (KeyError, TypeError):  # of another version
-                return
-            file = self.folder / entry.file
-            if not file.exists() or file.stat().st_size != entry.size_bytes:
-                return
+        while (entry := self._read_entry(f"{first:09}.json")) is not None:
             yield entry
             first = entry.next
 
+    def _read_later(self, frames_done: int) -> dict[int, Entry]:
+        """Read the entries behind the first that is missing."""
+        names = sorted(path.name for path in self.folder.glob("?????????.json"))
+        later = (
+            name for name in names if _NUMBERED.fullmatch(name) and int(name[:9]) > frames_done
+        )
+        entries = filter(None, map(self._read_entry, later))
+        return {entry.first: entry for entry in entries}
+
+    def _read_entry(self, name: str) -> Entry | None:
+        """Read an entry; None if it is missing or its file is not as it was."""
+        told = self._read(name)
+        if told is None:
+            return None
+        try:
+            margin = [Fingerprint(**stamp) for stamp in told.pop("margin")]
+            entry = Entry(**told, margin=margin)
+        except (KeyError, TypeError):  # of another version
+            return None
+        file = self.folder / entry.file
+        is_whole = file.exists() and file.stat().st_size == entry.size_bytes
+        return entry if is_whole else None
+
     def _clean(self) -> None:
         """Delete files of ours that no entry speaks of; what others have put there stays."""
+        later = {number for e in self.later.values() for number in range(e.first, e.next)}
         for path in self.folder.glob("*"):
             if _NUMBERED.fullmatch(path.name):
-                is_finished = int(path.name[:9]) < self.frames_done
+                number = int(path.name[:9])
+                is_finished = number < self.frames_done or number in later
             else:
                 is_finished = path.name == "journal.json" and self.chosen is not None
             if _OURS.fullmatch(path.name) and not is_finished:

@@ -42,7 +42,8 @@ _DEINTERLACE: dict[str, bool | FirstField] = {
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 AUDIO = ("copy", "transcode", "none")
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?", re.ASCII)
+_ONE = r"(cpu|cuda(:\d+)?|mps|xpu(:\d+)?)"
+_DEVICE = re.compile(rf"auto|cuda:all|{_ONE}(,{_ONE})*", re.ASCII)
 _TIME = re.compile(
     r"""(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)""",
     re.ASCII,
@@ -62,7 +63,9 @@ class UpscaleOptions:
         overlap: Frames that two neighboring windows share, half a window at most; None chooses.
         tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for as
             large as the free memory allows.
-        device: "auto", "cpu", "cuda", "cuda:<n>", "mps" or "xpu" (Intel, untested).
+        device: "auto", "cpu", "cuda", "cuda:<n>", "mps" or "xpu" (Intel, untested); several of
+            them with commas between them, or "cuda:all".
+        mixed: Whether devices may be of different kinds, so that frames differ by rounding.
         dtype: "auto", "fp32", "fp16" or "bf16".
         codec: "auto" takes H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
             "av1", "ffv1", or another encoder that PyAV offers.
@@ -96,6 +99,7 @@ class UpscaleOptions:
     overlap: int = DEFAULT_OVERLAP
     tile: int | Literal["auto"] | None = "auto"
     device: str = "auto"
+    mixed: bool = False
     dtype: str = "auto"
     codec: str = "auto"
     crf: int | None = None
@@ -129,8 +133,8 @@ class UpscaleOptions:
             raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {self.tile}.")
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
-                "The device must be auto, cpu, cuda, cuda:<number>, mps or xpu, "
-                f'not "{self.device}".'
+                "The device must be auto, cpu, cuda, cuda:<number>, cuda:all, mps, xpu, or several "
+                f'such as cuda:0,cuda:1, not "{self.device}".'
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
@@ -172,8 +176,8 @@ class UpscaleOptions:
     def for_journal(self) -> dict[str, str | None]:
         """All that the output depends on, under the names that journals have for it."""
         values = asdict(self)
-        # Weights are known by their checksum.
-        for name in ("model", "is_scale_given", "overwrite", "restart"):
+        # Weights are known by their checksum, and the run tells what it was mixed of.
+        for name in ("model", "is_scale_given", "mixed", "overwrite", "restart"):
             del values[name]
         names = {"size": "box", "pix_fmt": "pixel_format"}
         return {

@@ -42,6 +42,8 @@ class Progress:
         seconds_left: Estimate, None where there is nothing to base it on.
         frames_computed: Frames that the network has done, those of an interrupted job included; of
             those that it is working on, a part.
+        shares: Of several devices, each with the frames that it has done; then the speeds of
+            decoder and encoder are not known.
     """
 
     frames_done: int
@@ -51,6 +53,7 @@ class Progress:
     encode_fps: float
     seconds_left: float | None
     frames_computed: float = 0.0
+    shares: tuple[tuple[str, int], ...] = ()
 
 
 def queue_depth(items: int, item_bytes: int) -> int:

@@ -117,7 +117,8 @@ class Plan:
         grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
         seconds = None
         if frames is not None:
-            seconds = estimate_seconds(restorer, info, frames=frames - journal.frames_done)
+            left = estimate_seconds(restorer, info, frames=frames - journal.frames_done)
+            seconds = round(left / (str(chosen["device"]).count(",") + 1), 1)
         return cls(
             input=str(info.path),
             output=str(output.path),

@@ -1,17 +1,18 @@
 """Restored frames become segments on disk, and closed segments entries of the journal."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
 from vsrm_cli.encode.segments import SegmentWriter
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import Fingerprint, Frame
 from vsrm_cli.inference.tiling import Chunking
-from vsrm_cli.upscale.journal import Entry, Journal
-from vsrm_cli.upscale.source import Source
+from vsrm_cli.upscale.journal import Entry, ResumePoint
 
 # Work that a segment should hold at most. A crash may come just before it is closed, and the
 # first window, by which the speed is judged, may have been a quick one: so it is half a minute
@@ -97,6 +98,72 @@ class Segmenter:
         return windows * self._stride
 
 
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A segment before it is made: all that a device must know to make it.
+
+    Attributes:
+        first: Number of its first frame.
+        stop: One past the number of its last frame.
+        read_stop: One past the last frame that must be read for it.
+        behind: Where it begins; None for the first frame of the video.
+        ahead: Where what follows it begins.
+    """
+
+    first: int
+    stop: int
+    read_stop: int
+    behind: ResumePoint | None
+    ahead: ResumePoint
+
+
+def plan_segments(
+    frames: Iterable[Frame], windows: Chunking, *, length: int, behind: Entry | None
+) -> list[PlannedSegment]:
+    """Say where all segments of a video end, as `Segmenter` would while they are made.
+
+    Args:
+        frames: Of the video, with their records; from the margin of ``behind`` on.
+        windows: How a shot is cut along time.
+        length: Frames of a segment, at least.
+        behind: The segment behind which to begin; None for the first frame.
+    """
+    first = behind.next if behind else 0
+    shots = [behind.shot if behind else 0]
+    stamps: dict[int, Fingerprint] = {}
+    damaged: dict[int, int] = {}
+    total = first
+    for frame in frames:
+        record = frame.record
+        assert record is not None
+        stamps[record.number], damaged[record.number] = record.stamp, record.damaged
+        total = record.number + 1
+        if frame.begins_shot and record.number >= first:
+            shots.append(record.number)
+    place = None if behind is None else _resume_point(behind)
+    segments = []
+    for stop, read_stop, shot in _ends(shots, total, windows):
+        if stop <= first or (stop - first < length and stop < total):
+            continue
+        margin = range(shot + windows.margin_start(stop - shot), stop)
+        ahead = ResumePoint(stop, shot, damaged[stop - 1], [stamps[n] for n in margin])
+        segments.append(PlannedSegment(first, stop, read_stop, place, ahead))
+        first, place = stop, ahead
+    return segments
+
+
+def _resume_point(entry: Entry) -> ResumePoint:
+    return ResumePoint(entry.next, entry.shot, entry.damaged, entry.margin)
+
+
+def _ends(shots: Sequence[int], total: int, windows: Chunking) -> Iterator[tuple[int, int, int]]:
+    """Where each window's frames end, up to where it must be read, and the start of its shot."""
+    for shot, end in pairwise(chain(shots, [total])):
+        for piece in windows.pieces(end - shot):
+            # A window is known not to be the last of its shot by the frame behind it.
+            yield shot + piece.keep_stop - piece.fall, min(shot + piece.stop + 1, total), shot
+
+
 class Recorder:
     """Writes restored frames into segments, and closed segments into the journal.
 
@@ -106,22 +173,32 @@ class Recorder:
 
     def __init__(
         self,
-        journal: Journal,
-        source: Source,
         output: VideoWriter | ImageSequenceWriter,
         windows: Chunking,
+        *,
+        folder: Path,
+        behind: Entry | ResumePoint | None,
+        add: Callable[[Entry], None],
     ) -> None:
-        """Prepare to go on behind the last entry of the journal."""
-        self.frames_written = journal.frames_done
-        self._journal = journal
-        self._source = source
+        """Prepare to write.
+
+        Args:
+            output: What the segments are pieces of.
+            windows: How a shot is cut along time.
+            folder: Where the segments go.
+            behind: Go on behind this segment; None begins with the first frame.
+            add: Given the entry of each segment when it is closed.
+        """
+        self.frames_written = behind.next if behind else 0
         self._output = output
         self._windows = windows
+        self._folder = folder
+        self._add = add
         self._segment: SegmentWriter | ImageSegment | None = None
-        self._shot = journal.entries[-1].shot if journal.entries else 0
+        self._shot = behind.shot if behind else 0
         self._tile: int | None = None
         self._damaged = 0
-        margin = journal.entries[-1].margin if journal.entries else []
+        margin = behind.margin if behind else []
         # The frames written lately, by number: with the last of them a resumed job begins.
         self._stamps = dict(enumerate(margin, self.frames_written - len(margin)))
 
@@ -141,7 +218,7 @@ class Recorder:
                 f"{self.frames_written} at {frame.time} s; this is a bug in vsrm, please report it."
             )
         if self._segment is None:
-            path = self._journal.folder / f"{self.frames_written:09}"
+            path = self._folder / f"{self.frames_written:09}"
             if isinstance(self._output, ImageSequenceWriter):
                 self._segment = ImageSegment(path, self._output)
             else:
@@ -155,9 +232,9 @@ class Recorder:
         if restored.ends_segment:
             self._close(self._segment)
 
-    def finish(self) -> None:
-        """Close the last segment; raises as `write` does."""
-        check_counts(read=self._source.frames_read, written=self.frames_written)
+    def finish(self, *, frames_read: int) -> None:
+        """Close the last segment, if so many frames were read; raises as `write` does."""
+        check_counts(read=frames_read, written=self.frames_written)
         if self._segment is not None:
             self._close(self._segment)
 
@@ -172,7 +249,7 @@ class Recorder:
         # Only the next margin may reach back behind the next segment.
         self._stamps = {n: stamp for n, stamp in self._stamps.items() if n >= margin_start}
         segment.close()
-        self._journal.add(
+        self._add(
             Entry(
                 file=segment.path.name,
                 first=first,
@@ -185,6 +262,17 @@ class Recorder:
             )
         )
         self._segment = None
+
+
+def keep_container(output: VideoWriter | ImageSequenceWriter, entries: Iterable[Entry]) -> None:
+    """Write further segments into the container of those that are finished.
+
+    The choice is a trial, and x265 gives videos of two frames random times of decoding: so one
+    container may be refused now and taken the next time.
+    """
+    if isinstance(output, VideoWriter):
+        for entry in entries:
+            output.segment_container = Path(entry.file).suffix.removeprefix(".")
 
 
 def check_counts(*, read: int, written: int) -> None:

@@ -21,7 +21,7 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.upscale.journal import Entry
+from vsrm_cli.upscale.journal import Entry, ResumePoint
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -115,7 +115,7 @@ class Source:
         """Close the file."""
         self._reader.close()
 
-    def frames(self, *, behind: Entry | None) -> Iterator[Frame]:
+    def frames(self, *, behind: Entry | ResumePoint | None) -> Iterator[Frame]:
         """Read the frames in order, each with its record.
 
         Args:
@@ -155,7 +155,9 @@ class Source:
             uses_hardware=self._uses_hardware,
         )
 
-    def _margin_by_jump(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]] | None:
+    def _margin_by_jump(
+        self, entry: Entry | ResumePoint
+    ) -> tuple[list[Frame], Iterator[Frame]] | None:
         """Find the margin by its time; None where jumps into the file lead to other pictures."""
         start = Fraction(entry.margin[0].time) - self.info.start
         self._damaged_before = entry.damaged
@@ -170,7 +172,7 @@ class Source:
         self._reader.close()
         return None
 
-    def _margin_by_count(self, entry: Entry) -> tuple[list[Frame], Iterator[Frame]]:
+    def _margin_by_count(self, entry: Entry | ResumePoint) -> tuple[list[Frame], Iterator[Frame]]:
         """Find the margin by reading from the beginning."""
         self._damaged_before = 0
         self._reader = self._read_from(self._start)

@@ -1,7 +1,48 @@
 """What a job did, told when it is done."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
+
+from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
+from vsrm_cli.inference.memory import PeakMemory
+from vsrm_cli.inference.restorer import Restorer
+from vsrm_cli.models.network import Network
+from vsrm_cli.upscale.devices import DTYPE_NAMES
+from vsrm_cli.upscale.open_media import Collected, Direct
+from vsrm_cli.upscale.options import UpscaleOptions
+from vsrm_cli.upscale.plan import expected_frames
+from vsrm_cli.upscale.source import Source
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the network ran; see `Summary` for the names."""
+
+    model: str
+    model_scale: int
+    device: str
+    dtype: str
+    tile: int | None
+    decoder: str
+    equal: bool
+    peak_memory_bytes: int | None
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: Source, network: Network, restorer: Restorer, memory: PeakMemory) -> Self:
+        """Sum up a network that has run in this process."""
+        return cls(
+            model=network.name,
+            model_scale=network.scale,
+            device=str(network.device),
+            dtype=DTYPE_NAMES[network.dtype],
+            tile=restorer.tile,
+            decoder=source.decoder,
+            equal=True,
+            peak_memory_bytes=memory.read_bytes(),
+            warnings=network_warnings(restorer),
+        )
 
 
 @dataclass(frozen=True)
@@ -21,19 +62,21 @@ class Summary:
         model_scale: How many times it enlarges; the output was resampled from that.
         model_reason: Why it was taken; empty where the user chose.
         detail: Where between two weight files of it, 0 to 1; None where there is one.
-        device: Where it ran.
+        device: Where it ran; several with commas between them.
         dtype: The precision it ran in: fp32, fp16 or bf16.
         decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
         encoder: FFmpeg's name of the encoder; "y4m" for a pipe.
         window: Frames that it saw together.
         tile: Side of a tile in pixels of the input; None for whole frames.
+        equal: Whether all frames were made on the same hardware with the same settings, so that
+            they do not depend on which device made them.
         elapsed_s: Seconds from call to return.
         fps: Frames per second over that time.
         kept: The streams beside the picture that went along, in words.
         dropped: What of the input the output cannot hold, and why.
         assumed: What the input leaves open of its colors, and how they were read.
         peak_memory_bytes: Since the job began, on CUDA what the tensors took at most, elsewhere the
-            largest size of this process; None where the system does not tell (Windows).
+            largest size of a process; None where the system does not tell (Windows).
         warnings: What the user should know, in sentences.
     """
 
@@ -55,6 +98,7 @@ class Summary:
     encoder: str
     window: int
     tile: int | None
+    equal: bool
     elapsed_s: float
     fps: float
     kept: tuple[str, ...]
@@ -63,8 +107,83 @@ class Summary:
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
 
+    @classmethod
+    def of(
+        cls,
+        ends: tuple[Source, Collected | Direct],
+        options: UpscaleOptions,
+        run: Run,
+        *,
+        path: Path,
+        model_reason: str,
+        frames_resumed: int,
+        seconds: float,
+    ) -> Self:
+        """Sum up a job that is done, by its input, its output and how the network ran."""
+        source, output = ends
+        return cls(
+            input=str(source.path),
+            output=str(path),
+            frames_in=source.frames_read,
+            frames_out=output.frames_written,
+            frames_resumed=frames_resumed,
+            truncated=source.truncated,
+            width=output.shape.width,
+            height=output.shape.height,
+            model=run.model,
+            model_scale=run.model_scale,
+            model_reason=model_reason,
+            detail=options.detail,
+            device=run.device,
+            dtype=run.dtype,
+            decoder=run.decoder,
+            encoder=output.plan.encoder,
+            window=options.window,
+            tile=run.tile,
+            equal=run.equal,
+            elapsed_s=round(seconds, 3),
+            fps=round((output.frames_written - frames_resumed) / seconds, 3),
+            kept=output.kept,
+            dropped=output.dropped,
+            assumed=source.info.assumed,
+            peak_memory_bytes=run.peak_memory_bytes,
+            warnings=(*run.warnings, *_warnings(source, options), *output.warnings),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Give the facts, without the warnings, under their names."""
         facts = asdict(self)
         del facts["warnings"]
         return facts
+
+
+def _warnings(source: Source, options: UpscaleOptions) -> tuple[str, ...]:
+    warnings = []
+    if source.resized_frames:
+        warnings.append(
+            f"the frame size of {source.info.path} changes: "
+            f"{source.resized_frames} frames were scaled to the size of the first one"
+        )
+    if source.reshaped_frames:
+        warnings.append(
+            f"the shape of the pixels of {source.info.path} changes on the way: "
+            f"{source.reshaped_frames} frames are stretched or squeezed, because a file holds one "
+            "aspect ratio; use --start and --end to make a file of each part"
+        )
+    if not source.truncated:
+        return tuple(warnings)
+    expected = expected_frames(source.info, options)
+    of_about = "" if expected is None else f" of about {expected}"
+    warnings.append(
+        f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
+        f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
+    )
+    return tuple(warnings)
+
+
+def network_warnings(restorer: Restorer) -> tuple[str, ...]:
+    """What slowed a network down, in sentences."""
+    network = restorer.network
+    if isinstance(network, ReplayedNetwork) and network.disabled_reason is not None:
+        return (f"slower, without CUDA graphs: {network.disabled_reason}",)
+    return ()

@@ -1,0 +1,152 @@
+"""Measure what several processes gain, and what planning and handing out segments costs.
+
+    python benchmarks/workers.py            # two workers of one thread against one, on two cores
+    python benchmarks/workers.py --overhead # 10,000 segments that take no work
+
+The first prints the time of two workers over that of one; the bar is 0.6. The second prints the
+seconds for everything but decoder, network, encoder and join; the bar is 30. Give the machine
+nothing else to do.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from vsrm_cli import upscale_video
+from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
+from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.upscale.journal import Entry, Journal
+from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
+from vsrm_cli.upscale.workers import Workers
+
+WINDOWS = windows_of(24, 4)
+
+
+def say(words: str) -> None:
+    """Print a line."""
+    print(words, flush=True)  # noqa: T201 - this script is a terminal program
+
+
+class StubWorker:
+    """Gives an entry for each segment, and does nothing."""
+
+    def __init__(self, device: str) -> None:
+        """Say nothing of itself."""
+        self.facts = device
+
+    def work(self, task: PlannedSegment, report: Callable[[int], None]) -> Entry:
+        """Make an entry of an empty segment."""
+        ahead = task.ahead
+        ticks = list(range(task.first, task.stop))
+        name = f"{task.first:09}.mp4"
+        return Entry(name, task.first, ahead.shot, ticks, task.stop, None, 0, ahead.margin)
+
+
+def draw_clip(path: Path, frames: int) -> None:
+    """Write a clip with motion, so that nothing in it is for nothing."""
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160 + frames, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 25, options={"preset": "ultrafast", "crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"
+        for number in range(frames):
+            drawn = np.ascontiguousarray(noise[:, number : number + 160])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def measure_gain(frames: int) -> float:
+    """Time of a job on two workers over that of one, one thread each, with their starts."""
+    torch.set_num_threads(1)
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "small.mp4"
+        draw_clip(clip, frames)
+        for device in ("cpu", "cpu,cpu"):
+            began = time.perf_counter()
+            upscale_video(
+                clip,
+                Path(folder) / f"{device}.mp4",
+                model="vsrm-t",
+                device=device,
+                window=12,
+                overlap=2,
+                segment_frames=30,
+                preset="ultrafast",
+            )
+            seconds[device] = time.perf_counter() - began
+            say(f"{device}: {seconds[device]:.1f} s for {frames} frames of 160x90")
+    return seconds["cpu,cpu"] / seconds["cpu"]
+
+
+def stub_frames(count: int) -> Iterator[Frame]:
+    """Frames as a reader gives them, with next to no pixels."""
+    pixels = np.zeros((3, 1, 1), np.uint8)
+    for number in range(count):
+        record = FrameRecord(number, Fingerprint(f"{number}/25", number), 0)
+        yield Frame(pixels, Fraction(number, 25), record=record)
+
+
+def measure_overhead(segments: int) -> float:
+    """Seconds to plan, hand out and record so many segments, and to read the journal again."""
+    frames = segments * WINDOWS.stride
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        with Journal(Path(folder) / "large.mp4") as journal:
+            journal.open({}, restart=False)
+            planned = plan_segments(
+                stub_frames(frames), WINDOWS, length=WINDOWS.stride, behind=None
+            )
+            planned_at = time.perf_counter()
+            journal.start()
+            journal.begin({"device": "cpu,cpu"})
+            with Workers(StubWorker, ["cpu", "cpu"], warn=say) as workers:
+                workers.facts()
+                ready_at = time.perf_counter()
+                with journal.adding() as add:
+                    for result in workers.do(planned, should_stop=lambda: False):
+                        if result is not None:
+                            (journal.folder / result[1].file).touch()
+                            add(result[1])
+            done_at = time.perf_counter()
+        with Journal(Path(folder) / "large.mp4") as journal:
+            journal.open({}, restart=False)
+            assert journal.frames_done == frames, "segments are missing"
+        ended = time.perf_counter()
+    say(
+        f"{len(planned)} segments: planned in {planned_at - began:.1f} s, "
+        f"workers started in {ready_at - planned_at:.1f} s, "
+        f"handed out and recorded in {done_at - ready_at:.1f} s, "
+        f"journal read again in {ended - done_at:.1f} s"
+    )
+    return ended - began
+
+
+def main() -> None:
+    """Measure one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--overhead", action="store_true", help="measure 10,000 empty segments")
+    parser.add_argument("--frames", type=int, default=600, help="of the clip (default: 600)")
+    parser.add_argument("--segments", type=int, default=10_000)
+    options = parser.parse_args()
+    if options.overhead:
+        seconds = measure_overhead(options.segments)
+        say(f"overhead: {seconds:.1f} s (bar: 30 s)")
+        sys.exit(seconds > 30)
+    if hasattr(os, "sched_getaffinity"):
+        say(f"cores: {len(os.sched_getaffinity(0))}, load: {os.getloadavg()[0]:.1f}")
+    ratio = measure_gain(options.frames)
+    say(f"ratio: {ratio:.2f} (bar: 0.6)")
+    sys.exit(ratio > 0.6)
+
+
+if __name__ == "__main__":
+    main()

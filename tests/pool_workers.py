@@ -1,0 +1,66 @@
+"""Workers without a network, which the tests of processes start and the benchmark counts with."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from vsrm_cli.errors import InputError, VsrmError
+
+
+class Squaring:
+    """Gives the square of a number."""
+
+    def __init__(self, device):
+        self.facts = f"on {device}"
+
+    def work(self, task, report):
+        report(1)
+        return task * task
+
+
+class Failing(Squaring):
+    """Cannot do 3."""
+
+    def work(self, task, report):
+        if task == 3:
+            raise InputError("3 is no good.")
+        return super().work(task, report)
+
+
+class Broken(Squaring):
+    """Fails at everything, by a bug."""
+
+    def work(self, task, report):
+        raise ZeroDivisionError("by zero")
+
+
+class Unusable(Squaring):
+    """Is not there on one device."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        if device == "b":
+            raise VsrmError("There is no device b.")
+
+
+class Dying:
+    """Is killed at 3 until there is a file."""
+
+    def __init__(self, folder, device):
+        self.facts = None
+        self._once = Path(folder) / "died"
+
+    def work(self, task, report):
+        if task == 3 and not self._once.exists():
+            self._once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task * task
+
+
+class Slow(Squaring):
+    """Takes its time."""
+
+    def work(self, task, report):
+        time.sleep(0.2)
+        return super().work(task, report)

@@ -1,0 +1,353 @@
+"""Several devices give the frames of one, whatever happens to their processes."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from fractions import Fraction
+from itertools import accumulate
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import make_clip
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import make_network
+
+from vsrm_cli.checkpoints.loading import save_weights
+from vsrm_cli.errors import CheckFailed, Interrupted, OutputError, UsageError, VsrmError
+from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
+from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.inference.tiling import Chunking
+from vsrm_cli.upscale.devices import find_devices
+from vsrm_cli.upscale.job import upscale_video
+from vsrm_cli.upscale.segmenting import Segmenter, plan_segments
+
+# Each window gives 4 frames and each segment two windows: the first of them one frame more.
+SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
+# Three shots at a variable rate: the last frame of each is shown longer.
+SHOTS = (15, 6, 24)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A clip of variable rate with cuts, sound and subtitles, weights, and the plain result."""
+    folder = tmp_path_factory.mktemp("film")
+    weights = folder / "tiny.safetensors"
+    save_weights(make_network(), weights, {})
+    clip = draw_film(folder / "small.mkv")
+    upscale_video(clip, folder / "whole.mkv", model=weights, device="cpu", **SMALL)
+    return folder
+
+
+def draw_film(path):
+    """Shots in colors that have nothing in common, with the streams that `make_clip` adds."""
+    steps = [40 + 7 * (n % 5) for n in range(sum(SHOTS))]
+    times = [0, *accumulate(steps)][:-1]
+    other = make_clip(path.with_name("other.mkv"), sound="aac", subtitles="subrip")
+    with av.open(str(other)) as source, av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", 25, options={"crf": "5"})
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        kept = [s for s in source.streams if s.type != "video"]
+        copies = {s.index: container.add_stream_from_template(s) for s in kept}
+        shots = [shot for shot, length in enumerate(SHOTS) for _ in range(length)]
+        for number, (shot, time_ms) in enumerate(zip(shots, times, strict=True)):
+            drawn = np.full((32, 48, 3), 10 + number, np.uint8)
+            drawn[:, :, shot] = 200
+            drawn[number % 32, :, :] = 90
+            frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        for packet in source.demux(kept):
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                container.mux(packet)
+    return path
+
+
+def contents(path):
+    """Every decoded frame and its time, and the packets of all other streams."""
+    with av.open(str(path)) as container:
+        frames = [
+            (frame.pts * frame.time_base, [bytes(plane) for plane in frame.planes])
+            for frame in container.decode(video=0)
+        ]
+    with av.open(str(path)) as container:
+        others = [s for s in container.streams if s.type != "video"]
+        packets = sorted(
+            (p.stream.index, p.pts * p.time_base, bytes(p))
+            for p in container.demux(others)
+            if p.size
+        )
+    return frames, packets
+
+
+def start_over(film, output, **options):
+    return upscale_video(
+        film / "small.mkv",
+        output,
+        **SMALL | {"model": film / "tiny.safetensors", "device": "cpu,cpu"} | options,
+    )
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def kill_one():
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def test_two_processes_give_the_frames_and_streams_of_one(film, tmp_path):
+    seen = []
+
+    summary = start_over(film, tmp_path / "large.mkv", report=seen.append)
+
+    frames, packets = contents(tmp_path / "large.mkv")
+    assert (frames, packets) == contents(film / "whole.mkv")
+    assert len(frames) == summary.frames_out == sum(SHOTS)
+    assert {index for index, *_ in packets} == {1, 2}
+    assert (summary.device, summary.equal) == ("cpu,cpu", True)
+    assert seen[-1].frames_done == sum(frames for _, frames in seen[-1].shares) == sum(SHOTS)
+    assert names_in(tmp_path) == ["large.mkv"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_process_that_is_killed_gives_its_segment_back(film, tmp_path):
+    kills, warnings = iter([kill_one]), []
+
+    def kill_once(progress):
+        if any(frames for _, frames in progress.shares):
+            next(kills, lambda: None)()
+
+    start_over(film, tmp_path / "large.mkv", report=kill_once, warn=warnings.append)
+
+    assert any("SIGKILL" in words and "it is tried again" in words for words in warnings)
+    assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_segment_that_kills_three_processes_ends_the_job_and_the_rest_is_kept(film, tmp_path):
+    def kill_always(progress):
+        if progress.shares and progress.frames_done >= 9 and multiprocessing.active_children():
+            kill_one()
+
+    with pytest.raises(VsrmError, match=r"frames \d+ to \d+ failed 3 times|No device is left"):
+        start_over(film, tmp_path / "large.mkv", report=kill_always)
+    summary = start_over(film, tmp_path / "large.mkv")
+
+    assert summary.frames_resumed >= 9
+    assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
+
+
+@pytest.mark.slow
+def test_a_job_goes_from_one_device_to_two_and_back(film, tmp_path):
+    output, asked = tmp_path / "large.mkv", iter(range(1000))
+
+    with pytest.raises(Interrupted, match="9 frames are finished"):
+        start_over(film, output, device="cpu", should_stop=lambda: next(asked) >= 0)
+    done = []
+    with pytest.raises(Interrupted):
+        start_over(
+            film,
+            output,
+            report=lambda progress: done.append(progress.frames_done),
+            should_stop=lambda: bool(done) and done[-1] >= 12,
+        )
+    summary = start_over(film, output, device="cpu")
+
+    assert summary.frames_resumed > 9
+    assert contents(output) == contents(film / "whole.mkv")
+
+
+@pytest.mark.slow
+def test_segments_behind_a_gap_are_used_on_one_device(film, tmp_path):
+    output = tmp_path / "large.mkv"
+    done = []
+    with pytest.raises(Interrupted):
+        start_over(
+            film,
+            output,
+            report=lambda progress: done.append(progress.frames_done),
+            should_stop=lambda: bool(done) and done[-1] >= 22,
+        )
+    (tmp_path / ".large.mkv.vsrm" / "000000000.json").unlink()
+
+    summary = start_over(film, output, device="cpu")
+
+    assert summary.frames_resumed >= 6
+    assert contents(output) == contents(film / "whole.mkv")
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_at_every_segment_ends_the_job_in_a_sentence(film, tmp_path):
+    network = make_network()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1e20)
+    save_weights(network, tmp_path / "broken.safetensors", {})
+
+    with pytest.raises(CheckFailed, match=r"the segment of frames \d+ to \d+ failed 3 times: "):
+        start_over(film, tmp_path / "large.mkv", model=tmp_path / "broken.safetensors")
+
+    assert not (tmp_path / "large.mkv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
+def test_a_command_that_is_killed_ends_its_processes_and_goes_on(film, tmp_path):
+    import faults
+
+    output, log = tmp_path / "large.mkv", tmp_path / "log"
+    words = [film / "small.mkv", "-o", output, "--model", film / "tiny.safetensors"]
+    words += ["--device", "cpu,cpu", "--window", 7, "--overlap", 3, "--segment-frames", 8]
+
+    job = faults.start(*words, log=log)
+    folder = tmp_path / ".large.mkv.vsrm"
+    until = time.monotonic() + 60
+    while not list(folder.glob("*[0-9].json")) and time.monotonic() < until:
+        time.sleep(0.02)
+    children = children_of(job.pid)
+    job.kill()
+    job.join()
+    time.sleep(1)
+    left = [pid for pid in children if is_running(pid)]
+    code = faults.end(faults.start(*words, log=log))
+
+    assert (left, code) == ([], 0)
+    assert contents(output) == contents(film / "whole.mkv")
+    assert names_in(tmp_path) == ["large.mkv", "log"]
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
+def test_a_disk_that_fills_up_is_told_and_the_work_goes_on_when_there_is_room(film, tmp_path):
+    import faults
+
+    output, log = tmp_path / "large.mkv", tmp_path / "log"
+    words = [film / "small.mkv", "-o", output, "--model", film / "tiny.safetensors"]
+    words += ["--device", "cpu,cpu", "--window", 7, "--overlap", 3, "--segment-frames", 8]
+
+    code = faults.end(faults.start(*words, largest_file=3_000, log=log))
+    is_there = output.exists()
+    again = faults.end(faults.start(*words))
+
+    assert (code, is_there, again) == (1, False, 0)
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "disk" in last
+    assert "Traceback" not in log.read_text()
+    assert contents(output) == contents(film / "whole.mkv")
+
+
+def test_a_device_that_stays_idle_is_told(film, tmp_path):
+    warnings = []
+
+    start_over(film, tmp_path / "large.mkv", segment_frames=100, warn=warnings.append)
+
+    assert any("only 1 of 2 devices are used" in words for words in warnings)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("cuda:0,cuda:0", "names cuda:0 twice; name each GPU once"),
+        ("cuda,cuda:0", "names cuda:0 twice"),
+        ("cpu,cuda:1", "devices of different kinds, .* or allow it with --mixed"),
+        ("cuda:1,cuda:7", "no device cuda:7"),
+    ],
+)
+def test_devices_that_cannot_share_a_job_are_refused(monkeypatch, wanted, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    with pytest.raises(VsrmError, match=message) as failure:
+        find_devices(wanted, mixed=False)
+
+    assert failure.value.exit_code == 1
+
+
+def test_all_gpus_are_those_of_the_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert find_devices("cuda:all", mixed=False) == ["cuda:0", "cuda:1", "cuda:2"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(VsrmError, match="has no CUDA device"):
+        find_devices("cuda:all", mixed=False)
+
+
+def test_other_hardware_goes_on_only_where_frames_may_differ(film, tmp_path, monkeypatch):
+    asked = iter(range(1000))
+    with pytest.raises(Interrupted):
+        start_over(film, tmp_path / "large.mkv", device="cpu", should_stop=lambda: next(asked) >= 0)
+    monkeypatch.setattr("vsrm_cli.upscale.job.hardware_of", lambda _: "another")
+
+    with pytest.raises(OutputError, match=r"unfinished run on cpu, .*--mixed, or give --restart"):
+        start_over(film, tmp_path / "large.mkv", device="cpu")
+    summary = start_over(film, tmp_path / "large.mkv", device="cpu", mixed=True)
+
+    assert (summary.frames_resumed, summary.equal) == (9, False)
+
+
+def test_a_pipe_is_for_one_device(film, tmp_path):
+    with pytest.raises(UsageError, match="runs on one device"):
+        upscale_video("-", tmp_path / "large.mkv", device="cpu,cpu")
+
+
+@given(
+    shots=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    window=st.integers(1, 9),
+    overlap=st.integers(0, 4),
+    length=st.integers(1, 20),
+)
+def test_segments_are_planned_where_the_work_would_end_them(shots, window, overlap, length):
+    windows = windows_of(window, min(overlap, window // 2))
+    starts = {0, *accumulate(shots)}
+
+    planned = plan_segments(draw_frames(starts, sum(shots)), windows, length=length, behind=None)
+
+    assert [segment.stop for segment in planned] == ends_of_the_work(shots, windows, length)
+    assert [segment.first for segment in planned] == [0, *(s.stop for s in planned)][:-1]
+    for segment in planned:
+        assert segment.ahead.margin[-1].checksum == segment.stop - 1
+        assert segment.stop <= segment.read_stop <= sum(shots)
+
+
+def draw_frames(starts, count):
+    for number in range(count):
+        record = FrameRecord(number, Fingerprint(str(number), number), 0)
+        pixels = np.zeros((3, 1, 1), np.uint8)
+        yield Frame(pixels, Fraction(number), begins_shot=number in starts - {0}, record=record)
+
+
+def ends_of_the_work(shots, windows: Chunking, length):
+    """Where `Segmenter` ends segments of frames as the network would give them."""
+    ends = set()
+    for start, shot in zip([0, *accumulate(shots)], shots, strict=False):
+        ends |= {start + piece.keep_stop - piece.fall for piece in windows.pieces(shot)}
+    frames = [
+        Frame(np.zeros((3, 1, 1), np.uint8), Fraction(n), ends_window=n + 1 in ends)
+        for n in range(sum(shots))
+    ]
+    segmenter = Segmenter(windows.stride, frames=length, first=0)
+    restored = segmenter.cut(frames, should_stop=lambda: False)
+    cuts = [number for number, item in enumerate(restored, 1) if item.ends_segment]
+    return cuts if cuts and cuts[-1] == sum(shots) else [*cuts, sum(shots)]

@@ -1,0 +1,70 @@
+"""Processes share tasks, and what happens to one of them is no end of the work."""
+
+import sys
+from functools import partial
+
+import pool_workers
+import pytest
+
+from vsrm_cli.errors import InputError, VsrmError
+from vsrm_cli.upscale.workers import Workers
+
+
+def do(open_worker, tasks, *, devices=("a", "b"), should_stop=lambda: False):
+    """Do tasks: the results by their tasks, what each device did, and the warnings."""
+    warnings = []
+    with Workers(open_worker, devices, warn=warnings.append) as workers:
+        workers.facts()
+        done = [result for result in workers.do(tasks, should_stop=should_stop) if result]
+        shares = workers.shares()
+    return dict(done), shares, warnings
+
+
+def test_all_tasks_are_done_by_all_devices():
+    results, shares, warnings = do(pool_workers.Slow, range(1, 7))
+
+    assert results == {number: number**2 for number in range(1, 7)}
+    assert sum(count for _, count in shares) == 6
+    assert all(count > 0 for _, count in shares)
+    assert warnings == []
+
+
+def test_a_worker_says_of_itself_what_it_is():
+    with Workers(pool_workers.Squaring, ["a", "b"], warn=pytest.fail) as workers:
+        assert workers.facts() == ["on a", "on b"]
+
+
+def test_a_device_that_cannot_be_used_is_told_before_the_work():
+    with pytest.raises(VsrmError, match=r"^b cannot be used: There is no device b\.$"):
+        do(pool_workers.Unusable, [1, 2])
+
+
+def test_a_task_that_fails_three_times_ends_the_work_with_its_own_kind_of_error():
+    with pytest.raises(InputError, match=r"^3 failed 3 times: 3 is no good\.$"):
+        do(pool_workers.Failing, [1, 2, 3, 4])
+
+
+def test_a_bug_ends_the_work_with_its_traceback():
+    with pytest.raises(VsrmError, match="failed 3 times: ZeroDivisionError: by zero") as failure:
+        do(pool_workers.Broken, [1])
+
+    assert "in work" in str(failure.value.__cause__)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path):
+    results, _, warnings = do(
+        partial(pool_workers.Dying, str(tmp_path)), [1, 2, 3, 4], devices=["a"]
+    )
+
+    assert results == {1: 1, 2: 4, 3: 9, 4: 16}
+    assert len(warnings) == 1
+    assert warnings[0].startswith("a: 3 failed (the process ended with SIGKILL")
+
+
+def test_whoever_wants_to_stop_gets_what_is_at_work():
+    asked = iter(range(100))
+
+    results, *_ = do(pool_workers.Slow, range(1, 50), should_stop=lambda: next(asked) >= 3)
+
+    assert 0 < len(results) < 10
