@@ -235,7 +235,8 @@ def test_progress_is_told_after_each_frame_and_ends_with_all_of_them(tmp_path, c
     upscale_video(clip, tmp_path / "large.mp4", report=reports.append)
 
     last = reports[-1]
-    assert len(reports) == 11
+    assert len(reports) >= 11
+    assert [r.frames_computed for r in reports] == sorted(r.frames_computed for r in reports)
     assert (last.frames_done, last.frames_expected, last.seconds_left) == (10, 10, 0)
     assert min(last.decode_fps, last.network_fps, last.encode_fps) > 0
 
