@@ -174,3 +174,32 @@ def test_video_that_cannot_be_decoded_again_is_refused_at_once(tmp_path):
 
     with pytest.raises(OutputError, match=r"rawvideo.*cannot be decoded from a \.mov file"):
         choose_container(writer)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_short_segments_of_hevc_are_always_in_one_container_and_joined(tmp_path, frames):
+    film = make_film(tmp_path / "in.mp4", frames=6)
+    with VideoReader(film) as reader:
+        read = list(reader)
+        writer = VideoWriter(
+            tmp_path / "out.mkv",
+            source=reader.info,
+            shape=Shape(64, 48, None),
+            encoding=Encoding("hevc", preset="ultrafast"),
+            folder=tmp_path,
+        )
+
+    containers = {choose_container(writer) for _ in range(8)}
+    with writer:
+        segments = []
+        for begin in range(0, 6, frames):
+            segment = SegmentWriter(tmp_path / f"{begin}", writer)
+            for frame in read[begin : begin + frames]:
+                segment.write(frame)
+            segment.close()
+            segments.append(Segment(segment.path, segment.ticks))
+        join(segments, segment.end, writer)
+
+    assert containers == {"mp4"}
+    with VideoReader(tmp_path / "out.mkv") as reader:
+        assert [frame.time for frame in reader] == [frame.time for frame in read]

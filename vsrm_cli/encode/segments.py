@@ -68,6 +68,7 @@ class SegmentWriter:
         self.ticks: list[int] = []
         self.end = 0
         self._output = output
+        self._packets_written = 0
         options = {"avoid_negative_ts": "disabled"}
         if container != "nut":
             options["movie_timescale"] = str(output.time_base.denominator)
@@ -86,12 +87,12 @@ class SegmentWriter:
         assert picture.pts is not None
         if self.ticks and picture.pts <= self.ticks[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        try:
-            self._container.mux(self._stream.encode(picture))
-        except (av.FFmpegError, OSError) as error:
-            raise self._output.failure(error) from error
         self.ticks.append(picture.pts)
         self.end = picture.pts + self._output.ticks_shown(frame)
+        try:
+            self._mux(self._stream.encode(picture))
+        except (av.FFmpegError, OSError) as error:
+            raise self._output.failure(error) from error
 
     def close(self) -> None:
         """Complete the file.
@@ -100,11 +101,17 @@ class SegmentWriter:
             OutputError: If the disk is full.
         """
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             self._container.close()
             self._file.close()
         except (av.FFmpegError, OSError) as error:
             raise self._output.failure(error) from error
+
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            self._output.correct_decoding_time(packet, self.ticks, self._packets_written)
+            self._packets_written += 1
+            self._container.mux(packet)
 
     def abandon(self) -> None:
         """Close the file as it is, unfinished."""
@@ -215,9 +222,12 @@ def _gives_back(container: str, output: VideoWriter) -> bool:
     try:
         with av.open(segment, "w", format=container, container_options=options) as trial:
             stream = output.add_encoder(trial)
-            for number in range(_FRAMES_TRIED):
-                trial.mux(stream.encode(output.blank(number)))
-            trial.mux(stream.encode(None))
+            blanks = [output.blank(number) for number in range(_FRAMES_TRIED)]
+            ticks = [blank.pts or 0 for blank in blanks]
+            packets = [packet for blank in (*blanks, None) for packet in stream.encode(blank)]
+            for place, packet in enumerate(packets):
+                output.correct_decoding_time(packet, ticks, place)
+                trial.mux(packet)
         segment.seek(0)
         name = CONTAINERS[output.path.suffix.lower()]
         with (

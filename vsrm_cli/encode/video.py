@@ -294,6 +294,20 @@ class VideoWriter:
         self._packets_written += 1
         return self._times[place] if place >= 0 else self._times[0] + place
 
+    def correct_decoding_time(
+        self, packet: Packet[VideoStream], ticks: Sequence[int], place: int
+    ) -> None:
+        """Correct when a packet of a segment is decoded, where the encoder tells it at random.
+
+        Args:
+            packet: As the encoder gave it.
+            ticks: When the frames of the segment are shown, rising, as far as they are encoded.
+            place: How many packets of the segment came before.
+        """
+        if self.plan.encoder == "libx265" and self._frames_reordered:
+            place -= self._frames_reordered
+            packet.dts = min(packet.pts or 0, ticks[place] if place >= 0 else ticks[0] + place)
+
     def _new_copies(self) -> CopiedStreams:
         start, end = self._part_asked
         return CopiedStreams(
