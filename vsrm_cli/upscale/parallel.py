@@ -34,6 +34,7 @@ from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.segmenting import (
+    PLANNED_WINDOWS,
     PlannedSegment,
     Recorder,
     Restored,
@@ -43,9 +44,6 @@ from vsrm_cli.upscale.segmenting import (
 from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import Run, network_warnings
 from vsrm_cli.upscale.workers import Workers
-
-# Windows of a segment, where the user does not say: each segment reads one window twice.
-PLANNED_WINDOWS = 16
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
 from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
+from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
 from vsrm_cli.upscale.source import Source
 
 # Bits per pixel that a codec needs at our default quality for common footage, the middle of what
@@ -115,10 +116,12 @@ class Plan:
         frames = expected_frames(info, options)
         restorer.settle_tile(min(options.window, frames or options.window), *_size(info))
         grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
+        devices = str(chosen["device"]).count(",") + 1
+        planned = PLANNED_WINDOWS * restorer.windows.stride if devices > 1 else None
         seconds = None
         if frames is not None:
             left = estimate_seconds(restorer, info, frames=frames - journal.frames_done)
-            seconds = round(left / (str(chosen["device"]).count(",") + 1), 1)
+            seconds = round(left / devices, 1)
         return cls(
             input=str(info.path),
             output=str(output.path),
@@ -141,7 +144,7 @@ class Plan:
             overlap=options.overlap,
             tile=restorer.tile,
             tiles=len(grid.rows) * len(grid.columns),
-            segment_frames=options.segment_frames,
+            segment_frames=options.segment_frames or planned,
             seconds=seconds,
             memory_bytes=restorer.memory_bytes(*_size(info)),
             file_bytes=estimate_bytes(output.plan, shape, frames=frames),

@@ -19,6 +19,9 @@ from vsrm_cli.upscale.journal import Entry, ResumePoint
 # where a whole one may be lost.
 SEGMENT_SECONDS = 30.0
 MAX_WINDOWS = 64
+# Windows of a segment on several devices, where the user does not say: known before any speed is,
+# and each segment reads one window twice.
+PLANNED_WINDOWS = 16
 
 
 @dataclass(frozen=True)
