@@ -13,6 +13,7 @@ from vsrm_cli.upscale import job as upscale
 def network(monkeypatch):
     monkeypatch.setattr(upscale, "load_model", load_nearest)
     monkeypatch.setattr(upscale, "weights_checksum", lambda *_, **__: "none")
+    monkeypatch.setattr(upscale, "network_scale", lambda *_, **__: 4)
 
 
 def measure(video):
