@@ -6,20 +6,22 @@ from graphics import cartoon, clip_of, pixel_art, screen
 from torch.nn import functional as F
 
 from vsrm_cli import load_model
-from vsrm_cli.checkpoints.catalog import MODELS, settle_detail
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, settle_detail
 from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.evaluation.test_sets import degrade
 
-SHIPPED = [name for name, entry in MODELS.items() if entry.file is not None]
 SCENES = (screen, cartoon, pixel_art)
+# What `upscale` takes for clean footage and for compressed footage.
+CASES = [(FOR_CLEAN, "bi"), (FOR_CLEAN, "h264-23"), (FOR_COMPRESSED, "h264-23")]
 
 
-@pytest.fixture(scope="module", params=SHIPPED)
-def network(request):
-    """A shipped network, with the detail that `upscale` gives it."""
-    detail = settle_detail(request.param, None, is_default=True)
-    return load_model(request.param, device="cpu", dtype="fp32", detail=detail)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
+def case(request):
+    """A network, with the detail that `upscale` gives it, and how its input is made."""
+    name, degradation = request.param
+    detail = settle_detail(name, None, is_default=True)
+    return load_model(name, device="cpu", dtype="fp32", detail=detail), detail, degradation
 
 
 def ringing(frame, truth):
@@ -29,11 +31,11 @@ def ringing(frame, truth):
     return (F.relu(frame - most) + F.relu(least - frame)).mean().item()
 
 
-@pytest.mark.parametrize("degradation", ["bi", "h264-23"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_graphics_come_closer_to_the_truth_than_by_bicubic_and_ring_little_more_than_by_lanczos(
-    network, scene, degradation
+    case, scene
 ):
+    network, detail, degradation = case
     sharp = clip_of(scene)
     small = degrade(sharp, degradation).float() / 255
 
@@ -42,5 +44,6 @@ def test_graphics_come_closer_to_the_truth_than_by_bicubic_and_ring_little_more_
 
     truth = sharp[1].float() / 255
     assert psnr_y(restored, truth) > psnr_y(upscale_bicubic(small[1]), truth)
-    most = 1.5 * ringing(upscale_lanczos(small[1]), truth) + 0.5
-    assert ringing(restored, truth) < most
+    # What is trained for looks has stronger edges; large square pixels show it most.
+    factor = 1.8 if detail == 1 else 1.5
+    assert ringing(restored, truth) < factor * ringing(upscale_lanczos(small[1]), truth) + 0.5

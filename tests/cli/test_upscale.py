@@ -83,7 +83,7 @@ def test_a_video_is_made_and_told_in_one_line_on_stderr(folder):
     assert result.stdout == ""
     assert result.stderr.splitlines()[-1].startswith("large.mp4: 10 frames, 192x128, ")
     assert result.stderr.rstrip().endswith(
-        "nearest with detail 0.5 on cpu (for compressed footage: the input is h264)"
+        "nearest with detail 1 on cpu (for compressed footage: the input is h264)"
     )
     assert len(read_clip("large.mp4")[0]) == 10
     assert names_in(folder) == ["large.mp4", "small.mp4"]
@@ -122,7 +122,7 @@ def test_json_prints_one_object_on_stdout(folder):
         "model": "nearest",
         "model_scale": 4,
         "model_reason": "for compressed footage: the input is h264",
-        "detail": 0.5,
+        "detail": 1.0,
         "device": "cpu",
         "dtype": "fp32",
         "decoder": "software",
@@ -167,7 +167,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(folder):
     assert told["frames"] == "about 10"
     assert (
         told["network"]
-        == "nearest with detail 0.5 on cpu in fp32 (for compressed footage: the input is h264)"
+        == "nearest with detail 1 on cpu in fp32 (for compressed footage: the input is h264)"
     )
     assert told["color"].startswith("BT.601, limited range (assumed")
     assert re.fullmatch(r"about 0:0\d \(estimate\)", told["time"])

@@ -198,11 +198,11 @@ def test_a_sample_depends_neither_on_order_nor_on_what_is_cached(mixed, monkeypa
         assert_equal_samples(other[step], expected[step])
 
 
-def test_workers_make_the_same_samples(mixed):
+def test_a_worker_makes_the_same_samples(mixed):
     clips = Clips(open_footage(mixed), SHAPE, steps=4, seed=7)
     expected = [clips[step] for step in range(4)]
 
-    samples = list(DataLoader(clips, batch_size=None, num_workers=2))
+    samples = list(DataLoader(clips, batch_size=None, num_workers=1))
 
     for sample, wanted in zip(samples, expected, strict=True):
         assert_equal_samples(sample, wanted)

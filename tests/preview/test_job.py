@@ -99,9 +99,8 @@ def test_without_a_choice_the_default_comes_first_and_what_suits_follows(tmp_pat
 
     assert summary["versions"] == [
         "bicubic",
-        "vsrm-t-real, detail 0.5",
-        "vsrm-t-real",
         "vsrm-t-sharp",
+        "vsrm-t-real",
     ]
     assert len(summary["times"]) == 1
     assert "the default for compressed footage" in page.read_text(encoding="utf-8")
@@ -117,7 +116,7 @@ def test_the_commands_run_and_make_what_they_name(tmp_path, monkeypatch):
     assert [words[0] for words in commands] == ["vsrm", "vsrm"]
     for words in commands:
         assert CliRunner().invoke(cli.app, [*words[1:], "--quiet"]).exit_code == 0
-    assert (tmp_path / "a small film_vsrm-t-real_detail_0.5.mp4").exists()
+    assert (tmp_path / "a small film_vsrm-t-sharp.mp4").exists()
     assert (tmp_path / "a small film_vsrm-t.mp4").exists()
 
 

@@ -193,7 +193,7 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 from pathlib import Path
-from test_finetune import CHEAP, RECIPE, learn
+from test_loop import CHEAP, RECIPE, learn
 from vsrm_cli.training import time_budget as clock
 clock.SECONDS_BETWEEN_SAVES = 0.0
 if __name__ == "__main__":
@@ -208,7 +208,7 @@ def run_until_killed(pack, out, *, after_step):
     code = KILLED.format(
         root=str(ROOT),
         tests=str(ROOT / "tests"),
-        here=str(Path(__file__).parents[1]),
+        here=str(Path(__file__).parent),
         out=str(out),
         pack=str(pack),
     )

@@ -331,6 +331,8 @@ def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> 
 
 def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
     """What should become zero; a time on the clock of the video."""
+    if Flags.no_timestamps in Flags(container.format.flags):
+        return start  # a bare video stream: its times are FFmpeg's guess
     is_broadcast = allows_restarts(container)
     if not is_broadcast and start < _LONGEST_WAIT:
         return min(Fraction(0), start)

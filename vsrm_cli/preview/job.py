@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from vsrm_cli.checkpoints.catalog import settle_detail
+from vsrm_cli.checkpoints.catalog import pair_of, settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.data.degradations import SCALE
@@ -162,6 +162,9 @@ def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> 
     """The networks to show, the default one first if nobody chose."""
     name, reason = select_model(DEFAULT_MODEL, info, files)
     best = _Version(str(name), settle_detail(str(name), None, is_default=True), reason)
+    pair = pair_of(best.model)
+    if pair and best.detail == 1:  # the sharp one alone
+        best = _Version(pair.sharp, None, reason)
     versions: dict[tuple[str, float | None], _Version] = {}
     for model in models or (DEFAULT_MODEL, *suitable_models(best.model)):
         version = best if model == DEFAULT_MODEL else _Version(model)
