@@ -1,7 +1,7 @@
 """Draw the picture at the top of the README: the sample by bicubic, by a network, and as it was.
 
     vsrm upscale tests/data/sample.mp4 -o sample_x4.mp4
-    python benchmarks/before_after.py sample_x4.mp4 benchmarks/before_after.png --label vsrm-t-real
+    python benchmarks/before_after.py sample_x4.mp4 benchmarks/before_after.png --label vsrm-t-sharp
 
 A script draws the sample, so its ground truth at four times the size can be drawn as well. The
 extra `test` must be installed.

@@ -5,7 +5,16 @@ from os.path import dirname
 from pathlib import Path
 
 # Their names in `vsrm_cli.checkpoints.catalog`, which imports torch.
-MODELS = ("auto", "vsrm-t", "vsrm-t-real", "vsrm-t-sharp", "gsm", "vsrm", "vsrm-ablation")
+MODELS = (
+    "auto",
+    "vsrm-t",
+    "vsrm-t-real",
+    "vsrm-t-sharp",
+    "vsrm-t-x2",
+    "gsm",
+    "vsrm",
+    "vsrm-ablation",
+)
 CODECS = ("auto", "h264", "hevc", "av1", "vp9", "ffv1", "prores", "h264_nvenc", "hevc_nvenc")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps", "xpu")
 WEIGHT_ENDINGS = (".safetensors", ".pth")
