@@ -224,9 +224,10 @@ def test_ctrl_c_at_any_window_loses_nothing_that_is_finished(tmp_path, monkeypat
         monkeypatch.setattr(Remembering, "fails_at", None)
         summary = upscale_video(clip, tmp_path / "large.mp4", overwrite=True, **SMALL)
 
-        # Segments end behind the frames 9 and 17, and a window is needed for the fade.
+        # Segments end behind the frames 9 and 17, a window is needed for the fade, and the encoder
+        # may be another one behind.
         assert summary.frames_resumed in (0, 9, 17)
-        assert summary.frames_resumed >= 4 * (window - 3)
+        assert summary.frames_resumed >= 4 * (window - 4)
         assert pictures(tmp_path / "large.mp4") == pictures(tmp_path / "whole.mp4")
         (tmp_path / "large.mp4").unlink()
 
