@@ -170,12 +170,15 @@ def test_an_output_as_second_name_is_understood_and_the_right_command_told(folde
 
 @pytest.mark.parametrize("output", ["result", "large"])
 def test_a_name_without_an_ending_makes_no_image_files_of_a_video(folder, output):
-    result = run("a.mp4", "-o", output)
+    with pytest.raises(UsageError, match=f"or -?o? ?{output}/ for (a folder of )?image files"):
+        check_ending(output, folder / "a.mp4")
 
-    assert result.exit_code == 2
-    assert f"or {output}/ for a folder of image files" in result.stderr or (
-        f"--out-dir {output}" in result.stderr
-    )
+
+def test_a_script_is_taken_at_its_word(folder):
+    result = run("a.mp4", "-o", "result")
+
+    # It gets as far as the video, which is none here.
+    assert "a.mp4 is not a video file" in result.stderr
 
 
 def test_a_slash_or_an_input_of_images_says_that_image_files_are_wanted(folder):

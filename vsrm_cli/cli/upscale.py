@@ -5,6 +5,7 @@ not wait for it.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -361,7 +362,8 @@ def upscale(
     if fps is not None:
         check_takes_rate(sources)
     if output is not None:
-        check_ending(output, sources[0])
+        if sys.stderr.isatty():  # a script is taken at its word
+            check_ending(output, sources[0])
         pairs = [(sources[0], Path(output))]
     else:
         pairs = plan_batch(sources, out_dir, options, skip_existing=skip_existing)
