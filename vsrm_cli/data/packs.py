@@ -83,7 +83,7 @@ def shrink(pictures: Tensor, factor: float) -> Tensor:
 
 
 def detail(picture: Tensor) -> float:
-    """Mean absolute difference of neighboring pixels, in grey levels, of (..., H, W) values."""
+    """Mean absolute difference of neighboring pixels, in gray levels, of (..., H, W) values."""
     picture = picture.float()
     across = (picture[..., 1:] - picture[..., :-1]).abs().mean()
     down = (picture[..., 1:, :] - picture[..., :-1, :]).abs().mean()

@@ -94,7 +94,7 @@ class Noise:
     """Add grain of a steady strength, new in each frame.
 
     Attributes:
-        strength: Standard deviation in grey levels, at medium brightness.
+        strength: Standard deviation in gray levels, at medium brightness.
         follows_light: Whether its variance is proportional to the brightness, as that of photons.
         is_gray: Whether it is the same in all three colors.
     """

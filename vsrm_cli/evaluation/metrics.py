@@ -35,7 +35,7 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def levels(rgb: Tensor, *, on_luma: bool, crop: int = 0) -> Tensor:
-    """What is compared: a picture rounded to 8 bits, in grey levels.
+    """What is compared: a picture rounded to 8 bits, in gray levels.
 
     Args:
         rgb: (3, H, W), values 0 to 1; what lies outside is clamped.
@@ -119,7 +119,7 @@ def gradient_energy(frame: Tensor) -> float:
         frame: (3, H, W), values 0 to 1.
 
     Returns:
-        In squared grey levels.
+        In squared gray levels.
     """
     y = levels(frame, on_luma=True)
     return float(y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean())

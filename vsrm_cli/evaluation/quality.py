@@ -143,7 +143,7 @@ class Crop:
     Attributes:
         clip: Name of the clip.
         frame: Number of the frame, from 0.
-        gain: By how much the mean squared error is smaller there, in squared grey levels.
+        gain: By how much the mean squared error is smaller there, in squared gray levels.
         pictures: The crop by each method, and of the "truth", (3, h, w) uint8.
     """
 

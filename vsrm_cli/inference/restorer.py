@@ -87,7 +87,7 @@ class Restorer:
         Args:
             network: Already on `device`, in `dtype`.
             window: Frames read together, at least 1.
-            overlap: Frames shared by neighbouring windows, 0 to window // 2.
+            overlap: Frames shared by neighboring windows, 0 to window // 2.
             tile: Side of a tile in pixels of the source, at least `MIN_TILE`, its overlaps
                 included; None takes pictures whole, "auto" chooses by the free memory.
             device: Where the network is.

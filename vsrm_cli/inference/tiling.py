@@ -1,6 +1,6 @@
 """Cutting a video into pieces that a network can take, and knowing which part of each to keep.
 
-A line of things (frames, rows or columns) is cut into *pieces* of one size, and neighbours
+A line of things (frames, rows or columns) is cut into *pieces* of one size, and neighbors
 overlap. Near the end of a piece the network has seen little of what lies beyond, so the outer
 part of an overlap, the *context*, is read and thrown away. Over the inner part, the *ramp*,
 one piece fades out while the next fades in, so that no edge is seen where they meet.
@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from vsrm_cli.errors import MemoryShortage
 
-# Pixels shared by neighbouring tiles: 8 at each edge are thrown away, where a network sees
+# Pixels shared by neighboring tiles: 8 at each edge are thrown away, where a network sees
 # invented pixels instead of the picture, and 16 fade. Users of tile upscalers report seams
 # with 10 pixels of padding, and none with 32 (Real-ESRGAN issue 211, GPEN issue 129).
 TILE_OVERLAP = 32
@@ -115,13 +115,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """A rule for cutting: the size of the pieces and how many items neighbours share.
+    """A rule for cutting: the size of the pieces and how many items neighbors share.
 
     With an overlap of at most half a piece, no item is kept by more than two pieces.
 
     Attributes:
         size: Items in each piece, at least 1. A shorter line is one piece.
-        overlap: Items shared by neighbours, 0 to size // 2.
+        overlap: Items shared by neighbors, 0 to size // 2.
         shortest: Items in the last piece at least, at most `size`; 0 means `size`.
 
     Raises:
@@ -146,7 +146,7 @@ class Chunking:
 
     @property
     def stride(self) -> int:
-        """Distance between the starts of neighbours."""
+        """Distance between the starts of neighbors."""
         return self.size - self.overlap
 
     @property
@@ -160,7 +160,7 @@ class Chunking:
 
     @property
     def ramp(self) -> int:
-        """Items over which two neighbours fade into each other."""
+        """Items over which two neighbors fade into each other."""
         return self.overlap - 2 * self.context
 
     def count(self, length: int) -> int:
@@ -272,7 +272,7 @@ def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Gri
         width: Of the picture, in pixels, at least 1.
         tile: Side of a tile in pixels, its overlaps included; a side of the picture that is
             shorter is not cut. None leaves the picture whole.
-        overlap: Pixels shared by neighbours, 0 to tile // 2.
+        overlap: Pixels shared by neighbors, 0 to tile // 2.
 
     Returns:
         The grid.

@@ -19,7 +19,7 @@ from vsrm_cli.inference.tiling import MIN_TILE
 
 DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.plan`
 
-# A window of 24 frames shows the network about a second: most of what neighbours can tell about
+# A window of 24 frames shows the network about a second: most of what neighbors can tell about
 # a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for the
 # cross-fade to the next: a fifth more work than without, and no jump where two meet.
 DEFAULT_WINDOW = 24
