@@ -3,9 +3,11 @@
 A server process loads everything once; each job is a copy of it, started in milliseconds.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 from functools import cache
@@ -49,16 +51,24 @@ def start(*words, seconds_per_window=0.0, largest_file=None, log=os.devnull):
     """
     arguments = (list(map(str, words)), seconds_per_window, largest_file, str(log))
     job = processes().Process(target=_run, args=arguments)
+    job.log = str(log)
     job.start()
     return job
 
 
-def end(job, *, within=60):
-    """Wait for a job and give its exit code; one that hangs is killed and fails the test."""
+def end(job, *, within=180):
+    """Wait for a job and give its exit code; one that hangs is killed and fails the test.
+
+    The failure shows what the job has printed, and where each of its threads is. Jobs take
+    seconds; the limit is that of a busy machine.
+    """
     job.join(within)
     if job.exitcode is None:
+        os.kill(job.pid, signal.SIGUSR1)
+        job.join(1)
         job.kill()
-        raise AssertionError(f"the job did not end within {within} seconds")
+        printed = "" if job.log == os.devnull else Path(job.log).read_text()
+        raise AssertionError(f"the job did not end within {within} seconds\n{printed}")
     return job.exitcode
 
 
@@ -66,6 +76,7 @@ def peak_kibibytes(*words):
     """How much memory a job takes at most, with all that it shares with the server."""
     receiver, sender = processes().Pipe(duplex=False)
     job = processes().Process(target=_measure, args=(list(map(str, words)), sender))
+    job.log = os.devnull
     job.start()
     peak = receiver.recv()
     assert end(job) == 0
@@ -75,6 +86,7 @@ def peak_kibibytes(*words):
 def _run(words, seconds_per_window, largest_file, log):
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 2)
+    faulthandler.register(signal.SIGUSR1)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     network = Slow().eval()

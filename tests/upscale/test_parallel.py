@@ -217,8 +217,9 @@ def test_a_command_that_is_killed_ends_its_processes_and_goes_on(film, tmp_path)
     children = children_of(job.pid)
     job.kill()
     job.join()
-    time.sleep(1)
-    left = [pid for pid in children if is_running(pid)]
+    until = time.monotonic() + 20
+    while (left := [pid for pid in children if is_running(pid)]) and time.monotonic() < until:
+        time.sleep(0.1)
     code = faults.end(faults.start(*words, log=log))
 
     assert (left, code) == ([], 0)
