@@ -274,7 +274,10 @@ def restore_on_devices(
         try:
             facts: list[DeviceFacts] = workers.facts()
             chosen = _choose(devices, facts, settings, journal)
+            planned_at = time.monotonic()
             segments = _plan(source, journal, chosen, options, report, should_stop)
+            # On its way to a segment, a worker may have to read all that lies before it.
+            workers.patience_seconds += 3 * (time.monotonic() - planned_at)
             journal.start()
             journal.begin(chosen)
             tasks = [
