@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -25,6 +26,7 @@ from vsrm_cli import upscale_video
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
 from vsrm_cli.inference.restorer import windows_of
 from vsrm_cli.upscale.journal import Entry, Journal
+from vsrm_cli.upscale.parallel import make_empty
 from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
 from vsrm_cli.upscale.workers import Workers
 
@@ -37,18 +39,23 @@ def say(words: str) -> None:
 
 
 class StubWorker:
-    """Gives an entry for each segment, and does nothing."""
+    """Makes an empty file for each segment, as a worker makes a full one."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, folder: Path, device: str) -> None:
         """Say nothing of itself."""
         self.facts = device
+        self._folder = folder / f"{os.getpid()}.part"
 
-    def work(self, task: PlannedSegment, report: Callable[[int], None]) -> Entry:
-        """Make an entry of an empty segment."""
+    def work(self, task: PlannedSegment, report: Callable[[int], None]) -> tuple[Entry, str]:
+        """Make an entry of an empty segment, and its file."""
         ahead = task.ahead
         ticks = list(range(task.first, task.stop))
         name = f"{task.first:09}.mp4"
-        return Entry(name, task.first, ahead.shot, ticks, task.stop, None, 0, ahead.margin)
+        make_empty(self._folder)
+        with (self._folder / name).open("wb") as file:
+            os.fsync(file.fileno())
+        entry = Entry(name, task.first, ahead.shot, ticks, task.stop, None, 0, ahead.margin)
+        return entry, self._folder.name
 
 
 def draw_clip(path: Path, frames: int) -> None:
@@ -108,14 +115,15 @@ def measure_overhead(segments: int) -> float:
             planned_at = time.perf_counter()
             journal.start()
             journal.begin({"device": "cpu,cpu"})
-            with Workers(StubWorker, ["cpu", "cpu"], warn=say) as workers:
+            open_worker = partial(StubWorker, journal.folder)
+            with Workers(open_worker, ["cpu", "cpu"], warn=say) as workers:
                 workers.facts()
                 ready_at = time.perf_counter()
-                with journal.adding() as add:
-                    for result in workers.do(planned, should_stop=lambda: False):
-                        if result is not None:
-                            (journal.folder / result[1].file).touch()
-                            add(result[1])
+                for result in workers.do(planned, should_stop=lambda: False):
+                    if result is not None:
+                        entry, made_in = result[1]
+                        journal.add(entry, made_in=journal.folder / made_in)
+                    journal.flush_if_due()
             done_at = time.perf_counter()
         with Journal(Path(folder) / "large.mp4") as journal:
             journal.open({}, restart=False)

@@ -64,3 +64,43 @@ class Slow(Squaring):
     def work(self, task, report):
         time.sleep(0.2)
         return super().work(task, report)
+
+
+class Hanging:
+    """Hangs at 3 until there is a file, as a call of a driver that never returns."""
+
+    def __init__(self, folder, device):
+        self.facts = None
+        self._once = Path(folder) / "hung"
+
+    def work(self, task, report):
+        for item in range(3):
+            time.sleep(0.02)
+            report(item + 1)
+        if task == 3 and not self._once.exists():
+            self._once.touch()
+            time.sleep(600)
+        return task * task
+
+
+class Slowing(Squaring):
+    """Takes a tenth of a second for each unit of a number."""
+
+    def work(self, task, report):
+        time.sleep(task / 10)
+        return super().work(task, report)
+
+
+class Changing(Squaring):
+    """Dies at 3, and comes back as something else."""
+
+    def __init__(self, folder, device):
+        self._once = Path(folder) / "died"
+        self.facts = "another" if self._once.exists() else "the first"
+
+    def work(self, task, report):
+        if task == 3 and not self._once.exists():
+            self._once.touch()
+            os._exit(7)
+        time.sleep(0.2)
+        return super().work(task, report)

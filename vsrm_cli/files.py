@@ -5,8 +5,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from vsrm_cli.errors import OutputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 def check_output_path(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool) -> None:
@@ -88,6 +94,21 @@ def flush_names(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_file(file: IO[bytes]) -> None:
+    """Lock an open file for this process.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    if sys.platform == "win32":
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError from error
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def cache_dir() -> Path:

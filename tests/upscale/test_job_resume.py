@@ -291,7 +291,7 @@ def test_other_settings_are_told_and_change_nothing_unless_a_restart_is_wanted(
     kept = names_in(tmp_path / ".large.mp4.vsrm")
     summary = upscale_video(clip, tmp_path / "large.mp4", restart=True, **(SMALL | change))
 
-    assert kept == ["000000000.json", "000000000.mp4", "journal.json", "lock"]
+    assert kept == ["000000000.mp4", "journal.json", "lock", "segments.jsonl"]
     assert summary.frames_resumed == 0
 
 

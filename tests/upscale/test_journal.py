@@ -24,9 +24,9 @@ def output(tmp_path):
     return tmp_path / "large.mp4"
 
 
-def add_segment(journal, *, first, frames=3, add=None):
-    (journal.folder / f"{first:09}.mp4").write_bytes(b"x" * 10)
-    (add or journal.add)(
+def add_segment(journal, *, first, frames=3, made_in=None):
+    ((made_in or journal.folder) / f"{first:09}.mp4").write_bytes(b"x" * 10)
+    journal.add(
         Entry(
             file=f"{first:09}.mp4",
             first=first,
@@ -36,8 +36,22 @@ def add_segment(journal, *, first, frames=3, add=None):
             tile=None,
             damaged=0,
             margin=[Fingerprint("1/25", 123)],
-        )
+        ),
+        made_in=made_in,
     )
+
+
+def change_lines(folder, change):
+    """Change the list of the lines that tell of segments."""
+    file = folder / "segments.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    change(lines)
+    file.write_bytes(b"".join(lines))
+
+
+def tear(lines):
+    """As after a power cut, when a part of a line has reached the disk."""
+    lines[-1] = lines[-1][:40] + bytes(20)
 
 
 def start(output, *, segments):
@@ -127,14 +141,25 @@ def test_a_restart_throws_the_finished_away(output):
 @pytest.mark.parametrize(
     ("harm", "frames", "kept"),
     [
-        (lambda folder: (folder / "000000003.json").unlink(), 3, [0, 6]),
+        (lambda folder: change_lines(folder, lambda lines: lines.pop(1)), 3, [0, 6]),
+        (lambda folder: change_lines(folder, tear), 6, [0, 3]),
+        (lambda folder: change_lines(folder, list.reverse), 9, [0, 3, 6]),
         (lambda folder: (folder / "000000003.mp4").unlink(), 3, [0, 6]),
         (lambda folder: (folder / "000000003.mp4").write_bytes(b"short"), 3, [0, 6]),
-        (lambda folder: (folder / "000000000.json").unlink(), 0, [3, 6]),
+        (lambda folder: (folder / "000000000.mp4").unlink(), 0, [3, 6]),
         (lambda folder: (folder / "000000009.mp4").write_bytes(b"unfinished"), 9, [0, 3, 6]),
-        (lambda folder: (folder / "000000009.json.part").write_text("{"), 9, [0, 3, 6]),
+        (lambda folder: (folder / "a.part").mkdir(), 9, [0, 3, 6]),
     ],
-    ids=["no-entry", "no-file", "short-file", "no-first", "unfinished", "half-an-entry"],
+    ids=[
+        "no-entry",
+        "torn-entry",
+        "any-order",
+        "no-file",
+        "short-file",
+        "no-first",
+        "unfinished",
+        "unfinished-elsewhere",
+    ],
 )
 def test_a_segment_that_is_missing_leaves_a_gap_and_what_is_not_finished_is_deleted(
     output, harm, frames, kept
@@ -151,8 +176,13 @@ def test_a_segment_that_is_missing_leaves_a_gap_and_what_is_not_finished_is_dele
             3 * len(kept),
             [n for n in kept if n > frames],
         )
-        names = [f"{first:09}.{end}" for first in kept for end in ("json", "mp4")]
-        assert names_in(folder) == [*names, "journal.json", "lock"]
+        names = [f"{first:09}.mp4" for first in kept]
+        assert names_in(folder) == [*names, "journal.json", "lock", "segments.jsonl"]
+        add_segment(journal, first=9)
+
+    with Journal(output) as later:
+        later.open(ASKED, restart=False)
+        assert later.frames_kept == 3 * len(kept) + 3
 
 
 def test_a_gap_that_is_filled_joins_what_lies_behind_it(output):
@@ -238,43 +268,74 @@ def test_a_small_file_is_known_again_by_every_byte(tmp_path_factory, data, at, t
     assert (describe_files([path]) == before) == (changed == data)
 
 
-def test_a_journal_of_an_earlier_version_is_read(output):
-    folder = output.with_name(f".{output.name}.vsrm")
-    folder.mkdir()
-    (folder / "journal.json").write_text('{"asked": {"window": "24"}, "chosen": {"device": "cpu"}}')
-    (folder / "000000000.mp4").write_bytes(b"segment")
-    (folder / "000000000.json").write_text(
-        '{"file": "000000000.mp4", "first": 0, "shot": 0, "ticks": [0, 512], "end": 1024, '
-        '"tile": null, "damaged": 0, "margin": [{"time": "1/25", "checksum": 7}], "size_bytes": 7}'
-    )
-
-    with Journal(output) as journal:
-        journal.open({"window": "24"}, restart=False)
-
-        assert journal.chosen == {"device": "cpu"}
-        assert journal.frames_done == 2
-        assert journal.entries[0].margin == [Fingerprint("1/25", 7)]
-
-
-def test_segments_that_are_added_together_are_on_the_disk_when_all_is_done(output):
+def test_a_segment_that_was_made_elsewhere_is_moved_to_the_others(output):
     with Journal(output) as journal:
         journal.open(ASKED, restart=True)
         journal.start()
         journal.begin(CHOSEN)
-        with journal.adding() as add:
-            for first in (9, 3, 6, 0):
-                add_segment(journal, first=first, add=add)
+        made_in = journal.folder / "worker.part"
+        made_in.mkdir()
+        for first in (9, 3, 6, 0):
+            add_segment(journal, first=first, made_in=made_in)
 
         assert (journal.frames_done, journal.later) == (12, {})
+        assert names_in(made_in) == []
     with Journal(output) as journal:
         journal.open(ASKED, restart=False)
         assert journal.frames_done == 12
 
 
-def test_a_segment_that_cannot_be_recorded_is_told(output):
+def test_a_process_that_is_killed_loses_no_entry(output):
+    work = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from vsrm_cli.upscale.journal import Entry, Journal
+
+journal = Journal(Path({str(output)!r}))
+journal.__enter__()
+journal.open({ASKED!r}, restart=True)
+journal.start()
+journal.begin({CHOSEN!r})
+for first in range(50):
+    (journal.folder / f"{{first:09}}.mp4").write_bytes(b"x")
+    journal.add(Entry(f"{{first:09}}.mp4", first, 0, [first], first + 1, None, 0, []))
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", work]).returncode == 9
+
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+        assert journal.frames_done == 50
+
+
+def test_entries_are_on_the_disk_a_second_later_and_those_of_a_slow_run_at_once(
+    output, monkeypatch
+):
+    now, flushed = [100.0], []
+    monkeypatch.setattr("vsrm_cli.upscale.journal.time.monotonic", lambda: now[0])
     with Journal(output) as journal:
         journal.open(ASKED, restart=True)
         journal.start()
-        absent = Entry("absent.mp4", 3, 0, [0], 1, None, 0, [])
-        with pytest.raises(OutputError, match="could not be written"), journal.adding() as add:
-            add(absent)
+        journal.begin(CHOSEN)
+        monkeypatch.setattr("vsrm_cli.upscale.journal.os.fsync", lambda _: flushed.append(now[0]))
+        for seconds in (0, 0.1, 0.1, 30):
+            now[0] += seconds
+            add_segment(journal, first=journal.frames_done)
+        now[0] += 0.5
+        add_segment(journal, first=journal.frames_done)
+        journal.flush_if_due()
+        now[0] += 0.6
+        journal.flush_if_due()
+        journal.flush_if_due()
+
+        # Each time the names of the files, too.
+        assert flushed[::2] == flushed[1::2] == pytest.approx([100.0, 130.2, 131.3])
+
+
+def test_a_segment_that_is_not_there_is_told(output):
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=True)
+        journal.start()
+        with pytest.raises(OutputError, match="could not be written"):
+            journal.add(Entry("absent.mp4", 3, 0, [0], 1, None, 0, []))

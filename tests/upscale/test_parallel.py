@@ -178,7 +178,7 @@ def test_segments_behind_a_gap_are_used_on_one_device(film, tmp_path):
             report=lambda progress: done.append(progress.frames_done),
             should_stop=lambda: bool(done) and done[-1] >= 22,
         )
-    (tmp_path / ".large.mkv.vsrm" / "000000000.json").unlink()
+    (tmp_path / ".large.mkv.vsrm" / "000000000.mp4").unlink()
 
     summary = start_over(film, output, device="cpu")
 
@@ -212,7 +212,7 @@ def test_a_command_that_is_killed_ends_its_processes_and_goes_on(film, tmp_path)
     job = faults.start(*words, log=log)
     folder = tmp_path / ".large.mkv.vsrm"
     until = time.monotonic() + 60
-    while not list(folder.glob("*[0-9].json")) and time.monotonic() < until:
+    while not list(folder.glob("*[0-9].mp4")) and time.monotonic() < until:
         time.sleep(0.02)
     children = children_of(job.pid)
     job.kill()

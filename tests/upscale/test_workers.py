@@ -1,6 +1,7 @@
 """Processes share tasks, and what happens to one of them is no end of the work."""
 
 import sys
+import time
 from functools import partial
 
 import pool_workers
@@ -10,12 +11,13 @@ from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.upscale.workers import Workers
 
 
-def do(open_worker, tasks, *, devices=("a", "b"), should_stop=lambda: False):
+def do(open_worker, tasks, *, devices=("a", "b"), should_stop=lambda: False, patience=60, **more):
     """Do tasks: the results by their tasks, what each device did, and the warnings."""
     warnings = []
     with Workers(open_worker, devices, warn=warnings.append) as workers:
         workers.facts()
-        done = [result for result in workers.do(tasks, should_stop=should_stop) if result]
+        workers.patience_seconds = patience
+        done = [result for result in workers.do(tasks, should_stop=should_stop, **more) if result]
         shares = workers.shares()
     return dict(done), shares, warnings
 
@@ -60,6 +62,33 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path)
     assert results == {1: 1, 2: 4, 3: 9, 4: 16}
     assert len(warnings) == 1
     assert warnings[0].startswith("a: 3 failed (the process ended with SIGKILL")
+
+
+def test_a_process_that_hangs_is_ended_and_its_task_given_to_another(tmp_path):
+    began = time.monotonic()
+
+    results, _, warnings = do(
+        partial(pool_workers.Hanging, str(tmp_path)), [1, 2, 3, 4, 5], devices=["a"], patience=2
+    )
+
+    assert results == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
+    assert [w.split(" s)")[0] for w in warnings] == ["a: 3 failed (nothing was heard of it for 2"]
+    assert time.monotonic() - began < 60
+
+
+def test_a_process_whose_pauses_are_long_is_given_time():
+    results, _, warnings = do(pool_workers.Slowing, [2, 10], devices=["a"], patience=0.5)
+
+    assert (results, warnings) == ({2: 4, 10: 100}, [])
+
+
+def test_a_worker_that_comes_back_as_something_else_is_not_used(tmp_path):
+    def accept(facts):
+        if facts != "the first":
+            raise VsrmError(f"it is {facts}")
+
+    with pytest.raises(VsrmError, match=r"^No device is left: it is another$"):
+        do(partial(pool_workers.Changing, str(tmp_path)), [3, 4], devices=["a"], accept=accept)
 
 
 def test_whoever_wants_to_stop_gets_what_is_at_work():

@@ -7,6 +7,7 @@ their durations and decoding times are derived anew, over the whole video.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class SegmentWriter:
             raise self._output.failure(error) from error
 
     def close(self) -> None:
-        """Complete the file.
+        """Complete the file, and wait until it is on the disk.
 
         Raises:
             OutputError: If the disk is full.
@@ -103,6 +104,8 @@ class SegmentWriter:
         try:
             self._mux(self._stream.encode(None))
             self._container.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._file.close()
         except (av.FFmpegError, OSError) as error:
             raise self._output.failure(error) from error

@@ -4,13 +4,14 @@ A run works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``larg
 
     journal.json      what was asked for and what was chosen: only the same may go on
     000000000.mp4     a closed segment of the video, named by the number of its first frame
-    000000000.json    its entry: when its frames are shown, and how to go on behind it
+    segments.jsonl    an entry for each, in a line: when its frames are shown, and how to go on
     lock              held by the process at work; the lock dies with it
 
-A segment counts when its entry is there, and the entry comes last. Each of these files is
-written under another name, flushed to the disk and renamed, so that after a crash or a power
-cut it is whole or absent. What no entry speaks of is thrown away. Where several devices work on a
-run, segments may be finished before earlier ones are.
+A segment counts when its entry is there: the entry is written when the segment is on the disk. That
+of the entry is waited for once a second at most, so a crash loses none, and a power cut those of
+that second. A line that is torn, or whose file is not as it was, is as none; what no line speaks of
+is thrown away. Where several devices work on a run, segments may be finished before earlier ones
+are.
 
 Only words and numbers live here: what a segment is made of, and how, others know.
 """
@@ -19,35 +20,31 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import write_atomically
+from vsrm_cli.files import flush_names, lock_file, write_atomically
 from vsrm_cli.frame import Fingerprint
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 _LOCK = "lock"
+_CHOICES = "journal.json"
+_ENTRIES = "segments.jsonl"
 _NUMBERED = re.compile(r"\d{9}\.[a-z0-9]+")
-# Files of a run, beside the lock: segments and entries, the journal, and what was never finished.
-_OURS = re.compile(r"\d{9}\..*|journal\.json|.*\.part(\..*)?")
+# Files of a run, beside the lock: segments, what is known of them, and what was never finished.
+_OURS = re.compile(r"\d{9}\..*|journal\.json|segments\.jsonl|.*\.part(\..*)?")
 # Of a checksum, so much is enough for a person to see that two differ.
 _SHOWN_CHARACTERS = 32
 _CHECKED_BYTES = 2**20
-# Flushed to the disk at the same time.
-_FLUSHES = 8
+# How often somebody waits for the disk, where segments are finished faster.
+_FLUSH_SECONDS = 1.0
 
 Choices = dict[str, str | int | None]
 
@@ -127,6 +124,9 @@ class Journal:
         self._output = output
         self._asked: Choices = {}
         self._lock: IO[bytes] | None = None
+        self._log: IO[bytes] | None = None
+        self._flushed_at = 0.0
+        self._is_flushed = True
         self._is_started = False
 
     @property
@@ -172,11 +172,16 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Unlock the folder, and remove it if nothing in it is worth keeping."""
-        if self._is_started and not self.frames_kept:
-            self.clear()
+        """Unlock the folder, and remove it if nothing in it is worth keeping.
+
+        Raises:
+            OutputError: If an entry does not reach the disk.
+        """
         assert self._lock is not None
         try:
+            self._close_log()
+            if self._is_started and not self.frames_kept:
+                self.clear()
             if {path.name for path in self.folder.iterdir()} == {_LOCK}:
                 self._remove_folder(self._lock)
         except FileNotFoundError:  # somebody has removed it
@@ -195,20 +200,26 @@ class Journal:
             OutputError: If the earlier run was asked for something else; says for what.
         """
         self._asked = asked
-        told = None if restart else self._read("journal.json")
+        told = None if restart else self._read_choices()
         if told is None:
             return
-        entries = list(self._read_entries())
-        later = self._read_later(entries[-1].next if entries else 0)
-        if entries or later:
+        found = self._read_entries()
+        if found:
             self._compare(told["asked"], asked)
-            self.chosen = told["chosen"]
-            self.entries, self.later = entries, later
+            self.chosen, self.later = told["chosen"], found
+            self._order()
 
     def start(self) -> None:
-        """Throw away what was not read, and what was never finished: the work begins."""
+        """Throw away what was not read, and what was never finished: the work begins.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
         self._is_started = True
         self._clean()
+        if self.chosen is not None:
+            kept = [*self.entries, *self.later.values()]
+            self._write(_ENTRIES, "".join(map(_line, kept)))
 
     def begin(self, chosen: Choices) -> None:
         """Write down what the run was asked for and what it has chosen.
@@ -217,58 +228,74 @@ class Journal:
             OutputError: If the folder cannot be written.
         """
         self.chosen = chosen
-        self._write("journal.json", {"asked": self._asked, "chosen": chosen})
+        self._write(_CHOICES, json.dumps({"asked": self._asked, "chosen": chosen}))
 
-    def add(self, entry: Entry) -> None:
-        """Write the entry of a segment whose file is closed; its size is filled in.
+    def add(self, entry: Entry, *, made_in: Path | None = None) -> None:
+        """Record a segment whose file is closed and on the disk; its size is filled in.
 
         Segments may come in any order.
 
-        Raises:
-            OutputError: If the folder cannot be written.
-        """
-        self._note(self._store(entry))
-
-    @contextmanager
-    def adding(self) -> Iterator[Callable[[Entry], None]]:
-        """Give a function like `add` that does not wait for the disk; leaving waits for all of it.
-
-        Many flushes at once take little longer than one.
+        Args:
+            entry: What is known of it.
+            made_in: A folder that holds its files and nothing else, which are moved from there.
 
         Raises:
-            OutputError: If the folder cannot be written.
+            OutputError: If the folder cannot be written, or the segment is not there.
         """
-        waiting: deque[Future[Entry]] = deque()
-
-        def add(entry: Entry) -> None:
-            waiting.append(disk.submit(self._store, entry))
-            while waiting and waiting[0].done():
-                self._note(waiting.popleft().result())
-
-        with ThreadPoolExecutor(_FLUSHES, thread_name_prefix="journal") as disk:
-            try:
-                yield add
-            finally:
-                for stored in waiting:
-                    self._note(stored.result())
-
-    def _store(self, entry: Entry) -> Entry:
         try:
-            with (self.folder / entry.file).open("r+b") as file:
-                os.fsync(file.fileno())
-                entry = replace(entry, size_bytes=os.fstat(file.fileno()).st_size)
+            if made_in is not None:
+                for file in made_in.iterdir():
+                    file.replace(self.folder / file.name)
+            entry = replace(entry, size_bytes=(self.folder / entry.file).stat().st_size)
+            if self._log is None:
+                self._log = (self.folder / _ENTRIES).open("ab")
+            self._log.write(_line(entry).encode())
+            self._log.flush()
         except OSError as error:
             raise self._failure(error) from error
-        self._write(f"{entry.first:09}.json", asdict(entry))
-        return entry
-
-    def _note(self, entry: Entry) -> None:
+        self._is_flushed = False
         self.later[entry.first] = entry
+        self._order()
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Wait until all entries are on the disk, if the last time was a while ago.
+
+        Raises:
+            OutputError: If they do not get there.
+        """
+        if not self._is_flushed and time.monotonic() - self._flushed_at >= _FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._log is not None
+        try:
+            flush_names(self.folder)
+            os.fsync(self._log.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
+        self._flushed_at, self._is_flushed = time.monotonic(), True
+
+    def _close_log(self) -> None:
+        if self._log is None:
+            return
+        try:
+            with self._log:
+                if not self._is_flushed:
+                    self._flush()
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            self._log = None
+
+    def _order(self) -> None:
+        """Put those into `entries` that follow without a gap."""
         while self.frames_done in self.later:
             self.entries.append(self.later.pop(self.frames_done))
 
     def clear(self) -> None:
         """Throw away all that is finished."""
+        self._close_log()
         self.entries = []
         self.later = {}
         self.chosen = None
@@ -283,7 +310,7 @@ class Journal:
         except FileNotFoundError:
             return None
         try:
-            _lock_file(file)
+            lock_file(file)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         except FileNotFoundError:
@@ -306,31 +333,23 @@ class Journal:
                 "give the former command to resume it, or --restart to start over."
             )
 
-    def _read_entries(self) -> Iterator[Entry]:
-        """Read the entries up to the first that is missing or whose file is not as it was."""
-        first = 0
-        while (entry := self._read_entry(f"{first:09}.json")) is not None:
-            yield entry
-            first = entry.next
-
-    def _read_later(self, frames_done: int) -> dict[int, Entry]:
-        """Read the entries behind the first that is missing."""
-        names = sorted(path.name for path in self.folder.glob("?????????.json"))
-        later = (
-            name for name in names if _NUMBERED.fullmatch(name) and int(name[:9]) > frames_done
-        )
-        entries = filter(None, map(self._read_entry, later))
-        return {entry.first: entry for entry in entries}
-
-    def _read_entry(self, name: str) -> Entry | None:
-        """Read an entry; None if it is missing or its file is not as it was."""
-        told = self._read(name)
-        if told is None:
-            return None
+    def _read_entries(self) -> dict[int, Entry]:
+        """Read the entries of the segments that are there, by the numbers of their first frames."""
         try:
+            lines = (self.folder / _ENTRIES).read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise self._unreadable(_ENTRIES, error) from error
+        return {entry.first: entry for entry in map(self._read_entry, lines) if entry is not None}
+
+    def _read_entry(self, line: bytes) -> Entry | None:
+        """Read an entry; None if it is torn, or its file is not as it was."""
+        try:
+            told = json.loads(line)
             margin = [Fingerprint(**stamp) for stamp in told.pop("margin")]
             entry = Entry(**told, margin=margin)
-        except (KeyError, TypeError):  # of another version
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
         file = self.folder / entry.file
         is_whole = file.exists() and file.stat().st_size == entry.size_bytes
@@ -344,8 +363,12 @@ class Journal:
                 number = int(path.name[:9])
                 is_finished = number < self.frames_done or number in later
             else:
-                is_finished = path.name == "journal.json" and self.chosen is not None
-            if _OURS.fullmatch(path.name) and not is_finished:
+                is_finished = path.name in (_CHOICES, _ENTRIES) and self.chosen is not None
+            if not _OURS.fullmatch(path.name) or is_finished:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)
 
     def _remove_folder(self, lock: IO[bytes]) -> None:
@@ -354,24 +377,26 @@ class Journal:
         (self.folder / _LOCK).unlink()
         self.folder.rmdir()
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / name
+    def _read_choices(self) -> dict[str, Choices] | None:
         try:
-            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            told: dict[str, Choices] = json.loads((self.folder / _CHOICES).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{path} cannot be read ({error}); give --restart to start over."
-            ) from error
+            raise self._unreadable(_CHOICES, error) from error
         return told
 
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+    def _write(self, name: str, content: str) -> None:
         try:
             with write_atomically(self.folder / name) as part:
-                part.write_text(json.dumps(content), encoding="utf-8")
+                part.write_text(content, encoding="utf-8")
         except OSError as error:
             raise self._failure(error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> OutputError:
+        return OutputError(
+            f"{self.folder / name} cannot be read ({error}); give --restart to start over."
+        )
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
@@ -380,24 +405,14 @@ class Journal:
         )
 
 
+def _line(entry: Entry) -> str:
+    told = vars(entry) | {"margin": [vars(stamp) for stamp in entry.margin]}
+    return json.dumps(told) + "\n"
+
+
 def _shown(choice: str | int | None) -> str:
     text = str(choice)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-def _lock_file(file: IO[bytes]) -> None:
-    """Lock an open file for this process.
-
-    Raises:
-        BlockingIOError: If another process holds it.
-    """
-    if sys.platform == "win32":
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError from error
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def describe_files(files: Sequence[Path]) -> Choices:

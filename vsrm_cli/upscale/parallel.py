@@ -11,12 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.encode.video import VideoWriter
-from vsrm_cli.errors import CheckFailed, InputError, Interrupted, MemoryShortage
+from vsrm_cli.errors import (
+    CheckFailed,
+    InputError,
+    Interrupted,
+    MemoryShortage,
+    OutputError,
+)
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.inference.restorer import windows_of
@@ -96,9 +103,10 @@ class SegmentTask:
 
 @dataclass(frozen=True)
 class FinishedSegment:
-    """What comes back: the entry of the closed segment, and how the device fared."""
+    """What comes back: the entry of the closed segment, where its files are, and how it went."""
 
     entry: Entry
+    made_in: str
     batch: int
     decoder: str
     peak_memory_bytes: int | None
@@ -134,6 +142,8 @@ class SegmentWorker:
             self._restorer = new_restorer(network, options, chosen)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.settle_tile(frames, self._info.height, self._info.width)
+            self._tell: Callable[[float], None] = lambda _: None
+            self._restorer.watch(lambda ahead: self._tell(ahead))
         except RuntimeError as error:
             if not is_memory_shortage(error):
                 raise
@@ -141,6 +151,9 @@ class SegmentWorker:
                 f"{device} has not enough free memory; close other programs, or leave it out."
             ) from error
         self._memory = PeakMemory(network.device)
+        # Its own: whoever keeps the journal moves finished segments from there. So it does no harm
+        # if one is made twice, or by a worker that was believed dead.
+        self._folder = settings.folder / f"{uuid4().hex}.part"
         self.facts = DeviceFacts(
             model=network.name,
             model_scale=network.scale,
@@ -160,15 +173,16 @@ class SegmentWorker:
         # A shortage of memory makes them smaller for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
         entries: list[Entry] = []
-        recorder = Recorder(
-            self._output,
-            self._restorer.windows,
-            folder=self._settings.folder,
-            behind=segment.behind,
-            add=entries.append,
-        )
-        read_depth, write_depth = queue_depths(self._info, options, self._restorer)
+        make_empty(self._folder)
         with open_source(self._settings.src, options) as source:
+            recorder = Recorder(
+                self._output,
+                self._restorer.windows,
+                folder=self._folder,
+                behind=segment.behind,
+                add=entries.append,
+            )
+            read_depth, write_depth = queue_depths(self._info, options, self._restorer)
             try:
                 run_stages(
                     _needed(source, segment),
@@ -178,6 +192,7 @@ class SegmentWorker:
                     write_depth=write_depth,
                     frames_expected=None,
                     report=lambda progress: report(progress.frames_done),
+                    watch=self._listen,
                 )
             finally:
                 recorder.abandon()
@@ -185,11 +200,15 @@ class SegmentWorker:
                 raise InputError(f"{source.path} ends earlier than when the work was planned.")
             return FinishedSegment(
                 entries[0],
+                self._folder.name,
                 batch=self._restorer.batch or 1,
                 decoder=source.decoder,
                 peak_memory_bytes=self._memory.read_bytes(),
                 warnings=network_warnings(self._restorer),
             )
+
+    def _listen(self, tell: Callable[[float], None]) -> None:
+        self._tell = tell
 
     def _restore(self, segment: PlannedSegment, frames: Iterable[Frame]) -> Iterator[Restored]:
         begin = segment.first - (segment.behind.shot if segment.behind else 0)
@@ -199,6 +218,23 @@ class SegmentWorker:
             if frame is None:
                 return
             yield Restored(frame, ends_segment=number + 1 == segment.stop)
+
+
+def make_empty(folder: Path) -> None:
+    """Make a folder, or delete what a segment that failed has left in it.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        for remainder in folder.iterdir():
+            remainder.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"No segment can be written into {folder.parent} ({error.strerror}); make sure that "
+            "every worker may write there."
+        ) from error
 
 
 def _needed(source: Source, segment: PlannedSegment) -> Iterator[Frame]:
@@ -238,7 +274,10 @@ def restore_on_devices(
         try:
             facts: list[DeviceFacts] = workers.facts()
             chosen = _choose(devices, facts, settings, journal)
+            planned_at = time.monotonic()
             segments = _plan(source, journal, chosen, options, report, should_stop)
+            # On its way to a segment, a worker may have to read all that lies before it.
+            workers.patience_seconds += 3 * (time.monotonic() - planned_at)
             journal.start()
             journal.begin(chosen)
             tasks = [
@@ -253,17 +292,15 @@ def restore_on_devices(
                 )
             finished: list[FinishedSegment] = []
             began, frames_before = time.perf_counter(), journal.frames_kept
-            with journal.adding() as add:
-                for result in workers.do(tasks, should_stop=should_stop):
-                    if result is not None:
-                        task, done = result
-                        _check(done.entry, task.segment, source)
-                        add(done.entry)
-                        finished.append(done)
-                    if report:
-                        report(
-                            _progress(workers.shares(), frames_before, source.frames_read, began)
-                        )
+            for result in workers.do(tasks, should_stop=should_stop):
+                if result is not None:
+                    task, done = result
+                    _check(done.entry, task.segment, source)
+                    journal.add(done.entry, made_in=settings.folder / done.made_in)
+                    finished.append(done)
+                journal.flush_if_due()
+                if report:
+                    report(_progress(workers.shares(), frames_before, source.frames_read, began))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(journal.resume_hint()) from None
     if journal.frames_done < source.frames_read:
