@@ -1,6 +1,8 @@
 """A weight file says what it is; loading it gives the network that was saved, or a reason."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -54,6 +56,21 @@ def test_what_was_saved_comes_back(saved):
     assert network.config == TINY_VSRM
     assert network.name == "tiny"
     assert network.scale == 4
+
+
+def test_loading_does_not_bring_the_compiler_which_takes_a_second(saved):
+    script = f"""
+import sys
+from vsrm_cli.checkpoints.loading import read_weights
+read_weights(__import__("pathlib").Path({str(saved)!r}))
+print("torch._dynamo" in sys.modules)
+"""
+
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert told.stdout == "False\n"
 
 
 def test_every_tensor_comes_back_bit_for_bit(saved):

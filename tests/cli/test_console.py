@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -108,8 +109,10 @@ def test_nothing_is_promised_where_nothing_is_known(capsys):
 
 def test_a_hint_that_proved_too_small_is_dropped(capsys):
     show(replace(PROGRESS, frames_done=301, seconds_left=None))
+    show(replace(PROGRESS, frames_computed=301.0, seconds_left=None))
 
-    assert capsys.readouterr().err.startswith("301 frames, decode")
+    told = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("301 frames, decode") for line in told)
 
 
 def test_long_times_are_told_in_hours(capsys):
@@ -127,6 +130,24 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(terminal):
     assert "decode 250, network 3.2, encode 40 fps" in drawn
     assert "0:56 left" in drawn
     assert drawn.endswith("\x1b[2K")
+
+
+def test_ctrl_c_finds_room_for_its_letters_beside_the_bar(terminal):
+    with redirect_stderr(terminal), Display(is_quiet=False) as display:
+        display.report(PROGRESS)
+        drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+
+    lines = re.split(r"[\r\n]+", drawn)
+    assert max(map(len, lines)) < 80 - len("^C^C") - 1
+
+
+def test_a_bar_that_is_cleared_is_gone_before_the_job_is(terminal):
+    with redirect_stderr(terminal), Display(is_quiet=False) as display:
+        display.clear()
+        assert terminal.getvalue().endswith("\x1b[2K")
+        display.print_note("told")
+
+    assert terminal.getvalue().endswith("\x1b[2Ktold\n")
 
 
 def test_a_narrow_terminal_leaves_out_the_stages_and_not_the_time(terminal, monkeypatch):

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from clips import CONSTANT, make_clip
 from motion import nature
 from PIL import Image
 from stand_in import X2_ENTRY, draw_clip, load_nearest
@@ -63,9 +64,49 @@ def test_the_size_follows_codec_and_quality(clip):
     assert plan_of(clip, end=2).file_bytes == pytest.approx(usual.file_bytes / 2, abs=1)
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])  # exact times, and rounded ones
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (None, "0.3"),
+        (None, "0.32"),
+        ("0.1", "0.3"),
+        ("0.28", None),
+        ("0.29", "9"),
+        ("0.04", "0.08"),
+    ],
+)
+def test_a_part_has_the_frames_that_are_expected(tmp_path, ending, start, end):
+    clip = make_clip(tmp_path / f"small{ending}")  # 25 frames per second
+    expected = plan_of(clip, start=start, end=end).frames
+
+    summary = upscale_video(clip, tmp_path / "large.mkv", start=start, end=end)
+
+    assert summary.frames_out == expected
+
+
 def test_tiles_and_their_memory_are_those_that_would_be_used(clip):
     assert plan_of(clip, tile=64).memory_bytes <= plan_of(clip, tile="off").memory_bytes
     assert plan_of(clip, tile="off").tile is None
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".nut", "/"])
+def test_a_rotated_video_has_the_size_that_players_show(tmp_path, ending):
+    clip = make_clip(
+        tmp_path / "phone.mp4",
+        times=CONSTANT[:3],
+        prepare=lambda video: video.set_display_rotation(90),
+    )
+    plans = []
+    output = tmp_path / f"large{ending}".rstrip("/")
+
+    summary = upscale_video(clip, output, confirm=lambda plan: plans.append(plan) or True)
+
+    # .nut cannot hold the rotation, and says so.
+    size = (192, 128) if ending == ".nut" else (128, 192)
+    assert plans[0].source.startswith("32x48, ")
+    assert plans[0].result.startswith("{}x{}, ".format(*size))
+    assert (summary.width, summary.height) == size
 
 
 def test_an_agreement_lets_the_work_begin(clip):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from vsrm_cli.checkpoints.catalog import MODELS, blend_of
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
@@ -235,7 +236,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     path = checkpoint.path
     try:
         family, config = _identify(checkpoint)
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutFirstValues():
             network: Network = family.network(config)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise WeightsError(
@@ -256,6 +257,23 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     )
     network.name = checkpoint.words.get("name", name)
     return network
+
+
+class _WithoutFirstValues(TorchFunctionMode):
+    """Skips `torch.nn.init`: on the meta device it brings the compiler, a second of imports."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Return the tensor to be filled as it is; call everything else."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def find_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -121,7 +121,11 @@ class Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the bar, so that the next message starts on a clean line."""
+        """Remove the bar."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove the bar for good, so that what comes next starts on a clean line."""
         if self._bar:
             self._bar.stop()
 
@@ -397,6 +401,26 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+class _Bar(Bar):
+    """A bar that leaves room at the end of its line: terminals write ^C there when it is typed.
+
+    In a full line it would go to the next one, and the bar that stands there stay for good.
+    """
+
+    def get_renderable(self) -> RenderableType:
+        """What is drawn."""
+        return _Narrow(super().get_renderable())
+
+
+@dataclass(frozen=True)
+class _Narrow:
+    content: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = max(1, options.max_width - len("^C^C") - 1)
+        yield from console.render(self.content, options.update_width(width))
+
+
 def _new_bar(console: Console) -> Bar:
     columns = (
         BarColumn(bar_width=None),  # the rest of the line
@@ -404,13 +428,13 @@ def _new_bar(console: Console) -> Bar:
         TextColumn("{task.fields[stages]}", markup=False),
         TextColumn("{task.fields[left]}", markup=False),
     )
-    return Bar(*columns, console=console, transient=True, expand=True)
+    return _Bar(*columns, console=console, transient=True, expand=True)
 
 
 def _bar_length(progress: Progress) -> int | None:
     """The length of the bar: the file's hint, unless it has proved too small."""
     expected = progress.frames_expected
-    return None if expected is None or progress.frames_done > expected else expected
+    return None if expected is None or _computed(progress) > expected else expected
 
 
 def _frames(progress: Progress) -> str:

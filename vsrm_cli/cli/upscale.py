@@ -312,22 +312,27 @@ def upscale(
     options = UpscaleOptions.read(**{name: given[name] for name in OPTIONS if name in given})
     from vsrm_cli.upscale.batch import check_ending, check_exists, check_takes_rate, plan_batch
 
-    def print_plan(plan: "Plan") -> bool:
-        if as_json:
-            typer.echo(json.dumps(plan.as_dict()))
-        else:
-            typer.echo("\n".join(console.plan_lines(plan)))
-        return False
-
     def enlarge(source: Path, target: Path) -> None:
-        from vsrm_cli.upscale.job import upscale_video
+        def print_plan(plan: "Plan") -> bool:
+            display.clear()
+            if as_json:
+                typer.echo(json.dumps(plan.as_dict()))
+            else:
+                typer.echo("\n".join(console.plan_lines(plan)))
+            return False
 
         with (
             console.Display(
-                is_quiet=quiet, mode=progress, place=places.get((source, target))
+                is_quiet=quiet,
+                beginning="estimating" if dry_run else "loading",
+                mode=progress,
+                place=places.get((source, target)),
             ) as display,
             stop_on_signal(display.print_note, "segment") as should_stop,
         ):
+            # Only now: the bar is there while torch comes, which can take seconds.
+            from vsrm_cli.upscale.job import upscale_video
+
             summary = upscale_video(
                 source,
                 target,

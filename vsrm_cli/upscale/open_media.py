@@ -133,5 +133,17 @@ def asked_shape(info: VideoInfo, options: UpscaleOptions) -> Shape:
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 
 
+def shown_shape(output: Collected | Direct, info: VideoInfo) -> Shape:
+    """The picture of an output as players show it: turned, if the file says so.
+
+    Args:
+        output: Where the frames go.
+        info: Where they come from.
+    """
+    # The pixels of pictures and pipes are upright, and .nut cannot hold the mark.
+    has_mark = isinstance(output, VideoWriter) and output.path.suffix.lower() != ".nut"
+    return output.shape.upright(info) if has_mark else output.shape
+
+
 def _is_for_pictures(path: Path) -> bool:
     return not path.suffix or path.is_dir() or names_files(path)

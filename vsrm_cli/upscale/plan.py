@@ -3,6 +3,7 @@
 Times, sizes and memory are estimates, and are called so.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
-from vsrm_cli.upscale.open_media import Collected
+from vsrm_cli.upscale.open_media import Collected, shown_shape
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
 from vsrm_cli.upscale.source import Source
@@ -36,6 +37,8 @@ from vsrm_cli.upscale.source import Source
 _BITS_PER_PIXEL = {"h264": 0.4, "hevc": 0.27, "av1": 0.2, "vp9": 0.4, "vp8": 0.5}
 _BITS_PER_PIXEL_OTHERS = 6.0
 _HEIGHT_4K = 2160
+# By how much of a frame the times in a file may be off, which count in milliseconds or so.
+_ROUNDED_FRAMES = Fraction(1, 16)
 # A step of six on the scales of x264 and x265 halves or doubles the size.
 _CRF_TO_HALVE = 6
 # Footage needs less than a tenth of the estimate only if next to nothing moves in it.
@@ -51,9 +54,9 @@ class Plan:
         output: The file to write.
         frames: About how many there are; None where the file gives no hint.
         frames_resumed: Of these, how many an earlier run has finished.
-        source: Size and pixel format of the input.
+        source: Size, as players show it, and pixel format of the input.
         color: How its pixel values are read.
-        result: Size, pixel format and encoder of the output.
+        result: Size, likewise, pixel format and encoder of the output.
         kept: What goes along beside the picture.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
@@ -112,7 +115,8 @@ class Plan:
     ) -> Self:
         """Plan a job; the network restores one small tile, to see how fast it is."""
         source, restorer, output = stages
-        info, shape = source.info, output.shape
+        info, shown = source.info, shown_shape(output, source.info)
+        seen = info.upright()
         frames = expected_frames(info, options)
         restorer.settle_tile(min(options.window, frames or options.window), *_size(info))
         grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
@@ -127,10 +131,10 @@ class Plan:
             output=str(output.path),
             frames=frames,
             frames_resumed=journal.frames_done,
-            source=f"{info.width}x{info.height}, {info.pixel_format}",
+            source=f"{seen.width}x{seen.height}, {info.pixel_format}",
             color=str(info.color)
             + ("" if info.has_chroma_location else ", color samples on the left (assumed)"),
-            result=f"{shape.width}x{shape.height}, {output.plan.pixel_format}, "
+            result=f"{shown.width}x{shown.height}, {output.plan.pixel_format}, "
             f"{output.plan.encoder}",
             kept=output.kept,
             dropped=output.dropped,
@@ -147,7 +151,7 @@ class Plan:
             segment_frames=options.segment_frames or planned,
             seconds=seconds,
             memory_bytes=restorer.memory_bytes(*_size(info)),
-            file_bytes=estimate_bytes(output.plan, shape, frames=frames),
+            file_bytes=estimate_bytes(output.plan, shown, frames=frames),
             disk_bytes=_disk_bytes(output, journal, frames),
             free_bytes=shutil.disk_usage(journal.folder).free,
         )
@@ -202,10 +206,20 @@ def expected_frames(info: VideoInfo, options: UpscaleOptions) -> int | None:
     """Say about how many frames there will be; None where the file gives no hint."""
     if options.start is None and options.end is None:
         return info.expected_frames
-    ends = [end for end in (info.duration, options.end) if end is not None]
-    if not ends or info.frame_rate is None:
+    rate, end = info.frame_rate, options.end
+    if rate is None:
         return None
-    return max(0, round((min(ends) - (options.start or 0)) * info.frame_rate))
+    count = info.expected_frames
+    if count is None and info.duration is not None:
+        count = round(info.duration * rate)
+    counts = [count] if end is None else [count, _frames_before(end, rate)]
+    last = min((known for known in counts if known is not None), default=None)
+    return None if last is None else max(0, last - _frames_before(options.start or 0, rate))
+
+
+def _frames_before(time: Fraction | int, rate: Fraction) -> int:
+    """How many frames are shown before a time; those at it, but for rounding, are not."""
+    return math.ceil(time * rate - _ROUNDED_FRAMES)
 
 
 def estimate_seconds(restorer: Restorer, info: VideoInfo, *, frames: int) -> float:

@@ -9,7 +9,7 @@ from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.devices import DTYPE_NAMES
-from vsrm_cli.upscale.open_media import Collected, Direct
+from vsrm_cli.upscale.open_media import Collected, Direct, shown_shape
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.source import Source
@@ -56,8 +56,8 @@ class Summary:
         frames_out: Frames written; always equal to `frames_in`.
         frames_resumed: Of these, how many an earlier call had finished.
         truncated: Whether the input had damage or no end, so that frames are missing.
-        width: Of the output, in pixels.
-        height: Of the output, in pixels.
+        width: Of the output as players show it, in pixels.
+        height: Likewise.
         model: Name of the network.
         model_scale: How many times it enlarges; the output was resampled from that.
         model_reason: Why it was taken; empty where the user chose.
@@ -121,6 +121,7 @@ class Summary:
     ) -> Self:
         """Sum up a job that is done, by its input, its output and how the network ran."""
         source, output = ends
+        shown = shown_shape(output, source.info)
         return cls(
             input=str(source.path),
             output=str(path),
@@ -128,8 +129,8 @@ class Summary:
             frames_out=output.frames_written,
             frames_resumed=frames_resumed,
             truncated=source.truncated,
-            width=output.shape.width,
-            height=output.shape.height,
+            width=shown.width,
+            height=shown.height,
             model=run.model,
             model_scale=run.model_scale,
             model_reason=model_reason,
