@@ -21,7 +21,7 @@ from vsrm_cli.encode.encoders import ordinary_priority
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
 # Containers that keep times exactly, the ones with better tools first.
