@@ -11,7 +11,8 @@ from networks import RELEASED_LIKE, TINY_GSM, count_parameters, draw_randomly, m
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from vsrm_cli.models.gsmamba import GSM, Motion, scatter
+from vsrm_cli.layers.flow_composition import ComposedFlows
+from vsrm_cli.models.gsmamba import GSM, scatter
 from vsrm_cli.models.presets import GSM_FULL
 
 DATA = Path(__file__).parents[1] / "data" / "gsm"
@@ -257,8 +258,8 @@ def test_a_single_frame_is_seen_twice():
 def test_one_table_of_flows_serves_both_directions_of_time():
     network = make_lively()
     onward, back = restless_flows(4, 9, 12)
-    motion = Motion(network.implicit_align, (onward, back), 2)
-    mirrored = Motion(network.implicit_align, (back.flip(1), onward.flip(1)), 2)
+    motion = ComposedFlows(network.implicit_align, (onward, back), 2)
+    mirrored = ComposedFlows(network.implicit_align, (back.flip(1), onward.flip(1)), 2)
 
     for target in range(4):
         for source in range(max(0, target - 2), min(4, target + 3)):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vsrm_cli import __version__
-from vsrm_cli.cli import bench, console, finetune, models, pack, preview, upscale
+from vsrm_cli.cli import bench, compare, console, finetune, models, pack, preview, upscale
 from vsrm_cli.cli.failures import report_failures
 
 # What Typer raises for a command line that it cannot read. The class has moved between its
@@ -107,6 +107,6 @@ _add_command(models.show, models_app)
 _add_command(models.convert, models_app)
 _add_command(finetune.finetune)
 _add_command(pack.pack)
-_add_command(bench.doctor)
+_add_command(compare.doctor)
 _add_command(bench.bench)
-_add_command(bench.compare)
+_add_command(compare.compare)

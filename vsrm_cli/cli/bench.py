@@ -1,18 +1,16 @@
-"""The commands that measure and compare: `vsrm bench`, `vsrm compare` and `vsrm doctor`.
+"""The command that measures: `vsrm bench`.
 
-They handle no failures: `app` adds them to the program and reports them.
+It handles no failures: `app` adds it to the program and reports them.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.errors import UsageError, VsrmError
-from vsrm_cli.upscale.options import read_time
+from vsrm_cli.errors import UsageError
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
@@ -273,115 +271,6 @@ def bench(
         raise typer.Exit(EXIT_FAILED)
 
 
-def compare(
-    first: Annotated[
-        Path,
-        typer.Argument(
-            metavar="A", help="A video; its times and sound are kept.", show_default=False
-        ),
-    ],
-    second: Annotated[
-        Path,
-        typer.Argument(
-            metavar="B",
-            help="Another with the same number of frames: of the same size, or two or four times "
-            "larger or smaller.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Output: a video, a page with sliders (.html), or a still of the largest "
-            "difference (.png).",
-        ),
-    ],
-    third: Annotated[
-        Path | None, typer.Argument(metavar="[C]", help="One more, likewise.", show_default=False)
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Start A here, if B is a part of it: the --start that B was made with.",
-            show_default="start of A",
-        ),
-    ] = None,
-    mode: Annotated[
-        str,
-        typer.Option(
-            metavar="side|wipe|difference",
-            help="For a video: side by side, a moving edge, or four times the difference.",
-        ),
-    ] = "side",
-    label_a: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Label of A.", show_default="its file name")
-    ] = None,
-    label_b: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Label of B.", show_default="its file name")
-    ] = None,
-    label_c: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Label of C.", show_default="its file name")
-    ] = None,
-    codec: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="h264, hevc, av1, ffv1, or another encoder that PyAV offers."
-        ),
-    ] = "h264",
-    crf: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Quality on the codec's own scale; smaller is better and larger.",
-            show_default="by codec; 17 for h264",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
-) -> None:
-    """Compare two or three videos frame by frame, as a video, a page or a still.
-
-    Example: vsrm compare small.mp4 large.mp4 -o both.mp4
-    """
-    from vsrm_cli.compare import compare_videos
-    from vsrm_cli.encode.options import Encoding
-
-    labels = [
-        label or path.name
-        for label, path in ((label_a, first), (label_b, second), (label_c, third))
-        if path is not None
-    ]
-    with console.Display(is_quiet=quiet) as display:
-        made = compare_videos(
-            first,
-            second,
-            output,
-            third=third,
-            start=read_time(start, name="start"),
-            mode=mode,
-            labels=labels if label_a or label_b or label_c else None,
-            encoding=Encoding(codec=codec, crf=crf),
-            overwrite=overwrite,
-            report=display.report,
-        )
-    if not quiet:
-        enlarged = f", {made.enlarged} enlarged by bicubic" if made.enlarged else ""
-        console.print_note(
-            f"{made.output}: {made.frames} frames of {made.width}x{made.height}{enlarged}"
-        )
-
-
 def _named_path(text: str) -> tuple[str, Path]:
     """NAME=PATH as a name and a path."""
     name, _, path = text.partition("=")
@@ -432,30 +321,3 @@ def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bo
     for change in worse:
         console.print_error(f"{change.figure} is {change.ratio:.2f} times what it was")
     return bool(worse)
-
-
-def doctor(
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")
-    ] = False,
-) -> None:
-    """Test what this machine can do; exit 1 if something is broken.
-
-    Example: vsrm doctor
-    """
-    from vsrm_cli.doctor import State, examine
-
-    findings = []
-    topic = ""
-    for finding in examine():
-        findings.append(finding)
-        if not as_json:
-            console.print_finding(finding, is_first=finding.topic != topic)
-        topic = finding.topic
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings]))
-    elif not any(finding.state is State.BROKEN for finding in findings):
-        tested = sum(finding.state is State.GOOD for finding in findings)
-        console.print_note(f"All good: {tested} things work, and what is marked - is not needed.")
-    if any(finding.state is State.BROKEN for finding in findings):
-        raise VsrmError("Something is broken on this machine; see above.")

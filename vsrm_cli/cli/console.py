@@ -21,8 +21,17 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from vsrm_cli.report.units import in_bytes, in_time
-from vsrm_cli.upscale.options import DEFAULT_SCALE
+from vsrm_cli.cli.formatting import (
+    bar_length,
+    frames_computed,
+    frames_line,
+    megabytes,
+    stages_line,
+    step_rate,
+    summary_line,
+    time_left,
+)
+from vsrm_cli.report.units import in_time
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
@@ -31,7 +40,6 @@ if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not w
     from vsrm_cli.report.html import Table as TableOfWords
     from vsrm_cli.training.loop import Progress as Training
     from vsrm_cli.training.loop import Result as TrainingResult
-    from vsrm_cli.upscale.plan import Plan
     from vsrm_cli.upscale.summary import Summary
 
 # Often enough to see progress in a log, seldom enough to read the log.
@@ -133,8 +141,10 @@ class Display:
         """Show how far the job is."""
         self._latest = progress
         in_all = self._seconds_left_in_all(progress)
-        left = ", ".join(filter(None, (_left(progress.seconds_left), _left(in_all, " in all"))))
-        frames = self._placed(_frames(progress))
+        left = ", ".join(
+            filter(None, (time_left(progress.seconds_left), time_left(in_all, " in all")))
+        )
+        frames = self._placed(frames_line(progress))
         if self._mode == "json":
             facts = asdict(progress) | {"seconds_left_in_all": in_all}
             if self._place:
@@ -143,14 +153,14 @@ class Display:
         elif self._bar:
             self._bar.update(
                 self._task,
-                completed=_computed(progress),
-                total=_bar_length(progress),
+                completed=frames_computed(progress),
+                total=bar_length(progress),
                 frames=frames,
-                stages=_stages(progress) if self._stderr.width >= WIDTH_OF_STAGES else "",
+                stages=stages_line(progress) if self._stderr.width >= WIDTH_OF_STAGES else "",
                 left=left,
             )
         else:
-            self._log(", ".join(part for part in (frames, _stages(progress), left) if part))
+            self._log(", ".join(part for part in (frames, stages_line(progress), left) if part))
 
     def report_transfer(self, transfer: "Transfer") -> None:
         """Show how far a download is."""
@@ -172,7 +182,7 @@ class Display:
             self.print_note(progress.accident)
         steps = f"step {progress.step}" + (f" of {progress.steps}" if progress.steps else "")
         rate = progress.steps_per_second
-        words = [f"loss {progress.loss:.5f}", f"{_step_rate(rate)} steps/s" if rate else ""]
+        words = [f"loss {progress.loss:.5f}", f"{step_rate(rate)} steps/s" if rate else ""]
         left = progress.seconds_left
         remaining = "" if left is None else f"{in_time(left)} left"
         if self._bar:
@@ -217,7 +227,7 @@ class Display:
         if self._mode == "json":
             _print(self._stderr, json.dumps({"event": "done", "output": summary.output}))
         else:
-            _print(self._stderr, _summary_line(summary, self._latest))
+            _print(self._stderr, summary_line(summary, self._latest))
 
     def _placed(self, words: str) -> str:
         """Words about the job, with its place among several."""
@@ -226,7 +236,7 @@ class Display:
 
     def _seconds_left_in_all(self, progress: Progress) -> float | None:
         """How long this job and those after it will take; None without any, or if unknown."""
-        place, computed, expected = self._place, _computed(progress), progress.frames_expected
+        place, computed, expected = self._place, frames_computed(progress), progress.frames_expected
         if self._first is None:
             self._first = (time.monotonic(), computed)
         since, before = self._first
@@ -300,43 +310,6 @@ def print_finding(finding: "Finding", *, is_first: bool) -> None:
     line.add_column(overflow="fold", style="dim" if sign == "-" else "")
     line.add_row(sign, finding.name, Text(_printable(finding.detail)))
     stdout.print(Padding(line, (0, 0, 0, 2), expand=False))
-
-
-def megabytes(count: int) -> str:
-    """A number of bytes in megabytes, for people."""
-    return f"{count / 1e6:.1f} MB"
-
-
-def plan_lines(plan: "Plan") -> list[str]:
-    """A plan as lines, each a name and a value."""
-    frames = "unknown" if plan.frames is None else f"about {plan.frames}"
-    resumed = f", {plan.frames_resumed} of them finished" if plan.frames_resumed else ""
-    tile = "whole frames" if plan.tile is None else f"{plan.tiles} per frame, {plan.tile} pixels"
-    segments = (
-        "about half a minute of work"
-        if plan.segment_frames is None
-        else f"{plan.segment_frames} frames or a little more"
-    )
-    told = {
-        "input": f"{plan.input} ({plan.source})",
-        "output": f"{plan.output} ({plan.result})",
-        "frames": frames + resumed,
-        "color": plan.color,
-        "copied": "; ".join(plan.kept) or "nothing else in the file",
-        "dropped": "; ".join(plan.dropped) or "nothing",
-        "network": f"{plan.model}{_factor(plan.model_scale)}{_detail(plan.detail)} "
-        f"on {plan.device} in {plan.dtype}{_why(plan.model_reason)}",
-        "windows": f"{plan.window} frames, {plan.overlap} shared with the next one",
-        "tiles": tile,
-        "segments": segments,
-        "time": "unknown" if plan.seconds is None else f"about {in_time(plan.seconds)} (estimate)",
-        "memory": f"about {in_bytes(plan.memory_bytes)} for the network (estimate)",
-        "size": "unknown"
-        if plan.file_bytes is None
-        else f"about {in_bytes(plan.file_bytes)}, "
-        f"plus as much for segments until the end (estimate); {in_bytes(plan.free_bytes)} free",
-    }
-    return [f"{name:9} {words}" for name, words in told.items()]
 
 
 def print_error(message: str) -> None:
@@ -429,77 +402,6 @@ def _new_bar(console: Console) -> Bar:
         TextColumn("{task.fields[left]}", markup=False),
     )
     return _Bar(*columns, console=console, transient=True, expand=True)
-
-
-def _bar_length(progress: Progress) -> int | None:
-    """The length of the bar: the file's hint, unless it has proved too small."""
-    expected = progress.frames_expected
-    return None if expected is None or _computed(progress) > expected else expected
-
-
-def _frames(progress: Progress) -> str:
-    length = _bar_length(progress)
-    total = "" if length is None else f" of ~{length}"
-    return f"{int(_computed(progress))}{total} frames"
-
-
-def _computed(progress: Progress) -> float:
-    """Frames through the network: encoded ones are a window late."""
-    return max(progress.frames_done, progress.frames_computed)
-
-
-def _stages(progress: Progress) -> str:
-    rates = ((name, fps) for name, fps in _rates(progress).items() if fps > 0)
-    text = ", ".join(f"{name} {_rounded(fps)}" for name, fps in rates)
-    shares = (f"{device} {frames}" for device, frames in progress.shares)
-    return ", ".join([f"{text} fps"] * bool(text) + list(shares))
-
-
-def _left(seconds: float | None, scope: str = "") -> str:
-    return "" if seconds is None else f"{in_time(seconds)} left{scope}"
-
-
-def _rates(progress: Progress) -> dict[str, float]:
-    """Frames per second of each stage; 0 if not known yet."""
-    return {
-        "decode": progress.decode_fps,
-        "network": progress.network_fps,
-        "encode": progress.encode_fps,
-    }
-
-
-def _rounded(fps: float) -> str:
-    return f"{fps:.0f}" if fps >= 10 else f"{fps:.1f}"
-
-
-def _step_rate(rate: float) -> str:
-    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
-
-
-def _summary_line(summary: "Summary", latest: Progress | None) -> str:
-    rates = {name: fps for name, fps in _rates(latest).items() if fps > 0} if latest else {}
-    slowest = min(rates, key=rates.__getitem__, default=None)
-    stage = f" (slowest stage: {slowest}, {_rounded(rates[slowest])})" if slowest else ""
-    resumed = f" ({summary.frames_resumed} resumed)" if summary.frames_resumed else ""
-    return (
-        f"{summary.output}: {summary.frames_out} frames{resumed}, "
-        f"{summary.width}x{summary.height}, in {in_time(summary.elapsed_s)}, "
-        f"{_rounded(summary.fps)} fps{stage}, "
-        f"{summary.model}{_factor(summary.model_scale)}{_detail(summary.detail)} "
-        f"on {summary.device}{_why(summary.model_reason)}"
-    )
-
-
-def _factor(scale: int) -> str:
-    return "" if scale == DEFAULT_SCALE else f" (x{scale})"
-
-
-def _detail(detail: float | None) -> str:
-    return "" if detail is None else f" with detail {detail:g}"
-
-
-def _why(reason: str) -> str:
-    return f" ({reason})" if reason else ""
 
 
 def show_table(table: "TableOfWords") -> None:

@@ -16,6 +16,7 @@ import typer
 from vsrm_cli.cli import console
 from vsrm_cli.cli.completion import CODECS, DEVICES, complete, complete_model
 from vsrm_cli.cli.failures import EXIT_INTERRUPTED, report_failures
+from vsrm_cli.cli.formatting import plan_lines
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 from vsrm_cli.upscale.options import (
@@ -318,7 +319,7 @@ def upscale(
             if as_json:
                 typer.echo(json.dumps(plan.as_dict()))
             else:
-                typer.echo("\n".join(console.plan_lines(plan)))
+                typer.echo("\n".join(plan_lines(plan)))
             return False
 
         with (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vsrm_cli.frame import Pixels
 from vsrm_cli.media.color import ToRgb, color_of
-from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.media.containers import open_container, video_stream
 
 # Frames in a row that are looked at, at the beginning of a file and after a third of it.
 _FRAMES = 3

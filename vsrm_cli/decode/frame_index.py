@@ -6,7 +6,8 @@ from pathlib import Path
 import av
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.media.probe import is_lossy, open_container, video_stream
+from vsrm_cli.media.containers import open_container, video_stream
+from vsrm_cli.media.probe import is_lossy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 
 from vsrm_cli.frame import Pixels
 from vsrm_cli.media.color import ToRgb, color_of
-from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.media.containers import open_container, video_stream
 
 # FFmpeg's interfaces that decode, and give their pictures back.
 _DEVICES = ("cuda", "videotoolbox", "vaapi", "d3d12va", "d3d11va")

@@ -20,15 +20,9 @@ from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame, Pixels
 from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
+from vsrm_cli.media.containers import is_animated_webp, open_container, video_stream
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
-from vsrm_cli.media.probe import (
-    NO_ALPHA,
-    VideoInfo,
-    is_animated_webp,
-    open_container,
-    probe,
-    video_stream,
-)
+from vsrm_cli.media.probe import NO_ALPHA, VideoInfo, probe
 
 PICTURES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 

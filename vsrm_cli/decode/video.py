@@ -29,8 +29,9 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
+from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.media.orientation import upright
-from vsrm_cli.media.probe import VideoInfo, open_container, probe, video_stream
+from vsrm_cli.media.probe import VideoInfo, probe
 
 # After this many unreadable packets in a row the rest of the file is given up.
 _FAILURES_IN_A_ROW = 1000

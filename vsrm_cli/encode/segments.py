@@ -22,7 +22,7 @@ from vsrm_cli.encode.encoders import ordinary_priority
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
 # Containers that keep times exactly, the ones with better tools first.
@@ -76,7 +76,7 @@ class SegmentWriter:
         try:
             self._file = self.path.open("wb")
             self._container = av.open(self._file, "w", format=container, container_options=options)
-            self._stream = output.add_encoder(self._container)
+            self._stream = output.track.add_encoder(self._container)
             with ordinary_priority():
                 self._container.start_encoding()
         except (av.FFmpegError, OSError) as error:
@@ -84,12 +84,12 @@ class SegmentWriter:
 
     def write(self, frame: Frame) -> None:
         """Encode one frame; see `VideoWriter.write`."""
-        picture = self._output.picture(frame)
+        picture = self._output.track.picture(frame)
         assert picture.pts is not None
         if self.ticks and picture.pts <= self.ticks[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
         self.ticks.append(picture.pts)
-        self.end = picture.pts + self._output.ticks_shown(frame)
+        self.end = picture.pts + self._output.track.ticks_shown(frame)
         try:
             self._mux(self._stream.encode(picture))
         except (av.FFmpegError, OSError) as error:
@@ -224,8 +224,8 @@ def _gives_back(container: str, output: VideoWriter) -> bool:
     options = {"avoid_negative_ts": "disabled"}
     try:
         with av.open(segment, "w", format=container, container_options=options) as trial:
-            stream = output.add_encoder(trial)
-            blanks = [output.blank(number) for number in range(_FRAMES_TRIED)]
+            stream = output.track.add_encoder(trial)
+            blanks = [output.track.blank(number) for number in range(_FRAMES_TRIED)]
             ticks = [blank.pts or 0 for blank in blanks]
             packets = [packet for blank in (*blanks, None) for packet in stream.encode(blank)]
             for place, packet in enumerate(packets):
@@ -237,7 +237,7 @@ def _gives_back(container: str, output: VideoWriter) -> bool:
             av.open(segment, "r") as source,
             av.open(copy, "w", format=name, container_options=options) as trial,
         ):
-            target = output.add_finished(trial, source.streams.video[0])
+            target = output.track.add_finished(trial, source.streams.video[0])
             for packet in source.demux(source.streams.video[0]):
                 if packet.size:
                     packet.stream, packet.dts = target, packet.pts  # as few have no other order

@@ -17,28 +17,22 @@ from types import TracebackType
 from typing import Self
 
 import av
-import numpy as np
-from av.container import OutputContainer
 from av.packet import Packet
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrm_cli.encode.encoders import MAKERS
 from vsrm_cli.encode.options import (
     Encoding,
     EncodingPlan,
-    add_video,
     check_limits,
     choose_codec,
     picture_losses,
     plan_encoding,
-    stores_pixel_shape,
-    tag,
 )
+from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path, part_path, publish
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
@@ -53,7 +47,6 @@ from vsrm_cli.remux.verify import verify_file
 
 __all__ = ["Encoding", "VideoWriter"]
 
-_MAX_TICKS_PER_SECOND = 2**31 - 1
 # Frames that x265 may decode ahead of their turn; it does not say so itself.
 _X265_REORDERS = 2
 
@@ -69,6 +62,7 @@ class VideoWriter:
         shape: Of the pictures of the output.
         path: The file.
         plan: How its video is encoded.
+        track: Its video, as it is encoded.
         time_base: The clock of the video; its times are whole numbers of it, in seconds.
         part: Where the file grows until it is complete.
         segment_container: FFmpeg's name of the container of its segments, when it is known.
@@ -118,8 +112,9 @@ class VideoWriter:
         self.path = path
         self.part = part_path(path, folder)
         # Outputs begin near zero; all streams move alike.
-        self._shift = (start or Fraction(0)) + source.origin
-        self.time_base = _time_base(source.time_base, self._shift)
+        shift = (start or Fraction(0)) + source.origin
+        self.track = VideoTrack(source, shape, plan, suffix=path.suffix.lower(), shift=shift)
+        self.time_base, self.shape = self.track.time_base, self.track.shape
         check_limits(plan, size=size, time_base=self.time_base)
         self._times = array("q")
         self._durations: dict[int, int] = {}
@@ -127,12 +122,6 @@ class VideoWriter:
         self._waiting: list[Packet[VideoStream]] = []
         self._packets_written = 0
         self._pixel = shape.sample_aspect_ratio
-        self.shape = shape if stores_pixel_shape(plan) else shape.squared()
-        width, height = self.shape.width, self.shape.height
-        color = source.color.fitted(
-            plan.pixel_format, width=width, height=height, source_format=source.pixel_format
-        )
-        self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
         self._source = source
         self._part_asked = (start, end)
         self._audio = audio
@@ -196,15 +185,15 @@ class VideoWriter:
             OutputError: If the disk is full, or the encoder fails.
             ValueError: If the time is not later than the last one.
         """
-        ticks = self.ticks_of(frame.time)
+        ticks = self.track.ticks_of(frame.time)
         if self._times and ticks <= self._times[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        picture = self.picture(frame)
+        picture = self.track.picture(frame)
         self._times.append(ticks)
         # A frame is shown until the next one is, whatever it says of itself.
         for before, after in pairwise(self._times[-2:]):
             self._durations[before] = after - before
-        self._last_duration = self.ticks_shown(frame)
+        self._last_duration = self.track.ticks_shown(frame)
         try:
             # Sound and picture are written in step, by time. Otherwise they would lie far apart
             # in the file, and packets would pile up in memory.
@@ -213,24 +202,6 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
         self.frames_written += 1
-
-    def picture(self, frame: Frame) -> VideoFrame:
-        """Convert a frame to what the encoder takes; its time is that of the output."""
-        picture = self._from_rgb(frame.pixels)
-        picture.pts = self.ticks_of(frame.time)
-        picture.time_base = self.time_base
-        return picture
-
-    def ticks_of(self, time: Fraction) -> int:
-        """When the output shows what the source shows at a time, in ticks of `time_base`."""
-        return round((time - self._shift) / self.time_base)
-
-    def ticks_shown(self, frame: Frame) -> int:
-        """How long the last frame is shown; guessed by the rate where the source does not say."""
-        duration = frame.duration
-        if duration is None:
-            duration = 1 / self._rate
-        return max(1, round(duration / self.time_base))
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         """Write packets of which it is known how long they are shown; the others wait."""
@@ -278,7 +249,7 @@ class VideoWriter:
         packet.time_base = self.time_base
         assert packet.pts is not None
         try:
-            self._copies.copy_until(packet.pts * self.time_base + self._shift, self._container)
+            self._copies.copy_until(packet.pts * self.time_base + self.track.shift, self._container)
             self._mux([packet])
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
@@ -315,7 +286,7 @@ class VideoWriter:
             suffix=self.path.suffix.lower(),
             first=None if not start else self._source.start + start,
             end=None if end is None else self._source.start + end,
-            shift=self._shift,
+            shift=self.track.shift,
             audio=self._audio,
         )
 
@@ -348,9 +319,9 @@ class VideoWriter:
         container = av.open(file, "w", format=name, container_options=self._options(name))
         try:
             if finished is None:
-                stream = self.add_encoder(container)
+                stream = self.track.add_encoder(container)
             else:
-                stream = self.add_finished(container, finished)
+                stream = self.track.add_finished(container, finished)
             self._copies.add_to(container, stream)
             container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -375,8 +346,8 @@ class VideoWriter:
         if name in ("mp4", "mov"):
             # They tell when streams begin in ticks of one clock; its usual 1000 would round.
             ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
-            if ticks > _MAX_TICKS_PER_SECOND:  # then as fine as it can be
-                ticks = _MAX_TICKS_PER_SECOND - _MAX_TICKS_PER_SECOND % self.time_base.denominator
+            if ticks > MAX_TICKS_PER_SECOND:  # then as fine as it can be
+                ticks = MAX_TICKS_PER_SECOND - MAX_TICKS_PER_SECOND % self.time_base.denominator
             options = tag_options(name, self._copies.tags)
             # With the index in front, browsers play the file while they load it.
             flags = "+".join(filter(None, ("faststart", options.get("movflags"))))
@@ -385,63 +356,6 @@ class VideoWriter:
         # decoder, does not move all streams.
         options = {"default_mode": "passthrough", "avoid_negative_ts": "disabled"}
         return options | self._copies.muxer_options
-
-    def add_encoder(self, container: OutputContainer) -> VideoStream:
-        """Announce the video to a container: this output's, or that of a segment of it."""
-        stream = add_video(
-            container,
-            self.plan,
-            self._from_rgb.color,
-            size=(self.shape.width, self.shape.height),
-            rate=self._rate,
-            time_base=self.time_base,
-        )
-        if self._is_mp4 or self.path.suffix.lower() == ".nut":
-            # MP4 stores the steps between frames in the order of decoding. Where the steps vary
-            # and frames are reordered, the length of the last frame, and of the track, is lost.
-            # NUT loses all times when the first frame is to be decoded before time zero.
-            stream.codec_context.max_b_frames = 0
-        self._describe(stream)
-        return stream
-
-    def add_finished(self, container: OutputContainer, finished: VideoStream) -> VideoStream:
-        """Announce the video to a container, as a copy of a stream that is encoded."""
-        stream = container.add_stream_from_template(finished, opaque=True)
-        stream.codec_context.framerate = self._rate
-        stream.time_base = self.time_base
-        # Some decoders know the pixel format by the tag only (Ut Video, raw video). NUT has the
-        # tags of all containers but MP4.
-        if finished.container.format.name == "nut" and not self._is_mp4:
-            stream.codec_context.codec_tag = finished.codec_context.codec_tag
-        self._describe(stream)
-        return stream
-
-    def blank(self, number: int) -> VideoFrame:
-        """A gray frame, as the encoder takes it, to try it with."""
-        gray = np.full((3, self.shape.height, self.shape.width), 128, np.uint8)
-        picture = self._from_rgb(gray)
-        picture.pts = number * max(1, round(1 / self._rate / self.time_base))
-        picture.time_base = self.time_base
-        return picture
-
-    def _describe(self, stream: VideoStream) -> None:
-        """Say of a stream what players must know, and not every encoder or segment tells."""
-        context = stream.codec_context
-        tag(context, self._from_rgb.color)
-        if self.shape.sample_aspect_ratio is not None:
-            context.sample_aspect_ratio = self.shape.sample_aspect_ratio
-        if self._is_mp4 and self.plan.codec == "hevc":
-            context.codec_tag = "hvc1"  # Apple's players know no other tag
-        if self._source.display_matrix is not None:
-            stream.set_display_matrix(_without_offset(self._source.display_matrix))
-
-    @property
-    def _rate(self) -> Fraction:
-        return self._source.frame_rate or Fraction(25)
-
-    @property
-    def _is_mp4(self) -> bool:
-        return CONTAINERS[self.path.suffix.lower()] in ("mp4", "mov")
 
     def complete(self) -> None:
         """Write the end of the file; leaving the ``with`` statement then gives it its name.
@@ -495,19 +409,6 @@ class VideoWriter:
         elif isinstance(error, (MemoryError, av.ExternalError)):
             advice = "the encoder may lack memory, close other programs or try another --codec"
         return OutputError(f"{self.path} could not be written ({_reason(error)}); {advice}.")
-
-
-def _time_base(source: Fraction, shift: Fraction) -> Fraction:
-    """The coarsest clock in which all times of the source, shifted, are whole numbers."""
-    if shift % source == 0:
-        return source
-    ticks = lcm(source.denominator, shift.denominator)
-    return Fraction(1, ticks) if ticks <= _MAX_TICKS_PER_SECOND else source
-
-
-def _without_offset(display_matrix: tuple[int, ...]) -> tuple[int, ...]:
-    """The turn alone; the offset that MP4 adds to it is in pixels of the smaller picture."""
-    return (*display_matrix[:6], 0, 0, display_matrix[8])
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,8 @@ DAMPING = 2e-5
 KERNEL = "bicubic"
 # Greatest correction of one step in pixels: the frame is linear only that near.
 REACH = 0.5
+# Weights of R, G and B in the luma on which flow is refined (BT.601).
+LUMA = (0.299, 0.587, 0.114)
 
 
 def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
@@ -77,6 +79,21 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
         if step + 1 < steps:
             warped = torch.where(is_better, moved, warped)
     return flow
+
+
+def luma(frames: Tensor) -> Tensor:
+    """The luma of RGB frames: (..., 3, H, W) to (..., 1, H, W)."""
+    red, green, blue = frames.unbind(-3)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(-3)
+
+
+def refine_clip_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
+    """Refine a flow over clips, (B, T, ...); gradients pass to ``flow`` as if it were unchanged."""
+    if not flow.shape[1]:
+        return flow
+    with torch.no_grad():
+        better = refine_flow(*(x.flatten(0, 1) for x in (here, there, flow)), steps=steps)
+    return flow + (better.view_as(flow) - flow).detach()
 
 
 def _gradients(picture: Tensor) -> tuple[Tensor, Tensor]:

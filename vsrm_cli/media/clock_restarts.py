@@ -22,7 +22,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vsrm_cli.media.probe import allows_restarts, open_container, video_stream
+from vsrm_cli.media.containers import allows_restarts, open_container, video_stream
 
 # A step back of the pictures is a jump if it is longer than this, and a step forward if nothing
 # else in the file fills it. FFmpeg takes the same limits.

@@ -13,12 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import cast
 
 import av
-from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
@@ -35,6 +34,13 @@ from vsrm_cli.media.color import (
     color_of,
     has_alpha,
     has_chroma_location,
+)
+from vsrm_cli.media.containers import (
+    allows_restarts,
+    is_animated_webp,
+    is_cut_short,
+    open_container,
+    video_stream,
 )
 from vsrm_cli.media.dolby_vision import DolbyVision, find_dolby_vision
 from vsrm_cli.media.hdr import DOLBY_VISION, HdrMetadata, hdr_metadata_of, left_behind
@@ -68,7 +74,7 @@ class VideoInfo:
         pixel_format: FFmpeg's name, such as ``yuv420p``.
         bits: Per component.
         color: How pixel values are to be read.
-        is_siting_told: Whether the frames say where samples of color lie.
+        has_chroma_location: Whether the frames say where chroma samples lie.
         frame_rate: Average frames per second; a hint.
         time_base: Every time of the stream is a multiple of this, in seconds.
         start: When the first frame is shown, in seconds on the clock of the file. The user's
@@ -178,84 +184,10 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             display_matrix=_display_matrix(path, frame, side_data),
             light=hdr_metadata_of(side_data),
             left_behind=_left_behind(stream, frame, packet, side_data, dolby),
-            is_cut_short=_is_cut_short(path, container.format.name),
+            is_cut_short=is_cut_short(path, container.format.name),
             has_decoding_times_only=first_packet is not None,
             origin=_origin(path, container, start, time_base),
         )
-
-
-def open_container(path: Path, *, hardware: str | None = None) -> InputContainer:
-    """Open a file for reading, or say in a sentence why it is no video.
-
-    Args:
-        path: The file.
-        hardware: FFmpeg's name of an interface to hardware that decodes it; None for software.
-
-    Raises:
-        InputError: If it is missing, a folder, empty, or of no known format.
-    """
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the spelling.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name one video file.")
-    if not path.is_file():
-        raise InputError(
-            f"{path} is a pipe or a device, and a video must be read more than once; save it to a "
-            "file, or pipe it in as YUV4MPEG2 and name the input -."
-        )
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
-        # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
-        container = av.open(
-            fspath(path.absolute()),
-            metadata_errors="replace",
-            hwaccel=None if hardware is None else HWAccel(hardware, allow_software_fallback=True),
-        )
-    except av.FFmpegError as error:
-        raise InputError(_why_unreadable(path, error)) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    if container.format.name == "tty":  # FFmpeg draws plain text as a picture
-        container.close()
-        raise InputError(_not_a_video(path))
-    return container
-
-
-def allows_restarts(container: InputContainer) -> bool:
-    """Whether the format of a file has the clock of its sender, which may begin again."""
-    flags = Flags(container.format.flags)
-    return Flags.ts_discont in flags
-
-
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The main video stream of a file; a cover picture is none.
-
-    Raises:
-        InputError: If there is none, or no decoder for it.
-    """
-    streams = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    if not streams:
-        found = "sound only" if container.streams.audio else "no video stream"
-        if container.streams.video:
-            found = "cover art but no video stream"
-        raise InputError(f"{path} holds {found}; name a file with a video stream.")
-    best = container.streams.best("video")
-    stream = next((s for s in streams if s is best), streams[0])
-    if stream.codec_context is None:
-        raise InputError(
-            f"{path} holds video of a kind that cannot be decoded here; "
-            "convert it to H.264 with another program first."
-        )
-    # Threads inside a frame only, and a fixed number of them: decoding is never what a job
-    # waits for, and automatic thread counts have deadlocked beside PyTorch (PyAV issue 1962).
-    stream.thread_type = av.codec.context.ThreadType.SLICE
-    stream.thread_count = 2
-    return stream
 
 
 def is_lossy(stream: VideoStream) -> bool:
@@ -288,13 +220,6 @@ def _first_frame(
         f"Not one frame of {path} could be decoded ({reason}); the file is damaged or encrypted, "
         "copy or download it again."
     )
-
-
-def is_animated_webp(path: Path) -> bool:
-    """Whether a file is a WebP (RIFF) whose extended header has the flag of animation."""
-    with path.open("rb") as file:
-        head = file.read(21)
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
 
 
 def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> int | None:
@@ -431,76 +356,3 @@ def _display_matrix(
         return None
     # Where side data cannot be listed, PyAV still tells the angle, against the clock.
     return exif_matrix(path) or (matrix_of_turn(frame.rotation) if frame.rotation else None)
-
-
-def _not_a_video(path: Path) -> str:
-    return f"{path} is not a video file; name a video file."
-
-
-def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
-    if isinstance(error, PermissionError):
-        return f"{path} may not be read: {error.strerror}; change its permissions."
-    kinds = [kind for kind, _ in _mp4_boxes(path)]
-    if kinds and kinds[0] == b"ftyp" and b"moov" not in kinds:
-        return (
-            f"{path} was cut short: it is an MP4 file whose index (moov), which stands at its end, "
-            "is missing; copy or download it again, or repair it with another program."
-        )
-    if isinstance(error, av.error.EOFError):
-        return f"{path} ends too early, it was cut short; copy or download it again."
-    if isinstance(error, av.error.InvalidDataError):
-        return _not_a_video(path)
-    return f"{path} cannot be opened as a video: {error.strerror}."
-
-
-def _is_cut_short(path: Path, format_names: str) -> bool:
-    """Whether a file is smaller than its own outermost structure says.
-
-    Many demuxers reach the end of a file that was cut and just stop, as if all were well.
-    """
-    size = path.stat().st_size
-    formats = format_names.split(",")
-    if "mov" in formats:
-        boxes = list(_mp4_boxes(path))
-        is_known = boxes[-1][0] in (b"moov", b"moof", b"mdat")  # some cameras append other things
-        return is_known and sum(box for _, box in boxes) > size
-    if "matroska" in formats:
-        return (_matroska_end(path) or 0) > size
-    if "mpegts" in formats:  # packets of 188 bytes, on some discs with 4 bytes before each
-        return size % 188 != 0 and size % 192 != 0
-    return False
-
-
-def _mp4_boxes(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Kind and size in bytes of each box at the top level of an MP4 file."""
-    end = path.stat().st_size
-    with path.open("rb") as file:
-        position = 0
-        while position + 8 <= end:
-            file.seek(position)
-            size, kind = struct.unpack(">I4s", file.read(8))
-            if size == 1:
-                size = int.from_bytes(file.read(8), "big")
-            yield kind, size
-            if size < 8:  # 0: up to the end of the file; anything else: not a box
-                return
-            position += size
-
-
-def _matroska_end(path: Path) -> int | None:
-    """Where the one segment of a Matroska file ends, in bytes; None where it does not say."""
-    position = 0
-    with path.open("rb") as file:
-        while head := file.read(12):
-            # An identifier of four bytes, then a size; the number of leading zero bits of its
-            # first byte tells how many bytes the size has.
-            width = 9 - head[4].bit_length() if len(head) == 12 else 9
-            if width > 8:
-                return None
-            marker = 1 << 7 * width
-            size = int.from_bytes(head[4 : 4 + width], "big") - marker
-            position += 4 + width + size
-            if head[:4] == b"\x18\x53\x80\x67":
-                return None if size == marker - 1 else position
-            file.seek(position)
-    return None

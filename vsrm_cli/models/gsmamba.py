@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.layers.blocks import channels_last
+from vsrm_cli.layers.flow_composition import ComposedFlows
 from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
 from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
 from vsrm_cli.models.network import SCALE, FeaturePropagation
-from vsrm_cli.ops.warp import warp
 
 
 @dataclass(frozen=True)
@@ -76,59 +76,6 @@ class GSMConfig:
                 f"its {self.layers} layers must be even, its {self.channels} channels divisible "
                 f"by 4 and by its {self.heads} heads"
             )
-
-
-class Motion:
-    """Where each frame's pixels lie in the frames around it.
-
-    One table serves all layers, forward and backward: what gathers frame b onto anchor a is also
-    what scatters results from anchor b back to frame a.
-
-    Args:
-        align: Turns a flow into what is needed to read along it.
-        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
-        radius: Frames on each side.
-
-    Source: GSMamba's composition of flows. It begins with the pair farthest from the anchor,
-    though the result lies on the anchor's grid: as in the authors' code.
-    """
-
-    def __init__(self, align: ImplicitAlign, flows: tuple[Tensor, Tensor], radius: int) -> None:
-        """Compose the flows, all anchors of one distance in a batch."""
-        onward, back = (flow.float().transpose(0, 1) for flow in flows)  # (T-1, B, 2, H, W)
-        self.last = len(onward)
-        self._taps: dict[tuple[int, int], Taps] = {}
-        still = align.taps(onward[0].new_zeros(onward.shape[1:]))
-        for t in range(self.last + 1):
-            self._taps[t, t] = still
-        far, near = onward, back
-        for distance in range(1, min(radius, self.last) + 1):
-            if distance > 1:
-                far = _compose(onward[: len(far) - 1], far[1:])
-                near = _compose(back[distance - 1 :], near[:-1])
-            self._keep(align, far, 0, distance)
-            self._keep(align, near, distance, -distance)
-
-    def between(self, target: int, source: int, *, is_reversed: bool) -> Taps:
-        """Where the pixels of a frame lie in another one.
-
-        Args:
-            target: The frame on whose grid the answer lies.
-            source: The frame in which to read.
-            is_reversed: Whether frames are counted from the end.
-        """
-        if is_reversed:
-            return self._taps[self.last - target, self.last - source]
-        return self._taps[target, source]
-
-    def _keep(self, align: ImplicitAlign, flows: Tensor, first: int, step: int) -> None:
-        for t, flow in enumerate(flows, start=first):
-            self._taps[t, t + step] = align.taps(flow)
-
-
-def _compose(first: Tensor, second: Tensor) -> Tensor:
-    """The authors' composition, frame by frame of (n, B, 2, H, W)."""
-    return second + warp(first.flatten(0, 1), second.flatten(0, 1)).view_as(second)
 
 
 class MixFFN(nn.Module):
@@ -269,7 +216,12 @@ class PropagationLayer(nn.Module):
         self.stage = Stage(config)
 
     def forward(
-        self, frames: list[Tensor], motion: Motion, align: ImplicitAlign, *, is_reversed: bool
+        self,
+        frames: list[Tensor],
+        motion: ComposedFlows,
+        align: ImplicitAlign,
+        *,
+        is_reversed: bool,
     ) -> list[Tensor]:
         """Map T frames (B, H, W, C) to as many, the last one first.
 
@@ -288,7 +240,7 @@ class PropagationLayer(nn.Module):
         self,
         frames: list[Tensor],
         anchor: int,
-        motion: Motion,
+        motion: ComposedFlows,
         align: ImplicitAlign,
         *,
         is_reversed: bool,
@@ -434,7 +386,7 @@ class GSM(FeaturePropagation):
         Returns:
             (B, T, C, H, W): of each frame, with what the others know of it.
         """
-        motion = Motion(self.implicit_align, flows, self.config.radius)
+        motion = ComposedFlows(self.implicit_align, flows, self.config.radius)
         # The stream that all layers add to stays in float32.
         frames = list(features.float().permute(1, 0, 3, 4, 2).contiguous().unbind(0))
         for number, layer in enumerate(self.prop_layers):

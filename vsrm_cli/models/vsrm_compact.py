@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.layers.blocks import ResidualBlock, channels_last
-from vsrm_cli.layers.flow_refinement import refine_flow
+from vsrm_cli.layers.flow_refinement import luma, refine_clip_flow
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS, subpixel_samples
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
@@ -45,8 +45,6 @@ GAIN = 10.0
 TRUSTED = 0.04
 # Lucas-Kanade steps on the small frames, and on the estimates of the first pass: more add nothing.
 STEPS_SMALL, STEPS_LARGE = 2, 2
-# Weights of R, G and B in the luma on which flow is refined (BT.601).
-LUMA = (0.299, 0.587, 0.114)
 # Channels of an estimate, folded to the small grid.
 FOLDED = 3 * SCALE**2
 
@@ -257,8 +255,8 @@ class VSRMCompact(Network):
         light = luma(small.float())
         early, late = light[:, :-1], light[:, 1:]
         flows = (
-            refined(early, late, backward, steps=self.steps_small),
-            refined(late, early, forward, steps=self.steps_small),
+            refine_clip_flow(early, late, backward, steps=self.steps_small),
+            refine_clip_flow(late, early, forward, steps=self.steps_small),
         )
         if self.fold == 1:
             return flows
@@ -308,7 +306,9 @@ class VSRMCompact(Network):
         if len(first) > 1:
             halves = torch.stack([luma(F.avg_pool2d(x.detach(), 2)) for x in first], dim=1)
             doubled = _enlarged(forward, 2)
-            forward = refined(halves[:, 1:], halves[:, :-1], doubled, steps=self.steps_large)
+            forward = refine_clip_flow(
+                halves[:, 1:], halves[:, :-1], doubled, steps=self.steps_large
+            )
         second, _ = self._pass(known, bases, list(seen), forward, backward=False)
         return first, second
 
@@ -421,21 +421,6 @@ def _averaged(maps: Tensor, side: int) -> Tensor:
         return maps
     means: Tensor = F.avg_pool2d(maps.flatten(0, 1), side).unflatten(0, maps.shape[:2])
     return means
-
-
-def luma(frames: Tensor) -> Tensor:
-    """The luma of RGB frames: (..., 3, H, W) to (..., 1, H, W)."""
-    red, green, blue = frames.unbind(-3)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(-3)
-
-
-def refined(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
-    """Refine a flow over clips, (B, T, ...); gradients pass to ``flow`` as if it were unchanged."""
-    if not flow.shape[1]:
-        return flow
-    with torch.no_grad():
-        better = refine_flow(*(x.flatten(0, 1) for x in (here, there, flow)), steps=steps)
-    return flow + (better.view_as(flow) - flow).detach()
 
 
 def _aligned(carried: Carried, flow: Tensor, width: int) -> Carried:

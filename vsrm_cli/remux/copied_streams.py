@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.clock_restarts import ContinuousClock
-from vsrm_cli.media.probe import open_container, video_stream
+from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.remux import metadata as extras
 from vsrm_cli.remux.packet_times import PacketTimes
 from vsrm_cli.remux.sound import SoundConverter

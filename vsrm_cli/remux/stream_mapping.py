@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.stream import AttachmentStream, DataStream, Stream
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.media.probe import video_stream
+from vsrm_cli.media.containers import video_stream
 from vsrm_cli.remux import metadata as extras
 from vsrm_cli.remux.sound import sound_codec
 from vsrm_cli.remux.subtitles import plain_codec

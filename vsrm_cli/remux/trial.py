@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vsrm_cli.media.probe import open_container
+from vsrm_cli.media.containers import open_container
 from vsrm_cli.remux.packet_times import PacketTimes
 from vsrm_cli.remux.subtitles import is_gap
 from vsrm_cli.remux.wave_format import (

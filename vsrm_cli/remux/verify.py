@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.stream import Stream
 
 from vsrm_cli.errors import CheckFailed
-from vsrm_cli.media.probe import open_container
+from vsrm_cli.media.containers import open_container
 from vsrm_cli.remux.metadata import is_cover
 from vsrm_cli.remux.subtitles import is_gap
 

@@ -23,8 +23,6 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.image_sequence import ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, join
 from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
@@ -52,7 +50,7 @@ from vsrm_cli.upscale.open_media import (
     open_output,
     open_source,
 )
-from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.parallel import restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
@@ -61,8 +59,16 @@ from vsrm_cli.upscale.plan import (
     expected_frames,
     select_model,
     suggest_height,
+    suggest_network,
 )
-from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts, keep_container
+from vsrm_cli.upscale.segmenting import (
+    Recorder,
+    Restored,
+    Segmenter,
+    check_counts,
+    join_segments,
+    keep_container,
+)
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Run, Summary
 
@@ -174,7 +180,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     run = _run_here(ends, journal, order)
                 # Sound and all else is read only now. Pictures and sound must be of one file.
                 _check_unchanged(order, files, content)
-                _put_together(output, journal)
+                join_segments(output, journal)
                 _check_unchanged(order, files, content)
             journal.clear()
     return Summary.of(
@@ -224,7 +230,8 @@ def _run_on_devices(
     else:
         model = order.options.model
         scale = network_scale(model, report=order.report_transfer)
-        _warn_of_scale(order, ends[0].info, str(model), scale)
+        if advice := suggest_network(ends[0].info, order.options, str(model), scale):
+            order.warn(advice)
     return restore_on_devices(
         devices,
         ends,
@@ -287,15 +294,6 @@ def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _
         scale = Fraction(network_scale(model, report=order.report_transfer))
     options = replace(options, model=model, detail=detail, scale=scale)
     return replace(order, options=options, model_reason=reason)
-
-
-def _put_together(output: Collected, journal: Journal) -> None:
-    """Make the output of what the finished segments hold."""
-    if isinstance(output, ImageSequenceWriter):
-        output.collect(journal.folder, journal.frames_done)
-    else:
-        segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
-        join(segments, journal.entries[-1].end, output)
 
 
 def _upscale_through_pipe(order: _Order) -> Summary:
@@ -370,12 +368,12 @@ def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
         dtype = str(chosen["dtype"])
         if device == "auto":
             device = str(chosen["device"]).split(",")[0]
-        threads = int(chosen.get("threads") or torch.get_num_threads())
-        if threads != torch.get_num_threads():  # sums over another number differ by rounding
-            torch.set_num_threads(threads)
+        # Sums over another number of threads differ by rounding.
+        torch.set_num_threads(int(chosen.get("threads") or torch.get_num_threads()))
     options = replace(order.options, device=device, dtype=dtype)
     network = load_network(options, order.report_transfer)
-    _warn_of_scale(order, info, network.name, network.scale)
+    if advice := suggest_network(info, order.options, network.name, network.scale):
+        order.warn(advice)
     return network
 
 
@@ -390,15 +388,6 @@ def load_network(
         detail=options.detail,
         report=report_transfer,
     )
-
-
-def _warn_of_scale(order: _Order, info: VideoInfo, model: str, scale: int) -> None:
-    factor = asked_shape(info, order.options).enlargement(info)
-    if scale < DEFAULT_SCALE and scale < factor:
-        order.warn(
-            f"{model} enlarges {scale} times, and its frames are resampled to be "
-            f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
-        )
 
 
 def _restore(

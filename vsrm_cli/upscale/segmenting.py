@@ -7,12 +7,13 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import SegmentWriter
+from vsrm_cli.encode.segments import Segment, SegmentWriter, join
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Fingerprint, Frame
 from vsrm_cli.inference.tiling import Chunking
-from vsrm_cli.upscale.journal import Entry, ResumePoint
+from vsrm_cli.upscale.journal import Entry, Journal, ResumePoint
+from vsrm_cli.upscale.open_media import Collected
 
 # Work that a segment should hold at most. A crash may come just before it is closed, and the
 # first window, by which the speed is judged, may have been a quick one: so it is half a minute
@@ -289,3 +290,12 @@ def check_counts(*, read: int, written: int) -> None:
             f"{read} frames were read, but {written} written, so the result was not kept; "
             "this is a bug in vsrm, please report it."
         )
+
+
+def join_segments(output: Collected, journal: Journal) -> None:
+    """Make the output of what the finished segments hold."""
+    if isinstance(output, ImageSequenceWriter):
+        output.collect(journal.folder, journal.frames_done)
+    else:
+        segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
+        join(segments, journal.entries[-1].end, output)

@@ -1,0 +1,59 @@
+"""Optical flow between frames that are not neighbors, composed from the flows between neighbors."""
+
+from torch import Tensor
+
+from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps
+from vsrm_cli.ops.warp import warp
+
+
+class ComposedFlows:
+    """Where each frame's pixels lie in the frames around it.
+
+    One table serves all layers, forward and backward: what gathers frame b onto anchor a is also
+    what scatters results from anchor b back to frame a.
+
+    Args:
+        align: Turns a flow into what is needed to read along it.
+        flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
+        radius: Frames on each side.
+
+    Source: GSMamba's composition of flows. It begins with the pair farthest from the anchor,
+    though the result lies on the anchor's grid: as in the authors' code.
+    """
+
+    def __init__(self, align: ImplicitAlign, flows: tuple[Tensor, Tensor], radius: int) -> None:
+        """Compose the flows, all anchors of one distance in a batch."""
+        onward, back = (flow.float().transpose(0, 1) for flow in flows)  # (T-1, B, 2, H, W)
+        self.last = len(onward)
+        self._taps: dict[tuple[int, int], Taps] = {}
+        still = align.taps(onward[0].new_zeros(onward.shape[1:]))
+        for t in range(self.last + 1):
+            self._taps[t, t] = still
+        far, near = onward, back
+        for distance in range(1, min(radius, self.last) + 1):
+            if distance > 1:
+                far = _compose(onward[: len(far) - 1], far[1:])
+                near = _compose(back[distance - 1 :], near[:-1])
+            self._keep(align, far, 0, distance)
+            self._keep(align, near, distance, -distance)
+
+    def between(self, target: int, source: int, *, is_reversed: bool) -> Taps:
+        """Where the pixels of a frame lie in another one.
+
+        Args:
+            target: The frame on whose grid the answer lies.
+            source: The frame in which to read.
+            is_reversed: Whether frames are counted from the end.
+        """
+        if is_reversed:
+            return self._taps[self.last - target, self.last - source]
+        return self._taps[target, source]
+
+    def _keep(self, align: ImplicitAlign, flows: Tensor, first: int, step: int) -> None:
+        for t, flow in enumerate(flows, start=first):
+            self._taps[t, t + step] = align.taps(flow)
+
+
+def _compose(first: Tensor, second: Tensor) -> Tensor:
+    """The authors' composition, frame by frame of (n, B, 2, H, W)."""
+    return second + warp(first.flatten(0, 1), second.flatten(0, 1)).view_as(second)
