@@ -435,8 +435,8 @@ def write(folder: Path, bench: Bench, parts: list[Part]) -> None:
     (folder / "gpu.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     lines = [f"# {device}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}", ""]
     for part in parts:
-        verdict = "" if part.is_right else " **WRONG**"
-        lines += [f"## {part.title}{verdict} ({part.seconds:.0f} s)", ""]
+        validation = "" if part.is_right else " **WRONG**"
+        lines += [f"## {part.title}{validation} ({part.seconds:.0f} s)", ""]
         if part.rows:
             rows = (part.headers, ("---",) * len(part.headers), *part.rows)
             lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]

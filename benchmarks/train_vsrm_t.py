@@ -170,7 +170,7 @@ def run_stage(
         out,
         recipe,
         validation=options.clips,
-        words={**WORDS, "name": name, "degradation": str(recipe.degradation)},
+        metadata={**WORDS, "name": name, "degradation": str(recipe.degradation)},
         minutes=math.inf if options.minutes is None else share * options.minutes,
         resume=(out / STATE_FILE).exists(),
         report=tell,
@@ -197,14 +197,14 @@ def read_options(about: str) -> Options:
         if not clips.exists():
             make_validation_pack(given.validation, clips)
     barrier()
-    twins = with_lr_frames(load_pack(clips)[1])
-    return Options(given.out, pack, twins, given.minutes, given.device)
+    lr_clips = with_lr_frames(load_pack(clips)[1])
+    return Options(given.out, pack, lr_clips, given.minutes, given.device)
 
 
 def tell(progress: Progress) -> None:
     """Print a line where the metrics have got one."""
-    if progress.accident:
-        print(progress.accident, flush=True)  # noqa: T201 - this script is a terminal program
+    if progress.rollback:
+        print(progress.rollback, flush=True)  # noqa: T201 - this script is a terminal program
     if progress.line:
         values = "  ".join(f"{name} {value:.6g}" for name, value in progress.line.items())
         print(f"{time.strftime('%H:%M:%S')}  {values}", flush=True)  # noqa: T201

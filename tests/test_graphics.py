@@ -36,14 +36,14 @@ def test_graphics_come_closer_to_the_truth_than_by_bicubic_and_ring_little_more_
     case, scene
 ):
     network, detail, degradation = case
-    sharp = clip_of(scene)
-    small = degrade(sharp, degradation).float() / 255
+    hr = clip_of(scene)
+    lr = degrade(hr, degradation).float() / 255
 
     with torch.inference_mode():
-        restored = network(small[None])[0, 1]
+        restored = network(lr[None])[0, 1]
 
-    truth = sharp[1].float() / 255
-    assert psnr_y(restored, truth) > psnr_y(upscale_bicubic(small[1]), truth)
+    truth = hr[1].float() / 255
+    assert psnr_y(restored, truth) > psnr_y(upscale_bicubic(lr[1]), truth)
     # What is trained for looks has stronger edges; large square pixels show it most.
     factor = 1.8 if detail == 1 else 1.5
-    assert ringing(restored, truth) < factor * ringing(upscale_lanczos(small[1]), truth) + 0.5
+    assert ringing(restored, truth) < factor * ringing(upscale_lanczos(lr[1]), truth) + 0.5

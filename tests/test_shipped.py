@@ -141,9 +141,9 @@ def test_the_sample_clip_is_enlarged_frame_for_frame(network, tmp_path):
     summary = upscale_video(SAMPLE, output, model=network.name, end=0.5, device="cpu")
 
     # Brightness only: the encoder halves the colors of both in size.
-    large, small = (read_grey(path) for path in (output, SAMPLE))
+    large, lr = (read_grey(path) for path in (output, SAMPLE))
     assert summary.frames_in == summary.frames_out == len(large) == 12
-    for big, source in zip(large, small, strict=False):
+    for big, source in zip(large, lr, strict=False):
         height, width = source.shape
         scale = network.scale
         assert big.shape == (scale * height, scale * width)

@@ -26,7 +26,7 @@ def shapes():
     return {name: tuple(shape) for name, (_, *shape) in keys.items()}
 
 
-def words(**sizes):
+def metadata(**sizes):
     return {"config": json.dumps(sizes)}
 
 
@@ -37,7 +37,7 @@ def test_the_released_checkpoint_is_known_by_its_shapes(shapes):
 
 
 def test_what_no_shape_tells_is_read_from_the_words(shapes):
-    told = words(embed_dims=192, num_heads=8, prop_depth=4, attn_depth=4, pa_frame=3)
+    told = metadata(embed_dims=192, num_heads=8, prop_depth=4, attn_depth=4, pa_frame=3)
 
     assert gsm_settings(shapes, told) == {**RELEASED, "pa_frame": 3}
 
@@ -71,10 +71,10 @@ def test_an_index_beyond_all_measure_counts_as_one_layer(shapes):
     [
         ({"config": "no json"}, "Expecting value"),
         ({"config": "[4]"}, "not a table"),
-        (words(pa_frame="two"), "not a table of integers"),
-        (words(pa_frame=True), "not a table of integers"),
-        (words(embed_dims=144), "says embed_dims 144, its tensors 192"),
-        (words(upscale=2), "says upscale 2, its tensors 4"),
+        (metadata(pa_frame="two"), "not a table of integers"),
+        (metadata(pa_frame=True), "not a table of integers"),
+        (metadata(embed_dims=144), "says embed_dims 144, its tensors 192"),
+        (metadata(upscale=2), "says upscale 2, its tensors 4"),
     ],
 )
 def test_words_that_contradict_the_tensors_are_refused(shapes, told, reason):

@@ -50,10 +50,10 @@ def test_a_converted_file_holds_the_same_and_says_where_it_is_from(saved, tmp_pa
     assert before.keys() == after.keys()
     assert all(torch.equal(x, after[name]) for name, x in before.items())
     with safe_open(target, framework="pt") as file:
-        words = file.metadata()
-    assert words["licence"] == "MIT"
-    assert words["source"] == f"tiny.safetensors, {checksum(saved, 'sha256')}"
-    assert json.loads(words["config"])["channels"] == TINY_VSRM.channels
+        metadata = file.metadata()
+    assert metadata["licence"] == "MIT"
+    assert metadata["source"] == f"tiny.safetensors, {checksum(saved, 'sha256')}"
+    assert json.loads(metadata["config"])["channels"] == TINY_VSRM.channels
     assert load_model(target, device="cpu").name == "tiny"
 
 
@@ -61,8 +61,8 @@ def test_a_converted_file_holds_the_same_and_says_where_it_is_from(saved, tmp_pa
 def test_weights_of_another_precision_come_in_single(saved, tmp_path, dtype):
     tensors = {name: x.to(dtype) for name, x in load_file(saved).items()}
     with safe_open(saved, framework="pt") as file:
-        words = file.metadata()
-    save_file(tensors, tmp_path / "other.safetensors", metadata=words)
+        metadata = file.metadata()
+    save_file(tensors, tmp_path / "other.safetensors", metadata=metadata)
 
     convert_weights(tmp_path / "other.safetensors", tmp_path / "single.safetensors")
 

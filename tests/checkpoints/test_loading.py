@@ -35,10 +35,10 @@ def words_of(path):
         return file.metadata()
 
 
-def rewrite(path, *, tensors=None, words=None):
+def rewrite(path, *, tensors=None, metadata=None):
     """Save a weight file again with other tensors or other words."""
     held = load_file(path)
-    save_file(held if tensors is None else tensors(held), path, metadata=words or words_of(path))
+    save_file(held if tensors is None else tensors(held), path, metadata=metadata or words_of(path))
 
 
 def folder(path):
@@ -97,12 +97,12 @@ def test_a_file_without_a_name_goes_by_its_own(tmp_path):
 
 
 def test_the_file_says_what_it_holds(saved):
-    words = words_of(saved)
+    metadata = words_of(saved)
 
-    assert words["network"] == "vsrm"
-    assert json.loads(words["config"]) == json.loads(json.dumps(asdict(TINY_VSRM)))
-    assert words["scale"] == "4"
-    assert words["licence"] == "MIT"
+    assert metadata["network"] == "vsrm"
+    assert json.loads(metadata["config"]) == json.loads(json.dumps(asdict(TINY_VSRM)))
+    assert metadata["scale"] == "4"
+    assert metadata["licence"] == "MIT"
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
@@ -178,7 +178,7 @@ def test_somebody_elses_safetensors_is_told(tmp_path):
     ids=["text", "list", "too little", "too much", "negative", "words"],
 )
 def test_a_configuration_that_cannot_be_built_is_told(saved, config):
-    rewrite(saved, words={**words_of(saved), "config": config})
+    rewrite(saved, metadata={**words_of(saved), "config": config})
 
     with pytest.raises(WeightsError, match="configuration that cannot be built"):
         load_model(saved, device="cpu")
@@ -213,14 +213,14 @@ def test_a_long_list_of_faults_is_told_in_short(saved):
 
 
 def test_another_scale_is_told(saved):
-    rewrite(saved, words={**words_of(saved), "scale": "2"})
+    rewrite(saved, metadata={**words_of(saved), "scale": "2"})
 
     with pytest.raises(WeightsError, match="says that it enlarges 2 times, but"):
         load_model(saved, device="cpu")
 
 
 @pytest.mark.parametrize(
-    ("words", "key", "reason"),
+    ("metadata", "key", "reason"),
     [
         (
             {"network": "edvr", "config": "{}"},
@@ -231,9 +231,9 @@ def test_another_scale_is_told(saved):
     ],
     ids=["named", "nameless"],
 )
-def test_another_architecture_is_called_by_name(tmp_path, words, key, reason):
+def test_another_architecture_is_called_by_name(tmp_path, metadata, key, reason):
     path = tmp_path / "other.safetensors"
-    save_file({key: torch.zeros(3)}, path, metadata=words)
+    save_file({key: torch.zeros(3)}, path, metadata=metadata)
 
     with pytest.raises(WeightsError, match=reason):
         load_model(path, device="cpu")
@@ -257,7 +257,7 @@ def test_a_pytorch_file_of_ours_has_no_words_to_load_it_by(tmp_path):
 
 def test_a_file_for_another_size_is_told(saved):
     wider = json.dumps(asdict(replace(TINY_VSRM, ffn=7)))
-    rewrite(saved, words={**words_of(saved), "config": wider})
+    rewrite(saved, metadata={**words_of(saved), "config": wider})
 
     with pytest.raises(WeightsError, match="does not fit its own configuration"):
         load_model(saved, device="cpu")

@@ -90,7 +90,7 @@ def test_safetensors_bring_their_words(tmp_path):
     checkpoint = read_checkpoint(path)
 
     same(checkpoint, WEIGHTS)
-    assert checkpoint.words == {"licence": "MIT"}
+    assert checkpoint.metadata == {"licence": "MIT"}
     assert checkpoint.shapes == {"a.weight": (2, 3), "a.index": (4,)}
 
 

@@ -9,7 +9,7 @@ from scenes import draw_pack, smooth_picture, to_8_bits
 
 from vsrm_cli.data import dataset as data
 from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.degradations import Degradation, blur_and_take, shrink_bicubic
+from vsrm_cli.data.degradations import Degradation, blur_and_subsample, shrink_bicubic
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError
 
@@ -33,19 +33,19 @@ def assert_equal_samples(a, b):
 def test_a_sample_has_the_shapes_and_ranges_it_promises(pack):
     sample = Clips(pack, SHAPE, steps=3, seed=0)[1]
 
-    assert sample.sharp.shape == (4, 3, 3, 32, 32)
-    assert sample.small.shape == (4, 3, 3, 8, 8)
+    assert sample.hr.shape == (4, 3, 3, 32, 32)
+    assert sample.lr.shape == (4, 3, 3, 8, 8)
     assert sample.flow_backward.shape == sample.flow_forward.shape == (4, 2, 2, 8, 8)
     assert sample.has_flow.shape == (4,)
-    assert sample.sharp.min() >= 0
-    assert sample.sharp.max() <= 1
+    assert sample.hr.min() >= 0
+    assert sample.hr.max() <= 1
     assert all(getattr(sample, f.name).isfinite().all() for f in dataclasses.fields(sample))
 
 
 def test_the_small_frames_are_the_sharp_ones_shrunk(pack):
     sample = Clips(pack, SHAPE, steps=1, seed=3)[0]
 
-    assert torch.equal(sample.small, shrink_bicubic(sample.sharp))
+    assert torch.equal(sample.lr, shrink_bicubic(sample.hr))
 
 
 def test_a_sample_depends_on_its_seed_and_its_step_alone(pack):
@@ -61,8 +61,8 @@ def test_a_sample_depends_on_its_seed_and_its_step_alone(pack):
 def test_other_steps_and_other_seeds_give_other_samples(pack):
     clips = Clips(pack, SHAPE, steps=9, seed=7)
 
-    assert not torch.equal(clips[4].sharp, clips[5].sharp)
-    assert not torch.equal(Clips(pack, SHAPE, steps=9, seed=8)[5].sharp, clips[5].sharp)
+    assert not torch.equal(clips[4].hr, clips[5].hr)
+    assert not torch.equal(Clips(pack, SHAPE, steps=9, seed=8)[5].hr, clips[5].hr)
 
 
 def test_two_processes_divide_the_batch_that_one_would_have_seen(pack):
@@ -99,7 +99,7 @@ def test_a_single_frame_has_no_flow(pack):
 
     sample = Clips(pack, shape, steps=1, seed=0)[0]
 
-    assert sample.sharp.shape == (4, 1, 3, 32, 32)
+    assert sample.hr.shape == (4, 1, 3, 32, 32)
     assert sample.flow_backward.shape == (4, 0, 2, 8, 8)
 
 
@@ -121,8 +121,8 @@ def test_a_clip_is_cut_out_of_what_the_pack_holds(tmp_path):
 
     sample = Clips(tmp_path / "clip.safetensors", SHAPE, steps=1, seed=0)[0]
 
-    for sharp in levels(sample.sharp):
-        t, x, y = sharp.sort(dim=1).values.unbind(1)  # whatever channel each of them went to
+    for hr in levels(sample.hr):
+        t, x, y = hr.sort(dim=1).values.unbind(1)  # whatever channel each of them went to
         assert (t.flatten(1) == t[:, :1, 0]).all()
         assert t[:, 0, 0].tolist() in ([0, 1, 2], [1, 2, 3], [2, 1, 0], [3, 2, 1])
         assert len(x[0].unique()) == len(y[0].unique()) == 32
@@ -158,7 +158,7 @@ def test_a_pack_with_nothing_large_and_long_enough_is_told(tmp_path):
 def test_bd_is_made_where_it_is_asked_for(pack):
     sample = Clips(pack, SHAPE, steps=1, seed=3, degradation=Degradation.BD)[0]
 
-    assert torch.equal(sample.small, blur_and_take(sample.sharp))
+    assert torch.equal(sample.lr, blur_and_subsample(sample.hr))
 
 
 def test_the_degradation_leaves_the_sharp_side_as_it_is(pack):
@@ -166,10 +166,10 @@ def test_the_degradation_leaves_the_sharp_side_as_it_is(pack):
 
     bi, bd, real = (Clips(pack, shape, steps=2, seed=3, degradation=d)[1] for d in Degradation)
 
-    assert torch.equal(bi.sharp, bd.sharp)
-    assert torch.equal(bi.sharp, real.sharp)
-    assert real.small.shape == bi.small.shape
-    assert not torch.equal(real.small, bi.small)
+    assert torch.equal(bi.hr, bd.hr)
+    assert torch.equal(bi.hr, real.hr)
+    assert real.lr.shape == bi.lr.shape
+    assert not torch.equal(real.lr, bi.lr)
 
 
 def test_worn_samples_depend_on_seed_and_step_alone(pack):
@@ -197,9 +197,9 @@ def test_a_worn_patch_shows_the_same_place_as_its_sharp_twin(wide_pack, share):
 
     sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
 
-    sharp = shrink_bicubic(sample.sharp)
-    here = (sample.small - sharp).abs().mean((1, 2, 3, 4))
-    beside = (sample.small[..., 2:] - sharp[..., :-2]).abs().mean((1, 2, 3, 4))
+    hr = shrink_bicubic(sample.hr)
+    here = (sample.lr - hr).abs().mean((1, 2, 3, 4))
+    beside = (sample.lr[..., 2:] - hr[..., :-2]).abs().mean((1, 2, 3, 4))
     assert (here < 0.5 * beside).sum() >= 11  # one may have much grain
 
 
@@ -208,14 +208,14 @@ def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatc
     shape = dataclasses.replace(SHAPE, batch=12, photo_share=share)
     seen = []
 
-    def remember(sharp, kind, rng):
-        seen.append(sharp.shape[-1])
-        return shrink_bicubic(sharp)
+    def remember(hr, kind, rng):
+        seen.append(hr.shape[-1])
+        return shrink_bicubic(hr)
 
     monkeypatch.setattr(data, "degrade", remember)
     sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
 
     assert max(seen) == 32 + 2 * 4 * data.CONTEXT
-    assert sample.small.shape == (12, 3, 3, 8, 8)
+    assert sample.lr.shape == (12, 3, 3, 8, 8)
     inside = (..., slice(2, -2), slice(2, -2))
-    torch.testing.assert_close(sample.small[inside], shrink_bicubic(sample.sharp)[inside])
+    torch.testing.assert_close(sample.lr[inside], shrink_bicubic(sample.hr)[inside])

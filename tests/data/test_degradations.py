@@ -7,7 +7,7 @@ from networks import draw_randomly
 from PIL import Image
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.data.degradations import Degradation, blur_and_take, degrade, shrink_bicubic
+from vsrm_cli.data.degradations import Degradation, blur_and_subsample, degrade, shrink_bicubic
 
 RNG = np.random.default_rng(0)
 # MATLAB's bicubic kernel at 1/8, 3/8, ... 15/8 by hand, where imresize samples it to shrink four
@@ -44,10 +44,10 @@ def gaussian_weights(length):
     return weights
 
 
-def by_hand(sharp, weights):
+def by_hand(hr, weights):
     """Shrink (..., H, W) by a function that gives the weights of a line."""
-    height, width = sharp.shape[-2:]
-    return weights(height) @ sharp @ weights(width).T
+    height, width = hr.shape[-2:]
+    return weights(height) @ hr @ weights(width).T
 
 
 def center_of(picture):
@@ -63,45 +63,45 @@ def center_of(picture):
 def test_an_edge_is_shrunk_to_the_values_of_the_kernel():
     # Left 51, right 204. A small pixel's weights for the right side, by the kernel with a = -0.5
     # at (16 - center + n) / 4, divided by 4: -0.012695 two pixels away, 0.077148 one away.
-    sharp = torch.full((3, 8, 32), 51 / 255)
-    sharp[:, :, 16:] = 204 / 255
+    hr = torch.full((3, 8, 32), 51 / 255)
+    hr[:, :, 16:] = 204 / 255
 
-    small = shrink_bicubic(sharp)
+    lr = shrink_bicubic(hr)
 
     row = [51, 51, 51 - 2, 51 + 12, 204 - 12, 204 + 2, 204, 204]
-    assert levels(small).tolist() == [[row, row]] * 3
+    assert levels(lr).tolist() == [[row, row]] * 3
 
 
 @pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (36, 52)])
 def test_shrinking_agrees_with_pillow(height, width, scale):
-    sharp = to_8_bits(draw_randomly(3, height, width))
+    hr = to_8_bits(draw_randomly(3, height, width))
 
-    small = shrink_bicubic(sharp / 255, scale=scale)
+    lr = shrink_bicubic(hr / 255, scale=scale)
 
-    picture = Image.fromarray(sharp.permute(1, 2, 0).numpy())
+    picture = Image.fromarray(hr.permute(1, 2, 0).numpy())
     size = (width // scale, height // scale)
     expected = np.array(picture.resize(size, Image.Resampling.BICUBIC))
     # Pillow rounds twice, once after each direction.
-    difference = levels(small).permute(1, 2, 0).numpy() - expected.astype(np.int64)
+    difference = levels(lr).permute(1, 2, 0).numpy() - expected.astype(np.int64)
     assert np.abs(difference).max() <= 1
 
 
 def test_a_plain_picture_stays_plain():
-    sharp = torch.full((2, 3, 16, 12), 77 / 255)
+    hr = torch.full((2, 3, 16, 12), 77 / 255)
 
-    assert torch.equal(levels(shrink_bicubic(sharp)), torch.full((2, 3, 4, 3), 77))
+    assert torch.equal(levels(shrink_bicubic(hr)), torch.full((2, 3, 4, 3), 77))
 
 
 def test_shrunken_values_are_levels_of_8_bits_even_where_the_kernel_overshoots():
-    sharp = draw_randomly(2, 2, 3, 32, 32).round()
+    hr = draw_randomly(2, 2, 3, 32, 32).round()
 
-    small = shrink_bicubic(sharp)
+    lr = shrink_bicubic(hr)
 
-    assert small.shape == (2, 2, 3, 8, 8)
-    assert small.min() >= 0
-    assert small.max() <= 1
-    torch.testing.assert_close(small * 255, levels(small).float(), rtol=0, atol=1e-4)
+    assert lr.shape == (2, 2, 3, 8, 8)
+    assert lr.min() >= 0
+    assert lr.max() <= 1
+    torch.testing.assert_close(lr * 255, levels(lr).float(), rtol=0, atol=1e-4)
 
 
 def test_a_size_that_four_does_not_divide_is_refused():
@@ -111,13 +111,13 @@ def test_a_size_that_four_does_not_divide_is_refused():
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (36, 52)])
 def test_bi_is_matlabs_imresize_within_one_grey_level_away_from_the_border(height, width):
-    sharp = to_8_bits(draw_randomly(2, 3, height, width))
+    hr = to_8_bits(draw_randomly(2, 3, height, width))
 
-    small = degrade(sharp / 255, Degradation.BI, RNG)
+    lr = degrade(hr / 255, Degradation.BI, RNG)
 
     # Beyond the border MATLAB sees the mirror image, Pillow and PyTorch nothing: two small pixels.
-    expected = by_hand(sharp.numpy(), imresize_weights).round().clip(0, 255)
-    difference = np.abs(levels(small).numpy() - expected)[..., 2:-2, 2:-2]
+    expected = by_hand(hr.numpy(), imresize_weights).round().clip(0, 255)
+    difference = np.abs(levels(lr).numpy() - expected)[..., 2:-2, 2:-2]
     assert difference.size
     assert difference.max() <= 1
 
@@ -127,41 +127,41 @@ def test_bi_is_matlabs_imresize_within_one_grey_level_away_from_the_border(heigh
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (36, 52)])
 def test_bd_is_a_gaussian_of_which_every_fourth_pixel_is_taken(height, width):
-    sharp = to_8_bits(draw_randomly(2, 3, height, width))
+    hr = to_8_bits(draw_randomly(2, 3, height, width))
 
-    small = degrade(sharp / 255, Degradation.BD, RNG)
+    lr = degrade(hr / 255, Degradation.BD, RNG)
 
-    expected = by_hand(sharp.numpy(), gaussian_weights)
-    assert small.shape == (2, 3, height // 4, width // 4)
-    assert np.abs(levels(small).numpy() - expected).max() <= 0.51
+    expected = by_hand(hr.numpy(), gaussian_weights)
+    assert lr.shape == (2, 3, height // 4, width // 4)
+    assert np.abs(levels(lr).numpy() - expected).max() <= 0.51
 
 
 def test_bd_weights_by_hand():
     # A white line between dark ones: exp(-0.5^2 / 5.12) of 4.0106, the sum of all twelve.
-    sharp = torch.zeros(3, 16, 16)
-    sharp[:, :, 6] = 1
+    hr = torch.zeros(3, 16, 16)
+    hr[:, :, 6] = 1
 
-    small = blur_and_take(sharp)
+    lr = blur_and_subsample(hr)
 
     # Its distances to the middles 1.5, 5.5, 9.5: 4.5, 0.5, 3.5; 15.5 is out of reach.
     row = [round(255 * np.exp(-(d**2) / 5.12) / 4.0106) for d in (4.5, 0.5, 3.5)] + [0]
-    assert levels(small)[0, 0].tolist() == row == [1, 61, 6, 0]
+    assert levels(lr)[0, 0].tolist() == row == [1, 61, 6, 0]
 
 
 def test_neither_moves_the_picture():
     y, x = np.mgrid[:64, :64] + 0.5
     spot = np.exp(-((y - 29.3) ** 2 + (x - 35.9) ** 2) / (2 * 5.0**2))
-    sharp = torch.from_numpy(spot).float().expand(3, -1, -1)
+    hr = torch.from_numpy(spot).float().expand(3, -1, -1)
 
     for kind in (Degradation.BI, Degradation.BD):
-        y, x = center_of(degrade(sharp[None], kind, RNG)[0])
+        y, x = center_of(degrade(hr[None], kind, RNG)[0])
         assert (4 * y, 4 * x) == pytest.approx((29.3, 35.9), abs=0.1)
 
 
 def test_bd_is_softer_than_bi():
-    sharp = smooth_picture(64, 64, wavelength=12.0)[None]
+    hr = smooth_picture(64, 64, wavelength=12.0)[None]
 
-    assert degrade(sharp, Degradation.BD, RNG).std() < degrade(sharp, Degradation.BI, RNG).std()
+    assert degrade(hr, Degradation.BD, RNG).std() < degrade(hr, Degradation.BI, RNG).std()
 
 
 @pytest.mark.parametrize("kind", Degradation)
@@ -171,10 +171,10 @@ def test_sides_that_four_does_not_divide_are_refused(kind):
 
 
 def test_the_literatures_ways_leave_nothing_to_chance():
-    sharp = draw_randomly(2, 3, 16, 16)
+    hr = draw_randomly(2, 3, 16, 16)
     before = RNG.bit_generator.state
 
     for kind in (Degradation.BI, Degradation.BD):
-        degrade(sharp, kind, RNG)
+        degrade(hr, kind, RNG)
 
     assert RNG.bit_generator.state == before

@@ -84,7 +84,7 @@ def test_a_video_is_read_from_any_frame_on(tmp_path, ending, first):
     source = only_source(tmp_path)
 
     assert (source.frames, source.size) == (24, (32, 48))
-    run = read(source, first, 4).sharp
+    run = read(source, first, 4).hr
     assert run.shape == (4, 3, 32, 48)
     assert run.dtype == torch.uint8
     assert [index_of(frame.numpy()) for frame in run] == list(range(first, first + 4))
@@ -97,7 +97,7 @@ def test_frames_of_a_variable_rate_are_found(tmp_path):
 
     assert source.frames == len(VARIABLE)
     for first in range(0, len(VARIABLE) - 2, 3):
-        run = read(source, first, 2).sharp
+        run = read(source, first, 2).hr
         assert [index_of(frame.numpy()) for frame in run] == [first, first + 1]
 
 
@@ -119,7 +119,7 @@ def test_large_compressed_video_is_halved(tmp_path, monkeypatch, codec, pixel_fo
 
     size = (24, 32) if is_halved else (48, 64)
     assert source.size == size
-    run = read(source, 5, 2).sharp
+    run = read(source, 5, 2).hr
     assert run.shape == (2, 3, *size)
     assert [index_of(frame.numpy()) for frame in run] == [5, 6]
 
@@ -130,9 +130,9 @@ def test_a_part_of_a_picture_is_what_is_seen_there(tmp_path, monkeypatch, halved
     monkeypatch.setattr(films, "HALVED_LINES", halved_lines)
     source = only_source(tmp_path)
 
-    part = source.read(5, 2, Window(4, 8, 12, 16)).sharp
+    part = source.read(5, 2, Window(4, 8, 12, 16)).hr
 
-    expected = read(source, 5, 2).sharp[..., 4:16, 8:24]
+    expected = read(source, 5, 2).hr[..., 4:16, 8:24]
     inside = (..., slice(2, -2), slice(2, -2))  # at its border a part is shrunk without the rest
     assert part.shape == expected.shape
     assert (part[inside].int() - expected[inside].int()).abs().max() <= 1
@@ -206,7 +206,7 @@ def test_pictures_that_follow_each_other_are_a_film(tmp_path):
     source = only_source(tmp_path)
 
     assert (source.name, source.frames, source.size) == ("waves", 11, (32, 48))
-    assert torch.equal(read(source, 2, 3).sharp, frames[2:5])
+    assert torch.equal(read(source, 2, 3).hr, frames[2:5])
 
 
 def test_pictures_of_other_sizes_or_scenes_are_photos(tmp_path):

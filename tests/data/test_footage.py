@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from scenes import draw_folder, draw_pack, draw_pair, draw_photo
 from torch.utils.data import DataLoader
 
-from vsrm_cli.data import clip_cache as shelf
+from vsrm_cli.data import clip_cache as cache
 from vsrm_cli.data import footage as finding
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.degradations import Degradation, shrink_bicubic
@@ -180,10 +180,10 @@ def test_samples_of_files_have_the_shapes_they_promise(mixed, degradation):
 
     sample = clips[1]
 
-    assert sample.sharp.shape == (4, 3, 3, 32, 32)
-    assert sample.small.shape == (4, 3, 3, 8, 8)
+    assert sample.hr.shape == (4, 3, 3, 32, 32)
+    assert sample.lr.shape == (4, 3, 3, 8, 8)
     if degradation is Degradation.BI:
-        assert torch.equal(sample.small, shrink_bicubic(sample.sharp))
+        assert torch.equal(sample.lr, shrink_bicubic(sample.hr))
 
 
 def test_a_sample_depends_neither_on_order_nor_on_what_is_cached(mixed, monkeypatch):
@@ -191,7 +191,7 @@ def test_a_sample_depends_neither_on_order_nor_on_what_is_cached(mixed, monkeypa
     straight = Clips(footage, SHAPE, steps=400, seed=7)
     expected = {step: straight[step] for step in (0, 5, 300, 301)}
 
-    monkeypatch.setattr(shelf, "CACHE_BYTES", 0)
+    monkeypatch.setattr(cache, "CACHE_BYTES", 0)
     other = Clips(footage, SHAPE, steps=400, seed=7)
 
     for step in (301, 0, 300, 5):
@@ -211,7 +211,7 @@ def test_a_worker_makes_the_same_samples(mixed):
 def test_other_steps_bring_other_runs_in_the_end(mixed):
     clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7)
 
-    runs = {clips.clips.take(0, step).sharp.numpy().tobytes() for step in range(0, 2000, 96)}
+    runs = {clips.clips.take(0, step).hr.numpy().tobytes() for step in range(0, 2000, 96)}
 
     assert len(runs) > 10
 
@@ -222,15 +222,15 @@ def test_a_run_is_at_hand_for_many_steps(mixed):
     read = type(clips)._read
     clips._read = lambda key: reads.append(key) or read(clips, key)
 
-    for step in range(shelf.STEPS_AT_HAND):
+    for step in range(cache.STEPS_IN_USE):
         for slot in range(len(clips)):
             clips.take(slot, step)
 
-    assert len(reads) < 2 * shelf.SLOTS + 1
+    assert len(reads) < 2 * cache.SLOTS + 1
 
 
 def test_the_cache_keeps_to_its_bounds(mixed, monkeypatch):
-    monkeypatch.setattr(shelf, "CACHE_BYTES", 200_000)
+    monkeypatch.setattr(cache, "CACHE_BYTES", 200_000)
     clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
 
     for slot in range(len(clips)):
@@ -246,7 +246,7 @@ def test_more_than_a_patch_is_at_hand_as_long_as_it_can_be_afforded(tmp_path, pa
 
     run = Clips(finding.Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
 
-    assert run.sharp.shape == (21, 3, side, side)
+    assert run.hr.shape == (21, 3, side, side)
 
 
 def test_footage_that_is_gone_is_told(tmp_path):
@@ -254,7 +254,7 @@ def test_footage_that_is_gone_is_told(tmp_path):
     clips = Clips(open_footage(tmp_path), SHAPE, steps=1, seed=0)
     (tmp_path / "a.mp4").unlink()
 
-    with pytest.raises(InputError, match="look whether the files are still there"):
+    with pytest.raises(InputError, match="check that the files still exist"):
         clips[0]
 
 
@@ -272,7 +272,7 @@ def test_pairs_are_cut_at_the_same_places_and_not_degraded(tmp_path, frames):
 
     assert names(footage.sources) == ["one", "second"]
     for offset in range(4):
-        assert torch.equal(sample.sharp[..., offset::4, offset::4], sample.small)
+        assert torch.equal(sample.hr[..., offset::4, offset::4], sample.lr)
     assert sample.has_flow.tolist() == [frames == 1] * 8
 
 
@@ -283,8 +283,8 @@ def test_a_pair_of_photos_is_walked_over_as_its_flow_says(tmp_path):
     sample = Clips(open_footage(tmp_path), shape, steps=1, seed=1)[0]
 
     moved = 0
-    for small, backward, forward in zip(
-        sample.small, sample.flow_backward, sample.flow_forward, strict=True
+    for lr, backward, forward in zip(
+        sample.lr, sample.flow_backward, sample.flow_forward, strict=True
     ):
         x, y = (int(v) for v in backward[0, :, 0, 0])
         assert torch.equal(backward, -forward)
@@ -292,8 +292,8 @@ def test_a_pair_of_photos_is_walked_over_as_its_flow_says(tmp_path):
         assert abs(y) <= 2
         # What is at a place is found, in the next frame, where the backward flow leads.
         rows, columns = slice(2, 6), slice(2, 6)
-        there = small[1:, :, 2 + y : 6 + y, 2 + x : 6 + x]
-        assert torch.equal(small[:-1, :, rows, columns], there)
+        there = lr[1:, :, 2 + y : 6 + y, 2 + x : 6 + x]
+        assert torch.equal(lr[:-1, :, rows, columns], there)
         moved += (x, y) != (0, 0)
     assert moved >= 5
 
@@ -306,7 +306,7 @@ def test_pairs_may_be_videos(tmp_path):
     footage = open_footage(tmp_path)
     sample = Clips(footage, dataclasses.replace(SHAPE, patch=12), steps=1, seed=0)[0]
 
-    brightness = sample.small.mean((2, 3, 4)) - sample.sharp.mean((2, 3, 4))
+    brightness = sample.lr.mean((2, 3, 4)) - sample.hr.mean((2, 3, 4))
     assert brightness.abs().max() < 2 / 255  # frames of one pair are eight levels apart
 
 
@@ -340,23 +340,23 @@ def test_what_has_no_twin_is_named(tmp_path):
 
 def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
     first, second = (torch.randint(0, 200, (4, 3, 16, 20), dtype=torch.uint8) for _ in range(2))
-    sharp = first.repeat_interleave(4, -1).repeat_interleave(4, -2)
-    tensors = {"clip.city": sharp, "twin-0.city": first, "twin-1.city": second, "clip.b": sharp + 1}
+    hr = first.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    tensors = {"clip.city": hr, "twin-0.city": first, "twin-1.city": second, "clip.b": hr + 1}
     save_file(tensors, tmp_path / "pack.safetensors")
 
     sources = open_footage(tmp_path / "pack.safetensors").sources
 
     assert names(sources) == ["b", "city", "city"]
     runs = [source.read(1, 2, whole(source)) for source in sources]
-    assert runs[0].small is None
-    assert torch.equal(runs[1].small, first[1:3])
-    assert torch.equal(runs[2].small, second[1:3])
-    assert torch.equal(runs[1].sharp, sharp[1:3])
+    assert runs[0].lr is None
+    assert torch.equal(runs[1].lr, first[1:3])
+    assert torch.equal(runs[2].lr, second[1:3])
+    assert torch.equal(runs[1].hr, hr[1:3])
 
 
 def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
-    sharp = torch.zeros(4, 3, 64, 80, dtype=torch.uint8)
-    tensors = {"clip.city": sharp, "twin-0.city": sharp[:3, :, :16, :20].contiguous()}
+    hr = torch.zeros(4, 3, 64, 80, dtype=torch.uint8)
+    tensors = {"clip.city": hr, "twin-0.city": hr[:3, :, :16, :20].contiguous()}
     save_file(tensors, tmp_path / "pack.safetensors")
 
     with pytest.raises(InputError, match=r"city has 4 frames, but its LR version has 3"):
@@ -380,7 +380,7 @@ shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 footage = open_footage(packs)
 for kind in (Degradation.BI, Degradation.BD):
     sample = Clips(footage, shape, steps=1, seed=0, degradation=kind)[0]
-    print(len(validation_pairs(packs, kind)), *sample.small.shape)
+    print(len(validation_pairs(packs, kind)), *sample.lr.shape)
 try:
     open_footage(photos)
 except InputError as error:

@@ -71,7 +71,7 @@ def test_the_places_with_most_detail_are_kept(monkeypatch):
     monkeypatch.setattr(packing, "_runs", lambda _: iter([run]))
     monkeypatch.setattr(packing, "CLIP_SIDE", 32)
 
-    kept = packing._interesting_clips(None, 32, torch.Generator().manual_seed(1))
+    kept = packing._detailed_clips(None, 32, torch.Generator().manual_seed(1))
 
     assert len(kept) == 2
     assert all((clip == 100).float().mean() < 0.1 for clip in kept)
@@ -80,14 +80,14 @@ def test_the_places_with_most_detail_are_kept(monkeypatch):
 def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(70, 50))
 
-    count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, twins=3)
+    count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, lr_versions=3)
 
     _, clips = load_pack(tmp_path / "pack")
-    twins = load_lr_clips(tmp_path / "pack")
-    assert count == len(clips) == len(twins) == 2
+    lr_clips = load_lr_clips(tmp_path / "pack")
+    assert count == len(clips) == len(lr_clips) == 2
     assert {tuple(clip.shape) for clip in clips.values()} == {(12, 3, 48, 68)}
-    assert [twin.shape for twin in twins["0"]] == [(12, 3, 12, 17)] * 3
-    assert not torch.equal(twins["0"][0], twins["0"][1])
+    assert [version.shape for version in lr_clips["0"]] == [(12, 3, 12, 17)] * 3
+    assert not torch.equal(lr_clips["0"][0], lr_clips["0"][1])
 
 
 def test_photos_and_videos_share_a_pack(tmp_path):

@@ -41,11 +41,11 @@ def test_the_detail_of_stripes_by_hand():
 def test_shrinking_agrees_with_pillow():
     pictures = to_8_bits(draw_randomly(2, 3, 30, 40))
 
-    small = shrink(pictures, 0.5)
+    lr = shrink(pictures, 0.5)
 
-    assert small.shape == (2, 3, 15, 20)
-    assert small.dtype == torch.uint8
-    for picture, found in zip(pictures, small, strict=True):
+    assert lr.shape == (2, 3, 15, 20)
+    assert lr.dtype == torch.uint8
+    for picture, found in zip(pictures, lr, strict=True):
         expected = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(
             (20, 15), Image.Resampling.BICUBIC
         )

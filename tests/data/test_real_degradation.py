@@ -94,12 +94,12 @@ def test_sharpening_gives_edges_halos_and_leaves_flat_places_alone():
     step = torch.full((1, 3, 16, 32), 0.3)
     step[..., 16:] = 0.7
 
-    sharp = Sharpening(amount=1.0, radius=1.0).apply(step, (16, 32), np.random.default_rng(0))
+    hr = Sharpening(amount=1.0, radius=1.0).apply(step, (16, 32), np.random.default_rng(0))
 
     # Half of a step of 0.4 lies within half a radius: 0.4 * 0.3 on either side.
-    assert sharp[0, 0, 8, 15] < 0.22
-    assert sharp[0, 0, 8, 16] > 0.78
-    assert sharp[0, 0, 8, 3].item() == pytest.approx(0.3, abs=1e-3)
+    assert hr[0, 0, 8, 15] < 0.22
+    assert hr[0, 0, 8, 16] > 0.78
+    assert hr[0, 0, 8, 3].item() == pytest.approx(0.3, abs=1e-3)
 
 
 def test_remnants_of_fields_are_rows_of_the_next_frame():
@@ -115,22 +115,22 @@ def test_remnants_of_fields_are_rows_of_the_next_frame():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_worn_frames_have_the_size_and_the_range_of_small_ones(seed):
-    sharp = draw_randomly(3, 3, 64, 96).round()
+    hr = draw_randomly(3, 3, 64, 96).round()
 
-    small = degrade(sharp, Degradation.REAL, np.random.default_rng(seed))
+    lr = degrade(hr, Degradation.REAL, np.random.default_rng(seed))
 
-    assert small.shape == (3, 3, *SIZE)
-    assert small.min() >= 0
-    assert small.max() <= 1
-    torch.testing.assert_close(small * 255, (small * 255).round(), rtol=0, atol=1e-4)
+    assert lr.shape == (3, 3, *SIZE)
+    assert lr.min() >= 0
+    assert lr.max() <= 1
+    torch.testing.assert_close(lr * 255, (lr * 255).round(), rtol=0, atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_frames_and_another_one_others():
-    sharp = draw_randomly(4, 3, 64, 96)
+    hr = draw_randomly(4, 3, 64, 96)
     seeds = sorted({*seeds_where(has(Compression), 4), *seeds_where(has(Noise), 2)})
 
     first, again = (
-        [degrade_real(sharp, SIZE, np.random.default_rng(s)) for s in seeds] for _ in range(2)
+        [degrade_real(hr, SIZE, np.random.default_rng(s)) for s in seeds] for _ in range(2)
     )
 
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -142,14 +142,14 @@ def test_a_still_clip_without_grain_and_compression_stays_still():
         return has(Blur)(steps) and not has((Noise, Compression))(steps)
 
     for seed in seeds_where(is_calm, 3):
-        small = degrade_real(still(), SIZE, np.random.default_rng(seed))
-        assert torch.equal(small, small[:1].expand_as(small))
+        lr = degrade_real(still(), SIZE, np.random.default_rng(seed))
+        assert torch.equal(lr, lr[:1].expand_as(lr))
 
 
 def test_a_still_clip_without_grain_flickers_no_more_than_its_compression_allows():
     for seed in seeds_where(lambda steps: not has(Noise)(steps) and has(Compression)(steps), 6):
-        small = degrade_real(still(), SIZE, np.random.default_rng(seed))
-        assert (small[1:] - small[:-1]).abs().mean() < 2 / 255
+        lr = degrade_real(still(), SIZE, np.random.default_rng(seed))
+        assert (lr[1:] - lr[:-1]).abs().mean() < 2 / 255
 
 
 def test_grain_is_new_in_each_frame_but_its_strength_stays():
@@ -203,10 +203,10 @@ def test_blur_leaves_plain_borders_alone():
 def test_each_filter_reaches_its_share_of_the_size_without_moving_the_picture(name):
     ramp = torch.linspace(0, 1, 96).expand(1, 3, 64, 96)
 
-    small = Resize(name, 0.5).apply(ramp, SIZE, np.random.default_rng(0))
+    lr = Resize(name, 0.5).apply(ramp, SIZE, np.random.default_rng(0))
 
-    assert small.shape == (1, 3, 8, 12)
-    middle = small[0, 0, 0, 3:-3]
+    assert lr.shape == (1, 3, 8, 12)
+    middle = lr[0, 0, 0, 3:-3]
     expected = torch.linspace(3.5 / 95, 91.5 / 95, 12)[3:-3]
     torch.testing.assert_close(middle, expected, rtol=0, atol=2e-3)
 

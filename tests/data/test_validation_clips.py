@@ -54,29 +54,29 @@ def test_photos_are_filmed_where_there_is_no_clip(tmp_path):
 def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
     pairs = validation_pairs(mixed, degradation, frames=3, side=48)
 
-    for small, sharp in pairs.values():
-        assert small.dtype == sharp.dtype == torch.uint8
-        assert tuple(sharp.shape[-2:]) == tuple(4 * side for side in small.shape[-2:])
+    for lr, hr in pairs.values():
+        assert lr.dtype == hr.dtype == torch.uint8
+        assert tuple(hr.shape[-2:]) == tuple(4 * side for side in lr.shape[-2:])
         if degradation is Degradation.BI:
-            assert torch.equal(small, (shrink_bicubic(sharp / 255) * 255).round().byte())
+            assert torch.equal(lr, (shrink_bicubic(hr / 255) * 255).round().byte())
 
 
 def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):
     draw_pair(tmp_path, "city")
 
-    ((small, sharp),) = validation_pairs(tmp_path, Degradation.BI).values()
+    ((lr, hr),) = validation_pairs(tmp_path, Degradation.BI).values()
 
-    assert torch.equal(sharp[..., ::4, ::4], small)
+    assert torch.equal(hr[..., ::4, ::4], lr)
 
 
 def test_clips_of_one_name_are_all_there(tmp_path):
-    small = torch.randint(0, 256, (3, 3, 16, 20), dtype=torch.uint8)
-    sharp = small.repeat_interleave(4, -1).repeat_interleave(4, -2)
-    tensors = {"clip.city": sharp, "twin-0.city": small, "twin-1.city": small // 2}
+    lr = torch.randint(0, 256, (3, 3, 16, 20), dtype=torch.uint8)
+    hr = lr.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    tensors = {"clip.city": hr, "twin-0.city": lr, "twin-1.city": lr // 2}
     save_file(tensors, tmp_path / "pack.safetensors")
 
     pairs = validation_pairs(tmp_path / "pack.safetensors", Degradation.REAL)
 
     assert list(pairs) == ["city", "city (2)"]
-    assert torch.equal(pairs["city"][0], small)
-    assert torch.equal(pairs["city (2)"][0], small // 2)
+    assert torch.equal(pairs["city"][0], lr)
+    assert torch.equal(pairs["city (2)"][0], lr // 2)

@@ -44,17 +44,17 @@ def test_luma_takes_whole_clips():
 
 def test_the_psnr_of_an_even_error_by_hand():
     # One level of grey is 219 / 255 of luma: 20 log10(255 / (5 * 219 / 255))
-    restored, sharp = even(*[105 / 255] * 3), even(*[100 / 255] * 3)
+    restored, hr = even(*[105 / 255] * 3), even(*[100 / 255] * 3)
 
-    assert psnr_y(restored, sharp) == pytest.approx(20 * math.log10(255 * 255 / (5 * 219)))
+    assert psnr_y(restored, hr) == pytest.approx(20 * math.log10(255 * 255 / (5 * 219)))
 
 
 def test_an_error_in_one_pixel_is_averaged_over_the_frame():
-    sharp = torch.zeros(3, 4, 5)
-    restored = sharp.clone()
+    hr = torch.zeros(3, 4, 5)
+    restored = hr.clone()
     restored[:, 0, 0] = 1
 
-    assert psnr_y(restored, sharp) == pytest.approx(10 * math.log10(20 * 255**2 / 219**2))
+    assert psnr_y(restored, hr) == pytest.approx(10 * math.log10(20 * 255**2 / 219**2))
 
 
 def test_equal_pictures_have_no_error_at_all():
@@ -64,17 +64,17 @@ def test_equal_pictures_have_no_error_at_all():
 
 
 def test_the_restored_picture_is_rounded_to_8_bits_and_kept_in_range():
-    sharp = even(1.0, 0.0, 100 / 255)
+    hr = even(1.0, 0.0, 100 / 255)
 
-    assert psnr_y(even(1.7, -0.4, 100.4 / 255), sharp) == math.inf
+    assert psnr_y(even(1.7, -0.4, 100.4 / 255), hr) == math.inf
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types_are_measured_in_double_precision(dtype):
-    restored, sharp = even(0.25, 0.5, 0.75).to(dtype), even(0.5, 0.5, 0.5)
+    restored, hr = even(0.25, 0.5, 0.75).to(dtype), even(0.5, 0.5, 0.5)
 
-    expected = psnr_y(restored.float(), sharp)
-    assert psnr_y(restored, sharp) == pytest.approx(expected, rel=1e-12)
+    expected = psnr_y(restored.float(), hr)
+    assert psnr_y(restored, hr) == pytest.approx(expected, rel=1e-12)
 
 
 def noisy(picture, *, seed=1):
@@ -103,8 +103,8 @@ def as_skimage_sees(picture, *, on_luma, crop):
 @pytest.mark.parametrize("on_luma", [True, False], ids=["y", "rgb"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_psnr_and_ssim_agree_with_scikit_image(name, on_luma, crop):
-    restored, sharp = PICTURES[name]
-    a, b = (as_skimage_sees(x, on_luma=on_luma, crop=crop) for x in (restored, sharp))
+    restored, hr = PICTURES[name]
+    a, b = (as_skimage_sees(x, on_luma=on_luma, crop=crop) for x in (restored, hr))
 
     expected_psnr = peak_signal_noise_ratio(b, a, data_range=255)
     expected_ssim = structural_similarity(
@@ -117,12 +117,8 @@ def test_psnr_and_ssim_agree_with_scikit_image(name, on_luma, crop):
         use_sample_covariance=False,
     )
 
-    assert psnr(restored, sharp, on_luma=on_luma, crop=crop) == pytest.approx(
-        expected_psnr, abs=1e-4
-    )
-    assert ssim(restored, sharp, on_luma=on_luma, crop=crop) == pytest.approx(
-        expected_ssim, abs=1e-6
-    )
+    assert psnr(restored, hr, on_luma=on_luma, crop=crop) == pytest.approx(expected_psnr, abs=1e-4)
+    assert ssim(restored, hr, on_luma=on_luma, crop=crop) == pytest.approx(expected_ssim, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +155,14 @@ def test_equal_pictures_are_wholly_similar():
 
 
 def test_the_cropped_border_does_not_count():
-    sharp = draw_randomly(3, 24, 30)
-    framed = sharp.clone()
+    hr = draw_randomly(3, 24, 30)
+    framed = hr.clone()
     framed[:, :4] = framed[:, -4:] = 0
     framed[:, :, :4] = framed[:, :, -4:] = 1
 
-    assert psnr(framed, sharp, on_luma=False, crop=4) == math.inf
-    assert psnr(framed, sharp, on_luma=False, crop=3) < 30
-    assert ssim(framed, sharp, on_luma=False, crop=4) == pytest.approx(1.0, abs=1e-12)
+    assert psnr(framed, hr, on_luma=False, crop=4) == math.inf
+    assert psnr(framed, hr, on_luma=False, crop=3) < 30
+    assert ssim(framed, hr, on_luma=False, crop=4) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_a_picture_smaller_than_the_window_is_refused():

@@ -59,11 +59,11 @@ def by_method(rows):
 @pytest.mark.parametrize("scale", [2, 4])
 def test_enlarging_is_what_pillow_does(enlarge, filter_name, scale):
     # Neither black nor white: Pillow clamps between its two directions.
-    small = (60 + 120 * torch.rand(3, 9, 13, generator=torch.Generator().manual_seed(2))).round()
+    lr = (60 + 120 * torch.rand(3, 9, 13, generator=torch.Generator().manual_seed(2))).round()
 
-    large = (enlarge(small / 255, scale=scale).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    large = (enlarge(lr / 255, scale=scale).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
 
-    source = Image.fromarray(small.to(torch.uint8).permute(1, 2, 0).numpy())
+    source = Image.fromarray(lr.to(torch.uint8).permute(1, 2, 0).numpy())
     expected = np.asarray(source.resize((13 * scale, 9 * scale), Image.Resampling[filter_name]))
     # Pillow rounds to 8 bits after each direction.
     assert np.abs(large - expected).max() < 1.6
@@ -77,9 +77,9 @@ def test_bicubic_on_a_set_made_here_scores_as_scikit_image_says(tmp_path, on):
 
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
     expected = []
-    for sharp, small in zip(clip.sharp, clip.small, strict=True):
-        large = (upscale_bicubic(small / 255).clamp(0, 1) * 255).round() / 255
-        a, b = (x.permute(1, 2, 0).double().numpy() for x in (large, sharp / 255))
+    for hr, lr in zip(clip.hr, clip.lr, strict=True):
+        large = (upscale_bicubic(lr / 255).clamp(0, 1) * 255).round() / 255
+        a, b = (x.permute(1, 2, 0).double().numpy() for x in (large, hr / 255))
         if on == "y":
             a, b = (rgb2ycbcr(x)[..., :1] / 255 for x in (a, b))
         similarity = structural_similarity(
@@ -208,7 +208,7 @@ def test_what_others_have_made_is_measured_where_it_is_there(tmp_path, monkeypat
 
 def test_sharpness_and_flicker_tell_soft_clips_from_the_truth(tmp_path):
     draw_folder(tmp_path / "waves")
-    truth = read_clip(find_clips(tmp_path, "bi").clips[0], "bi").sharp
+    truth = read_clip(find_clips(tmp_path, "bi").clips[0], "bi").hr
 
     quality, _ = measured(tmp_path, also={"the truth": tmp_path})
 
@@ -321,8 +321,8 @@ def test_a_network_that_enlarges_two_times_is_given_frames_of_half_the_size(tmp_
 
     quality, _ = measured(tmp_path, models=["twice"])
 
-    small = (shrink_bicubic(frames / 255, scale=2) * 255).round()
-    nearest = small.repeat_interleave(2, -1).repeat_interleave(2, -2) / 255
+    lr = (shrink_bicubic(frames / 255, scale=2) * 255).round()
+    nearest = lr.repeat_interleave(2, -1).repeat_interleave(2, -2) / 255
     expected = [
         psnr(a, b, on_luma=True, crop=0) for a, b in zip(nearest, frames / 255, strict=True)
     ]

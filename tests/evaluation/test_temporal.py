@@ -28,20 +28,20 @@ def moving_clip(*, frames=4, shift=3):
 
 
 def test_what_moves_as_the_truth_moves_has_no_error():
-    sharp = moving_clip()
+    hr = moving_clip()
 
-    errors = warping_errors(KnownFlow(3), sharp, {"same": sharp, "darker": sharp // 2})
+    errors = warping_errors(KnownFlow(3), hr, {"same": hr, "darker": hr // 2})
 
     assert errors["same"] < 0.02
     assert errors["darker"] < 0.02
 
 
 def test_flicker_has_the_error_of_its_size():
-    sharp = moving_clip()
-    flickering = sharp.clone()
+    hr = moving_clip()
+    flickering = hr.clone()
     flickering[1::2] = flickering[1::2] - 20  # never below zero: the scene is not that dark
 
-    errors = warping_errors(KnownFlow(3), sharp, {"flickering": flickering})
+    errors = warping_errors(KnownFlow(3), hr, {"flickering": flickering})
 
     assert errors["flickering"] == pytest.approx(1000 * (20 / 255) ** 2, rel=0.05)
 
@@ -67,9 +67,9 @@ def test_pixels_whose_way_back_leads_elsewhere_do_not_count():
 
 
 def test_an_error_that_stays_does_not_flicker_and_one_that_comes_and_goes_does():
-    sharp = torch.full((3, 3, 4, 4), 100, dtype=torch.uint8)
-    blinking = sharp.clone()
+    hr = torch.full((3, 3, 4, 4), 100, dtype=torch.uint8)
+    blinking = hr.clone()
     blinking[1] += 6
 
-    assert error_flicker(sharp + 20, sharp) == 0
-    assert error_flicker(blinking, sharp) == 6
+    assert error_flicker(hr + 20, hr) == 0
+    assert error_flicker(blinking, hr) == 6

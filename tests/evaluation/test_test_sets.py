@@ -6,7 +6,7 @@ from clips import make_clip
 from PIL import Image
 from scenes import draw_folder
 
-from vsrm_cli.data.degradations import blur_and_take, shrink_bicubic
+from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.test_sets import degrade, find_clips, read_clip
 
@@ -24,7 +24,7 @@ def test_a_folder_of_folders_and_videos_is_a_set_of_clips(tmp_path):
 
     assert names_of(found) == ["deep/down", "film", "waves"]
     assert found.rules.name == ""
-    assert not found.has_small
+    assert not found.has_lr
 
 
 def test_one_folder_of_pictures_is_one_clip(tmp_path):
@@ -38,8 +38,8 @@ def test_pictures_are_read_exactly_and_in_the_order_of_their_numbers(tmp_path):
 
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
 
-    assert torch.equal(clip.sharp, frames)
-    assert torch.equal(clip.small, (shrink_bicubic(frames / 255) * 255).round().to(torch.uint8))
+    assert torch.equal(clip.hr, frames)
+    assert torch.equal(clip.lr, (shrink_bicubic(frames / 255) * 255).round().to(torch.uint8))
     assert clip.note == ""
 
 
@@ -48,12 +48,12 @@ def test_videos_are_read_frame_by_frame(tmp_path):
 
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi", most_frames=7)
 
-    assert clip.sharp.shape == (7, 3, 48, 64)
-    assert clip.small.shape == (7, 3, 12, 16)
+    assert clip.hr.shape == (7, 3, 48, 64)
+    assert clip.lr.shape == (7, 3, 12, 16)
 
 
 @pytest.mark.parametrize(
-    ("sharp", "small", "degradation"),
+    ("hr", "lr", "degradation"),
     [
         ("GT", "LR", "bi"),
         ("GT", "BIx4", "bi"),
@@ -62,15 +62,15 @@ def test_videos_are_read_frame_by_frame(tmp_path):
         ("target", "low_resolution", "bi"),
     ],
 )
-def test_small_frames_that_come_with_a_set_are_used(tmp_path, sharp, small, degradation):
-    draw_folder(tmp_path / sharp / "city")
-    given = draw_folder(tmp_path / small / "city", height=8, width=12)
+def test_small_frames_that_come_with_a_set_are_used(tmp_path, hr, lr, degradation):
+    draw_folder(tmp_path / hr / "city")
+    given = draw_folder(tmp_path / lr / "city", height=8, width=12)
 
     found = find_clips(tmp_path, degradation)
     clip = read_clip(found.clips[0], degradation)
 
-    assert found.has_small
-    assert torch.equal(clip.small, given)
+    assert found.has_lr
+    assert torch.equal(clip.lr, given)
 
 
 def test_of_two_degradations_the_one_asked_for_is_used(tmp_path):
@@ -81,8 +81,8 @@ def test_of_two_degradations_the_one_asked_for_is_used(tmp_path):
 
     clip = read_clip(find_clips(tmp_path, "bd").clips[0], "bd")
 
-    assert torch.equal(clip.small[1:], blurred[1:])
-    assert clip.small[0, 0].min() == 255
+    assert torch.equal(clip.lr[1:], blurred[1:])
+    assert clip.lr[0, 0].min() == 255
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_sides_that_four_does_not_divide_are_cropped_and_that_is_said(tmp_path):
 
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
 
-    assert torch.equal(clip.sharp, frames[..., :32, :48])
+    assert torch.equal(clip.hr, frames[..., :32, :48])
     assert clip.note == "clip waves was cropped from 51x34 to 48x32 pixels"
 
 
@@ -176,7 +176,7 @@ def test_twins_of_half_the_size_lie_in_a_folder_that_says_so(tmp_path):
 
     clip = read_clip(find_clips(tmp_path, "bi", scale=2).clips[0], "bi", scale=2)
 
-    assert torch.equal(clip.small, half)
+    assert torch.equal(clip.lr, half)
     assert clip.scale == 2
 
 
@@ -192,20 +192,20 @@ def test_frames_too_small_to_measure_are_refused(tmp_path):
         read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
 
 
-@pytest.mark.parametrize(("name", "shrink"), [("bi", shrink_bicubic), ("bd", blur_and_take)])
+@pytest.mark.parametrize(("name", "shrink"), [("bi", shrink_bicubic), ("bd", blur_and_subsample)])
 def test_clips_are_shrunk_as_those_that_networks_learn_from(name, shrink):
-    sharp = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
+    hr = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
 
-    small = degrade(sharp, name)
+    lr = degrade(hr, name)
 
-    assert torch.equal(small, (shrink(sharp / 255) * 255).round().byte())
+    assert torch.equal(lr, (shrink(hr / 255) * 255).round().byte())
 
 
 def test_clips_can_be_compressed_as_people_have_them_and_more_so_at_a_higher_crf():
     rows = torch.arange(64).view(-1, 1) * torch.arange(96) % 251
-    sharp = rows.expand(3, 3, 64, 96).byte()
-    clean = degrade(sharp, "bi").float()
+    hr = rows.expand(3, 3, 64, 96).byte()
+    clean = degrade(hr, "bi").float()
 
-    off = [(degrade(sharp, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
+    off = [(degrade(hr, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
 
     assert 0.5 < off[0] < off[1] < 20

@@ -20,49 +20,49 @@ RECIPE = Recipe(Stage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
 
 
 @pytest.fixture
-def learner():
+def trainer():
     return Trainer(make_network(), RECIPE)
 
 
-def go_on(learner, guard, steps):
+def go_on(trainer, guard, steps):
     """Pretend some good steps, each of which adds 1 to a weight."""
     for _ in range(steps):
         assert guard.trusts(StepLosses(0.9, 1.0))
         with torch.no_grad():
-            learner.network.conv_first.bias[0] += 1
-        learner.step += 1
+            trainer.network.conv_first.bias[0] += 1
+        trainer.step += 1
         guard.note_step()
 
 
-def test_a_loss_that_is_no_number_is_not_trusted(learner):
-    guard = DivergenceGuard(learner)
+def test_a_loss_that_is_no_number_is_not_trusted(trainer):
+    guard = DivergenceGuard(trainer)
 
     assert not guard.trusts(StepLosses(math.nan, 0.1))
     assert not guard.trusts(StepLosses(math.inf, 0.1))
 
 
-def test_the_first_loss_is_trusted_whatever_it_is(learner):
-    assert DivergenceGuard(learner).trusts(StepLosses(7.0, 0.1))
+def test_the_first_loss_is_trusted_whatever_it_is(trainer):
+    assert DivergenceGuard(trainer).trusts(StepLosses(7.0, 0.1))
 
 
-def test_a_loss_far_above_the_usual_is_not_trusted(learner):
-    guard = DivergenceGuard(learner)
-    go_on(learner, guard, 5)
+def test_a_loss_far_above_the_usual_is_not_trusted(trainer):
+    guard = DivergenceGuard(trainer)
+    go_on(trainer, guard, 5)
 
     assert guard.trusts(StepLosses(2.9, 1.0))
     assert not guard.trusts(StepLosses(3.1, 1.0))
 
 
-def test_rich_pictures_are_no_accident(learner):
-    guard = DivergenceGuard(learner)
-    go_on(learner, guard, 5)
+def test_rich_pictures_are_no_accident(trainer):
+    guard = DivergenceGuard(trainer)
+    go_on(trainer, guard, 5)
 
     # A hundred times the loss, on a batch that is as hard for anyone.
     assert guard.trusts(StepLosses(90.0, 100.0))
 
 
-def test_a_loss_that_grows_a_tenth_each_step_is_noticed(learner):
-    guard, loss = DivergenceGuard(learner), 0.9
+def test_a_loss_that_grows_a_tenth_each_step_is_noticed(trainer):
+    guard, loss = DivergenceGuard(trainer), 0.9
 
     while guard.trusts(StepLosses(loss, 1.0)):
         loss *= 1.1
@@ -70,63 +70,63 @@ def test_a_loss_that_grows_a_tenth_each_step_is_noticed(learner):
     assert 3 < loss < 15
 
 
-def test_a_network_that_begins_far_off_may_stay_there_for_a_while(learner):
-    guard = DivergenceGuard(learner)
+def test_a_network_that_begins_far_off_may_stay_there_for_a_while(trainer):
+    guard = DivergenceGuard(trainer)
 
     assert all(guard.trusts(StepLosses(8.0, 1.0)) for _ in range(10))
     assert not guard.trusts(StepLosses(25.0, 1.0))
 
 
-def test_after_an_accident_the_weights_are_those_of_a_proven_state_and_the_rate_is_halved(learner):
-    before = learner.network.conv_first.bias[0].item()
-    guard = DivergenceGuard(learner)
+def test_after_an_accident_the_weights_are_those_of_a_proven_state_and_the_rate_is_halved(trainer):
+    before = trainer.network.conv_first.bias[0].item()
+    guard = DivergenceGuard(trainer)
     # Copies at 25 and 50; only the first has been followed by 25 good losses.
-    go_on(learner, guard, 60)
+    go_on(trainer, guard, 60)
     rate = replace(RECIPE, warmup=0).lr
 
-    guard.go_back()
+    guard.roll_back()
 
-    assert learner.step == 25
-    assert learner.network.conv_first.bias[0].item() == pytest.approx(before + 25)
-    learner.step = 100  # past the rise of the rate
-    assert learner.rate() == pytest.approx(rate / 2 * (0.02 + 0.98 * 0.9755), rel=1e-3)
-
-
-def test_each_accident_halves_the_rate_again(learner):
-    guard = DivergenceGuard(learner)
-
-    guard.go_back()
-    guard.go_back()
-
-    assert learner.brake == 0.25
+    assert trainer.step == 25
+    assert trainer.network.conv_first.bias[0].item() == pytest.approx(before + 25)
+    trainer.step = 100  # past the rise of the rate
+    assert trainer.rate() == pytest.approx(rate / 2 * (0.02 + 0.98 * 0.9755), rel=1e-3)
 
 
-def test_after_too_many_accidents_the_run_ends_with_the_way_out(learner):
-    guard = DivergenceGuard(learner)
-    go_on(learner, guard, 60)
+def test_each_accident_halves_the_rate_again(trainer):
+    guard = DivergenceGuard(trainer)
+
+    guard.roll_back()
+    guard.roll_back()
+
+    assert trainer.lr_backoff == 0.25
+
+
+def test_after_too_many_accidents_the_run_ends_with_the_way_out(trainer):
+    guard = DivergenceGuard(trainer)
+    go_on(trainer, guard, 60)
     for _ in range(MAX_RETURNS):
-        guard.go_back()
-        go_on(learner, guard, 3)
+        guard.roll_back()
+        go_on(trainer, guard, 3)
 
     with pytest.raises(OutputError, match=r"exploded again at step 28.*--lr below 0\.001"):
-        guard.go_back()
-    assert learner.step == 25
+        guard.roll_back()
+    assert trainer.step == 25
 
 
-def test_old_accidents_are_forgotten(learner, monkeypatch):
+def test_old_accidents_are_forgotten(trainer, monkeypatch):
     monkeypatch.setattr(guards, "CALM_STEPS", 30)
-    guard = DivergenceGuard(learner)
+    guard = DivergenceGuard(trainer)
 
     for _ in range(MAX_RETURNS + 2):
-        guard.go_back()
-        go_on(learner, guard, 30)
+        guard.roll_back()
+        go_on(trainer, guard, 30)
 
     assert guard.returns == 0
 
 
-def test_a_restored_guard_decides_as_the_former_one(learner):
-    former, later = DivergenceGuard(learner), DivergenceGuard(learner)
-    go_on(learner, former, 10)
+def test_a_restored_guard_decides_as_the_former_one(trainer):
+    former, later = DivergenceGuard(trainer), DivergenceGuard(trainer)
+    go_on(trainer, former, 10)
     former.returns = 2
 
     later.restore(former.state())
@@ -146,14 +146,14 @@ def test_a_discriminator_that_has_won_for_long_is_put_back_and_slowed_down(rival
     guard = DivergenceGuard(rivals)
     lessons = [guard.trusts(StepLosses(0.9, 1.0, 0.001)) for _ in range(guards.STEPS_REMEMBERED)]
 
-    told = guard.go_back()
+    told = guard.roll_back()
 
     assert lessons == [True] * (guards.STEPS_REMEMBERED - 1) + [False]
     assert told == (
         "the discriminator won at step 0: back to step 0, with half the discriminator's rate and "
         "other samples"
     )
-    assert (rivals.brake, rivals.perceptual.brake) == (1.0, 0.5)
+    assert (rivals.lr_backoff, rivals.perceptual.lr_backoff) == (1.0, 0.5)
     assert guard.trusts(StepLosses(0.9, 1.0, 0.001))  # it has as long as before to do better
 
 
@@ -161,9 +161,9 @@ def test_a_discriminator_that_diverges_slows_both_down(rivals):
     guard = DivergenceGuard(rivals)
 
     assert not guard.trusts(StepLosses(0.9, 1.0, math.nan))
-    guard.go_back()
+    guard.roll_back()
 
-    assert (rivals.brake, rivals.perceptual.brake) == (0.5, 0.5)
+    assert (rivals.lr_backoff, rivals.perceptual.lr_backoff) == (0.5, 0.5)
 
 
 def test_a_discriminator_that_wins_again_and_again_ends_the_run_with_the_way_out(rivals):
@@ -175,8 +175,8 @@ def test_a_discriminator_that_wins_again_and_again_ends_the_run_with_the_way_out
 
     for _ in range(MAX_RETURNS):
         win()
-        guard.go_back()
+        guard.roll_back()
     win()
 
     with pytest.raises(OutputError, match=r"The discriminator won .* --adversarial-weight"):
-        guard.go_back()
+        guard.roll_back()

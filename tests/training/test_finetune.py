@@ -42,10 +42,10 @@ def test_a_network_of_another_factor_is_refused_before_the_footage_is_opened(
 ):
     monkeypatch.setitem(MODELS, X2_ENTRY.name, X2_ENTRY)
     monkeypatch.setattr(job, "load_model", lambda *_, **__: NearestNeighbor(2))
-    wishes = FinetuneOptions("vsrm-t-x2", device="cpu", from_scratch=from_scratch)
+    options = FinetuneOptions("vsrm-t-x2", device="cpu", from_scratch=from_scratch)
 
     with pytest.raises(UsageError, match=r"enlarges 2 times, and .* give another --model"):
-        adapt(tmp_path / "nowhere", tmp_path / "out", wishes)
+        adapt(tmp_path / "nowhere", tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
@@ -59,7 +59,7 @@ def test_a_time_alone_leaves_the_steps_to_the_first_steps():
 
 
 def test_every_wish_reaches_the_recipe():
-    wishes = replace(
+    options = replace(
         CPU,
         stage="frames",
         steps=9,
@@ -76,7 +76,7 @@ def test_every_wish_reaches_the_recipe():
     )
     sharp = replace(CPU, stage="sharp", perceptual={"temporal_weight": 2.0})
 
-    recipe = choose_recipe(wishes, has_time=False)
+    recipe = choose_recipe(options, has_time=False)
 
     assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (Stage.FRAMES, 9, 0.01, 5)
     assert (recipe.shape.batch, recipe.shape.frames, recipe.shape.patch) == (6, 3, 24)
@@ -99,7 +99,7 @@ def test_the_presets_have_the_published_numbers():
     assert vimeo.lr * vimeo.lr_end == pytest.approx(1e-7)
 
 
-def test_a_wish_goes_before_a_preset():
+def test_an_option_goes_before_a_preset():
     recipe = choose_recipe(replace(CPU, preset="reds16", steps=10, patch=16), has_time=True)
 
     assert (recipe.steps, recipe.shape.patch, recipe.shape.frames) == (10, 16, 16)
@@ -107,7 +107,7 @@ def test_a_wish_goes_before_a_preset():
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"),
+    ("change", "message"),
     [
         ({"batch": 0}, "The number for --batch must be 1 or more, not 0"),
         ({"frames": -1}, "--clip-frames must be 1 or more"),
@@ -125,9 +125,9 @@ def test_a_wish_goes_before_a_preset():
         ({"preset": "vid4"}, "preset must be one of reds6, reds16, vimeo"),
     ],
 )
-def test_a_wish_that_cannot_be_fulfilled_is_refused(wish, words):
-    with pytest.raises(UsageError, match=words):
-        choose_recipe(replace(CPU, **wish), has_time=False)
+def test_an_option_that_can_never_work_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        choose_recipe(replace(CPU, **change), has_time=False)
 
 
 def test_the_long_names_of_precisions_do_as_well():

@@ -19,13 +19,13 @@ def moving(dx, *, known, clips=2, side=16, seed=0):
     first = scene[..., 16:-16, 16:-16]
     moved = round(4 * dx)
     second = scene[..., 16:-16, 16 - moved : -16 - moved]
-    sharp = torch.stack((first, second), dim=1)
-    small = functional.avg_pool2d(sharp.flatten(0, 1), 4).unflatten(0, (clips, 2))
+    hr = torch.stack((first, second), dim=1)
+    lr = functional.avg_pool2d(hr.flatten(0, 1), 4).unflatten(0, (clips, 2))
     flow = torch.zeros(clips, 1, 2, side, side)
     flow[:, :, 0] = dx
     nothing = torch.zeros_like(flow)
     flows = (flow, -flow) if known else (nothing, nothing)
-    return Sample(small, sharp, *flows, torch.full((clips,), known))
+    return Sample(lr, hr, *flows, torch.full((clips,), known))
 
 
 class Pointing(SpyNet):
@@ -80,8 +80,8 @@ def test_sides_that_the_pyramid_cannot_halve_are_cut():
     sample = moving(1.0, known=True, side=18)
     even = replace(
         sample,
-        small=sample.small[..., :16, :16],
-        sharp=sample.sharp[..., :64, :64],
+        lr=sample.lr[..., :16, :16],
+        hr=sample.hr[..., :64, :64],
         flow_backward=sample.flow_backward[..., :16, :16],
         flow_forward=sample.flow_forward[..., :16, :16],
     )
@@ -103,7 +103,7 @@ def test_motion_is_learned_from_frames_alone():
 
     unseen = moving(1.0, known=True, seed=1000)
     with torch.no_grad():
-        flow = network(unseen.small[:, 0], unseen.small[:, 1])
+        flow = network(unseen.lr[:, 0], unseen.lr[:, 1])
 
     middle = flow[..., 4:-4, 4:-4].mean((0, 2, 3))
     assert middle[0].item() == pytest.approx(1.0, abs=0.3)

@@ -335,7 +335,7 @@ def test_a_run_of_version_0_1_goes_on_with_its_pack(tmp_path):
 
 
 def test_the_weight_file_loads_and_holds_the_average(pack, tmp_path):
-    learn(pack, tmp_path / "run", clips=False, words={"name": "mine", "licence": "MIT"})
+    learn(pack, tmp_path / "run", clips=False, metadata={"name": "mine", "licence": "MIT"})
 
     loaded = load_model(tmp_path / "run" / WEIGHTS_FILE, device="cpu")
 
@@ -348,13 +348,13 @@ def test_the_weight_file_loads_and_holds_the_average(pack, tmp_path):
 
 
 def test_the_weight_file_is_the_only_safetensors_and_tells_its_recipe(pack, tmp_path):
-    learn(pack, tmp_path / "run", CHEAP, words={"licence": "MIT"}, settings={"data": "holidays"})
+    learn(pack, tmp_path / "run", CHEAP, metadata={"licence": "MIT"}, settings={"data": "holidays"})
 
     (weights,) = (tmp_path / "run").rglob("*.safetensors")
     with safe_open(weights, framework="pt") as file:
-        words = file.metadata()
-    recipe = json.loads(words["recipe"])
-    assert words["licence"] == "MIT"
+        metadata = file.metadata()
+    recipe = json.loads(metadata["recipe"])
+    assert metadata["licence"] == "MIT"
     assert (recipe["stage"], recipe["frames"], recipe["data"]) == ("frames", "3", "holidays")
 
 
@@ -401,7 +401,7 @@ def test_reports_tell_how_far_the_run_is(pack, tmp_path):
     assert [(r.step, r.steps) for r in told] == [(n, 6) for n in range(1, 7)]
     assert told[-1].steps_per_second > 0
     assert told[-1].seconds_left == 0
-    assert all(r.accident is None for r in told)
+    assert all(r.rollback is None for r in told)
 
 
 def test_weights_that_do_worse_than_the_start_are_not_kept(pack, tmp_path):
@@ -433,7 +433,7 @@ def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
         )
 
     assert failure.value.exit_code == 1
-    accidents = [report.accident for report in told if report.accident]
+    accidents = [report.rollback for report in told if report.rollback]
     assert len(accidents) == 3
     assert "back to step 0, with half the learning rate and other samples" in accidents[0]
     start, kept = make_network().state_dict(), load_file(tmp_path / "run" / WEIGHTS_FILE)
@@ -449,10 +449,10 @@ def test_after_an_accident_the_run_goes_on_with_other_samples(pack, tmp_path, mo
     learn_truly = Trainer.learn
 
     def learn_and_note(self, sample):
-        drawn.append(sample.sharp)
-        lesson = learn_truly(self, sample)
+        drawn.append(sample.hr)
+        losses = learn_truly(self, sample)
         spoiled = next(lessons, None)
-        return lesson if spoiled is None else replace(lesson, loss=spoiled)
+        return losses if spoiled is None else replace(losses, loss=spoiled)
 
     monkeypatch.setattr(Trainer, "learn", learn_and_note)
 
@@ -460,7 +460,7 @@ def test_after_an_accident_the_run_goes_on_with_other_samples(pack, tmp_path, mo
 
     # The third step fails: back to the start, and four more with samples of their own.
     assert [report.step for report in told] == [1, 2, 0, 1, 2, 3, 4]
-    assert len({tuple(sharp.flatten()[:50].tolist()) for sharp in drawn}) == 7
+    assert len({tuple(hr.flatten()[:50].tolist()) for hr in drawn}) == 7
     assert [line["step"] for line in metrics(tmp_path / "run")] == [0, 1, 2, 3, 4]
 
 

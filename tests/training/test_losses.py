@@ -41,9 +41,9 @@ def test_charbonnier_is_a_mean_so_the_size_of_the_patch_does_not_matter():
 
 def test_the_frequency_loss_of_an_even_error_by_hand():
     # 0.5 on 4 x 8 pixels: the constant term is 16, the 31 others and all imaginary parts are 0.
-    restored, sharp = torch.full((1, 4, 8), 0.75), torch.full((1, 4, 8), 0.25)
+    restored, hr = torch.full((1, 4, 8), 0.75), torch.full((1, 4, 8), 0.25)
 
-    loss = frequency_charbonnier(restored, sharp, weight=0.1, eps=1e-3)
+    loss = frequency_charbonnier(restored, hr, weight=0.1, eps=1e-3)
 
     real = ((16**2 + 1e-6) ** 0.5 + 31 * 1e-3) / 32
     assert loss.item() == pytest.approx(0.1 * (real + 1e-3), rel=1e-6)
@@ -51,38 +51,38 @@ def test_the_frequency_loss_of_an_even_error_by_hand():
 
 @pytest.mark.parametrize("norm", ["backward", "ortho"])
 def test_the_frequency_loss_is_what_the_specification_writes(norm):
-    restored, sharp = pair(2, 3, 6, 5)
+    restored, hr = pair(2, 3, 6, 5)
 
-    loss = frequency_charbonnier(restored, sharp, norm=norm)
+    loss = frequency_charbonnier(restored, hr, norm=norm)
 
-    spectra = (np.fft.fft2(x.double().numpy(), norm=norm) for x in (restored, sharp))
+    spectra = (np.fft.fft2(x.double().numpy(), norm=norm) for x in (restored, hr))
     a, b = spectra
     parts = [np.sqrt((a.real - b.real) ** 2 + 1e-6), np.sqrt((a.imag - b.imag) ** 2 + 1e-6)]
     assert loss.item() == pytest.approx(sum(0.02 * part.mean() for part in parts), rel=1e-5)
 
 
 def test_the_whole_loss_is_the_sum_of_both():
-    restored, sharp = pair(1, 2, 3, 8, 8)
+    restored, hr = pair(1, 2, 3, 8, 8)
 
-    loss = restoration_loss(restored, sharp, frequency_weight=0.05)
+    loss = restoration_loss(restored, hr, frequency_weight=0.05)
 
-    expected = charbonnier(restored, sharp) + frequency_charbonnier(restored, sharp, weight=0.05)
+    expected = charbonnier(restored, hr) + frequency_charbonnier(restored, hr, weight=0.05)
     assert loss.item() == pytest.approx(expected.item())
 
 
 def test_a_frequency_weight_of_zero_leaves_the_pixels():
-    restored, sharp = pair(1, 2, 3, 8, 8)
+    restored, hr = pair(1, 2, 3, 8, 8)
 
-    loss = restoration_loss(restored, sharp, frequency_weight=0)
+    loss = restoration_loss(restored, hr, frequency_weight=0)
 
-    assert loss.item() == charbonnier(restored, sharp).item()
+    assert loss.item() == charbonnier(restored, hr).item()
 
 
 def test_the_published_weight_is_the_default():
-    restored, sharp = pair(1, 2, 3, 8, 8)
+    restored, hr = pair(1, 2, 3, 8, 8)
 
     assert torch.equal(
-        restoration_loss(restored, sharp), restoration_loss(restored, sharp, frequency_weight=0.02)
+        restoration_loss(restored, hr), restoration_loss(restored, hr, frequency_weight=0.02)
     )
 
 
@@ -97,9 +97,9 @@ def test_the_end_point_error_by_hand():
 
 @pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss])
 def test_gradients_are_those_of_small_differences(loss):
-    restored, sharp = (x.double() for x in pair(1, 2, 3, 4, 5))
+    restored, hr = (x.double() for x in pair(1, 2, 3, 4, 5))
 
-    assert torch.autograd.gradcheck(lambda x: loss(x, sharp), restored.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: loss(x, hr), restored.requires_grad_())
 
 
 def test_the_gradient_of_the_end_point_error_is_that_of_small_differences():
@@ -122,9 +122,9 @@ def test_a_perfect_picture_has_a_gradient_of_zero(loss):
 def test_half_precision_pictures_of_any_error_have_finite_losses(dtype):
     # The constant term of white against black, 65,536, is more than float16 holds.
     restored = torch.ones(1, 1, 256, 256, dtype=dtype, requires_grad=True)
-    sharp = torch.zeros(1, 1, 256, 256)
+    hr = torch.zeros(1, 1, 256, 256)
 
-    loss = restoration_loss(restored, sharp)
+    loss = restoration_loss(restored, hr)
     loss.backward()
 
     assert loss.dtype == torch.float32
@@ -134,19 +134,19 @@ def test_half_precision_pictures_of_any_error_have_finite_losses(dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_costs_no_more_than_the_rounding_of_its_pictures(dtype):
-    restored, sharp = pair(1, 3, 16, 16)
+    restored, hr = pair(1, 3, 16, 16)
     rounded = restored.to(dtype)
 
-    loss = restoration_loss(rounded, sharp)
+    loss = restoration_loss(rounded, hr)
 
-    assert loss.item() == restoration_loss(rounded.float(), sharp).item()
+    assert loss.item() == restoration_loss(rounded.float(), hr).item()
 
 
 def test_under_autocast_the_spectrum_stays_exact():
-    restored, sharp = pair(1, 3, 16, 16)
-    expected = restoration_loss(restored, sharp).item()
+    restored, hr = pair(1, 3, 16, 16)
+    expected = restoration_loss(restored, hr).item()
 
     with torch.autocast("cpu", torch.bfloat16):
-        loss = restoration_loss(restored, sharp)
+        loss = restoration_loss(restored, hr)
 
     assert loss.item() == expected

@@ -15,7 +15,7 @@ from vsrm_cli.training.validation import Score, ShownCrop, Validation
 SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/films/holidays"}
 
 
-def verdict(step, psnr, loss):
+def validation(step, psnr, loss):
     scores = [Score(f"clip {n}", 26.0 + n, psnr + n, None, loss) for n in range(2)]
     return Validation(step, scores, [picture(30.0 - step / 10)] * 2)
 
@@ -47,9 +47,9 @@ def page(first, best, latest, lines=None):
 
 
 def test_a_good_run_is_told_with_its_figures():
-    best = verdict(100, 28.0, 0.02)
+    best = validation(100, 28.0, 0.02)
 
-    shown = page(verdict(0, 27.0, 0.025), best, best)
+    shown = page(validation(0, 27.0, 0.025), best, best)
 
     assert "The validation loss fell from 0.02500 to 0.02000" in shown
     assert "PSNR-Y went from 27.50 to 28.50 dB (bicubic 26.50); the weights of step 100" in shown
@@ -61,7 +61,9 @@ def test_a_good_run_is_told_with_its_figures():
 
 
 def test_a_run_that_was_best_on_the_way_says_so():
-    shown = page(verdict(0, 27.0, 0.025), verdict(50, 28.0, 0.02), verdict(100, 27.9, 0.021))
+    shown = page(
+        validation(0, 27.0, 0.025), validation(50, 28.0, 0.02), validation(100, 27.9, 0.021)
+    )
 
     assert "the weights of step 50 were kept" in shown
     assert "at step 100 the validation loss was 0.02100" in shown
@@ -69,9 +71,9 @@ def test_a_run_that_was_best_on_the_way_says_so():
 
 
 def test_a_run_that_made_nothing_better_says_so():
-    first = verdict(0, 27.0, 0.025)
+    first = validation(0, 27.0, 0.025)
 
-    shown = page(first, first, verdict(100, 26.0, 0.03))
+    shown = page(first, first, validation(100, 26.0, 0.03))
 
     assert "No weights of this run did better than those it began with" in shown
 
@@ -92,7 +94,7 @@ def test_without_validation_the_losses_are_shown():
 
 
 def test_a_run_that_ended_at_once_has_a_report():
-    first = verdict(0, 27.0, 0.025)
+    first = validation(0, 27.0, 0.025)
 
     shown = page(first, first, first, lines=[line(0, val_loss=0.025, val_psnr_y=27.5)])
 
@@ -101,7 +103,7 @@ def test_a_run_that_ended_at_once_has_a_report():
 
 
 def test_long_runs_are_drawn_with_few_points():
-    best = verdict(100, 28.0, 0.02)
+    best = validation(100, 28.0, 0.02)
     lines = [line(step, loss=0.03 + step % 2) for step in range(10 * POINTS)]
 
     shown = page(best, best, best, lines=lines)
@@ -112,9 +114,9 @@ def test_long_runs_are_drawn_with_few_points():
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
 def test_in_a_browser_all_of_it_is_there_and_nothing_is_complained_about(tmp_path):
-    best = verdict(100, 28.0, 0.02)
+    best = validation(100, 28.0, 0.02)
     path = tmp_path / "report.html"
-    path.write_text(page(verdict(0, 27.0, 0.025), best, best), encoding="utf-8")
+    path.write_text(page(validation(0, 27.0, 0.025), best, best), encoding="utf-8")
 
     with Browser(tmp_path / "profile") as browser:
         browser.open(path, width=390, is_phone=True)
@@ -164,7 +166,7 @@ def test_where_it_is_installed_it_is_given_lines_and_pictures(tmp_path):
     board = TensorBoardWriter(tmp_path)
 
     board.add_line(LINE)
-    board.add_pictures([PIECE], Validation(7, [], [torch.zeros(3, 8, 8)]))
+    board.add_images([PIECE], Validation(7, [], [torch.zeros(3, 8, 8)]))
     board.close()
 
     ((folder, *seen),) = (writer.seen for writer in writers)

@@ -20,19 +20,19 @@ RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
 
 def random_sample(shape):
     clips, frames, side = shape.batch, shape.frames, shape.patch
-    small = torch.rand(clips, frames, 3, side, side)
-    sharp = torch.rand(clips, frames, 3, 4 * side, 4 * side)
+    lr = torch.rand(clips, frames, 3, side, side)
+    hr = torch.rand(clips, frames, 3, 4 * side, 4 * side)
     flow = torch.zeros(clips, frames - 1, 2, side, side)
-    return Sample(small, sharp, flow, flow, torch.zeros(clips, dtype=torch.bool))
+    return Sample(lr, hr, flow, flow, torch.zeros(clips, dtype=torch.bool))
 
 
-def estimate(learner, monkeypatch):
+def estimate(trainer, monkeypatch):
     """What a step is thought to need, as the refusal says it, in bytes."""
     monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 0)
     asked = []
     monkeypatch.setattr(step_memory, "_activation_bytes", spy(step_memory._activation_bytes, asked))
     with pytest.raises(MemoryShortage):
-        check_memory(learner, learner.recipe)
+        check_memory(trainer, trainer.recipe)
     return asked[0]
 
 
@@ -48,12 +48,12 @@ def spy(function, results):
 @pytest.mark.parametrize("config", [TINY, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_the_estimate_is_near_what_a_step_takes(monkeypatch, config, recompute):
     shape = replace(SHAPE, batch=1)
-    learner = Trainer(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))
+    trainer = Trainer(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))
 
-    estimated = estimate(learner, monkeypatch)
+    estimated = estimate(trainer, monkeypatch)
 
     with PeakMeter() as meter:
-        learner.try_out(random_sample(shape))
+        trainer.try_out(random_sample(shape))
     assert estimated == pytest.approx(meter.peak, rel=0.25)
 
 
@@ -71,20 +71,20 @@ def test_a_run_that_does_not_fit_is_refused_with_ways_out_before_anything_is_mad
 
 
 def test_what_was_tried_leaves_no_trace_in_the_weights(monkeypatch):
-    learner = Trainer(make_network(), RECIPE)
-    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    trainer = Trainer(make_network(), RECIPE)
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 1 << 60)
 
-    check_memory(learner, RECIPE)
+    check_memory(trainer, RECIPE)
 
     assert all(
-        torch.equal(value, before[name]) for name, value in learner.network.state_dict().items()
+        torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items()
     )
-    assert all(parameter.grad is None for parameter in learner.network.parameters())
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
 def test_a_small_run_is_not_tried_first(monkeypatch):
-    learner = Trainer(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
-    monkeypatch.setattr(learner, "try_out", None)
+    trainer = Trainer(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
+    monkeypatch.setattr(trainer, "try_out", None)
 
-    check_memory(learner, learner.recipe)
+    check_memory(trainer, trainer.recipe)

@@ -58,15 +58,15 @@ def test_time_for_validations_is_set_aside(now):
 
 
 def test_slow_validations_are_fewer_and_never_none(now):
-    for look, looks in ((50, 2), (400, 1)):
+    for seconds_each, count in ((50, 2), (400, 1)):
         clock = TimeBudget(10, CPU)
         with clock.aside():
-            now.seconds += look
+            now.seconds += seconds_each
         do_steps(clock, now)
 
         steps, validations = clock.plan(10)
 
-        assert validations == looks
+        assert validations == count
         assert steps >= 1
 
 

@@ -39,9 +39,9 @@ def new_learner(network, recipe):
 def gradients(recipe, sample, network=None):
     """The loss of a batch, and the gradient of each weight by its name."""
     network = network or make_network()
-    lesson = new_learner(network, replace(recipe, clip_norm=None)).learn(sample)
+    losses = new_learner(network, replace(recipe, clip_norm=None)).learn(sample)
     named = network.named_parameters()
-    return lesson.loss, {name: x.grad for name, x in named if x.grad is not None}
+    return losses.loss, {name: x.grad for name, x in named if x.grad is not None}
 
 
 def assert_equal_gradients(one, other, **tolerances):
@@ -54,10 +54,10 @@ def moved(recipe, pack, steps=2):
     """Which parts of a network change in some steps."""
     network = make_network()
     before = {name: x.clone() for name, x in network.state_dict().items()}
-    learner = new_learner(network, recipe)
+    trainer = new_learner(network, recipe)
     for step in range(steps):
-        learner.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step])
-        learner.apply()
+        trainer.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step])
+        trainer.apply()
     after = network.state_dict()
     return {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}
 
@@ -96,11 +96,11 @@ def test_a_frozen_flow_stays_where_it_is_and_moves_once_it_is_free(pack):
 
 
 def test_the_rate_rises_and_then_falls_to_a_fiftieth():
-    learner = Trainer(make_network(), replace(RECIPE, steps=6, warmup=3, lr=1.0))
+    trainer = Trainer(make_network(), replace(RECIPE, steps=6, warmup=3, lr=1.0))
     rates = []
     for step in range(7):
-        learner.step = step
-        rates.append(learner.rate())
+        trainer.step = step
+        rates.append(trainer.rate())
 
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3 * 0.9343, 0.755], abs=1e-3)
     assert rates[3] == pytest.approx(0.51)
@@ -109,21 +109,21 @@ def test_the_rate_rises_and_then_falls_to_a_fiftieth():
 
 
 def test_the_published_rate_falls_to_a_tenth_of_a_millionth():
-    learner = Trainer(make_network(), replace(RECIPE, steps=6, lr=2e-4, warmup=0, lr_end=5e-4))
+    trainer = Trainer(make_network(), replace(RECIPE, steps=6, lr=2e-4, warmup=0, lr_end=5e-4))
 
     rates = {}
     for step in (0, 6):
-        learner.step = step
-        rates[step] = learner.rate()
+        trainer.step = step
+        rates[step] = trainer.rate()
 
     assert rates == pytest.approx({0: 2e-4, 6: 1e-7})
 
 
 def test_as_long_as_nobody_knows_the_length_the_rate_does_not_fall():
-    learner = Trainer(make_network(), replace(RECIPE, steps=None))
-    learner.step = 1000
+    trainer = Trainer(make_network(), replace(RECIPE, steps=None))
+    trainer.step = 1000
 
-    assert learner.rate() == RECIPE.lr
+    assert trainer.rate() == RECIPE.lr
 
 
 def test_the_average_follows_slowly_and_soon_at_first(pack):
@@ -131,9 +131,9 @@ def test_the_average_follows_slowly_and_soon_at_first(pack):
     start = make_network().state_dict()
     slow, fast = (Trainer(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
 
-    for learner in (slow, fast):
-        learner.learn(batch(pack))
-        learner.apply()
+    for trainer in (slow, fast):
+        trainer.learn(batch(pack))
+        trainer.apply()
 
     after, slow_average = slow.network.state_dict(), slow.average.state_dict()
     for name, before in start.items():
@@ -142,9 +142,9 @@ def test_the_average_follows_slowly_and_soon_at_first(pack):
 
 
 def test_the_average_ends_as_slow_as_the_recipe_says():
-    learner = Trainer(make_network(), replace(RECIPE, ema=0.9))
+    trainer = Trainer(make_network(), replace(RECIPE, ema=0.9))
 
-    late = learner._average(torch.tensor(0.0), torch.tensor(1.0), 10_000)
+    late = trainer._average(torch.tensor(0.0), torch.tensor(1.0), 10_000)
 
     assert late.item() == pytest.approx(0.1)
 
@@ -184,16 +184,16 @@ def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config)
         attention._mask.cache_clear()
         attention._cached_places.cache_clear()
     with torch.inference_mode():
-        network(sample.small)
+        network(sample.lr)
 
-    lesson = Trainer(network, RECIPE).learn(sample)
+    losses = Trainer(network, RECIPE).learn(sample)
 
-    assert 0 < lesson.loss < 10
+    assert 0 < losses.loss < 10
 
 
 def test_recomputed_branches_keep_less_in_memory(pack):
     def bytes_kept(recipe):
-        learner, kept = Trainer(make_network(TINY_VSRM), recipe), 0
+        trainer, kept = Trainer(make_network(TINY_VSRM), recipe), 0
 
         def count(x):
             nonlocal kept
@@ -201,7 +201,7 @@ def test_recomputed_branches_keep_less_in_memory(pack):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            learner._losses(batch(pack, replace(SHAPE, frames=4)))
+            trainer._losses(batch(pack, replace(SHAPE, frames=4)))
         return kept
 
     assert bytes_kept(replace(RECIPE, recompute=True)) < bytes_kept(RECIPE) / 2
@@ -212,8 +212,8 @@ def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
     there_and_back = type(sample)(
         **{
             **vars(sample),
-            "small": torch.cat((sample.small, sample.small.flip(1)), dim=1),
-            "sharp": torch.cat((sample.sharp, sample.sharp.flip(1)), dim=1),
+            "lr": torch.cat((sample.lr, sample.lr.flip(1)), dim=1),
+            "hr": torch.cat((sample.hr, sample.hr.flip(1)), dim=1),
         }
     )
 
@@ -224,14 +224,14 @@ def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
 
 def test_the_discriminator_and_the_head_learn_along_with_the_network(pack):
     recipe = replace(RECIPE, stage=Stage.SHARP)
-    learner = new_learner(make_network(), recipe)
-    before = deepcopy(learner.state()["perceptual"])
+    trainer = new_learner(make_network(), recipe)
+    before = deepcopy(trainer.state()["perceptual"])
 
-    lesson = learner.learn(batch(pack))
-    learner.apply()
+    losses = trainer.learn(batch(pack))
+    trainer.apply()
 
-    after = learner.state()["perceptual"]
-    assert lesson.discriminator == pytest.approx(0.69, abs=0.2)
+    after = trainer.state()["perceptual"]
+    assert losses.discriminator == pytest.approx(0.69, abs=0.2)
     for part, name in (("head", "weight"), ("discriminator", "first.weight")):
         assert not torch.equal(after[part][name], before[part][name])
 
@@ -242,22 +242,22 @@ def test_the_network_hears_the_discriminator_only_after_it_has_learned_alone(pac
 
     for alone in (5, 0):
         monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", alone)
-        learner = new_learner(make_network(), recipe)
-        learner.step = 5
-        losses.append(learner.learn(batch(pack)).loss)
+        trainer = new_learner(make_network(), recipe)
+        trainer.step = 5
+        losses.append(trainer.learn(batch(pack)).loss)
 
     assert losses[1] > losses[0]
 
 
 def test_a_discriminator_that_is_nearly_always_right_rests(pack, monkeypatch):
     monkeypatch.setattr(perceptual_stage, "RESTS_BELOW", 99.0)
-    learner = new_learner(make_network(), replace(RECIPE, stage=Stage.SHARP))
-    before = learner.perceptual.discriminator.first.weight.clone()
+    trainer = new_learner(make_network(), replace(RECIPE, stage=Stage.SHARP))
+    before = trainer.perceptual.discriminator.first.weight.clone()
 
-    learner.learn(batch(pack))
-    learner.apply()
+    trainer.learn(batch(pack))
+    trainer.apply()
 
-    assert torch.equal(learner.perceptual.discriminator.first.weight, before)
+    assert torch.equal(trainer.perceptual.discriminator.first.weight, before)
 
 
 @pytest.mark.parametrize("dtype", [Precision.BFLOAT16, Precision.FLOAT16])
@@ -265,31 +265,31 @@ def test_half_precision_computes_much_the_same_and_keeps_the_weights_in_float32(
     sample = batch(pack)
 
     loss, exact = gradients(RECIPE, sample)
-    learner = Trainer(make_network(), replace(RECIPE, dtype=dtype))
-    lesson = learner.learn(sample)
-    learner.apply()
+    trainer = Trainer(make_network(), replace(RECIPE, dtype=dtype))
+    losses = trainer.learn(sample)
+    trainer.apply()
 
-    assert lesson.loss == pytest.approx(loss, rel=0.05)
-    assert lesson.loss != loss
-    weights = learner.state()["network"]
+    assert losses.loss == pytest.approx(loss, rel=0.05)
+    assert losses.loss != loss
+    weights = trainer.state()["network"]
     assert {x.dtype for x in weights.values()} == {torch.float32}
     assert all(x.isfinite().all() for x in weights.values())
-    assert len(exact) == len(list(learner.network.parameters()))
+    assert len(exact) == len(list(trainer.network.parameters()))
 
 
 def test_a_scale_that_is_too_large_for_float16_costs_a_step_and_is_halved(pack):
-    learner = Trainer(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
-    before = {name: x.clone() for name, x in learner.network.state_dict().items()}
-    huge = learner.state()
+    trainer = Trainer(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
+    before = {name: x.clone() for name, x in trainer.network.state_dict().items()}
+    huge = trainer.state()
     huge["scaler"]["scale"] = 2.0**40
-    learner.restore(huge)
+    trainer.restore(huge)
 
-    lesson = learner.learn(batch(pack))
-    learner.apply()
+    losses = trainer.learn(batch(pack))
+    trainer.apply()
 
-    assert 0 < lesson.loss < 10
-    assert learner.state()["scaler"]["scale"] == 2.0**39
-    after = learner.network.state_dict()
+    assert 0 < losses.loss < 10
+    assert trainer.state()["scaler"]["scale"] == 2.0**39
+    after = trainer.network.state_dict()
     assert all(torch.equal(x, after[name]) for name, x in before.items())
 
 
@@ -306,9 +306,9 @@ def test_steps_are_kept_within_the_norm(pack):
 
 
 def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
-    lesson = Trainer(make_network(awake=False), RECIPE).learn(batch(pack))
+    losses = Trainer(make_network(awake=False), RECIPE).learn(batch(pack))
 
-    assert lesson.loss == pytest.approx(lesson.plain, rel=1e-4)
+    assert losses.loss == pytest.approx(losses.plain, rel=1e-4)
 
 
 # NaN in the features makes points at which a warp reads NaN as well: PyTorch's backward
@@ -319,23 +319,23 @@ def test_weights_that_are_no_numbers_give_a_loss_that_is_none(pack, spoiled):
     with torch.no_grad():
         network.get_parameter(spoiled)[0] = float("nan")
 
-    lesson = Trainer(network, RECIPE).learn(batch(pack))
+    losses = Trainer(network, RECIPE).learn(batch(pack))
 
-    assert lesson.loss != lesson.loss
+    assert losses.loss != losses.loss
 
 
 def test_a_learner_that_is_put_back_goes_the_same_way_again(pack):
-    learner, sample = Trainer(make_network(), RECIPE), batch(pack)
-    learner.learn(sample)
-    learner.apply()
-    state = deepcopy(learner.state())
+    trainer, sample = Trainer(make_network(), RECIPE), batch(pack)
+    trainer.learn(sample)
+    trainer.apply()
+    state = deepcopy(trainer.state())
     ways = []
 
     for _ in range(2):
-        learner.restore(state)
-        learner.learn(sample)
-        learner.apply()
-        ways.append(deepcopy(learner.state()))
+        trainer.restore(state)
+        trainer.learn(sample)
+        trainer.apply()
+        ways.append(deepcopy(trainer.state()))
 
     assert [way["step"] for way in ways] == [2, 2]
     assert state["step"] == 1

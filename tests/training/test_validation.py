@@ -64,8 +64,8 @@ def pillow_psnr(clip):
     values = []
     for frame in clip:
         picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
-        small = picture.resize((frame.shape[2] // 4, frame.shape[1] // 4), Image.Resampling.BICUBIC)
-        large = np.array(small.resize(picture.size, Image.Resampling.BICUBIC))
+        lr = picture.resize((frame.shape[2] // 4, frame.shape[1] // 4), Image.Resampling.BICUBIC)
+        large = np.array(lr.resize(picture.size, Image.Resampling.BICUBIC))
         values.append(psnr_y(torch.from_numpy(large).permute(2, 0, 1) / 255, frame / 255))
     return sum(values) / len(values)
 
@@ -99,9 +99,9 @@ def test_the_score_is_the_mean_over_the_frames():
 
     (score,) = validate(Remembering(), with_lr_frames({"drawn": clip}))
 
-    sharp = clip / 255
-    restored = Remembering()(shrink_bicubic(sharp)[None])[0]
-    values = [psnr_y(a, b) for a, b in zip(restored, sharp, strict=True)]
+    hr = clip / 255
+    restored = Remembering()(shrink_bicubic(hr)[None])[0]
+    values = [psnr_y(a, b) for a, b in zip(restored, hr, strict=True)]
     assert score.together == pytest.approx(sum(values) / 3)
 
 
@@ -134,9 +134,9 @@ def test_the_loss_is_the_one_that_training_minimizes(weight):
 
     (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}), frequency_weight=weight)
 
-    sharp = clip / 255
-    restored = Bicubic()(shrink_bicubic(sharp)[None])[0]
-    assert score.loss == restoration_loss(restored, sharp, frequency_weight=weight).item()
+    hr = clip / 255
+    restored = Bicubic()(shrink_bicubic(hr)[None])[0]
+    assert score.loss == restoration_loss(restored, hr, frequency_weight=weight).item()
 
 
 def test_plain_enlargement_and_result_are_shown():
@@ -170,66 +170,68 @@ def clips(count=2, side=48):
 
 
 def test_the_smallest_loss_is_the_best_whenever_it_was():
-    judge = Validator(clips(), FINETUNING)
+    validator = Validator(clips(), FINETUNING)
 
-    news = [judge.look(Brighter(factor), step) for step, factor in enumerate((0.8, 0.95, 0.9))]
+    news = [
+        validator.validate(Brighter(factor), step) for step, factor in enumerate((0.8, 0.95, 0.9))
+    ]
 
     assert news == [True, True, False]
-    assert (judge.first.step, judge.best.step, judge.latest.step) == (0, 1, 2)
-    assert judge.best.psnr_y > judge.latest.psnr_y > judge.first.psnr_y
-    assert judge.best.bicubic == judge.first.bicubic
+    assert (validator.first.step, validator.best.step, validator.latest.step) == (0, 1, 2)
+    assert validator.best.psnr_y > validator.latest.psnr_y > validator.first.psnr_y
+    assert validator.best.bicubic == validator.first.bicubic
 
 
 def test_what_is_not_better_than_the_start_is_not_kept():
-    judge = Validator(clips(), FINETUNING)
+    validator = Validator(clips(), FINETUNING)
 
-    judge.look(Brighter(1.0), 0)
+    validator.validate(Brighter(1.0), 0)
 
-    assert not judge.look(Brighter(1.0), 1)
-    assert not judge.look(Brighter(1.1), 2)
-    assert judge.best.step == 0
+    assert not validator.validate(Brighter(1.0), 1)
+    assert not validator.validate(Brighter(1.1), 2)
+    assert validator.best.step == 0
 
 
 def test_weights_that_give_no_numbers_are_never_the_best():
-    judge = Validator(clips(), FINETUNING)
+    validator = Validator(clips(), FINETUNING)
 
-    judge.look(Brighter(1.0), 0)
+    validator.validate(Brighter(1.0), 0)
 
-    assert not judge.look(Brighter(float("nan")), 1)
-    assert judge.pieces
+    assert not validator.validate(Brighter(float("nan")), 1)
+    assert validator.pieces
 
 
 def test_what_shows_in_no_picture_is_kept_as_it_comes():
-    judge = Validator(clips(), replace(FINETUNING, stage=Stage.FLOW))
+    validator = Validator(clips(), replace(FINETUNING, stage=Stage.FLOW))
 
-    judge.look(Brighter(1.0), 0)
+    validator.validate(Brighter(1.0), 0)
 
-    assert judge.look(Brighter(0.9), 1)
+    assert validator.validate(Brighter(0.9), 1)
 
 
 @pytest.mark.parametrize(("side", "shown"), [(48, 48), (240, SIDE_SHOWN)])
 def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
     pairs = clips(2 * CLIPS_SHOWN, side=side)
-    small, _ = pairs["clip 0"]
-    for _, sharp in pairs.values():
-        sharp[:, :, : side // 2] = 128  # nothing to see in the upper half
-    judge = Validator(pairs, FINETUNING)
+    lr, _ = pairs["clip 0"]
+    for _, hr in pairs.values():
+        hr[:, :, : side // 2] = 128  # nothing to see in the upper half
+    validator = Validator(pairs, FINETUNING)
 
-    judge.look(Brighter(1.0), 0)
+    validator.validate(Brighter(1.0), 0)
 
     shown_clips = [f"clip {2 * n}" for n in range(CLIPS_SHOWN)]
-    assert [piece.clip for piece in judge.pieces] == shown_clips
-    piece, picture = judge.pieces[0], judge.first.pictures[0]
+    assert [piece.clip for piece in validator.pieces] == shown_clips
+    piece, picture = validator.pieces[0], validator.first.pictures[0]
     assert piece.frame == 1
     assert piece.truth.shape == piece.bicubic.shape == picture.shape == (3, shown, shown)
     assert (piece.truth[:, -20:] != 128).any()
-    assert small.shape[-1] == side // 4
+    assert lr.shape[-1] == side // 4
 
 
 def test_a_restored_judge_remembers(tmp_path):
     former, later = (Validator(clips(), FINETUNING) for _ in range(2))
-    former.look(Brighter(1.0), 0)
-    former.look(Brighter(0.9), 5)
+    former.validate(Brighter(1.0), 0)
+    former.validate(Brighter(0.9), 5)
     torch.save(former.state(), tmp_path / "state.pt")
 
     later.restore(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -238,4 +240,4 @@ def test_a_restored_judge_remembers(tmp_path):
     assert later.first.scores == former.first.scores
     assert torch.equal(later.best.pictures[0], former.best.pictures[0])
     assert torch.equal(later.pieces[1].truth, former.pieces[1].truth)
-    assert not later.look(Brighter(0.9), 6)
+    assert not later.validate(Brighter(0.9), 6)

@@ -37,7 +37,7 @@ _GSM_KEYS = {
     _TABLE,
 }
 _GSM_PA_FRAME = 2  # of the released configuration; no shape depends on it
-_GSM_WORDS = ("embed_dims", "num_heads", "prop_depth", "attn_depth", "pa_frame", "upscale")
+_GSM_CONFIG_KEYS = ("embed_dims", "num_heads", "prop_depth", "attn_depth", "pa_frame", "upscale")
 
 # Of a third scan, which some copies of the Mamba package make and no forward pass uses.
 GSM_UNUSED = re.compile(r".*\.mamba\.(A_s_log|D_s|(conv1d|x_proj|dt_proj)_s\.(weight|bias))")
@@ -48,12 +48,12 @@ def is_gsm(shapes: Shapes) -> bool:
     return shapes.keys() >= _GSM_KEYS
 
 
-def gsm_settings(shapes: Shapes, words: Mapping[str, str]) -> dict[str, int]:
+def gsm_settings(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, int]:
     """The sizes of a Gather-Scatter Mamba network, in its authors' words.
 
     Args:
         shapes: Of its tensors, with the authors' keys.
-        words: What the file says of itself; ``config`` may be JSON with some of the sizes.
+        metadata: What the file says of itself; ``config`` may be JSON with some of the sizes.
 
     Returns:
         embed_dims, num_heads, prop_depth, attn_depth, pa_frame and upscale. The window's radius,
@@ -63,8 +63,8 @@ def gsm_settings(shapes: Shapes, words: Mapping[str, str]) -> dict[str, int]:
         ValueError: If the shapes are those of no such network, or the words contradict them.
     """
     seen = _gsm_settings_seen(shapes)
-    told: Any = json.loads(words.get("config", "{}"))
-    if not isinstance(told, dict) or not all(type(told.get(n, 0)) is int for n in _GSM_WORDS):
+    told: Any = json.loads(metadata.get("config", "{}"))
+    if not isinstance(told, dict) or not all(type(told.get(n, 0)) is int for n in _GSM_CONFIG_KEYS):
         raise ValueError("its config is not a table of integers")
     for name in seen.keys() & told.keys():
         if told[name] != seen[name]:

@@ -15,7 +15,7 @@ from vsrm_cli.files import check_output_path
 from vsrm_cli.models.network import Network
 
 # What a file says of its structure, which is told by the network itself.
-_STRUCTURAL_WORDS = ("network", "name", "config", "scale", "format")
+_STRUCTURAL_KEYS = ("network", "name", "config", "scale", "format")
 
 
 def describe(
@@ -85,7 +85,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in network.parameters()),
         "tensors": len(checkpoint.tensors),
         "config": asdict(network.config),
-        "words": {k: v for k, v in checkpoint.words.items() if k not in _STRUCTURAL_WORDS},
+        "words": {k: v for k, v in checkpoint.metadata.items() if k not in _STRUCTURAL_KEYS},
     }
 
 
@@ -112,13 +112,13 @@ def convert_weights(
     check_output_path(target, overwrite=overwrite)  # a file may be converted in place
     checkpoint = read_checkpoint(source, averaged=averaged)
     network = network_of(checkpoint, target.stem)
-    words = {
+    metadata = {
         "name": network.name,
         "source": f"{source.name}, {checksum(source, 'sha256')}",
-        **{k: v for k, v in checkpoint.words.items() if k not in _STRUCTURAL_WORDS},
+        **{k: v for k, v in checkpoint.metadata.items() if k not in _STRUCTURAL_KEYS},
     }
     try:
-        save_weights(network, target, words)
+        save_weights(network, target, metadata)
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error.strerror or error}).") from error
     return network

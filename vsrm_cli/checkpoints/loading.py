@@ -204,19 +204,19 @@ def read_weights(path: Path, *, name: str | None = None, averaged: bool = False)
     return network_of(read_checkpoint(path, averaged=averaged), name or path.stem)
 
 
-def save_weights(network: Network, path: Path, words: Mapping[str, str]) -> None:
+def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a network's weights and what describes them; the file appears when it is complete.
 
     Args:
         network: The network; its configuration goes into the file.
         path: Where to write, ending in ``.safetensors``.
-        words: More to say: name, licence, recipe, source.
+        metadata: More to say: name, licence, recipe, source.
     """
     described = {
         "network": network.family,
         "config": json.dumps(asdict(network.config)),
         "scale": str(network.scale),
-        **words,
+        **metadata,
     }
     tensors = {name: x.detach().cpu().contiguous() for name, x in network.state_dict().items()}
     with write_atomically(path) as part:
@@ -242,7 +242,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
         raise WeightsError(
             f"{path} has a configuration that cannot be built: {shown(str(error))}."
         ) from error
-    told = checkpoint.words.get("scale", str(network.scale))
+    told = checkpoint.metadata.get("scale", str(network.scale))
     if told != str(network.scale):
         raise WeightsError(
             f"{path} says that it enlarges {shown(told)} times, but its configuration is that of "
@@ -255,7 +255,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     network.load_state_dict(
         {key: x.to(wanted[key].dtype) for key, x in tensors.items()}, assign=True
     )
-    network.name = checkpoint.words.get("name", name)
+    network.name = checkpoint.metadata.get("name", name)
     return network
 
 
@@ -308,11 +308,11 @@ def find_device(name: str) -> torch.device:
 
 def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
     """The kind of network that a file is for, and its configuration."""
-    words, shapes, path = checkpoint.words, checkpoint.shapes, checkpoint.path
-    if is_gsm(shapes) and "network" not in words:
-        return FAMILIES["gsm"], _released_gsm(path, gsm_settings(shapes, words))
-    name = words.get("network")
-    if name is None or "config" not in words:
+    metadata, shapes, path = checkpoint.metadata, checkpoint.shapes, checkpoint.path
+    if is_gsm(shapes) and "network" not in metadata:
+        return FAMILIES["gsm"], _released_gsm(path, gsm_settings(shapes, metadata))
+    name = metadata.get("network")
+    if name is None or "config" not in metadata:
         raise WeightsError(
             f"{path} does not say which network it is for, and {call_by_name(shapes)}; the "
             f"networks here are {', '.join(FAMILIES)}."
@@ -321,7 +321,7 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
         raise WeightsError(
             f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
         )
-    values = json.loads(words["config"])
+    values = json.loads(metadata["config"])
     if name == "vsrm" and values.get("upsampler") == _FORMER_COMPACT:
         name = "vsrm-former"
     elif name in ("vsrm", "gsm"):

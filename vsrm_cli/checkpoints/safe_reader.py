@@ -39,7 +39,7 @@ class Checkpoint:
 
     path: Path
     tensors: Mapping[str, Tensor]
-    words: Mapping[str, str]
+    metadata: Mapping[str, str]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
         size = path.stat().st_size
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}).") from error
-    words: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     if start.startswith(b"PK\x03\x04"):
         tensors = _unwrap(path, _read_pytorch(path, size), averaged=averaged)
     elif start.startswith(b"\x80") and start[8:] != b"{":  # the length of a header may be 0x80 too
@@ -74,11 +74,11 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
             "safetensors file, or for one saved by PyTorch 1.6 or later."
         )
     else:
-        tensors, words = _read_safetensors(path)
+        tensors, metadata = _read_safetensors(path)
     tensors = _strip(tensors)
     for name, x in tensors.items():
         _check(path, name, x, size)
-    return Checkpoint(path, tensors, words)
+    return Checkpoint(path, tensors, metadata)
 
 
 def shown(text: str) -> str:

@@ -178,8 +178,8 @@ class Display:
 
     def report_training(self, progress: "Training") -> None:
         """Show how far a training run is; loss spikes get a line of their own."""
-        if progress.accident and not self._is_quiet:
-            self.print_note(progress.accident)
+        if progress.rollback and not self._is_quiet:
+            self.print_note(progress.rollback)
         steps = f"step {progress.step}" + (f" of {progress.steps}" if progress.steps else "")
         rate = progress.steps_per_second
         words = [f"loss {progress.loss:.5f}", f"{step_rate(rate)} steps/s" if rate else ""]
@@ -202,7 +202,7 @@ class Display:
         if self._is_quiet:
             return
         done = f"{folder}: {result.step} of {result.steps} steps"
-        _print(self._stderr, f"{done}. {result.told} Report: {folder / 'report.html'}")
+        _print(self._stderr, f"{done}. {result.summary} Report: {folder / 'report.html'}")
 
     def print_note(self, message: str) -> None:
         """Print one line of information while the job runs."""

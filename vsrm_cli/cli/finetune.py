@@ -297,7 +297,7 @@ def finetune(
     from vsrm_cli.training.finetune import FinetuneOptions, adapt
 
     with process_group(device) as place:
-        wishes = FinetuneOptions(
+        options = FinetuneOptions(
             model=model,
             from_scratch=from_scratch,
             preset=preset,
@@ -329,7 +329,7 @@ def finetune(
                 result = adapt(
                     data,
                     folder,
-                    wishes,
+                    options,
                     validation=val,
                     minutes=math.inf if minutes is None else minutes,
                     resume=resume,

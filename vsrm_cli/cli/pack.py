@@ -55,7 +55,7 @@ def pack(
         folder,
         output,
         clips_per_video=clips,
-        twins=degraded,
+        lr_versions=degraded,
         seed=seed,
         overwrite=overwrite,
         report=(lambda _: None) if quiet else console.print_note,

@@ -1,8 +1,8 @@
-"""The runs of frames at hand, from which the clips of a step are cut.
+"""The clip cache: a few runs of frames in memory, from which the clips of a step are cut.
 
-To seek in a video and decode it costs more than to cut a clip. So of large footage only a few runs
-are at hand at a time, each for some steps, and every one gives several clips. Which runs these are
-depends on the seed and the step alone; the cache saves time and decides nothing.
+Seeking and decoding cost more than cutting a clip. So only a few runs of large footage are in use
+at a time, each for some steps, and several clips are cut from each. Which runs are in use depends
+on the seed and the step alone; the cache saves time and does not change results.
 """
 
 import math
@@ -17,41 +17,41 @@ from vsrm_cli.data.sources import Run, Source, Window, whole
 from vsrm_cli.errors import InputError
 
 SLOTS = 24
-# Each slot gets another run after so many steps, one slot after the other.
-STEPS_AT_HAND = 96
+# The run of each slot is replaced after so many steps, one slot after the other.
+STEPS_IN_USE = 96
 # Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
 MORE_FRAMES, MORE_PIXELS = 4, 2.5
-# Less is kept around a patch where a run would take more than this.
+# Runs are cropped to a smaller size if they would be larger than this.
 RUN_BYTES = 10 << 20
 CACHE_BYTES = SLOTS * RUN_BYTES
-# Damaged places and cuts are passed over, but not for ever.
+# How many damaged places and scene cuts are skipped before giving up.
 _ATTEMPTS = 32
 
 
 class ClipCache:
-    """Runs of frames that change slowly.
+    """Runs of frames that are replaced slowly.
 
     Args:
-        sources: Where they come from; all of them photos, or all clips.
-        frames: Least length of a run.
-        side: Of the patches that shall be cut from it, in sharp pixels.
-        seed: Decides what is at hand.
+        sources: Their sources; either all photos or all clips.
+        frames: Minimum length of a run.
+        side: Of the patches that are cut from it, in HR pixels.
+        seed: Decides which runs are in use.
     """
 
     def __init__(
         self, sources: Sequence[Source], *, frames: int, side: int, seed: Sequence[int]
     ) -> None:
-        """Nothing is read yet."""
+        """Prepare; nothing is read yet."""
         self._sources = tuple(sources)
         self._frames, self._side, self._seed = frames, side, tuple(seed)
         self._is_in_memory = all(source.is_in_memory for source in sources)
-        # Every moment of the footage is as likely as any other.
+        # Every frame of the footage has the same probability.
         weights = np.array([source.frames for source in sources], float)
         self._odds = weights / weights.sum() if len(weights) else weights
         self._cache: OrderedDict[tuple[int, int], Run] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many runs are at hand: all, if they are in memory anyway."""
+        """Number of runs in use: all, if they are in memory anyway."""
         return len(self._sources) if self._is_in_memory else SLOTS
 
     def __bool__(self) -> bool:
@@ -59,19 +59,19 @@ class ClipCache:
         return bool(self._sources)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the cache: a worker begins with an empty one."""
+        """Everything except the cache: a worker starts with an empty one."""
         return {**self.__dict__, "_cache": OrderedDict()}
 
     def take(self, number: int, step: int) -> Run:
-        """One of the runs at hand in a step.
+        """One of the runs that are in use in a step.
 
         Raises:
-            InputError: If nothing that was tried could be read.
+            InputError: If none of the places that were tried could be read.
         """
         if self._is_in_memory:
             stored = self._sources[number]
             return cast(Run, stored.read(0, stored.frames, whole(stored)))
-        generation = (step + number * STEPS_AT_HAND // SLOTS) // STEPS_AT_HAND
+        generation = (step + number * STEPS_IN_USE // SLOTS) // STEPS_IN_USE
         key = (number, generation)
         if key not in self._cache:
             self._cache[key] = self._read(key)
@@ -91,11 +91,11 @@ class ClipCache:
                 return run
         raise InputError(
             f"Of {_ATTEMPTS} places in the footage, the last in {source.name}, none could be read; "
-            f"look whether the files are still there and whole."
+            f"check that the files still exist and are complete."
         )
 
     def _window(self, source: Source, rng: np.random.Generator) -> Window:
-        """A part of large pictures, on the grid of small pixels; photos stay whole."""
+        """A crop of large frames, aligned to LR pixels; photos are not cropped."""
         if source.frames == 1:
             return whole(source)
         frames = self._frames + MORE_FRAMES

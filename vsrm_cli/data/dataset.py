@@ -1,7 +1,7 @@
-"""Sharp clips and their small twins, as a training loop wants them: one batch a step.
+"""LR-HR clips for training, one batch for each step.
 
 A clip is cut from a video, or made from a photo by moving a camera over it. Each sample depends on
-the seed and its number alone, so a resumed run sees what an uninterrupted one would have seen.
+the seed and its number alone, so a resumed run gets the same samples as an uninterrupted one.
 """
 
 from dataclasses import replace
@@ -19,10 +19,10 @@ from vsrm_cli.data.packs import most_detailed
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.data.synthetic_motion import move_camera, turn
 
-# Small pixels around a patch that are compressed with it, where there are so many, and cut off
-# afterwards: an encoder treats the border of a picture differently.
+# LR pixels around a patch that are compressed along with it, as far as there are any, and cropped
+# afterwards: an encoder treats the borders of a frame differently.
 CONTEXT = 8
-# Small and sharp frames, flows backward and forward, and whether these are known.
+# LR frames, HR frames, flows backward and forward, and whether the flows are known.
 _Row = tuple[Tensor, Tensor, Tensor, Tensor, bool]
 
 
@@ -30,16 +30,16 @@ class Clips(Dataset[Sample]):
     """Batches of clips from footage; item n is the batch of step n.
 
     Args:
-        footage: What `open_footage` found; or a pack, see `vsrm_cli.data.packs`.
+        footage: From `open_footage`; or a pack, see `vsrm_cli.data.packs`.
         shape: Size of the samples.
-        steps: How many items there are.
-        seed: With the item's number, decides everything about a sample.
-        share: Which share of each batch this is, where several processes divide it: sample
+        steps: Number of items.
+        seed: Decides, with the item's number, everything about a sample.
+        share: Which share of each batch this is, if several processes divide it: sample
             ``share * shape.batch + i`` of the whole batch is sample i here.
-        degradation: How the small frames are made, where none came with the footage.
+        degradation: How LR frames are made, if the footage has none.
 
     Attributes:
-        skipped: Files that are not used, those too small or too short for the shape among them.
+        skipped: Files that are not used, including those too small or too short for the shape.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Clips(Dataset[Sample]):
         share: int = 0,
         degradation: Degradation = Degradation.BI,
     ) -> None:
-        """Leave out what is too short or too small for the shape.
+        """Leave out footage that is too short or too small for the shape.
 
         Raises:
             InputError: If nothing is left, or a pack cannot be read.
@@ -82,12 +82,12 @@ class Clips(Dataset[Sample]):
         if step >= self.steps:
             raise IndexError(step)
         numbers = range(self.first, self.first + self.shape.batch)
-        small, sharp, backward, forward, known = zip(
+        lr, hr, backward, forward, known = zip(
             *(self._sample(step, number) for number in numbers), strict=True
         )
         return Sample(
-            small=torch.stack(small),
-            sharp=torch.stack(sharp),
+            lr=torch.stack(lr),
+            hr=torch.stack(hr),
             flow_backward=torch.stack(backward),
             flow_forward=torch.stack(forward),
             has_flow=torch.tensor(known),
@@ -99,25 +99,25 @@ class Clips(Dataset[Sample]):
         shape = self.shape
         from_photo = rng.random() < shape.photo_share
         from_photo = bool(self.photos) and (from_photo or not self.clips)
-        shelf = self.photos if from_photo else self.clips
-        run = shelf.take(int(rng.integers(len(shelf))), step)
-        if run.small is not None:
-            return _cut_twins(run.sharp, run.small, shape, rng)
+        cache = self.photos if from_photo else self.clips
+        run = cache.take(int(rng.integers(len(cache))), step)
+        if run.lr is not None:
+            return _cut_pair(run.hr, run.lr, shape, rng)
         around = CONTEXT if self.degradation is Degradation.REAL else 0
         if from_photo:
-            cover = shelf.take(int(rng.integers(len(shelf))), step)
+            cover = cache.take(int(rng.integers(len(cache))), step)
             wide = replace(shape, patch=shape.patch + 2 * around)
-            sharp, *flows = move_camera(run.sharp[0], cover.sharp[0], wide, rng)
+            hr, *flows = move_camera(run.hr[0], cover.hr[0], wide, rng)
             backward, forward = (_middle(flow, around) for flow in flows)
         else:
-            sharp, around = _cut(run.sharp, shape, rng, around=around)
-            sharp = turn(sharp, rng)
+            hr, around = _cut(run.hr, shape, rng, around=around)
+            hr = turn(hr, rng)
             backward = forward = torch.zeros(shape.frames - 1, 2, shape.patch, shape.patch)
-        # Degraded after colors were swapped and pictures turned: an encoder weighs colors, and
-        # goes through a picture from its top left.
-        sharp = _recolor(sharp, rng)
-        small = degrade(sharp, self.degradation, np.random.default_rng([*seed, 1]))
-        return _middle(small, around), _middle(sharp, SCALE * around), backward, forward, from_photo
+        # Degraded after colors were swapped and frames turned: encoders weigh colors differently,
+        # and go through a frame from its top left.
+        hr = _recolor(hr, rng)
+        lr = degrade(hr, self.degradation, np.random.default_rng([*seed, 1]))
+        return _middle(lr, around), _middle(hr, SCALE * around), backward, forward, from_photo
 
 
 def _cut(
@@ -126,8 +126,8 @@ def _cut(
     """Cut the most detailed of three patches out of a clip (T, 3, H, W) uint8.
 
     Returns:
-        The patch, (T, 3, 4P, 4P) or larger, 0 to 1, and how many small pixels it holds around
-        that at each side: ``around``, or what there is.
+        The patch, (T, 3, 4P, 4P) or larger, 0 to 1, and how many LR pixels it has around that at
+        each side: ``around``, or as many as there are.
     """
     side = SCALE * shape.patch
     start = int(rng.integers(clip.shape[0] - shape.frames + 1))
@@ -141,35 +141,33 @@ def _cut(
     return (patch.flip(0) if rng.random() < 0.5 else patch) / 255, around
 
 
-def _cut_twins(sharp: Tensor, small: Tensor, shape: ClipShape, rng: np.random.Generator) -> _Row:
-    """Cut the same patch out of sharp frames and the small ones that came with them.
+def _cut_pair(hr: Tensor, lr: Tensor, shape: ClipShape, rng: np.random.Generator) -> _Row:
+    """Cut the same patch out of HR frames and the LR frames of the footage.
 
-    A photo becomes a clip by a walk over it, in whole small pixels, so that nothing has to be
-    resampled. Colors are not swapped: artifacts of compression depend on them.
+    A photo becomes a clip by moving the crop in whole LR pixels, so that nothing is resampled.
+    Colors are not swapped: compression artifacts depend on them.
     """
-    is_photo = len(sharp) == 1
+    is_photo = len(hr) == 1
     alike = int(rng.integers(1 << 32))
-    sharp, small = (
-        turn(twin.float() / 255, np.random.default_rng(alike)) for twin in (sharp, small)
-    )
-    tops, down = _walk(small.shape[-2] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
-    lefts, right = _walk(small.shape[-1] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
-    start = int(rng.integers(max(len(sharp) - shape.frames, 0) + 1))
+    hr, lr = (turn(frames.float() / 255, np.random.default_rng(alike)) for frames in (hr, lr))
+    tops, down = _walk(lr.shape[-2] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
+    lefts, right = _walk(lr.shape[-1] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
+    start = int(rng.integers(max(len(hr) - shape.frames, 0) + 1))
     numbers = [0 if is_photo else start + t for t in range(shape.frames)]
     if rng.random() < 0.5 and not is_photo:
         numbers.reverse()
     cuts = []
-    for twin, scale in ((small, 1), (sharp, SCALE)):
+    for frames, scale in ((lr, 1), (hr, SCALE)):
         side = scale * shape.patch
         cuts.append(
             torch.stack(
                 [
-                    twin[n, :, scale * y : scale * y + side, scale * x : scale * x + side]
+                    frames[n, :, scale * y : scale * y + side, scale * x : scale * x + side]
                     for n, y, x in zip(numbers, tops, lefts, strict=True)
                 ]
             )
         )
-    # Where the window walks to the right, what it shows goes to the left.
+    # If the crop moves to the right, its content moves to the left.
     forward = torch.tensor([right, down], dtype=torch.float32).view(1, 2, 1, 1)
     forward = forward.expand(shape.frames - 1, 2, shape.patch, shape.patch).contiguous()
     return cuts[0], cuts[1], -forward, forward, is_photo
@@ -178,7 +176,7 @@ def _cut_twins(sharp: Tensor, small: Tensor, shape: ClipShape, rng: np.random.Ge
 def _walk(
     room: int, frames: int, rng: np.random.Generator, *, fastest: int
 ) -> tuple[list[int], int]:
-    """Steady steps within so many pixels: the place in each frame, and the length of a step."""
+    """Steady steps within so many pixels: the position in each frame, and the step."""
     fastest = min(fastest, room // max(1, frames - 1))
     step = int(rng.integers(-fastest, fastest + 1))
     way = step * (frames - 1)
@@ -186,12 +184,12 @@ def _walk(
     return [first + step * t for t in range(frames)], step
 
 
-def _middle(pictures: Tensor, edge: int) -> Tensor:
-    """Cut an edge of so many pixels off pictures, (..., H, W)."""
-    height, width = pictures.shape[-2:]
-    return pictures[..., edge : height - edge, edge : width - edge]
+def _middle(frames: Tensor, edge: int) -> Tensor:
+    """Crop so many pixels at each edge of frames, (..., H, W)."""
+    height, width = frames.shape[-2:]
+    return frames[..., edge : height - edge, edge : width - edge]
 
 
-def _recolor(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+def _recolor(frames: Tensor, rng: np.random.Generator) -> Tensor:
     """Swap the color channels of (T, 3, H, W) at random, for variety; values stay as they are."""
-    return pictures[:, torch.from_numpy(rng.permutation(3))]
+    return frames[:, torch.from_numpy(rng.permutation(3))]

@@ -1,4 +1,4 @@
-"""What was found out about files, kept for the next time."""
+"""A cache of facts about files, for the next run."""
 
 import contextlib
 import json
@@ -14,10 +14,10 @@ Facts = dict[str, Any]
 
 
 class Index:
-    """Facts about files in a JSON file, each valid as long as its file stays what it was."""
+    """Facts about files in a JSON file, each valid as long as its file does not change."""
 
     def __init__(self, file: Path) -> None:
-        """Read the index, if there is one that can be read; it only saves time."""
+        """Read the index, if it exists and is readable; it only saves time."""
         self.file = file
         self._old: dict[str, Facts] = {}
         self._new: dict[str, Facts] = {}
@@ -27,12 +27,12 @@ class Index:
                 self._old = found["files"]
 
     def facts(self, path: Path, find_out: Callable[[Path], Facts]) -> Facts:
-        """Tell what is known of a file or folder, or find it out.
+        """Return the cached facts about a file or folder, or find them out.
 
         Args:
             path: The file or folder.
-            find_out: Called where it is new, or has another size or time than before. Its answer
-                must be made of what JSON can hold.
+            find_out: Called if it is new, or its size or time has changed. Returns what JSON can
+                hold.
         """
         state = path.stat()
         stamp = [state.st_size, state.st_mtime_ns]
@@ -45,9 +45,9 @@ class Index:
         return facts
 
     def save(self) -> None:
-        """Write the index, of what was asked for since it was read, if anything is new.
+        """Write the facts that were used, if anything has changed.
 
-        Where it cannot be written, the files are looked at again next time.
+        If it cannot be written, the files are probed again next time.
         """
         if self._new == self._old:
             return

@@ -1,4 +1,4 @@
-"""Clips and photos in files: found, looked at once, and read from any frame on."""
+"""Clips and photos in files: found, probed once, and read from any frame."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ from vsrm_cli.media.probe import probe
 
 # The longer side of a photo becomes at most 1.5 times this.
 PHOTO_SIDE = 1024
-# Compressed video is halved from this many lines on: half of a 720p film shows its codec no more.
+# Compressed video of this many lines or more is halved, which removes most codec artifacts.
 HALVED_LINES = 720
-# So many pictures of a folder are looked at to tell a film from a collection of photos.
-_LOOKED_AT = 4
+# How many images of a folder decide whether it is an image sequence or a collection of photos.
+_IMAGES_PROBED = 4
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Video:
     """A video file.
 
     Attributes:
-        path: Where it lies.
-        name: What a user calls it.
-        ticks: When its frames are shown, in units of ``time_base``.
+        path: The file.
+        name: Its name for the user.
+        ticks: The times of its frames, in units of ``time_base``.
         time_base: In seconds.
-        size: Height and width of what is read.
+        size: Height and width after reading.
         is_halved: Whether frames are shrunk to half of their size.
-        is_lossy: Whether its codec loses something.
+        is_lossy: Whether its codec is lossy.
     """
 
     path: Path
@@ -59,41 +59,41 @@ class Video:
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.ticks)
 
     @property
     def is_in_memory(self) -> bool:
-        """It is in a file."""
+        """False: it is in a file."""
         return False
 
     def read(self, first: int, count: int, window: Window) -> Run | None:
-        """Decode from the key frame before ``first`` on."""
+        """Decode, from the key frame before ``first``."""
         stored = window.times(2) if self.is_halved else window
         start = (self.ticks[first] - self.ticks[0]) * self.time_base
-        pictures: list[Tensor] = []
+        images: list[Tensor] = []
         try:
             with VideoReader(self.path, start=start or None) as reader:
                 for frame in islice(reader, count):
-                    if pictures and frame.begins_shot:
+                    if images and frame.begins_shot:
                         return None
-                    picture = to_8_bits(stored.of(torch.from_numpy(frame.pixels)))
-                    pictures.append(shrink(picture, 0.5) if self.is_halved else picture)
+                    image = to_8_bits(stored.of(torch.from_numpy(frame.pixels)))
+                    images.append(shrink(image, 0.5) if self.is_halved else image)
         except InputError:
             return None
-        is_whole = len(pictures) == count and not reader.damaged_packets
-        return Run(torch.stack(pictures)) if is_whole else None
+        is_whole = len(images) == count and not reader.damaged_packets
+        return Run(torch.stack(images)) if is_whole else None
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A film of picture files, or one photo.
+class ImageFiles:
+    """An image sequence, or one photo.
 
     Attributes:
         files: In their order.
-        name: What a user calls it.
-        size: Height and width of what is read.
-        is_photo: Whether it is shrunk as `read_photo` does it.
+        name: Its name for the user.
+        size: Height and width after reading.
+        is_photo: Whether it is read and shrunk by `read_photo`.
     """
 
     files: tuple[Path, ...]
@@ -103,37 +103,37 @@ class Pictures:
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.files)
 
     @property
     def is_in_memory(self) -> bool:
-        """It is in files."""
+        """False: it is in files."""
         return False
 
     def read(self, first: int, count: int, window: Window) -> Run | None:
-        """Read each picture."""
+        """Read each image."""
         wanted = self.files[first : first + count]
-        read = read_photo if self.is_photo else _read_picture
+        read = read_photo if self.is_photo else _read_image
         try:
-            pictures = [read(file) for file in wanted]
+            images = [read(file) for file in wanted]
         except InputError:
             return None
-        if any(picture.shape[-2:] != self.size for picture in pictures):
+        if any(image.shape[-2:] != self.size for image in images):
             return None
         cuts = SceneCutFinder()
-        if any(cuts.begins_shot(picture.numpy()) for picture in pictures):
+        if any(cuts.begins_shot(image.numpy()) for image in images):
             return None
-        return Run(torch.stack([window.of(picture) for picture in pictures]))
+        return Run(torch.stack([window.of(image) for image in images]))
 
 
 def read_photo(path: Path) -> Tensor:
-    """Read a picture as (3, H, W) uint8, shrunk to at most 1.5 `PHOTO_SIDE` on its longer side.
+    """Read an image as (3, H, W) uint8, shrunk to at most 1.5 `PHOTO_SIDE` on its longer side.
 
     Raises:
         InputError: If it cannot be read.
     """
-    photo = _read_picture(path)
+    photo = _read_image(path)
     factor = _photo_factor(photo.shape[-2], photo.shape[-1])
     return photo if factor == 1 else shrink(photo, factor)
 
@@ -141,25 +141,25 @@ def read_photo(path: Path) -> Tensor:
 def find_sources(
     root: Path, files: Iterable[Path], index: Index, *, as_they_are: bool = False
 ) -> tuple[list[Source], list[Skipped]]:
-    """Look at files: videos, folders of frames, and photos.
+    """Probe files: videos, folders of frames, and photos.
 
-    A folder of pictures is a film if those that come first are of one size and follow each other
-    without a cut; otherwise each of them is a photo.
+    A folder of images is an image sequence if the first ones are of one size, without a scene cut
+    among them; otherwise each of them is a photo.
 
     Args:
-        root: Names begin below it.
-        files: Videos and pictures.
-        index: What is known of them already.
-        as_they_are: Whether nothing may be shrunk.
+        root: Names are relative to it.
+        files: Videos and images.
+        index: Cached facts about them.
+        as_they_are: Whether to shrink nothing.
 
     Returns:
-        Sources in the order of their names, which have no endings, and what cannot be used.
+        Sources sorted by name, without file endings; and files that cannot be used.
     """
     sources: list[Source] = []
     skipped: list[Skipped] = []
-    for name, row in _films(root, files, index):
+    for name, row in _group_files(root, files, index):
         path = row[0]
-        facts = index.facts(path, _look_at_video if is_video(path) else _look_at_picture)
+        facts = index.facts(path, _probe_video if is_video(path) else _probe_image)
         if "why" in facts:
             skipped.append(Skipped(path, facts["why"]))
         else:
@@ -172,19 +172,19 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_ENDINGS
 
 
-def _films(
+def _group_files(
     root: Path, files: Iterable[Path], index: Index
 ) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Names, and the files that belong together: one video, one photo, or the frames of a film."""
+    """Names, and the files that belong together: a video, a photo, or an image sequence."""
     folders: dict[Path, list[Path]] = {}
     for file in files:
         if is_video(file):
             yield _name(file.with_suffix(""), root), (file,)
         else:
             folders.setdefault(file.parent, []).append(file)
-    for folder, pictures in folders.items():
-        row = tuple(_pictures(pictures))
-        if len(row) > 1 and index.facts(folder, _look_at_folder)["is_film"]:
+    for folder, images in folders.items():
+        row = tuple(_images(images))
+        if len(row) > 1 and index.facts(folder, _probe_folder)["is_film"]:
             yield _name(folder, root), row
         else:
             yield from ((_name(file.with_suffix(""), root), (file,)) for file in row)
@@ -199,14 +199,14 @@ def _source(name: str, row: tuple[Path, ...], facts: Facts, *, as_they_are: bool
         return Video(row[0], name, ticks, clock, size, is_halved, facts["is_lossy"])
     is_photo = len(row) == 1 and not as_they_are
     factor = _photo_factor(height, width) if is_photo else 1.0
-    return Pictures(row, name, (int(height * factor), int(width * factor)), is_photo)
+    return ImageFiles(row, name, (int(height * factor), int(width * factor)), is_photo)
 
 
 def _photo_factor(height: int, width: int) -> float:
     return min(1.0, 1.5 * PHOTO_SIDE / max(height, width))
 
 
-def _look_at_video(path: Path) -> Facts:
+def _probe_video(path: Path) -> Facts:
     try:
         with VideoReader(path) as reader:
             info = reader.info
@@ -224,7 +224,7 @@ def _look_at_video(path: Path) -> Facts:
     }
 
 
-def _look_at_picture(path: Path) -> Facts:
+def _probe_image(path: Path) -> Facts:
     try:
         info = probe(path)
     except InputError as error:
@@ -232,25 +232,25 @@ def _look_at_picture(path: Path) -> Facts:
     return {"size": [info.height, info.width]}
 
 
-def _look_at_folder(folder: Path) -> Facts:
-    """Whether its pictures are of one size, and each resembles the one before it."""
-    pictures = _pictures(folder.iterdir())[:_LOOKED_AT]
+def _probe_folder(folder: Path) -> Facts:
+    """Whether its images are of one size, without a scene cut among them."""
+    images = _images(folder.iterdir())[:_IMAGES_PROBED]
     cuts = SceneCutFinder()
     try:
-        seen = [_read_picture(picture) for picture in pictures]
+        seen = [_read_image(image) for image in images]
     except InputError:
         return {"is_film": False}
-    is_film = len(seen) > 1 and len({picture.shape for picture in seen}) == 1
-    return {"is_film": is_film and not any(cuts.begins_shot(p.numpy()) for p in seen)}
+    is_sequence = len(seen) > 1 and len({image.shape for image in seen}) == 1
+    return {"is_film": is_sequence and not any(cuts.begins_shot(p.numpy()) for p in seen)}
 
 
-def _pictures(files: Iterable[Path]) -> list[Path]:
-    """The pictures among files, in the order of the numbers in their names."""
-    pictures = (f for f in files if f.suffix.lower() in PHOTO_ENDINGS and f.name[0] != ".")
-    return sorted(pictures, key=by_number)
+def _images(files: Iterable[Path]) -> list[Path]:
+    """The images among files, in the order of the numbers in their names."""
+    images = (f for f in files if f.suffix.lower() in PHOTO_ENDINGS and f.name[0] != ".")
+    return sorted(images, key=by_number)
 
 
-def _read_picture(path: Path) -> Tensor:
+def _read_image(path: Path) -> Tensor:
     return to_8_bits(torch.from_numpy(read_image(path)))
 
 

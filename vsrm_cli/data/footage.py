@@ -1,7 +1,7 @@
-"""Footage to learn from: whatever lies in a folder, as it is, without a step of preparation.
+"""Training footage: everything in a folder, without preparation.
 
-That may be videos, folders of frames, photos, packs, or any of these in ``hr`` with their small
-twins in ``lr``, under the same names.
+Videos, folders of frames, photos, packs, or LR-HR pairs of any of these in ``lr`` and ``hr``, under
+the same names.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from vsrm_cli.data.sources import (
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import cache_dir
 
-SHARP_FOLDER, SMALL_FOLDER = "hr", "lr"
+HR_FOLDER, LR_FOLDER = "hr", "lr"
 PACK_ENDING = ".safetensors"
-# Of small frames: in fewer pixels there is nothing to see.
+# Of LR frames: fewer pixels show nothing.
 LEAST_PATCH = 8
 
 
@@ -34,8 +34,8 @@ class Footage:
     """Photos and clips.
 
     Attributes:
-        path: Where they lie.
-        sources: All of them, by their names.
+        path: The folder or file.
+        sources: All of them, sorted by name.
         skipped: What cannot be used.
     """
 
@@ -45,26 +45,26 @@ class Footage:
 
     @property
     def photos(self) -> tuple[Source, ...]:
-        """Those of one picture."""
+        """The sources of one frame."""
         return tuple(source for source in self.sources if source.frames == 1)
 
     @property
     def clips(self) -> tuple[Source, ...]:
-        """Those of several frames."""
+        """The sources of several frames."""
         return tuple(source for source in self.sources if source.frames > 1)
 
     @property
     def is_compressed(self) -> bool:
-        """Whether most clips, or their LR frames, come out of compressed video."""
-        seen = [clip.small if isinstance(clip, Pair) else clip for clip in self.clips]
+        """Whether most clips, or their LR frames, are from compressed video."""
+        seen = [clip.lr if isinstance(clip, Pair) else clip for clip in self.clips]
         lossy = [clip for clip in seen if getattr(clip, "is_lossy", False)]
         return 2 * len(lossy) > len(seen)
 
     def fit(self, shape: ClipShape) -> ClipShape:
-        """Make samples smaller or shorter, as far as needed for half of the sources to fit.
+        """Make samples smaller or shorter until half of the sources fit.
 
         Returns:
-            The shape itself, where they fit; else one with a smaller patch or fewer frames.
+            The same shape if they fit, otherwise one with a smaller patch or fewer frames.
         """
         patch = _middle([min(s.size) // SCALE for s in self.sources], at_most=shape.patch)
         lengths = [source.frames for source in self.clips]
@@ -72,7 +72,7 @@ class Footage:
         return replace(shape, patch=patch, frames=frames)
 
     def usable(self, shape: ClipShape) -> "Footage":
-        """What samples of a shape can be cut from; what is too small or too short is skipped."""
+        """The footage that is large and long enough for a shape; the rest is skipped."""
         side = SCALE * shape.patch
         fits: list[Source] = []
         skipped = list(self.skipped)
@@ -95,30 +95,28 @@ class Footage:
 
 
 def _middle(values: list[int], *, at_most: int) -> int:
-    """The greatest number, up to a limit, that at least half of the values reach."""
+    """The largest number, up to a limit, that at least half of the values reach."""
     return min(at_most, sorted(values)[len(values) // 2])
 
 
 def open_footage(data: Path, *, index: Path | None = None) -> Footage:
-    """Find all footage in a folder, with all its subfolders, and look at what is new in it.
+    """Find all footage in a folder and its subfolders, and probe the files that are new.
 
-    Hidden files and folders are passed over. Compressed video of 720 lines and more is halved, and
+    Hidden files and folders are skipped. Compressed video of 720 lines and more is halved, and
     photos are shrunk to 1536 pixels, so that the artifacts of their codecs are not learned. Pairs
     are taken as they are.
 
     Args:
         data: A folder; or one video, photo or pack.
-        index: Where to keep what was found out about files, for the next time; a file in the
-            user's cache folder by default.
+        index: A file that caches facts about files; by default in the user's cache folder.
 
     Raises:
-        InputError: If there is nothing that can be used, or if the twins of a pair do not belong
-            together.
+        InputError: If there is no usable footage, or if the frames of a pair do not match.
     """
     if not data.exists():
         raise InputError(f"{data} does not exist; check the spelling.")
     known = _index(data, index)
-    if (data / SHARP_FOLDER).is_dir() and (data / SMALL_FOLDER).is_dir():
+    if (data / HR_FOLDER).is_dir() and (data / LR_FOLDER).is_dir():
         sources, skipped = _pairs(data, known)
     else:
         sources, skipped = _sources(data, known)
@@ -155,7 +153,7 @@ def _files(data: Path) -> list[Path]:
 
 
 def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
-    """All packs, videos, films of pictures and photos."""
+    """All packs, videos, image sequences and photos."""
     files = _files(data)
     root = data if data.is_dir() else data.parent
     sources: list[Source] = []
@@ -173,68 +171,68 @@ def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
 def stored_in(pack: Path, where: str = "") -> list[Source]:
     """The photos, then the clips of a pack, in memory.
 
-    A clip with small twins is there once for each of them.
+    A clip appears once for each of its LR versions.
 
     Args:
         pack: The file.
-        where: What stands before their names in it.
+        where: Prefix of their names.
 
     Raises:
-        InputError: If the file is no pack, or if twins do not belong together.
+        InputError: If the file is no pack, or if LR and HR frames do not match.
     """
     photos, clips = load_pack(pack)
-    twins = load_lr_clips(pack)
+    lr_clips = load_lr_clips(pack)
     stored: list[Source] = []
     for name, photo in photos.items():
         stored.append(Stored(f"{where}photo.{name}", photo[None]))
     for name, clip in clips.items():
-        sharp = Stored(where + name, clip)
-        pairs = [Pair(sharp, Stored(where + name, twin)) for twin in twins.get(name, ())]
+        hr = Stored(where + name, clip)
+        pairs = [Pair(hr, Stored(where + name, lr)) for lr in lr_clips.get(name, ())]
         for pair in pairs:
-            _check_twins(pack / name, pair)
-        stored += pairs or [sharp]
+            _check_pair(pack / name, pair)
+        stored += pairs or [hr]
     return stored
 
 
 def _pairs(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
-    """What lies in both folders under the same name."""
-    found, skipped = _in_files(data / SHARP_FOLDER, None, index, as_they_are=True)
-    others, more_skipped = _in_files(data / SMALL_FOLDER, None, index, as_they_are=True)
-    sharp, small = ({source.name: source for source in side} for side in (found, others))
-    for lonely in sorted(sharp.keys() ^ small.keys()):
-        here, there = (SHARP_FOLDER, SMALL_FOLDER)[:: 1 if lonely in sharp else -1]
+    """Sources that are in both folders under the same name."""
+    found, skipped = _in_files(data / HR_FOLDER, None, index, as_they_are=True)
+    others, more_skipped = _in_files(data / LR_FOLDER, None, index, as_they_are=True)
+    hr, lr = ({source.name: source for source in side} for side in (found, others))
+    for lonely in sorted(hr.keys() ^ lr.keys()):
+        here, there = (HR_FOLDER, LR_FOLDER)[:: 1 if lonely in hr else -1]
         why = f"{here}/{lonely} has no counterpart in {there}/."
         skipped.append(Skipped(data / here / lonely, why))
     pairs: list[Source] = []
-    for name in sorted(sharp.keys() & small.keys()):
-        pairs.append(Pair(sharp[name], small[name]))
-        _check_twins(data / SHARP_FOLDER / name, Pair(sharp[name], small[name]))
+    for name in sorted(hr.keys() & lr.keys()):
+        pairs.append(Pair(hr[name], lr[name]))
+        _check_pair(data / HR_FOLDER / name, Pair(hr[name], lr[name]))
     return pairs, skipped + more_skipped
 
 
-def _check_twins(path: Path, pair: Pair) -> None:
-    """Make sure that two are twins.
+def _check_pair(path: Path, pair: Pair) -> None:
+    """Make sure that LR and HR frames match.
 
     Raises:
-        InputError: If they differ in number, or the sharp ones are not four times as large.
+        InputError: If their numbers differ, or the HR frames are not four times as large.
     """
-    sharp, small = pair.sharp, pair.small
-    if sharp.frames != small.frames:
+    hr, lr = pair.hr, pair.lr
+    if hr.frames != lr.frames:
         raise InputError(
-            f"{path} has {sharp.frames} frames, but its LR version has {small.frames}; both need "
+            f"{path} has {hr.frames} frames, but its LR version has {lr.frames}; both need "
             f"the same number."
         )
-    if sharp.size != (SCALE * small.size[0], SCALE * small.size[1]):
+    if hr.size != (SCALE * lr.size[0], SCALE * lr.size[1]):
         raise InputError(
-            f"{path} has {sharp.size[1]}x{sharp.size[0]} pixels, but its LR version has "
-            f"{small.size[1]}x{small.size[0]}; it must be four times smaller."
+            f"{path} has {hr.size[1]}x{hr.size[0]} pixels, but its LR version has "
+            f"{lr.size[1]}x{lr.size[0]}; it must be four times smaller."
         )
 
 
 def _in_files(
     root: Path, files: list[Path] | None, index: Index, *, as_they_are: bool = False
 ) -> tuple[list[Source], list[Skipped]]:
-    """Sources in videos and pictures; PyAV is needed only if there are any."""
+    """Sources in videos and images; PyAV is needed only if there are any."""
     media = [
         file
         for file in (_files(root) if files is None else files)
@@ -243,7 +241,7 @@ def _in_files(
     if not media:
         return [], []
     try:
-        # Here and not above: packs are enough where PyAV is not installed.
+        # Imported here, since training from packs works without PyAV.
         from vsrm_cli.data.file_sources import find_sources
     except ImportError as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Pack a folder of photos and videos for training: decode them once, keep what is worth seeing."""
+"""The job of `vsrm pack`: decode photos and videos once, and keep crops with detail."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from vsrm_cli.data.degradations import SCALE, Degradation, degrade
 from vsrm_cli.data.file_sources import read_photo
-from vsrm_cli.data.packs import TWIN, detail, shrink
+from vsrm_cli.data.packs import LR_PREFIX, detail, shrink
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import check_output_path, write_atomically
 
-# Compressed video is shrunk to this height first: half of a 720p film shows its codec no more.
+# Compressed video is shrunk to this height first: at half size, 720p shows no codec artifacts.
 CLIP_HEIGHT = 360
 CLIP_FRAMES = 12
 CLIP_SIDE = 208
@@ -28,33 +28,33 @@ def make_pack(
     *,
     clips_per_video: int = 32,
     seed: int = 0,
-    twins: int = 0,
+    lr_versions: int = 0,
     overwrite: bool = True,
     report: Callable[[str], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Decode every photo and every video below a folder into one pack.
 
-    Photos are kept whole (shrunk as `vsrm_cli.data.file_sources.read_photo` does it). Of each
-    video, crops of `CLIP_FRAMES` frames and `CLIP_SIDE` pixels are kept where there is something
-    to see: of random places, those with the strongest gradients.
+    Photos are kept whole (shrunk by `vsrm_cli.data.file_sources.read_photo`). Of each video, crops
+    of `CLIP_FRAMES` frames and `CLIP_SIDE` pixels are kept: of random places, those with the
+    strongest gradients.
 
     Args:
         folder: Searched with all its subfolders.
         pack: The safetensors file to write.
-        clips_per_video: How many crops of a video are kept at most.
-        seed: Makes the choice of places repeatable.
-        twins: How many small twins, worn as real footage is, each clip brings: to learn from where
-            PyAV is not installed.
+        clips_per_video: Maximum number of crops of a video.
+        seed: Decides the places.
+        lr_versions: How many LR versions with real-world degradation each clip has, for training
+            without PyAV.
         overwrite: Whether the file may exist.
-        report: Told the name of each file before it is read.
-        warn: Told which files cannot be read; they are skipped.
+        report: Called with the name of each file before it is read.
+        warn: Called with each file that cannot be read and is skipped.
 
     Returns:
-        How many photos and clips the pack holds.
+        The number of photos and clips in the pack.
 
     Raises:
-        InputError: If the folder holds nothing that can be read.
+        InputError: If the folder holds no readable photo or video.
         OutputError: If the pack cannot be written there.
     """
     check_output_path(pack, overwrite=overwrite)
@@ -72,50 +72,50 @@ def make_pack(
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
         report(str(path))
         try:
-            clips = _interesting_clips(path, clips_per_video, rng)
+            clips = _detailed_clips(path, clips_per_video, rng)
         except InputError as error:
             warn(f"skipped: {error}")
             continue
         for clip in clips:
-            tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if twins else clip
+            tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if lr_versions else clip
     if not tensors:
         raise InputError(f"{folder} has no photos and no videos; give a folder that has some.")
-    worn = {
-        f"{TWIN}{twin}.{clip}": _worn(tensors[f"clip.{clip}"], [seed, clip, twin])
+    lr_clips = {
+        f"{LR_PREFIX}{version}.{clip}": _degraded(tensors[f"clip.{clip}"], [seed, clip, version])
         for clip in range(len(tensors) - photos)
-        for twin in range(twins)
+        for version in range(lr_versions)
     }
     with write_atomically(pack) as part:
-        save_file(tensors | worn, part)
+        save_file(tensors | lr_clips, part)
     return len(tensors)
 
 
 def _in_fours(clip: Tensor) -> Tensor:
-    """Cut the sides of pictures to multiples of four."""
+    """Crop the sides of frames to multiples of four."""
     height, width = (side - side % SCALE for side in clip.shape[-2:])
     return clip[..., :height, :width].contiguous()
 
 
-def _worn(clip: Tensor, seed: list[int]) -> Tensor:
-    """A small twin of a clip."""
-    small = degrade(clip.float() / 255, Degradation.REAL, np.random.default_rng(seed))
-    return (small * 255).round().to(torch.uint8)
+def _degraded(clip: Tensor, seed: list[int]) -> Tensor:
+    """A clip after real-world degradation."""
+    lr = degrade(clip.float() / 255, Degradation.REAL, np.random.default_rng(seed))
+    return (lr * 255).round().to(torch.uint8)
 
 
 def make_validation_pack(folder: Path, pack: Path) -> int:
-    """Keep clips whole: each folder of pictures below ``folder`` is one, in the order of names.
+    """Pack whole clips: each folder of images in ``folder`` is one, in the order of names.
 
-    Sides are cut to multiples of four, so that the clips can be shrunk.
+    Sides are cropped to multiples of four, so that the clips can be shrunk.
 
     Args:
         folder: Holds one folder for each clip.
         pack: The safetensors file to write.
 
     Returns:
-        How many clips the pack holds.
+        The number of clips in the pack.
 
     Raises:
-        InputError: If there is no folder of pictures.
+        InputError: If there is no folder of images.
     """
     tensors: dict[str, Tensor] = {}
     for clip in sorted(p for p in folder.iterdir() if p.is_dir()):
@@ -124,14 +124,14 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
             frames = torch.stack([read_photo(path) for path in paths])
             tensors[f"clip.{clip.name}"] = _in_fours(frames)
     if not tensors:
-        raise InputError(f"{folder} holds no folder of pictures; give one with a folder per clip.")
+        raise InputError(f"{folder} holds no folder of images; give one with a folder per clip.")
     with write_atomically(pack) as part:
         save_file(tensors, part)
     return len(tensors)
 
 
 def _runs(path: Path) -> Iterator[Tensor]:
-    """Runs of `CLIP_FRAMES` frames, (T, 3, H, W) uint8, one after another through a video."""
+    """A video in runs of `CLIP_FRAMES` frames, (T, 3, H, W) uint8."""
     run: list[Tensor] = []
     with VideoReader(path) as reader:
         for frame in reader:
@@ -143,7 +143,7 @@ def _runs(path: Path) -> Iterator[Tensor]:
                 run = []
 
 
-def _interesting_clips(path: Path, count: int, rng: torch.Generator) -> list[Tensor]:
+def _detailed_clips(path: Path, count: int, rng: torch.Generator) -> list[Tensor]:
     """The crops of a video with most detail, at most two of each run of frames."""
     scored: list[tuple[float, Tensor]] = []
     for run in _runs(path):

@@ -4,8 +4,8 @@ A training loop that decodes video is slower than the network it feeds. A pack i
 safetensors file, so it is data and nothing else, and it can be used where no video library is
 installed; `vsrm_cli.data.make_pack` makes one.
 
-Names inside a pack: ``photo.N``, (3, H, W), and ``clip.N``, (T, 3, H, W), uint8 RGB. A clip may
-bring small twins, ``twin-0.N``, ``twin-1.N`` and so on, (T, 3, H/4, W/4).
+Names inside a pack: ``photo.N``, (3, H, W), and ``clip.N``, (T, 3, H, W), uint8 RGB. A clip can
+have LR versions, ``twin-0.N``, ``twin-1.N`` and so on, (T, 3, H/4, W/4).
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from vsrm_cli.errors import InputError
 
-TWIN = "twin-"
+LR_PREFIX = "twin-"
 
 
 def load_pack(pack: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read a pack, but not the small twins in it.
+    """Read a pack, without the LR versions of its clips.
 
     Returns:
         Photos, each (3, H, W), and clips, each (T, 3, H, W), all uint8, by name and in its order.
@@ -34,29 +34,29 @@ def load_pack(pack: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     photos: dict[str, Tensor] = {}
     clips: dict[str, Tensor] = {}
     for kind, name, tensor in _tensors(pack):
-        if not kind.startswith(TWIN):
+        if not kind.startswith(LR_PREFIX):
             (photos if kind == "photo" else clips)[name] = tensor
     return photos, clips
 
 
 def load_lr_clips(pack: Path) -> dict[str, list[Tensor]]:
-    """Read the small twins in a pack.
+    """Read the LR versions of the clips in a pack.
 
     Returns:
-        Of the clips that have any, each (T, 3, H/4, W/4) uint8, by the names of the clips.
+        Those of each clip that has any, (T, 3, H/4, W/4) uint8, by the names of the clips.
 
     Raises:
         InputError: If the file is no pack.
     """
-    twins: dict[str, list[Tensor]] = {}
+    lr_clips: dict[str, list[Tensor]] = {}
     for kind, name, tensor in _tensors(pack):
-        if kind.startswith(TWIN):
-            twins.setdefault(name, []).append(tensor)
-    return twins
+        if kind.startswith(LR_PREFIX):
+            lr_clips.setdefault(name, []).append(tensor)
+    return lr_clips
 
 
 def _tensors(pack: Path) -> Iterator[tuple[str, str, Tensor]]:
-    """Kind, name and content of everything in a pack."""
+    """Kind, name and tensor of everything in a pack."""
     try:
         with safe_open(pack, framework="pt") as tensors:
             for key in sorted(tensors.keys()):
@@ -69,37 +69,37 @@ def _tensors(pack: Path) -> Iterator[tuple[str, str, Tensor]]:
         raise InputError(f"{pack} cannot be read as a pack; copy or make it again.") from error
 
 
-def shrink(pictures: Tensor, factor: float) -> Tensor:
+def shrink(frames: Tensor, factor: float) -> Tensor:
     """Shrink (..., 3, H, W) uint8 by antialiased bicubic interpolation, rounded to 8 bits."""
-    small = F.interpolate(
-        pictures.reshape(-1, *pictures.shape[-3:]).float(),
+    shrunk = F.interpolate(
+        frames.reshape(-1, *frames.shape[-3:]).float(),
         scale_factor=factor,
         mode="bicubic",
         antialias=True,
         align_corners=False,
     )
-    small = small.round().clamp(0, 255).to(torch.uint8)
-    return small.reshape(*pictures.shape[:-2], *small.shape[-2:])
+    shrunk = shrunk.round().clamp(0, 255).to(torch.uint8)
+    return shrunk.reshape(*frames.shape[:-2], *shrunk.shape[-2:])
 
 
-def detail(picture: Tensor) -> float:
+def detail(image: Tensor) -> float:
     """Mean absolute difference of neighboring pixels, in gray levels, of (..., H, W) values."""
-    picture = picture.float()
-    across = (picture[..., 1:] - picture[..., :-1]).abs().mean()
-    down = (picture[..., 1:, :] - picture[..., :-1, :]).abs().mean()
+    image = image.float()
+    across = (image[..., 1:] - image[..., :-1]).abs().mean()
+    down = (image[..., 1:, :] - image[..., :-1, :]).abs().mean()
     return float(across + down)
 
 
 def most_detailed(
-    picture: Tensor, height: int, width: int, rng: np.random.Generator, *, step: int = 1
+    image: Tensor, height: int, width: int, rng: np.random.Generator, *, step: int = 1
 ) -> tuple[int, int]:
-    """Of three random places in a picture the one with most detail.
+    """Choose the place with most detail out of three random places in an image.
 
     Args:
-        picture: (3, H, W).
-        height: Of the place; where the picture is smaller, it is at its border.
-        width: Likewise.
-        rng: Decides where to look.
+        image: (3, H, W).
+        height: Of the place; if the image is smaller, the place is at its border.
+        width: Of the place, likewise.
+        rng: Chooses the places.
         step: Places are multiples of this.
 
     Returns:
@@ -107,12 +107,12 @@ def most_detailed(
     """
     places = [
         (
-            step * int(rng.integers(max(picture.shape[-2] - height, 0) // step + 1)),
-            step * int(rng.integers(max(picture.shape[-1] - width, 0) // step + 1)),
+            step * int(rng.integers(max(image.shape[-2] - height, 0) // step + 1)),
+            step * int(rng.integers(max(image.shape[-1] - width, 0) // step + 1)),
         )
         for _ in range(3)
     ]
     return max(
         places,
-        key=lambda at: detail(picture[:, at[0] : at[0] + height : 2, at[1] : at[1] + width : 2]),
+        key=lambda at: detail(image[:, at[0] : at[0] + height : 2, at[1] : at[1] + width : 2]),
     )

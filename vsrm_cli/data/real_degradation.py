@@ -1,9 +1,9 @@
-"""What footage goes through before people have it, from the camera to the file.
+"""Real-world degradation: blur, resizing, noise, sharpening and compression.
 
-What happens to a clip is drawn once for all its frames, so that it is steady in time, as it is in
-real footage; only grain differs from frame to frame. A clip is drawn as one of the kinds of files
-that people have: a download, a video of a streaming site, a recording of a phone, a file of
-twenty years ago, or anything at all in any order. A tenth is shrunk only.
+The parameters are drawn once for a clip, so that the degradation is steady in time, as in real
+footage; only noise differs from frame to frame. Each clip is one of the usual kinds of files: a
+download, a video from a streaming site, a recording of a phone, a twenty-year-old file, or any
+steps in any order. A tenth is only shrunk.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Of all clips, how many are of which kind (see `draw_steps`).
+# The share of each kind of clips (see `draw_steps`).
 SHARES = {
     "download": 0.4,
     "stream": 0.18,
@@ -22,9 +22,9 @@ SHARES = {
     "mixed": 0.1,
     "clean": 0.1,
 }
-# Cheap ones: they cost a training loop less, and their artifacts are those of the slow ones.
+# Fast presets: they take less time, and their artifacts are those of the slow ones.
 PRESETS = {"h264": ("veryfast", "fast", "medium"), "hevc": ("superfast", "fast")}
-# Least, most frequent and greatest quality of each codec on its own scale.
+# Lowest, most frequent and highest quality value of each codec, on its own scale.
 QUALITIES = {
     "h264": (15.0, 25.0, 35.0),
     "hevc": (17.0, 27.0, 36.0),
@@ -42,14 +42,14 @@ class Resize:
 
     Attributes:
         filter: "area", "bilinear" or "bicubic".
-        share: Size to reach, as a share of the small frames' size.
+        share: The target size, relative to the size of the LR frames.
     """
 
     filter: str
     share: float = 1.0
 
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
-        """Resize a clip to its share of ``size``."""
+        """Resize a clip."""
         goal = tuple(max(1, round(self.share * side)) for side in size)
         if self.filter == "area":
             return F.interpolate(clip, size=goal, mode="area")
@@ -58,11 +58,11 @@ class Resize:
 
 @dataclass(frozen=True)
 class Blur:
-    """Blur by a Gaussian that may be longer in one direction than across it.
+    """Blur by an anisotropic Gaussian.
 
     Attributes:
-        length: Standard deviation in its direction, in pixels of the small frames.
-        width: Across it.
+        length: Standard deviation along its direction, in LR pixels.
+        width: Standard deviation across it.
         angle: Its direction, in radians.
     """
 
@@ -71,9 +71,9 @@ class Blur:
     angle: float
 
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
-        """Blur a clip; it goes on as its mirror image beyond its borders.
+        """Blur a clip; borders are mirrored.
 
-        Multiplied in frequencies, where a Gaussian is one too: exp(-2 (pi f sigma)^2).
+        In the frequency domain, where a Gaussian is exp(-2 (pi f sigma)^2).
         """
         height, width = clip.shape[-2:]
         scale = width / size[1]
@@ -91,12 +91,12 @@ class Blur:
 
 @dataclass(frozen=True)
 class Noise:
-    """Add grain of a steady strength, new in each frame.
+    """Add noise of constant strength, different in each frame.
 
     Attributes:
         strength: Standard deviation in gray levels, at medium brightness.
-        follows_light: Whether its variance is proportional to the brightness, as that of photons.
-        is_gray: Whether it is the same in all three colors.
+        follows_light: Whether its variance is proportional to the brightness (shot noise).
+        is_gray: Whether it is the same in all three channels.
     """
 
     strength: float
@@ -104,7 +104,7 @@ class Noise:
     is_gray: bool
 
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
-        """Add it to a clip."""
+        """Add noise to a clip."""
         frames, _, height, width = clip.shape
         shape = (frames, 1 if self.is_gray else 3, height, width)
         grain = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
@@ -118,7 +118,7 @@ class Sharpening:
 
     Attributes:
         amount: How much of the difference from the blurred clip is added.
-        radius: Standard deviation of the blur, in pixels of the small frames.
+        radius: Standard deviation of the blur, in LR pixels.
     """
 
     amount: float
@@ -132,16 +132,16 @@ class Sharpening:
 
 @dataclass(frozen=True)
 class Fields:
-    """What a poor deinterlacer leaves of fields: rows of the next frame in every second row.
+    """Remnants of poor deinterlacing: every second row is from the next frame.
 
     Attributes:
-        blends: Whether neighboring rows were averaged afterwards: a ghost in place of combs.
+        blends: Whether neighboring rows are averaged afterwards: a ghost instead of combing.
     """
 
     blends: bool
 
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
-        """Weave each frame with the next one; the last one has none."""
+        """Weave each frame with the next one; the last one with itself."""
         later = torch.cat((clip[1:], clip[-1:]))
         woven = clip.clone()
         woven[..., 1::2, :] = later[..., 1::2, :]
@@ -153,14 +153,14 @@ class Fields:
 
 @dataclass(frozen=True)
 class Compression:
-    """Encode a clip with a real encoder, and decode it; color is kept at half the resolution.
+    """Encode a clip with a real encoder and decode it, as 4:2:0.
 
     Attributes:
         codec: One of `QUALITIES`.
         crf: Quality on the encoder's scale; smaller is better.
         preset: Of the encoder.
-        lead: Frames, mirrored in time, that are encoded before the clip: in a video few runs of
-            frames begin with a key frame.
+        lead: Mirrored frames that are encoded before the clip, so that not every clip begins with
+            a key frame.
         deblocks: Whether H.264 filters the edges of its blocks.
     """
 
@@ -172,7 +172,7 @@ class Compression:
 
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
         """Encode and decode a clip."""
-        # Here and not above: clips can be shrunk where PyAV is not installed.
+        # Imported here, since the other degradations work without PyAV.
         from vsrm_cli.encode.roundtrip import compressed
 
         lead = min(self.lead, len(clip) - 1)
@@ -187,40 +187,40 @@ class Compression:
 Step = Resize | Blur | Noise | Sharpening | Fields | Compression
 
 
-def degrade_real(sharp: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
-    """Make small frames of sharp ones as life does.
+def degrade_real(hr: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
+    """Make LR frames by real-world degradation.
 
     Args:
-        sharp: (T, 3, 4H, 4W), values 0 to 1.
+        hr: (T, 3, 4H, 4W), values 0 to 1.
         size: H and W.
         rng: Decides everything.
 
     Returns:
         (T, 3, H, W), values 0 to 1 in steps of 1/255.
     """
-    clip = sharp
+    clip = hr
     for step in draw_steps(rng):
         clip = step.apply(clip, size, rng)
     return (clip * 255).round().clamp(0, 255) / 255
 
 
 def draw_steps(rng: np.random.Generator) -> list[Step]:
-    """Draw what happens to one clip; one step brings it to the size of the small frames.
+    """Draw the steps of one clip; one of them resizes it to the size of the LR frames.
 
-    * download: shrunk, now and then soft or sharpened, and compressed by H.264.
-    * stream: uploaded in a good quality, resized and compressed once more by the site.
+    * download: shrunk, sometimes soft or sharpened, and compressed by H.264.
+    * stream: uploaded in good quality, then resized and compressed again by the site.
     * phone: a noisy sensor, strong sharpening, H.264 or HEVC.
-    * old: soft and grainy, now and then with remnants of fields, compressed by MPEG-2, MPEG-4 or
-      H.264 without its filter; some of it compressed again later.
-    * mixed: some of everything, in random order.
-    * clean: shrunk only.
+    * old: soft and noisy, sometimes badly deinterlaced, compressed by MPEG-2, MPEG-4 or H.264
+      without deblocking; some of it compressed again later.
+    * mixed: any steps, in random order.
+    * clean: only shrunk.
     """
     kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     if kind == "mixed":
         return _mixed(rng)
     steps: list[Step] = [Resize(_filter(rng))]
     if kind == "download":
-        # Frames shrunk four times are crisper than those of most cameras.
+        # Frames shrunk four times are sharper than those of most cameras.
         soft = [_blur(rng)] if rng.random() < 0.35 else []
         return [*steps, *soft, *_sharpened(rng, 0.15), _compression("h264", rng)]
     if kind == "stream":
@@ -242,7 +242,7 @@ def draw_steps(rng: np.random.Generator) -> list[Step]:
 
 def _mixed(rng: np.random.Generator) -> list[Step]:
     steps: list[Step] = [Resize(_filter(rng))]
-    if rng.random() < 0.4:  # by way of another size, down to half or up to twice the last one
+    if rng.random() < 0.4:  # through another size, half to twice the final one
         steps.insert(0, Resize(_filter(rng), 2.0 ** rng.uniform(-1, 1)))
     if rng.random() < 0.7:
         steps.insert(rng.integers(len(steps) + 1), _blur(rng))
@@ -250,7 +250,7 @@ def _mixed(rng: np.random.Generator) -> list[Step]:
         steps.insert(rng.integers(len(steps) + 1), _noise(rng))
     steps += _sharpened(rng, 0.3)
     if rng.random() < 0.8:
-        # Of large frames it would take long, and leave little that is still seen in small ones.
+        # Large frames would take long, and show few artifacts after they are shrunk.
         resized = next(n for n, step in enumerate(steps) if isinstance(step, Resize)) + 1
         is_last = rng.random() < 0.75
         place = len(steps) if is_last else rng.integers(resized, len(steps) + 1)
@@ -263,7 +263,7 @@ def _filter(rng: np.random.Generator) -> str:
 
 
 def _blur(rng: np.random.Generator) -> Blur:
-    # BD's Gaussian has a width of 0.4 small pixels.
+    # BD's Gaussian has a standard deviation of 0.4 LR pixels.
     length = rng.uniform(0.1, 0.8)
     is_round = rng.random() < 0.5
     width = length if is_round else rng.uniform(0.1, 0.8)

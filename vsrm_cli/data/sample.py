@@ -1,4 +1,4 @@
-"""What a training sample looks like."""
+"""The shape and content of a training sample."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClipShape:
-    """What one training sample looks like.
+    """The shape of a training sample.
 
     Attributes:
         frames: How many frames a clip has.
-        patch: Side of the small (network input) frames in pixels.
+        patch: Side of the LR frames (network input) in pixels.
         batch: Clips in one step.
-        photo_share: How many of the clips are made from photos, 0 to 1.
-        motion: Greatest speed of the synthetic camera, in small pixels per frame.
+        photo_share: Share of the clips that are made from photos, 0 to 1.
+        motion: Maximum speed of the synthetic camera, in LR pixels per frame.
     """
 
     frames: int
@@ -26,18 +26,18 @@ class ClipShape:
 
 @dataclass(frozen=True)
 class Sample:
-    """Clips to learn from.
+    """The clips of one training step.
 
     Attributes:
-        small: Network input, (B, T, 3, H, W), 0 to 1, steps of 1/255.
-        sharp: What the network should give, (B, T, 3, 4H, 4W), 0 to 1.
-        flow_backward: True flow from frame t to t + 1 in small pixels, (B, T-1, 2, H, W); x first.
+        lr: Network input, (B, T, 3, H, W), 0 to 1, steps of 1/255.
+        hr: Ground truth, (B, T, 3, 4H, 4W), 0 to 1.
+        flow_backward: True flow from frame t to t + 1 in LR pixels, (B, T-1, 2, H, W); x first.
         flow_forward: True flow from frame t + 1 to t, same shape.
-        has_flow: (B,), whether the flow of a clip is known; where not, it holds zeros.
+        has_flow: (B,), whether the flow of a clip is known; if not, it is zero.
     """
 
-    small: Tensor
-    sharp: Tensor
+    lr: Tensor
+    hr: Tensor
     flow_backward: Tensor
     flow_forward: Tensor
     has_flow: Tensor

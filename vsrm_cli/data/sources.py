@@ -1,4 +1,4 @@
-"""What clips are cut from: a photo or a row of frames, wherever they lie."""
+"""Sources of clips: a photo or a run of frames, in a file or in memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ class Skipped:
     """A file that cannot be used.
 
     Attributes:
-        path: Where it lies.
-        why: A sentence that names it.
+        path: The file.
+        why: The reason, in a sentence that names the file.
     """
 
     path: Path
@@ -28,25 +28,25 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Run:
-    """Frames in a row.
+    """Consecutive frames.
 
     Attributes:
-        sharp: (T, 3, H, W) uint8.
-        small: Their small twins, (T, 3, H/4, W/4) uint8, where they came with the footage.
+        hr: (T, 3, H, W) uint8.
+        lr: Their LR frames, (T, 3, H/4, W/4) uint8, if the footage has them.
     """
 
-    sharp: Tensor
-    small: Tensor | None = None
+    hr: Tensor
+    lr: Tensor | None = None
 
     @property
     def bytes(self) -> int:
-        """How much memory it takes."""
-        return self.sharp.nbytes + (0 if self.small is None else self.small.nbytes)
+        """Its size in memory."""
+        return self.hr.nbytes + (0 if self.lr is None else self.lr.nbytes)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of pictures, in pixels."""
+    """A rectangle of a frame, in pixels."""
 
     top: int
     left: int
@@ -54,45 +54,45 @@ class Window:
     width: int
 
     def times(self, factor: float) -> "Window":
-        """The same part of pictures so many times as large."""
+        """The same rectangle of frames enlarged by a factor."""
         sides = (int(factor * side) for side in (self.top, self.left, self.height, self.width))
         return Window(*sides)
 
-    def of(self, pictures: Tensor) -> Tensor:
-        """Cut it out of (..., H, W)."""
+    def of(self, frames: Tensor) -> Tensor:
+        """Crop frames, (..., H, W)."""
         rows = slice(self.top, self.top + self.height)
-        return pictures[..., rows, self.left : self.left + self.width]
+        return frames[..., rows, self.left : self.left + self.width]
 
 
 class Source(Protocol):
-    """A photo (of one frame) or a row of frames."""
+    """A photo (one frame) or a sequence of frames."""
 
     @property
     def name(self) -> str:
-        """What a user calls it."""
+        """Its name for the user."""
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of its sharp frames in pixels."""
+        """Height and width of its HR frames in pixels."""
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether reading it costs nothing."""
+        """Whether its frames are in memory."""
 
     def read(self, first: int, count: int, window: Window) -> Run | None:
-        """Read a part of frames in a row.
+        """Read a crop of consecutive frames.
 
         Args:
             first: Number of the first.
             count: How many.
-            window: In sharp pixels; multiples of four if there are small twins.
+            window: The crop, in HR pixels; multiples of four if there are LR frames.
 
         Returns:
-            None where frames are damaged, or a cut lies between them.
+            None if a frame is damaged, or a scene cut is among them.
         """
 
 
@@ -101,64 +101,64 @@ class Stored:
     """Frames in memory, (T, 3, H, W) uint8."""
 
     name: str
-    pictures: Tensor
+    pixels: Tensor
 
     @property
     def frames(self) -> int:
-        """How many there are."""
-        return len(self.pictures)
+        """Number of frames."""
+        return len(self.pixels)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.pictures.shape[-2], self.pictures.shape[-1]
+        return self.pixels.shape[-2], self.pixels.shape[-1]
 
     @property
     def is_in_memory(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def read(self, first: int, count: int, window: Window) -> Run:
-        """The frames as they are, not copied."""
-        return Run(window.of(self.pictures[first : first + count]))
+        """A view of the frames, not a copy."""
+        return Run(window.of(self.pixels[first : first + count]))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Sharp frames and the small twins that came with them, a fourth as large, as many."""
+    """HR frames and their LR frames, of a fourth of the size."""
 
-    sharp: Source
-    small: Source
+    hr: Source
+    lr: Source
 
     @property
     def name(self) -> str:
-        """That of the sharp frames."""
-        return self.sharp.name
+        """The name of the HR frames."""
+        return self.hr.name
 
     @property
     def frames(self) -> int:
-        """How many there are."""
-        return self.sharp.frames
+        """Number of frames."""
+        return self.hr.frames
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the sharp ones in pixels."""
-        return self.sharp.size
+        """Height and width of the HR frames in pixels."""
+        return self.hr.size
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether both are."""
-        return self.sharp.is_in_memory and self.small.is_in_memory
+        """Whether both are in memory."""
+        return self.hr.is_in_memory and self.lr.is_in_memory
 
     def read(self, first: int, count: int, window: Window) -> Run | None:
-        """Read the same part of both."""
-        sharp = self.sharp.read(first, count, window)
-        small = self.small.read(first, count, window.times(1 / SCALE))
-        return None if sharp is None or small is None else Run(sharp.sharp, small.sharp)
+        """Read the same crop of both."""
+        hr = self.hr.read(first, count, window)
+        lr = self.lr.read(first, count, window.times(1 / SCALE))
+        return None if hr is None or lr is None else Run(hr.hr, lr.hr)
 
 
 def whole(source: Source) -> Window:
-    """All of the pictures of a source."""
+    """The whole frame of a source."""
     return Window(0, 0, *source.size)
 
 

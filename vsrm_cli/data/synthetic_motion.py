@@ -1,6 +1,6 @@
-"""Photos become clips: a moving camera films them, and something moves in front.
+"""Synthetic motion: a virtual camera moves over a photo, and an object moves in front of it.
 
-The true motion of every pixel is known, and the flow network can learn from it.
+The true motion of every pixel is known, so the flow network can be trained with it.
 """
 
 from itertools import pairwise
@@ -18,31 +18,31 @@ from vsrm_cli.data.sample import ClipShape
 def move_camera(
     photo: Tensor, cover: Tensor, shape: ClipShape, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Film a photo with a moving camera, and in front of it, half of the time, a piece of another.
+    """Make a clip of a photo by a moving camera; half of the clips have an object in front.
 
-    Pan, zoom, rotation and perspective change smoothly. The piece in front moves on its own, so
-    that parts of the background come and go, as they do in real scenes.
+    Pan, zoom, rotation and perspective change smoothly. The object moves on its own, so that parts
+    of the background are covered and uncovered.
 
     Args:
         photo: (3, H, W) uint8.
-        cover: Another photo, for the piece in front.
+        cover: Another photo, from which the object is cut.
         shape: Size of the clip.
         rng: Decides everything.
 
     Returns:
-        The clip, (T, 3, 4P, 4P), 0 to 1, and its exact flows in small pixels, from t to t + 1
-        and from t + 1 to t, each (T-1, 2, P, P).
+        The clip, (T, 3, 4P, 4P), 0 to 1, and its exact flows in LR pixels, from t to t + 1 and
+        from t + 1 to t, each (T-1, 2, P, P).
     """
     side = shape.patch * SCALE
     back = _camera_path(shape, rng)
-    clip = _film(_place(photo, side, rng), back, side)
+    clip = _render(_place(photo, side, rng), back, side)
     backward, forward = _flows(back, shape.patch)
     if rng.random() < 0.5:
         front = _camera_path(shape, rng)
         center = torch.tensor(rng.uniform(-0.5, 0.5, 2) * side, dtype=torch.float32)
         radii = torch.tensor(rng.uniform(0.15, 0.45, 2) * side, dtype=torch.float32)
         mask = torch.stack([_ellipse(path, center, radii, side) for path in front])  # (T, 4P, 4P)
-        clip = torch.lerp(clip, _film(_place(cover, side, rng), front, side), mask[:, None])
+        clip = torch.lerp(clip, _render(_place(cover, side, rng), front, side), mask[:, None])
         covered = mask[:, None, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE] > 0.5  # (T, 1, P, P)
         front_backward, front_forward = _flows(front, shape.patch)
         backward = torch.where(covered[:-1], front_backward, backward)
@@ -51,9 +51,9 @@ def move_camera(
 
 
 def _camera_path(shape: ClipShape, rng: np.random.Generator) -> list[Tensor]:
-    """One 3 x 3 matrix a frame: from output pixels (origin at the center) to photo pixels."""
+    """One homography for each frame, from output pixels (origin at the center) to photo pixels."""
     side = shape.patch * SCALE
-    # Most scenes move little: the speed is drawn so that half of them stay below a quarter.
+    # Most scenes move little: half of the speeds are below a quarter of the maximum.
     speed = SCALE * shape.motion * rng.random() ** 2
     angle = rng.uniform(0, 2 * np.pi)
     pan = speed * np.array([np.cos(angle), np.sin(angle)])
@@ -78,7 +78,7 @@ def _camera_path(shape: ClipShape, rng: np.random.Generator) -> list[Tensor]:
 
 
 def _place(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """A square of a photo with room for motion around it, flipped and turned at random."""
+    """A square of a photo with room for motion, flipped and rotated at random."""
     reach = min(2 * side, *photo.shape[1:])
     places = []
     for _ in range(3):
@@ -88,27 +88,27 @@ def _place(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     return turn((best.float() / 255)[None], rng)[0]
 
 
-def _film(photo: Tensor, path: list[Tensor], side: int) -> Tensor:
+def _render(photo: Tensor, path: list[Tensor], side: int) -> Tensor:
     """Sample a photo, (3, S, S), through each matrix of a path: (T, 3, side, side)."""
     points = torch.stack([_through(matrix, _grid(side)) for matrix in path])  # (T, side, side, 2)
     grid = points * (2.0 / photo.shape[-1])
-    film = F.grid_sample(
+    rendered = F.grid_sample(
         photo.expand(len(path), -1, -1, -1),
         grid.float(),
         mode="bicubic",
         padding_mode="reflection",
         align_corners=False,
     )
-    return ((film * 255).round().clamp(0, 255)) / 255
+    return ((rendered * 255).round().clamp(0, 255)) / 255
 
 
 def _flows(path: list[Tensor], patch: int) -> tuple[Tensor, Tensor]:
-    """Exact flows between neighboring frames of a path, in small pixels, each (T-1, 2, P, P)."""
+    """Exact flows between neighboring frames of a path, in LR pixels, each (T-1, 2, P, P)."""
     here = _grid(patch)
     enlarge = torch.diag(torch.tensor([SCALE, SCALE, 1.0], dtype=torch.float64))
-    small = [torch.linalg.inv(enlarge) @ matrix @ enlarge for matrix in path]
-    backward = [_through(torch.linalg.inv(b) @ a, here) - here for a, b in pairwise(small)]
-    forward = [_through(torch.linalg.inv(a) @ b, here) - here for a, b in pairwise(small)]
+    lr_path = [torch.linalg.inv(enlarge) @ matrix @ enlarge for matrix in path]
+    backward = [_through(torch.linalg.inv(b) @ a, here) - here for a, b in pairwise(lr_path)]
+    forward = [_through(torch.linalg.inv(a) @ b, here) - here for a, b in pairwise(lr_path)]
     if not backward:
         return (torch.zeros(0, 2, patch, patch),) * 2
     return tuple(torch.stack(f).permute(0, 3, 1, 2).float() for f in (backward, forward))  # type: ignore[return-value]
@@ -121,20 +121,20 @@ def _grid(side: int) -> Tensor:
 
 
 def _through(matrix: Tensor, points: Tensor) -> Tensor:
-    """Move points, (..., 2), by a homography."""
+    """Transform points, (..., 2), by a homography."""
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
     return moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
 
 
 def _ellipse(matrix: Tensor, center: Tensor, radii: Tensor, side: int) -> Tensor:
-    """An ellipse of the front layer as the camera sees it, (side, side), 0 to 1, soft edge."""
+    """The mask of an ellipse in front, (side, side), 0 to 1, with a soft edge."""
     distance = ((_through(matrix, _grid(side)) - center) / radii).norm(dim=-1)
     inside: Tensor = (1 - distance) * radii.min() / 1.5 + 0.5
     return inside.clamp(0, 1).float()
 
 
-def turn(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+def turn(frames: Tensor, rng: np.random.Generator) -> Tensor:
     """Flip and rotate (..., H, W) by quarter turns at random."""
     if rng.random() < 0.5:
-        pictures = pictures.flip(-1)
-    return torch.rot90(pictures, int(rng.integers(4)), (-2, -1)).contiguous()
+        frames = frames.flip(-1)
+    return torch.rot90(frames, int(rng.integers(4)), (-2, -1)).contiguous()

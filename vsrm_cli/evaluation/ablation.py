@@ -90,10 +90,10 @@ def measure_ablation(
             ablated, scores, seconds, frames = _Ablated(network, run), [], 0.0, 0
             for clip in clips:
                 began = perf_counter()
-                large = restore_clip(ablated, clip.small, window=window)
+                large = restore_clip(ablated, clip.lr, window=window)
                 seconds += perf_counter() - began
                 frames += len(large)
-                pairs = zip(large.float() / 255, clip.sharp.float() / 255, strict=True)
+                pairs = zip(large.float() / 255, clip.hr.float() / 255, strict=True)
                 scores.append(sum(psnr(*p, on_luma=True, crop=0) for p in pairs) / len(large))
             rows.append(
                 AblationRow(network.name, part, sum(scores) / len(scores), 1000 * seconds / frames)

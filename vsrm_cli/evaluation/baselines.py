@@ -94,8 +94,8 @@ def _lanczos_weights(size: int, scale: int) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _each_frame(enlarge: Callable[[Tensor], Tensor], small: Tensor) -> Tensor:
-    frames = [(enlarge(frame.float() / 255) * 255).round().clamp(0, 255) for frame in small]
+def _each_frame(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
+    frames = [(enlarge(frame.float() / 255) * 255).round().clamp(0, 255) for frame in lr]
     return torch.stack([frame.to(torch.uint8) for frame in frames])
 
 
@@ -113,18 +113,18 @@ class Restores(SupportsRestore, Protocol):
         ...
 
 
-def restore_clip(network: Restores, small: Tensor, *, window: int | None) -> Tensor:
+def restore_clip(network: Restores, lr: Tensor, *, window: int | None) -> Tensor:
     """Enlarge a clip as `vsrm upscale` does.
 
     Args:
         network: Loaded.
-        small: (T, 3, H, W) uint8.
+        lr: (T, 3, H, W) uint8.
         window: Frames that the network sees together; None for the whole clip.
 
     Returns:
         (T, 3, scale H, scale W) uint8.
     """
-    length = min(window or len(small), len(small))
+    length = min(window or len(lr), len(lr))
     restorer = Restorer(
         network,
         window=length,
@@ -133,5 +133,5 @@ def restore_clip(network: Restores, small: Tensor, *, window: int | None) -> Ten
         device=network.device,
         dtype=network.dtype,
     )
-    frames = (Frame(pixels.numpy(), Fraction(t)) for t, pixels in enumerate(small))
+    frames = (Frame(pixels.numpy(), Fraction(t)) for t, pixels in enumerate(lr))
     return torch.stack([torch.from_numpy(frame.pixels) for frame in restorer.restore(frames)])

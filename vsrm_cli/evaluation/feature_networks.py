@@ -67,32 +67,32 @@ class FeatureNetwork(nn.Module):
 
 
 def compare_features(
-    network: FeatureNetwork, restored: Tensor, sharp: Tensor
+    network: FeatureNetwork, restored: Tensor, hr: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """What a network sees of restored frames, with gradients, and of the ground truth, without.
 
     Args:
         network: Frozen; gradients pass through it.
         restored: (B, T, 3, H, W) or (B, 3, H, W), values 0 to 1.
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
 
     Returns:
         For each stage (B * T, C, h, w) in float32, twice.
     """
-    restored, sharp = (frames.reshape(-1, *frames.shape[-3:]) for frames in (restored, sharp))
+    restored, hr = (frames.reshape(-1, *frames.shape[-3:]) for frames in (restored, hr))
     with torch.no_grad():
-        wanted = network(sharp)
+        wanted = network(hr)
     return [x.float() for x in network(restored)], [y.float() for y in wanted]
 
 
-def lpips(network: FeatureNetwork, restored: Tensor, sharp: Tensor) -> Tensor:
+def lpips(network: FeatureNetwork, restored: Tensor, hr: Tensor) -> Tensor:
     """LPIPS: squared differences of normalized features, weighted by what matters to people.
 
     Args:
         network: With heads, or every channel counts the same. AlexNet's is what results are judged
             by, so it must not teach; VGG16's may.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
 
     Returns:
         The mean over all frames, a scalar in float32; 0 where they are equal.
@@ -100,7 +100,7 @@ def lpips(network: FeatureNetwork, restored: Tensor, sharp: Tensor) -> Tensor:
     Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric", arXiv:1801.03924, equation 1.
     """
-    seen, wanted = compare_features(network, restored, sharp)
+    seen, wanted = compare_features(network, restored, hr)
     heads = network.heads or [torch.ones(x.shape[1]) for x in seen]
     distances = []
     for x, y, head in zip(seen, wanted, heads, strict=True):

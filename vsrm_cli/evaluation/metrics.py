@@ -51,14 +51,14 @@ def levels(rgb: Tensor, *, on_luma: bool, crop: int = 0) -> Tensor:
     return luma(rounded / 255)[None] if on_luma else rounded
 
 
-def psnr(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> float:
+def psnr(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float:
     """Peak signal-to-noise ratio in dB, after rounding both pictures to 8 bits.
 
         10 log10(255^2 / mean squared error)
 
     Args:
         restored: (3, H, W), values 0 to 1.
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
         on_luma: Whether brightness alone counts, or all of RGB.
         crop: Pixels that are left out at each edge.
 
@@ -66,22 +66,22 @@ def psnr(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> fl
         dB; infinity where the pictures are equal.
     """
     difference = levels(restored, on_luma=on_luma, crop=crop)
-    difference -= levels(sharp, on_luma=on_luma, crop=crop)
+    difference -= levels(hr, on_luma=on_luma, crop=crop)
     error = difference.square().mean().item()
     return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
 
 
-def psnr_y(restored: Tensor, sharp: Tensor) -> float:
+def psnr_y(restored: Tensor, hr: Tensor) -> float:
     """The PSNR of the luma of whole frames, (3, H, W), in dB; see `psnr`."""
-    return psnr(restored, sharp, on_luma=True)
+    return psnr(restored, hr, on_luma=True)
 
 
-def ssim(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> float:
+def ssim(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float:
     """Structural similarity, after rounding both pictures to 8 bits.
 
     Args:
         restored: (3, H, W), values 0 to 1.
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
         on_luma: Whether brightness alone counts, or the mean over R, G and B.
         crop: Pixels that are left out at each edge.
 
@@ -95,7 +95,7 @@ def ssim(restored: Tensor, sharp: Tensor, *, on_luma: bool, crop: int = 0) -> fl
     Similarity", IEEE TIP 13(4), 2004, equation 13, with their constants.
     """
     x = levels(restored, on_luma=on_luma, crop=crop)
-    y = levels(sharp, on_luma=on_luma, crop=crop)
+    y = levels(hr, on_luma=on_luma, crop=crop)
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
             f"SSIM needs {SSIM_WINDOW} pixels each way, got {x.shape[-1]}x{x.shape[-2]}"

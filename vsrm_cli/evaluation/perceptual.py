@@ -39,8 +39,8 @@ def find_lpips(device: torch.device) -> Measure | None:
         return None
     network = load_alexnet().to(device)
 
-    def measure(restored: Tensor, sharp: Tensor) -> float:
-        pair = [x.to(device)[None].float() / 255 for x in (restored, sharp)]
+    def measure(restored: Tensor, hr: Tensor) -> float:
+        pair = [x.to(device)[None].float() / 255 for x in (restored, hr)]
         with torch.inference_mode():
             return float(lpips(network, *pair))
 
@@ -75,8 +75,8 @@ def find_cvvdp(device: torch.device) -> Measure | None:
     except (ImportError, OSError, RuntimeError) as error:
         raise VsrmError(f"cvvdp is installed but cannot measure here ({error}).") from error
 
-    def measure(restored: Tensor, sharp: Tensor) -> float:
-        pair = [x.to(device).float() / 255 for x in (restored, sharp)]
+    def measure(restored: Tensor, hr: Tensor) -> float:
+        pair = [x.to(device).float() / 255 for x in (restored, hr)]
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             quality, _ = metric.predict(*pair, dim_order="FCHW", frames_per_second=25)
@@ -105,11 +105,11 @@ def _has_vmaf() -> bool:
     return " libvmaf " in told.stdout
 
 
-def _run_vmaf(restored: Tensor, sharp: Tensor) -> float:
-    height, width = sharp.shape[-2:]
+def _run_vmaf(restored: Tensor, hr: Tensor) -> float:
+    height, width = hr.shape[-2:]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "25"]
     with tempfile.TemporaryDirectory() as folder:
-        for name, clip in (("restored", restored), ("sharp", sharp)):
+        for name, clip in (("restored", restored), ("sharp", hr)):
             Path(folder, name).write_bytes(clip.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
         done = subprocess.run(
             [

@@ -229,7 +229,7 @@ def measure_quality(
                 name: read_result(name, path, clip, most_frames=wishes.most_frames)
                 for name, path in wishes.also.items()
             }
-            results = {name: enlarge(clip.small) for name, enlarge in methods.items()} | others
+            results = {name: enlarge(clip.lr) for name, enlarge in methods.items()} | others
             clips.append(judge.score(clip, results))
         except VsrmError as error:
             problems.append(str(error))
@@ -242,7 +242,7 @@ def measure_quality(
         test_set=found.rules.name,
         degradation=wishes.degradation,
         scale=scale,
-        small_frames="from the folder" if found.has_small else "made here",
+        small_frames="from the folder" if found.has_lr else "made here",
         on="y" if judge.on_luma else "rgb",
         crop=wishes.crop,
         frames_that_count="center" if found.rules.center_only else "all",
@@ -319,27 +319,27 @@ class _Judge:
     def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
         """Score what the methods made of a clip."""
         warping: dict[str, float] = {}
-        if self.flow is not None and len(clip.sharp) > 1:
-            warping = warping_errors(self.flow, clip.sharp, {**results, "truth": clip.sharp})
+        if self.flow is not None and len(clip.hr) > 1:
+            warping = warping_errors(self.flow, clip.hr, {**results, "truth": clip.hr})
         return ClipScores(
             clip=clip.name,
-            frames=len(clip.sharp),
-            width=clip.sharp.shape[-1],
-            height=clip.sharp.shape[-2],
+            frames=len(clip.hr),
+            width=clip.hr.shape[-1],
+            height=clip.hr.shape[-2],
             truth_warping=warping.get("truth"),
             methods=tuple(
-                self._score_method(name, result, clip.sharp, warping.get(name))
+                self._score_method(name, result, clip.hr, warping.get(name))
                 for name, result in results.items()
             ),
         )
 
     def _score_method(
-        self, name: str, result: Tensor, sharp: Tensor, warping: float | None
+        self, name: str, result: Tensor, hr: Tensor, warping: float | None
     ) -> MethodScores:
-        counted = [len(sharp) // 2] if self.center_only else range(len(sharp))
+        counted = [len(hr) // 2] if self.center_only else range(len(hr))
         psnrs, ssims, energies = [], [], []
         for t in counted:
-            pair = [x[t].to(self.device).float() / 255 for x in (result, sharp)]
+            pair = [x[t].to(self.device).float() / 255 for x in (result, hr)]
             psnrs.append(psnr(*pair, on_luma=self.on_luma, crop=self.crop))
             ssims.append(ssim(*pair, on_luma=self.on_luma, crop=self.crop))
             energies.append((gradient_energy(pair[0]), gradient_energy(pair[1])))
@@ -348,19 +348,19 @@ class _Judge:
             psnr=_mean(psnrs),
             ssim=_mean(ssims),
             warping=warping,
-            lpips=self._lpips_mean(result, sharp, counted),
-            vmaf=self.vmaf(result, sharp) if self.vmaf else None,
-            cvvdp=self.cvvdp(result, sharp) if self.cvvdp else None,
+            lpips=self._lpips_mean(result, hr, counted),
+            vmaf=self.vmaf(result, hr) if self.vmaf else None,
+            cvvdp=self.cvvdp(result, hr) if self.cvvdp else None,
             sharpness=sharpness(energies),
-            flicker=error_flicker(result, sharp) if len(sharp) > 1 else None,
+            flicker=error_flicker(result, hr) if len(hr) > 1 else None,
             frame_psnr=tuple(psnrs),
             frame_ssim=tuple(ssims),
         )
 
-    def _lpips_mean(self, result: Tensor, sharp: Tensor, counted: Sequence[int]) -> float | None:
-        if self.lpips is None or min(sharp.shape[-2:]) < SMALLEST_LPIPS_SIDE:
+    def _lpips_mean(self, result: Tensor, hr: Tensor, counted: Sequence[int]) -> float | None:
+        if self.lpips is None or min(hr.shape[-2:]) < SMALLEST_LPIPS_SIDE:
             return None
-        return _mean([self.lpips(result[t], sharp[t]) for t in counted])
+        return _mean([self.lpips(result[t], hr[t]) for t in counted])
 
 
 def _means(clips: Sequence[ClipScores]) -> tuple[MethodScores, ...]:
@@ -402,14 +402,14 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
         results: What the methods made of it, uint8 and shaped like its sharp frames.
         network: The name of one of them.
     """
-    t = len(clip.sharp) // 2
-    truth = clip.sharp[t].float()
+    t = len(clip.hr) // 2
+    truth = clip.hr[t].float()
     errors = [(results[name][t].float() - truth).square().mean(0) for name in ("bicubic", network)]
     height, width = min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1])
     top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
     pictures = {name: result[t][box].numpy() for name, result in results.items()}
-    return Crop(clip.name, t, gain, {**pictures, "truth": clip.sharp[t][box].numpy()})
+    return Crop(clip.name, t, gain, {**pictures, "truth": clip.hr[t][box].numpy()})
 
 
 def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:

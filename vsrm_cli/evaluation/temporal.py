@@ -19,15 +19,15 @@ FLOW_MODEL = "vsrm-t"
 
 
 @torch.inference_mode()
-def warping_errors(network: Network, sharp: Tensor, clips: dict[str, Tensor]) -> dict[str, float]:
+def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> dict[str, float]:
     """Measure how much clips change between neighbors beyond the motion of the truth.
 
         mean of (x[t](p) - x[t+1](p + flow(p)))^2 over pixels that are seen in both frames
 
     Args:
         network: Gives the flow.
-        sharp: The true frames, (T, 3, H, W) uint8, T from two on.
-        clips: By name, shaped like ``sharp``.
+        hr: The true frames, (T, 3, H, W) uint8, T from two on.
+        clips: By name, shaped like ``hr``.
 
     Returns:
         For each clip the mean over its pairs of neighbors, in thousandths of the squared range
@@ -37,7 +37,7 @@ def warping_errors(network: Network, sharp: Tensor, clips: dict[str, Tensor]) ->
     is seen in both frames is told as by Ruder et al., "Artistic Style Transfer for Videos", 2016.
     """
     errors: dict[str, list[float]] = {name: [] for name in clips}
-    for t, (now, later) in enumerate(pairwise(sharp)):
+    for t, (now, later) in enumerate(pairwise(hr)):
         pair = torch.stack((now, later))[None].to(network.device).float() / 255
         forth, back = (flow[:, 0].float() for flow in network.flows(pair))
         seen = visible(forth, back)
@@ -68,7 +68,7 @@ def visible(forth: Tensor, back: Tensor) -> Tensor:
     return (is_back & is_inside).float()
 
 
-def error_flicker(restored: Tensor, sharp: Tensor) -> float:
+def error_flicker(restored: Tensor, hr: Tensor) -> float:
     """How much the error of a clip changes from frame to frame, in gray levels.
 
         mean of |e[t+1] - e[t]|, with e = restored - sharp
@@ -78,11 +78,11 @@ def error_flicker(restored: Tensor, sharp: Tensor) -> float:
 
     Args:
         restored: (T, 3, H, W) uint8, T from two on.
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
 
     Returns:
         The mean over all pixels, colors and pairs of neighbors, 0 to 255.
     """
-    errors = [a.float() - b.float() for a, b in zip(restored, sharp, strict=True)]
+    errors = [a.float() - b.float() for a, b in zip(restored, hr, strict=True)]
     changes = [float((late - early).abs().mean()) for early, late in pairwise(errors)]
     return sum(changes) / len(changes)

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, blur_and_take, shrink_bicubic
+from vsrm_cli.data.degradations import SCALE, blur_and_subsample, shrink_bicubic
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
 from vsrm_cli.errors import InputError, UsageError
 
-SHARP_FOLDERS = ("GT", "target")
-SMALL_FOLDERS: dict[str, tuple[str, ...]] = {
+HR_FOLDERS = ("GT", "target")
+LR_FOLDERS: dict[str, tuple[str, ...]] = {
     "bi": ("BIx{scale}", "sharp_bicubic", "LR", "low_resolution"),
     "bd": ("BDx{scale}", "LR", "low_resolution"),
 }
@@ -68,13 +68,13 @@ class ClipFiles:
 
     Attributes:
         name: Its path below the folder of the set.
-        sharp: The sharp frames.
-        small: The small ones; None where they are made here.
+        hr: The sharp frames.
+        lr: The small ones; None where they are made here.
     """
 
     name: str
-    sharp: Path
-    small: Path | None
+    hr: Path
+    lr: Path | None
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class ClipSet:
     Attributes:
         clips: In the order of their names.
         rules: How they are measured.
-        has_small: Whether the small frames came with the set.
+        has_lr: Whether the small frames came with the set.
     """
 
     clips: tuple[ClipFiles, ...]
     rules: Rules
-    has_small: bool
+    has_lr: bool
 
 
 @dataclass(frozen=True)
@@ -98,20 +98,20 @@ class Clip:
 
     Attributes:
         name: Its name.
-        sharp: The truth, (T, 3, scale H, scale W) uint8.
-        small: What is to be enlarged, (T, 3, H, W) uint8.
+        hr: The truth, (T, 3, scale H, scale W) uint8.
+        lr: What is to be enlarged, (T, 3, H, W) uint8.
         note: What was done to it that the user should know; empty if nothing was.
     """
 
     name: str
-    sharp: Tensor
-    small: Tensor
+    hr: Tensor
+    lr: Tensor
     note: str
 
     @property
     def scale(self) -> int:
         """How many times larger the sharp frames are."""
-        return self.sharp.shape[-1] // self.small.shape[-1]
+        return self.hr.shape[-1] // self.lr.shape[-1]
 
 
 def check_degradation(degradation: str, scale: int = SCALE) -> None:
@@ -125,12 +125,12 @@ def check_degradation(degradation: str, scale: int = SCALE) -> None:
             f'The degradation "bd" is for networks that enlarge {SCALE} times, not {scale} times; '
             "use bi."
         )
-    if degradation in SMALL_FOLDERS:
+    if degradation in LR_FOLDERS:
         return
     compression = _COMPRESSED.fullmatch(degradation)
     if compression is None:
         raise UsageError(
-            f"The degradation must be {', '.join(SMALL_FOLDERS)}, or a codec and its quality such "
+            f"The degradation must be {', '.join(LR_FOLDERS)}, or a codec and its quality such "
             f'as h264-28, hevc-30, vp9-40, mpeg4-6 or mpeg2-6, not "{degradation}".'
         )
     codec, quality = compression[1], int(compression[2])
@@ -154,23 +154,23 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
     """
     if not folder.exists():
         raise InputError(f"{folder} does not exist; check the spelling.")
-    sharp_root = next((folder / n for n in SHARP_FOLDERS if (folder / n).is_dir()), folder)
-    names = [name.format(scale=scale) for name in SMALL_FOLDERS.get(degradation, ())]
-    small_root = next((folder / name for name in names if (folder / name).is_dir()), None)
-    if small_root is not None and sharp_root == folder:
-        raise InputError(f"{folder} holds {small_root.name} but no GT; put the sharp clips there.")
-    small = _clips_below(small_root) if small_root is not None else {}
+    hr_root = next((folder / n for n in HR_FOLDERS if (folder / n).is_dir()), folder)
+    names = [name.format(scale=scale) for name in LR_FOLDERS.get(degradation, ())]
+    lr_root = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if lr_root is not None and hr_root == folder:
+        raise InputError(f"{folder} holds {lr_root.name} but no GT; put the sharp clips there.")
+    lr = _clips_below(lr_root) if lr_root is not None else {}
     clips = tuple(
         # A small twin that is missing is named when the clip is read, so that the rest counts.
-        ClipFiles(name, path, small.get(name, small_root / name) if small_root else None)
-        for name, path in _clips_below(sharp_root).items()
+        ClipFiles(name, path, lr.get(name, lr_root / name) if lr_root else None)
+        for name, path in _clips_below(hr_root).items()
     )
     if not clips:
         raise InputError(
             f"{folder} holds no clip; give a folder of videos, or with a folder of pictures for "
             "each clip."
         )
-    return ClipSet(clips, _rules({clip.name for clip in clips}), small_root is not None)
+    return ClipSet(clips, _rules({clip.name for clip in clips}), lr_root is not None)
 
 
 def _clips_below(root: Path) -> dict[str, Path]:
@@ -209,30 +209,28 @@ def read_clip(
         InputError: If a file cannot be read, or twins differ in number or size; the message
             names the clip.
     """
-    sharp = _read_frames(files, files.sharp, most_frames)
-    height, width = (side - side % scale for side in sharp.shape[-2:])
+    hr = _read_frames(files, files.hr, most_frames)
+    height, width = (side - side % scale for side in hr.shape[-2:])
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(f"clip {files.name} has frames of {width}x{height} pixels, too small.")
     note = ""
-    if (height, width) != tuple(sharp.shape[-2:]):
-        before = f"{sharp.shape[-1]}x{sharp.shape[-2]}"
+    if (height, width) != tuple(hr.shape[-2:]):
+        before = f"{hr.shape[-1]}x{hr.shape[-2]}"
         note = f"clip {files.name} was cropped from {before} to {width}x{height} pixels"
-        sharp = sharp[..., :height, :width].contiguous()
-    if files.small is None:
-        return Clip(files.name, sharp, degrade(sharp, degradation, scale), note)
-    if not files.small.exists():
-        raise InputError(f"clip {files.name} has no small twin {files.small}.")
-    small = _read_frames(files, files.small, most_frames)
-    if len(small) != len(sharp):
-        raise InputError(
-            f"clip {files.name} has {len(sharp)} sharp, but {len(small)} small frames."
-        )
-    if tuple(small.shape[-2:]) != (height // scale, width // scale):
+        hr = hr[..., :height, :width].contiguous()
+    if files.lr is None:
+        return Clip(files.name, hr, degrade(hr, degradation, scale), note)
+    if not files.lr.exists():
+        raise InputError(f"clip {files.name} has no small twin {files.lr}.")
+    lr = _read_frames(files, files.lr, most_frames)
+    if len(lr) != len(hr):
+        raise InputError(f"clip {files.name} has {len(hr)} sharp, but {len(lr)} small frames.")
+    if tuple(lr.shape[-2:]) != (height // scale, width // scale):
         raise InputError(
             f"clip {files.name} has sharp frames of {width}x{height}, but small ones of "
-            f"{small.shape[-1]}x{small.shape[-2]} pixels, not 1/{scale} of that."
+            f"{lr.shape[-1]}x{lr.shape[-2]} pixels, not 1/{scale} of that."
         )
-    return Clip(files.name, sharp, small, note)
+    return Clip(files.name, hr, lr, note)
 
 
 def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None = None) -> Tensor:
@@ -257,12 +255,12 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
     if path is None:
         raise InputError(f"{method}: {root} holds no clip {clip.name}.")
     frames = _read_frames(ClipFiles(clip.name, path, None), path, most_frames)
-    if len(frames) != len(clip.sharp):
+    if len(frames) != len(clip.hr):
         raise InputError(
             f"{method}: clip {clip.name} has {len(frames)} frames in {path}, but the ground truth "
-            f"has {len(clip.sharp)}."
+            f"has {len(clip.hr)}."
         )
-    height, width = clip.sharp.shape[-2:]
+    height, width = clip.hr.shape[-2:]
     # The ground truth may have lost some rows and columns, to be a multiple of the scale.
     more_rows, more_columns = frames.shape[-2] - height, frames.shape[-1] - width
     if not (0 <= more_rows < clip.scale and 0 <= more_columns < clip.scale):
@@ -299,22 +297,22 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.stem)]
 
 
-def degrade(sharp: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
+def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
     """Shrink frames as the literature's BI or BD does, or as people have them.
 
     Args:
-        sharp: (T, 3, H, W) uint8, sides multiples of the scale.
-        degradation: "bi": `shrink_bicubic`. "bd": `blur_and_take`. A codec and a quality, such as
-            "h264-28": BI, then that codec at that quality, at the encoder's usual speed.
+        hr: (T, 3, H, W) uint8, sides multiples of the scale.
+        degradation: "bi": `shrink_bicubic`. "bd": `blur_and_subsample`. A codec and a quality, such
+            as "h264-28": BI, then that codec at that quality, with preset medium.
         scale: How many times smaller; 4 for "bd".
 
     Returns:
         (T, 3, H/scale, W/scale) uint8.
     """
-    shrink = blur_and_take if degradation == "bd" else partial(shrink_bicubic, scale=scale)
+    shrink = blur_and_subsample if degradation == "bd" else partial(shrink_bicubic, scale=scale)
     # One frame at a time: as floats, a long clip would fill the memory.
-    small = torch.stack([shrink(frame.float() / 255) for frame in sharp])
-    frames = (small * 255).round().to(torch.uint8)
+    lr = torch.stack([shrink(frame.float() / 255) for frame in hr])
+    frames = (lr * 255).round().to(torch.uint8)
     compression = _COMPRESSED.fullmatch(degradation)
     if compression is None:
         return frames

@@ -1,1 +1,1 @@
-"""What the training loop is made of: clips, losses, metrics."""
+"""Training: the loop, its losses, validation, and the files of a run."""

@@ -1,7 +1,7 @@
-"""Several processes that train one network, started by torchrun, and what they agree on.
+"""Several processes, started by torchrun, train one network.
 
 Each computes a share of every batch. The gradients are averaged before each step, so all of them
-hold the same weights at any time. A process that is alone agrees with itself.
+have the same weights. Without torchrun there is one process, and these functions do nothing.
 """
 
 import os
@@ -14,10 +14,10 @@ from torch import Tensor, distributed, nn
 
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
-    """Join the other processes of torchrun, where there are any, for as long as this lasts.
+    """Join the process group of torchrun, if there is one, and leave it at the end.
 
     Args:
-        device: What the user asked for; with CUDA each process takes the GPU of its number.
+        device: As the user gave it; with CUDA each process takes the GPU of its local rank.
 
     Yields:
         The device of this process.
@@ -40,7 +40,7 @@ def process_group(device: str) -> Iterator[str]:
 
 
 def rank() -> int:
-    """The number of this process, from 0; number 0 is the one that writes and reports."""
+    """The number of this process, from 0; number 0 writes and reports."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -50,7 +50,7 @@ def process_count() -> int:
 
 
 def all_reduce_max(value: float, device: torch.device) -> float:
-    """The greatest of the values that the processes have."""
+    """The maximum of a value over all processes."""
     if not distributed.is_initialized():
         return value
     values = torch.tensor(value, dtype=torch.float64, device=device)
@@ -59,16 +59,16 @@ def all_reduce_max(value: float, device: torch.device) -> float:
 
 
 def barrier() -> None:
-    """Go on when every process has come as far as this."""
+    """Wait for all processes."""
     if distributed.is_initialized():
         distributed.barrier()
 
 
 def average_over_processes(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
-    """Make gradients, in place, those of all processes' batches together.
+    """Average gradients over all processes, in place.
 
     Args:
-        parameters: Those without a gradient are left as they are.
+        parameters: Those without a gradient are skipped.
         figures: (N,), averaged along with them.
 
     Returns:

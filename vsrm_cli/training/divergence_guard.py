@@ -1,9 +1,8 @@
-"""Accidents of training: they are noticed, undone, and bounded.
+"""Detects loss spikes and rolls the training back.
 
-A learning rate that is too high makes weights from which a network does not recover. The guard
-keeps copies of the learner in memory. Where a loss cannot be trusted any more, it puts the learner
-back to a copy that was followed by good losses, and halves the rate; whoever drives it goes on
-with other samples.
+Too high a learning rate makes weights from which a network does not recover. The guard keeps copies
+of the trainer's state in memory. After a loss spike it restores a copy that was followed by good
+losses, and halves the learning rate; the training continues with other samples.
 """
 
 import math
@@ -15,85 +14,84 @@ from typing import Any
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training.trainer import StepLosses, Trainer
 
-# How often a copy is made, and how many losses tell what is usual.
+# How often a copy is made, and of how many losses the usual value is the median.
 STEPS_BETWEEN_COPIES = 25
 STEPS_REMEMBERED = 50
 
-# How much worse than usual, and than plain enlargement, a loss has to be. Losses are compared with
-# that of plain enlargement on the same batch, so a batch of rich pictures is no accident.
+# How many times its usual value, and the bicubic baseline, a loss must reach. Losses are divided by
+# that of the baseline on the same batch, so a batch with much detail is no spike.
 SPIKE = 3.0
 
-# A discriminator that is never wrong any more teaches nothing, and what it says is not to be
-# followed. It rests long before (`vsrm_cli.training.perceptual.stage`), so this is an accident.
+# A discriminator that is never wrong teaches nothing. It pauses long before
+# (`vsrm_cli.training.perceptual.stage`), so a loss this low means that training has diverged.
 WON_BELOW = 0.02
 
 MAX_RETURNS = 3
-# After so many good steps, accidents are forgotten; the lower rate stays.
+# After so many good steps the counter starts again at zero; the lower rate stays.
 CALM_STEPS = 500
 
 
 class DivergenceGuard:
-    """Watches one learner.
+    """Watches one trainer.
 
     Args:
-        learner: As it is now, it is taken for good.
+        trainer: Its present state counts as good.
 
     Attributes:
-        returns: How often the learner had to be put back lately.
+        returns: How many rollbacks there were lately.
     """
 
-    def __init__(self, learner: Trainer) -> None:
-        """Copy the learner."""
+    def __init__(self, trainer: Trainer) -> None:
+        """Copy the state of the trainer."""
         self.returns = 0
-        self._learner = learner
+        self._trainer = trainer
         self._ratios: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         self._mistakes: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         self._has_won = False
         self._steps_since_return = 0
-        self._good = self._newest = deepcopy(learner.state())
+        self._good = self._newest = deepcopy(trainer.state())
 
-    def trusts(self, lesson: StepLosses) -> bool:
-        """Whether a step should be made of a lesson; if so, it is remembered."""
+    def trusts(self, losses: StepLosses) -> bool:
+        """Whether a step can be made of these losses; if so, they are remembered."""
         self._has_won = False
-        if not math.isfinite(lesson.loss) or not math.isfinite(lesson.discriminator or 0.0):
+        if not math.isfinite(losses.loss) or not math.isfinite(losses.discriminator or 0.0):
             return False
-        if lesson.discriminator is not None:
-            self._mistakes.append(lesson.discriminator)
+        if losses.discriminator is not None:
+            self._mistakes.append(losses.discriminator)
             is_known = len(self._mistakes) == STEPS_REMEMBERED
             self._has_won = is_known and median(self._mistakes) < WON_BELOW
             if self._has_won:
                 return False
-        ratio = lesson.loss / lesson.plain if lesson.plain else 1.0
+        ratio = losses.loss / losses.plain if losses.plain else 1.0
         if self._ratios and ratio > SPIKE * max(1.0, median(self._ratios)):
             return False
         self._ratios.append(ratio)
         return True
 
     def note_step(self) -> None:
-        """To be called after each step."""
+        """Count a step; to be called after each one."""
         self._steps_since_return += 1
         if self._steps_since_return == CALM_STEPS:
             self.returns = 0
         if self._steps_since_return % STEPS_BETWEEN_COPIES == 0:
-            # The newest copy may hold the accident already: good is the one that all losses
-            # since the last copy speak for.
-            self._good, self._newest = self._newest, deepcopy(self._learner.state())
+            # The newest copy may already be damaged: the one before it was followed by good losses.
+            self._good, self._newest = self._newest, deepcopy(self._trainer.state())
 
-    def go_back(self) -> str:
-        """Put the learner back to its last good state, at half the learning rate.
+    def roll_back(self) -> str:
+        """Restore the last good state of the trainer, at half the learning rate.
 
-        Where there is a discriminator its rate is halved, too; where it has won, its rate alone.
+        The discriminator's rate is halved, too; if it has won, only that one.
 
         Returns:
-            What has happened, in a clause.
+            What happened, in a clause.
 
         Raises:
-            OutputError: If that did not help several times already; the learner is put back.
+            OutputError: If this has been tried too often; the state is restored all the same.
         """
-        learner, failed_at, perceptual = self._learner, self._learner.step, self._learner.perceptual
-        brake = learner.brake if self._has_won else learner.brake / 2
-        opponent_brake = perceptual.brake / 2 if perceptual else 1.0
-        learner.restore(self._good)
+        trainer, failed_at, perceptual = self._trainer, self._trainer.step, self._trainer.perceptual
+        lr_backoff = trainer.lr_backoff if self._has_won else trainer.lr_backoff / 2
+        discriminator_backoff = perceptual.lr_backoff / 2 if perceptual else 1.0
+        trainer.restore(self._good)
         self._mistakes.clear()
         self.returns += 1
         self._steps_since_return = 0
@@ -102,25 +100,25 @@ class DivergenceGuard:
             way_out = (
                 "a smaller --discriminator-lr or a larger --adversarial-weight"
                 if self._has_won
-                else f"a --lr below {learner.recipe.lr:g}"
+                else f"a --lr below {trainer.recipe.lr:g}"
             )
             raise OutputError(
                 f"{what.capitalize()} again at step {failed_at}, after {MAX_RETURNS} returns to a "
                 f"good state with half the rate; the best weights so far are kept. Start again "
                 f"with {way_out}."
             )
-        learner.brake = brake
+        trainer.lr_backoff = lr_backoff
         if perceptual:
-            perceptual.brake = opponent_brake
+            perceptual.lr_backoff = discriminator_backoff
         self._newest = self._good
         rate = "the discriminator's rate" if self._has_won else "the learning rate"
         return (
-            f"{what} at step {failed_at}: back to step {learner.step}, with half {rate} and other "
+            f"{what} at step {failed_at}: back to step {trainer.step}, with half {rate} and other "
             f"samples"
         )
 
     def state(self) -> dict[str, Any]:
-        """All that a later guard needs to decide as this one would."""
+        """The state of the guard, to be saved."""
         return {
             "returns": self.returns,
             "ratios": list(self._ratios),
@@ -129,8 +127,8 @@ class DivergenceGuard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become the guard whose state this is."""
+        """Load a saved state."""
         self.returns = state["returns"]
         self._ratios.extend(state["ratios"])
         self._steps_since_return = state["steps_since_return"]
-        self._mistakes.extend(state.get("mistakes", ()))  # of runs begun before there were any
+        self._mistakes.extend(state.get("mistakes", ()))  # missing in runs of former versions

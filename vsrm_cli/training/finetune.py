@@ -1,7 +1,7 @@
-"""A job: a folder of footage and a network become weights for such footage.
+"""The job of `vsrm finetune`: train a network on a folder of footage.
 
-What a user wishes becomes a recipe here, and what lies in a folder becomes clips; the training
-itself is `vsrm_cli.training.loop`.
+The options become a recipe here, and the folder becomes clips; the training itself is in
+`vsrm_cli.training.loop`.
 """
 
 import math
@@ -26,49 +26,48 @@ from vsrm_cli.training.loop import Progress, Result, finetune
 from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.training.run_dir import RunDir
 
-# The network that `vsrm upscale` would take for such footage.
+# The network that `vsrm upscale` selects for such footage.
 AUTO = "auto"
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}
 
-# More than this and the processes that make samples want more memory than they save time.
+# More worker processes cost more memory than they save time.
 MOST_WORKERS = 8
 
 _Values = TypeVar("_Values", Recipe, ClipShape)
 
-# What is validated on a CPU, which shall not spend its time there: clips, frames of each, and
-# side in pixels at most.
+# Validation on a CPU is kept short: clips, frames of each, and side in pixels at most.
 VALIDATION_ON_CPU = {"most": 6, "frames": 7, "side": 192}
 
-# How many files that are passed over a message names.
+# How many skipped files a message names.
 SKIPPED_NAMED = 5
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """What a user may ask for; None is for what the recipe has.
+    """The options of `vsrm finetune`; None stands for the value of the recipe.
 
     Attributes:
-        model: Where to start: a name of the catalog, a weight file, or a Hub id; "auto" for the
-            network that is made for such footage, see `settle_model`.
-        from_scratch: Whether to begin with new weights of the network of that name instead.
+        model: The network to start from: a name of the catalog, a weight file, or a Hub id; "auto"
+            for the one that is made for such footage, see `settle_model`.
+        from_scratch: Whether to start from new weights of that network instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
-        stage: What to teach: "flow", "frames", "clips" or "sharp".
+        stage: What to train: "flow", "frames", "clips" or "sharp".
         steps: Length of the run.
         batch: Clips in each step.
         frames: Frames of each clip.
-        patch: Side of the small frames in pixels.
-        lr: Highest learning rate.
+        patch: Side of the LR frames in pixels.
+        lr: Peak learning rate.
         loss: One of `LOSSES`.
-        degradation: How small frames are made: "bi", "bd" or "real".
-        seed: Decides every sample, and new weights.
+        degradation: How LR frames are made: "bi", "bd" or "real".
+        seed: Of all samples and new weights.
         device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
         dtype: "auto", one of `DTYPES`, or its long name, such as "bfloat16".
         accumulate: Into how many parts each batch is divided.
-        recompute: Whether to compute branches a second time instead of keeping them.
+        recompute: Whether to use gradient checkpointing.
         workers: Processes that prepare samples.
-        perceptual: Values of `PerceptualWeights` by their names, for the stage "sharp" only.
+        perceptual: Values of `PerceptualWeights` by name, for the stage "sharp" only.
     """
 
     model: str
@@ -94,7 +93,7 @@ class FinetuneOptions:
 def adapt(
     data: Path,
     out: Path,
-    wishes: FinetuneOptions,
+    options: FinetuneOptions,
     *,
     validation: Path | None = None,
     minutes: float = math.inf,
@@ -107,30 +106,31 @@ def adapt(
 
     Args:
         data: Videos, folders of frames, photos, packs, or pairs of such in ``hr`` and ``lr``.
-        out: Folder for what is made.
-        wishes: How.
+        out: Folder for the results.
+        options: The options.
         validation: Footage to validate on; by default clips out of ``data``.
-        minutes: Stop after this time. Without a wish for steps it decides how many there are.
-        resume: Go on with the run in the folder.
-        should_stop: Asked after each step.
-        report: Told after each step.
-        warn: Told what the user should know beforehand.
+        minutes: Time budget. Without a number of steps it decides how many there are.
+        resume: Resume the run in the folder.
+        should_stop: Called after each step; if true, the run is saved and ends.
+        report: Called after each step.
+        warn: Called with each warning before the training starts.
 
     Raises:
-        VsrmError: Any of its children; the message says what to do.
+        VsrmError: Any of its subclasses; the message says what to do.
     """
-    recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
+    recipe = choose_recipe(options, has_time=math.isfinite(minutes))
     features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
-    find_device(wishes.device)  # a machine without it need not look at all footage first
+    find_device(options.device)  # fails before the footage is read
     if not resume:
         RunDir(out).check_is_free()
-    network = None if wishes.model == AUTO else choose_network(wishes)  # it may be refused
+    # Before the footage is read, since it may be refused.
+    network = None if options.model == AUTO else choose_network(options)
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
-    wishes = settle_model(wishes, footage, warn)
-    network = network or choose_network(wishes)
-    recipe = choose_recipe(wishes, has_time=math.isfinite(minutes))
+    options = settle_model(options, footage, warn)
+    network = network or choose_network(options)
+    recipe = choose_recipe(options, has_time=math.isfinite(minutes))
     shape = footage.fit(recipe.shape)
     if shape != recipe.shape:
         warn(_shrunk(recipe.shape, shape, data))
@@ -145,10 +145,10 @@ def adapt(
         replace(recipe, shape=shape),
         features=features,
         validation=validation_pairs(watched, recipe.degradation, **sizes),
-        words=_words(wishes, out, recipe),
+        metadata=_metadata(options, out, recipe),
         settings={
-            "model": wishes.model,
-            "from_scratch": str(wishes.from_scratch),
+            "model": options.model,
+            "from_scratch": str(options.from_scratch),
             "data": str(data.absolute()),
             "validation": str((validation or data).absolute()),
         },
@@ -156,19 +156,19 @@ def adapt(
         resume=resume,
         should_stop=should_stop,
         report=report,
-        workers=wishes.workers or workers,
+        workers=options.workers or workers,
     )
 
 
 def settle_model(
     options: FinetuneOptions, footage: Footage, warn: Callable[[str], None]
 ) -> FinetuneOptions:
-    """Start from the network that `vsrm upscale` takes for such footage, and degrade as it expects.
+    """Choose the network that `vsrm upscale` selects for such footage, and its degradation.
 
     Args:
-        options: Of the user; what they say stays.
-        footage: What is trained on.
-        warn: Told if the footage decides.
+        options: Options that the user has set are kept.
+        footage: The training footage.
+        warn: Called if the footage decides.
     """
     if options.model == AUTO:
         is_open = not options.from_scratch and options.preset is None
@@ -186,63 +186,63 @@ def settle_model(
     return options
 
 
-def choose_recipe(wishes: FinetuneOptions, *, has_time: bool) -> Recipe:
-    """The recipe that wishes come to.
+def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
+    """Make a recipe of the options.
 
     Args:
-        wishes: Of the user.
-        has_time: Whether a time is set: it decides how many steps there are where no wish and no
-            preset does.
+        options: The options.
+        has_time: Whether there is a time budget: it decides the number of steps if neither an
+            option nor a preset does.
 
     Raises:
-        UsageError: If a wish can never be fulfilled; the message says which and why.
+        UsageError: If an option can never work; the message says which and why.
     """
-    _check(wishes)
-    on_gpu = wishes.device.startswith("cuda") or (
-        wishes.device == "auto" and torch.cuda.is_available()
+    _check(options)
+    on_gpu = options.device.startswith("cuda") or (
+        options.device == "auto" and torch.cuda.is_available()
     )
-    recipe = start_recipe(wishes.preset, on_gpu=on_gpu, from_scratch=wishes.from_scratch)
-    if has_time and wishes.preset is None:
+    recipe = start_recipe(options.preset, on_gpu=on_gpu, from_scratch=options.from_scratch)
+    if has_time and options.preset is None:
         recipe = replace(recipe, steps=None)
-    shape = _with(recipe.shape, batch=wishes.batch, frames=wishes.frames, patch=wishes.patch)
+    shape = _with(recipe.shape, batch=options.batch, frames=options.frames, patch=options.patch)
     return _with(
         recipe,
         shape=shape,
-        stage=None if wishes.stage is None else Stage(wishes.stage),
-        steps=wishes.steps,
-        lr=wishes.lr,
-        frequency_weight=None if wishes.loss is None else LOSSES[wishes.loss],
-        degradation=None if wishes.degradation is None else Degradation(wishes.degradation),
-        dtype=None if wishes.dtype == "auto" else _precision(wishes.dtype),
-        accumulate=wishes.accumulate,
-        recompute=recipe.recompute or wishes.recompute,
-        seed=wishes.seed,
-        perceptual=replace(recipe.perceptual, **wishes.perceptual),
+        stage=None if options.stage is None else Stage(options.stage),
+        steps=options.steps,
+        lr=options.lr,
+        frequency_weight=None if options.loss is None else LOSSES[options.loss],
+        degradation=None if options.degradation is None else Degradation(options.degradation),
+        dtype=None if options.dtype == "auto" else _precision(options.dtype),
+        accumulate=options.accumulate,
+        recompute=recipe.recompute or options.recompute,
+        seed=options.seed,
+        perceptual=replace(recipe.perceptual, **options.perceptual),
     )
 
 
-def choose_network(wishes: FinetuneOptions) -> Network:
-    """The network to begin with, on the device of the wishes.
+def choose_network(options: FinetuneOptions) -> Network:
+    """Load or create the network to start from, on the device of the options.
 
     Raises:
-        UsageError: If a network from scratch is wished for that has no entry in the catalog, or if
-            the network does not enlarge four times, as the training footage is made for.
+        UsageError: If a network from scratch has no entry in the catalog, or if the network does
+            not enlarge four times.
         VsrmError: As `vsrm_cli.checkpoints.loading.load_model`.
     """
-    if not wishes.from_scratch:
-        network = load_model(wishes.model, device=wishes.device, dtype="fp32")
+    if not options.from_scratch:
+        network = load_model(options.model, device=options.device, dtype="fp32")
         _check_scale(network)
         return network.requires_grad_(True)
-    if wishes.model not in MODELS:
+    if options.model not in MODELS:
         raise UsageError(
             f"With --from-scratch the model must be one of {', '.join(MODELS)}, not "
-            f'"{wishes.model}".'
+            f'"{options.model}".'
         )
-    entry = MODELS[wishes.model]
-    torch.manual_seed(wishes.seed)
+    entry = MODELS[options.model]
+    torch.manual_seed(options.seed)
     new: Network = FAMILIES[entry.network].network(entry.config)
     _check_scale(new)
-    return new.to(find_device(wishes.device))
+    return new.to(find_device(options.device))
 
 
 def _check_scale(network: Network) -> None:
@@ -253,26 +253,26 @@ def _check_scale(network: Network) -> None:
         )
 
 
-def _check(wishes: FinetuneOptions) -> None:
+def _check(options: FinetuneOptions) -> None:
     for name in ("steps", "batch", "frames", "patch", "accumulate", "workers"):
-        value = getattr(wishes, name)
+        value = getattr(options, name)
         if value is not None and value < 1:
             option = "clip-frames" if name == "frames" else name
             raise UsageError(f"The number for --{option} must be 1 or more, not {value}.")
-    if wishes.lr is not None and not 0 < wishes.lr < math.inf:
-        raise UsageError(f"The learning rate must be a number above 0, not {wishes.lr}.")
-    for name, weight in wishes.perceptual.items():
+    if options.lr is not None and not 0 < options.lr < math.inf:
+        raise UsageError(f"The learning rate must be a number above 0, not {options.lr}.")
+    for name, weight in options.perceptual.items():
         option = f"--{name.replace('_', '-')}"
-        if wishes.stage != Stage.SHARP:
+        if options.stage != Stage.SHARP:
             raise UsageError(f"{option} is for --stage sharp.")
         if not 0 <= weight < math.inf:
             raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
     dtypes = ("auto", *DTYPES, *Precision)
     for name, value, choices in (
-        ("stage", wishes.stage, tuple(Stage)),
-        ("loss", wishes.loss, tuple(LOSSES)),
-        ("degradation", wishes.degradation, tuple(Degradation)),
-        ("dtype", wishes.dtype, dtypes),
+        ("stage", options.stage, tuple(Stage)),
+        ("loss", options.loss, tuple(LOSSES)),
+        ("degradation", options.degradation, tuple(Degradation)),
+        ("dtype", options.dtype, dtypes),
     ):
         if value is not None and value not in choices:
             raise UsageError(f'The {name} must be one of {", ".join(choices)}, not "{value}".')
@@ -282,14 +282,14 @@ def _precision(dtype: str) -> Precision:
     return DTYPES[dtype] if dtype in DTYPES else Precision(dtype)
 
 
-def _with(values: _Values, **wishes: Any) -> _Values:
-    """The values, with those wishes that there are in their place."""
-    return replace(values, **{name: x for name, x in wishes.items() if x is not None})
+def _with(values: _Values, **changes: Any) -> _Values:
+    """The values, with the changes that are not None."""
+    return replace(values, **{name: x for name, x in changes.items() if x is not None})
 
 
-def _words(wishes: FinetuneOptions, out: Path, recipe: Recipe) -> dict[str, str]:
-    """What the weight file says about itself."""
-    began = f"new weights of {wishes.model}" if wishes.from_scratch else wishes.model
+def _metadata(options: FinetuneOptions, out: Path, recipe: Recipe) -> dict[str, str]:
+    """The metadata of the weight file."""
+    began = f"new weights of {options.model}" if options.from_scratch else options.model
     return {
         "name": out.absolute().name,
         "source": f"vsrm finetune, from {began}",
@@ -298,7 +298,7 @@ def _words(wishes: FinetuneOptions, out: Path, recipe: Recipe) -> dict[str, str]
 
 
 def _skipped(footage: Footage) -> str:
-    """What is wrong with files that were passed over, a few of them by name."""
+    """What is wrong with skipped files; a few of them are named."""
     first = "; ".join(skipped.why.rstrip(".") for skipped in footage.skipped[:SKIPPED_NAMED])
     more = len(footage.skipped) - SKIPPED_NAMED
     return f"{len(footage.skipped)} skipped: {first}" + (f"; and {more} more" if more > 0 else "")

@@ -1,9 +1,8 @@
-"""How a flow network is taught: by the true motion where it is known, by the frames where not.
+"""The loss of the flow network: supervised where the true motion is known, photometric elsewhere.
 
-Clips that were made by moving a camera over a photo have an exact flow, and each level of the
-pyramid is measured by it. Of real footage nobody knows the flow; there the sharp frames tell
-whether it is right: one of them, warped, should look like the other one. That the small frames
-which the network sees have lost detail, and may have been compressed, makes it no worse a teacher.
+Synthetic clips, made by moving a camera over a photo, have an exact flow; each level of the pyramid
+is compared with it. The flow of real footage is unknown; there one HR frame, warped, should look
+like the other one. The network itself sees LR frames, which may be compressed.
 """
 
 from collections.abc import Sequence
@@ -17,49 +16,48 @@ from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import end_point_error
 
-# Weight of the coarser levels of the pyramid, of what warped frames show, and of smoothness.
+# Weights of the coarser levels of the pyramid, of the photometric error, and of smoothness.
 COARSE, PHOTOMETRIC, SMOOTH = 0.3, 6.0, 0.5
-# Differences of details much above this count little more: something came into view.
+# Differences of details far above this hardly count more: something came into view.
 SURPRISE = 0.1
 
 
 def motion_losses(network: SpyNet, sample: Sample) -> tuple[Tensor, Tensor]:
-    """What the flows of a batch lack.
+    """The loss of the flows of a batch.
 
     Args:
         network: The flow network.
         sample: A batch of clips of two frames or more.
 
     Returns:
-        What is minimized, a mean over all clips, and the part of it that is due to known flow
-        for who sees no motion at all.
+        The loss, a mean over all clips, and the supervised part of it for zero flow.
     """
-    small, sharp = _without_rest(sample, 2 ** (len(network.basic_module) - 1))
-    height, width = small.shape[-2:]
-    truth = torch.stack((sample.flow_backward, sample.flow_forward))[..., :height, :width]
-    truth = truth.flatten(0, 2)
-    known = sample.has_flow[None, :, None].expand(2, -1, small.shape[1] - 1).flatten()
-    ref, supp = _both_ways(small)
+    lr, hr = _without_rest(sample, 2 ** (len(network.basic_module) - 1))
+    height, width = lr.shape[-2:]
+    true_flow = torch.stack((sample.flow_backward, sample.flow_forward))[..., :height, :width]
+    true_flow = true_flow.flatten(0, 2)
+    known = sample.has_flow[None, :, None].expand(2, -1, lr.shape[1] - 1).flatten()
+    ref, supp = _both_ways(lr)
     flows = network.pyramid(network.normalized(ref), network.normalized(supp))
-    loss, plain = 0.0 * flows[-1].sum(), truth.new_zeros(())
+    loss, plain = 0.0 * flows[-1].sum(), true_flow.new_zeros(())
     if known.any():
         share, still = known.float().mean(), [torch.zeros_like(flow[known]) for flow in flows]
-        loss = loss + share * _pyramid_error([flow[known] for flow in flows], truth[known])
-        plain = share * _pyramid_error(still, truth[known])
+        loss = loss + share * _pyramid_error([flow[known] for flow in flows], true_flow[known])
+        plain = share * _pyramid_error(still, true_flow[known])
     if not known.all():
         share = 1 - known.float().mean()
-        looks, target = (frames[~known] for frames in _both_ways(sharp))
-        loss = loss + share * _photometric_error(flows[-1][~known], looks, target)
+        hr_ref, hr_supp = (frames[~known] for frames in _both_ways(hr))
+        loss = loss + share * _photometric_error(flows[-1][~known], hr_ref, hr_supp)
     return loss, plain
 
 
 def _without_rest(sample: Sample, multiple: int) -> tuple[Tensor, Tensor]:
-    """The frames, cut so that the sides of the small ones are multiples of a number."""
-    height, width = (side - side % multiple for side in sample.small.shape[-2:])
-    scale = sample.sharp.shape[-1] // sample.small.shape[-1]
+    """The frames, cropped so that the sides of the LR frames are multiples of a number."""
+    height, width = (side - side % multiple for side in sample.lr.shape[-2:])
+    scale = sample.hr.shape[-1] // sample.lr.shape[-1]
     return (
-        sample.small[..., :height, :width],
-        sample.sharp[..., : scale * height, : scale * width],
+        sample.lr[..., :height, :width],
+        sample.hr[..., : scale * height, : scale * width],
     )
 
 
@@ -69,11 +67,11 @@ def _both_ways(clip: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((early, late)), torch.cat((late, early))
 
 
-def _pyramid_error(flows: Sequence[Tensor], truth: Tensor) -> Tensor:
+def _pyramid_error(flows: Sequence[Tensor], true_flow: Tensor) -> Tensor:
     """End-point errors of all levels, each in its own pixels; the finest counts most."""
     errors = []
     for halvings, flow in enumerate(reversed(flows)):
-        goal = F.avg_pool2d(truth, 2**halvings) / 2**halvings
+        goal = F.avg_pool2d(true_flow, 2**halvings) / 2**halvings
         errors.append((COARSE if halvings else 1.0) * end_point_error(flow, goal))
     return torch.stack(errors).sum()
 
@@ -81,12 +79,12 @@ def _pyramid_error(flows: Sequence[Tensor], truth: Tensor) -> Tensor:
 def _photometric_error(flow: Tensor, ref: Tensor, supp: Tensor) -> Tensor:
     """How the details of ``supp``, warped along a flow, differ from those of ``ref``.
 
-    Seen at half the size of the sharp frames, which costs a quarter. Brightness is left out, as
-    it changes by itself. A flow that bends where the picture has no edge costs a little.
+    Computed at half the size of the HR frames, which costs a quarter. Brightness is left out, as it
+    may change. A flow that bends where the frame has no edge costs a little.
 
     Args:
-        flow: In small pixels, (N, 2, H, W).
-        ref: Sharp frames, (N, 3, 4H, 4W).
+        flow: In LR pixels, (N, 2, H, W).
+        ref: HR frames, (N, 3, 4H, 4W).
         supp: Shaped like ``ref``.
     """
     ref, supp = F.avg_pool2d(ref, 2), F.avg_pool2d(supp, 2)
@@ -102,5 +100,5 @@ def _photometric_error(flow: Tensor, ref: Tensor, supp: Tensor) -> Tensor:
 
 
 def _details(frames: Tensor) -> Tensor:
-    """What frames hold beyond the mean of 9 x 9 pixels."""
+    """Frames minus the mean of 9 x 9 pixels."""
     return frames - F.avg_pool2d(frames, 9, stride=1, padding=4, count_include_pad=False)

@@ -1,9 +1,9 @@
-"""The training loop, whole, in one place.
+"""The training loop.
 
-A network is taught in three stages, each a run of this loop: to see motion (`Stage.FLOW`, from
-the true motion of synthetic clips and from the frames of real ones), to enlarge frames past the
-branches (`Stage.FRAMES`, cheap), and to restore clips (`Stage.CLIPS`). The first two may be
-skipped; the last one is also what adapts finished weights to other footage.
+A network is trained in stages, each a run of this loop: first its optical flow (`Stage.FLOW`, on
+the true motion of synthetic clips and the frames of real ones), then single frames without
+propagation (`Stage.FRAMES`, cheap), then whole clips (`Stage.CLIPS`). The first two can be skipped;
+the third also fine-tunes finished weights on other footage. `Stage.SHARP` adds perceptual losses.
 
 Several processes started by torchrun share each batch and average their gradients.
 """
@@ -38,13 +38,13 @@ from vsrm_cli.training.time_budget import TimeBudget
 from vsrm_cli.training.trainer import Trainer
 from vsrm_cli.training.validation import Pair, Validation, Validator
 
-# More samples than any run draws.
+# More steps than any run has.
 ENDLESS = 2**40
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run tells after each step.
+    """What a run reports after each step.
 
     Attributes:
         step: How many steps are done.
@@ -52,9 +52,9 @@ class Progress:
         loss: The mean since the last line of the metrics.
         lr: Learning rate of the next step.
         steps_per_second: Lately; None at first.
-        seconds_left: Until the end of the run, or of its time.
-        line: What was added to the metrics; None where nothing was.
-        accident: What went wrong and was put right, in a sentence.
+        seconds_left: Until the run or its time budget ends; None if unknown.
+        line: The line added to the metrics, if there is one.
+        rollback: Why the run went back to an earlier state, in a sentence; None if it did not.
     """
 
     step: int
@@ -64,18 +64,18 @@ class Progress:
     steps_per_second: float | None
     seconds_left: float | None
     line: Mapping[str, float] | None = None
-    accident: str | None = None
+    rollback: str | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to.
+    """The result of a run.
 
     Attributes:
         step: How many steps are done.
         steps: How many the whole run has.
-        first: The validation of the weights at the start; None where nothing was validated.
-        best: That of the weights that were kept.
+        first: The validation of the weights at the start; None without validation.
+        best: The validation of the weights that were kept.
     """
 
     step: int
@@ -84,14 +84,14 @@ class Result:
     best: Validation | None
 
     @property
-    def told(self) -> str:
-        """What the validations say, in a sentence."""
+    def summary(self) -> str:
+        """The validations in one sentence."""
         if self.first is None or self.best is None:
             return "Nothing was validated; the last weights were kept."
         return outcome(self.first, self.best)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures, as `--json` prints them."""
+        """The result as `--json` prints it."""
         figures: dict[str, Any] = {"step": self.step, "steps": self.steps}
         if self.first is not None and self.best is not None:
             figures |= {
@@ -113,7 +113,7 @@ def finetune(
     *,
     features: FeatureNetwork | None = None,
     validation: Mapping[str, Pair] | None = None,
-    words: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
     minutes: float = math.inf,
     resume: bool = False,
@@ -123,183 +123,182 @@ def finetune(
     validations: int = 10,
     workers: int = 1,
 ) -> Result:
-    """Train a network, into a folder: the best averaged weights, state, metrics and a report.
+    """Train a network. The best averaged weights, state, metrics and a report go into a folder.
 
     Args:
-        network: Where to start; changed in place.
-        data: What `vsrm_cli.data.footage.open_footage` found, or a pack.
+        network: Its weights at the start; changed in place.
+        data: From `vsrm_cli.data.footage.open_footage`, or a pack.
         out: The folder.
         recipe: What to compute.
-        features: What `Stage.SHARP` sees frames with; without effect in others.
-        validation: Clips by name, small and sharp (see `vsrm_cli.training.validation`), which are
-            restored now and then to find out which weights are the best; without them the last
-            ones are kept.
-        words: What the weight file is to say about itself besides the recipe.
-        settings: What else decides what is computed, such as the data: a run that goes on must
-            have the same.
-        minutes: Stop after this time; a run that is resumed goes on from there, and for so long
-            if its steps were decided by a time that is over.
-        resume: Go on with the run in the folder.
-        should_stop: Asked after each step; if so, the state is saved and the run ends.
-        report: Told after each step.
+        features: The feature network of `Stage.SHARP`; unused in other stages.
+        validation: LR-HR clips by name (see `vsrm_cli.training.validation`). They are restored at
+            intervals to find the best weights; without them the last weights are kept.
+        metadata: Metadata of the weight file, besides the recipe.
+        settings: Further settings that decide what is computed, such as the data. They must be the
+            same when a run is resumed.
+        minutes: Time budget. A run whose number of steps came from its time budget gets as many
+            minutes again when it is resumed.
+        resume: Resume the run in the folder.
+        should_stop: Called after each step; if true, the state is saved and the run ends.
+        report: Called after each step.
         every: Steps between two lines of the metrics.
-        validations: How many times to validate, evenly, after the one before the first step.
+        validations: Number of validations, evenly spread, after the one before the first step.
         workers: Processes that prepare samples.
 
     Raises:
-        InputError: If there is nothing to go on from, or no clip is large enough.
+        InputError: If there is no run to resume, or no clip is large enough.
         UsageError: If the run in the folder has other settings, which are listed, or the batch
-            cannot be shared by the processes.
-        MemoryShortage: If a step does not fit into the memory.
-        OutputError: If the folder holds a run that shall not go on, the disk is full, or the loss
-            exploded again and again; the last good state and the best weights are kept.
-        Interrupted: If `should_stop` said so.
+            cannot be divided among the processes.
+        MemoryShortage: If a step does not fit into memory.
+        OutputError: If the folder holds another run, the disk is full, or the loss keeps exploding;
+            the last good state and the best weights are kept.
+        Interrupted: If `should_stop` returned true.
     """
     perceptual = None
     if recipe.stage is Stage.SHARP:
         if features is None:
             raise ValueError("the stage sharp needs a feature network")
         perceptual = PerceptualStage(network, recipe, features.to(network.device))
-    learner = Trainer(network, recipe, perceptual)
-    run = _Run(learner, RunDir(out), validation or {}, words or {}, settings or {})
+    trainer = Trainer(network, recipe, perceptual)
+    run = _Run(trainer, RunDir(out), validation or {}, metadata or {}, settings or {})
     run.validations = validations
-    check_memory(run.learner, recipe)
+    check_memory(run.trainer, recipe)
     run.begin(resume=resume)
     clock = TimeBudget(minutes, network.device)
-    if learner.length is None and math.isinf(minutes):
+    if trainer.length is None and math.isinf(minutes):
         raise ValueError("a recipe without steps needs minutes")
-    # A run whose length its time has decided goes on for more time, if that is asked for.
-    is_planned = learner.length is not None
-    if is_planned and learner.step >= (learner.length or 0):
+    # A run whose length came from its time budget can be resumed for more minutes.
+    is_planned = trainer.length is not None
+    if is_planned and trainer.step >= (trainer.length or 0):
         if recipe.steps is not None or math.isinf(minutes):
             return run.result()
         is_planned = False
     for sample in _samples(data, recipe, run.drawn, workers):
         if run.drawn == 0:
             with clock.aside():
-                run.look_at_start(sample)
-        accident = run.advance(sample)
+                run.validate_start(sample)
+        rollback = run.advance(sample)
         clock.note_step()
         if not is_planned and (plan := clock.plan(validations)) is not None:
             more, run.validations = plan
-            learner.length = learner.step + more
+            trainer.length = trainer.step + more
             is_planned = True
-        is_asked = all_reduce_max(should_stop(), network.device) > 0
+        is_stopping = all_reduce_max(should_stop(), network.device) > 0
         is_up = clock.is_up()
-        is_over = is_up or (is_planned and learner.step == learner.length)
+        is_over = is_up or (is_planned and trainer.step == trainer.length)
         if is_up and recipe.steps is None:
-            learner.length = learner.step
-        is_look = is_over or (accident is None and run.is_look_due())
+            trainer.length = trainer.step
+        is_validation = is_over or (rollback is None and run.is_validation_due())
         line = None
         with clock.aside():
-            if is_look or (accident is None and learner.step % every == 0):
-                line = run.note(is_look=is_look)
-            if clock.is_save_due() or is_look or is_asked:
+            if is_validation or (rollback is None and trainer.step % every == 0):
+                line = run.note(is_validation=is_validation)
+            if clock.is_save_due() or is_validation or is_stopping:
                 run.save()
-        report(_progress(run, clock, line, accident))
+        report(_progress(run, clock, line, rollback))
         if is_over:
             break
-        if is_asked:
+        if is_stopping:
             raise Interrupted(
-                f"stopped after step {learner.step}; the same command with --resume continues"
+                f"stopped after step {trainer.step}; the same command with --resume continues"
             )
     run.end()
     return run.result()
 
 
 class _Run:
-    """What a run consists of, and what is kept of it. Only the first process writes."""
+    """The state of a run and its files. Only the first process writes."""
 
     def __init__(
         self,
-        learner: Trainer,
+        trainer: Trainer,
         folder: RunDir,
         pairs: Mapping[str, Pair],
-        words: Mapping[str, str],
+        metadata: Mapping[str, str],
         settings: Mapping[str, str],
     ) -> None:
-        recipe = learner.recipe
-        criterion = learner.perceptual.validation_loss if learner.perceptual else None
-        self.folder, self.learner = folder, learner
-        self.judge = Validator(pairs, recipe, criterion)
-        self.guard = DivergenceGuard(self.learner)
+        recipe = trainer.recipe
+        criterion = trainer.perceptual.validation_loss if trainer.perceptual else None
+        self.folder, self.trainer = folder, trainer
+        self.validator = Validator(pairs, recipe, criterion)
+        self.guard = DivergenceGuard(self.trainer)
         self.validations = 1
-        self.drawn = 0  # samples; more than there are steps, if any had to be done again
+        self.drawn = 0  # samples; more than steps where the run went back
         self.losses: list[float] = []  # since the last line of the metrics
         self.last_loss = math.nan
         self._settings = {**recipe.settings(), **settings}
-        self._words = {**words, "recipe": json.dumps(self._settings)}
+        self._metadata = {**metadata, "recipe": json.dumps(self._settings)}
         self._is_writer = rank() == 0
-        self._board = TensorBoardWriter(None)
+        self._tensorboard = TensorBoardWriter(None)
 
     def begin(self, *, resume: bool) -> None:
-        """Make the folder, or take from it what an earlier call has left there."""
+        """Create the folder, or load the state in it."""
         if resume:
             self._restore(self.folder.read_state())
         elif self._is_writer:
             self.folder.begin()
         if self._is_writer:
-            self._board = TensorBoardWriter(self.folder.path)
+            self._tensorboard = TensorBoardWriter(self.folder.path)
         barrier()
 
-    def look_at_start(self, sample: Sample) -> None:
-        """Validate what the run begins with, and keep it."""
-        self.last_loss = self.learner.measure(sample)
+    def validate_start(self, sample: Sample) -> None:
+        """Validate and save the weights at the start."""
+        self.last_loss = self.trainer.measure(sample)
         if self._is_writer:
-            if self.judge.pairs:
-                self._look()
+            if self.validator.pairs:
+                self._validate()
             self.save()
-            self._add_line(is_look=bool(self.judge.pairs))
+            self._add_line(is_validation=bool(self.validator.pairs))
 
     def advance(self, sample: Sample) -> str | None:
-        """Do a step; where it cannot be trusted, go back instead, and say so."""
+        """Do a step, or roll back after a loss spike; returns what happened in that case."""
         self.drawn += 1
-        lesson = self.learner.learn(sample)
-        if self.guard.trusts(lesson):
-            self.learner.apply()
+        losses = self.trainer.learn(sample)
+        if self.guard.trusts(losses):
+            self.trainer.apply()
             self.guard.note_step()
-            self.losses.append(lesson.loss)
+            self.losses.append(losses.loss)
             return None
         try:
-            accident = self.guard.go_back()
+            rollback = self.guard.roll_back()
         except OutputError:
             self.save()
             self.end()
             raise
         self.losses.clear()
         if self._is_writer:
-            self.folder.forget_after(self.learner.step)
-        return accident
+            self.folder.forget_after(self.trainer.step)
+        return rollback
 
-    def is_look_due(self) -> bool:
-        """Whether it is time for one of the validations, which are spread over all steps."""
-        length = self.learner.length
-        return length is not None and self.learner.step % max(1, length // self.validations) == 0
+    def is_validation_due(self) -> bool:
+        """Whether one of the evenly spread validations is due."""
+        length = self.trainer.length
+        return length is not None and self.trainer.step % max(1, length // self.validations) == 0
 
-    def note(self, *, is_look: bool) -> dict[str, float] | None:
-        """Validate, if it is time for that, and add a line to the metrics."""
+    def note(self, *, is_validation: bool) -> dict[str, float] | None:
+        """Validate if asked to, and add a line to the metrics."""
         if self.losses:
             self.last_loss = sum(self.losses) / len(self.losses)
             self.losses.clear()
         if not self._is_writer:
             return None
-        is_look = is_look and bool(self.judge.pairs)
-        if is_look:
-            self._look()
-        return self._add_line(is_look=is_look)
+        is_validation = is_validation and bool(self.validator.pairs)
+        if is_validation:
+            self._validate()
+        return self._add_line(is_validation=is_validation)
 
     def save(self) -> None:
-        """Keep all that a later call needs to go on."""
+        """Save everything needed to resume."""
         if not self._is_writer:
             return
-        if not self.judge.pairs:
-            self.folder.write_weights(self.learner.average, self._words)
+        if not self.validator.pairs:
+            self.folder.write_weights(self.trainer.average, self._metadata)
         self.folder.write_state(
             {
                 "settings": self._settings,
-                "learner": self.learner.state(),
+                "learner": self.trainer.state(),
                 "guard": self.guard.state(),
-                "judge": self.judge.state(),
+                "judge": self.validator.state(),
                 "validations": self.validations,
                 "drawn": self.drawn,
                 "losses": self.losses,
@@ -308,42 +307,42 @@ class _Run:
         )
 
     def end(self) -> None:
-        """Write the report; when this returns, all files are there for every process."""
+        """Write the report; all files are complete for every process when this returns."""
         if self._is_writer:
-            judge = self.judge
+            validator = self.validator
             page = report_page(
                 self.folder.path.absolute().name,
                 self.folder.lines(),
-                first=judge.first,
-                best=judge.best,
-                latest=judge.latest,
-                pieces=judge.pieces,
+                first=validator.first,
+                best=validator.best,
+                latest=validator.latest,
+                pieces=validator.pieces,
                 settings=self._settings,
             )
             self.folder.write_report(page)
-            self._board.close()
+            self._tensorboard.close()
         barrier()
 
     def result(self) -> Result:
-        """What the run has come to."""
-        step, judge = self.learner.step, self.judge
-        return Result(step, self.learner.length or step, judge.first, judge.best)
+        """The result of the run so far."""
+        step, validator = self.trainer.step, self.validator
+        return Result(step, self.trainer.length or step, validator.first, validator.best)
 
-    def _look(self) -> None:
-        if self.judge.look(self.learner.average, self.learner.step):
-            self.folder.write_weights(self.learner.average, self._words)
-        if self.judge.latest is not None:
-            self._board.add_pictures(self.judge.pieces, self.judge.latest)
+    def _validate(self) -> None:
+        if self.validator.validate(self.trainer.average, self.trainer.step):
+            self.folder.write_weights(self.trainer.average, self._metadata)
+        if self.validator.latest is not None:
+            self._tensorboard.add_images(self.validator.pieces, self.validator.latest)
 
-    def _add_line(self, *, is_look: bool) -> dict[str, float]:
-        line = {"step": self.learner.step, "loss": self.last_loss, "lr": self.learner.rate()}
-        if self.learner.discriminator_loss is not None:
-            line["discriminator_loss"] = self.learner.discriminator_loss
-        if is_look and self.judge.latest is not None:
-            line["val_loss"] = self.judge.latest.loss
-            line["val_psnr_y"] = self.judge.latest.psnr_y
+    def _add_line(self, *, is_validation: bool) -> dict[str, float]:
+        line = {"step": self.trainer.step, "loss": self.last_loss, "lr": self.trainer.rate()}
+        if self.trainer.discriminator_loss is not None:
+            line["discriminator_loss"] = self.trainer.discriminator_loss
+        if is_validation and self.validator.latest is not None:
+            line["val_loss"] = self.validator.latest.loss
+            line["val_psnr_y"] = self.validator.latest.psnr_y
         self.folder.add_line(line)
-        self._board.add_line(line)
+        self._tensorboard.add_line(line)
         return line
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -353,16 +352,16 @@ class _Run:
                 f"The run in {self.folder.path} has other settings ({'; '.join(changed)}): give "
                 f"the same ones with --resume, or another --out."
             )
-        self.learner.restore(state["learner"])
-        self.guard = DivergenceGuard(self.learner)
+        self.trainer.restore(state["learner"])
+        self.guard = DivergenceGuard(self.trainer)
         self.guard.restore(state["guard"])
-        self.judge.restore(state["judge"])
+        self.validator.restore(state["judge"])
         self.drawn, self.last_loss = state["drawn"], state["last_loss"]
         self.validations = state["validations"]
         self.losses = list(state["losses"])
         if self._is_writer:
-            # Of a run that was killed amid its beginning, the line of step 0 as well.
-            self.folder.forget_after(self.learner.step if self.drawn else -1)
+            # A run killed during its start has a line of step 0 to remove as well.
+            self.folder.forget_after(self.trainer.step if self.drawn else -1)
 
 
 class _From(Dataset[Sample]):
@@ -379,7 +378,7 @@ class _From(Dataset[Sample]):
 
 
 def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
-    """This process's share of each batch, made by processes of their own."""
+    """This process's share of each batch, prepared by worker processes."""
     processes, shape = process_count(), recipe.shape
     if shape.batch % processes:
         raise UsageError(
@@ -408,9 +407,9 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
 
 @contextmanager
 def _left_to_the_parent() -> Iterator[None]:
-    """Keep the garbage collector of a forked worker off the objects that exist already.
+    """Keep the garbage collector of a forked worker away from existing objects.
 
-    A decoder that it frees would wait for threads that only the parent has, forever.
+    Freeing a decoder there would wait forever for threads that only the parent has.
     """
     gc.collect()
     gc.freeze()
@@ -421,25 +420,25 @@ def _left_to_the_parent() -> Iterator[None]:
 
 
 def _calm(_: int) -> None:
-    """Set up a process that makes samples: one thread, and Ctrl-C is for the one that trains."""
+    """Set up a worker: one thread, and Ctrl-C goes to the training process only."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _progress(
-    run: _Run, clock: TimeBudget, line: Mapping[str, float] | None, accident: str | None
+    run: _Run, clock: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
 ) -> Progress:
-    learner, losses = run.learner, run.losses
-    # A run that trains on after its end does not know its new length at once.
-    length = learner.length if learner.step <= (learner.length or 0) else None
-    more = None if length is None else length - learner.step
+    trainer, losses = run.trainer, run.losses
+    # A run resumed past its end does not know its new length at once.
+    length = trainer.length if trainer.step <= (trainer.length or 0) else None
+    more = None if length is None else length - trainer.step
     return Progress(
-        step=learner.step,
+        step=trainer.step,
         steps=length,
         loss=sum(losses) / len(losses) if losses else run.last_loss,
-        lr=learner.rate(),
+        lr=trainer.rate(),
         steps_per_second=clock.steps_per_second(),
         seconds_left=clock.seconds_left(more),
         line=line,
-        accident=accident,
+        rollback=rollback,
     )

@@ -1,4 +1,4 @@
-"""What training minimizes: Charbonnier, in pixels and in frequencies."""
+"""The restoration losses: Charbonnier, on pixels and on frequencies."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch import Tensor
 EPS = 1e-3
 
 
-def charbonnier(restored: Tensor, sharp: Tensor, *, eps: float = EPS) -> Tensor:
+def charbonnier(restored: Tensor, target: Tensor, *, eps: float = EPS) -> Tensor:
     """Mean of sqrt((restored - sharp)^2 + eps^2) over all elements: a smooth absolute error.
 
     Args:
         restored: Any shape, any float type; values 0 to 1.
-        sharp: Shaped like ``restored``.
-        eps: Where the root turns from square to absolute, in units of the values.
+        target: Shaped like ``restored``.
+        eps: Where the loss turns from square to absolute, in units of the values.
 
     Returns:
         A scalar in float32 (float64 for float64 input).
@@ -20,13 +20,13 @@ def charbonnier(restored: Tensor, sharp: Tensor, *, eps: float = EPS) -> Tensor:
     Source: VSRM (arXiv 2506.22762), loss section; Lai et al., arXiv 1710.01992, section 3.3.
     The mean, not the norm of the whole image, as the code of that line of papers has it.
     """
-    restored, sharp = _at_least_float32(restored), _at_least_float32(sharp)
-    return ((restored - sharp).square() + eps * eps).sqrt().mean()
+    restored, target = _at_least_float32(restored), _at_least_float32(target)
+    return ((restored - target).square() + eps * eps).sqrt().mean()
 
 
 def frequency_charbonnier(
     restored: Tensor,
-    sharp: Tensor,
+    target: Tensor,
     *,
     weight: float = 0.02,
     eps: float = EPS,
@@ -40,7 +40,7 @@ def frequency_charbonnier(
 
     Args:
         restored: (..., H, W), values 0 to 1.
-        sharp: Shaped like ``restored``.
+        target: Shaped like ``restored``.
         weight: Factor of each of the two parts.
         eps: As in `charbonnier`, in units of the spectrum.
         norm: Scale of the transform, as `torch.fft.fft2` names it. The paper leaves it open;
@@ -48,23 +48,23 @@ def frequency_charbonnier(
 
     Source: VSRM (arXiv 2506.22762), frequency Charbonnier loss.
     """
-    spectrum = torch.fft.fft2(_at_least_float32(restored) - _at_least_float32(sharp), norm=norm)
+    spectrum = torch.fft.fft2(_at_least_float32(restored) - _at_least_float32(target), norm=norm)
     real: Tensor = (spectrum.real.square() + eps * eps).sqrt().mean()
     imaginary: Tensor = (spectrum.imag.square() + eps * eps).sqrt().mean()
     return weight * (real + imaginary)
 
 
-def restoration_loss(restored: Tensor, sharp: Tensor, *, frequency_weight: float = 0.02) -> Tensor:
+def restoration_loss(restored: Tensor, target: Tensor, *, frequency_weight: float = 0.02) -> Tensor:
     """The paper's loss: `charbonnier` plus `frequency_charbonnier`.
 
     Args:
         restored: (..., H, W), values 0 to 1.
-        sharp: Shaped like ``restored``.
+        target: Shaped like ``restored``.
         frequency_weight: Weight of the frequency part; 0 leaves it out.
     """
-    loss = charbonnier(restored, sharp)
+    loss = charbonnier(restored, target)
     if frequency_weight:
-        loss = loss + frequency_charbonnier(restored, sharp, weight=frequency_weight)
+        loss = loss + frequency_charbonnier(restored, target, weight=frequency_weight)
     return loss
 
 

@@ -1,4 +1,4 @@
-"""Everything that decides what a training run computes, and the recipes of the papers."""
+"""The recipe of a training run, and the recipes of the papers."""
 
 import enum
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ FREQUENCY_WEIGHT = 0.02
 
 
 class Stage(enum.StrEnum):
-    """What a run teaches."""
+    """What a run trains."""
 
     FLOW = "flow"
     FRAMES = "frames"
@@ -22,7 +22,7 @@ class Stage(enum.StrEnum):
 
 
 class Precision(enum.StrEnum):
-    """What a run computes in; weights, averages and losses are float32 in any case."""
+    """What a run computes in; weights, averages and losses are always float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -31,15 +31,15 @@ class Precision(enum.StrEnum):
 
 @dataclass(frozen=True)
 class PerceptualWeights:
-    """How much each loss of `Stage.SHARP` counts, beside the pixel loss, which counts 1.
+    """The weights of the losses of `Stage.SHARP`; the pixel loss has weight 1.
 
     Attributes:
         sharpen: How strongly the ground truth is sharpened.
-        feature_weight: Of the difference that a feature network sees.
-        adversarial_weight: Of what the discriminator says, once it has learned alone for a while.
+        feature_weight: Of the difference of features.
+        adversarial_weight: Of the adversarial loss, after the discriminator has been trained alone.
         temporal_weight: Of errors that change along the motion.
         pattern_weight: Of fine checkerboards that the ground truth does not show.
-        cleaning_weight: Of artifacts that are left in the features of single frames.
+        cleaning_weight: Of artifacts that remain in the features of single frames.
         discriminator_lr: Learning rate of the discriminator.
     """
 
@@ -57,28 +57,26 @@ class Recipe:
     """Everything that decides what a training run computes.
 
     Attributes:
-        stage: What is taught.
-        steps: Length of the run and of its cosine schedule; None for as many as fit into the
-            time that the run is given, which its first steps tell.
-        shape: Size of the training clips; its batch is that of all processes together.
-        lr: Highest learning rate.
+        stage: What is trained.
+        steps: Length of the run and of its cosine schedule; None for as many as fit into the time
+            budget, by the speed of the first steps.
+        shape: Size of the training clips; its batch is the total over all processes.
+        lr: Peak learning rate.
         warmup: Steps in which the rate rises to `lr`.
-        lr_end: To which share of itself the rate falls at the end.
-        clip_norm: Greatest norm of a step's gradient; None for any.
-        ema: How much of the average of the weights is kept in each step, at the end.
-        frequency_weight: Weight of the loss in frequencies; the paper's is 0.02.
-        flow_frozen: Steps in which the flow network stays as it is.
+        lr_end: The final rate, as a share of `lr`.
+        clip_norm: Maximum norm of the gradient; None for no clipping.
+        ema: Decay of the moving average of the weights.
+        frequency_weight: Weight of the frequency loss; 0.02 in the paper.
+        flow_frozen: Steps in which the flow network is frozen.
         flow_lr: Its rate after that, as a share of `lr`.
-        trunk_lr: Rate of what `Stage.FRAMES` taught, as a share of `lr`, in `Stage.CLIPS`.
-        dtype: What networks compute in.
-        accumulate: Into how many parts a batch is divided that are computed one after the other:
-            less memory, the same step.
-        recompute: Whether the branches are computed a second time for their gradients, instead
-            of being kept: much less memory, a third more time.
+        trunk_lr: Rate of the backbone, which `Stage.FRAMES` trains, as a share of `lr`.
+        dtype: Precision of the forward and backward passes.
+        accumulate: Gradient accumulation: a batch is computed in so many parts, with less memory.
+        recompute: Gradient checkpointing: much less memory, a third more time.
         mirrored: Whether each clip is followed by itself backwards.
-        degradation: How the small frames are made.
-        seed: Decides every sample.
-        perceptual: Of `Stage.SHARP`; without effect in others.
+        degradation: How LR frames are made.
+        seed: Of all samples.
+        perceptual: Of `Stage.SHARP`; unused in other stages.
     """
 
     stage: Stage
@@ -102,7 +100,7 @@ class Recipe:
     perceptual: PerceptualWeights = PerceptualWeights()
 
     def settings(self) -> dict[str, str]:
-        """All values that have an effect by their names, as text, those of the shape among them."""
+        """All values that have an effect, by name, as text; those of the shape included."""
         values = asdict(self)
         shape, perceptual = values.pop("shape"), values.pop("perceptual")
         if self.stage is Stage.SHARP:
@@ -111,15 +109,15 @@ class Recipe:
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs between the settings of two runs, each as "name: value then, value now"."""
+    """The differences between the settings of two runs, as "name: value then, value now"."""
     changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     pairs = ((name, then.get(name, "nothing"), now.get(name, "nothing")) for name in changed)
     return [f"{name.replace('_', '-')}: {old} then, {new} now" for name, old, new in pairs]
 
 
-# The recipes of VSRM's paper (arXiv 2506.22762). Its authors tell the data, the number of frames
-# and the number of iterations; all else is inherited from the option files of PSRT and IART
-# (github.com/XPixelGroup/RethinkVSRAlignment, github.com/kai422/IART), on which they built.
+# The recipes of VSRM's paper (arXiv 2506.22762). It states the data, the number of frames and the
+# number of iterations; everything else is from the option files of PSRT and IART
+# (github.com/XPixelGroup/RethinkVSRAlignment, github.com/kai422/IART), on which it is based.
 REDS6 = Recipe(
     stage=Stage.CLIPS,
     steps=300_000,
@@ -137,7 +135,7 @@ REDS6 = Recipe(
 PRESETS = {
     "reds6": REDS6,
     "reds16": replace(REDS6, steps=600_000, shape=replace(REDS6.shape, frames=16)),
-    # Starts from what reds16 gave. Its clips of seven frames are mirrored to fourteen.
+    # Starts from the weights of reds16. Its clips of seven frames are mirrored to fourteen.
     "vimeo": replace(
         REDS6,
         shape=replace(REDS6.shape, frames=7),
@@ -149,9 +147,9 @@ PRESETS = {
     ),
 }
 
-# Ours: a small part of a network's own training, at a small rate that rises slowly: Adam's first
-# steps are as long as all others, and point nowhere yet. Small enough that some minutes on a CPU
-# are many steps; a GPU is given more of everything.
+# Our own recipe for fine-tuning: few steps at a low rate with a slow warmup, since Adam's first
+# steps are full-length and point nowhere yet. Small enough for many steps in minutes on a CPU; a
+# GPU gets more of everything.
 FINETUNING = Recipe(
     stage=Stage.CLIPS,
     steps=2000,
@@ -164,17 +162,17 @@ FINETUNING = Recipe(
 FINETUNING_ON_GPU = replace(
     FINETUNING, steps=20_000, shape=ClipShape(frames=7, patch=48, batch=8, photo_share=0.5)
 )
-# What a network that knows nothing is taught with, where no preset is asked for.
+# The rate of a network from scratch, without a preset.
 RATE_FROM_SCRATCH = 1e-3
 
 
 def start_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Recipe:
-    """The recipe that a user begins with, before any wishes.
+    """The recipe before any options.
 
     Args:
-        preset: A name of `PRESETS`, or None for our own.
-        on_gpu: Whether there is a GPU to compute on. Float16 is for these only.
-        from_scratch: Whether the network knows nothing yet.
+        preset: A name of `PRESETS`, or None for our own recipe.
+        on_gpu: Whether the run computes on a GPU. Float16 is for GPUs only.
+        from_scratch: Whether the network starts from new weights.
 
     Raises:
         UsageError: If there is no such preset.

@@ -1,4 +1,4 @@
-"""The report of a run as a page: how the losses fell, and what that looks like."""
+"""The report of a run as an HTML page: losses, PSNR and images; and the TensorBoard writer."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from vsrm_cli.report.html import (
 from vsrm_cli.report.svg import line_plot
 from vsrm_cli.training.validation import ShownCrop, Validation
 
-# Points of a curve: more could not be told apart.
+# Points of a curve: more could not be distinguished.
 POINTS = 200
 
 Line = Mapping[str, float]
@@ -38,17 +38,17 @@ def report_page(
     """A self-contained page about a run.
 
     Args:
-        title: What the run is called.
-        lines: Of its metrics.
+        title: Name of the run.
+        lines: Its metrics.
         first: The validation of the weights at the start.
-        best: That of the weights that are kept.
-        latest: That of the last weights.
-        pieces: What to look at.
-        settings: What decided what was computed, by name.
+        best: The validation of the weights that were kept.
+        latest: The validation of the last weights.
+        pieces: The crops to show.
+        settings: The settings of the run by name.
     """
     parts = [side_by_side(_plots(lines))]
     if first and best and latest:
-        parts = [paragraph(words) for words in _findings(first, best, latest)] + parts
+        parts = [paragraph(text) for text in _findings(first, best, latest)] + parts
         parts.append(heading("Before and after"))
         for piece, before, after in zip(pieces, first.pictures, best.pictures, strict=True):
             parts.append(side_by_side(_sliders(piece, before, after)))
@@ -60,7 +60,7 @@ def report_page(
 
 
 def outcome(first: Validation, best: Validation) -> str:
-    """What a run has come to, in a sentence."""
+    """The result of a run in one sentence."""
     if best.step == first.step:
         return (
             f"No weights of this run did better than those it began with (validation loss "
@@ -85,7 +85,7 @@ def _findings(first: Validation, best: Validation, latest: Validation) -> list[s
 
 
 def _plots(lines: Sequence[Line]) -> list[str]:
-    """Losses in thousandths, which leaves room for the digits that change."""
+    """The plots; losses are in thousandths, so that labels stay short."""
     curves = [
         ("Loss on training clips", "loss", "loss, thousandths", 1000.0, False),
         ("Loss on validation clips", "val_loss", "loss, thousandths", 1000.0, False),
@@ -111,7 +111,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _sliders(piece: ShownCrop, before: Tensor, after: Tensor) -> list[str]:
-    """What the network made of a piece at the start and now; and what was to be made of what."""
+    """Two sliders of a crop: before and after the training, bicubic and ground truth."""
     where = f"{piece.clip}, frame {piece.frame}"
     shown = (
         (before, after, ("before", "after")),
@@ -142,10 +142,10 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardWriter:
-    """Writes scalars and pictures into a folder that TensorBoard reads.
+    """Writes scalars and images for TensorBoard.
 
     Args:
-        path: Folder of the run; ``tensorboard`` is made in it. None for no board at all.
+        path: Folder of the run, in which ``tensorboard`` is created; None to write nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -157,18 +157,18 @@ class TensorBoardWriter:
             self._writer = SummaryWriter(str(path / FOLDER))
 
     def add_line(self, line: Mapping[str, float]) -> None:
-        """Show the values of a line of the metrics."""
+        """Add the values of a line of the metrics."""
         if self._writer is not None:
             for name in line.keys() - {"step"}:
                 self._writer.add_scalar(name, line[name], line["step"])
 
-    def add_pictures(self, pieces: Sequence[ShownCrop], verdict: Validation) -> None:
-        """Show what the network makes of the validation clips."""
+    def add_images(self, pieces: Sequence[ShownCrop], validation: Validation) -> None:
+        """Add the restored crops of a validation."""
         if self._writer is not None:
-            for piece, picture in zip(pieces, verdict.pictures, strict=True):
-                self._writer.add_image(piece.clip, picture, verdict.step)
+            for piece, image in zip(pieces, validation.pictures, strict=True):
+                self._writer.add_image(piece.clip, image, validation.step)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Flush and close."""
         if self._writer is not None:
             self._writer.close()

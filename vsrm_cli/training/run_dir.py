@@ -1,4 +1,4 @@
-"""The folder of a run: weights, state, metrics. No file in it is ever seen half-written."""
+"""The folder of a run: weights, state, metrics. Files are written atomically."""
 
 import io
 import json
@@ -21,10 +21,10 @@ REPORT_FILE = "report.html"
 
 
 class RunDir:
-    """Where a run keeps what it makes.
+    """The files of a run.
 
     Args:
-        path: The folder; made when something is written.
+        path: The folder; created when something is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,10 +34,10 @@ class RunDir:
         self.metrics, self.report = path / METRICS_FILE, path / REPORT_FILE
 
     def check_is_free(self) -> None:
-        """Make sure that a run may begin here.
+        """Make sure that a run can start here.
 
         Raises:
-            OutputError: If the folder holds a run already.
+            OutputError: If the folder already holds a run.
         """
         for file in (self.state, self.weights, self.metrics, self.report):
             if file.exists():
@@ -46,10 +46,10 @@ class RunDir:
                 )
 
     def begin(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            OutputError: If it holds a run already, or cannot be made.
+            OutputError: If it already holds a run, or cannot be created.
         """
         self.check_is_free()
         try:
@@ -58,7 +58,7 @@ class RunDir:
             raise _unwritten(self.path, error) from error
 
     def read_state(self) -> dict[str, Any]:
-        """What `write_state` wrote.
+        """Load the state that `write_state` saved.
 
         Raises:
             InputError: If there is no state, or it is damaged.
@@ -69,7 +69,7 @@ class RunDir:
             )
         try:
             state: dict[str, Any] = torch.load(self.state, weights_only=True, map_location="cpu")
-        # Whatever bytes a stranger's or damaged file makes PyTorch's reader complain of.
+        # PyTorch's reader raises many kinds of errors for damaged files.
         except Exception as error:
             raise InputError(
                 f"{self.state} cannot be read ({type(error).__name__}); start a run with another "
@@ -78,24 +78,24 @@ class RunDir:
         return state
 
     def write_state(self, state: Mapping[str, Any]) -> None:
-        """Keep a state; the earlier one is there until this one is complete.
+        """Save a state; the previous one is kept until this one is complete.
 
         Raises:
-            OutputError: If the disk is full; the earlier state is still there.
+            OutputError: If the disk is full; the previous state is kept.
         """
         # Into memory first: PyTorch's own writer does not say why a file could not be written.
         content = io.BytesIO()
         torch.save(dict(state), content)
         self._write(self.state, content.getbuffer())
 
-    def write_weights(self, network: Network, words: Mapping[str, str]) -> None:
-        """Keep weights that `vsrm upscale --model` takes.
+    def write_weights(self, network: Network, metadata: Mapping[str, str]) -> None:
+        """Save weights that `vsrm upscale --model` can load.
 
         Raises:
-            OutputError: If the disk is full; the earlier weights are still there.
+            OutputError: If the disk is full; the previous weights are kept.
         """
         try:
-            save_weights(network, self.weights, words)
+            save_weights(network, self.weights, metadata)
         except (OSError, SafetensorError) as error:
             raise _unwritten(self.weights, error) from error
 
@@ -112,7 +112,7 @@ class RunDir:
             raise _unwritten(self.metrics, error) from error
 
     def lines(self) -> list[dict[str, Any]]:
-        """The metrics, without a last line that a power cut has left half-written."""
+        """The metrics, without a last line that a power cut left half-written."""
         found: list[dict[str, Any]] = []
         if self.metrics.exists():
             for line in self.metrics.read_text(encoding="utf-8").splitlines():
@@ -123,9 +123,7 @@ class RunDir:
         return found
 
     def forget_after(self, step: int) -> None:
-        """Take lines of later steps out of the metrics: these steps are done again.
-
-        What a killed process has not finished writing goes as well.
+        """Remove the metrics of later steps, which are done again, and unfinished files.
 
         Raises:
             OutputError: If the disk is full.
@@ -136,7 +134,7 @@ class RunDir:
         self._write(self.metrics, kept.encode())
 
     def write_report(self, page: str) -> None:
-        """Keep the report, in place of an earlier one.
+        """Write the report, over an earlier one.
 
         Raises:
             OutputError: If the disk is full.

@@ -1,8 +1,8 @@
-"""How much memory a training step needs, found out before the first one.
+"""How much memory a training step needs, estimated before the first one.
 
-A step keeps what its backward pass needs, which grows with clips, frames and pixels alike. So one
-clip of a few frames and pixels is learned from, as a trial, and what it takes is counted and
-scaled up. A run that cannot fit is refused, instead of being killed by the system without a word.
+The activations that a step keeps for its backward pass grow with clips, frames and pixels. A trial
+with one small clip is measured and scaled up. A run that cannot fit is refused, instead of being
+killed by the system without a message.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from vsrm_cli.training.distributed import process_count
 from vsrm_cli.training.recipe import Recipe
 from vsrm_cli.training.trainer import Trainer
 
-# The trial: two lengths, since a clip of no frames would take some memory too.
+# Two trials, since part of the memory does not depend on the number of frames.
 _FRAMES = (2, 3)
 _PATCH = 32
-# Weights, their average and gradients, two moments of Adam, and two copies of all but the gradients
-# that the guard keeps.
+# Weights, their average and gradients, two moments of Adam, and the two copies of all but the
+# gradients that the divergence guard keeps.
 _COPIES_OF_WEIGHTS = 13
-# A weight gives a few values for each pixel at most, so a step whose weights and pixels have a
-# product below this, in bytes, needs no trial: it takes less than a gigabyte.
+# If the product of weights and pixels is below this, in bytes, a step takes less than a gigabyte
+# and needs no trial.
 _SMALL = 1 << 28
 
 
-def check_memory(learner: Trainer, recipe: Recipe) -> None:
+def check_memory(trainer: Trainer, recipe: Recipe) -> None:
     """Refuse a run whose steps do not fit into the memory of its device.
 
     Args:
-        learner: As it is before the first step; its gradients are cleared.
-        recipe: What it is to compute.
+        trainer: Before its first step; its gradients are cleared.
+        recipe: Of the run.
 
     Raises:
         MemoryShortage: If they do not fit; the message says which options make them smaller.
     """
     shape = _shape_of_part(recipe)
-    weights = sum(p.numel() * p.element_size() for p in learner.network.parameters())
+    weights = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
     if weights * shape.batch * shape.frames * shape.patch**2 <= _SMALL:
         return
-    device = learner.network.device
-    needed = _COPIES_OF_WEIGHTS * weights + _activation_bytes(learner, shape)
+    device = trainer.network.device
+    needed = _COPIES_OF_WEIGHTS * weights + _activation_bytes(trainer, shape)
     free = free_memory_bytes(device)
     if needed <= free:
         return
@@ -65,51 +65,51 @@ def check_memory(learner: Trainer, recipe: Recipe) -> None:
 
 
 def _shape_of_part(recipe: Recipe) -> ClipShape:
-    """What is computed at a time, in one process."""
+    """The shape of what one process computes at a time."""
     shape = recipe.shape
     clips = -(-shape.batch // (process_count() * recipe.accumulate))
     return replace(shape, batch=clips, frames=shape.frames * (2 if recipe.mirrored else 1))
 
 
-def _activation_bytes(learner: Trainer, shape: ClipShape) -> int:
-    """What a forward and a backward pass take beside the weights, by two small trials."""
-    few, more = (_trial_bytes(learner, frames) for frames in _FRAMES)
+def _activation_bytes(trainer: Trainer, shape: ClipShape) -> int:
+    """Memory of a forward and a backward pass beside the weights, from two small trials."""
+    few, more = (_trial_bytes(trainer, frames) for frames in _FRAMES)
     per_frame = max(0, more - few) / (_FRAMES[1] - _FRAMES[0])
     clip = max(few, few + per_frame * (shape.frames - _FRAMES[0]))
     return int(clip * shape.batch * shape.patch**2 / _PATCH**2)
 
 
-def _trial_bytes(learner: Trainer, frames: int) -> int:
+def _trial_bytes(trainer: Trainer, frames: int) -> int:
     """The peak of a trial with one clip, in bytes."""
-    device = learner.network.device
+    device = trainer.network.device
     sample = _flat_sample(frames, device)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         peak = PeakMemory(device)
-        learner.try_out(sample)
+        trainer.try_out(sample)
         return (peak.read_bytes() or before) - before
     meter = PeakMeter()
     with meter:
-        learner.try_out(sample)
+        trainer.try_out(sample)
     return meter.peak
 
 
 def _flat_sample(frames: int, device: torch.device) -> Sample:
-    small = torch.full((1, frames, 3, _PATCH, _PATCH), 0.5, device=device)
-    sharp = torch.full((1, frames, 3, SCALE * _PATCH, SCALE * _PATCH), 0.5, device=device)
+    lr = torch.full((1, frames, 3, _PATCH, _PATCH), 0.5, device=device)
+    hr = torch.full((1, frames, 3, SCALE * _PATCH, SCALE * _PATCH), 0.5, device=device)
     flow = torch.zeros(1, frames - 1, 2, _PATCH, _PATCH, device=device)
-    return Sample(small, sharp, flow, flow, torch.ones(1, dtype=torch.bool, device=device))
+    return Sample(lr, hr, flow, flow, torch.ones(1, dtype=torch.bool, device=device))
 
 
 class PeakMeter(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made inside, as long as each lives.
+    """Counts the bytes of all tensors that are alive inside it.
 
     Attributes:
-        peak: The most at one time.
+        peak: The largest count.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start at zero."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
@@ -118,7 +118,7 @@ class PeakMeter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Compute, and count what comes out."""
+        """Run an operator, and count its outputs."""
         result = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._note, result)
         return result

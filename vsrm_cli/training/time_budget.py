@@ -1,4 +1,4 @@
-"""How fast a run is, and what its time allows."""
+"""How fast a run is, and how many steps fit into its time budget."""
 
 import math
 import time
@@ -10,9 +10,9 @@ import torch
 
 from vsrm_cli.training.distributed import all_reduce_max
 
-# Where the time decides how many steps there are: after how many of them that is decided, from
-# which one on they are timed (the first ones take longer), which share of the time is planned, and
-# how much of that may go into validations.
+# If the time budget decides the number of steps: after how many steps it is decided, how many of
+# them are not timed (the first ones take longer), which share of the time is planned, and how much
+# of that may go into validations.
 STEPS_BEFORE_PLAN, STEPS_UNTIMED, PLANNED_SHARE, VALIDATED_SHARE = 8, 3, 0.95, 0.2
 
 SECONDS_BETWEEN_SAVES = 120.0
@@ -22,8 +22,8 @@ class TimeBudget:
     """Times one call of the training loop.
 
     Args:
-        minutes: How long it may take; infinity for any time.
-        device: Of the network; processes agree by way of it.
+        minutes: The budget; infinity for none.
+        device: Of the network; the processes reduce over it.
     """
 
     def __init__(self, minutes: float, device: torch.device) -> None:
@@ -32,10 +32,10 @@ class TimeBudget:
         self._began = self._last_save = self._mark = time.monotonic()
         self._steps_done = 0
         self._seconds: deque[float] = deque(maxlen=20)
-        self._seconds_of_look = 0.0
+        self._seconds_per_validation = 0.0
 
     def note_step(self) -> None:
-        """To be called after each step; what came since the last call belongs to it."""
+        """Count a step; it took the time since the last call."""
         now = time.monotonic()
         self._steps_done += 1
         if self._steps_done > STEPS_UNTIMED:
@@ -44,11 +44,11 @@ class TimeBudget:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """What is done inside is no part of a step; the longest such thing is remembered."""
+        """Time spent inside does not count as part of a step; the longest is remembered."""
         began = time.monotonic()
         yield
         now = time.monotonic()
-        self._seconds_of_look = max(self._seconds_of_look, now - began)
+        self._seconds_per_validation = max(self._seconds_per_validation, now - began)
         self._mark += now - began
 
     def is_up(self) -> bool:
@@ -57,7 +57,7 @@ class TimeBudget:
         return all_reduce_max(is_up, self._device) > 0
 
     def is_save_due(self) -> bool:
-        """Whether the last save was a while ago; if so, the next one is counted from now on."""
+        """Whether a save is due; if so, the next one is timed from now."""
         now = time.monotonic()
         is_due = now - self._last_save > SECONDS_BETWEEN_SAVES
         if is_due:
@@ -65,11 +65,11 @@ class TimeBudget:
         return is_due
 
     def plan(self, validations: int) -> tuple[int, int] | None:
-        """How many more steps fit into the time, and beside how many validations.
+        """How many more steps and validations fit into the time.
 
         Args:
-            validations: How many are wished for. There are fewer where they would take too much
-                of the time, but one in any case.
+            validations: How many there should be. There are fewer if they would take too much of
+                the time, but at least one.
 
         Returns:
             Steps and validations; None as long as too few steps have been timed.
@@ -77,15 +77,15 @@ class TimeBudget:
         if self._steps_done < STEPS_BEFORE_PLAN:
             return None
         left = PLANNED_SHARE * (60 * self._minutes - (time.monotonic() - self._began))
-        # Of the processes, the slowest one decides.
-        look = all_reduce_max(self._seconds_of_look, self._device)
+        # The slowest process decides.
+        seconds_each = all_reduce_max(self._seconds_per_validation, self._device)
         step = all_reduce_max(sum(self._seconds) / len(self._seconds), self._device)
-        affordable = int(VALIDATED_SHARE * left / look) if look else validations
-        looks = max(1, min(validations, affordable))
-        return max(1, int((left - looks * look) / step)), looks
+        affordable = int(VALIDATED_SHARE * left / seconds_each) if seconds_each else validations
+        count = max(1, min(validations, affordable))
+        return max(1, int((left - count * seconds_each) / step)), count
 
     def steps_per_second(self) -> float | None:
-        """Lately; None at first."""
+        """Over the last steps; None at first."""
         return len(self._seconds) / sum(self._seconds) if self._seconds else None
 
     def seconds_left(self, steps: int | None) -> float | None:

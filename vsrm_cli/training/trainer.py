@@ -1,7 +1,7 @@
-"""A network that learns: its weights, their average, the optimizer, and one step of them.
+"""The trainer: weights, their moving average, the optimizer, and one training step.
 
-`Trainer.learn` computes a loss and its gradients, `Trainer.apply` moves the weights. Between the
-two whoever drives it may decide that the step had better not be done.
+`Trainer.learn` computes a loss and its gradients, `Trainer.apply` updates the weights. Between the
+two the caller can decide to drop the step.
 """
 
 import math
@@ -26,19 +26,19 @@ from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
 
-# Weight of what a pass before the last one gives in the mean of the losses of all passes.
+# Weight of an earlier pass in the mean of the losses of all passes; the last one has 1.
 EARLIER_PASS = 0.3
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What a batch says of the weights.
+    """The losses of a batch.
 
     Attributes:
-        loss: What is minimized; not finite where no step can be made of it.
-        plain: The loss of who knows nothing, on the same batch: of bicubic enlargement, or of
-            no motion. What is easy to restore has a small loss by any network.
-        discriminator: What the discriminator pays for its mistakes; None where there is none.
+        loss: What is minimized; not finite if no step can be made of it.
+        plain: The loss of the bicubic baseline, or of zero flow, on the same batch: how difficult
+            the batch is.
+        discriminator: The loss of the discriminator, if there is one.
     """
 
     loss: float
@@ -47,29 +47,29 @@ class StepLosses:
 
 
 class Trainer:
-    """The state of a run.
+    """The network that is trained, its average and its optimizer.
 
     Args:
         network: Where to start; changed in place.
         recipe: What to compute.
-        perceptual: What `Stage.SHARP` needs besides; None in any other stage.
+        perceptual: The losses of `Stage.SHARP`; None in other stages.
 
     Attributes:
         step: How many steps are done.
         length: Steps of the whole schedule; None as long as that is not known.
-        brake: A factor of the learning rate, 1 unless accidents have happened.
-        average: The averaged weights, as a network.
-        discriminator_loss: Of the last batch; None where there is no discriminator.
+        lr_backoff: A factor of the learning rate; 1 unless the loss has exploded.
+        average: A network with the averaged weights.
+        discriminator_loss: Of the last batch, if there is a discriminator.
     """
 
     def __init__(
         self, network: Network, recipe: Recipe, perceptual: PerceptualStage | None = None
     ) -> None:
-        """Make the optimizer, and an average that is the network itself."""
+        """Create the optimizer, and an average that equals the network."""
         self.network, self.recipe, self.perceptual = network, recipe, perceptual
         self.step = 0
         self.length = recipe.steps
-        self.brake = 1.0
+        self.lr_backoff = 1.0
         self.discriminator_loss: float | None = None
         network.train()
         self._flow = list(network.spynet.parameters())
@@ -84,7 +84,7 @@ class Trainer:
         self.average = cast(Network, self._averaged.module).eval().requires_grad_(False)
 
     def learn(self, sample: Sample) -> StepLosses:
-        """Compute the loss of a batch and the gradients of a step; no weight is changed."""
+        """Compute the loss of a batch and its gradients; no weight is changed."""
         for parameter in self._flow:
             parameter.requires_grad_(not self._is_flow_frozen())
         for group in self._optimizer.param_groups:
@@ -95,7 +95,7 @@ class Trainer:
         figures = torch.zeros(3, device=self.network.device)
         for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
             loss, plain, *clips = self._losses(part)
-            # Before the backward pass: sampling at places that are not numbers crashes there.
+            # Before the backward pass, where sampling at NaN positions crashes.
             if all_reduce_max(not math.isfinite(loss.item()), self.network.device):
                 return StepLosses(math.nan, math.nan)
             self._scaler.scale(share * loss).backward()
@@ -112,7 +112,7 @@ class Trainer:
         return StepLosses(loss_mean, means[1], self.discriminator_loss)
 
     def apply(self) -> None:
-        """Do the step whose gradients `learn` has computed."""
+        """Update the weights with the gradients of `learn`."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self.perceptual is not None and self.discriminator_loss is not None:
@@ -121,7 +121,7 @@ class Trainer:
         self._averaged.update_parameters(self.network)
 
     def try_out(self, sample: Sample) -> None:
-        """Go forward and backward once, with all that may ever learn, and forget the gradients."""
+        """Run forward and backward once, for all weights that this stage trains."""
         learns_flow = self.recipe.stage in (Stage.FLOW, Stage.CLIPS)
         for parameter in self._flow:
             parameter.requires_grad_(learns_flow)
@@ -137,18 +137,19 @@ class Trainer:
             return self._losses(self._to_device(sample))[0].item()
 
     def rate(self) -> float:
-        """Learning rate of the next step: a linear rise and a cosine."""
+        """Learning rate of the next step: linear warmup, then a cosine."""
         recipe = self.recipe
         done = self.step / self.length if self.length else 0.0
         fall = recipe.lr_end + (1 - recipe.lr_end) * (0.5 + 0.5 * math.cos(math.pi * done))
-        return self.brake * recipe.lr * min(1.0, (self.step + 1) / max(1, recipe.warmup)) * fall
+        warmup = min(1.0, (self.step + 1) / max(1, recipe.warmup))
+        return self.lr_backoff * recipe.lr * warmup * fall
 
     def state(self) -> dict[str, Any]:
-        """All that a later learner needs to go on; it changes with every step."""
+        """Everything needed to resume; the tensors change with every step."""
         state = {
             "step": self.step,
             "length": self.length,
-            "brake": self.brake,
+            "brake": self.lr_backoff,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "averaged": int(self._averaged.n_averaged),
@@ -158,14 +159,14 @@ class Trainer:
         return state if self.perceptual is None else state | {"perceptual": self.perceptual.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become the learner whose state this is; the state itself stays as it is."""
-        self.step, self.length, self.brake = state["step"], state["length"], state["brake"]
+        """Load a state, which is left unchanged."""
+        self.step, self.length, self.lr_backoff = state["step"], state["length"], state["brake"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self._averaged.n_averaged.fill_(state["averaged"])
-        # A copy: the optimizer would go on in the tensors that it is given.
+        # A copy: the optimizer would update the tensors that it is given.
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))
-        self._scaler = self._new_scaler()  # the old one may be amid a step that is not done
+        self._scaler = self._new_scaler()  # the old one may be in the middle of a dropped step
         self._scaler.load_state_dict(state["scaler"])
         if self.perceptual is not None:
             self.perceptual.restore(deepcopy(state["perceptual"]))
@@ -175,7 +176,7 @@ class Trainer:
         return torch.amp.GradScaler(self.network.device.type, enabled=is_half)
 
     def _average(self, slow: Tensor, fast: Tensor, count: Tensor | int) -> Tensor:
-        """Near the newest weights at first: those at the start are soon out of date."""
+        """Follow the newest weights closely at first: those at the start are soon out of date."""
         keep = min(self.recipe.ema, float(count) / (float(count) + 10))
         return torch.lerp(slow, fast, 1 - keep)
 
@@ -186,12 +187,12 @@ class Trainer:
         )
 
     def _clip(self, parameters: list[nn.Parameter]) -> bool:
-        """Shorten the gradient to the recipe's norm; False if no step can be made of it."""
+        """Clip the gradient to the recipe's norm; False if no step can be made of it."""
         self._scaler.unscale_(self._optimizer)
-        greatest_norm = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
-        norm = nn.utils.clip_grad_norm_(parameters, greatest_norm)
+        max_norm = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
         if self._scaler.is_enabled():
-            # Too large a scale is no accident: the step is left out, and the scale is halved.
+            # Too large a scale is normal: the scaler skips the step and halves the scale.
             return self._scaler.get_scale() >= 1
         return bool(norm.isfinite())
 
@@ -200,43 +201,43 @@ class Trainer:
         return Sample(*(getattr(sample, field.name).to(device) for field in fields(sample)))
 
     def _losses(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is minimized, the loss of who knows nothing, and the clips, restored and sharp."""
+        """The loss, the loss of the baseline, the restored clip and the HR clip."""
         if self.recipe.stage is Stage.FLOW:
             with self._autocast():
-                return *motion_losses(self.network.spynet, sample), sample.sharp, sample.sharp
-        small, sharp = sample.small, sample.sharp
+                return *motion_losses(self.network.spynet, sample), sample.hr, sample.hr
+        lr, hr = sample.lr, sample.hr
         if self.recipe.mirrored:
-            small, sharp = (torch.cat((x, x.flip(1)), dim=1) for x in (small, sharp))
+            lr, hr = (torch.cat((x, x.flip(1)), dim=1) for x in (lr, hr))
         with self._autocast():
-            flows = self.network.flows(small)
+            flows = self.network.flows(lr)
         spare = gradient_checkpointing(self.network) if self.recipe.recompute else nullcontext()
         with spare:
-            *earlier, restored = self._restore(small, flows)
+            *earlier, restored = self._restore(lr, flows)
         weight = self.recipe.frequency_weight
         if self.perceptual is not None:
-            features = self.network.extract(small)
+            features = self.network.extract(lr)
             loss = self.perceptual.loss(
-                restored, sharp, small, features=features, flow=flows[0], step=self.step
+                restored, hr, lr, features=features, flow=flows[0], step=self.step
             )
         else:
-            loss = restoration_loss(restored, sharp, frequency_weight=weight)
-        target = sharp if self.perceptual is None else self.perceptual.target(sharp)
+            loss = restoration_loss(restored, hr, frequency_weight=weight)
+        target = hr if self.perceptual is None else self.perceptual.target(hr)
         for attempt in earlier:
             loss = loss + EARLIER_PASS * restoration_loss(attempt, target, frequency_weight=weight)
         loss = loss / (1 + EARLIER_PASS * len(earlier))
         with torch.no_grad():
             plain = F.interpolate(
-                small.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
+                lr.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
             )
-            plain_loss = restoration_loss(plain.view_as(sharp), sharp, frequency_weight=weight)
-        return loss, plain_loss, restored, sharp
+            plain_loss = restoration_loss(plain.view_as(hr), hr, frequency_weight=weight)
+        return loss, plain_loss, restored, hr
 
-    def _restore(self, small: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """What each pass of the network gives, the result last."""
+    def _restore(self, lr: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """The result of each pass of the network, the final one last."""
         with self._autocast():
             if self.recipe.stage is Stage.FRAMES:
-                return (self.network.frames(small, flows),)
-            return self.network.passes(small, flows)
+                return (self.network.frames(lr, flows),)
+            return self.network.passes(lr, flows)
 
     def _autocast(self) -> torch.autocast:
         dtype = getattr(torch, self.recipe.dtype)
@@ -248,11 +249,11 @@ def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
     """The parts of a batch that are computed one after the other, and the weight of each."""
     pieces = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
     for tensors in zip(*pieces, strict=True):
-        yield Sample(*tensors), len(tensors[0]) / len(sample.small)
+        yield Sample(*tensors), len(tensors[0]) / len(sample.lr)
 
 
 def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """What a stage teaches, and at which share of the learning rate."""
+    """The parameters that a stage trains, and their shares of the learning rate."""
     flow = list(network.spynet.parameters())
     time = network.temporal_parameters()
     known = {id(parameter) for parameter in (*flow, *time)}
@@ -270,13 +271,12 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
 
 @contextmanager
 def gradient_checkpointing(network: Network) -> Iterator[None]:
-    """Keep only the inputs of what `Network.checkpointed` names, and compute the rest again.
+    """Keep only the inputs of the modules in `Network.checkpointed`, and recompute the rest.
 
-    The network computes the same values as without, and so do the gradients, as long as the
-    forward pass lies inside.
+    Values and gradients are the same as without it, as long as the forward pass is inside.
 
     Args:
-        network: Left as it was.
+        network: Restored when this ends.
     """
     changed = network.checkpointed()
     for owner, name in changed:

@@ -1,4 +1,4 @@
-"""How good a network is on unseen clips, beside bicubic and beside itself without time."""
+"""Validation: a network on unseen clips, compared with bicubic and with single frames."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,22 +16,22 @@ from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import Recipe, Stage
 
-# Small frames, (T, 3, H, W), and sharp ones, (T, 3, scale H, scale W), both uint8.
+# LR frames, (T, 3, H, W), and HR frames, (T, 3, scale H, scale W), both uint8.
 Pair = tuple[Tensor, Tensor]
-# A restored and a sharp clip, (T, 3, H, W), 0 to 1, to what is to be small.
+# Of a restored and an HR clip, (T, 3, H, W), 0 to 1; lower is better.
 Criterion = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How near the frames of one clip come to the truth: PSNR-Y in dB, their mean.
+    """Mean PSNR-Y of the frames of one clip against the ground truth, in dB.
 
     Attributes:
         clip: Its name.
-        bicubic: Of plain enlargement (a = -0.5, as Pillow and MATLAB do it).
-        together: Of the network, all frames seen together.
-        alone: Of the network, each frame by itself; None where it was not asked for.
-        loss: What training minimizes, of all frames together.
+        bicubic: Of bicubic enlargement (a = -0.5, as in Pillow and MATLAB).
+        together: Of the network, with all frames together.
+        alone: Of the network, each frame by itself; None if not measured.
+        loss: The training loss, with all frames together.
     """
 
     clip: str
@@ -50,17 +50,17 @@ def validate(
     alone: bool = True,
     show: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> list[Score]:
-    """Restore clips and compare all frames with the truth, no border cut.
+    """Restore clips and compare all frames with the ground truth, borders included.
 
     Args:
-        network: Maps (B, T, 3, H, W) to (B, T, 3, scale H, scale W); its mode is left as it is.
+        network: Maps (B, T, 3, H, W) to (B, T, 3, scale H, scale W); its mode is not changed.
         pairs: Clips by name, such as those of `with_lr_frames` or
             `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
-        criterion: The loss; by default that of `restoration_loss`.
+        criterion: The loss; by default `restoration_loss`.
         alone: Whether to restore the frames one by one as well.
-        show: Is shown, of each clip, its name, plain enlargement and what the network made of
-            it, both (T, 3, H, W), about 0 to 1.
+        show: Called for each clip with its name, the bicubic and the restored frames, both
+            (T, 3, H, W), about 0 to 1.
     """
     scores = []
     if criterion is None:
@@ -68,20 +68,20 @@ def validate(
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for name, pair in pairs.items():
-            small, sharp = (frames.to(device).float() / 255 for frames in pair)
-            together = network(small[None])[0]
-            single = [network(frame[None, None])[0, 0] for frame in small] if alone else None
+            lr, hr = (frames.to(device).float() / 255 for frames in pair)
+            together = network(lr[None])[0]
+            single = [network(frame[None, None])[0, 0] for frame in lr] if alone else None
             # With antialias=True PyTorch's bicubic kernel is Pillow's, also when enlarging.
             plain = F.interpolate(
-                small, size=sharp.shape[-2:], mode="bicubic", antialias=True, align_corners=False
+                lr, size=hr.shape[-2:], mode="bicubic", antialias=True, align_corners=False
             )
             scores.append(
                 Score(
                     clip=name,
-                    bicubic=_mean_psnr(plain, sharp),
-                    together=_mean_psnr(together, sharp),
-                    alone=None if single is None else _mean_psnr(torch.stack(single), sharp),
-                    loss=criterion(together, sharp),
+                    bicubic=_mean_psnr(plain, hr),
+                    together=_mean_psnr(together, hr),
+                    alone=None if single is None else _mean_psnr(torch.stack(single), hr),
+                    loss=criterion(together, hr),
                 )
             )
             if show is not None:
@@ -93,39 +93,39 @@ def with_lr_frames(clips: Mapping[str, Tensor], *, scale: int = SCALE) -> dict[s
     """Shrink clips as the literature's BI does.
 
     Args:
-        clips: Sharp clips by name, (T, 3, H, W) uint8, sides multiples of the scale.
+        clips: HR clips by name, (T, 3, H, W) uint8, sides multiples of the scale.
         scale: How many times smaller the LR frames are.
     """
     pairs = {}
-    for name, sharp in clips.items():
-        small = shrink_bicubic(sharp.float() / 255, scale=scale)
-        pairs[name] = ((small * 255).round().to(torch.uint8), sharp)
+    for name, hr in clips.items():
+        lr = shrink_bicubic(hr.float() / 255, scale=scale)
+        pairs[name] = ((lr * 255).round().to(torch.uint8), hr)
     return pairs
 
 
-def _restoration_loss(restored: Tensor, sharp: Tensor, *, frequency_weight: float) -> float:
-    return restoration_loss(restored, sharp, frequency_weight=frequency_weight).item()
+def _restoration_loss(restored: Tensor, hr: Tensor, *, frequency_weight: float) -> float:
+    return restoration_loss(restored, hr, frequency_weight=frequency_weight).item()
 
 
-def _mean_psnr(restored: Tensor, sharp: Tensor) -> float:
-    values = [psnr_y(a, b) for a, b in zip(restored, sharp, strict=True)]
+def _mean_psnr(restored: Tensor, hr: Tensor) -> float:
+    values = [psnr_y(a, b) for a, b in zip(restored, hr, strict=True)]
     return sum(values) / len(values)
 
 
-# Of how many clips a piece is kept for the report, and its greatest side in pixels: they are part
-# of the state, which shall stay small.
+# How many clips the report shows a crop of, and its largest side in pixels. The crops are part of
+# the saved state, which should stay small.
 CLIPS_SHOWN, SIDE_SHOWN = 4, 112
 
 
 @dataclass(frozen=True)
 class ShownCrop:
-    """A piece of a clip's middle frame, as (3, h, w) uint8.
+    """A crop of a clip's middle frame, (3, h, w) uint8.
 
     Attributes:
         clip: Name of the clip.
         frame: Number of the frame, from 0.
-        truth: The sharp one.
-        bicubic: By plain enlargement.
+        truth: The ground truth.
+        bicubic: By bicubic enlargement.
     """
 
     clip: str
@@ -141,7 +141,7 @@ class Validation:
     Attributes:
         step: After which step.
         scores: One for each clip.
-        pictures: What the network makes of each `ShownCrop`.
+        pictures: The output of the network for each `ShownCrop`.
     """
 
     step: int
@@ -160,29 +160,29 @@ class Validation:
 
     @property
     def bicubic(self) -> float:
-        """The mean PSNR-Y of plain enlargement, in dB."""
+        """The mean PSNR-Y of bicubic enlargement, in dB."""
         return sum(score.bicubic for score in self.scores) / len(self.scores)
 
 
 class Validator:
-    """Validates the average of a run now and then.
+    """Validates the averaged weights of a run, and remembers the best.
 
     Args:
-        pairs: Clips by name, see `vsrm_cli.training.validation`; none for no validation.
-        recipe: Of the run; its loss is validated.
-        criterion: What is validated instead, see `validate`.
+        pairs: LR-HR clips by name; empty for no validation.
+        recipe: Of the run; its loss is the criterion.
+        criterion: Another criterion, see `validate`.
 
     Attributes:
         first: Of the weights at the start.
         best: Of the best weights, which may be those at the start.
-        latest: Of the last weights that were looked at.
-        pieces: Of some clips, to look at.
+        latest: Of the latest validated weights.
+        pieces: Crops of some clips, for the report.
     """
 
     def __init__(
         self, pairs: Mapping[str, Pair], recipe: Recipe, criterion: Criterion | None = None
     ) -> None:
-        """Remember the clips."""
+        """Keep the clips; nothing is validated yet."""
         self.pairs, self._recipe, self._criterion = pairs, recipe, criterion
         names = list(pairs)
         stride = max(1, -(-len(names) // CLIPS_SHOWN))
@@ -192,8 +192,8 @@ class Validator:
         self.latest: Validation | None = None
         self.pieces: list[ShownCrop] = []
 
-    def look(self, network: nn.Module, step: int) -> bool:
-        """Validate a network; whether it is the best so far."""
+    def validate(self, network: nn.Module, step: int) -> bool:
+        """Validate a network; returns whether it is the best so far."""
         pieces: list[ShownCrop] = []
         pictures: list[Tensor] = []
 
@@ -217,7 +217,7 @@ class Validator:
         self.latest = Validation(step, scores, pictures)
         self.first = self.first or self.latest
         self.pieces = pieces
-        # What the flow network has learned by itself does not show in pictures yet.
+        # Progress of the flow network alone does not show in frames yet.
         is_best = (
             self.best is None
             or self._recipe.stage is Stage.FLOW
@@ -228,35 +228,35 @@ class Validator:
         return is_best
 
     def state(self) -> dict[str, Any]:
-        """What was seen so far, in a form that can be saved."""
-        # The pictures of the latest are shown to nobody later, unless it is the best as well.
+        """The validations so far, to be saved."""
+        # The images of the latest validation are not needed later, unless it is the best as well.
         latest = None if self.latest is None else replace(self.latest, pictures=[])
-        verdicts = {"first": self.first, "best": self.best, "latest": latest}
-        kept = {name: None if x is None else asdict(x) for name, x in verdicts.items()}
+        validations = {"first": self.first, "best": self.best, "latest": latest}
+        kept = {name: None if x is None else asdict(x) for name, x in validations.items()}
         return {**kept, "pieces": [asdict(piece) for piece in self.pieces]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Remember what a former judge has seen."""
+        """Load a saved state."""
         self.first, self.best, self.latest = (
-            None if state[name] is None else _verdict_of(state[name])
+            None if state[name] is None else _validation_of(state[name])
             for name in ("first", "best", "latest")
         )
         self.pieces = [ShownCrop(**piece) for piece in state["pieces"]]
 
 
-def _rank_of(verdict: Validation) -> float:
-    """The loss; of weights that give no numbers, the worst one."""
-    return verdict.loss if math.isfinite(verdict.loss) else math.inf
+def _rank_of(validation: Validation) -> float:
+    """The loss, with NaN as the worst."""
+    return validation.loss if math.isfinite(validation.loss) else math.inf
 
 
-def _verdict_of(values: dict[str, Any]) -> Validation:
+def _validation_of(values: dict[str, Any]) -> Validation:
     return Validation(
         values["step"], [Score(**score) for score in values["scores"]], values["pictures"]
     )
 
 
 def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
-    """Number, rows and columns of the most detailed square of a clip's middle frame."""
+    """Number of a clip's middle frame, and rows and columns of its most detailed square."""
     frame = len(clip) // 2
     height, width = clip.shape[-2:]
     side = min(SIDE_SHOWN, height, width)
@@ -270,7 +270,7 @@ def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
 
 
 def _cut(frame: Tensor, rows: slice, columns: slice) -> Tensor:
-    """A piece of a frame, (3, H, W), as (3, h, w) uint8 of its own."""
+    """A copy of a crop of a frame (3, H, W), as (3, h, w) uint8."""
     piece = frame[:, rows, columns]
     if piece.is_floating_point():
         piece = (piece.nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)

@@ -40,9 +40,9 @@ def test_it_learns_to_tell_blurred_frames_from_textured_ones():
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
     for seed in range(40):
-        sharp = draw_randomly(4, 3, 32, 32, seed=seed)
-        blurred = torch.nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2)
-        loss = discriminator_loss(network(sharp), network(blurred))
+        hr = draw_randomly(4, 3, 32, 32, seed=seed)
+        blurred = torch.nn.functional.avg_pool2d(hr, 5, stride=1, padding=2)
+        loss = discriminator_loss(network(hr), network(blurred))
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()

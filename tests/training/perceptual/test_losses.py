@@ -43,13 +43,13 @@ def test_sharpening_widens_a_step_on_both_sides_and_stays_within_the_range():
     step = torch.full((1, 3, 64, 64), 0.3)
     step[..., 32:] = 0.7
 
-    sharp = usm_sharpen(step)
+    hr = usm_sharpen(step)
 
     # At the step the blurred frame is 0.5: half of the 0.2 between are added, where all
     # around is a step; the mask is blurred, so a little less.
-    assert sharp[0, 0, 32, 31] < 0.3
-    assert sharp[0, 0, 32, 32] > 0.7
-    assert sharp[0, 0, 32, 32].item() == pytest.approx(0.79, abs=0.02)
+    assert hr[0, 0, 32, 31] < 0.3
+    assert hr[0, 0, 32, 32] > 0.7
+    assert hr[0, 0, 32, 32].item() == pytest.approx(0.79, abs=0.02)
     assert usm_sharpen(torch.round(step)).max() <= 1
 
 
@@ -75,13 +75,13 @@ def test_lpips_by_hand():
 def test_only_the_restored_frames_get_a_gradient_and_the_network_none():
     network = FeatureNetwork([nn.Sequential(nn.Conv2d(3, 2, 3))], mean=(0.5,) * 3, std=(0.5,) * 3)
     restored = draw_randomly(1, 2, 3, 8, 8).requires_grad_()
-    sharp = draw_randomly(1, 2, 3, 8, 8, seed=3).requires_grad_()
+    hr = draw_randomly(1, 2, 3, 8, 8, seed=3).requires_grad_()
 
-    (feature_loss(network, restored, sharp) + lpips(network, restored, sharp)).backward()
+    (feature_loss(network, restored, hr) + lpips(network, restored, hr)).backward()
 
     assert restored.grad.abs().min() >= 0
     assert restored.grad.abs().sum() > 0
-    assert sharp.grad is None
+    assert hr.grad is None
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -118,71 +118,71 @@ def test_the_adversarial_weight_waits_and_rises():
 def moving_clip(error):
     """A texture that moves by four HR pixels a frame, and a restored clip of it."""
     wide = draw_randomly(1, 3, 16, 32)
-    sharp = torch.stack([wide[..., 4 * t : 4 * t + 16] for t in range(3)], dim=1)
+    hr = torch.stack([wide[..., 4 * t : 4 * t + 16] for t in range(3)], dim=1)
     moved = torch.stack([error[..., 4 * t : 4 * t + 16] for t in range(3)], dim=1)
     flow = torch.zeros(1, 2, 2, 4, 4)
     flow[:, :, 0] = -1.0  # LR pixels; what is at x lies at x - 4 HR pixels one frame later
-    return sharp, moved, flow
+    return hr, moved, flow
 
 
 def test_an_error_that_moves_with_the_scene_costs_nothing_and_one_that_stays_behind_does():
     error = 0.2 * draw_randomly(1, 3, 16, 32, seed=5)
-    sharp, moving, flow = moving_clip(error)
+    hr, moving, flow = moving_clip(error)
     still = error[:, None, :, :, :16].expand(1, 3, 3, 16, 16)
     seen = torch.zeros(1, 2, 4, 4)
     seen[..., 1:] = 1  # the leftmost LR pixel has left the frame
 
-    with_scene = temporal_loss(sharp + moving, sharp, flow, seen)
-    behind = temporal_loss(sharp + still, sharp, flow, seen)
+    with_scene = temporal_loss(hr + moving, hr, flow, seen)
+    behind = temporal_loss(hr + still, hr, flow, seen)
 
     assert with_scene.item() == pytest.approx(1e-3, rel=0.01)
     assert behind.item() > 0.03
 
 
 def test_a_clip_gains_no_calm_by_an_error_that_is_the_same_in_all_frames():
-    sharp, _, flow = moving_clip(draw_randomly(1, 3, 16, 32))
+    hr, _, flow = moving_clip(draw_randomly(1, 3, 16, 32))
 
-    assert temporal_loss(sharp + 0.3, sharp, flow).item() == pytest.approx(1e-3, rel=0.01)
+    assert temporal_loss(hr + 0.3, hr, flow).item() == pytest.approx(1e-3, rel=0.01)
 
 
 def test_a_flash_of_one_frame_costs_its_size():
-    sharp, _, flow = moving_clip(draw_randomly(1, 3, 16, 32))
-    flash = torch.zeros_like(sharp)
+    hr, _, flow = moving_clip(draw_randomly(1, 3, 16, 32))
+    flash = torch.zeros_like(hr)
     flash[:, 1] = 0.25
 
-    assert temporal_loss(sharp + flash, sharp, flow).item() == pytest.approx(0.25, rel=0.01)
+    assert temporal_loss(hr + flash, hr, flow).item() == pytest.approx(0.25, rel=0.01)
 
 
 @pytest.mark.parametrize(("square", "most"), [(1, 0.05), (2, 0.07)])
 def test_a_checkerboard_that_the_truth_does_not_show_costs_half_its_height(square, most):
-    sharp = torch.full((1, 2, 3, 32, 32), 0.5)
+    hr = torch.full((1, 2, 3, 32, 32), 0.5)
     cells = torch.arange(32) // square % 2
     board = (cells[:, None] ^ cells) * 0.1
 
-    loss = pattern_loss(sharp + board, sharp).item()
+    loss = pattern_loss(hr + board, hr).item()
 
     assert 0.05 - 1e-6 < loss < most + 1e-6
-    assert pattern_loss(sharp + board, sharp + board).item() == 0
+    assert pattern_loss(hr + board, hr + board).item() == 0
 
 
 def test_soft_frames_and_edges_as_sharp_as_the_truth_cost_no_pattern():
     step = torch.where(torch.arange(32) < 15, 0.2, 0.8)
-    sharp = step.expand(1, 2, 3, 32, 32)
-    soft = nn.functional.avg_pool1d(sharp.flatten(0, -2), 5, 1, 2).view_as(sharp)
+    hr = step.expand(1, 2, 3, 32, 32)
+    soft = nn.functional.avg_pool1d(hr.flatten(0, -2), 5, 1, 2).view_as(hr)
 
-    assert pattern_loss(sharp, soft).item() == 0
+    assert pattern_loss(hr, soft).item() == 0
     assert pattern_loss(soft, draw_randomly(1, 2, 3, 32, 32)).item() == 0
 
 
 def test_a_new_cleaning_head_leaves_frames_as_they_are():
-    head, small = CleaningHead(5), draw_randomly(1, 2, 3, 4, 4)
+    head, lr = CleaningHead(5), draw_randomly(1, 2, 3, 4, 4)
 
-    assert torch.equal(head.clean(draw_randomly(1, 2, 5, 4, 4), small), small)
+    assert torch.equal(head.clean(draw_randomly(1, 2, 5, 4, 4), lr), lr)
 
 
 def test_clean_frames_are_means_of_the_ground_truth():
-    sharp = draw_randomly(1, 2, 3, 8, 8)
-    means = sharp.unflatten(-2, (2, 4)).unflatten(-1, (2, 4)).mean((-3, -1))
+    hr = draw_randomly(1, 2, 3, 8, 8)
+    means = hr.unflatten(-2, (2, 4)).unflatten(-1, (2, 4)).mean((-3, -1))
 
-    assert cleaning_loss(means, sharp).item() == pytest.approx(1e-3, rel=1e-3)
-    assert cleaning_loss(means + 0.5, sharp).item() == pytest.approx(0.5, rel=1e-3)
+    assert cleaning_loss(means, hr).item() == pytest.approx(1e-3, rel=1e-3)
+    assert cleaning_loss(means + 0.5, hr).item() == pytest.approx(0.5, rel=1e-3)

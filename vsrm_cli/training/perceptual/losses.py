@@ -1,12 +1,11 @@
-"""Losses for frames that shall look right, where what a codec took away cannot be known.
+"""Perceptual losses, for detail that compression has removed and that cannot be known.
 
-A pixel loss alone averages over all that may have been there, and what is left is soft. The losses
-here ask for other things: that a frame shows what a feature network sees in the ground truth, that
-a discriminator takes it for a real one, that what is wrong with it does not flicker, and that
-artifacts are gone before the network enlarges them.
+A pixel loss alone averages over all possible details, and the result is soft. The losses here ask
+that a frame has the features of the ground truth, that a discriminator takes it for a real one,
+that its errors do not flicker, and that artifacts are removed before the network enlarges them.
 
-Clips are (B, T, 3, H, W) with values 0 to 1 at the size of the HR frames, unless it is said
-otherwise; what lies a little outside of the range is no fault.
+Clips are (B, T, 3, H, W) with values 0 to 1 at the size of the HR frames, unless noted otherwise;
+values may lie slightly outside of the range.
 """
 
 from collections.abc import Sequence
@@ -57,9 +56,9 @@ def _usm_blur(frames: Tensor) -> Tensor:
 
 
 def feature_loss(
-    network: FeatureNetwork, restored: Tensor, sharp: Tensor, weights: Sequence[float] | None = None
+    network: FeatureNetwork, restored: Tensor, hr: Tensor, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """How differently a feature network sees restored frames and the ground truth.
+    """The difference between the features of restored frames and of the ground truth.
 
         sum over stages of weight * mean |f(restored) - f(sharp)| / mean |f(sharp)|
 
@@ -68,7 +67,7 @@ def feature_loss(
     Args:
         network: Frozen; gradients pass through it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
         weights: One for each stage of the network; all 1 where None.
 
     Returns:
@@ -77,7 +76,7 @@ def feature_loss(
     Source: Johnson et al., "Perceptual Losses for Real-Time Style Transfer and
     Super-Resolution", arXiv:1603.08155; the division makes stages of any scale count alike.
     """
-    seen, wanted = compare_features(network, restored, sharp)
+    seen, wanted = compare_features(network, restored, hr)
     weights = weights or [1.0] * len(seen)
     shares = [
         weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
@@ -87,7 +86,7 @@ def feature_loss(
 
 
 def adversarial_loss(judged_restored: Tensor) -> Tensor:
-    """What a network gets for frames that a discriminator does not take for real ones.
+    """The loss of a network whose frames the discriminator does not take for real ones.
 
         mean of softplus(-logit)
 
@@ -102,7 +101,7 @@ def adversarial_loss(judged_restored: Tensor) -> Tensor:
 
 
 def discriminator_loss(judged_sharp: Tensor, judged_restored: Tensor) -> Tensor:
-    """What a discriminator gets for its mistakes; log 2 where it cannot tell frames apart.
+    """The loss of the discriminator; log 2 if it cannot distinguish the frames.
 
         (mean of softplus(-logit) on real frames + mean of softplus(logit) on restored ones) / 2
 
@@ -115,10 +114,10 @@ def discriminator_loss(judged_sharp: Tensor, judged_restored: Tensor) -> Tensor:
 
 
 def warmed_up(weight: float, step: int, *, start: int, steps: int) -> float:
-    """The weight of the adversarial loss: 0 while the discriminator learns alone, then a rise.
+    """The weight of the adversarial loss: 0 while the discriminator is trained alone, then rising.
 
     Args:
-        weight: What it rises to.
+        weight: The final value.
         step: Steps done.
         start: The step from which it rises.
         steps: How long it rises.
@@ -126,10 +125,8 @@ def warmed_up(weight: float, step: int, *, start: int, steps: int) -> float:
     return weight * min(1.0, max(0.0, (step - start) / max(1, steps)))
 
 
-def temporal_loss(
-    restored: Tensor, sharp: Tensor, flow: Tensor, seen: Tensor | None = None
-) -> Tensor:
-    """How much what is wrong with a clip changes from frame to frame along the motion.
+def temporal_loss(restored: Tensor, hr: Tensor, flow: Tensor, seen: Tensor | None = None) -> Tensor:
+    """How much the error of a clip changes from frame to frame along the motion.
 
     With e = restored - sharp it is the Charbonnier mean of e[t](p) - e[t+1](p + flow(p)), which is
     the change of the restored clip between aligned neighbors less that of the ground truth. A
@@ -137,7 +134,7 @@ def temporal_loss(
 
     Args:
         restored: (B, T, 3, H, W), T from two on.
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
         flow: From t to t + 1, (B, T-1, 2, h, w), in its own pixels, which may be larger ones than
             those of the clips; no gradient passes through it.
         seen: Which pixels are seen in both frames, (B, T-1, h, w), 0 to 1; all where None.
@@ -146,7 +143,7 @@ def temporal_loss(
     2018, of the difference from the ground truth instead of the clip itself, so that a clip gains
     nothing by becoming soft.
     """
-    error = (restored - sharp).float()
+    error = (restored - hr).float()
     scale = error.shape[-1] // flow.shape[-1]
     fine = flow.detach().flatten(0, 1).float()
     if scale > 1:
@@ -163,8 +160,8 @@ def temporal_loss(
     return (size * mask).mean() / mask.mean().clamp(min=1e-3)
 
 
-def pattern_loss(restored: Tensor, sharp: Tensor) -> Tensor:
-    """How much more of a checkerboard a clip shows than the ground truth does, near each place.
+def pattern_loss(restored: Tensor, hr: Tensor) -> Tensor:
+    """How much more checkerboard a clip shows than the ground truth, in each neighborhood.
 
         mean of max(0, m(|d * restored|) - m(|d * sharp|))
 
@@ -174,11 +171,11 @@ def pattern_loss(restored: Tensor, sharp: Tensor) -> Tensor:
 
     Args:
         restored: (B, T, 3, H, W); H and W at least 8.
-        sharp: Shaped like ``restored``.
+        hr: Shaped like ``restored``.
     """
     excess = restored.new_zeros(())
     for square in (1, 2):
-        own, wanted = (_checkers(clip.flatten(0, 1), square) for clip in (restored, sharp))
+        own, wanted = (_checkers(clip.flatten(0, 1), square) for clip in (restored, hr))
         excess = excess + F.relu(own - wanted).mean()
     return excess
 
@@ -192,9 +189,9 @@ def _checkers(frames: Tensor, square: int) -> Tensor:
 
 
 class CleaningHead(nn.Conv2d):
-    """Shows what is in features of single LR frames: a correction of these frames.
+    """Predicts clean LR frames from features of single LR frames.
 
-    It is trained along with a network and thrown away afterwards.
+    It is trained along with a network and discarded afterwards.
 
     Args:
         channels: Of the features.
@@ -206,29 +203,29 @@ class CleaningHead(nn.Conv2d):
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
-    def clean(self, features: Tensor, small: Tensor) -> Tensor:
+    def clean(self, features: Tensor, lr: Tensor) -> Tensor:
         """Frames without their artifacts, (B, T, 3, h, w).
 
         Args:
-            features: What the stem of a network makes of them, (B, T, C, h, w).
-            small: LR frames, (B, T, 3, h, w).
+            features: Of the frames, from the stem of a network, (B, T, C, h, w).
+            lr: LR frames, (B, T, 3, h, w).
         """
         correction: Tensor = self(features.flatten(0, 1).float())
-        return small + correction.view_as(small)
+        return lr + correction.view_as(lr)
 
 
-def cleaning_loss(cleaned: Tensor, sharp: Tensor) -> Tensor:
+def cleaning_loss(cleaned: Tensor, hr: Tensor) -> Tensor:
     """How far LR frames are from clean ones, which are means over pixels of the ground truth.
 
     Artifacts that are gone in the stem are neither carried through time nor enlarged.
 
     Args:
         cleaned: Of `CleaningHead.clean`, (B, T, 3, h, w).
-        sharp: (B, T, 3, H, W); H and W are multiples of h and w.
+        hr: (B, T, 3, H, W); H and W are multiples of h and w.
 
     Source: Chan et al., "Investigating Tradeoffs in Real-World Video Super-Resolution"
     (RealBasicVSR), arXiv:2111.12704, section 4.1; the averaging is that of its code.
     """
     height, width = cleaned.shape[-2:]
-    clean = F.adaptive_avg_pool2d(sharp.flatten(0, 1), (height, width))
+    clean = F.adaptive_avg_pool2d(hr.flatten(0, 1), (height, width))
     return charbonnier(cleaned, clean.view_as(cleaned))

@@ -1,6 +1,6 @@
-"""What a run of `Stage.SHARP` has besides its network: a discriminator, a feature network, a head.
+"""What `Stage.SHARP` needs besides the network: a discriminator, a feature network, and a head.
 
-They are needed to teach only. What the program hands on is the network, as in any other stage.
+They are used in training only. The result is the network, as in any other stage.
 """
 
 from typing import Any
@@ -25,31 +25,31 @@ from vsrm_cli.training.perceptual.losses import (
 )
 from vsrm_cli.training.recipe import Precision, Recipe
 
-# Steps in which the discriminator learns alone, and in which its voice rises after that.
+# Steps in which the discriminator is trained alone, and in which its weight rises after that.
 STEPS_ALONE, STEPS_RISING = 100, 300
-# A discriminator that makes fewer mistakes than this rests for a step: one that is always right
-# teaches nothing.
+# With a loss below this, the discriminator is not updated: one that is always right teaches
+# nothing.
 RESTS_BELOW = 0.15
 # How many frames of each clip the discriminator sees in a step.
 FRAMES_SEEN = 2
 
 
 class PerceptualStage:
-    """The losses of `Stage.SHARP`, and the networks that are taught along with the main one.
+    """The losses of `Stage.SHARP`, and the networks that are trained along with the main one.
 
     Args:
-        network: Which learns.
+        network: The network that is trained.
         recipe: Of the run.
-        features: Frozen; where the network is.
+        features: A frozen feature network, on the device of the network.
 
     Attributes:
-        head: Its parameters are to be optimized along with those of the network.
+        head: Its parameters are optimized along with those of the network.
         discriminator: Its parameters are optimized here.
-        brake: A factor of the discriminator's rate, 1 unless accidents have happened.
+        lr_backoff: A factor of the discriminator's rate; 1 unless training has diverged.
     """
 
     def __init__(self, network: Network, recipe: Recipe, features: FeatureNetwork) -> None:
-        """Make the networks, the same ones for the same seed."""
+        """Create the networks; the same seed gives the same weights."""
         self.weights, self._recipe = recipe.perceptual, recipe
         self._device, self._features = network.device, features
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -57,50 +57,50 @@ class PerceptualStage:
             channels = network.extract(torch.zeros(1, 1, 3, 8, 8, device=self._device)).shape[2]
             self.head = CleaningHead(channels).to(self._device)
             self.discriminator = UNetDiscriminator().to(self._device)
-        self.brake = 1.0
+        self.lr_backoff = 1.0
         self._optimizer = torch.optim.Adam(
             self.discriminator.parameters(), self.weights.discriminator_lr, betas=(0.9, 0.99)
         )
 
     @property
     def discriminator_parameters(self) -> list[nn.Parameter]:
-        """What `apply` moves."""
+        """The parameters that `apply` updates."""
         return list(self.discriminator.parameters())
 
-    def target(self, sharp: Tensor) -> Tensor:
-        """What frames shall look like: the ground truth, mildly sharpened.
+    def target(self, hr: Tensor) -> Tensor:
+        """The target of the losses: the ground truth, mildly sharpened.
 
         Args:
-            sharp: (B, T, 3, H, W), values 0 to 1.
+            hr: (B, T, 3, H, W), values 0 to 1.
         """
-        return usm_sharpen(sharp, amount=self.weights.sharpen)
+        return usm_sharpen(hr, amount=self.weights.sharpen)
 
     def loss(
         self,
         restored: Tensor,
-        sharp: Tensor,
-        small: Tensor,
+        hr: Tensor,
+        lr: Tensor,
         *,
         features: Tensor,
         flow: Tensor,
         step: int,
     ) -> Tensor:
-        """What the network minimizes.
+        """The loss of the network.
 
         Args:
             restored: (B, T, 3, 4H, 4W), with its gradients.
-            sharp: The ground truth, shaped like ``restored``.
-            small: (B, T, 3, H, W).
-            features: What the stem of the network makes of ``small``, (B, T, C, H, W).
+            hr: The ground truth, shaped like ``restored``.
+            lr: (B, T, 3, H, W).
+            features: Of ``lr``, from the stem of the network, (B, T, C, H, W).
             flow: From each frame to the next one, (B, T-1, 2, H, W).
             step: Steps done.
         """
         weights = self.weights
-        restored, target = restored.float(), self.target(sharp)
+        restored, target = restored.float(), self.target(hr)
         loss = charbonnier(restored, target)
         if weights.cleaning_weight:
-            cleaned = self.head.clean(features, small)
-            loss = loss + weights.cleaning_weight * cleaning_loss(cleaned, sharp)
+            cleaned = self.head.clean(features, lr)
+            loss = loss + weights.cleaning_weight * cleaning_loss(cleaned, hr)
         if weights.temporal_weight and restored.shape[1] > 1:
             loss = loss + weights.temporal_weight * temporal_loss(restored, target, flow)
         if weights.pattern_weight:
@@ -111,7 +111,7 @@ class PerceptualStage:
             loss = loss + weights.feature_weight * seen
         voice = warmed_up(weights.adversarial_weight, step, start=STEPS_ALONE, steps=STEPS_RISING)
         if voice:
-            # In its mode for judging, and without gradients of its own: nothing of it is changed.
+            # In evaluation mode and without gradients of its own: it is not changed here.
             self.discriminator.eval().requires_grad_(False)
             with self._autocast():
                 judged = self.discriminator(self._frames_seen(restored, step).flatten(0, 1))
@@ -119,23 +119,23 @@ class PerceptualStage:
         return loss
 
     def begin_step(self) -> None:
-        """Forget the gradients of the discriminator, and set its rate."""
+        """Clear the gradients of the discriminator, and set its learning rate."""
         self._optimizer.zero_grad(set_to_none=True)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.brake * self.weights.discriminator_lr
+            group["lr"] = self.lr_backoff * self.weights.discriminator_lr
 
-    def learn(self, restored: Tensor, sharp: Tensor, *, step: int, share: float) -> Tensor:
-        """Add a part of a batch to the discriminator's gradients; returns its loss, a scalar.
+    def learn(self, restored: Tensor, hr: Tensor, *, step: int, share: float) -> Tensor:
+        """Accumulate the discriminator's gradients for a part of a batch; returns its loss.
 
         Args:
-            restored: (B, T, 3, H, W); no gradient goes on to the network.
-            sharp: The ground truth, shaped like ``restored``.
+            restored: (B, T, 3, H, W); no gradient reaches the network.
+            hr: The ground truth, shaped like ``restored``.
             step: Steps done.
             share: Of the part in its batch.
         """
         self.discriminator.train().requires_grad_(True)
         seen = self._frames_seen(restored.detach().float(), step).flatten(0, 1)
-        wanted = self._frames_seen(self.target(sharp), step).flatten(0, 1)
+        wanted = self._frames_seen(self.target(hr), step).flatten(0, 1)
         with self._autocast():
             judged = self.discriminator(torch.cat((wanted, seen)))
         loss = discriminator_loss(*judged.chunk(2))
@@ -143,7 +143,7 @@ class PerceptualStage:
         return loss.detach()
 
     def apply(self, discriminator_loss: float) -> None:
-        """Do the step whose gradients `learn` has computed, unless the discriminator is too good.
+        """Update the discriminator with the gradients of `learn`, unless it is too good.
 
         Args:
             discriminator_loss: Of the whole batch.
@@ -151,40 +151,40 @@ class PerceptualStage:
         if discriminator_loss >= RESTS_BELOW:
             self._optimizer.step()
 
-    def validation_loss(self, restored: Tensor, sharp: Tensor) -> float:
-        """How good a restored clip is: pixels and features, without what depends on the opponent.
+    def validation_loss(self, restored: Tensor, hr: Tensor) -> float:
+        """The loss for validation: pixels and features, without the discriminator.
 
         Args:
             restored: (T, 3, H, W).
-            sharp: The ground truth, shaped like ``restored``.
+            hr: The ground truth, shaped like ``restored``.
         """
-        target = self.target(sharp)
+        target = self.target(hr)
         with self._autocast():
             seen = feature_loss(self._features, restored, target)
         return float(charbonnier(restored, target) + self.weights.feature_weight * seen)
 
     def state(self) -> dict[str, Any]:
-        """All that a later run needs to go on; it changes with every step."""
+        """Everything needed to resume; the tensors change with every step."""
         return {
-            "brake": self.brake,
+            "brake": self.lr_backoff,
             "head": self.head.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become the stage whose state this is."""
-        self.brake = state["brake"]
+        """Load a saved state."""
+        self.lr_backoff = state["brake"]
         self.head.load_state_dict(state["head"])
         self.discriminator.load_state_dict(state["discriminator"])
         self._optimizer.load_state_dict(state["optimizer"])
 
     def _frames_seen(self, clip: Tensor, step: int) -> Tensor:
-        """Some neighbors out of a clip, others in the next step: (B, `FRAMES_SEEN`, 3, H, W)."""
+        """Neighboring frames of a clip, others in each step: (B, `FRAMES_SEEN`, 3, H, W)."""
         first = step % max(1, clip.shape[1] - FRAMES_SEEN + 1)
         return clip[:, first : first + FRAMES_SEEN]
 
     def _autocast(self) -> torch.autocast:
-        # Not float16, whose range the differences of features leave.
+        # Not float16: differences of features exceed its range.
         is_half = self._recipe.dtype is Precision.BFLOAT16
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_half)
