@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(commands_out)
         os.close(answers_in)
@@ -74,8 +76,9 @@ class Browser:
         return self
 
     def __exit__(self, *_):
-        self._program.terminate()
-        self._program.wait(timeout=SECONDS_OF_PATIENCE)
+        # All its processes: one that hangs would keep a core busy until the machine is shut down.
+        os.killpg(self._program.pid, signal.SIGKILL)
+        self._program.wait()
         os.close(self._commands)
         os.close(self._answers)
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from vsrm_cli.bench.kernels import KernelSpeed
 from vsrm_cli.bench.results import Measured, compare_results, new_result, read_result
 from vsrm_cli.bench.run import BenchOptions, _settings
 from vsrm_cli.bench.speed import Speed
-from vsrm_cli.bench.tables import changes_table, remarks, tables
+from vsrm_cli.bench.tables import changes_table, plots, remarks, tables
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.published import published_scores
@@ -180,12 +181,22 @@ def test_thousands_of_clips_are_shown_by_their_mean_alone():
 
 
 def test_the_rules_are_told_beside_the_tables():
-    said = remarks(result_of(measured()))
+    said = remarks(result_of(replace(measured(), speed=None)))
 
     assert said[0] == "small frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
     assert "that of the truth itself is 0.400" in said[1]
     assert any(line.startswith("clip 000 was cropped") for line in said)
+
+
+def test_a_minute_of_video_is_told_beside_the_speed():
+    result = result_of(replace(measured(), quality=None))
+
+    (told,) = remarks(result)
+
+    # 1440 frames, each window of 24 gives 20 new ones; 100 ms per frame of 180p.
+    assert "one minute of 480p" in told
+    assert f"vsrm-t in fp32 {1440 * 1.2 * 0.1 * 854 * 480 / (320 * 180) / 60:.0f} minutes" in told
 
 
 def test_changes_are_a_table_too():
@@ -194,3 +205,11 @@ def test_changes_are_a_table_too():
     table = changes_table(compare_results(old, new))
 
     assert table.rows[0] == ("vsrm-t fp32 180p, 5 frames", "100.000 ms", "150.000 ms", "1.500")
+
+
+def test_networks_that_were_not_timed_have_no_plot_of_quality_against_speed():
+    result = result_of(measured())
+    for row in result["speed"]:
+        row["model"] = "another"
+
+    assert set(plots(result)) == {"speed", "gain"}

@@ -45,7 +45,9 @@ def test_without_a_wish_networks_are_timed(folder):
     assert result.exit_code == 0
     assert "Networks alone" in result.stdout
     assert "nearest" in result.stdout
-    assert result.stderr == "timing nearest in fp32 on 3 frames of 180p\n"
+    timing, minute = result.stderr.splitlines()
+    assert timing == "timing nearest in fp32 on 3 frames of 180p"
+    assert minute.startswith("one minute of 480p at 24 frames per second takes here")
 
 
 def test_json_is_one_object_with_all_that_was_measured(folder):
@@ -73,6 +75,24 @@ def test_quality_prints_each_clip_and_the_means(folder):
     assert "PSNR-Y of each clip, dB" in result.stdout
     assert "nearest, frames" in result.stdout
     assert "along the flow of vsrm-compact " in result.stderr
+
+
+def test_quality_without_a_model_measures_those_that_take_the_same_clips(folder, monkeypatch):
+    draw_folder(folder / "set" / "waves")
+    asked = []
+
+    def load(name, **_):
+        asked.append(name)
+        network = load_nearest(name)
+        network.name = name
+        return network
+
+    monkeypatch.setattr(measure, "load_model", load)
+
+    result = run("--quality", "set", "--quick")
+
+    assert result.exit_code == 0, result.stderr
+    assert asked == ["vsrm-t", "vsrm-t-real", "vsrm-t-sharp"]
 
 
 def test_a_broken_clip_is_named_and_makes_the_exit_code_1(folder):

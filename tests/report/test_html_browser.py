@@ -1,14 +1,15 @@
 """Pages in a real browser: the slider moves, nothing is complained about, nothing is fetched."""
 
 import re
+from dataclasses import replace
 
 import pytest
-from bench.test_results import measured, result_of
+from bench.test_results import measured, result_of, scores
 from browser import PROGRAM, Browser
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.bench.tables import result_page
-from vsrm_cli.evaluation.quality import Crop
+from vsrm_cli.evaluation.quality import ClipScores, Crop
 from vsrm_cli.report.html import write_whole
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
@@ -17,6 +18,7 @@ PLACE = """
 (() => { const r = document.querySelector(".slider").getBoundingClientRect();
          return [r.left, r.top, r.width, r.height]; })()
 """
+WAYS = ("", ", frames alone")
 EDGE = 'getComputedStyle(document.querySelector(".slider .before")).clipPath'
 
 
@@ -52,6 +54,21 @@ def test_the_page_works_on_a_laptop_and_on_a_phone(browser, page, width, is_phon
     assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 160)")
     assert browser.complaints == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
+
+
+def test_a_table_of_many_methods_fits_on_a_laptop(browser, tmp_path):
+    names = ["bicubic", "lanczos", *(f"vsrm-t-{n}{way}" for n in range(4) for way in WAYS)]
+    rows = tuple(scores(name, 26.0) for name in names)
+    clip = ClipScores("a clip", 1, 1280, 720, 0.4, rows)
+    figures = measured()
+    figures = replace(figures, quality=replace(figures.quality, clips=(clip,), means=rows))
+    page = tmp_path / "page.html"
+    page.write_text(result_page(result_of(figures), []), encoding="utf-8")
+
+    browser.open(page, width=1280)
+
+    hidden = "[...document.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth)"
+    assert set(browser.run(hidden)) == {0}
 
 
 def percent(clip_path):

@@ -115,3 +115,15 @@ def test_a_long_legend_goes_on_in_a_second_line_and_is_never_cut():
     assert all(x + 7.2 * len(name) <= WIDTH for name, (x, _) in found.items())
     assert len({y for _, y in found.values()}) == 2
     assert max(y for _, y in found.values()) < TOP
+
+
+def test_bars_begin_below_a_legend_of_any_length():
+    root = drawn(
+        bar_plot("Gain", ["clip"], {f"network number {n}": [1.0] for n in range(9)}, label="")
+    )
+
+    rectangles = [r for r in root.iter(f"{SVG}rect") if r.get("class") is None]
+    legend = [float(r.get("y")) for r in rectangles if r.find(f"{SVG}title") is None]
+    bars = [float(r.get("y")) for r in rectangles if r.find(f"{SVG}title") is not None]
+    assert len(legend) == len(bars) == 9
+    assert max(legend) + 10 < min(bars)

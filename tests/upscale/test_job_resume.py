@@ -348,7 +348,7 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
 def test_work_that_is_finished_but_for_the_join_is_only_joined(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
     with monkeypatch.context() as patch:
-        patch.setattr(upscale, "join", lambda *_: pytest.fail("power cut"))
+        patch.setattr(segmenting, "join", lambda *_: pytest.fail("power cut"))
         with pytest.raises(BaseException, match="power cut"):
             upscale_video(clip, tmp_path / "large.mp4", **SMALL)
     windows = Remembering.calls
@@ -375,7 +375,7 @@ def test_a_segment_that_was_changed_on_the_disk_is_made_again(tmp_path):
 
 def test_a_segment_with_other_frames_than_were_written_fails_the_check(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
-    monkeypatch.setattr(upscale, "Segment", lambda path, ticks: NotAll(path, ticks[:-1]))
+    monkeypatch.setattr(segmenting, "Segment", lambda path, ticks: NotAll(path, ticks[:-1]))
 
     class NotAll:
         def __init__(self, path, ticks):

@@ -12,6 +12,7 @@ from vsrm_cli.bench.kernels import measure_kernels
 from vsrm_cli.bench.results import Measured, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
 from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.evaluation.ablation import measure_ablation
 from vsrm_cli.evaluation.quality import Crop, QualityOptions, measure_quality
 
@@ -67,6 +68,7 @@ def run_bench(asked: BenchOptions, report: Callable[[str], None]) -> tuple[Resul
     """
     device = choose_device(gpu=asked.gpu)
     models = asked.models or models_with_weights()
+    of_one_scale = asked.models or models_with_weights(scale=SCALE)  # they get the same clips
     crops: list[Crop] = []
     speed = kernels = pipeline = quality = ablation = None
     if asked.speed:
@@ -87,7 +89,7 @@ def run_bench(asked: BenchOptions, report: Callable[[str], None]) -> tuple[Resul
     if asked.folder and asked.ablate:
         ablation = measure_ablation(
             asked.folder,
-            models,
+            of_one_scale,
             degradation=asked.wishes.degradation,
             most_frames=asked.wishes.most_frames,
             dtype=asked.dtypes[0],
@@ -96,15 +98,24 @@ def run_bench(asked: BenchOptions, report: Callable[[str], None]) -> tuple[Resul
         )
     elif asked.folder:
         quality, crops = measure_quality(
-            asked.folder, models, asked.wishes, dtype=asked.dtypes[0], device=device, report=report
+            asked.folder,
+            of_one_scale,
+            asked.wishes,
+            dtype=asked.dtypes[0],
+            device=device,
+            report=report,
         )
     measured = Measured(speed, kernels, pipeline, quality, ablation)
     return new_result(measured, device=device, settings=_settings(asked)), crops
 
 
-def models_with_weights() -> tuple[str, ...]:
-    """The names of the networks that have weights."""
-    return tuple(name for name, entry in MODELS.items() if entry.file is not None)
+def models_with_weights(*, scale: int | None = None) -> tuple[str, ...]:
+    """The names of the networks that have weights; of those that enlarge so many times, or all."""
+    return tuple(
+        name
+        for name, entry in MODELS.items()
+        if entry.file is not None and scale in (None, entry.scale)
+    )
 
 
 def _usual_window(device: torch.device, *, is_quick: bool) -> int:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsrm_cli.bench.results import Change, Result
+from vsrm_cli.bench.speed import SIZES
+from vsrm_cli.evaluation.baselines import FILTERS
 from vsrm_cli.evaluation.quality import Crop
 from vsrm_cli.report.html import (
     Table,
@@ -16,6 +18,8 @@ from vsrm_cli.report.html import (
     still,
 )
 from vsrm_cli.report.svg import bar_plot, line_plot, point_plot
+from vsrm_cli.report.units import in_rough_time
+from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
 
 CROPS_SHOWN = 4
 # Vimeo-90K-T has thousands of clips: there the means are shown alone, and JSON has all.
@@ -173,7 +177,7 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
         if any(row.get(key) is not None for _, _, row in scored)
     ]
     return Table(
-        f"{name}, {quality['degradation'].upper()} x4",
+        f"{name}, {quality['degradation'].upper()} x{quality['scale']}",
         ("method", f"PSNR-{channel}", f"SSIM-{channel}", *(title for title, _, _ in measured)),
         tuple(
             (
@@ -201,9 +205,30 @@ def changes_table(changes: Sequence[Change]) -> Table:
 
 def remarks(result: Result) -> list[str]:
     """What a reader of the tables should know, in sentences."""
-    quality = result["quality"]
-    if not quality:
-        return []
+    timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
+    return [
+        *([_minute_of_480p(timed)] if timed else []),
+        *(_quality_remarks(result["quality"]) if result["quality"] else []),
+    ]
+
+
+def _minute_of_480p(rows: Sequence[dict[str, Any]]) -> str:
+    """What the speeds come to for somebody with a video, by the largest size that was timed."""
+    width, height = SIZES["480p"]
+    largest = {(row["model"], row["dtype"]): row for row in rows}  # sizes rise
+    times = []
+    for (model, dtype), row in largest.items():
+        pixels = width * height / (row["width"] * row["height"])
+        frames = 60 * 24 * DEFAULT_WINDOW / (DEFAULT_WINDOW - DEFAULT_OVERLAP)
+        seconds = frames * pixels * row["ms_per_frame"] / 1000
+        times.append(f"{model} in {dtype} {in_rough_time(seconds)}")
+    return (
+        "one minute of 480p at 24 frames per second takes here, by the number of pixels: "
+        f"{', '.join(times)}; 'vsrm upscale --dry-run' estimates a video of yours"
+    )
+
+
+def _quality_remarks(quality: dict[str, Any]) -> list[str]:
     frames = (
         "the middle frame of each clip"
         if quality["frames_that_count"] == "center"
@@ -251,7 +276,7 @@ def result_page(result: Result, crops: Sequence[Crop]) -> str:
 
 
 def _crop_part(crop: Crop) -> str:
-    network = next(name for name in crop.pictures if name not in ("bicubic", "lanczos", "truth"))
+    network = next(name for name in crop.pictures if name not in {*FILTERS, "truth"})
     where = f"{crop.clip}, frame {crop.frame}"
     compared = slider(
         crop.pictures["bicubic"],
@@ -270,8 +295,9 @@ def plots(result: Result) -> dict[str, str]:
         drawn["speed"] = _speed_plot(timed)
     quality = result["quality"]
     if quality and quality["clips"]:
-        if timed:
-            drawn["tradeoff"] = _quality_against_speed(quality, timed)
+        tradeoff = _quality_against_speed(quality, timed) if timed else None
+        if tradeoff:
+            drawn["tradeoff"] = tradeoff
         drawn["gain"] = _gain_plot(quality)
     return drawn
 
@@ -290,8 +316,11 @@ def _speed_plot(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _quality_against_speed(quality: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """Of each network its speed at the smallest size that was timed, and its PSNR."""
+def _quality_against_speed(quality: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str | None:
+    """Of each network its speed at the smallest size that was timed, and its PSNR.
+
+    None if no network has both.
+    """
     psnrs = {row["method"]: row["psnr"] for row in quality["means"]}
     smallest = min(rows, key=lambda row: row["width"])["size"]
     points = {
@@ -299,6 +328,8 @@ def _quality_against_speed(quality: dict[str, Any], rows: Sequence[dict[str, Any
         for row in rows
         if row["size"] == smallest and psnrs.get(row["model"]) is not None
     }
+    if not points:
+        return None
     return point_plot(
         "Quality against speed",
         points,

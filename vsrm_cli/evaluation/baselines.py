@@ -20,6 +20,7 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP
 
 LANCZOS_LOBES = 3
+FILTERS = {"bicubic", "lanczos"}
 
 Enlarge = Callable[[Tensor], Tensor]  # (T, 3, H, W) uint8 to (T, 3, scale H, scale W) uint8
 

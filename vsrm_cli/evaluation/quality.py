@@ -18,7 +18,8 @@ from vsrm_cli.checkpoints.catalog import pair_of
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import InputError, UsageError, VsrmError
-from vsrm_cli.evaluation.baselines import common_scale, methods_of
+from vsrm_cli.evaluation.baselines import FILTERS, common_scale, methods_of
+from vsrm_cli.evaluation.countdown import Countdown
 from vsrm_cli.evaluation.metrics import gradient_energy, psnr, sharpness, ssim
 from vsrm_cli.evaluation.perceptual import (
     SMALLEST_LPIPS_SIDE,
@@ -221,15 +222,22 @@ def measure_quality(
     clips: list[ClipScores] = []
     crops: list[Crop] = []
     problems: list[str] = []
-    for number, files in enumerate(found.clips, start=1):
-        report(f"clip {number} of {len(found.clips)}: {files.name}")
+    countdown = Countdown(report, clips=len(found.clips), steps=len(methods.keys() - FILTERS) + 1)
+    for files in found.clips:
+        countdown.next_clip(files.name)
         try:
             clip = read_clip(files, wishes.degradation, scale=scale, most_frames=wishes.most_frames)
             others = {
                 name: read_result(name, path, clip, most_frames=wishes.most_frames)
                 for name, path in wishes.also.items()
             }
-            results = {name: enlarge(clip.lr) for name, enlarge in methods.items()} | others
+            results = {}
+            for name, enlarge in methods.items():
+                if name not in FILTERS:  # they take no time
+                    countdown.next_step(name)
+                results[name] = enlarge(clip.lr)
+            results |= others
+            countdown.next_step("comparing")
             clips.append(judge.score(clip, results))
         except VsrmError as error:
             problems.append(str(error))

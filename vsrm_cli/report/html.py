@@ -40,12 +40,14 @@ p { margin: .3rem 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
   background: var(--paper); }
 td.words { white-space: normal; text-align: left; min-width: 14rem; }
 figure { margin: .5rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; max-width: 640px; height: auto; }
+.row > svg:only-child { max-width: 860px; margin: auto; }
 .slider { position: relative; overflow: hidden; border-radius: 6px; background: var(--card);
   --at: 50%; }
 .slider img { display: block; width: 100%; height: 100%; }

@@ -84,7 +84,9 @@ def bar_plot(
     left = min(210, 24 + 7.6 * max(len(group) for group in groups))
     thick, gap = (12, 12) if len(bars) > 1 else (16, 10)
     pitch = thick * len(bars) + gap
-    height = TOP + pitch * len(groups) + BOTTOM
+    # The room above is enough for a legend of two lines.
+    above = max(TOP, 17 + max((y for _, _, y in _legend_places(list(bars))), default=0.0))
+    height = above + pitch * len(groups) + BOTTOM
 
     def x_of(value: float) -> float:
         return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (WIDTH - RIGHT - left)
@@ -92,10 +94,10 @@ def bar_plot(
     marks = []
     for tick in ticks:
         x, bottom = x_of(tick), height - BOTTOM
-        marks.append(f'<path class="grid" d="M{x:.1f} {TOP}V{bottom}"/>')
+        marks.append(f'<path class="grid" d="M{x:.1f} {above:g}V{bottom:g}"/>')
         marks.append(_text(x, bottom + 17, f"{tick:g}", anchor="middle", kind="soft"))
     for number, group in enumerate(groups):
-        top = TOP + gap / 2 + number * pitch
+        top = above + gap / 2 + number * pitch
         middle = top + thick * len(bars) / 2
         marks.append(_text(left - 8, middle + 4, group, anchor="end"))
         for row, (color, series) in enumerate(zip(_colors(len(bars)), bars.values(), strict=True)):
@@ -168,18 +170,24 @@ def _colors(count: int) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> str:
-    """Names in their colors, below the title, in two lines if need be; one name needs none."""
-    if len(names) < 2:
-        return ""
-    parts, x, y = [], 14.0, 24.0
-    for color, name in zip(_colors(len(names)), names, strict=True):
+    """Names in their colors, below the title; one name needs none."""
+    parts = []
+    for color, (name, x, y) in zip(_colors(len(names)), _legend_places(names), strict=False):
+        parts.append(f'<rect x="{x:.1f}" y="{y:g}" width="10" height="10" fill="{color}"/>')
+        parts.append(_text(x + 14, y + 9, name, anchor="start"))
+    return "".join(parts)
+
+
+def _legend_places(names: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Where the names of a legend stand, in as many lines as they need."""
+    places, x, y = [], 14.0, 24.0
+    for name in names if len(names) > 1 else ():
         length = 32 + 7.2 * len(name)
         if x + length > WIDTH and x > 14:
             x, y = 14.0, y + 15
-        parts.append(f'<rect x="{x:.1f}" y="{y:g}" width="10" height="10" fill="{color}"/>')
-        parts.append(_text(x + 14, y + 9, name, anchor="start"))
+        places.append((name, x, y))
         x += length
-    return "".join(parts)
+    return places
 
 
 def _dot(x: float, y: float, color: str, words: str, *, radius: float = 4) -> str:
