@@ -163,9 +163,9 @@ def _resume_point(entry: Entry) -> ResumePoint:
 def _ends(shots: Sequence[int], total: int, windows: Chunking) -> Iterator[tuple[int, int, int]]:
     """Where each window's frames end, up to where it must be read, and the start of its shot."""
     for shot, end in pairwise(chain(shots, [total])):
-        for piece in windows.pieces(end - shot):
+        for chunk in windows.chunks(end - shot):
             # A window is known not to be the last of its shot by the frame behind it.
-            yield shot + piece.keep_stop - piece.fall, min(shot + piece.stop + 1, total), shot
+            yield shot + chunk.keep_stop - chunk.fall, min(shot + chunk.stop + 1, total), shot
 
 
 class Recorder:
