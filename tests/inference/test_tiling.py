@@ -18,83 +18,87 @@ def cuts(draw):
     return Chunking(size, draw(st.integers(0, size // 2)), draw(st.integers(0, size)))
 
 
-def weight_of_each_item(pieces):
+def weight_of_each_item(chunks):
     """Sum the weights, exactly, that the pieces give to each item they keep."""
     total = Counter()
-    for piece in pieces:
-        for item, weight in enumerate(piece.weights(), start=piece.keep_start):
-            total[item] += Fraction(weight, piece.denominator)
+    for chunk in chunks:
+        for item, weight in enumerate(chunk.weights(), start=chunk.keep_start):
+            total[item] += Fraction(weight, chunk.denominator)
     return total
 
 
 @given(LENGTHS, cuts())
-def test_the_weights_of_every_item_sum_to_one_and_no_item_is_invented(length, cut):
-    total = weight_of_each_item(cut.pieces(length))
+def test_the_weights_of_every_item_sum_to_one_and_no_item_is_invented(length, chunking):
+    total = weight_of_each_item(chunking.chunks(length))
 
     assert total == dict.fromkeys(range(length), 1)
 
 
 @given(LENGTHS, cuts())
-def test_at_most_two_pieces_keep_an_item(length, cut):
+def test_at_most_two_chunks_keep_an_item(length, chunking):
     keepers = Counter(
-        item for piece in cut.pieces(length) for item in range(piece.keep_start, piece.keep_stop)
+        item
+        for chunk in chunking.chunks(length)
+        for item in range(chunk.keep_start, chunk.keep_stop)
     )
 
     assert max(keepers.values()) <= 2
 
 
 @given(LENGTHS, cuts())
-def test_pieces_but_the_last_have_one_size_stay_inside_and_keep_only_what_they_read(length, cut):
-    pieces = cut.pieces(length)
+def test_pieces_but_the_last_have_one_size_stay_inside_and_keep_only_what_they_read(
+    length, chunking
+):
+    chunks = chunking.chunks(length)
 
-    assert {piece.size for piece in pieces[:-1]} <= {cut.size}
-    assert min(cut.shortest or cut.size, length) <= pieces[-1].size <= cut.size
-    for piece in pieces:
-        assert 0 <= piece.start <= piece.keep_start < piece.keep_stop <= piece.stop <= length
-        assert len(piece.weights()) == piece.kept
-        assert all(0 < weight <= piece.denominator for weight in piece.weights())
+    assert {chunk.size for chunk in chunks[:-1]} <= {chunking.size}
+    assert min(chunking.shortest or chunking.size, length) <= chunks[-1].size <= chunking.size
+    for chunk in chunks:
+        assert 0 <= chunk.start <= chunk.keep_start < chunk.keep_stop <= chunk.stop <= length
+        assert len(chunk.weights()) == chunk.kept
+        assert all(0 < weight <= chunk.denominator for weight in chunk.weights())
 
 
 @given(LENGTHS, cuts())
-def test_context_is_thrown_away_at_both_sides_of_every_join(length, cut):
-    *inner, last = cut.pieces(length)
+def test_context_is_thrown_away_at_both_sides_of_every_join(length, chunking):
+    *inner, last = chunking.chunks(length)
 
-    assert all(piece.stop - piece.keep_stop == cut.context for piece in inner)
-    assert all(piece.keep_start - piece.start == cut.context for piece in inner[1:])
+    assert all(chunk.stop - chunk.keep_stop == chunking.context for chunk in inner)
+    assert all(chunk.keep_start - chunk.start == chunking.context for chunk in inner[1:])
     if inner:
-        assert last.keep_start - last.start >= cut.context
+        assert last.keep_start - last.start >= chunking.context
 
 
 @given(LENGTHS, cuts(), st.integers(2, 4))
-def test_weights_sum_to_one_in_the_larger_picture_too(length, cut, scale):
-    large = [piece.scaled(scale) for piece in cut.pieces(length)]
+def test_weights_sum_to_one_in_the_larger_picture_too(length, chunking, scale):
+    large = [chunk.scaled(scale) for chunk in chunking.chunks(length)]
 
     assert weight_of_each_item(large) == dict.fromkeys(range(scale * length), 1)
 
 
 @given(LENGTHS, cuts(), st.data())
-def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, cut, data):
+def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, chunking, data):
     item = data.draw(st.integers(0, length - 1))
-    first = cut.piece_before(item)
+    first = chunking.chunk_before(item)
 
-    read = list(read_chunks(iter(range(first * cut.stride, length)), cut, first=first))
+    read = list(read_chunks(iter(range(first * chunking.stride, length)), chunking, first=first))
 
-    assert [piece for piece, _ in read] == cut.pieces(length)[first:]
-    assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
+    assert [chunk for chunk, _ in read] == chunking.chunks(length)[first:]
+    assert all(items == list(range(chunk.start, chunk.stop)) for chunk, items in read)
     # Whatever fades into the item, or into a later one, is among what was read.
-    assert all(piece.keep_stop <= item for piece in cut.pieces(length)[:first])
+    assert all(chunk.keep_stop <= item for chunk in chunking.chunks(length)[:first])
 
 
 @given(LENGTHS, cuts())
-def test_a_stream_is_cut_as_if_its_length_were_known(length, cut):
-    read = list(read_chunks(iter(range(length)), cut))
+def test_a_stream_is_cut_as_if_its_length_were_known(length, chunking):
+    read = list(read_chunks(iter(range(length)), chunking))
 
-    assert [piece for piece, _ in read] == cut.pieces(length)
-    assert all(items == list(range(piece.start, piece.stop)) for piece, items in read)
+    assert [chunk for chunk, _ in read] == chunking.chunks(length)
+    assert all(items == list(range(chunk.start, chunk.stop)) for chunk, items in read)
 
 
 @given(LENGTHS, cuts())
-def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, cut):
+def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, chunking):
     arrived = 0
 
     def count_arrivals():
@@ -103,8 +107,8 @@ def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, cut):
             arrived += 1
             yield item
 
-    for piece, _ in read_chunks(count_arrivals(), cut):
-        assert arrived == min(piece.stop + 1, length)
+    for chunk, _ in read_chunks(count_arrivals(), chunking):
+        assert arrived == min(chunk.stop + 1, length)
 
 
 def test_an_empty_stream_gives_no_piece():
@@ -114,14 +118,14 @@ def test_an_empty_stream_gives_no_piece():
 def test_three_windows_by_hand():
     # Stride 5; of the overlap of 3, one frame of context, a ramp of one, one of context. The
     # third window would start at 10 and be short, so it starts at 9.
-    pieces = Chunking(size=8, overlap=3).pieces(17)
+    chunks = Chunking(size=8, overlap=3).chunks(17)
 
-    assert pieces == [
+    assert chunks == [
         Chunk(start=0, stop=8, keep_start=0, keep_stop=7, rise=0, fall=1),
         Chunk(start=5, stop=13, keep_start=6, keep_stop=12, rise=1, fall=1),
         Chunk(start=9, stop=17, keep_start=11, keep_stop=17, rise=1, fall=0),
     ]
-    assert [piece.weights() for piece in pieces] == [
+    assert [chunk.weights() for chunk in chunks] == [
         [2, 2, 2, 2, 2, 2, 1],
         [1, 2, 2, 2, 2, 1],
         [1, 2, 2, 2, 2, 2],
@@ -133,16 +137,16 @@ def test_three_windows_by_hand():
     [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 1), (4, 1, 2), (8, 2, 4), (32, 8, 16)],
 )
 def test_half_of_an_overlap_fades(overlap, context, ramp):
-    cut = Chunking(64, overlap)
+    chunking = Chunking(64, overlap)
 
-    assert (cut.context, cut.ramp) == (context, ramp)
+    assert (chunking.context, chunking.ramp) == (context, ramp)
 
 
 def test_a_line_as_long_as_a_piece_is_one_piece_and_one_item_more_makes_two():
-    cut = Chunking(8, 2)
+    chunking = Chunking(8, 2)
 
-    assert cut.pieces(8) == [Chunk(0, 8, 0, 8, 0, 0)]
-    assert [(piece.start, piece.stop) for piece in cut.pieces(9)] == [(0, 8), (1, 9)]
+    assert chunking.chunks(8) == [Chunk(0, 8, 0, 8, 0, 0)]
+    assert [(chunk.start, chunk.stop) for chunk in chunking.chunks(9)] == [(0, 8), (1, 9)]
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-1, 0), (8, -1), (8, 5), (1, 1)])
@@ -152,8 +156,8 @@ def test_a_cut_by_which_three_pieces_could_meet_is_refused(size, overlap):
 
 
 @given(LENGTHS, LENGTHS, cuts())
-def test_the_tiles_of_a_grid_cover_each_pixel_with_a_weight_of_one(height, width, cut):
-    grid = plan_grid(height, width, tile=cut.size, overlap=cut.overlap)
+def test_the_tiles_of_a_grid_cover_each_pixel_with_a_weight_of_one(height, width, chunking):
+    grid = plan_grid(height, width, tile=chunking.size, overlap=chunking.overlap)
 
     # A tile's weight is a product, so the sums of rows and columns say it all.
     assert weight_of_each_item(grid.rows) == dict.fromkeys(range(height), 1)

@@ -116,7 +116,7 @@ def test_an_input_that_is_replaced_ends_the_work(tmp_path, frame):
         if progress.frames_done >= frame and other.exists():
             os.replace(other, clip)
 
-    with pytest.raises(InputError, match="has changed since the work began"):
+    with pytest.raises(InputError, match="has changed since the job started"):
         upscale_video(clip, tmp_path / "large.mkv", report=replace_input, **SMALL)
 
     assert not (tmp_path / "large.mkv").exists()

@@ -422,7 +422,7 @@ class Windows:
 
     def give(self, begin):
         for start, stop in pairwise(self.starts):
-            for piece in self.cut.pieces(stop - start):
+            for piece in self.cut.chunks(stop - start):
                 for number in range(piece.keep_start, piece.keep_stop - piece.fall):
                     is_last = number + 1 == piece.keep_stop - piece.fall
                     if start + number >= begin:

@@ -343,7 +343,7 @@ def ends_of_the_work(shots, windows: Chunking, length):
     """Where `Segmenter` ends segments of frames as the network would give them."""
     ends = set()
     for start, shot in zip([0, *accumulate(shots)], shots, strict=False):
-        ends |= {start + piece.keep_stop - piece.fall for piece in windows.pieces(shot)}
+        ends |= {start + chunk.keep_stop - chunk.fall for chunk in windows.chunks(shot)}
     frames = [
         Frame(np.zeros((3, 1, 1), np.uint8), Fraction(n), ends_window=n + 1 in ends)
         for n in range(sum(shots))

@@ -92,7 +92,7 @@ def test_a_slow_writer_holds_the_caller_back():
         behind.finish()
 
     assert held_back_at == 3
-    assert behind.meter.items == 10
+    assert behind.timer.items == 10
 
 
 def test_what_the_reader_raises_is_raised_after_the_items_before_it():
@@ -209,10 +209,10 @@ def test_without_a_usable_hint_no_time_is_promised():
 
 
 def test_a_meter_times_the_making_of_items_and_not_their_use():
-    meter = Timer()
+    timer = Timer()
 
-    for _ in meter.time_each(range(3)):
+    for _ in timer.time_each(range(3)):
         time.sleep(0.02)
 
-    assert meter.items == 3
-    assert meter.seconds < 0.02
+    assert timer.items == 3
+    assert timer.seconds < 0.02

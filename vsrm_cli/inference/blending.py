@@ -1,7 +1,7 @@
-"""The pictures of one window while they are put together from tiles, line by line.
+"""The blend buffer: frames of a window are put together from tiles, row by row.
 
-What a tile gives is weighted where it fades into the next one, and so is what a frame gives where
-windows fade. Lines that no other tile will change become integers at once.
+Tiles are weighted where they fade into the next one, and frames where windows fade. Lines that no
+other tile will change become integers at once.
 """
 
 from functools import lru_cache
@@ -17,85 +17,85 @@ from vsrm_cli.inference.tiling import Chunk
 
 
 class BlendBuffer:
-    """The pictures of one window while they are put together, band by band.
+    """The output frames of one window while they are put together.
 
     Attributes:
-        piece: Which frames of the window are kept, and how they fade.
-        next_tail: The frames that fade out, weighted, for the canvas of the next window:
-            float32, (piece.fall, 3, scale*H, scale*W).
+        chunk: Which frames of the window are kept, and how they fade.
+        next_carry_over: The frames that fade out, weighted, for the buffer of the next window:
+            float32, (chunk.fall, 3, scale*H, scale*W).
     """
 
     def __init__(
         self,
         clip: list[Frame],
-        piece: Chunk,
-        tail: Tensor | None,
+        chunk: Chunk,
+        carry_over: Tensor | None,
         *,
         scale: int,
         device: torch.device,
     ) -> None:
-        """Make room for the pictures.
+        """Allocate the frames.
 
         Args:
-            clip: The window as it was read.
-            piece: Which of its frames are kept, and how they fade.
-            tail: What faded out of the window before, weighted; None for the first one.
-            scale: How many times larger the pictures become.
+            clip: The input frames of the window.
+            chunk: Which of its frames are kept, and how they fade.
+            carry_over: The frames that fade out of the window before, weighted; None for the first.
+            scale: How many times larger the output is.
             device: Where they are put together.
         """
         height, width = (scale * side for side in clip[0].pixels.shape[1:])
         self._dtype = clip[0].pixels.dtype
-        self._sources = clip[piece.kept_slice]
-        self._tail = tail
-        self.piece = piece
-        self._pictures = [
-            _new_picture(height, width, self._dtype, device) for _ in range(piece.kept - piece.fall)
+        self._sources = clip[chunk.kept_slice]
+        self._carry_over = carry_over
+        self.chunk = chunk
+        self._frames = [
+            _new_frame(height, width, self._dtype, device) for _ in range(chunk.kept - chunk.fall)
         ]
-        self._is_finite = torch.ones(piece.kept, dtype=torch.bool, device=device)
-        self.next_tail = torch.empty((piece.fall, 3, height, width), device=device)
-        self._foot: Tensor | None = None  # lines that fade out of the row above, weighted
+        self._is_finite = torch.ones(chunk.kept, dtype=torch.bool, device=device)
+        self.next_carry_over = torch.empty((chunk.fall, 3, height, width), device=device)
+        self._rows_above: Tensor | None = None  # lines that fade out of the row above, weighted
 
-    def strip(self, rows: Chunk) -> Tensor:
-        """Give room for the lines that a row of tiles keeps: zeros, float32."""
-        size = (self.piece.kept, 3, rows.kept, self.next_tail.shape[-1])
-        return self.next_tail.new_zeros(size)
+    def row_buffer(self, rows: Chunk) -> Tensor:
+        """A buffer of zeros for the lines that a row of tiles keeps, float32."""
+        size = (self.chunk.kept, 3, rows.kept, self.next_carry_over.shape[-1])
+        return self.next_carry_over.new_zeros(size)
 
-    def add(self, strip: Tensor, rows: Chunk) -> None:
-        """Join a row of tiles to the row above it, and finish what no other row will change.
+    def add(self, row_buffer: Tensor, rows: Chunk) -> None:
+        """Blend a row of tiles with the row above it, and finish lines that are complete.
 
         Args:
-            strip: Of `strip`, with the tiles in it; used up.
-            rows: The lines that it holds, in the larger picture.
+            row_buffer: From `row_buffer`, with the tiles added; overwritten.
+            rows: Its lines, in pixels of the output.
         """
-        strip *= weights_of(rows, strip.device)[:, None]
-        if self._foot is not None:
-            strip[:, :, : rows.rise] += self._foot
+        row_buffer *= weights_of(rows, row_buffer.device)[:, None]
+        if self._rows_above is not None:
+            row_buffer[:, :, : rows.rise] += self._rows_above
         finished = rows.kept - rows.fall
-        self._finish(strip[:, :, :finished], top=rows.keep_start)
-        # A copy, because a view would keep the whole strip in memory beside the next.
-        self._foot = strip[:, :, finished:].clone()
+        self._finish(row_buffer[:, :, :finished], top=rows.keep_start)
+        # A copy, because a view would keep the whole row buffer in memory.
+        self._rows_above = row_buffer[:, :, finished:].clone()
 
     def _finish(self, band: Tensor, *, top: int) -> None:
         """Finish some lines of all frames, in place.
 
         Args:
-            band: float32, (piece.kept, 3, lines, scale*W); used up.
-            top: Where the first of the lines belongs.
+            band: float32, (chunk.kept, 3, lines, scale*W); overwritten.
+            top: Number of the first line.
         """
         rows = slice(top, top + band.shape[-2])
-        finished = len(self._pictures)
-        for t, weight in enumerate(self.piece.weights()):
-            values = band[t].mul_(weight / self.piece.denominator)
-            if self._tail is not None and t < self.piece.rise:
-                values += self._tail[t, :, rows]
+        finished = len(self._frames)
+        for t, weight in enumerate(self.chunk.weights()):
+            values = band[t].mul_(weight / self.chunk.denominator)
+            if self._carry_over is not None and t < self.chunk.rise:
+                values += self._carry_over[t, :, rows]
             self._is_finite[t] &= torch.isfinite(values).all()
             if t < finished:
-                write_pixels(values, self._pictures[t][:, rows])
+                write_pixels(values, self._frames[t][:, rows])
             else:
-                self.next_tail[t - finished, :, rows] = values
+                self.next_carry_over[t - finished, :, rows] = values
 
     def complete(self) -> list[Pixels]:
-        """Wait for the device, once for the whole window, and give the finished pictures.
+        """Wait for the device, once for the whole window, and return the finished frames.
 
         Returns:
             (3, scale*H, scale*W) each.
@@ -109,13 +109,13 @@ class BlendBuffer:
                     f"the network's output for the frame at {float(source.time):.3f} s "
                     f"is not finite; try --dtype fp32 or another model"
                 )
-        return self._pictures
+        return self._frames
 
 
-def _new_picture(
+def _new_frame(
     height: int, width: int, dtype: np.dtype[np.uint8] | np.dtype[np.uint16], device: torch.device
 ) -> Pixels:
-    """Room for a picture; for a CUDA device such that it writes there by itself."""
+    """An empty frame; in pinned memory for a CUDA device, which writes into it directly."""
     if device.type == "cuda" and dtype == np.uint8:
         room = torch.empty((3, height, width), dtype=torch.uint8, pin_memory=True)
         return cast(Pixels, room.numpy())
@@ -123,7 +123,7 @@ def _new_picture(
 
 
 def write_pixels(values: Tensor, target: Pixels) -> None:
-    """Write what `to_pixels` gives; from CUDA it may arrive later, see `BlendBuffer.complete`.
+    """Write the result of `to_pixels`; from CUDA asynchronously, see `BlendBuffer.complete`.
 
     Args:
         values: float32, on any device.
@@ -138,7 +138,7 @@ def write_pixels(values: Tensor, target: Pixels) -> None:
 
 
 def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Pixels:
-    """Round values of 0 to 1, clamping what lies outside, to integers of full range.
+    """Round values of 0 to 1 to integers of full range; values outside are clamped.
 
     Args:
         values: float32, any shape, on any device.
@@ -150,7 +150,7 @@ def to_pixels(values: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -
     rounded = _rounded(values, np.iinfo(dtype).max)
     if dtype == np.uint8:
         return rounded.to(torch.uint8).cpu().numpy()
-    # By way of int32: not every device has unsigned integers of 16 bits.
+    # Through int32: not every device has unsigned integers of 16 bits.
     return rounded.to(torch.int32).cpu().numpy().astype(np.uint16)
 
 
@@ -158,9 +158,9 @@ def _rounded(values: Tensor, peak: int) -> Tensor:
     return values.clamp(0, 1).mul_(peak).add_(0.5).floor_()
 
 
-# Most tiles of a picture fade alike. Made anew, each would be a copy that waits for the device.
+# Most tiles fade alike. Without the cache, each would be a copy that waits for the device.
 @lru_cache(maxsize=64)
-def weights_of(piece: Chunk, device: torch.device) -> Tensor:
-    """Give the weights of a piece as float32, (piece.kept,)."""
-    numerators = torch.tensor(piece.weights(), dtype=torch.float32, device=device)
-    return numerators / piece.denominator
+def weights_of(chunk: Chunk, device: torch.device) -> Tensor:
+    """The weights of a chunk as float32, (chunk.kept,)."""
+    numerators = torch.tensor(chunk.weights(), dtype=torch.float32, device=device)
+    return numerators / chunk.denominator

@@ -1,9 +1,9 @@
-"""CUDA graphs: what a network does to tiles of one shape, recorded once and replayed.
+"""CUDA graphs: the kernels for tiles of one shape are recorded once and replayed.
 
-A window is thousands of small kernels, and a GPU waits for the processor to start each of them.
-Replayed, they start by themselves. Recording costs some calls' time and a call's memory, so it is
-done only for a shape that comes again and again: a short job never gets there. What is replayed
-is compared with what was computed, and given up where it differs or cannot be recorded.
+A window takes thousands of small kernels, and launching each of them costs time on the CPU. A graph
+launches them at once. Recording takes the time of some calls and the memory of one, so it is done
+only for shapes that are used repeatedly. A replay is compared with the computed result, and the
+graph is not used if it differs or cannot be recorded.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ from torch import Tensor
 from vsrm_cli.inference.memory import free_cache, is_memory_shortage
 from vsrm_cli.inference.restorer import SupportsRestore
 
-# The calls of a shape before it is recorded; they also make all that is made once, such as
-# masks. Recording takes about as long as two calls.
+# The calls of a shape before it is recorded; they also fill caches, such as masks. Recording takes
+# about as long as two calls.
 CALLS_BEFORE = 4
-# Whole tiles, and one more shape: full batches and what is left over of a row.
+# Full batches, and the rest of a row.
 MAX_KEPT = 2
 # A quarter of a level of 255.
 MAX_DIFFERENCE = 1 / 1024
@@ -28,14 +28,14 @@ Recorder = Callable[[SupportsRestore, Tensor], Replay]
 
 
 def record_on_cuda(network: SupportsRestore, clip: Tensor) -> Replay:
-    """Record a network's work on clips shaped like this one.
+    """Record a network on clips shaped like this one.
 
     Raises:
-        RuntimeError: If it does something that cannot be recorded, or the memory is too small.
+        RuntimeError: If it does something that cannot be recorded, or runs out of memory.
     """
     given = clip.clone()
     graph = torch.cuda.CUDAGraph()
-    # The threads that read and write may use the device meanwhile.
+    # Other threads may use the device at the same time.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = network(given)
 
@@ -48,15 +48,15 @@ def record_on_cuda(network: SupportsRestore, clip: Tensor) -> Replay:
 
 
 class ReplayedNetwork:
-    """A network that replays its work on the shapes that come most often.
+    """A network that replays CUDA graphs for the shapes that come most often.
 
     Attributes:
-        scale: As the network's.
-        hindrance: Why nothing is replayed any more, in words; None where nothing hinders it.
+        scale: That of the network.
+        disabled_reason: Why nothing is recorded any more; None if nothing prevents it.
     """
 
     def __init__(self, network: SupportsRestore, *, record: Recorder = record_on_cuda) -> None:
-        """Begin without any recording.
+        """Start without any recording.
 
         Args:
             network: On a CUDA device; its weights must stay where they are.
@@ -71,13 +71,13 @@ class ReplayedNetwork:
         self._calls: Counter[torch.Size] = Counter()
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """Restore a clip as the network does, sooner where its shape has been recorded."""
+        """Restore a clip, by a replay if its shape has been recorded."""
         try:
             if replay := self._replays.get(clip.shape):
                 return replay(clip)
             expected = self._network(clip)
         except RuntimeError as error:
-            if is_memory_shortage(error):  # recordings hold memory: the next attempt may have it
+            if is_memory_shortage(error):  # frees the memory of the recordings for the next attempt
                 self._replays.clear()
                 self.disabled_reason = "the memory is too small for recordings"
             raise
@@ -88,8 +88,8 @@ class ReplayedNetwork:
         return expected
 
     def _keep(self, clip: Tensor, expected: Tensor) -> None:
-        """Record this shape, if what is replayed is what was computed."""
-        # What a driver and each kernel allow can only be tried; nothing depends on it but speed.
+        """Record this shape, if a replay equals the computed result."""
+        # Whether driver and kernels allow it can only be tried; it only affects speed.
         try:
             replay = self._record(self._network, clip)
             difference = (replay(clip) - expected).abs().max().item()
@@ -97,7 +97,7 @@ class ReplayedNetwork:
             self.disabled_reason = str(error).splitlines()[0]
             free_cache(clip.device)
             return
-        if difference <= MAX_DIFFERENCE:  # not so where it is no number
+        if difference <= MAX_DIFFERENCE:  # false for NaN
             self._replays[clip.shape] = replay
         else:
             self.disabled_reason = f"a replay differed by {difference:.1e} from what was computed"

@@ -1,4 +1,4 @@
-"""How much memory is free, when it has run out, and how this process holds what it has."""
+"""Free memory, peak memory, running out of memory, and the C library's allocator."""
 
 import ctypes
 import os
@@ -10,27 +10,26 @@ import torch
 if sys.platform != "win32":
     import resource
 
-# The numbers by which glibc's mallopt knows its settings (malloc.h).
+# The settings of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
-# Where a system does not tell what is free (Windows): what a small laptop can spare.
+# If the system does not report free memory (Windows): what a small laptop can spare.
 UNKNOWN_FREE_BYTES = 4 << 30
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
-# Only CUDA has an exception of its own for this. The others are known by their words.
+# Only CUDA has an exception of its own for this. Others are recognized by their messages.
 MEMORY_SHORTAGE_WORDS = (
     *("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc"),
 )
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to keep what is freed for the next allocation, instead of giving it back.
+    """Make the C library keep freed memory for the next allocation, instead of returning it.
 
-    On a CPU a network frees and takes arrays of some megabytes all the time. Each time the
-    system hands the pages out anew it fills them with zeros, which took an eighth of the time of
-    `vsrm upscale` (24 frames of 320 x 180 on two cores, run with and without). Where the C
-    library is not glibc, nothing is done.
+    On a CPU a network constantly allocates and frees arrays of some megabytes. The system fills new
+    pages with zeros each time, which took an eighth of the time of `vsrm upscale` (24 frames of
+    320 x 180 on two cores, with and without). Does nothing if the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -43,7 +42,7 @@ def keep_freed_memory() -> None:
 
 
 def is_memory_shortage(error: Exception) -> bool:
-    """Whether an error means that a device, or this machine, had no memory left."""
+    """Whether an error means that a device, or this machine, ran out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(
@@ -52,7 +51,7 @@ def is_memory_shortage(error: Exception) -> bool:
 
 
 def free_cache(device: torch.device) -> None:
-    """Give memory that PyTorch keeps for later use back to the device."""
+    """Return cached memory of PyTorch to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -62,10 +61,10 @@ def free_cache(device: torch.device) -> None:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Say how much memory a new computation could take on a device, in bytes."""
+    """The memory available to a new computation on a device, in bytes."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What PyTorch holds but does not use is free for us.
+        # Memory that PyTorch has cached is free for us.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
@@ -76,42 +75,42 @@ def free_memory_bytes(device: torch.device) -> int:
 
 
 def free_host_bytes(root: Path = Path("/")) -> int:
-    """Say how much main memory is free, in bytes.
+    """Free main memory, in bytes.
 
     Args:
-        root: Where the system's files about itself lie.
+        root: Root of the file system with ``proc`` and ``sys``.
     """
     meminfo = root / "proc" / "meminfo"
     if meminfo.exists():
         kibibytes = _named_number(meminfo, "MemAvailable:")
         return min(kibibytes * 1024, _free_group_bytes(root / "sys" / "fs" / "cgroup"))
-    if hasattr(os, "sysconf"):  # macOS tells what there is, not what is free: assume half
+    if hasattr(os, "sysconf"):  # macOS reports total memory only: assume half
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return UNKNOWN_FREE_BYTES
 
 
 def _free_group_bytes(group: Path) -> int:
-    """Say what the limit of a container (cgroup version 2) leaves; without one, no end."""
+    """Memory left of the limit of a container (cgroup version 2); practically unlimited without."""
     limit = group / "memory.max"
     if not limit.exists() or limit.read_text().strip() == "max":
         return 1 << 62
     used = int((group / "memory.current").read_text())
-    # Files that the system has cached count as used, but make room when asked to.
+    # Cached files count as used, but are evicted when memory is needed.
     used -= _named_number(group / "memory.stat", "inactive_file")
     return max(0, int(limit.read_text()) - used)
 
 
 def _named_number(table: Path, name: str) -> int:
-    """Read the number after a name from a file with one such pair in each line."""
+    """Read the number after a name from a file with one such pair per line."""
     pairs = (line.split() for line in table.read_text().splitlines())
     return next(int(pair[1]) for pair in pairs if pair and pair[0] == name)
 
 
 class PeakMemory:
-    """How much memory is taken at most, from now on."""
+    """The peak memory from now on."""
 
     def __init__(self, device: torch.device) -> None:
-        """Begin to measure.
+        """Start measuring.
 
         Args:
             device: Whose memory: on CUDA that of its tensors, elsewhere all of this process.
@@ -124,12 +123,12 @@ class PeakMemory:
             _CLEAR_REFS.write_text("5")  # proc(5): resets the peak of this process
 
     def read_bytes(self) -> int | None:
-        """The peak since the beginning; None where the system does not tell."""
+        """The peak since the start; None if the system does not report it."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         if _can_forget():
             return 1024 * _named_number(Path("/proc/self/status"), "VmHWM:")
-        # Elsewhere the peak of a process cannot be reset: it is that of now if it has risen.
+        # Elsewhere the peak of a process cannot be reset: if it has risen, it is from this time.
         peak = _largest_so_far()
         has_risen = peak is not None and self._before is not None and peak > self._before
         return peak if has_risen else None
@@ -140,7 +139,7 @@ def _can_forget() -> bool:
 
 
 def _largest_so_far() -> int | None:
-    """The largest size of this process since it began, in bytes; None on Windows."""
+    """The largest size of this process since its start, in bytes; None on Windows."""
     if sys.platform == "win32":
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,9 +1,9 @@
-"""A network and a stream of frames give a stream of larger frames, one for one, in order.
+"""Runs a network over a stream of frames: larger frames come out, one for one, in order.
 
-Frames are read in overlapping windows, each window in overlapping tiles (see `tiling`), and
-what the network makes of them is joined again along columns, rows and time. The memory needed
-depends on the window and the tile, never on the length of the video: finished pictures become
-integers at once, and only the few frames over which two windows fade are kept as floats.
+Frames are read in overlapping windows, and each window in overlapping tiles (see `tiling`). The
+results are cross-faded along columns, rows and time. The memory needed depends on the window and
+the tile, not on the length of the video: finished frames become integers at once, and only the few
+frames over which two windows fade are kept as floats.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,19 +33,19 @@ from vsrm_cli.inference.tiling import (
 )
 from vsrm_cli.inference.work import SECONDS_BETWEEN_REPORTS, Work
 
-# A window: what is kept of it and how it fades, and the frames that are read.
+# A window: which of its frames are kept and how they fade, and its frames.
 Window = tuple[Chunk, list[Frame]]
 
-# Frames, lines and columns that a CPU is timed with: seconds of work, and not too small to tell.
+# The clip that a CPU is timed with: large enough to be representative, and done in seconds.
 SAMPLE_SIZE = (8, 96, 96)
 
 
 class SupportsRestore(Protocol):
-    """What `Restorer` asks of a network; it is already on its device, in its precision."""
+    """What `Restorer` needs of a network, which is on its device and in its precision."""
 
     @property
     def scale(self) -> int:
-        """How many times larger its pictures are."""
+        """How many times larger its output is."""
         ...
 
     def __call__(self, clip: Tensor) -> Tensor:
@@ -62,12 +62,12 @@ class Restorer:
 
     Attributes:
         network: The network.
-        tile: Side of the tiles in use, in pixels of the source, or None where pictures are
-            taken whole. An automatic choice is made with the first window; every shortage
-            of memory makes the tile smaller for the rest of the video.
-        batch: How many tiles, or windows of whole pictures, the network is given in one call;
-            None until that is chosen. A shortage of memory makes it smaller first.
-        windows: How a shot is cut along time.
+        tile: Side of the tiles, in pixels of the source; None for whole frames. An automatic choice
+            is made with the first window; running out of memory makes the tile smaller for the rest
+            of the video.
+        batch: Tiles, or windows of whole frames, in one call of the network; None until chosen.
+            Running out of memory makes it smaller first.
+        windows: How a shot is divided into windows.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Restorer:
             window: Frames read together, at least 1.
             overlap: Frames shared by neighboring windows, 0 to window // 2.
             tile: Side of a tile in pixels of the source, at least `MIN_TILE`, its overlaps
-                included; None takes pictures whole, "auto" chooses by the free memory.
+                included; None for whole frames, "auto" chooses by the free memory.
             device: Where the network is.
-            dtype: Floating-point type of what the network is given.
-            workers: Tiles restored at the same time, each on its share of the processor. On a
-                CPU most layers are too small to keep two cores busy; two tiles keep them busy.
-            batch: Tiles, or windows of whole pictures, given to the network in one call; None
-                chooses by the free memory. A small picture does not keep a GPU busy by itself.
+            dtype: Floating-point type of the network's input.
+            workers: Tiles restored at the same time, each on its share of the processor. On a CPU
+                most layers are too small to keep two cores busy; two tiles keep them busy.
+            batch: Tiles, or windows of whole frames, in one call of the network; None chooses by
+                the free memory. A small frame alone does not keep a GPU busy.
 
         Raises:
-            ValueError: If window, overlap, tile or batch is out of range, or if both workers and
-                batches are asked for.
+            ValueError: If window, overlap, tile or batch is out of range, or if there are both
+                workers and batches.
         """
         if batch is not None and batch < 1:
             raise ValueError(f"a batch must have at least 1 tile, got {batch}")
@@ -120,34 +120,34 @@ class Restorer:
         self._work: Work | None = None
 
     def watch(self, report: Callable[[float], None]) -> None:
-        """Report while windows are computed, in this thread.
+        """Report progress while windows are computed, in this thread.
 
         Args:
-            report: Called with how many of the next frames are computed, in part.
+            report: Called with the number of frames computed since the last window, as a fraction.
         """
         self._work = Work(self.network, report)
 
     def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
         """Enlarge a stream of frames of one size.
 
-        Each shot is restored on its own: no window reaches across a cut. Windows are planned by
-        the number of a frame in its shot. So a frame comes out the same whether the video was
-        begun at its first frame or in its middle; in batches, to the rounding of the device.
+        Each shot is restored on its own: no window reaches across a cut. Windows are planned by the
+        number of a frame in its shot. So a frame is the same whether the job started at the first
+        frame or in the middle of the video; with batches, up to rounding on the device.
 
-        Frames are read when they are needed: at most a window (of a batch, all its windows) and
-        one more are ahead of what has been given out.
+        Frames are read when they are needed: at most one window (or one batch of windows) and one
+        frame ahead of the output.
 
         Args:
             frames: The video in presentation order, pixels (3, H, W), all of one size and type.
                 The first one is number `windows.margin_start(begin)` of its shot.
-            begin: Number of the first frame to give, counted from the first one of its shot.
+            begin: Number of the first frame to yield, counted from the first one of its shot.
 
         Yields:
-            One frame for each frame read from `begin` on, in order: pixels (3, scale*H, scale*W)
-            of the same integer type, all else as it came.
+            One frame for each input frame from `begin` on, in order: pixels (3, scale*H, scale*W)
+            of the same integer type; everything else is unchanged.
 
         Raises:
-            MemoryShortage: If not even the smallest tile fits into the memory.
+            MemoryShortage: If not even the smallest tile fits into memory.
             CheckFailed: If the network's output is not finite.
         """
         for shot in _shots(frames):
@@ -155,22 +155,22 @@ class Restorer:
             begin = 0
 
     def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
-        tail: Tensor | None = None
-        first = self.windows.piece_before(begin)
+        carry_over: Tensor | None = None
+        first = self.windows.chunk_before(begin)
         for group in self._grouped(read_chunks(frames, self.windows, first=first)):
-            results, tail = self._restore_windows(group, tail)
-            for piece, clip in group:
-                pictures = results.pop(0)
-                restored = zip(clip[piece.kept_slice], pictures, strict=False)
-                for number, (source, pixels) in enumerate(restored, piece.keep_start):
-                    is_last = number + 1 == piece.keep_stop - piece.fall
+            results, carry_over = self._restore_windows(group, carry_over)
+            for chunk, clip in group:
+                outputs = results.pop(0)
+                restored = zip(clip[chunk.kept_slice], outputs, strict=False)
+                for number, (source, pixels) in enumerate(restored, chunk.keep_start):
+                    is_last = number + 1 == chunk.keep_stop - chunk.fall
                     if number >= begin:
                         yield replace(source, pixels=pixels, ends_window=is_last, tile=self.tile)
-                # Else they would lie in memory beside the pictures of the next window.
-                del pictures
+                # Frees their memory before the next window.
+                del outputs
 
     def _grouped(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
-        """Put windows of one length together, as many as the network takes in one call."""
+        """Collect windows of one length, as many as fit into one call of the network."""
         group: list[Window] = []
         for window in windows:
             _, clip = window
@@ -186,15 +186,15 @@ class Restorer:
             yield group
 
     def _windows_at_once(self, frame: Frame) -> int:
-        """Where a picture is cut into tiles, these fill the batch instead."""
+        """Windows in one call; if frames are divided into tiles, these fill the batch instead."""
         is_whole = self.tile is None or max(frame.pixels.shape[1:]) <= self.tile
         return (self.batch or 1) if is_whole else 1
 
     def settle_tile(self, frames: int, height: int, width: int) -> None:
-        """Choose tile and batch, if they were left open, for windows of so many frames of one size.
+        """Choose the tile and the batch, if they are automatic, for a size of windows.
 
         Raises:
-            MemoryShortage: If not even the smallest tile fits into the memory.
+            MemoryShortage: If not even the smallest tile fits into memory.
         """
         if self._tile_is_open:
             self.tile = choose_tile(
@@ -219,10 +219,10 @@ class Restorer:
 
     @torch.inference_mode()
     def seconds_per_pixel(self, height: int, width: int) -> float:
-        """Measure how long the network takes for a pixel of pictures of a size.
+        """Measure how long the network takes for one pixel of frames of a size.
 
-        A GPU is given one tile of a window, which is soon done, and which it needs to be busy.
-        A CPU is given a part of that.
+        A GPU computes one tile of a window, which takes little time and keeps it busy. A CPU
+        computes a part of that.
         """
         side = self.tile or max(height, width)
         size = (self.windows.size, side, side)
@@ -238,93 +238,96 @@ class Restorer:
         return (perf_counter() - began) / (clip.numel() / 3)
 
     def memory_bytes(self, height: int, width: int) -> int:
-        """Estimate the memory that the network takes for pictures of a size, in bytes."""
+        """Estimate the memory that the network needs for frames of a size, in bytes."""
         side = self.tile or max(height, width)
         tile = (min(side, height), min(side, width))
         at_once = max(self._workers, self.batch or 1)
         return at_once * self.network.memory_bytes(self.windows.size, *tile)
 
     def _restore_windows(
-        self, windows: list[Window], tail: Tensor | None
+        self, windows: list[Window], carry_over: Tensor | None
     ) -> tuple[list[list[Pixels]], Tensor | None]:
-        """Restore windows that follow each other, with smaller batches, then ever smaller tiles.
+        """Restore consecutive windows; after running out of memory, with smaller batches and tiles.
 
         Args:
             windows: All of one length.
-            tail: What fades out of the window before them.
+            carry_over: The frames that fade out of the window before them, weighted.
 
         Returns:
-            The finished pictures of each, and the tail for the window behind them.
+            The finished frames of each window, and the carry-over for the window after them.
         """
         finished: list[list[Pixels]] = []
         while len(finished) < len(windows):
             clip = windows[len(finished)][1]
             count = self._windows_at_once(clip[0])
-            # A shortage cannot be asked for beforehand: estimates err, and other programs
-            # take memory meanwhile.
+            # It cannot be known beforehand whether memory is enough: estimates err, and other
+            # programs need memory as well.
             try:
                 part = windows[len(finished) : len(finished) + count]
-                pictures, tail = self._try_windows(part, tail)
-                finished += pictures
+                frames, carry_over = self._try_windows(part, carry_over)
+                finished += frames
                 continue
             except RuntimeError as error:
                 if not is_memory_shortage(error):
                     raise
-            # Outside the handler: the error's traceback held the tensors of the attempt.
+            # Outside the handler, since the error's traceback holds the tensors of the attempt.
             free_cache(self._device)
             if self.batch is not None and self.batch > 1:
                 self.batch //= 2
             else:
                 self.tile = smaller_tile(self.tile, longer_side=max(clip[0].pixels.shape[1:]))
-        return finished, tail
+        return finished, carry_over
 
     @torch.inference_mode()
     def _try_windows(
-        self, windows: list[Window], tail: Tensor | None
+        self, windows: list[Window], carry_over: Tensor | None
     ) -> tuple[list[list[Pixels]], Tensor | None]:
-        """Restore windows together: their finished pictures, and the tail for the next one."""
-        canvases = []
-        for piece, clip in windows:
-            canvas = BlendBuffer(clip, piece, tail, scale=self.network.scale, device=self._device)
-            canvases.append(canvas)
-            tail = canvas.next_tail  # filled line by line, each before the next canvas needs it
+        """Restore windows in one batch; returns their finished frames and the next carry-over."""
+        buffers = []
+        for chunk, clip in windows:
+            buffer = BlendBuffer(
+                clip, chunk, carry_over, scale=self.network.scale, device=self._device
+            )
+            buffers.append(buffer)
+            carry_over = buffer.next_carry_over  # filled line by line, before the next one needs it
         clips = [self._to_tensor(clip) for _, clip in windows]
         grid = plan_grid(*clips[0].shape[-2:], tile=self.tile, overlap=TILE_OVERLAP)
         if self._work:
+            kept = sum(chunk.keep_stop - chunk.fall - chunk.keep_start for chunk, _ in windows)
             self._work.begin(
                 tiles=len(grid.rows) * len(grid.columns) * len(clips),
                 frames=len(clips[0]),
-                comes=sum(piece.keep_stop - piece.fall - piece.keep_start for piece, _ in windows),
+                outputs=kept,
             )
         for row in grid.rows:
-            self._restore_row(clips, row, grid.columns, canvases)
-        return [canvas.complete() for canvas in canvases], tail
+            self._restore_row(clips, row, grid.columns, buffers)
+        return [buffer.complete() for buffer in buffers], carry_over
 
     def _restore_row(
-        self, clips: list[Tensor], row: Chunk, columns: list[Chunk], canvases: list[BlendBuffer]
+        self, clips: list[Tensor], row: Chunk, columns: list[Chunk], buffers: list[BlendBuffer]
     ) -> None:
-        """Restore one row of tiles of all windows and put its finished lines on the canvases.
+        """Restore one row of tiles of all windows and add it to the blend buffers.
 
         Args:
             clips: The windows, (T, 3, H, W) each.
             row: The lines to read, and how they fade.
             columns: The tiles of the row.
-            canvases: Where each window's lines go.
+            buffers: The blend buffer of each window.
         """
         large = row.scaled(self.network.scale)
-        strips = [canvas.strip(large) for canvas in canvases]
+        row_buffers = [buffer.row_buffer(large) for buffer in buffers]
         places = list(product(columns, range(len(clips))))
         at_once = max(self._workers, self.batch or 1)
         for first in range(0, len(places), at_once):
             group = places[first : first + at_once]
             tiles = [clips[w][:, :, row.start : row.stop, c.start : c.stop] for c, w in group]
             for (column, w), restored in zip(group, self._restore_tiles(tiles), strict=True):
-                pieces = (canvases[w].piece, large, column.scaled(self.network.scale))
-                self._add_tile(strips[w], restored, pieces)
+                chunks = (buffers[w].chunk, large, column.scaled(self.network.scale))
+                self._add_tile(row_buffers[w], restored, chunks)
             if self._work:
                 self._work.note_tiles(len(group))
-        for canvas, strip in zip(canvases, strips, strict=True):
-            canvas.add(strip, large)
+        for buffer, row_buffer in zip(buffers, row_buffers, strict=True):
+            buffer.add(row_buffer, large)
 
     def _restore_tiles(self, tiles: list[Tensor]) -> Iterable[Tensor]:
         """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
@@ -332,37 +335,37 @@ class Restorer:
             return self.network(torch.stack(tiles))
         futures = [self._pool.submit(self._restore_tile_aside, tile) for tile in tiles]
         while self._work and wait(futures, SECONDS_BETWEEN_REPORTS).not_done:
-            self._work.tell()
+            self._work.report()
         return (future.result() for future in futures)
 
     def _restore_tile_aside(self, tile: Tensor) -> Tensor:
-        """Restore a tile in a thread of its own, for which both settings must be made anew."""
+        """Restore a tile in a thread of its own; both settings are per thread."""
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
             return self.network(tile.contiguous()[None])[0]
 
     def _add_tile(
-        self, strip: Tensor, restored: Tensor, pieces: tuple[Chunk, Chunk, Chunk]
+        self, row_buffer: Tensor, restored: Tensor, chunks: tuple[Chunk, Chunk, Chunk]
     ) -> None:
-        """Add the columns that a restored tile keeps to its row.
+        """Add the kept columns of a restored tile to its row.
 
-        The pieces are those of time, rows and columns, the last two in the larger picture.
+        The chunks are those of time, rows and columns, the last two in pixels of the output.
         """
-        time, rows, columns = pieces
+        time, rows, columns = chunks
         kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
         weights = weights_of(columns, self._device)
-        # One frame after another, so that only one lies in memory a second time.
-        for part, joined in zip(kept, strip, strict=True):
-            target = joined[:, :, columns.keep_start : columns.keep_stop]
+        # One frame after another, so that only one is copied at a time.
+        for part, buffer in zip(kept, row_buffer, strict=True):
+            target = buffer[:, :, columns.keep_start : columns.keep_stop]
             target.addcmul_(part.float(), weights)
 
     def _to_tensor(self, clip: list[Frame]) -> Tensor:
-        """Stack frames to (T, 3, H, W), 0 to 1, on the device in the network's type."""
+        """Stack frames to (T, 3, H, W), 0 to 1, on the device, in the network's type."""
         pixels = np.stack([frame.pixels for frame in clip])
         peak = np.iinfo(clip[0].pixels.dtype).max
         if pixels.dtype != np.uint8:  # not every device has unsigned integers of 16 bits
             pixels = pixels.astype(np.int32)
-        # Integers cross over to the device, from memory that it reads by itself.
+        # Integers are copied to the device, from pinned memory.
         whole = torch.from_numpy(pixels)
         if self._device.type == "cuda":
             whole = whole.pin_memory()
@@ -371,13 +374,13 @@ class Restorer:
 
 
 def windows_of(window: int, overlap: int) -> Chunking:
-    """How a shot is cut into windows of so many frames, which share so many."""
-    # A last window of half the length has context enough, and is soon done.
+    """How a shot is divided into windows of a length and an overlap."""
+    # A last window of half the length has enough context, and takes less time.
     return Chunking(window, overlap, shortest=window - window // 2)
 
 
 def _shots(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
-    """Divide a video at its cuts; each shot must be used up before the next is taken."""
+    """Divide a video at its scene cuts; each shot must be consumed before the next."""
     cuts = 0
 
     def cuts_before(frame: Frame) -> int:

@@ -1,19 +1,19 @@
-"""Cutting a video into pieces that a network can take, and knowing which part of each to keep.
+"""Dividing a video into chunks that a network can process, and which part of each is kept.
 
-A line of things (frames, rows or columns) is cut into *pieces* of one size, and neighbors
-overlap. Near the end of a piece the network has seen little of what lies beyond, so the outer
-part of an overlap, the *context*, is read and thrown away. Over the inner part, the *ramp*,
-one piece fades out while the next fades in, so that no edge is seen where they meet.
+A line of items (frames, rows or columns) is divided into *chunks* of one size, and neighbors
+overlap. Near the end of a chunk the network knows little of what comes after, so the outer part of
+an overlap, the *context*, is computed and discarded. Over the inner part, the *ramp*, one chunk
+fades out while the next fades in, so that no edge is visible.
 
-    piece 0   kkkkkkkkkkkkrrrrcc
-    piece 1             ccrrrrkkkkkkrrrrcc               k kept whole, r ramp, c context
+    chunk 0   kkkkkkkkkkkkrrrrcc
+    chunk 1             ccrrrrkkkkkkrrrrcc               k kept whole, r ramp, c context
 
-The join of two pieces always lies in the last `overlap` items of the earlier one. Where little
-is left for the last piece, it starts earlier than its turn, and what it reads before the join
-is more context. Tiles are all of one size; windows of frames may end with a shorter one.
+The join of two chunks always lies in the last `overlap` items of the earlier one. If little is left
+for the last chunk, it starts before its regular place, and has more context. Tiles are all of one
+size; the last window of frames may be shorter.
 
-Frames are cut along time (windows), pictures along rows and columns (tiles), by the same rule.
-Only integers live here: no tensor, no file. Every rule can be checked with a pencil.
+Time is divided into windows, rows and columns into tiles, by the same rule. Only integers are used
+here: no tensors, no files. Every rule can be checked with a pencil.
 """
 
 from collections import deque
@@ -24,25 +24,24 @@ from typing import TypeVar
 
 from vsrm_cli.errors import MemoryShortage
 
-# Pixels shared by neighboring tiles: 8 at each edge are thrown away, where a network sees
-# invented pixels instead of the picture, and 16 fade. Users of tile upscalers report seams
-# with 10 pixels of padding, and none with 32 (Real-ESRGAN issue 211, GPEN issue 129).
+# Pixels shared by neighboring tiles: 8 at each edge are discarded, where the network sees padding
+# instead of the frame, and 16 fade. Users of tile upscalers report seams with 10 pixels of padding,
+# and none with 32 (Real-ESRGAN issue 211, GPEN issue 129).
 TILE_OVERLAP = 32
-# With smaller tiles more than two would meet on one line; see `tiling.Chunking`.
+# With smaller tiles more than two would overlap on one line; see `tiling.Chunking`.
 MIN_TILE = 2 * TILE_OVERLAP
 TILE_STEP = 16
 
-# Two tiles at once on two cores take two thirds of the time of the whole picture, so a quarter
-# more pixels is a price worth paying for it.
+# Two tiles at once on two cores take two thirds of the time of the whole frame, which is worth up
+# to a quarter more pixels.
 MAX_WORK_PERCENT = 125
 
-# The part of the free memory that a window may fill by its network's estimate, in percent.
-# The rest is for the pictures being joined, for fragmentation, and for other programs.
+# The part of the free memory that a window may need by its network's estimate, in percent. The rest
+# is for blend buffers, for fragmentation, and for other programs.
 MEMORY_SHARE_PERCENT = 70
 
-# So many tiles are restored together at most, and so many pixels of each frame: what a window of
-# them gives a GPU to do at a time, some hundred thousand tokens, is enough for all its cores.
-# Reckoned, not measured: `benchmarks/gpu.py` measures it.
+# Maximum number of tiles in a batch, and of pixels in their frames: with a window of these, some
+# hundred thousand tokens, all cores of a GPU are busy. Estimated; `benchmarks/gpu.py` measures it.
 MAX_BATCH = 4
 BATCH_PIXELS = 1 << 18
 
@@ -51,7 +50,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch that is read together, and the part of it that is kept.
+    """A range of items that is processed together, and the part of it that is kept.
 
     All ranges are half-open and count from the start of the whole line.
 
@@ -60,8 +59,8 @@ class Chunk:
         stop: One past the last item that is read.
         keep_start: First item that is kept.
         keep_stop: One past the last item that is kept.
-        rise: How many kept items at the head fade in; 0 for the first piece.
-        fall: How many kept items at the tail fade out; 0 for the last piece.
+        rise: How many kept items at the start fade in; 0 for the first chunk.
+        fall: How many kept items at the end fade out; 0 for the last chunk.
     """
 
     start: int
@@ -83,26 +82,26 @@ class Chunk:
 
     @property
     def kept_slice(self) -> slice:
-        """Where the kept items lie among those that were read."""
+        """The kept items within those that were read."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
     @property
     def denominator(self) -> int:
-        """What the numbers of `weights` are divided by; the weight of an item kept whole."""
+        """What the values of `weights` are divided by; the weight of an item outside ramps."""
         return max(self.rise, self.fall) + 1
 
     def weights(self) -> list[int]:
-        """Give the weight of each kept item, as numerators over `denominator`.
+        """The weight of each kept item, as numerators over `denominator`.
 
-        Over a ramp of r items they are 1, 2, .. r on the way in and r, .. 2, 1 on the way
-        out, over r + 1: the weights of the two pieces that meet on an item sum to one.
+        Over a ramp of r items they are 1, 2, .. r when fading in and r, .. 2, 1 when fading out,
+        over r + 1: the weights of two chunks sum to one at each item.
         """
         whole = self.kept - self.rise - self.fall
         rising, falling = range(1, self.rise + 1), range(self.fall, 0, -1)
         return [*rising, *[self.denominator] * whole, *falling]
 
     def scaled(self, scale: int) -> "Chunk":
-        """Give the same piece in a picture that is `scale` times larger."""
+        """The same chunk in an image that is `scale` times larger."""
         return Chunk(
             start=self.start * scale,
             stop=self.stop * scale,
@@ -115,14 +114,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """A rule for cutting: the size of the pieces and how many items neighbors share.
+    """The size of chunks and their overlap.
 
-    With an overlap of at most half a piece, no item is kept by more than two pieces.
+    With an overlap of at most half a chunk, no item is kept by more than two chunks.
 
     Attributes:
-        size: Items in each piece, at least 1. A shorter line is one piece.
+        size: Items in each chunk, at least 1. A shorter line is one chunk.
         overlap: Items shared by neighbors, 0 to size // 2.
-        shortest: Items in the last piece at least, at most `size`; 0 means `size`.
+        shortest: Minimum number of items in the last chunk, up to `size`; 0 means `size`.
 
     Raises:
         ValueError: If size or overlap is out of range.
@@ -151,9 +150,9 @@ class Chunking:
 
     @property
     def context(self) -> int:
-        """Items thrown away on each side of a join: about a quarter of the overlap.
+        """Items discarded on each side of a join: about a quarter of the overlap.
 
-        Rounded so that an overlap never leaves a ramp of nothing: 1 item gives a ramp of 1,
+        Rounded so that the ramp is never empty: 1 item gives a ramp of 1,
         2 a ramp of 2, 3 a ramp of 1 between single items of context, 4 a ramp of 2.
         """
         return (self.overlap + 1) // 4
@@ -164,43 +163,42 @@ class Chunking:
         return self.overlap - 2 * self.context
 
     def count(self, length: int) -> int:
-        """Say how many pieces a line of `length` items, at least 1, is cut into."""
+        """Number of chunks of a line of `length` items, at least 1."""
         beyond_the_first = max(0, length - self.size)
         return 1 + -(-beyond_the_first // self.stride)
 
-    def inner_piece(self, index: int) -> Chunk:
-        """Give piece `index`, counted from 0, of a line that goes on beyond it."""
+    def inner_chunk(self, index: int) -> Chunk:
+        """Chunk `index`, from 0, of a line that continues after it."""
         stop = index * self.stride + self.size
-        return self._piece(index, stop, keep_stop=stop - self.context, fall=self.ramp)
+        return self._chunk(index, stop, keep_stop=stop - self.context, fall=self.ramp)
 
-    def last_piece(self, index: int, length: int) -> Chunk:
-        """Give piece `index`, counted from 0, as the last of a line of `length` items."""
-        return self._piece(index, length, keep_stop=length, fall=0)
+    def last_chunk(self, index: int, length: int) -> Chunk:
+        """Chunk `index`, from 0, as the last of a line of `length` items."""
+        return self._chunk(index, length, keep_stop=length, fall=0)
 
-    def pieces(self, length: int) -> list[Chunk]:
-        """Cut a line of `length` items, at least 1."""
+    def chunks(self, length: int) -> list[Chunk]:
+        """Divide a line of `length` items, at least 1."""
         last = self.count(length) - 1
-        return [*map(self.inner_piece, range(last)), self.last_piece(last, length)]
+        return [*map(self.inner_chunk, range(last)), self.last_chunk(last, length)]
 
-    def piece_before(self, item: int) -> int:
-        """Say with which piece to begin in order to get everything from `item` on.
+    def chunk_before(self, item: int) -> int:
+        """The chunk to start with in order to get everything from `item` on.
 
-        What the pieces from there on give for `item` and later ones is the same as if one had
-        begun with the first: the piece that fades into the one of `item` is among them, and
-        nothing is read that lies before its turn.
+        The results for `item` and later ones are then the same as when starting with the first
+        chunk: the chunk that fades into that of `item` is included, and no earlier item is read.
 
         Args:
-            item: One of a line that goes on at least so far.
+            item: An item of a line.
         """
         fading = (item - self.context) // self.stride - 1
         shortest = self.shortest or self.size
         return max(0, min(fading, (item + 1 - shortest) // self.stride))
 
     def margin_start(self, item: int) -> int:
-        """Say from which item on a line must be read in order to get everything from `item` on."""
-        return self.piece_before(item) * self.stride
+        """The first item that must be read in order to get everything from `item` on."""
+        return self.chunk_before(item) * self.stride
 
-    def _piece(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Chunk:
+    def _chunk(self, index: int, stop: int, *, keep_stop: int, fall: int) -> Chunk:
         turn = index * self.stride
         return Chunk(
             start=max(0, min(turn, stop - (self.shortest or self.size))),
@@ -213,46 +211,45 @@ class Chunking:
 
 
 def read_chunks(
-    items: Iterable[Item], cut: Chunking, *, first: int = 0
+    items: Iterable[Item], chunking: Chunking, *, first: int = 0
 ) -> Iterator[tuple[Chunk, list[Item]]]:
-    """Cut a stream whose length is unknown until it ends.
+    """Divide a stream whose length is unknown until it ends.
 
-    A piece is known to be an inner one when an item beyond it has come, so the stream is read
-    one item further than the piece at hand, and `cut.size` + 1 items are held at most.
+    A chunk is not the last one if an item after it has arrived, so the stream is read one item
+    ahead, and at most `chunking.size` + 1 items are held.
 
     Args:
-        items: The stream, from the turn of piece `first` on; what the items are does not matter.
-        cut: Size and overlap of the pieces.
-        first: The piece to begin with; see `Chunking.piece_before`.
+        items: The stream, from the start of chunk `first`; items of any type.
+        chunking: Size and overlap of the chunks.
+        first: The chunk to start with; see `Chunking.chunk_before`.
 
     Yields:
-        Each piece, as `cut.pieces` would plan it, with the items that it reads. An empty
-        stream gives none.
+        Each chunk, as `chunking.chunks` plans it, with its items; nothing for an empty stream.
     """
-    held: deque[Item] = deque(maxlen=cut.size + 1)
+    held: deque[Item] = deque(maxlen=chunking.size + 1)
     index = first
-    start = arrived = first * cut.stride
+    start = arrived = first * chunking.stride
     for item in items:
         held.append(item)
         arrived += 1
-        piece = cut.inner_piece(index)
-        if arrived > piece.stop:
-            yield piece, list(held)[: piece.size]
+        chunk = chunking.inner_chunk(index)
+        if arrived > chunk.stop:
+            yield chunk, list(held)[: chunk.size]
             index += 1
     if arrived > start:
-        piece = cut.last_piece(index, arrived)
-        yield piece, list(held)[-piece.size :]
+        chunk = chunking.last_chunk(index, arrived)
+        yield chunk, list(held)[-chunk.size :]
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The tiles of a picture: every row piece crossed with every column piece.
+    """The tiles of a frame: every row crossed with every column.
 
     A tile's weight at a pixel is its row weight times its column weight.
 
     Attributes:
-        rows: Pieces of the height, top to bottom, all of one size.
-        columns: Pieces of the width, left to right, all of one size.
+        rows: Chunks of the height, top to bottom, all of one size.
+        columns: Chunks of the width, left to right, all of one size.
     """
 
     rows: list[Chunk]
@@ -260,18 +257,18 @@ class Grid:
 
     @property
     def pixels_read(self) -> int:
-        """Number of pixels in all tiles, those in overlaps counted each time they are read."""
+        """Number of pixels in all tiles, with those in overlaps counted each time."""
         return sum(row.size * column.size for row, column in product(self.rows, self.columns))
 
 
 def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Grid:
-    """Cut a picture into overlapping tiles of one size.
+    """Divide a frame into overlapping tiles of one size.
 
     Args:
-        height: Of the picture, in pixels, at least 1.
-        width: Of the picture, in pixels, at least 1.
-        tile: Side of a tile in pixels, its overlaps included; a side of the picture that is
-            shorter is not cut. None leaves the picture whole.
+        height: Of the frame, in pixels, at least 1.
+        width: Of the frame, in pixels, at least 1.
+        tile: Side of a tile in pixels, its overlaps included; a shorter side of the frame is not
+            divided. None for the whole frame.
         overlap: Pixels shared by neighbors, 0 to tile // 2.
 
     Returns:
@@ -280,8 +277,8 @@ def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Gri
     Raises:
         ValueError: If tile or overlap is out of range.
     """
-    cut = Chunking(max(height, width), 0) if tile is None else Chunking(tile, overlap)
-    return Grid(cut.pieces(height), cut.pieces(width))
+    chunking = Chunking(max(height, width), 0) if tile is None else Chunking(tile, overlap)
+    return Grid(chunking.chunks(height), chunking.chunks(width))
 
 
 def choose_tile(
@@ -294,11 +291,11 @@ def choose_tile(
     must_fit: bool = True,
     at_once: int = 1,
 ) -> int | None:
-    """Choose the tile with which a window fits into the memory at the least work.
+    """Choose the tile with the least work of those with which a window fits into memory.
 
-    That is often not the largest tile that fits: one that is a little smaller than the
-    picture reads nearly all of it twice. The estimate is for float32; at half precision the
-    difference is left as a reserve, because a network may keep parts of itself in float32.
+    That is often not the largest one: a tile that is slightly smaller than the frame computes
+    nearly all of it twice. The estimate is for float32; at half precision the difference is a
+    reserve, because a network may keep parts of itself in float32.
 
     Args:
         memory_bytes: Estimates the memory for so many frames of a height and a width.
@@ -306,13 +303,13 @@ def choose_tile(
         height: Of the source, in pixels.
         width: Of the source, in pixels.
         free_bytes: Free memory of the device.
-        at_once: Tiles that are restored at the same time. Pictures are cut for that even where
-            they fit whole, unless the overlaps would cost most of what it gains.
-        must_fit: Whether to give up if not even the smallest tile fits. A CPU can swap: there
-            a slow run, or a pessimistic estimate, is better than none.
+        at_once: Tiles that are restored at the same time. Frames are divided for that even if they
+            fit whole, unless the overlaps would cost too much.
+        must_fit: Whether to raise if not even the smallest tile fits. A CPU can swap, and the
+            estimate may be pessimistic.
 
     Returns:
-        The side of the tile in pixels of the source, or None to take pictures whole.
+        The side of the tile in pixels of the source, or None for whole frames.
 
     Raises:
         MemoryShortage: If not even the smallest tile fits.
@@ -355,7 +352,7 @@ def choose_batch(
     width: int,
     free_bytes: int,
 ) -> int:
-    """Choose how many tiles are restored together: until a GPU is busy, or its memory full.
+    """Choose how many tiles make a batch: until a GPU is busy, or its memory full.
 
     Args:
         memory_bytes: As for `choose_tile`.
@@ -373,17 +370,17 @@ def choose_batch(
 
 
 def smaller_tile(tile: int | None, *, longer_side: int) -> int:
-    """Give the next tile to try after a shortage of memory: half the side.
+    """The next tile to try after running out of memory: half the side.
 
     Args:
-        tile: The one that did not fit; None for the whole picture.
-        longer_side: Of the picture, in pixels.
+        tile: The one that did not fit; None for the whole frame.
+        longer_side: Of the frame, in pixels.
 
     Returns:
-        A multiple of `TILE_STEP`, smaller than what was tried, at least `MIN_TILE`.
+        A multiple of `TILE_STEP`, smaller than the last one, at least `MIN_TILE`.
 
     Raises:
-        MemoryShortage: If what was tried is already as small as a tile can be.
+        MemoryShortage: If the last one was already the smallest.
     """
     tried = min(tile or longer_side, longer_side)
     if tried <= MIN_TILE:

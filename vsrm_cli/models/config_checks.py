@@ -1,6 +1,6 @@
-"""Whether the sizes of a network can be meant: they may come out of a stranger's file.
+"""Checks of configurations, which may come from untrusted files.
 
-A file of a few bytes may name a million blocks, and building them would take hours. The largest
+A file of a few bytes can name a million blocks, and building them would take hours. The largest
 published network has 64 blocks, 200 channels and 6 levels.
 """
 
@@ -18,7 +18,7 @@ def check_sizes(config: Any) -> None:
     """Check that each size has the type that the configuration declares, and a possible value.
 
     Args:
-        config: A dataclass of whole numbers, fractions, truths, words, and tuples of them.
+        config: A dataclass of integers, floats, booleans, strings, and tuples of them.
 
     Raises:
         ValueError: If one has not; the message names it.
@@ -34,17 +34,17 @@ def check_sizes(config: Any) -> None:
 
 
 def check_blocks(count: int) -> None:
-    """Check that the blocks of a network, all together, are few enough to be built.
+    """Check the total number of blocks of a network.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If there are too many.
     """
     if count > _MOST_BLOCKS:
         raise ValueError(f"it asks for {count} blocks, and {_MOST_BLOCKS} is the most")
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Check that a word is one that the network knows.
+    """Check that a value is one of the choices.
 
     Raises:
         ValueError: If it is not; the message lists the choices.
@@ -54,7 +54,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def _is_possible(x: Any, kind: Any) -> bool:
-    """Whether a value is of a type (a whole number is a fraction too, a truth is no number)."""
+    """Whether a value is of a type (an int is a float too, a bool is not a number)."""
     if kind in (int, float):
         is_number = type(x) is int or (kind is float and type(x) is float)
         return is_number and math.isfinite(x) and 0 <= x <= _WIDEST

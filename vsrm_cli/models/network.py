@@ -1,8 +1,8 @@
-"""What every network here can do: see motion, restore a clip, restore its frames by themselves.
+"""The interface of all networks: optical flow, a restored clip, restored single frames.
 
-A network differs from another one in how it carries what it knows through the clip. A training
-loop needs no more of it than this: flow between neighbors, what each pass over the clip makes of
-it, and the frames without propagation, at a small part of the cost.
+Networks differ in how they propagate features through the clip. Training needs only this: flow
+between neighbors, the result of each pass over the clip, and frames without propagation, which cost
+much less.
 """
 
 from abc import ABC, abstractmethod
@@ -20,27 +20,26 @@ SCALE = 4
 
 
 class Network(nn.Module, ABC):
-    """A clip in, the same clip four times larger out.
+    """Maps a clip to the same clip four times larger.
 
     Attributes:
-        scale: How much larger the frames become.
-        name: What was loaded.
+        scale: How many times larger the frames become.
+        name: Name of the loaded weights.
         config: The size of the network; a frozen dataclass.
-        family: Which kind of network this is.
+        family: Name of the architecture.
     """
 
     scale = SCALE
     family: str
-    # Parameters that stay in float32 at any precision, by the ends of their names: flow in
-    # float16 is exact to a quarter pixel at best, and a decay acts on a state over thousands
-    # of tokens.
+    # Parameters that stay in float32 at any precision, by the ends of their names: flow in float16
+    # is exact to a quarter pixel at best, and a decay acts on a state over thousands of tokens.
     float32_parameters: tuple[str, ...] = (".A_log", ".D", "dt_proj.bias")
 
     spynet: SpyNet
     conv_first: nn.Module
 
     def __init__(self, config: Any) -> None:
-        """Remember the configuration."""
+        """Keep the configuration."""
         super().__init__()
         self.config = config
         self.name = self.family
@@ -49,7 +48,7 @@ class Network(nn.Module, ABC):
         """Restore a clip.
 
         Args:
-            clip: (B, T, 3, H, W), values 0 to 1; T and both sides from one on.
+            clip: (B, T, 3, H, W), values 0 to 1; T, H and W at least 1.
 
         Returns:
             (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
@@ -57,7 +56,7 @@ class Network(nn.Module, ABC):
         return self.passes(clip, self.flows(clip))[-1]
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows between neighbors in small pixels.
+        """Flows between neighbors in LR pixels.
 
         Returns:
             From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W), in the type of the flow
@@ -73,7 +72,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Restore a clip: what each pass over it gives, the result last.
+        """Restore a clip: the result of each pass over it, the final one last.
 
         Args:
             clip: (B, T, 3, H, W), values 0 to 1.
@@ -87,8 +86,7 @@ class Network(nn.Module, ABC):
     def frames(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
         """Restore a clip without propagation, at a small part of the cost.
 
-        A network learns to enlarge frames this way before it learns to carry what it knows
-        through time.
+        Networks are first trained this way, and with propagation after that.
 
         Args:
             clip: (B, T, 3, H, W), values 0 to 1.
@@ -100,7 +98,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, clip: Tensor) -> Tensor:
-        """Features of each frame from itself alone.
+        """Features of each frame by itself.
 
         Args:
             clip: (B, T, 3, H, W), values 0 to 1.
@@ -110,16 +108,16 @@ class Network(nn.Module, ABC):
         """
 
     def ablations(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Ways to restore a clip with a part of the network left out, by what is missing."""
+        """Ways to restore a clip with a part of the network left out, by name."""
         return {"without propagation": lambda clip: self.frames(clip, self.flows(clip))}
 
     @abstractmethod
     def temporal_parameters(self) -> list[nn.Parameter]:
-        """The weights that only propagation uses: none of them changes what `frames` gives."""
+        """The weights that only propagation uses: `frames` does not depend on them."""
 
     @abstractmethod
     def checkpointed(self) -> list[tuple[nn.Module, str]]:
-        """Modules and their methods to compute again for gradients, where memory is short."""
+        """Modules and their methods that gradient checkpointing recomputes."""
 
     def paced(self) -> list[tuple[nn.Module, float]]:
         """Modules that are called frame by frame, and each call's share of a frame's work."""
@@ -131,13 +129,13 @@ class Network(nn.Module, ABC):
 
         Args:
             time: Frames.
-            height: Of the small frames.
-            width: Of the small frames.
+            height: Of the LR frames.
+            width: Of the LR frames.
         """
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.conv_first.parameters()).device
 
     @property
@@ -146,7 +144,7 @@ class Network(nn.Module, ABC):
         return next(self.conv_first.parameters()).dtype
 
     def set_precision(self, dtype: torch.dtype) -> None:
-        """Convert the weights, but for the flow network and `float32_parameters`.
+        """Convert the weights, except for the flow network and `float32_parameters`.
 
         Args:
             dtype: The new type.
@@ -156,7 +154,7 @@ class Network(nn.Module, ABC):
             parameter.data = parameter.data.to(torch.float32 if is_exact else dtype)
 
     def reset_scans(self) -> None:
-        """Set what decides over a scan's memory; to be called after all other initial values."""
+        """Initialize decays and step sizes of all scans, after all other initialization."""
         for module in self.modules():
             reset: Callable[[], None] | None = getattr(module, "reset_scan", None)
             if reset is not None:
@@ -164,7 +162,7 @@ class Network(nn.Module, ABC):
 
 
 class FeaturePropagation(Network):
-    """A network that carries features through the clip, and enlarges what comes out at the end."""
+    """A network that propagates features through the clip, and upsamples them at the end."""
 
     def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Restore a clip; see `Network.passes`."""
@@ -175,25 +173,25 @@ class FeaturePropagation(Network):
         return self.enlarge(self.extract(clip), clip)
 
     def extract(self, clip: Tensor) -> Tensor:
-        """Features of each frame from itself alone; see `Network.extract`."""
+        """Features of each frame by itself; see `Network.extract`."""
         features = self.conv_first(channels_last(clip.flatten(0, 1)))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 
     @abstractmethod
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Carry features through the clip.
+        """Propagate features through the clip.
 
         Args:
             features: Of `extract`, (B, T, C, H, W).
             flows: Of `flows`.
 
         Returns:
-            (B, T, C, H, W): of each frame, with what the others know of it.
+            (B, T, C, H, W): features of each frame, with information from the others.
         """
 
     def enlarge(self, features: Tensor, clip: Tensor) -> Tensor:
-        """Large frames, each from its features.
+        """Upsample the features of each frame.
 
         Args:
             features: (B, T, C, H, W).
@@ -202,7 +200,7 @@ class FeaturePropagation(Network):
         Returns:
             (B, T, 3, 4H, 4W).
         """
-        # One frame at a time: the large ones would fill the memory.
+        # One frame at a time: large frames would fill the memory.
         return torch.stack(
             [
                 F.interpolate(small, scale_factor=SCALE, mode="bilinear", align_corners=False)

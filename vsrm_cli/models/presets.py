@@ -41,7 +41,7 @@ VSRM_T = CompactConfig(
     flow_kernel=5,
 )
 
-# Two times instead of four, at a quarter of the cost: a pixel of its grid is four of the input,
+# Two times instead of four, at a quarter of the cost: a pixel of its grid is four input pixels,
 # which need more features.
 VSRM_T_X2 = replace(VSRM_T, fold=2, channels=32)
 

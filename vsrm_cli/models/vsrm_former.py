@@ -1,7 +1,7 @@
 """The compact network of version 0.1, for weight files that people trained with it.
 
-VSRM's branches between a stem of residual blocks and an upsampler on small frames, which is shown
-what neighbors say between the pixels. `vsrm_compact` took its place.
+VSRM's branches between a stem of residual blocks and an upsampler on LR frames that takes sub-pixel
+samples of neighbors. `vsrm_compact` replaced it.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class FormerConfig(VSRMConfig):
         feature_blocks: Residual blocks before the branches.
         upsampler: "direct".
         upsampler_blocks: Residual blocks of the upsampler.
-        neighbors: Frames on each side whose samples the upsampler is shown, from 1 on.
+        neighbors: Frames on each side whose samples the upsampler takes, at least 1.
         base: "bicubic".
     """
 
@@ -45,7 +45,7 @@ class FormerConfig(VSRMConfig):
 
 
 class DirectUpsampler(nn.Module):
-    """Residual convolutions on small frames, then one pixel shuffle by four.
+    """Residual convolutions on LR frames, then one pixel shuffle by four.
 
     Args:
         channels: Channels of the features.

@@ -1,4 +1,4 @@
-"""What each input becomes, if the user leaves that open: known before any work begins."""
+"""Several inputs: their outputs are named and checked before the work starts."""
 
 import os
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from vsrm_cli.remux.stream_mapping import CONTAINERS
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.source import PIPE
 
-# What is taken for a video in a folder; a file that is named itself may be called anything.
+# Videos in a folder are found by these endings; a file given by name may have any.
 _VIDEOS = {
     *CONTAINERS,
     *(".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp"),
 }
-# For inputs in containers that are not written: it holds nearly everything.
+# The output of inputs in containers that are not written: it holds nearly everything.
 _OTHERS_BECOME = ".mkv"
 
 
 def name_output(source: Path, options: UpscaleOptions) -> Path:
-    """The name of an output that the user does not name: beside the input, such as a_x4.mp4.
+    """The default name of an output: beside the input, such as a_x4.mp4.
 
     Raises:
         UsageError: If the input has no name, or is a folder of videos.
@@ -31,7 +31,7 @@ def name_output(source: Path, options: UpscaleOptions) -> Path:
         raise UsageError("A pipe has no name: name the output with -o.")
     scale = options.scale
     if options.model != DEFAULT_MODEL and not options.is_scale_given:
-        # Not above: it brings torch, and a mistyped name need not wait for it.
+        # Imported here, so that a mistyped name does not wait for torch.
         from vsrm_cli.checkpoints.loading import network_scale
 
         scale = Fraction(network_scale(options.model))
@@ -48,10 +48,10 @@ def name_output(source: Path, options: UpscaleOptions) -> Path:
 
 
 def check_ending(output: str, source: Path) -> None:
-    """Make sure that the user wants image files of a video, if the output's name has no ending.
+    """Make sure that image files are wanted, if the output has no ending.
 
     Raises:
-        UsageError: If that is open: neither a slash at the end nor an input of images says so.
+        UsageError: If neither a slash at the end nor an image sequence as input shows it.
     """
     path = Path(output)
     says_folder = output.endswith(("/", os.sep)) or is_sequence(source)
@@ -75,13 +75,13 @@ def plan_batch(
     *,
     skip_existing: bool = False,
 ) -> list[tuple[Path, Path]]:
-    """Say what each input becomes: a file of its name in a folder, or a folder of pictures.
+    """Name the output of each input: a file or a folder of images.
 
     Args:
-        inputs: Videos, folders of videos, folders of pictures, or single ones.
-        folder: Where the outputs go; None for beside their inputs, see `name_output`.
-        options: Size of the outputs, and whether they may exist already.
-        skip_existing: Whether those that exist will be skipped, and so may.
+        inputs: Videos, folders of videos, folders of images, or single images.
+        folder: Folder of the outputs; None for beside their inputs, see `name_output`.
+        options: Size of the outputs, and whether to replace existing ones.
+        skip_existing: Whether existing outputs will be skipped.
 
     Returns:
         Pairs of an input and its output.
@@ -101,7 +101,7 @@ def plan_batch(
     pairs = []
     for source in sources:
         output = name_output(source, options) if folder is None else folder / _name(source)
-        # Some systems take names for the same that differ in capitals only.
+        # Some systems do not distinguish upper and lower case.
         rival = outputs.setdefault(str(output).casefold(), source)
         if rival is not source:
             raise UsageError(
@@ -119,7 +119,7 @@ def plan_batch(
 
 
 def _expand(path: Path) -> list[Path]:
-    """The videos in a folder; if there are none, the folder itself, for its pictures."""
+    """The videos in a folder; if there are none, the folder itself, as an image sequence."""
     check_exists(path)
     if not path.is_dir():
         return [path]
@@ -130,21 +130,21 @@ def _expand(path: Path) -> list[Path]:
 
 
 def work_of(source: Path) -> int:
-    """How much there is to do: pixels of all frames, as far as the input tells; else 0."""
+    """The amount of work: pixels of all frames; 0 if unknown."""
     files = find_images(source) if is_sequence(source) else [source]
     try:
         info = probe(files[0])
-    except VsrmError:  # it is reported when its turn comes
+    except VsrmError:  # reported when its job starts
         return 0
     frames = len(files) if is_sequence(source) else info.expected_frames or 0
     return frames * info.width * info.height
 
 
 def check_exists(path: Path) -> None:
-    """Make sure that an input is there.
+    """Make sure that an input exists.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it does not.
     """
     if path.parts[:1] in (("http:",), ("https:",)):
         raise InputError(f"{path.parts[-1]} is on the web: download it first, with yt-dlp or curl.")
@@ -153,10 +153,10 @@ def check_exists(path: Path) -> None:
 
 
 def check_takes_rate(sources: Sequence[Path]) -> None:
-    """Make sure that there are image files, to which a frame rate can be given.
+    """Make sure that there is an image sequence, which --fps is for.
 
     Raises:
-        UsageError: If there are none.
+        UsageError: If there is none.
     """
     if not any(is_sequence(source) for source in sources):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Where the network of a job runs: on one device or on several, and with which settings."""
+"""The devices of a job, and the settings of the network on them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from vsrm_cli.upscale.pipeline import queue_depth
 
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
-# Tiles restored at the same time on a CPU, where it has so many cores.
+# Maximum number of tiles at the same time on a CPU with as many cores.
 MAX_WORKERS = 4
 
-# What the journal calls devices of different kinds.
+# The journal's name for devices of different kinds.
 MIXED = "mixed"
 
 
@@ -30,7 +30,7 @@ def find_devices(wanted: str, *, mixed: bool) -> list[str]:
     """The devices of a job, all of them on this machine.
 
     Args:
-        wanted: Names with commas between them, "cuda:all", or "auto".
+        wanted: Names separated by commas, "cuda:all", or "auto".
         mixed: Whether they may be of different kinds.
 
     Raises:
@@ -67,15 +67,15 @@ def kind_of(devices: Sequence[str]) -> str:
 
 
 def hardware_of(device: torch.device) -> str:
-    """What a device is; frames of the same hardware are equal."""
+    """The hardware of a device; frames from the same hardware are equal."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -> str:
-    """What all of a job is computed on, the part that is finished included; or `MIXED`.
+    """The hardware of a whole job, including its finished part; or `MIXED`.
 
     Raises:
-        VsrmError: If that is different hardware, and it may not be.
+        VsrmError: If it differs, and ``mixed`` is false.
     """
     kinds = set(hardware)
     if len(kinds) > 1 and not mixed:
@@ -96,12 +96,12 @@ def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -
 
 
 def new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | None) -> Restorer:
-    """Prepare a network for its frames, with the settings that suit its device.
+    """Create the restorer of a network, with the settings for its device.
 
     Args:
         network: On its device.
-        options: What the user has asked for.
-        chosen: What an earlier run of the job has chosen, of which this one is the rest.
+        options: The options of the job.
+        chosen: The settings of the earlier run that is resumed.
     """
     is_cpu = network.device.type == "cpu"
     if is_cpu:
@@ -119,7 +119,7 @@ def new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | No
 
 
 def queue_depths(info: VideoInfo, options: UpscaleOptions, restorer: Restorer) -> tuple[int, int]:
-    """Say how many small and how many large frames may wait: all that the network takes at once."""
+    """Lengths of the queues of input and output frames: all that the network takes at once."""
     frame_bytes = info.width * info.height * (3 if info.bits <= 8 else 6)
     frames = options.window * (1 if restorer.batch == 1 else MAX_BATCH)
     large = frame_bytes * restorer.network.scale**2

@@ -1,10 +1,10 @@
 """The job of `vsrm upscale`: read a video, restore it, write it.
 
-Frames stream through: one thread decodes, this one runs the network, a third encodes. The
-file is tried before the network is loaded, so that a wrong codec or a full folder is told in
-the first second. The work goes into segments, and whatever ends it, the same call goes on behind
-the last one that was finished. At the end they are joined, and the file gets its name when every
-frame has been found in it at its time.
+Frames stream through: one thread decodes, this one runs the network, a third encodes. The output is
+tried before the network is loaded, so that a wrong codec or a full disk is reported in the first
+second. The work goes into segments; if it is interrupted, the same call resumes after the last
+finished one. At the end the segments are joined, and the file gets its name when every frame has
+been verified.
 """
 
 import time
@@ -43,12 +43,12 @@ from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
     Direct,
-    asked_shape,
     check_output,
     encoding_of,
     open_direct_output,
     open_output,
     open_source,
+    shape_of_output,
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.parallel import restore_on_devices
@@ -85,7 +85,7 @@ def upscale_video(
     report_transfer: Callable[[Transfer], None] | None = None,
     **given: Any,
 ) -> Summary:
-    """Make a video four times larger, frame for frame; all other streams are carried over.
+    """Make a video four times larger, frame for frame; all other streams are copied.
 
     If an earlier call with the same options was interrupted, this one resumes where it stopped.
 
@@ -95,30 +95,30 @@ def upscale_video(
         dst: The file to write; its ending chooses the container. A name without an ending, or such
             as "frame_%05d.png", is for images, and "-" stands for YUV4MPEG2 on standard output.
             A file appears when it is complete.
-        options: What is asked for, where it has been read already.
-        confirm: Shown what would be done, before it is; a no ends the job there.
-        report: Called in this thread twice a second while the network computes, and for each frame
-            that it has finished.
-        should_stop: Asked at each point from which a job can be resumed; a yes ends it there.
-        warn: Called, before the work begins, with each thing that is uncertain of the input, and
-            each that the output cannot hold.
-        report_transfer: Called as a weight file comes in.
+        options: The options, if they have been read already.
+        confirm: Called with the plan before the work starts; the job ends if it returns false.
+        report: Called in this thread twice a second while the network computes, and for each
+            finished frame.
+        should_stop: Called at each resume point; the job stops there if it returns true.
+        warn: Called, before the work starts, with warnings about the input and about what the
+            output cannot hold.
+        report_transfer: Called while a weight file is downloaded.
         given: Instead of `options`: each by its name in `UpscaleOptions`, such as ``window=16``.
 
     Returns:
-        What was done.
+        A summary.
 
     Raises:
         TypeError: If there is no option of a name.
-        Interrupted: If `should_stop` said yes.
-        Declined: If `confirm` said no.
-        VsrmError: Another of its children, if the video cannot be read, the result cannot be
+        Interrupted: If `should_stop` returned true.
+        Declined: If `confirm` returned false.
+        VsrmError: Another subclass, if the video cannot be read, the result cannot be
             written or checked, or an option cannot work. Nothing is left under `dst`'s name.
     """
     if options is None:
         options = UpscaleOptions.read(**given)
     elif given:
-        raise TypeError(f"options are there already, and {', '.join(given)} beside them")
+        raise TypeError(f"got both an options object and {', '.join(given)}")
     if options.hwaccel:
         encoding, replacement = replace_absent_hardware(encoding_of(options))
         if replacement is not None:
@@ -141,7 +141,7 @@ def upscale_video(
 
 @dataclass(frozen=True)
 class _Order:
-    """What was asked for, and who wants to hear of it; see `upscale_video`."""
+    """The arguments of `upscale_video`."""
 
     src: Path
     dst: Path
@@ -155,7 +155,7 @@ class _Order:
 
 
 def _upscale_in_segments(order: _Order) -> Summary:
-    """Do the job between files, from where an earlier call stopped."""
+    """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst, options = order.src, order.dst, order.options
     devices = find_devices(options.device, mixed=options.mixed)
@@ -178,7 +178,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     run = _run_on_devices(devices, ends, journal, order)
                 else:
                     run = _run_here(ends, journal, order)
-                # Sound and all else is read only now. Pictures and sound must be of one file.
+                # Sound and all other streams are read only now, and must be of the same file.
                 _check_unchanged(order, files, content)
                 join_segments(output, journal)
                 _check_unchanged(order, files, content)
@@ -195,7 +195,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
 
 
 def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -> Run:
-    """Make the segments that are not finished, in this process."""
+    """Make the missing segments, in this process."""
     source, output = ends
     network = _load(order, ends[0].info, journal.chosen)
     restorer = new_restorer(network, order.options, journal.chosen)
@@ -220,8 +220,8 @@ def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -
 def _run_on_devices(
     devices: Sequence[str], ends: tuple[Source, Collected], journal: Journal, order: _Order
 ) -> Run:
-    """Make the segments that are not finished, in a process for each device."""
-    if order.confirm is not None:  # how fast a device is, and what it needs, the first one tells
+    """Make the missing segments, in a process for each device."""
+    if order.confirm is not None:  # speed and memory are measured on the first device
         network = _load(order, ends[0].info, journal.chosen)
         restorer = new_restorer(network, order.options, journal.chosen)
         chosen: Choices = {"device": ",".join(devices), "dtype": DTYPE_NAMES[network.dtype]}
@@ -250,10 +250,10 @@ def _confirm(
     model: str,
     chosen: Choices,
 ) -> None:
-    """Show what would be done, if somebody wants to know.
+    """Show the plan, if there is a `confirm`.
 
     Raises:
-        Declined: If they say no.
+        Declined: If it returns false.
     """
     if order.confirm is None:
         return
@@ -263,10 +263,10 @@ def _confirm(
 
 
 def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
-    """Make sure that the input is still what it was when the work began.
+    """Make sure that the input has not changed since the job started.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it has.
     """
     try:
         is_the_same = describe_files(files) == content
@@ -274,18 +274,18 @@ def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> 
         is_the_same = False
     if not is_the_same:
         raise InputError(
-            f"{order.src} has changed since the work began. Put the old file back and give the "
-            "same command to go on, or give --restart to begin again with the new one."
+            f"{order.src} has changed since the job started. Put the old file back and run the "
+            "same command to resume, or give --restart to start over with the new one."
         )
 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
-    """Settle the network and the factor, where the user leaves them open.
+    """Choose the network and the scale, if the user has not.
 
-    The writer must know the size of the frames before the network is there to be asked.
+    The writer must know the size of the frames before the network is loaded.
     """
     options = order.options
-    factor = asked_shape(info, options).enlargement(info)
+    factor = shape_of_output(info, options).enlargement(info)
     model, reason = select_model(options.model, info, files, factor=factor)
     is_default = options.model == DEFAULT_MODEL
     detail = settle_detail(str(model), options.detail, is_default=is_default)
@@ -297,7 +297,7 @@ def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _
 
 
 def _upscale_through_pipe(order: _Order) -> Summary:
-    """Do the job from standard input, or to standard output; there is nothing to go on from."""
+    """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
     if len(find_devices(order.options.device, mixed=True)) > 1:
         raise UsageError("A job with a pipe runs on one device; name one of them with --device.")
@@ -348,7 +348,7 @@ def _warn_beforehand(source: Source, output: Collected | Direct, order: _Order) 
 
 
 def _describe(order: _Order, devices: Sequence[str]) -> Choices:
-    """Name all that the output depends on beside the input; a run goes on only with the same."""
+    """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
             order.options.model, detail=order.options.detail, report=order.report_transfer
@@ -362,7 +362,7 @@ def _describe(order: _Order, devices: Sequence[str]) -> Choices:
 
 
 def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
-    """Load the network, on the device and in the precision that the run has begun with."""
+    """Load the network, on the device and in the precision that the job started with."""
     device, dtype = find_devices(order.options.device, mixed=True)[0], order.options.dtype
     if chosen is not None:
         dtype = str(chosen["dtype"])
@@ -380,7 +380,7 @@ def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
 def load_network(
     options: UpscaleOptions, report_transfer: Callable[[Transfer], None] | None
 ) -> Network:
-    """Load the network that the options name, where and as they say."""
+    """Load the network of the options."""
     return load_model(
         options.model,
         device=options.device,
@@ -396,10 +396,10 @@ def _restore(
     order: _Order,
     chosen: Choices,
 ) -> None:
-    """Take every frame that is not finished from the source through the network to segments.
+    """Pass every unfinished frame from the source through the network to segments.
 
     Raises:
-        Interrupted: If `should_stop` said yes.
+        Interrupted: If `should_stop` returned true.
     """
     source, restorer, output = stages
     begin = journal.frames_done

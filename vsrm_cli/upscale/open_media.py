@@ -1,4 +1,4 @@
-"""The two ends of a job: which reader and which writer, by the names that the user gave."""
+"""Which reader and which writer a job uses, by the names of the files."""
 
 import sys
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
-# What is made of segments, and what is not.
+# Outputs that are joined from segments, and outputs that are written directly.
 Collected = VideoWriter | ImageSequenceWriter
 Direct = VideoWriter | Y4mWriter
 
 
 def open_source(path: Path, options: UpscaleOptions) -> Source:
-    """Look at an input: a video, a folder or pattern of pictures, or a pipe; see `Source`.
+    """Open an input: a video, a folder or pattern of images, or a pipe; see `Source`.
 
     Raises:
         InputError: If it cannot be read.
@@ -39,17 +39,17 @@ def open_source(path: Path, options: UpscaleOptions) -> Source:
 
 
 def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> None:
-    """Make sure that an output may be written.
+    """Make sure that an output can be written.
 
     Args:
-        path: A file; or a folder or pattern for pictures.
-        sources: The files that it is made of.
-        overwrite: Whether it may exist.
+        path: A file; or a folder or pattern for images.
+        sources: The input files.
+        overwrite: Whether to replace an existing output.
 
     Raises:
-        OutputError: If it may not; says why and what to do.
+        OutputError: If it cannot; the message says why and what to do.
     """
-    if _is_for_pictures(path):
+    if _is_for_images(path):
         check_images(path, sources, overwrite=overwrite)
     else:
         check_container_name(path)
@@ -63,18 +63,18 @@ def open_output(
     *,
     folder: Path,
 ) -> Collected:
-    """Try an output that has been checked; its segments are to be collected in a folder.
+    """Try an output that has been checked; its segments go into a folder.
 
     Raises:
         UsageError: If a setting of the encoding can never work.
         OutputError: If it cannot be written as asked.
     """
-    if _is_for_pictures(path):
+    if _is_for_images(path):
         return ImageSequenceWriter(
             path,
             source=source.info,
             names=source.image_names,
-            shape=asked_shape(source.info, options),
+            shape=shape_of_output(source.info, options),
         )
     output = _open_video(path, source, options, overwrite=True, folder=folder)
     choose_container(output)
@@ -82,7 +82,7 @@ def open_output(
 
 
 def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> Direct:
-    """Begin an output that is written without segments, from a pipe or into one.
+    """Open an output that is written without segments, from a pipe or to one.
 
     Raises:
         UsageError: If a setting of the encoding can never work.
@@ -92,10 +92,10 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
         return Y4mWriter(
             sys.stdout.buffer,
             source=source.info,
-            shape=asked_shape(source.info, options),
+            shape=shape_of_output(source.info, options),
             pixel_format=options.pix_fmt,
         )
-    if _is_for_pictures(path):
+    if _is_for_images(path):
         raise OutputError(
             "A pipe cannot be written as image files; write a video, such as out.mkv."
         )
@@ -103,7 +103,7 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
 
 
 def encoding_of(options: UpscaleOptions) -> Encoding:
-    """What the encoder is asked for."""
+    """The encoder settings of the options."""
     return Encoding(options.codec, options.crf, options.preset, options.pix_fmt)
 
 
@@ -118,7 +118,7 @@ def _open_video(
     return VideoWriter(
         path,
         source=source.info,
-        shape=asked_shape(source.info, options),
+        shape=shape_of_output(source.info, options),
         encoding=encoding_of(options),
         start=options.start,
         end=options.end,
@@ -128,8 +128,8 @@ def _open_video(
     )
 
 
-def asked_shape(info: VideoInfo, options: UpscaleOptions) -> Shape:
-    """The shape of the output that the options ask for."""
+def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
+    """The shape of the output."""
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 
 
@@ -145,5 +145,5 @@ def shown_shape(output: Collected | Direct, info: VideoInfo) -> Shape:
     return output.shape.upright(info) if has_mark else output.shape
 
 
-def _is_for_pictures(path: Path) -> bool:
+def _is_for_images(path: Path) -> bool:
     return not path.suffix or path.is_dir() or names_files(path)

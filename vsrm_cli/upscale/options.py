@@ -1,8 +1,8 @@
-"""What a user may ask of `vsrm upscale`, read and checked once.
+"""The options of `vsrm upscale`, read and checked once.
 
-The command line hands over text, a Python program numbers; both become one `UpscaleOptions`, which
-is handed down whole. Nothing here needs a file, a network or a device, so a slip is reported before
-anything is loaded.
+The command line passes text, a Python program passes numbers; both become one `UpscaleOptions`,
+which is passed on whole. Nothing here needs a file, a network or a device, so a mistake is reported
+before anything is loaded.
 """
 
 import math
@@ -19,13 +19,13 @@ from vsrm_cli.inference.tiling import MIN_TILE
 
 DEFAULT_MODEL = "auto"  # see `vsrm_cli.upscale.plan`
 
-# A window of 24 frames shows the network about a second: most of what neighbors can tell about
-# a frame, for a memory that a laptop has. Each window gives 4 frames a second time, for the
-# cross-fade to the next: a fifth more work than without, and no jump where two meet.
+# A window of 24 frames is about a second: enough neighbors for every frame, and little enough for
+# the memory of a laptop. 4 frames of each window are computed twice, for the cross-fade to the
+# next one: a fifth more work, and no jump between windows.
 DEFAULT_WINDOW = 24
 DEFAULT_OVERLAP = 4
 
-# Most networks enlarge four times; frames are resampled where another size is asked for.
+# Most networks enlarge four times; for other sizes, frames are resampled.
 DEFAULT_SCALE = 4
 MAX_SCALE = 16
 DEFAULT_RATE, MAX_RATE = Fraction(25), 1000
@@ -54,44 +54,44 @@ Time = Fraction | float | str | None
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleOptions:
-    """What a user may ask for. `read` takes each value as the command line or Python spells it.
+    """The options of a job. `read` takes each value as the command line or Python spells it.
 
     Attributes:
-        model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``; what
-            is not on this machine is fetched. "auto" takes the one that suits the footage.
+        model: A network by its name, a weight file, or a Hub id ``owner/name[@revision]``, which
+            is downloaded if needed. "auto" selects the one for the footage.
         window: Frames that the network sees together.
-        overlap: Frames that two neighboring windows share, half a window at most; None chooses.
-        tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for as
-            large as the free memory allows.
+        overlap: Frames that two neighboring windows share, at most half a window; None chooses.
+        tile: Side of a tile in pixels of the input; None or "off" for whole frames; "auto" for the
+            best size that fits into the free memory.
         device: "auto", "cpu", "cuda", "cuda:<n>", "mps" or "xpu" (Intel, untested); several of
             them with commas between them, or "cuda:all".
         mixed: Whether devices may be of different kinds, so that frames differ by rounding.
         dtype: "auto", "fp32", "fp16" or "bf16".
-        codec: "auto" takes H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
+        codec: "auto" is H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
             "av1", "ffv1", or another encoder that PyAV offers.
-        crf: Quality on the codec's own scale; None for a good one.
-        preset: Speed of the encoder in its own words; None for a usual one.
+        crf: Quality on the codec's own scale; None for the default of the codec.
+        preset: A preset of the encoder; None for its default.
         pix_fmt: Pixel format of the output; "auto" is nearest to the input.
         audio: "copy" copies sound; "transcode" encodes what the output's container cannot hold, as
             AAC or Opus; "none" leaves sound out.
-        scale: How many times larger to make the picture, from 1 to 16; None for as many times as
-            the network does, which is 4 if "auto" chooses it.
-        is_scale_given: Whether the user asked for that scale.
-        height: Instead: how many lines it shall have on the screen.
-        size: Instead: the box on the screen that it shall just fit into, such as "1920x1080".
-        deinterlace: "auto" deinterlaces where combing is seen, "off" never, "tff" and "bff" always,
+        scale: How many times larger the output is, from 1 to 16; None for the scale of the network,
+            which is 4 if "auto" chooses it.
+        is_scale_given: Whether the user gave the scale.
+        height: Instead: the height on the screen, in lines.
+        size: Instead: the box on the screen that the output just fits into, such as "1920x1080".
+        deinterlace: "auto" deinterlaces if there is combing, "off" never, "tff" and "bff" always,
             with the top or the bottom field first.
-        start: Where to begin, in seconds or as text such as "1:30.5"; None for the beginning.
-        end: Where to stop, likewise; frames from this time on are left out.
+        start: Start time, in seconds or as text such as "1:30.5"; None for the beginning.
+        end: End time, likewise; frames from this time on are left out.
         fps: Frames per second of an input of images; also a fraction such as "24000/1001".
-        hwaccel: "auto" decodes in graphics hardware where that gives the same frames, and takes
-            a software encoder where the hardware of the named one is not there; "off" does neither.
-        detail: Of a network with two weight files: 0 stays close to what can be known, 1 shows
-            what is likely; None takes what suits.
-        segment_frames: Frames, at least, between the points from which an interrupted job can be
-            resumed; None for about half a minute of work.
-        overwrite: Whether the output may exist and be replaced.
-        restart: Whether to throw away what an earlier call has left unfinished.
+        hwaccel: "auto" decodes in hardware if that gives the same frames, and uses a software
+            encoder if the hardware of the given one is missing; "off" does neither.
+        detail: For a network with two weight files: 0 is faithful to the input, 1 adds likely
+            detail; None for the default.
+        segment_frames: Minimum number of frames between resume points; None for about half a minute
+            of work.
+        overwrite: Whether to replace an existing output.
+        restart: Whether to discard the unfinished work of an earlier call.
     """
 
     model: str | Path = DEFAULT_MODEL
@@ -121,7 +121,7 @@ class UpscaleOptions:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what can never work."""
+        """Refuse values that can never work."""
         if self.window < 1:
             raise UsageError(f"The window must be 1 frame or more, not {self.window}.")
         if not 0 <= self.overlap <= self.window // 2:
@@ -169,14 +169,14 @@ class UpscaleOptions:
 
     @property
     def is_size_open(self) -> bool:
-        """Whether the size of the output is left to the network."""
+        """Whether the network decides the size of the output."""
         is_default = self.scale == DEFAULT_SCALE and not self.is_scale_given
         return is_default and self.height is None and self.size is None
 
     def for_journal(self) -> dict[str, str | None]:
-        """All that the output depends on, under the names that journals have for it."""
+        """The options that the output depends on, under their names in journals."""
         values = asdict(self)
-        # Weights are known by their checksum, and the run tells what it was mixed of.
+        # Weights are identified by a checksum; the journal itself lists the hardware.
         for name in ("model", "is_scale_given", "mixed", "overwrite", "restart"):
             del values[name]
         names = {"size": "box", "pix_fmt": "pixel_format"}
@@ -203,7 +203,7 @@ def read_tile(tile: int | str | None) -> int | Literal["auto"] | None:
 
 
 def read_scale(scale: Fraction | float | str | None) -> Fraction:
-    """Read how many times larger to make the picture; None for `DEFAULT_SCALE`.
+    """Read the scale; None for `DEFAULT_SCALE`.
 
     Raises:
         UsageError: If it is no number from 1 to `MAX_SCALE`.
@@ -220,7 +220,7 @@ def read_scale(scale: Fraction | float | str | None) -> Fraction:
 
 
 def read_rate(rate: Fraction | float | str | None) -> Fraction:
-    """Read how many frames there are in a second, without rounding; None for `DEFAULT_RATE`.
+    """Read a frame rate, without rounding; None for `DEFAULT_RATE`.
 
     Raises:
         UsageError: If it is no number above 0 and up to `MAX_RATE`.
@@ -273,7 +273,7 @@ def read_side(pixels: int | None, *, name: str) -> int | None:
 
 
 def read_box(size: str | None) -> tuple[int, int] | None:
-    """Read a width and a height, written such as 1920x1080; None stays None.
+    """Read a width and a height, such as 1920x1080; None stays None.
 
     Raises:
         UsageError: If the text has another form, or a side is odd or out of range.
@@ -290,11 +290,11 @@ def read_box(size: str | None) -> tuple[int, int] | None:
 
 
 def read_time(time: Time, *, name: str) -> Fraction | None:
-    """Read a moment, without rounding: 0.1 is a tenth of a second, however it was written.
+    """Read a time, without rounding: 0.1 is exactly a tenth of a second.
 
     Args:
         time: Seconds, or text of the form 90, 90.5, 1:30.5 or 0:01:30.5; None stays None.
-        name: What to call it in the message.
+        name: Its name in the message.
 
     Raises:
         UsageError: If the text has another form, or the number is negative or not finite.
@@ -303,7 +303,7 @@ def read_time(time: Time, *, name: str) -> Fraction | None:
         return None if time is None else _parse_time(time, name=name)
     if not math.isfinite(time) or time < 0:
         raise UsageError(f"The {name} must be 0 seconds or more, not {time}.")
-    # By way of its decimal digits: the float 0.1 itself lies a little above a tenth.
+    # Through its decimal digits: the float 0.1 is slightly above a tenth.
     return Fraction(str(time))
 
 

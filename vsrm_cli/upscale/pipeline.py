@@ -1,10 +1,10 @@
-"""Decoding, network and encoding at the same time.
+"""Decoding, network and encoding in three threads.
 
-A video is read by one thread, restored by the caller's, and written by a third. Between them
-lie short queues: a fast stage waits for a slow one instead of filling the memory. A failure
-anywhere ends all three, and is raised where the caller stands.
+A video is read by one thread, restored by the calling thread, and written by a third. Between them
+are bounded queues: a fast stage waits for a slow one instead of filling the memory. An error in one
+stage ends all three, and is raised in the calling thread.
 
-Only the plumbing lives here: it moves items of any kind and never looks into one.
+The pipeline passes items of any type and does not use their content.
 """
 
 import threading
@@ -19,13 +19,13 @@ T = TypeVar("T")
 Read = TypeVar("Read")
 Written = TypeVar("Written")
 
-# Windows delivers Ctrl-C only to a running thread; a waiting one must wake up to notice it.
-# Four times a second is prompt for a person and costs nothing.
+# Windows delivers Ctrl-C only to a running thread; a waiting one must wake up to notice it. Four
+# times a second is fast enough and costs nothing.
 WAKE_SECONDS = 0.25
 
-# What may lie in each queue. The network gives and takes whole windows at a time: a queue that
-# holds as many lets the other stages work on while it computes. For large pictures that would be
-# gigabytes, so there the queue is shorter.
+# Maximum size of a queue. The network takes and returns whole windows: a queue that holds a window
+# lets the other stages continue while it computes. For large frames that would be gigabytes, so the
+# queue is shorter.
 QUEUE_BYTES = 256 * 2**20
 
 
@@ -34,16 +34,16 @@ class Progress:
     """How far the job is.
 
     Attributes:
-        frames_done: Frames encoded, those of an interrupted job before it included.
-        frames_expected: How many there will be, as far as the file can be trusted.
+        frames_done: Frames encoded, including those of the interrupted job that is resumed.
+        frames_expected: How many there will be, by the metadata of the file.
         decode_fps: Frames per second of the decoder while it works; 0 before the first frame.
         network_fps: The same of the network.
         encode_fps: The same of the encoder.
-        seconds_left: Estimate, None where there is nothing to base it on.
-        frames_computed: Frames that the network has done, those of an interrupted job included; of
-            those that it is working on, a part.
-        shares: Of several devices, each with the frames that it has done; then the speeds of
-            decoder and encoder are not known.
+        seconds_left: Estimate; None if unknown.
+        frames_computed: Frames that the network has computed, including those of the interrupted
+            job, and a part of the frames that it is working on.
+        shares: For several devices, each with the number of its frames; the speeds of decoder and
+            encoder are unknown then.
     """
 
     frames_done: int
@@ -57,16 +57,16 @@ class Progress:
 
 
 def queue_depth(items: int, item_bytes: int) -> int:
-    """How many of some items may wait: all, or as many as `QUEUE_BYTES` hold."""
+    """Length of a queue: all items, or as many as fit into `QUEUE_BYTES`."""
     return max(1, min(items, QUEUE_BYTES // item_bytes))
 
 
 class Timer:
-    """How many items a stage has handled, and how long it was busy with them.
+    """Counts the items of a stage and the time spent on them.
 
     Attributes:
-        items: Number of items handled.
-        seconds: Time that they took to make or to write.
+        items: Number of items.
+        seconds: Time spent on reading or writing them.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Timer:
         self.seconds = 0.0
 
     def time_each(self, source: Iterable[T]) -> Iterator[T]:
-        """Pass the items of `source` on, counting the time that it takes to make each."""
+        """Yield the items of `source`, and time each."""
         iterator = iter(source)
         while True:
             began = time.perf_counter()
@@ -90,17 +90,17 @@ class Timer:
 
 
 class BoundedQueue(Generic[T]):
-    """A queue of at most `depth` items between two threads, which either side can end."""
+    """A queue of at most `depth` items between two threads; either side can end it."""
 
     def __init__(self, depth: int) -> None:
-        """Make an empty queue."""
+        """Create an empty queue."""
         self._depth = depth
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._is_ended = False
 
     def put(self, item: T) -> bool:
-        """Wait for room and add `item`; False if the queue has ended and nobody will take it."""
+        """Wait for room and add `item`; False if the queue has ended."""
         with self._changed:
             while len(self._items) >= self._depth and not self._is_ended:
                 self._changed.wait(WAKE_SECONDS)
@@ -111,13 +111,13 @@ class BoundedQueue(Generic[T]):
             return True
 
     def end(self) -> None:
-        """Take no more items; those that are waiting can still be fetched."""
+        """Accept no more items; waiting ones can still be fetched."""
         with self._changed:
             self._is_ended = True
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Take no more items and drop those that are waiting."""
+        """Accept no more items, and drop waiting ones."""
         with self._changed:
             self._items.clear()
             self.end()
@@ -136,17 +136,17 @@ class BoundedQueue(Generic[T]):
 
 
 class _Stage(Generic[T]):
-    """A thread at one end of a queue: what reading ahead and writing behind have in common.
+    """A thread at one end of a queue: the common part of reading ahead and writing behind.
 
     Attributes:
-        meter: The work of the thread.
+        timer: The work of the thread.
     """
 
     def __init__(self, name: str, *, depth: int) -> None:
-        self.meter = Timer()
-        self._lane: BoundedQueue[T] = BoundedQueue(depth)
+        self.timer = Timer()
+        self._queue: BoundedQueue[T] = BoundedQueue(depth)
         self._error: BaseException | None = None
-        # A daemon: a second Ctrl-C, during the clean-up, must be able to end the program.
+        # A daemon thread, so that a second Ctrl-C, during the cleanup, can end the program.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def __enter__(self) -> Self:
@@ -160,8 +160,8 @@ class _Stage(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop the thread after the item in its hands, and wait for it."""
-        self._lane.abandon()
+        """Stop the thread after its current item, and wait for it."""
+        self._queue.abandon()
         self._join()
 
     def _work(self) -> None:
@@ -177,7 +177,7 @@ class _Stage(Generic[T]):
 
 
 class ReadAhead(_Stage[T]):
-    """The items of `source`, made by a thread a few steps ahead of whoever takes them.
+    """Reads the items of `source` ahead, in a thread.
 
     Attributes:
         waiting: How long the caller has waited for items.
@@ -190,23 +190,23 @@ class ReadAhead(_Stage[T]):
         self._source = source
 
     def __iter__(self) -> Iterator[T]:
-        """Yield the items in order; then raise what `source` raised, if it failed."""
-        yield from self.waiting.time_each(self._lane)
+        """Yield the items in order; then raise the error of `source`, if there was one."""
+        yield from self.waiting.time_each(self._queue)
         self._raise_failure()
 
     def _work(self) -> None:
         try:
-            for item in self.meter.time_each(self._source):
-                if not self._lane.put(item):
+            for item in self.timer.time_each(self._source):
+                if not self._queue.put(item):
                     break
         except BaseException as error:
             self._error = error
         finally:
-            self._lane.end()
+            self._queue.end()
 
 
 class WriteBehind(_Stage[T]):
-    """Items are given to `write` by a thread, a few steps behind whoever puts them."""
+    """Writes items in a thread."""
 
     def __init__(self, write: Callable[[T], None], *, depth: int) -> None:
         """Prepare to let at most `depth` items wait; `with` starts it."""
@@ -214,33 +214,33 @@ class WriteBehind(_Stage[T]):
         self._write = write
 
     def put(self, item: T) -> None:
-        """Hand over an item as soon as there is room; raise what `write` raised, if it failed."""
-        if not self._lane.put(item):
+        """Add an item as soon as there is room; raises the error of `write`, if there was one."""
+        if not self._queue.put(item):
             self._raise_failure()
 
     def finish(self) -> None:
-        """Wait until every item is written; raise what `write` raised, if it failed."""
-        self._lane.end()
+        """Wait until every item is written; raises the error of `write`, if there was one."""
+        self._queue.end()
         self._join()
         self._raise_failure()
 
     def _work(self) -> None:
         try:
-            for item in self._lane:
+            for item in self._queue:
                 began = time.perf_counter()
                 self._write(item)
-                self.meter.seconds += time.perf_counter() - began
-                self.meter.items += 1
+                self.timer.seconds += time.perf_counter() - began
+                self.timer.items += 1
         except BaseException as error:
             self._error = error
-            self._lane.abandon()
+            self._queue.abandon()
 
 
 class Throughput:
-    """Reads the meters of the three stages.
+    """Measures the speed of the three stages.
 
     Attributes:
-        network: The work of the stage in the middle, waiting for the decoder included.
+        network: The work of the network, including waiting for the decoder.
     """
 
     def __init__(
@@ -262,19 +262,19 @@ class Throughput:
         self._began = time.perf_counter()
 
     def progress(self, ahead: float = 0.0) -> Progress:
-        """How far the job is now.
+        """The current progress.
 
         Args:
-            ahead: Frames that the network has done but not handed on, in part.
+            ahead: Frames that the network has computed but not returned, as a fraction.
         """
-        done = self._encoded.meter.items
+        done = self._encoded.timer.items
         self._computed = max(self._computed, self.network.items + ahead)
         if self._first is None and self._computed:
-            # Of a window that is seen from inside, loading and compiling are over now.
+            # If progress within a window is known, loading and compiling are over now.
             is_inside = self._computed < 1
             self._first = (time.perf_counter(), self._computed) if is_inside else (self._began, 0.0)
-        # The network gives a whole window at a time. Right after, when one frame of it has been
-        # handed on, the frames taken in tell how fast it is, and those given out do not.
+        # The network returns a whole window at a time. When only one frame of it has been passed
+        # on, the frames taken in show its speed, and those passed on do not.
         taken: float = self._decoded.waiting.items
         network_seconds = self.network.seconds - self._decoded.waiting.seconds
         if not self.network.items and self._first is not None:  # within the first window
@@ -283,9 +283,9 @@ class Throughput:
         return Progress(
             frames_done=self._frames_before + done,
             frames_expected=self._frames_expected,
-            decode_fps=_per_second(self._decoded.meter.items, self._decoded.meter.seconds),
+            decode_fps=_per_second(self._decoded.timer.items, self._decoded.timer.seconds),
             network_fps=_per_second(taken, network_seconds),
-            encode_fps=_per_second(done, self._encoded.meter.seconds),
+            encode_fps=_per_second(done, self._encoded.timer.seconds),
             seconds_left=self._seconds_left(done=done),
             frames_computed=self._frames_before + self._computed,
         )
@@ -316,36 +316,36 @@ def run_stages(
     report: Callable[[Progress], None] | None,
     watch: Callable[[Callable[[float], None]], None] | None = None,
 ) -> None:
-    """Take every item of `read` through `restore` to `write`, in order.
+    """Pass every item from `read` through `restore` to `write`, in order.
 
     Args:
-        read: Makes the items; iterated by a thread of its own.
-        restore: Makes of the items read those to be written; runs in the calling thread.
-        write: Is given each of them, by a third thread.
+        read: The input items; iterated in a thread of its own.
+        restore: Turns input items into output items; runs in the calling thread.
+        write: Called with each output item, in a third thread.
         read_depth: How many items may wait to be restored.
         write_depth: How many may wait to be written.
-        frames_before: For the report: how many were done before.
-        frames_expected: Likewise: how many there will be with these; None if unknown.
-        report: Called in this thread after each item restored, and at the end.
-        watch: Given a function to be called, in this thread, with how many of the next items are
-            computed; each call is reported.
+        frames_before: For the report: how many were finished before.
+        frames_expected: For the report: how many there will be in total; None if unknown.
+        report: Called in this thread after each restored item, and at the end.
+        watch: Called with a function that reports progress within a window; it is called in this
+            thread with the number of computed items.
 
     Raises:
-        Exception: What any stage has raised; the others have stopped by then.
+        Exception: The error of any stage, after the others have stopped.
     """
     with (
         ReadAhead(read, depth=read_depth) as decoded,
         WriteBehind(write, depth=write_depth) as encoded,
     ):
-        tally = Throughput(
+        throughput = Throughput(
             decoded, encoded, frames_before=frames_before, frames_expected=frames_expected
         )
         if report and watch:
-            watch(lambda ahead: report(tally.progress(ahead)))
-        for item in tally.network.time_each(restore(decoded)):
+            watch(lambda ahead: report(throughput.progress(ahead)))
+        for item in throughput.network.time_each(restore(decoded)):
             encoded.put(item)
             if report:
-                report(tally.progress())
+                report(throughput.progress())
         encoded.finish()
         if report:
-            report(tally.progress())
+            report(throughput.progress())

@@ -1,6 +1,6 @@
-"""What a job will do and what it will need, told before it is done.
+"""The plan of a job: what it will do and need, and which network it uses.
 
-Times, sizes and memory are estimates, and are called so.
+Times, sizes and memory are estimates.
 """
 
 import math
@@ -26,14 +26,14 @@ from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
-from vsrm_cli.upscale.open_media import Collected, asked_shape, shown_shape
+from vsrm_cli.upscale.open_media import Collected, shape_of_output, shown_shape
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
 from vsrm_cli.upscale.source import Source
 
-# Bits per pixel that a codec needs at our default quality for common footage, the middle of what
-# four clips needed with H.264 (0.2 to 1.2): less for still pictures, more for leaves in the wind.
-# The rest of the codecs lose little or nothing.
+# Bits per pixel of a codec at our default quality for common footage, the median of four clips with
+# H.264 (0.2 to 1.2): less for still scenes, more for leaves in the wind. The other codecs lose
+# little or nothing.
 _BITS_PER_PIXEL = {"h264": 0.4, "hevc": 0.27, "av1": 0.2, "vp9": 0.4, "vp8": 0.5}
 _BITS_PER_PIXEL_OTHERS = 6.0
 _HEIGHT_4K = 2160
@@ -41,40 +41,40 @@ _HEIGHT_4K = 2160
 _ROUNDED_FRAMES = Fraction(1, 16)
 # A step of six on the scales of x264 and x265 halves or doubles the size.
 _CRF_TO_HALVE = 6
-# Footage needs less than a tenth of the estimate only if next to nothing moves in it.
+# Footage needs less than a tenth of the estimate only if almost nothing moves.
 _LEAST_SHARE = 10
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job before it is done; `as_dict` gives what `--dry-run --json` prints.
+    """The plan of a job; `as_dict` gives what `--dry-run --json` prints.
 
     Attributes:
         input: The file to read.
         output: The file to write.
-        frames: About how many there are; None where the file gives no hint.
+        frames: About how many there are; None if unknown.
         frames_resumed: Of these, how many an earlier run has finished.
         source: Size, as players show it, and pixel format of the input.
         color: How its pixel values are read.
         result: Size, likewise, pixel format and encoder of the output.
-        kept: What goes along beside the picture.
+        kept: The streams that are copied.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
         model_scale: How many times it enlarges; the result is resampled from that.
-        model_reason: Why it was taken; empty where the user chose.
-        detail: Where between two weight files of it, 0 to 1; None where there is one.
-        device: Where it would run.
-        dtype: In which precision.
+        model_reason: Why it was selected; empty if the user chose it.
+        detail: The mixture of its two weight files, 0 to 1; None if it has one.
+        device: Where it will run.
+        dtype: Its precision.
         window: Frames that it sees together.
         overlap: Frames that two windows share.
         tile: Side of a tile in pixels of the input; None for whole frames.
-        tiles: How many tiles a frame is cut into.
-        segment_frames: Frames, at least, between points to go on from; None for half a minute.
-        seconds: Estimate of the time that is left to work; None if unknown.
+        tiles: Number of tiles of a frame.
+        segment_frames: Minimum frames between resume points; None for half a minute of work.
+        seconds: Estimate of the remaining time; None if unknown.
         memory_bytes: Estimate of the memory needed on the device.
         file_bytes: Estimate of the size of the output; None if unknown.
-        disk_bytes: Estimate of what the disk must hold until the output is complete.
-        free_bytes: What is free on that disk.
+        disk_bytes: Estimate of the disk space needed until the output is complete.
+        free_bytes: Free space on that disk.
     """
 
     input: str
@@ -113,7 +113,7 @@ class Plan:
         model_reason: str,
         chosen: Choices,
     ) -> Self:
-        """Plan a job; the network restores one small tile, to see how fast it is."""
+        """Plan a job; the network restores one small tile to measure its speed."""
         source, restorer, output = stages
         info, shown = source.info, shown_shape(output, source.info)
         seen = info.upright()
@@ -157,23 +157,23 @@ class Plan:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the facts under their names."""
+        """All values by name."""
         return asdict(self)
 
 
 def check_room(output: Collected, journal: Journal, frames: int | None) -> str | None:
-    """Compare what the disk must hold with what is free on it.
+    """Compare the needed disk space with the free space.
 
     Args:
-        output: What is to be written.
-        journal: What is already there.
-        frames: How many there will be; None if nothing tells.
+        output: The output.
+        journal: With the finished segments.
+        frames: How many there will be; None if unknown.
 
     Returns:
-        A warning, if it is not enough by our estimate.
+        A warning, if the estimate exceeds the free space.
 
     Raises:
-        OutputError: If it is not enough even if the estimate is far too high.
+        OutputError: If even a tenth of the estimate does.
     """
     needed = _disk_bytes(output, journal, frames) or 0
     free = shutil.disk_usage(journal.folder).free
@@ -192,9 +192,9 @@ def check_room(output: Collected, journal: Journal, frames: int | None) -> str |
 
 
 def suggest_height(options: UpscaleOptions, shape: Shape) -> str | None:
-    """Say how to get 4K, where four times the input is more and the user named no size."""
-    is_asked = options.is_scale_given or options.height is not None or options.size is not None
-    if is_asked or min(shape.width, shape.height) <= _HEIGHT_4K:
+    """Advise 4K if the output is larger and the user gave no size."""
+    is_given = options.is_scale_given or options.height is not None or options.size is not None
+    if is_given or min(shape.width, shape.height) <= _HEIGHT_4K:
         return None
     return (
         f"the output is {shape.width}x{shape.height}, more than most players and screens can "
@@ -203,8 +203,8 @@ def suggest_height(options: UpscaleOptions, shape: Shape) -> str | None:
 
 
 def suggest_network(info: VideoInfo, options: UpscaleOptions, model: str, scale: int) -> str | None:
-    """Say that another network shows more, where this one enlarges less than is asked for."""
-    factor = asked_shape(info, options).enlargement(info)
+    """Advise another network if this one enlarges less than the output needs."""
+    factor = shape_of_output(info, options).enlargement(info)
     if scale >= DEFAULT_SCALE or scale >= factor:
         return None
     return (
@@ -214,7 +214,7 @@ def suggest_network(info: VideoInfo, options: UpscaleOptions, model: str, scale:
 
 
 def expected_frames(info: VideoInfo, options: UpscaleOptions) -> int | None:
-    """Say about how many frames there will be; None where the file gives no hint."""
+    """About how many frames there will be; None if unknown."""
     if options.start is None and options.end is None:
         return info.expected_frames
     rate, end = info.frame_rate, options.end
@@ -234,7 +234,7 @@ def _frames_before(time: Fraction | int, rate: Fraction) -> int:
 
 
 def estimate_seconds(restorer: Restorer, info: VideoInfo, *, frames: int) -> float:
-    """Estimate how long the network takes for so many frames; it is measured for that."""
+    """Estimate how long the network takes for so many frames, by measuring it."""
     grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
     read = frames * restorer.windows.size / restorer.windows.stride
     return round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
@@ -250,7 +250,7 @@ def estimate_bytes(plan: EncodingPlan, shape: Shape, *, frames: int | None) -> i
 
 
 def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int | None:
-    """Estimate what the disk must still take: the segments that are missing, and the output."""
+    """Estimate the disk space still needed: for missing segments and the output."""
     expected = estimate_bytes(output.plan, output.shape, frames=frames)
     if expected is None:
         return None
@@ -263,29 +263,29 @@ def _size(info: VideoInfo) -> tuple[int, int]:
 
 
 def select_model(
-    wish: str | Path,
+    model: str | Path,
     info: VideoInfo,
     files: Sequence[Path] = (),
     *,
     factor: Fraction | int = DEFAULT_SCALE,
 ) -> tuple[str | Path, str]:
-    """Take the network that the user named, or else the one that measured best on such footage.
+    """Select the network: the one that the user named, or the best one for such footage.
 
-    `weights/README.md` has the figures: the networks on clips as they are, and behind H.264. Of
-    two that suit, the one is taken that enlarges less, but enough.
+    `weights/README.md` has the figures, on clean and on H.264 clips. If two networks qualify, the
+    one with the smaller sufficient scale is selected.
 
     Args:
-        wish: A network, or `DEFAULT_MODEL` for none.
-        info: What is to be enlarged.
-        files: The files whose frames show what was done to them, where the codec loses nothing,
-            a few of which are looked at; none for that of ``info``.
-        factor: How many times larger the result shall be.
+        model: A network, or `DEFAULT_MODEL`.
+        info: The input.
+        files: Files in which to look for artifacts if the codec is lossless; by default that of
+            ``info``.
+        factor: How many times larger the output is.
 
     Returns:
-        The network, and why it was taken; no words where the user chose.
+        The network, and why it was selected; empty if the user chose it.
     """
-    if wish != DEFAULT_MODEL:
-        return wish, ""
+    if model != DEFAULT_MODEL:
+        return model, ""
     if info.is_lossy:
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
     seen = find_artifacts(_spread(files) or [info.path])
@@ -298,15 +298,16 @@ def select_model(
 
 
 def _spread(files: Sequence[Path]) -> list[Path]:
-    """A few of the files, from all parts of the row."""
+    """A few of the files, evenly spread."""
     last = len(files) - 1
     return [files[place] for place in sorted({0, last // 3, 2 * last // 3, last}) if files]
 
 
 def suitable_models(chosen: str) -> list[str]:
-    """Name the bundled networks that suit the same footage as the one that `select_model` takes.
+    """The bundled networks for the same footage as the one that `select_model` returns.
 
-    Compressed footage suits those of a pair for `--detail`, clean footage suits all of its factor.
+    For compressed footage these are the networks with `--detail`, for clean footage all of the same
+    scale.
     """
     scale = MODELS[chosen].scale
     bundled = [

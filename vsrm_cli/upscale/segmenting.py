@@ -1,4 +1,4 @@
-"""Restored frames become segments on disk, and closed segments entries of the journal."""
+"""Restored frames become segments on disk, and closed segments become journal entries."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +15,13 @@ from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale.journal import Entry, Journal, ResumePoint
 from vsrm_cli.upscale.open_media import Collected
 
-# Work that a segment should hold at most. A crash may come just before it is closed, and the
-# first window, by which the speed is judged, may have been a quick one: so it is half a minute
-# where a whole one may be lost.
+# Maximum work in a segment. A crash may happen just before it is closed, and the window by which
+# the speed is measured may have been a fast one: so it is half a minute, and at most a minute is
+# lost.
 SEGMENT_SECONDS = 30.0
 MAX_WINDOWS = 64
-# Windows of a segment on several devices, where the user does not say: known before any speed is,
-# and each segment reads one window twice.
+# Default windows of a segment on several devices: needed before any speed is known, and each
+# segment computes one window twice.
 PLANNED_WINDOWS = 16
 
 
@@ -39,18 +39,18 @@ class Restored:
 
 
 class Segmenter:
-    """Decides where segments end: with the first window that fills them up to so many frames.
+    """Decides where segments end: with the first window that reaches the number of frames.
 
-    That does not depend on when a job was interrupted, so neither does what is encoded.
+    This does not depend on when a job was interrupted, so neither does the encoded output.
 
     Attributes:
-        frames: Frames of a segment, at least; None until a window has been measured. That is the
-            second one: with the first, much is compiled and allocated.
-        is_stopped: Whether the work has ended with a segment because it was asked to.
+        frames: Minimum frames of a segment; None until a window has been measured, which is the
+            second one: the first includes compiling and allocating.
+        is_stopped: Whether the job was stopped after a segment.
     """
 
     def __init__(self, stride: int, *, frames: int | None, first: int) -> None:
-        """Prepare for the frames from number `first` on, of windows that give `stride` each."""
+        """Prepare for frames from number `first` on, of windows with a stride."""
         self.frames = frames
         self.is_stopped = False
         self._stride = stride
@@ -62,11 +62,11 @@ class Segmenter:
         *,
         should_stop: Callable[[], bool],
     ) -> Iterator[Restored]:
-        """Pass frames on, each with its place in the segments.
+        """Mark the last frame of each segment.
 
         Args:
             restored: The frames.
-            should_stop: Asked behind each segment; a yes ends the work there.
+            should_stop: Called after each segment; if true, no more frames follow.
         """
         first = window = self._first
         began = time.perf_counter()
@@ -89,9 +89,9 @@ class Segmenter:
                     return
 
     def frames_at(self, seconds_per_frame: float) -> int:
-        """Choose the length of segments by the time that a frame takes.
+        """Choose the length of segments by the time of a frame.
 
-        Powers of two, so that a little more or less of time seldom makes another choice.
+        Powers of two, so that small differences in time rarely change the choice.
         """
         windows = 1
         while (
@@ -104,14 +104,14 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class PlannedSegment:
-    """A segment before it is made: all that a device must know to make it.
+    """A planned segment: all that a device needs to make it.
 
     Attributes:
         first: Number of its first frame.
         stop: One past the number of its last frame.
         read_stop: One past the last frame that must be read for it.
-        behind: Where it begins; None for the first frame of the video.
-        ahead: Where what follows it begins.
+        behind: The resume point before it; None for the first frame of the video.
+        ahead: The resume point after it.
     """
 
     first: int
@@ -124,13 +124,13 @@ class PlannedSegment:
 def plan_segments(
     frames: Iterable[Frame], windows: Chunking, *, length: int, behind: Entry | None
 ) -> list[PlannedSegment]:
-    """Say where all segments of a video end, as `Segmenter` would while they are made.
+    """Plan all segments of a video; they end where `Segmenter` would end them.
 
     Args:
-        frames: Of the video, with their records; from the margin of ``behind`` on.
-        windows: How a shot is cut along time.
-        length: Frames of a segment, at least.
-        behind: The segment behind which to begin; None for the first frame.
+        frames: Of the video, with their records, from the margin of ``behind``.
+        windows: How a shot is divided into windows.
+        length: Minimum frames of a segment.
+        behind: The segment after which to start; None for the first frame.
     """
     first = behind.next if behind else 0
     shots = [behind.shot if behind else 0]
@@ -161,11 +161,11 @@ def _resume_point(entry: Entry) -> ResumePoint:
 
 
 def _ends(shots: Sequence[int], total: int, windows: Chunking) -> Iterator[tuple[int, int, int]]:
-    """Where each window's frames end, up to where it must be read, and the start of its shot."""
+    """For each window: the end of its frames, up to where it is read, and the start of its shot."""
     for shot, end in pairwise(chain(shots, [total])):
-        for piece in windows.pieces(end - shot):
-            # A window is known not to be the last of its shot by the frame behind it.
-            yield shot + piece.keep_stop - piece.fall, min(shot + piece.stop + 1, total), shot
+        for chunk in windows.chunks(end - shot):
+            # The frame after a window shows that it is not the last of its shot.
+            yield shot + chunk.keep_stop - chunk.fall, min(shot + chunk.stop + 1, total), shot
 
 
 class Recorder:
@@ -187,11 +187,11 @@ class Recorder:
         """Prepare to write.
 
         Args:
-            output: What the segments are pieces of.
-            windows: How a shot is cut along time.
+            output: The output of the segments.
+            windows: How a shot is divided into windows.
             folder: Where the segments go.
-            behind: Go on behind this segment; None begins with the first frame.
-            add: Given the entry of each segment when it is closed.
+            behind: The segment after which to continue; None for the first frame.
+            add: Called with the entry of each segment when it is closed.
         """
         self.frames_written = behind.next if behind else 0
         self._output = output
@@ -203,15 +203,15 @@ class Recorder:
         self._tile: int | None = None
         self._damaged = 0
         margin = behind.margin if behind else []
-        # The frames written lately, by number: with the last of them a resumed job begins.
+        # Fingerprints of the latest frames by number; a resumed job starts with the last of them.
         self._stamps = dict(enumerate(margin, self.frames_written - len(margin)))
 
     def write(self, restored: Restored) -> None:
-        """Write a frame, and close its segment behind the last one.
+        """Write a frame, and close its segment after the last one.
 
         Raises:
             OutputError: If the disk is full.
-            CheckFailed: If it is not the frame that was read next, at the time it was read at.
+            CheckFailed: If its number or time is not that of the next frame.
         """
         frame = restored.frame
         record = frame.record
@@ -237,20 +237,20 @@ class Recorder:
             self._close(self._segment)
 
     def finish(self, *, frames_read: int) -> None:
-        """Close the last segment, if so many frames were read; raises as `write` does."""
+        """Close the last segment, and check the number of frames; raises as `write` does."""
         check_counts(read=frames_read, written=self.frames_written)
         if self._segment is not None:
             self._close(self._segment)
 
     def abandon(self) -> None:
-        """Give up the segment that is not closed."""
+        """Discard the segment that is not closed."""
         if self._segment is not None:
             self._segment.abandon()
 
     def _close(self, segment: SegmentWriter | ImageSegment) -> None:
         first = self.frames_written - len(segment.ticks)
         margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
-        # Only the next margin may reach back behind the next segment.
+        # Only the next margin may start before the next segment.
         self._stamps = {n: stamp for n, stamp in self._stamps.items() if n >= margin_start}
         segment.close()
         self._add(
@@ -271,8 +271,8 @@ class Recorder:
 def keep_container(output: VideoWriter | ImageSequenceWriter, entries: Iterable[Entry]) -> None:
     """Write further segments into the container of those that are finished.
 
-    The choice is a trial, and x265 gives videos of two frames random times of decoding: so one
-    container may be refused now and taken the next time.
+    The container is chosen by a trial, and x265 gives videos of two frames random decoding times:
+    the same container may fail in one trial and pass in the next.
     """
     if isinstance(output, VideoWriter):
         for entry in entries:
@@ -280,10 +280,10 @@ def keep_container(output: VideoWriter | ImageSequenceWriter, entries: Iterable[
 
 
 def check_counts(*, read: int, written: int) -> None:
-    """Compare what went in with what came out.
+    """Compare the numbers of frames read and written.
 
     Raises:
-        CheckFailed: If frames were lost or added on the way.
+        CheckFailed: If frames were lost or added.
     """
     if written != read:
         raise CheckFailed(
@@ -293,7 +293,7 @@ def check_counts(*, read: int, written: int) -> None:
 
 
 def join_segments(output: Collected, journal: Journal) -> None:
-    """Make the output of what the finished segments hold."""
+    """Join the finished segments to the output."""
     if isinstance(output, ImageSequenceWriter):
         output.collect(journal.folder, journal.frames_done)
     else:

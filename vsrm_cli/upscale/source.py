@@ -1,8 +1,8 @@
-"""A job's way from frames read to segments on disk, such that it can go on behind each of them.
+"""The frames of a job, from the start or from a resume point.
 
-What a segment shows follows from the input, the numbers of its frames, and the settings, and from
-nothing else. So a job that was interrupted begins again behind its last finished segment: it
-reads the few frames before it (the margin) once more, for the window that fades into the next.
+The content of a segment depends only on the input, the numbers of its frames, and the settings. So
+an interrupted job resumes after its last finished segment: it reads the few frames before that
+point (the margin) again, for the window that fades into the next one.
 """
 
 import sys
@@ -28,10 +28,10 @@ PIPE = Path("-")
 
 
 class Source:
-    """The frames of a job, from the first or from behind a finished segment.
+    """The frames of a job, from the first one or from a resume point.
 
     Attributes:
-        path: The file; or a folder or pattern of pictures; or `PIPE`.
+        path: The file; or a folder or pattern of images; or `PIPE`.
         info: What the file says about itself.
         frames_read: Frames of the job up to the latest one that was read.
     """
@@ -46,15 +46,15 @@ class Source:
         rate: Fraction = Fraction(25),
         uses_hardware: bool = False,
     ) -> None:
-        """Look at the input; see the readers for errors and the other arguments.
+        """Open the input; see the readers for errors.
 
         Args:
-            path: The file; or a folder or pattern of pictures; or `PIPE`.
-            start: Where to begin.
-            end: Where to stop.
-            deinterlace: Whether to deinterlace where combing is seen; or the first field of all.
-            rate: Frames per second of pictures.
-            uses_hardware: Whether to decode in graphics hardware, where it does that right.
+            path: The file; or a folder or pattern of images; or `PIPE`.
+            start: Start time.
+            end: End time.
+            deinterlace: Whether to deinterlace if there is combing; or the first field.
+            rate: Frames per second of an image sequence.
+            uses_hardware: Whether to decode in hardware, if that gives identical frames.
         """
         self.path = path
         self._start = start
@@ -69,37 +69,37 @@ class Source:
 
     @property
     def notices(self) -> Sequence[str]:
-        """What is uncertain of the video, or must be changed, in sentences."""
+        """Warnings about the input, in sentences."""
         return self._reader.notices
 
     @property
     def image_names(self) -> Sequence[str]:
-        """Names of the pictures that it reads; none if it reads a video."""
+        """Names of the images; empty for a video."""
         return self._reader.names if isinstance(self._reader, ImageSequenceReader) else ()
 
     @property
     def decoder(self) -> str:
-        """What decodes: "software", or FFmpeg's name of the interface to hardware."""
+        """The decoder: "software", or FFmpeg's name of the hardware interface."""
         return getattr(self._reader, "hardware", None) or "software"
 
     @property
     def resized_frames(self) -> int:
-        """Frames of another size than the first, as far as this run has read them."""
+        """Frames of another size than the first, of those read so far."""
         return self._reader.resized_frames
 
     @property
     def reshaped_frames(self) -> int:
-        """Frames whose pixels have another shape than those of the first, likewise."""
+        """Frames of another pixel aspect ratio than the first, of those read so far."""
         return self._reader.reshaped_frames
 
     @property
     def damaged_packets(self) -> int:
-        """Damaged pieces met in the file, up to the latest frame."""
+        """Damaged packets up to the latest frame."""
         return self._damaged_before + self._reader.damaged_packets
 
     @property
     def truncated(self) -> bool:
-        """Whether the tail of the file is missing, or damage was met on the way."""
+        """Whether the end of the file is missing, or packets were damaged."""
         return self._reader.truncated or self.damaged_packets > 0
 
     def __enter__(self) -> Self:
@@ -119,11 +119,11 @@ class Source:
         """Read the frames in order, each with its record.
 
         Args:
-            behind: Begin with the margin of this segment, instead of the first frame. If nothing
-                lies behind it, there is nothing to do, and the margin is not given either.
+            behind: Start with the margin of this segment instead of the first frame. If no frame
+                follows it, nothing is yielded.
 
         Raises:
-            InputError: If no frame can be read, or not those that were read before.
+            InputError: If no frame can be read, or the margin has changed.
         """
         if behind is None:
             yield from self._recorded(self._reader, first=0)
@@ -158,7 +158,7 @@ class Source:
     def _margin_by_jump(
         self, entry: Entry | ResumePoint
     ) -> tuple[list[Frame], Iterator[Frame]] | None:
-        """Find the margin by its time; None where jumps into the file lead to other pictures."""
+        """Find the margin by seeking; None if that gives other frames."""
         start = Fraction(entry.margin[0].time) - self.info.start
         self._damaged_before = entry.damaged
         self._reader = self._read_from(start)
@@ -188,5 +188,5 @@ class Source:
 
 
 def fingerprint_of(frame: Frame) -> Fingerprint:
-    """Say what is remembered of a frame: enough to know that it was decoded the same again."""
+    """The fingerprint of a frame, by which it is recognized when it is decoded again."""
     return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))

@@ -1,4 +1,4 @@
-"""What a job did, told when it is done."""
+"""The summary of a finished job."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class Run:
 
     @classmethod
     def of(cls, source: Source, network: Network, restorer: Restorer, memory: PeakMemory) -> Self:
-        """Sum up a network that has run in this process."""
+        """How a network ran in this process."""
         return cls(
             model=network.name,
             model_scale=network.scale,
@@ -47,36 +47,36 @@ class Run:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the job did; `as_dict` gives what `--json` prints.
+    """The summary of a job; `as_dict` gives what `--json` prints.
 
     Attributes:
         input: The file read.
         output: The file written.
         frames_in: Frames decoded.
         frames_out: Frames written; always equal to `frames_in`.
-        frames_resumed: Of these, how many an earlier call had finished.
-        truncated: Whether the input had damage or no end, so that frames are missing.
+        frames_resumed: Of these, those that an earlier call had finished.
+        truncated: Whether the input was damaged or cut short, so that frames are missing.
         width: Of the output as players show it, in pixels.
         height: Likewise.
         model: Name of the network.
         model_scale: How many times it enlarges; the output was resampled from that.
-        model_reason: Why it was taken; empty where the user chose.
-        detail: Where between two weight files of it, 0 to 1; None where there is one.
-        device: Where it ran; several with commas between them.
-        dtype: The precision it ran in: fp32, fp16 or bf16.
-        decoder: "software", or FFmpeg's name of the interface to the hardware that decoded.
+        model_reason: Why it was selected; empty if the user chose it.
+        detail: The mixture of its two weight files, 0 to 1; None if it has one.
+        device: Where it ran; several are separated by commas.
+        dtype: The precision: fp32, fp16 or bf16.
+        decoder: "software", or FFmpeg's name of the hardware interface.
         encoder: FFmpeg's name of the encoder; "y4m" for a pipe.
         window: Frames that it saw together.
         tile: Side of a tile in pixels of the input; None for whole frames.
-        equal: Whether all frames were made on the same hardware with the same settings, so that
-            they do not depend on which device made them.
+        equal: Whether all frames were computed on the same hardware with the same settings, so that
+            they do not depend on which device computed them.
         elapsed_s: Seconds from call to return.
         fps: Frames per second over that time.
-        kept: The streams beside the picture that went along, in words.
-        dropped: What of the input the output cannot hold, and why.
-        assumed: What the input leaves open of its colors, and how they were read.
-        peak_memory_bytes: Since the job began, on CUDA what the tensors took at most, elsewhere the
-            largest size of a process; None where the system does not tell (Windows).
+        kept: The streams that were copied, in words.
+        dropped: What the output cannot hold of the input, and why.
+        assumed: How colors were read that the input does not specify.
+        peak_memory_bytes: During the job: on CUDA of all tensors, elsewhere of a process; None if
+            the system does not report it (Windows).
         warnings: What the user should know, in sentences.
     """
 
@@ -119,7 +119,7 @@ class Summary:
         frames_resumed: int,
         seconds: float,
     ) -> Self:
-        """Sum up a job that is done, by its input, its output and how the network ran."""
+        """Summarize a job by its input, its output and how the network ran."""
         source, output = ends
         shown = shown_shape(output, source.info)
         return cls(
@@ -152,7 +152,7 @@ class Summary:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the facts, without the warnings, under their names."""
+        """All values by name, without the warnings."""
         facts = asdict(self)
         del facts["warnings"]
         return facts
