@@ -1,5 +1,7 @@
 """The page of a preview in a real browser: with a mouse, a finger and the keyboard."""
 
+import time
+
 import numpy as np
 import pytest
 from browser import PROGRAM, Browser
@@ -203,11 +205,15 @@ def test_the_loop_plays_all_frames_at_the_speed_of_the_video(opened):
 
 
 def test_a_command_is_copied(opened):
+    opened.run(
+        """seen = []; new MutationObserver(() => seen.push(label())).observe(
+            document.querySelector('.command button'), {childList: true, subtree: true});
+        function label() { return document.querySelector('.command button').textContent }"""
+    )
     click(opened, ".command button")
 
     assert opened.run("getSelection().toString()").startswith("vsrm upscale ")
     assert "it'\"'\"'s.mkv" in opened.run("document.querySelector('.command code').textContent")
-    for _ in range(50):
-        if opened.run("document.querySelector('.command button').textContent") == "Copied":
-            break
-    assert opened.run("document.querySelector('.command button').textContent") == "Copied"
+    deadline = time.monotonic() + 30
+    while not opened.run("seen.includes('Copied')"):
+        assert time.monotonic() < deadline, "the button does not say that it has copied"
