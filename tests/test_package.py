@@ -22,6 +22,38 @@ network = vsrm_cli.load_model({FOR_CLEAN!r}, device="cpu")
 print(vsrm_cli.__file__, network.name, sep="\\n")
 """
 
+# Everything is imported once for what others import, which stays; then our own modules are again.
+# `/proc` stays, too, and with it what is asked for only where it is.
+AS_ON_WINDOWS = """
+import importlib, os, pkgutil, sys
+from pathlib import Path
+from types import ModuleType
+import vsrm_cli
+
+kernels = ("triton_gpu", "triton_kernels", "fused_triton", "mamba_ssm", "__main__")
+found = [each.name for each in pkgutil.walk_packages(vsrm_cli.__path__, "vsrm_cli.")]
+ours = [name for name in found if not name.endswith(kernels)]
+for name in ours:
+    importlib.import_module(name)
+for name in ("vsrm_cli", *ours):
+    del sys.modules[name]
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None  # an import of it fails
+for name in ("sysconf", "sched_getaffinity", "fork", "getuid"):
+    delattr(os, name)
+sys.modules["msvcrt"] = locks = ModuleType("msvcrt")
+locks.LK_NBLCK, locks.locking = 2, lambda *_: None
+sys.platform = "win32"
+
+for name in ours:
+    importlib.import_module(name)
+from stand_in import draw_clip, load_nearest
+from vsrm_cli.upscale import job
+job.load_model = load_nearest
+summary = job.upscale_video(draw_clip(Path("small.mp4")), Path("large.mp4"))
+print(len(ours) > 100, summary.frames_out, sorted(path.name for path in Path().iterdir()))
+"""
+
 
 def run(*words, **options):
     """Run Python and return what it printed; a failure shows what it said."""
@@ -82,6 +114,15 @@ def test_an_installation_finds_its_weights_from_any_folder(wheel, tmp_path):
     told = run("-c", ABOUT, cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(site)})
 
     assert told.splitlines() == [str(site / "vsrm_cli" / "__init__.py"), "untrained"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems are simulated here")
+def test_a_job_needs_nothing_that_windows_lacks(tmp_path):
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+
+    told = run("-c", AS_ON_WINDOWS, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
+
+    assert told == "True 10 ['large.mp4', 'small.mp4']\n"
 
 
 def test_help_answers_in_less_than_half_a_second(tmp_path):

@@ -25,7 +25,7 @@ from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
 from vsrm_cli.encode.segments import Segment, join
-from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
@@ -52,19 +52,22 @@ from vsrm_cli.upscale.open_media import (
     open_output,
     open_source,
 )
-from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
+from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.parallel import restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
     check_room,
     expected_frames,
+    scale_warning,
     select_model,
     suggest_height,
 )
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts, keep_container
-from vsrm_cli.upscale.source import PIPE, Source
+from vsrm_cli.upscale.source import PIPE, Source, check_unchanged
 from vsrm_cli.upscale.summary import Run, Summary
+
+LoadedAs = tuple[str, str, str]  # checksum of the weights, device, precision
 
 
 def upscale_video(
@@ -77,6 +80,7 @@ def upscale_video(
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
     report_transfer: Callable[[Transfer], None] | None = None,
+    networks: dict[LoadedAs, Network] | None = None,
     **given: Any,
 ) -> Summary:
     """Make a video four times larger, frame for frame; all other streams are carried over.
@@ -97,6 +101,7 @@ def upscale_video(
         warn: Called, before the work begins, with each thing that is uncertain of the input, and
             each that the output cannot hold.
         report_transfer: Called as a weight file comes in.
+        networks: Keeps the network for the next call with it; not on several devices.
         given: Instead of `options`: each by its name in `UpscaleOptions`, such as ``window=16``.
 
     Returns:
@@ -128,6 +133,7 @@ def upscale_video(
         report_transfer=report_transfer,
         should_stop=should_stop,
         warn=warn,
+        networks={} if networks is None else networks,
     )
     through_pipe = PIPE in (order.src, order.dst)
     return _upscale_through_pipe(order) if through_pipe else _upscale_in_segments(order)
@@ -146,6 +152,7 @@ class _Order:
     report_transfer: Callable[[Transfer], None] | None
     should_stop: Callable[[], bool]
     warn: Callable[[str], None]
+    networks: dict[LoadedAs, Network]
 
 
 def _upscale_in_segments(order: _Order) -> Summary:
@@ -173,9 +180,9 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 else:
                     run = _run_here(ends, journal, order)
                 # Sound and all else is read only now. Pictures and sound must be of one file.
-                _check_unchanged(order, files, content)
+                check_unchanged(src, files, content)
                 _put_together(output, journal)
-                _check_unchanged(order, files, content)
+                check_unchanged(src, files, content)
             journal.clear()
     return Summary.of(
         ends,
@@ -224,7 +231,8 @@ def _run_on_devices(
     else:
         model = order.options.model
         scale = network_scale(model, report=order.report_transfer)
-        _warn_of_scale(order, ends[0].info, str(model), scale)
+        if warning := scale_warning(ends[0].info, order.options, str(model), scale):
+            order.warn(warning)
     return restore_on_devices(
         devices,
         ends,
@@ -253,23 +261,6 @@ def _confirm(
     plan = Plan.of(stages, journal, order.options, model, order.model_reason, chosen)
     if not order.confirm(plan):
         raise Declined("Nothing was done.")
-
-
-def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
-    """Make sure that the input is still what it was when the work began.
-
-    Raises:
-        InputError: If it is not.
-    """
-    try:
-        is_the_same = describe_files(files) == content
-    except OSError:
-        is_the_same = False
-    if not is_the_same:
-        raise InputError(
-            f"{order.src} has changed since the work began. Put the old file back and give the "
-            "same command to go on, or give --restart to begin again with the new one."
-        )
 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
@@ -374,8 +365,14 @@ def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
         if threads != torch.get_num_threads():  # sums over another number differ by rounding
             torch.set_num_threads(threads)
     options = replace(order.options, device=device, dtype=dtype)
-    network = load_network(options, order.report_transfer)
-    _warn_of_scale(order, info, network.name, network.scale)
+    weights = weights_checksum(options.model, detail=options.detail, report=order.report_transfer)
+    loaded_as = (weights, device, dtype)
+    if loaded_as not in order.networks:
+        order.networks.clear()  # memory is for one
+        order.networks[loaded_as] = load_network(options, order.report_transfer)
+    network = order.networks[loaded_as]
+    if warning := scale_warning(info, order.options, network.name, network.scale):
+        order.warn(warning)
     return network
 
 
@@ -390,15 +387,6 @@ def load_network(
         detail=options.detail,
         report=report_transfer,
     )
-
-
-def _warn_of_scale(order: _Order, info: VideoInfo, model: str, scale: int) -> None:
-    factor = asked_shape(info, order.options).enlargement(info)
-    if scale < DEFAULT_SCALE and scale < factor:
-        order.warn(
-            f"{model} enlarges {scale} times, and its frames are resampled to be "
-            f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
-        )
 
 
 def _restore(

@@ -26,7 +26,7 @@ from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Choices, Journal
-from vsrm_cli.upscale.open_media import Collected, shown_shape
+from vsrm_cli.upscale.open_media import Collected, asked_shape, shown_shape
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
 from vsrm_cli.upscale.source import Source
@@ -199,6 +199,17 @@ def suggest_height(options: UpscaleOptions, shape: Shape) -> str | None:
     return (
         f"the output is {shape.width}x{shape.height}, more than most players and screens can "
         f"show; --height {_HEIGHT_4K} makes it 4K, in a much smaller file"
+    )
+
+
+def scale_warning(info: VideoInfo, options: UpscaleOptions, model: str, scale: int) -> str | None:
+    """Say that a network enlarges less than is asked for, where another one enlarges more."""
+    factor = asked_shape(info, options).enlargement(info)
+    if scale >= DEFAULT_SCALE or scale >= factor:
+        return None
+    return (
+        f"{model} enlarges {scale} times, and its frames are resampled to be "
+        f"{float(factor):g} times larger; a network for {DEFAULT_SCALE} times shows more"
     )
 
 

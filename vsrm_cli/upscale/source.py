@@ -21,7 +21,7 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.upscale.journal import Entry, ResumePoint
+from vsrm_cli.upscale.journal import Choices, Entry, ResumePoint, describe_files
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -190,3 +190,25 @@ class Source:
 def fingerprint_of(frame: Frame) -> Fingerprint:
     """Say what is remembered of a frame: enough to know that it was decoded the same again."""
     return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))
+
+
+def check_unchanged(path: Path, files: Sequence[Path], content: Choices) -> None:
+    """Make sure that an input is still what it was when the work began.
+
+    Args:
+        path: As the user gave it.
+        files: What it consists of.
+        content: What `describe_files` said of them then.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        is_the_same = describe_files(files) == content
+    except OSError:
+        is_the_same = False
+    if not is_the_same:
+        raise InputError(
+            f"{path} has changed since the work began. Put the old file back and give the same "
+            "command to go on, or give --restart to begin again with the new one."
+        )
