@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -102,6 +103,23 @@ def test_a_wheel_holds_the_package_the_weights_and_the_command(wheel):
 
     assert {name for name in names if ".dist-info/" not in name} == modules | others
     assert "vsrm = vsrm_cli.__main__:main" in commands
+
+
+@pytest.mark.slow
+def test_an_sdist_holds_what_its_tests_and_readme_need_and_nothing_that_was_built(tmp_path):
+    source = tmp_path / "source"
+    litter = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=litter)
+
+    run("-c", BUILD.replace("build_wheel", "build_sdist"), tmp_path, cwd=source)
+
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as content:
+        names = {name.partition("/")[2] for name in content.getnames()}
+    weights = {f"weights/{entry.file}" for entry in MODELS.values() if entry.file}
+    tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    others = {"LICENSE", "constraints.txt", "weights/README.md", "benchmarks/before_after.png"}
+    assert weights | tests | others | {"tests/conftest.py", "tests/data/sample.mp4"} <= names
+    assert not [name for name in names if "__pycache__" in name or "/.venv" in name]
 
 
 @pytest.mark.slow
