@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -20,6 +21,38 @@ ABOUT = f"""
 import vsrm_cli
 network = vsrm_cli.load_model({FOR_CLEAN!r}, device="cpu")
 print(vsrm_cli.__file__, network.name, sep="\\n")
+"""
+
+# Everything is imported once for what others import, which stays; then our own modules are again.
+# `/proc` stays, too, and with it what is asked for only where it is.
+AS_ON_WINDOWS = """
+import importlib, os, pkgutil, sys
+from pathlib import Path
+from types import ModuleType
+import vsrm_cli
+
+kernels = ("triton_gpu", "triton_kernels", "fused_triton", "mamba_ssm", "__main__")
+found = [each.name for each in pkgutil.walk_packages(vsrm_cli.__path__, "vsrm_cli.")]
+ours = [name for name in found if not name.endswith(kernels)]
+for name in ours:
+    importlib.import_module(name)
+for name in ("vsrm_cli", *ours):
+    del sys.modules[name]
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None  # an import of it fails
+for name in ("sysconf", "sched_getaffinity", "fork", "getuid"):
+    delattr(os, name)
+sys.modules["msvcrt"] = locks = ModuleType("msvcrt")
+locks.LK_NBLCK, locks.locking = 2, lambda *_: None
+sys.platform = "win32"
+
+for name in ours:
+    importlib.import_module(name)
+from stand_in import draw_clip, load_nearest
+from vsrm_cli.upscale import job
+job.load_model = load_nearest
+summary = job.upscale_video(draw_clip(Path("small.mp4")), Path("large.mp4"))
+print(len(ours) > 100, summary.frames_out, sorted(path.name for path in Path().iterdir()))
 """
 
 
@@ -73,6 +106,23 @@ def test_a_wheel_holds_the_package_the_weights_and_the_command(wheel):
 
 
 @pytest.mark.slow
+def test_an_sdist_holds_what_its_tests_and_readme_need_and_nothing_that_was_built(tmp_path):
+    source = tmp_path / "source"
+    litter = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=litter)
+
+    run("-c", BUILD.replace("build_wheel", "build_sdist"), tmp_path, cwd=source)
+
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as content:
+        names = {name.partition("/")[2] for name in content.getnames()}
+    weights = {f"weights/{entry.file}" for entry in MODELS.values() if entry.file}
+    tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    others = {"LICENSE", "constraints.txt", "weights/README.md", "benchmarks/before_after.png"}
+    assert weights | tests | others | {"tests/conftest.py", "tests/data/sample.mp4"} <= names
+    assert not [name for name in names if "__pycache__" in name or "/.venv" in name]
+
+
+@pytest.mark.slow
 def test_an_installation_finds_its_weights_from_any_folder(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -82,6 +132,15 @@ def test_an_installation_finds_its_weights_from_any_folder(wheel, tmp_path):
     told = run("-c", ABOUT, cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(site)})
 
     assert told.splitlines() == [str(site / "vsrm_cli" / "__init__.py"), "untrained"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems are simulated here")
+def test_a_job_needs_nothing_that_windows_lacks(tmp_path):
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+
+    told = run("-c", AS_ON_WINDOWS, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
+
+    assert told == "True 10 ['large.mp4', 'small.mp4']\n"
 
 
 def test_help_answers_in_less_than_half_a_second(tmp_path):

@@ -82,6 +82,18 @@ def test_a_single_tile_is_reported_frame_by_frame():
     assert reports[:4] == [0.5, 1.0, 1.5, 2.0]
 
 
+def test_a_job_that_is_done_hears_nothing_of_the_next_one():
+    network, reports = Paced(), []
+    job = restorer(network)
+    job.watch(reports.append)
+    list(job.restore(frames(8)))
+    heard = len(reports)
+
+    list(restorer(network).restore(frames(8)))
+
+    assert len(reports) == heard
+
+
 def test_a_tile_in_a_thread_of_its_own_is_reported_by_the_caller(monkeypatch):
     class Slow(Paced):
         def forward(self, clip):

@@ -76,6 +76,9 @@ def test_a_run_that_made_nothing_better_says_so():
     shown = page(first, first, validation(100, 26.0, 0.03))
 
     assert "No weights of this run did better than those it began with" in shown
+    # Two equal pictures would say nothing.
+    assert '<span class="right">after</span>' not in shown
+    assert shown.count('<span class="right">network</span>') == 2
 
 
 def test_without_validation_the_losses_are_shown():

@@ -148,6 +148,24 @@ def test_without_a_name_every_input_is_upscaled_and_nothing_is_replaced(folder):
     assert "a_x4.mp4 exists; " in again.stderr
 
 
+def test_several_inputs_load_their_network_once(folder, monkeypatch):
+    for name in ("1.mp4", "2.mp4", "3.mp4"):
+        draw_clip(folder / name)
+    loaded = []
+
+    def load(*words, **options):
+        loaded.append(load_nearest(*words, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(upscale, "load_model", load)
+
+    result = run("1.mp4", "2.mp4", "3.mp4", "--out-dir", "large", "--model", "vsrm-t")
+
+    assert result.exit_code == 0
+    assert len(loaded) == 1
+    assert read_clip(folder / "large" / "3.mp4")[0] == read_clip(folder / "large" / "1.mp4")[0]
+
+
 def test_outputs_that_exist_are_skipped_if_that_is_asked_for(folder):
     draw_clip("a.mp4", frames=3)
     draw_clip("more/c.avi", frames=3)

@@ -264,10 +264,16 @@ def test_without_a_network_of_two_times_that_of_four_is_taken(clean, monkeypatch
     assert select_model(DEFAULT_MODEL, probe(clean), factor=2)[0] == FOR_CLEAN
 
 
-def test_compressed_footage_has_one_network_for_every_factor(tmp_path):
+@pytest.mark.parametrize(("factor", "is_told"), [(2, True), (3, False), (4, False)])
+def test_compressed_footage_has_one_network_for_every_factor_and_that_is_told(
+    tmp_path, factor, is_told
+):
     compressed = probe(draw_clip(tmp_path / "clip.mp4"))
 
-    assert select_model(DEFAULT_MODEL, compressed, factor=2)[0] == FOR_COMPRESSED
+    model, reason = select_model(DEFAULT_MODEL, compressed, factor=factor)
+
+    assert model == FOR_COMPRESSED
+    assert ("no network for 2 times, so 4 times is shrunk" in reason) == is_told
 
 
 @pytest.mark.parametrize(

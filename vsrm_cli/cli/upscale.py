@@ -29,6 +29,8 @@ from vsrm_cli.upscale.options import (
 )
 
 if TYPE_CHECKING:  # it brings torch, see above
+    from vsrm_cli.models.network import Network
+    from vsrm_cli.upscale.job import LoadedAs
     from vsrm_cli.upscale.plan import Plan
 
 # Whether a scale was given is no option of its own.
@@ -343,6 +345,7 @@ def upscale(
                 report_transfer=display.report_transfer,
                 should_stop=should_stop,
                 warn=display.warn,
+                networks=networks,
             )
         display.print_result(summary)
         if as_json:
@@ -379,6 +382,7 @@ def upscale(
     for target in existing if not quiet else ():
         console.print_note(f"skipped: {target} exists")
     pairs = [pair for pair in pairs if pair[1] not in existing]
+    networks: dict[LoadedAs, Network] = {}
     places = dict(zip(pairs, _places([source for source, _ in pairs]), strict=True))
     _do_all(enlarge, pairs, debug=debug)
 

@@ -120,7 +120,7 @@ class Restorer:
         self._work: Work | None = None
 
     def watch(self, report: Callable[[float], None]) -> None:
-        """Report progress while windows are computed, in this thread.
+        """Report progress while windows are computed, in this thread, until all of them are.
 
         Args:
             report: Called with the number of frames computed since the last window, as a fraction.
@@ -150,9 +150,13 @@ class Restorer:
             MemoryShortage: If not even the smallest tile fits into memory.
             CheckFailed: If the network's output is not finite.
         """
-        for shot in _shots(frames):
-            yield from self._restore_shot(shot, begin=begin)
-            begin = 0
+        try:
+            for shot in _shots(frames):
+                yield from self._restore_shot(shot, begin=begin)
+                begin = 0
+        finally:
+            if self._work is not None:
+                self._work.stop()
 
     def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
         carry_over: Tensor | None = None

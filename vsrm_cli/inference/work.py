@@ -30,8 +30,15 @@ class Work:
         self._tiles = self._frames = self._outputs = self._done = 0
         self._due = 0.0
         paced = getattr(network, "paced", None)
-        for module, share in paced() if paced else ():
+        self._hooks = [
             module.register_forward_hook(partial(self._note_call, share))
+            for module, share in (paced() if paced else ())
+        ]
+
+    def stop(self) -> None:
+        """Listen no more: the network may go on to another job."""
+        for hook in self._hooks:
+            hook.remove()
 
     def begin(self, *, tiles: int, frames: int, outputs: int) -> None:
         """Start some windows.

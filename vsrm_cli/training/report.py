@@ -49,9 +49,10 @@ def report_page(
     parts = [side_by_side(_plots(lines))]
     if first and best and latest:
         parts = [paragraph(text) for text in _findings(first, best, latest)] + parts
-        parts.append(heading("Before and after"))
+        is_better = best.step != first.step
+        parts.append(heading("Before and after" if is_better else "Results of the network"))
         for piece, before, after in zip(pieces, first.pictures, best.pictures, strict=True):
-            parts.append(side_by_side(_sliders(piece, before, after)))
+            parts.append(side_by_side(_sliders(piece, before if is_better else None, after)))
         parts.append(html_table(_clips_table(first, best, latest)))
     rows = tuple((name.replace("_", "-"), value) for name, value in settings.items())
     parts.append(html_table(Table("Settings", ("name", "value"), rows)))
@@ -110,11 +111,19 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _sliders(piece: ShownCrop, before: Tensor, after: Tensor) -> list[str]:
-    """Two sliders of a crop: before and after the training, bicubic and ground truth."""
+def _sliders(piece: ShownCrop, before: Tensor | None, kept: Tensor) -> list[str]:
+    """Two sliders of a crop: before and after the training, bicubic and ground truth.
+
+    Args:
+        piece: The crop.
+        before: By the weights at the start; None if these were kept.
+        kept: By the weights that were kept.
+    """
     where = f"{piece.clip}, frame {piece.frame}"
     shown = (
-        (before, after, ("before", "after")),
+        (piece.bicubic, kept, ("bicubic", "network"))
+        if before is None
+        else (before, kept, ("before", "after")),
         (piece.bicubic, piece.truth, ("bicubic", "truth")),
     )
     return [

@@ -23,7 +23,7 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.errors import CheckFailed, Declined, InputError, Interrupted, UsageError
+from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
@@ -69,8 +69,10 @@ from vsrm_cli.upscale.segmenting import (
     join_segments,
     keep_container,
 )
-from vsrm_cli.upscale.source import PIPE, Source
+from vsrm_cli.upscale.source import PIPE, Source, check_unchanged
 from vsrm_cli.upscale.summary import Run, Summary
+
+LoadedAs = tuple[str, str, str]  # checksum of the weights, device, precision
 
 
 def upscale_video(
@@ -83,6 +85,7 @@ def upscale_video(
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
     report_transfer: Callable[[Transfer], None] | None = None,
+    networks: dict[LoadedAs, Network] | None = None,
     **given: Any,
 ) -> Summary:
     """Make a video four times larger, frame for frame; all other streams are copied.
@@ -103,6 +106,7 @@ def upscale_video(
         warn: Called, before the work starts, with warnings about the input and about what the
             output cannot hold.
         report_transfer: Called while a weight file is downloaded.
+        networks: Keeps the network for the next call with it; not on several devices.
         given: Instead of `options`: each by its name in `UpscaleOptions`, such as ``window=16``.
 
     Returns:
@@ -134,6 +138,7 @@ def upscale_video(
         report_transfer=report_transfer,
         should_stop=should_stop,
         warn=warn,
+        networks={} if networks is None else networks,
     )
     through_pipe = PIPE in (order.src, order.dst)
     return _upscale_through_pipe(order) if through_pipe else _upscale_in_segments(order)
@@ -152,6 +157,7 @@ class _Order:
     report_transfer: Callable[[Transfer], None] | None
     should_stop: Callable[[], bool]
     warn: Callable[[str], None]
+    networks: dict[LoadedAs, Network]
 
 
 def _upscale_in_segments(order: _Order) -> Summary:
@@ -179,9 +185,9 @@ def _upscale_in_segments(order: _Order) -> Summary:
                 else:
                     run = _run_here(ends, journal, order)
                 # Sound and all other streams are read only now, and must be of the same file.
-                _check_unchanged(order, files, content)
+                check_unchanged(src, files, content)
                 join_segments(output, journal)
-                _check_unchanged(order, files, content)
+                check_unchanged(src, files, content)
             journal.clear()
     return Summary.of(
         ends,
@@ -260,23 +266,6 @@ def _confirm(
     plan = Plan.of(stages, journal, order.options, model, order.model_reason, chosen)
     if not order.confirm(plan):
         raise Declined("Nothing was done.")
-
-
-def _check_unchanged(order: _Order, files: Sequence[Path], content: Choices) -> None:
-    """Make sure that the input has not changed since the job started.
-
-    Raises:
-        InputError: If it has.
-    """
-    try:
-        is_the_same = describe_files(files) == content
-    except OSError:
-        is_the_same = False
-    if not is_the_same:
-        raise InputError(
-            f"{order.src} has changed since the job started. Put the old file back and run the "
-            "same command to resume, or give --restart to start over with the new one."
-        )
 
 
 def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
@@ -371,7 +360,12 @@ def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
         # Sums over another number of threads differ by rounding.
         torch.set_num_threads(int(chosen.get("threads") or torch.get_num_threads()))
     options = replace(order.options, device=device, dtype=dtype)
-    network = load_network(options, order.report_transfer)
+    weights = weights_checksum(options.model, detail=options.detail, report=order.report_transfer)
+    loaded_as = (weights, device, dtype)
+    if loaded_as not in order.networks:
+        order.networks.clear()  # memory is for one
+        order.networks[loaded_as] = load_network(options, order.report_transfer)
+    network = order.networks[loaded_as]
     if advice := suggest_network(info, order.options, network.name, network.scale):
         order.warn(advice)
     return network

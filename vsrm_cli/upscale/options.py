@@ -125,10 +125,9 @@ class UpscaleOptions:
         if self.window < 1:
             raise UsageError(f"The window must be 1 frame or more, not {self.window}.")
         if not 0 <= self.overlap <= self.window // 2:
-            raise UsageError(
-                f"The overlap must be 0 to {self.window // 2}, half of the window of {self.window} "
-                f"frames, not {self.overlap}."
-            )
+            most = self.window // 2
+            span = f"0 to {most}, half of the window of {self.window} frames" if most else "0"
+            raise UsageError(f"The overlap must be {span}, not {self.overlap}.")
         if isinstance(self.tile, int) and self.tile < MIN_TILE:
             raise UsageError(f"The tile must have {MIN_TILE} pixels or more, not {self.tile}.")
         if not _DEVICE.fullmatch(self.device):

@@ -286,11 +286,11 @@ def select_model(
     """
     if model != DEFAULT_MODEL:
         return model, ""
-    if info.is_lossy:
-        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}"
-    seen = find_artifacts(_spread(files) or [info.path])
-    if seen is not None:
-        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}, but {seen}"
+    seen = None if info.is_lossy else find_artifacts(_spread(files) or [info.path])
+    if info.is_lossy or seen is not None:
+        but = "" if seen is None else f", but {seen}"
+        shrunk = "; it has no network for 2 times, so 4 times is shrunk" if factor <= 2 else ""
+        return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}{but}{shrunk}"
     clean = f"clean footage: the input is {info.codec}, without visible artifacts"
     if FOR_CLEAN_X2 in MODELS and factor <= MODELS[FOR_CLEAN_X2].scale:
         return FOR_CLEAN_X2, f"for up to 2 times larger, and {clean}"

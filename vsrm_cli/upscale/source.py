@@ -21,7 +21,7 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.upscale.journal import Entry, ResumePoint
+from vsrm_cli.upscale.journal import Choices, Entry, ResumePoint, describe_files
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -190,3 +190,25 @@ class Source:
 def fingerprint_of(frame: Frame) -> Fingerprint:
     """The fingerprint of a frame, by which it is recognized when it is decoded again."""
     return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))
+
+
+def check_unchanged(path: Path, files: Sequence[Path], content: Choices) -> None:
+    """Make sure that the input has not changed since the job started.
+
+    Args:
+        path: As the user gave it.
+        files: The files of the input.
+        content: What `describe_files` returned for them at the start.
+
+    Raises:
+        InputError: If it has.
+    """
+    try:
+        is_the_same = describe_files(files) == content
+    except OSError:
+        is_the_same = False
+    if not is_the_same:
+        raise InputError(
+            f"{path} has changed since the job started. Put the old file back and run the same "
+            "command to resume, or give --restart to start over with the new one."
+        )
