@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.options import Debug
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
@@ -213,9 +214,7 @@ def bench(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar="", help="Print only results and errors.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Measure the speed and quality of the networks on this machine.
 
