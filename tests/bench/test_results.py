@@ -10,14 +10,14 @@ import torch
 
 from vsrm_cli.bench.end_to_end import PipelineSpeed
 from vsrm_cli.bench.kernels import KernelSpeed
+from vsrm_cli.bench.options import BenchOptions
 from vsrm_cli.bench.results import Measured, compare_results, new_result, read_result
-from vsrm_cli.bench.run import BenchOptions, _settings
 from vsrm_cli.bench.speed import Speed
 from vsrm_cli.bench.tables import changes_table, plots, remarks, tables
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.published import published_scores
-from vsrm_cli.evaluation.quality import ClipScores, MethodScores, Quality, QualityOptions
+from vsrm_cli.evaluation.quality import ClipScores, MethodScores, Quality
 
 
 def scores(method, psnr, **changes):
@@ -68,10 +68,8 @@ def measured(*, ms=100.0, psnr=27.0):
 
 
 def result_of(figures):
-    asked = BenchOptions(
-        *(None, ("vsrm-t",), ("auto",), True, True, (), None, True, None, None, QualityOptions())
-    )
-    result = new_result(figures, device=torch.device("cpu"), settings=_settings(asked))
+    options = BenchOptions(models=("vsrm-t",), is_quick=True, speed=True, kernels=True)
+    result = new_result(figures, device=torch.device("cpu"), settings=options.settings())
     return json.loads(json.dumps(result, allow_nan=False))
 
 

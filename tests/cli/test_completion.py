@@ -4,14 +4,14 @@ import subprocess
 import sys
 
 from vsrm_cli.checkpoints.catalog import MODELS
-from vsrm_cli.cli import completion
-from vsrm_cli.cli.completion import CODECS, DEVICES, complete, complete_model
+from vsrm_cli.cli import options
+from vsrm_cli.cli.options import CODECS, DEVICES, complete, complete_model
 from vsrm_cli.encode.options import Encoding, plan_encoding
 from vsrm_cli.upscale.options import UpscaleOptions
 
 
 def test_every_network_is_completed():
-    assert ("auto", *MODELS) == completion.MODELS
+    assert ("auto", *MODELS) == options.MODELS
 
 
 def test_every_codec_and_device_that_is_completed_is_accepted():

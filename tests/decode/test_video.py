@@ -133,13 +133,6 @@ def test_a_part_of_a_video_is_exactly_the_frames_inside(tmp_path, name, start, e
     assert not reader.truncated
 
 
-def test_a_part_without_frames_is_refused(tmp_path):
-    clip = make_clip(tmp_path / "short.mp4")
-
-    with pytest.raises(InputError, match=r"No frame.*of 0\.960 s.*--start"):
-        read(clip, start=Fraction(5))
-
-
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.ts", "clip.mp4", "fragments.mp4", "clip.avi"])
 @pytest.mark.parametrize("kept", [0.65, 0.85])
 def test_a_file_that_was_cut_gives_every_frame_that_is_left(tmp_path, name, kept):

@@ -521,22 +521,6 @@ def test_the_output_appears_only_when_it_is_complete(tmp_path, clip):
     assert sorted(os.listdir(tmp_path)) == ["clip.mp4", "out.mp4"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_an_exception_leaves_nothing_behind(tmp_path, clip, name, error):
-    frames = read(clip)
-
-    def stop_halfway():
-        with open_writer(clip, tmp_path / name) as writer:
-            writer.write(frames[0])
-            raise error
-
-    with pytest.raises(error):
-        stop_halfway()
-
-    assert os.listdir(tmp_path) == ["clip.mp4"]
-
-
 def test_an_output_without_frames_is_refused(tmp_path, clip):
     with pytest.raises(OutputError, match="no frame"), open_writer(clip, tmp_path / "out.mp4"):
         pass

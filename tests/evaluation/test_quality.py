@@ -37,11 +37,11 @@ def network(monkeypatch):
         monkeypatch.setattr(measure, name, lambda _: None)
 
 
-def measured(folder, models=("nearest",), **wishes):
+def measured(folder, models=("nearest",), **options):
     return measure.measure_quality(
         folder,
         models,
-        QualityOptions(**{"follows_time": False, **wishes}),
+        QualityOptions(**{"follows_time": False, **options}),
         dtype="auto",
         device=torch.device("cpu"),
         report=lambda _: None,

@@ -1,8 +1,8 @@
-"""A file from the network into the cache: whole and right, or not at all.
+"""Downloads into the cache: a pinned file arrives complete and checked, or not at all.
 
-What a file must be is known before it is fetched: its address, its size, its checksum. A broken
-transfer goes on where it stopped; several programs that want the same file wait for the one that
-fetches it; and a file gets its name in the cache only after its bytes were checked.
+Address, size and checksum of a file are known before it is downloaded. An interrupted transfer
+resumes where it stopped; several processes that need the same file wait for the one that downloads
+it; a file gets its name in the cache only after its checksum was verified.
 """
 
 import hashlib
@@ -23,23 +23,23 @@ from vsrm_cli.errors import WeightsError
 from vsrm_cli.files import cache_dir, publish
 
 TIMEOUT_SECONDS = 30.0
-# Between attempts; a transfer that gets any further begins counting anew.
+# Between attempts; counted anew after a transfer that made progress.
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 _CHUNK = 1 << 20
-# The host is busy or ill, and may be well in a moment.
-_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+# The host has a temporary problem.
+_TEMPORARY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file in the network, and how to know that it is the right one.
+    """A pinned file on the network.
 
     Attributes:
-        name: What a user calls it; the name of the cached file, too.
-        url: Where it is, at a pinned revision.
+        name: Its name for the user, and in the cache.
+        url: Its address, at a pinned revision.
         size: Its length in bytes.
-        is_size_exact: Whether that is known to the byte, or only to a tenth.
+        is_size_exact: Whether the size is known exactly, or to a tenth.
         checksum: "sha256:" or "git:" (the id of a git blob) and hexadecimal digits.
     """
 
@@ -51,14 +51,14 @@ class RemoteFile:
 
     @property
     def sizes(self) -> range:
-        """The lengths that are believed."""
+        """The accepted sizes."""
         slack = 0 if self.is_size_exact else self.size // 10
         return range(self.size - slack, self.size + slack + 1)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far a download is."""
+    """The progress of a download."""
 
     name: str
     bytes_done: int
@@ -66,22 +66,22 @@ class Transfer:
 
 
 class _Broken(Exception):
-    """A transfer stopped, and may go on."""
+    """A transfer stopped, and can be resumed."""
 
 
 def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = None) -> Path:
-    """Bring a file into the cache, unless it is there.
+    """Download a file into the cache, unless it is there.
 
     Args:
-        remote: What to fetch.
-        report: Called as the bytes come in.
+        remote: The file.
+        report: Called as data arrives.
 
     Returns:
-        Where it is; its bytes were checked in this call.
+        Its path; its checksum was verified in this call.
 
     Raises:
-        WeightsError: If the host cannot be reached, does not have the file, or sends another; or
-            if the cache cannot be written.
+        WeightsError: If the host cannot be reached, does not have the file, or sends another; or if
+            the cache cannot be written.
     """
     path = cached(remote)
     if path:
@@ -89,13 +89,12 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
     path = cache_path(remote)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A lock of the operating system: it dies with the process that holds it.
+        # A lock of the operating system, released when its process ends.
         with FileLock(path.with_name(f"{path.name}.lock")):
             if not cached(remote):
                 part = path.with_name(f"{path.name}.part")
                 _receive_all(remote, part, report or (lambda _: None))
                 publish(part, path)
-                _forget(part)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted: the part that was downloaded is kept; run the same command to resume"
@@ -109,20 +108,20 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
 
 
 def cached(remote: RemoteFile) -> Path | None:
-    """The file in the cache, if it is there and right."""
+    """The file in the cache, if it is there and its checksum is right."""
     path = cache_path(remote)
     return path if path.is_file() and _is_right(path, remote) else None
 
 
 def cache_path(remote: RemoteFile) -> Path:
-    """Where a file is kept: apart by checksum, so that another revision is another file."""
+    """The path of a file in the cache; it depends on the checksum, so revisions do not collide."""
     digest = remote.checksum.partition(":")[2]
     ending = PurePosixPath(urlsplit(remote.url).path).suffix
     return cache_dir() / digest[:12] / f"{remote.name}{ending}"
 
 
 def checksum(path: Path, kind: str) -> str:
-    """The checksum of a file: "sha256", or "git", the id that git gives a blob of this content."""
+    """The checksum of a file: "sha256", or "git", its id as a git blob."""
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
     if kind == "git":
         digest.update(b"blob %d\0" % path.stat().st_size)
@@ -138,7 +137,7 @@ def _is_right(path: Path, remote: RemoteFile) -> bool:
 
 
 def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], None]) -> None:
-    """Fill a file, in as many attempts as it takes and is reasonable, and check it."""
+    """Download a file, in several attempts if needed, and verify it."""
     pauses = iter(PAUSES_SECONDS)
     furthest = _size(part)
     is_resumed = furthest > 0
@@ -161,25 +160,23 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
             continue
         if _is_right(part, remote):
             return
-        _forget(part)
+        part.unlink(missing_ok=True)
         if not is_resumed:
             raise WeightsError(
                 f"{_host(remote)} sent something else than {remote.name} (wrong checksum); it was "
                 "deleted."
             )
-        # The beginning may have been another file's than the end: once more, as a whole.
+        # The file may have changed between the two parts: download it again as a whole.
         is_resumed = False
 
 
 def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None]) -> None:
-    """One attempt: append to a file what it lacks, or begin it anew if the host insists."""
+    """One attempt: append the missing part, or start over if the host sends the whole file."""
     done = _size(part)
-    with _ask(remote, part, done) as response:
+    with _request(remote, part, done) as response:
         if response.status != 206 or not _continues_at(response.headers, done):
             done = 0
         expected = _expected(response.headers, done, remote)
-        if not done:
-            _remember_etag(part, response.headers.get("ETag", ""))
         with part.open("ab" if done else "wb") as file:
             for chunk in _chunks(response):
                 done += len(chunk)
@@ -190,7 +187,7 @@ def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None])
             file.flush()
             os.fsync(file.fileno())
     if done >= remote.sizes.stop:
-        _forget(part)
+        part.unlink(missing_ok=True)
         raise WeightsError(
             f"{_host(remote)} sends more than the {remote.size} bytes of {remote.name}; nothing "
             "was kept."
@@ -199,14 +196,17 @@ def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None])
         raise _Broken(f"the connection was cut after {done} of {expected} bytes")
 
 
-def _ask(remote: RemoteFile, part: Path, done: int) -> Any:
-    """Ask for a file, from its byte `done` on; returns the host's answer, open for reading."""
-    request = Request(remote.url, headers=_headers(part, done))
+def _request(remote: RemoteFile, part: Path, done: int) -> Any:
+    """Request a file from byte `done` on; returns the response, open for reading."""
+    headers = {"User-Agent": "vsrm", "Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    request = Request(remote.url, headers=headers)
     try:
         return build_opener(_SafeRedirects).open(request, timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         with error:
-            raise _judged(error, remote, part) from error
+            raise _failure(error, remote, part) from error
     except URLError as error:
         if isinstance(error.reason, ConnectionResetError | BrokenPipeError):
             raise _Broken(str(error.reason)) from error
@@ -229,29 +229,19 @@ def _chunks(response: Any) -> Iterator[bytes]:
         yield chunk
 
 
-def _headers(part: Path, done: int) -> dict[str, str]:
-    headers = {"User-Agent": "vsrm", "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-        etag = _etag_file(part)
-        if etag.is_file():
-            headers["If-Range"] = etag.read_text(encoding="ascii")
-    return headers
-
-
 def _continues_at(headers: HTTPMessage, done: int) -> bool:
     return headers.get("Content-Range", "").startswith(f"bytes {done}-")
 
 
 def _expected(headers: HTTPMessage, done: int, remote: RemoteFile) -> int:
-    """The length of the whole file as the host tells it; a file of another length is refused."""
+    """The size of the whole file by the host's headers; another size is refused."""
     if headers.get_content_type() == "text/html":
         raise WeightsError(
             f"{_host(remote)} answered with a web page, not with {remote.name}; if this network "
             "asks for a login, open a browser first."
         )
-    told = headers.get("Content-Length", "")
-    total = done + int(told) if told.isdecimal() else remote.sizes.start
+    length = headers.get("Content-Length", "")
+    total = done + int(length) if length.isdecimal() else remote.sizes.start
     if total not in remote.sizes:
         about = "" if remote.is_size_exact else "about "
         raise WeightsError(
@@ -261,13 +251,13 @@ def _expected(headers: HTTPMessage, done: int, remote: RemoteFile) -> int:
     return total
 
 
-def _judged(error: HTTPError, remote: RemoteFile, part: Path) -> Exception:
-    """What an answer that is no success means: try again, or tell."""
+def _failure(error: HTTPError, remote: RemoteFile, part: Path) -> Exception:
+    """The exception for an error status: one that is retried, or one for the user."""
     answer = f"{error.code} {responses.get(error.code, '')}".strip()
-    if error.code == 416:  # there is nothing after what we have, yet it is not the file
-        _forget(part)
+    if error.code == 416:  # the host has nothing after our part, which is not the file
+        part.unlink(missing_ok=True)
         return _Broken("the host cannot resume")
-    if error.code in _PASSING_STATUS:
+    if error.code in _TEMPORARY_STATUS:
         return _Broken(f"the host answered {answer}")
     return WeightsError(
         f"{_host(remote)} answered {answer} instead of sending {remote.name} "
@@ -276,12 +266,12 @@ def _judged(error: HTTPError, remote: RemoteFile, part: Path) -> Exception:
 
 
 class _SafeRedirects(HTTPRedirectHandler):
-    """Follows a host to another one, but not out of encryption, nor to a file of this machine."""
+    """Follows redirects, but not from HTTPS to HTTP, nor to local files."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        """Make the request for the new address, or refuse it."""
+        """Create the redirected request, or refuse it."""
         before, after = urlsplit(req.full_url), urlsplit(newurl)
         if after.scheme not in {"https", before.scheme}:
             fp.close()
@@ -298,20 +288,3 @@ def _host(remote: RemoteFile) -> str:
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _etag_file(part: Path) -> Path:
-    return part.with_suffix(".etag")
-
-
-def _remember_etag(part: Path, etag: str) -> None:
-    # A weak one ("W/...") promises the same meaning, not the same bytes.
-    if etag.startswith('"') and etag.isascii() and etag.isprintable():
-        _etag_file(part).write_text(etag, encoding="ascii")
-    else:
-        _etag_file(part).unlink(missing_ok=True)
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _etag_file(part).unlink(missing_ok=True)

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.errors import UsageError
+from vsrm_cli.cli.options import Debug
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
     from vsrm_cli.evaluation.quality import Crop
 
 EXIT_FAILED = 1
-ALL_SIZES = ("180p", "270p", "360p", "480p", "540p")
-CHANNELS = ("auto", "y", "rgb")
 
 
 def bench(
@@ -60,7 +58,7 @@ def bench(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="|".join(ALL_SIZES),
+            metavar="180p|270p|360p|480p|540p",
             help="Height of the LR frames for --speed; can be given several times.",
             show_default="all",
             rich_help_panel="What to measure",
@@ -114,7 +112,7 @@ def bench(
     on: Annotated[
         str,
         typer.Option(
-            metavar="|".join(CHANNELS),
+            metavar="auto|y|rgb",
             help="Compare luma or RGB; auto does what the literature does for the test set.",
             rich_help_panel="Quality",
         ),
@@ -216,32 +214,19 @@ def bench(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar="", help="Print only results and errors.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Measure the speed and quality of the networks on this machine.
 
     Example: vsrm bench --quick
     """
-    _check_choice("value of --on", on, CHANNELS)
-    if window is not None and window < 1:
-        raise UsageError(f"The window must be 1 frame or more, not {window}.")
-    if ablate and quality is None:
-        raise UsageError("--ablate needs clips to measure on; give a folder with --quality.")
-    if also and not quality:
-        raise UsageError("--also is for --quality FOLDER.")
+    from vsrm_cli.bench.options import BenchOptions, read_also
     from vsrm_cli.bench.results import read_result
-    from vsrm_cli.bench.run import BenchOptions, run_bench
+    from vsrm_cli.bench.run import run_bench
     from vsrm_cli.evaluation.quality import QualityOptions
-    from vsrm_cli.evaluation.test_sets import check_degradation
     from vsrm_cli.files import check_output_path
 
-    check_degradation(degradation)
-    old = read_result(compare) if compare else None
-    if html:
-        check_output_path(html, overwrite=overwrite)
-    asked = BenchOptions(
+    options = BenchOptions(
         gpu=gpu,
         models=tuple(model or ()),
         dtypes=tuple(dtype or ("auto",)),
@@ -252,39 +237,29 @@ def bench(
         kernels=kernels,
         video=end_to_end,
         folder=quality,
-        wishes=QualityOptions(
-            degradation,
-            on,
-            crop,
-            window,
-            frames,
+        quality=QualityOptions(
+            degradation=degradation,
+            on=on,
+            crop=crop,
+            window=window,
+            most_frames=frames,
             follows_time=not quick,
-            also=dict(map(_named_path, also or ())),
+            also=read_also(also or ()),
             detail=detail,
         ),
         ablate=ablate,
     )
-    result, crops = run_bench(asked, (lambda _: None) if quiet else console.print_note)
-    _tell(result, crops, as_json=as_json, html=html, overwrite=overwrite)
-    is_worse = old is not None and _tell_changes(old, result, tolerance, as_json=as_json)
+    old = read_result(compare) if compare else None
+    if html:
+        check_output_path(html, overwrite=overwrite)
+    result, crops = run_bench(options, (lambda _: None) if quiet else console.print_note)
+    _print_result(result, crops, as_json=as_json, html=html, overwrite=overwrite)
+    is_worse = old is not None and _print_changes(old, result, tolerance, as_json=as_json)
     if is_worse or (result["quality"] and result["quality"]["problems"]):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _named_path(text: str) -> tuple[str, Path]:
-    """NAME=PATH as a name and a path."""
-    name, _, path = text.partition("=")
-    if not name or not path:
-        raise UsageError(f'Give --also as NAME=PATH, such as realesrgan=out/, not "{text}".')
-    return name, Path(path)
-
-
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f'The {what} must be one of {", ".join(choices)}, not "{value}".')
-
-
-def _tell(
+def _print_result(
     result: "Result", crops: "list[Crop]", *, as_json: bool, html: Path | None, overwrite: bool
 ) -> None:
     """Print a result, and write its page."""
@@ -305,7 +280,7 @@ def _tell(
         console.print_note(f"page: {html}")
 
 
-def _tell_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bool) -> bool:
+def _print_changes(old: "Result", new: "Result", tolerance: float, *, as_json: bool) -> bool:
     """Print how two results compare; True if the new one is worse than is accepted."""
     from vsrm_cli.bench.results import compare_results
     from vsrm_cli.bench.tables import changes_table

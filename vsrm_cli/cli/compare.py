@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.options import Debug, Quiet
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.upscale.options import read_time
 
@@ -85,12 +86,8 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Compare two or three videos frame by frame, as a video, a page or a still.
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.completion import DEVICES, complete, complete_model
+from vsrm_cli.cli.options import DEVICES, Debug, JsonSummary, Quiet, complete, complete_model
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 
@@ -64,16 +64,9 @@ def finetune(
             metavar="DIR", help="Validation footage.", show_default="crops of the footage"
         ),
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    as_json: JsonSummary = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
     model: Annotated[
         str,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.options import Debug, Quiet
 from vsrm_cli.errors import UsageError
 
 
@@ -34,12 +35,8 @@ def pack(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Decode training footage once, into one file for vsrm finetune --data.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.options import Debug, JsonSummary, Quiet
 from vsrm_cli.cli.signals import stop_at_once
 from vsrm_cli.report.units import in_bytes, in_time
 from vsrm_cli.upscale.options import UpscaleOptions, read_time
@@ -69,16 +70,9 @@ def preview(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", metavar="", help="Replace the page if it exists.")
     ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    as_json: JsonSummary = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Show some places of a video in each network, and what the whole job needs, on one page.
 

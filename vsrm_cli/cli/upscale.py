@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.completion import CODECS, DEVICES, complete, complete_model
 from vsrm_cli.cli.failures import EXIT_INTERRUPTED, report_failures
 from vsrm_cli.cli.formatting import plan_lines
+from vsrm_cli.cli.options import (
+    CODECS,
+    DEVICES,
+    Debug,
+    JsonSummary,
+    Quiet,
+    complete,
+    complete_model,
+)
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
 from vsrm_cli.upscale.options import (
@@ -286,10 +294,7 @@ def upscale(
         bool,
         typer.Option("--dry-run", metavar="", help="Show the plan and estimates; do nothing."),
     ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
-    ] = False,
+    as_json: JsonSummary = False,
     progress: Annotated[
         str,
         typer.Option(
@@ -298,12 +303,8 @@ def upscale(
             autocompletion=complete(*console.PROGRESS),
         ),
     ] = "auto",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")
-    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Make a video four times larger; everything else in the file is copied.
 

@@ -183,7 +183,7 @@ class QualityOptions:
 def measure_quality(
     folder: Path,
     models: Sequence[str],
-    wishes: QualityOptions,
+    options: QualityOptions,
     *,
     dtype: str,
     device: torch.device,
@@ -196,7 +196,7 @@ def measure_quality(
     Args:
         folder: As `vsrm_cli.evaluation.test_sets` describes it.
         models: Names, or weight files.
-        wishes: How to measure.
+        options: How to measure.
         dtype: "auto", "fp32", "fp16" or "bf16".
         device: Where the networks compute.
         report: Is told what is being measured.
@@ -210,15 +210,15 @@ def measure_quality(
             another program has the name of a method.
         VsrmError: If a network cannot be loaded.
     """
-    check_degradation(wishes.degradation)
-    networks = [_load(model, wishes.detail, device=device, dtype=dtype) for model in models]
+    check_degradation(options.degradation)
+    networks = [_load(model, options.detail, device=device, dtype=dtype) for model in models]
     scale = common_scale(networks)
-    check_degradation(wishes.degradation, scale)
-    found = find_clips(folder, wishes.degradation, scale=scale)
-    methods = methods_of(networks, window=wishes.window)
-    _check_others(wishes.also, methods)
+    check_degradation(options.degradation, scale)
+    found = find_clips(folder, options.degradation, scale=scale)
+    methods = methods_of(networks, window=options.window)
+    _check_others(options.also, methods)
     notes: list[str] = []
-    judge = _new_judge(found.rules, wishes, device=device, notes=notes)
+    scorer = _new_scorer(found.rules, options, device=device, notes=notes)
     clips: list[ClipScores] = []
     crops: list[Crop] = []
     problems: list[str] = []
@@ -226,10 +226,12 @@ def measure_quality(
     for files in found.clips:
         countdown.next_clip(files.name)
         try:
-            clip = read_clip(files, wishes.degradation, scale=scale, most_frames=wishes.most_frames)
+            clip = read_clip(
+                files, options.degradation, scale=scale, most_frames=options.most_frames
+            )
             others = {
-                name: read_result(name, path, clip, most_frames=wishes.most_frames)
-                for name, path in wishes.also.items()
+                name: read_result(name, path, clip, most_frames=options.most_frames)
+                for name, path in options.also.items()
             }
             results = {}
             for name, enlarge in methods.items():
@@ -238,7 +240,7 @@ def measure_quality(
                 results[name] = enlarge(clip.lr)
             results |= others
             countdown.next_step("comparing")
-            clips.append(judge.score(clip, results))
+            clips.append(scorer.score(clip, results))
         except VsrmError as error:
             problems.append(str(error))
             continue
@@ -248,17 +250,17 @@ def measure_quality(
     quality = Quality(
         folder=str(folder),
         test_set=found.rules.name,
-        degradation=wishes.degradation,
+        degradation=options.degradation,
         scale=scale,
         small_frames="from the folder" if found.has_lr else "made here",
-        on="y" if judge.on_luma else "rgb",
-        crop=wishes.crop,
+        on="y" if scorer.on_luma else "rgb",
+        crop=options.crop,
         frames_that_count="center" if found.rules.center_only else "all",
-        flow_network=judge.flow.name if judge.flow else None,
+        flow_network=scorer.flow.name if scorer.flow else None,
         clips=tuple(clips),
         means=_means(clips),
         # The papers report four times only.
-        published=tuple(published_scores(found.rules.name, wishes.degradation))
+        published=tuple(published_scores(found.rules.name, options.degradation))
         if scale == SCALE
         else (),
         notes=tuple(notes),
@@ -284,9 +286,9 @@ def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> 
             raise InputError(f"{path} does not exist; check the spelling.")
 
 
-def _new_judge(
-    rules: Rules, wishes: QualityOptions, *, device: torch.device, notes: list[str]
-) -> "_Judge":
+def _new_scorer(
+    rules: Rules, options: QualityOptions, *, device: torch.device, notes: list[str]
+) -> "_Scorer":
     """Prepare the comparison; what cannot be measured here is added to the notes."""
     # Double precision, which Apple's devices lack.
     place = device if device.type == "cuda" else torch.device("cpu")
@@ -297,13 +299,13 @@ def _new_judge(
         except VsrmError as error:
             notes.append(str(error))
             found.append(None)
-    return _Judge(
-        on_luma=rules.on_luma if wishes.on == "auto" else wishes.on == "y",
+    return _Scorer(
+        on_luma=rules.on_luma if options.on == "auto" else options.on == "y",
         center_only=rules.center_only,
-        crop=wishes.crop,
+        crop=options.crop,
         device=place,
         flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
-        if wishes.follows_time
+        if options.follows_time
         else None,
         lpips=found[0],
         cvvdp=found[1],
@@ -312,7 +314,7 @@ def _new_judge(
 
 
 @dataclass(frozen=True)
-class _Judge:
+class _Scorer:
     """Compares clips with the truth, always by the same rules."""
 
     on_luma: bool

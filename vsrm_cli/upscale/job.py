@@ -23,6 +23,7 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
+from vsrm_cli.encode.writer import FrameWriter
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
@@ -42,7 +43,6 @@ from vsrm_cli.upscale.devices import (
 from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
-    Direct,
     check_output,
     encoding_of,
     open_direct_output,
@@ -329,7 +329,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
     )
 
 
-def _warn_beforehand(source: Source, output: Collected | Direct, order: _Order) -> None:
+def _warn_beforehand(source: Source, output: FrameWriter, order: _Order) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         order.warn(notice)
     if advice := suggest_height(order.options, output.shape):

@@ -8,6 +8,7 @@ from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, na
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import choose_container
 from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.writer import DirectWriter, FrameWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
@@ -17,9 +18,8 @@ from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
-# Outputs that are joined from segments, and outputs that are written directly.
+# Outputs that are joined from segments.
 Collected = VideoWriter | ImageSequenceWriter
-Direct = VideoWriter | Y4mWriter
 
 
 def open_source(path: Path, options: UpscaleOptions) -> Source:
@@ -81,7 +81,7 @@ def open_output(
     return output
 
 
-def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> Direct:
+def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> DirectWriter:
     """Open an output that is written without segments, from a pipe or to one.
 
     Raises:
@@ -133,7 +133,7 @@ def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 
 
-def shown_shape(output: Collected | Direct, info: VideoInfo) -> Shape:
+def shown_shape(output: FrameWriter, info: VideoInfo) -> Shape:
     """The picture of an output as players show it: turned, if the file says so.
 
     Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
 from vsrm_cli.encode.segments import Segment, SegmentWriter, join
 from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.writer import SegmentFile
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Fingerprint, Frame
 from vsrm_cli.inference.tiling import Chunking
@@ -198,7 +199,7 @@ class Recorder:
         self._windows = windows
         self._folder = folder
         self._add = add
-        self._segment: SegmentWriter | ImageSegment | None = None
+        self._segment: SegmentFile | None = None
         self._shot = behind.shot if behind else 0
         self._tile: int | None = None
         self._damaged = 0
@@ -247,7 +248,7 @@ class Recorder:
         if self._segment is not None:
             self._segment.abandon()
 
-    def _close(self, segment: SegmentWriter | ImageSegment) -> None:
+    def _close(self, segment: SegmentFile) -> None:
         first = self.frames_written - len(segment.ticks)
         margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
         # Only the next margin may start before the next segment.

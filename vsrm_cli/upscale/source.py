@@ -17,6 +17,7 @@ from typing import Self
 
 from vsrm_cli.decode.deinterlace import FirstField
 from vsrm_cli.decode.image_sequence import ImageSequenceReader, is_sequence
+from vsrm_cli.decode.reader import FrameReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
@@ -142,7 +143,7 @@ class Source:
             record = FrameRecord(number, fingerprint_of(frame), self.damaged_packets)
             yield replace(frame, record=record)
 
-    def _read_from(self, start: Fraction | None) -> VideoReader | ImageSequenceReader | Y4mReader:
+    def _read_from(self, start: Fraction | None) -> FrameReader:
         if self.path == PIPE:
             return Y4mReader(sys.stdin.buffer, start=start, end=self._end)
         if is_sequence(self.path):

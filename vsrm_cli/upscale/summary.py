@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vsrm_cli.encode.writer import FrameWriter
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.devices import DTYPE_NAMES
-from vsrm_cli.upscale.open_media import Collected, Direct, shown_shape
+from vsrm_cli.upscale.open_media import shown_shape
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.source import Source
@@ -110,7 +111,7 @@ class Summary:
     @classmethod
     def of(
         cls,
-        ends: tuple[Source, Collected | Direct],
+        ends: tuple[Source, FrameWriter],
         options: UpscaleOptions,
         run: Run,
         *,
@@ -144,8 +145,8 @@ class Summary:
             equal=run.equal,
             elapsed_s=round(seconds, 3),
             fps=round((output.frames_written - frames_resumed) / seconds, 3),
-            kept=output.kept,
-            dropped=output.dropped,
+            kept=tuple(output.kept),
+            dropped=tuple(output.dropped),
             assumed=source.info.assumed,
             peak_memory_bytes=run.peak_memory_bytes,
             warnings=(*run.warnings, *_warnings(source, options), *output.warnings),

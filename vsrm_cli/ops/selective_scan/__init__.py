@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.ops.dispatch import choose
 from vsrm_cli.ops.selective_scan.chunked import selective_scan_chunked
+from vsrm_cli.ops.selective_scan.meta import selective_scan_meta
 from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
 
 
@@ -68,6 +69,9 @@ def selective_scan(
     Source: Gu and Dao, "Mamba", arXiv:2312.00752, Algorithm 2.
     """
     _check(u, delta, A, B, C, D, z, delta_bias, add, token_major)
+    if u.is_meta:
+        shaped: Tensor = selective_scan_meta(u, A)
+        return shaped
     if not token_major:
         u, delta, B, C = (_tokens_first(x) for x in (u, delta, B, C))
         z, add = (None if x is None else _tokens_first(x) for x in (z, add))

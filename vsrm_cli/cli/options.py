@@ -1,8 +1,23 @@
-"""What the shell completes for the values of options; nothing here waits for torch."""
+"""Options that several commands share, and what the shell completes for values of options.
+
+Nothing here waits for torch.
+"""
 
 from collections.abc import Callable
 from os.path import dirname
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Print tracebacks of errors.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", metavar="", help="Print only warnings and errors.")
+]
+JsonSummary = Annotated[
+    bool,
+    typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
+]
 
 # Their names in `vsrm_cli.checkpoints.catalog`, which imports torch.
 MODELS = (

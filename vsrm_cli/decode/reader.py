@@ -1,0 +1,52 @@
+"""What every reader is: video files, image sequences and y4m pipes give frames in the same way."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from vsrm_cli.frame import Frame
+from vsrm_cli.media.probe import VideoInfo
+
+
+class FrameReader(Protocol):
+    """The frames of one input, in the order in which they are shown; iterated once.
+
+    `tests/decode/test_reader.py` holds every reader to it.
+    """
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the input says about itself; its frames have this size."""
+
+    @property
+    def frames_read(self) -> int:
+        """Frames yielded so far."""
+
+    @property
+    def damaged_packets(self) -> int:
+        """Packets so far that could not be decoded or gave a broken frame."""
+
+    @property
+    def resized_frames(self) -> int:
+        """Frames so far of another size than the first, which were scaled to it."""
+
+    @property
+    def reshaped_frames(self) -> int:
+        """Frames so far of another pixel aspect ratio than the first."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the end of the input is missing, or a packet was damaged."""
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """Warnings about the input, in sentences."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames from the start time on and before the end time, times strictly rising.
+
+        Raises:
+            InputError: If there is none.
+        """
+
+    def close(self) -> None:
+        """Close the input."""
