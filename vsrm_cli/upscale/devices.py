@@ -68,7 +68,10 @@ def kind_of(devices: Sequence[str]) -> str:
 
 def hardware_of(device: torch.device) -> str:
     """What a device is; frames of the same hardware are equal."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    # Which instructions a CPU has decides in which order sums are made.
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
 def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -> str:

@@ -9,8 +9,10 @@ frame has been found in it at its time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
+from vsrm_cli.upscale.cluster import Cluster, hire_nodes
 from vsrm_cli.upscale.devices import (
     DTYPE_NAMES,
     MIXED,
@@ -53,7 +56,7 @@ from vsrm_cli.upscale.open_media import (
     open_source,
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
-from vsrm_cli.upscale.parallel import restore_on_devices
+from vsrm_cli.upscale.parallel import Team, hire_processes, restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
@@ -62,6 +65,7 @@ from vsrm_cli.upscale.plan import (
     select_model,
     suggest_height,
 )
+from vsrm_cli.upscale.segment_worker import Settings
 from vsrm_cli.upscale.segmenting import Recorder, Restored, Segmenter, check_counts, keep_container
 from vsrm_cli.upscale.source import PIPE, Source
 from vsrm_cli.upscale.summary import Run, Summary
@@ -129,6 +133,8 @@ def upscale_video(
         should_stop=should_stop,
         warn=warn,
     )
+    if confirm is not None and options.cluster:
+        raise UsageError("A plan tells of this machine; ask for it without --cluster.")
     through_pipe = PIPE in (order.src, order.dst)
     return _upscale_through_pipe(order) if through_pipe else _upscale_in_segments(order)
 
@@ -152,24 +158,33 @@ def _upscale_in_segments(order: _Order) -> Summary:
     """Do the job between files, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst, options = order.src, order.dst, order.options
-    devices = find_devices(options.device, mixed=options.mixed)
     files = find_images(src) if is_sequence(src) else [src]
-    with open_source(src, options) as source:
+    cluster = Cluster(options.cluster) if options.cluster else None
+    with cluster or nullcontext(), open_source(src, options) as source:
+        if cluster is None:
+            devices = find_devices(options.device, mixed=options.mixed)
+            kind = kind_of(devices)
+        else:
+            devices, kind = [], cluster.kind_of(options.device)
         order = _with_model(order, source.info, files)
         options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.open(content | _describe(order, devices), restart=options.restart)
+                journal.open(content | _describe(order, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
                 keep_container(output, [*journal.entries, *journal.later.values()])
                 _warn_beforehand(source, output, order)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 ends = (source, output)
-                if len(devices) > 1 or journal.later:
-                    run = _run_on_devices(devices, ends, journal, order)
+                if cluster is not None:
+                    hire = partial(hire_nodes, cluster, kind, files, order.warn)
+                    run = _run_on_devices(hire, devices, ends, journal, order)
+                elif len(devices) > 1 or journal.later:
+                    hire = partial(hire_processes, devices, order.warn)
+                    run = _run_on_devices(hire, devices, ends, journal, order)
                 else:
                     run = _run_here(ends, journal, order)
                 # Sound and all else is read only now. Pictures and sound must be of one file.
@@ -212,9 +227,13 @@ def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -
 
 
 def _run_on_devices(
-    devices: Sequence[str], ends: tuple[Source, Collected], journal: Journal, order: _Order
+    hire: Callable[[Settings], Team],
+    devices: Sequence[str],
+    ends: tuple[Source, Collected],
+    journal: Journal,
+    order: _Order,
 ) -> Run:
-    """Make the segments that are not finished, in a process for each device."""
+    """Make the segments that are not finished, by a worker for each device."""
     if order.confirm is not None:  # how fast a device is, and what it needs, the first one tells
         network = _load(order, ends[0].info, journal.chosen)
         restorer = new_restorer(network, order.options, journal.chosen)
@@ -226,7 +245,7 @@ def _run_on_devices(
         scale = network_scale(model, report=order.report_transfer)
         _warn_of_scale(order, ends[0].info, str(model), scale)
     return restore_on_devices(
-        devices,
+        hire,
         ends,
         journal,
         order.options,
@@ -301,8 +320,10 @@ def _put_together(output: Collected, journal: Journal) -> None:
 def _upscale_through_pipe(order: _Order) -> Summary:
     """Do the job from standard input, or to standard output; there is nothing to go on from."""
     began = time.perf_counter()
-    if len(find_devices(order.options.device, mixed=True)) > 1:
-        raise UsageError("A job with a pipe runs on one device; name one of them with --device.")
+    if order.options.cluster or len(find_devices(order.options.device, mixed=True)) > 1:
+        raise UsageError(
+            "A job with a pipe runs on one device of this machine; name one with --device."
+        )
     with open_source(order.src, order.options) as source:
         order = _with_model(order, source.info)
         options = order.options
@@ -349,14 +370,14 @@ def _warn_beforehand(source: Source, output: Collected | Direct, order: _Order) 
         order.warn(advice)
 
 
-def _describe(order: _Order, devices: Sequence[str]) -> Choices:
+def _describe(order: _Order, kind: str) -> Choices:
     """Name all that the output depends on beside the input; a run goes on only with the same."""
     return {
         "weights": weights_checksum(
             order.options.model, detail=order.options.detail, report=order.report_transfer
         ),
         **order.options.for_journal(),
-        "device": kind_of(devices),
+        "device": kind,
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
         "version of PyTorch": torch.__version__,
