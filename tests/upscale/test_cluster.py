@@ -5,7 +5,6 @@ CPUs as this process has threads, so one worker, and a GPU that is none.
 """
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -134,17 +133,19 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
 @pytest.mark.slow
 @needs_ray
 def test_a_command_that_is_killed_goes_on_with_one_machine(film, tmp_path, ray_cluster):
-    output, folder = tmp_path / "large.mkv", tmp_path / ".large.mkv.vsrm"
-    job = multiprocessing.get_context("spawn").Process(
-        target=start_over, args=(film, output, SimpleNamespace(address=ray_cluster.address))
-    )
-    job.start()
-    until = time.monotonic() + 60
-    while not list(folder.glob("*[0-9].mp4")) and time.monotonic() < until:
+    import faults
+
+    output, entries = tmp_path / "large.mkv", tmp_path / ".large.mkv.vsrm" / "segments.jsonl"
+    words = [film / "small.mkv", "-o", output, "--model", film / "tiny.safetensors"]
+    words += ["--device", "cpu", "--cluster", ray_cluster.address]
+    words += ["--window", 7, "--overlap", 3, "--segment-frames", 8]
+
+    job = faults.start(*words)
+    until = time.monotonic() + 120
+    while not (entries.exists() and entries.stat().st_size) and time.monotonic() < until:
         time.sleep(0.02)
     job.kill()
     job.join()
-
     settings = SMALL | {"model": film / "tiny.safetensors", "device": "cpu"}
     summary = upscale_video(film / "small.mkv", output, **settings)
 
