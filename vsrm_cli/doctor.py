@@ -27,6 +27,8 @@ from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
 from vsrm_cli.ops.warp import sample_tokens
+from vsrm_cli.upscale.cluster import Cluster, check_versions
+from vsrm_cli.upscale.ray_driver import find_versions
 
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")
 # Two float32 computations of one scan, summed in another order, over 1,000 tokens.
@@ -79,6 +81,30 @@ def examine() -> Iterator[Finding]:
         yield from _networks(device)
     yield from _codecs()
     yield _disk(Path.cwd())
+
+
+def examine_cluster(address: str) -> Iterator[Finding]:
+    """Ask the nodes of a Ray cluster what they are; see `vsrm_cli.upscale.cluster`.
+
+    Yields:
+        A finding for each node: broken, if it cannot work together with this machine.
+
+    Raises:
+        VsrmError: If Ray is not installed, or the cluster cannot be reached.
+    """
+    with Cluster(address) as cluster:
+        mine = find_versions()()
+        for node in cluster.nodes:
+            model = f" ({node.gpu_model})" if node.gpu_model else ""
+            versions = ", ".join(f"{name} {number}" for name, number in node.versions.items())
+            detail = f"{node.cpus} CPUs, {node.gpus} GPUs{model}, {versions or 'no answer'}"
+            try:
+                check_versions(node.versions, mine, "It")
+                yield Finding(str(cluster), node.name, State.GOOD, detail)
+            except VsrmError as error:
+                yield Finding(str(cluster), node.name, State.BROKEN, f"{detail}. {error}")
+        if not cluster.nodes:
+            yield Finding(str(cluster), "nodes", State.BROKEN, "none lends CPUs or GPUs")
 
 
 def devices() -> list[torch.device]:

@@ -22,6 +22,7 @@ from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import segmenting
 from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale.devices import hardware_of
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.segmenting import Segmenter
 
@@ -334,7 +335,7 @@ def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
 
     assert journal["chosen"] == {
         "device": "cpu",
-        "hardware": "cpu",
+        "hardware": hardware_of(torch.device("cpu")),
         "dtype": "fp32",
         "threads": torch.get_num_threads(),
         "tile": 64,

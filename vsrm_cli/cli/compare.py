@@ -13,7 +13,7 @@ import typer
 from vsrm_cli.cli import console
 from vsrm_cli.cli.options import Debug, Quiet
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.upscale.options import read_time
+from vsrm_cli.upscale.options import check_cluster, read_time
 
 
 def compare(
@@ -122,19 +122,28 @@ def compare(
 
 
 def doctor(
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            help="Instead, list the nodes of a Ray cluster; auto is that of this machine.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")
     ] = False,
 ) -> None:
-    """Test what this machine can do; exit 1 if something is broken.
+    """Test what this machine, or a cluster, can do; exit 1 if something is broken.
 
     Example: vsrm doctor
     """
-    from vsrm_cli.doctor import State, examine
+    check_cluster(cluster)
+    from vsrm_cli.doctor import State, examine, examine_cluster
 
     findings = []
     topic = ""
-    for finding in examine():
+    for finding in examine() if cluster is None else examine_cluster(cluster):
         findings.append(finding)
         if not as_json:
             console.print_finding(finding, is_first=finding.topic != topic)
@@ -143,6 +152,8 @@ def doctor(
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     elif not any(finding.state is State.BROKEN for finding in findings):
         tested = sum(finding.state is State.GOOD for finding in findings)
-        console.print_note(f"All good: {tested} things work, and what is marked - is not needed.")
+        what = f"{tested} things work, and what is marked - is not needed"
+        console.print_note(f"All good: {what if cluster is None else f'{tested} nodes'}.")
     if any(finding.state is State.BROKEN for finding in findings):
-        raise VsrmError("Something is broken on this machine; see above.")
+        where = "on this machine" if cluster is None else "in the cluster"
+        raise VsrmError(f"Something is broken {where}; see above.")

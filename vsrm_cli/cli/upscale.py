@@ -128,6 +128,15 @@ def upscale(
             rich_help_panel="Network",
         ),
     ] = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            help="Share the work among all machines of a Ray cluster; auto is this machine's.",
+            show_default=False,
+            rich_help_panel="Network",
+        ),
+    ] = None,
     mixed: Annotated[
         bool,
         typer.Option(
@@ -358,6 +367,8 @@ def upscale(
         raise UsageError(
             "With -o - the video goes to stdout; --json and --dry-run cannot be used with it."
         )
+    if dry_run and cluster is not None:
+        raise UsageError("--dry-run shows the plan of this machine; leave --cluster out.")
     if overwrite and skip_existing:
         raise UsageError("Give --overwrite or --skip-existing, not both.")
     if output is not None and (out_dir is not None or len(sources) > 1):

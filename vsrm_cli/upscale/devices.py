@@ -68,7 +68,10 @@ def kind_of(devices: Sequence[str]) -> str:
 
 def hardware_of(device: torch.device) -> str:
     """The hardware of a device; frames from the same hardware are equal."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    # The instructions of a CPU decide in which order sums are made.
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
 def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -> str:
@@ -84,6 +87,8 @@ def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -
             "name devices of one kind, or allow it with --mixed."
         )
     earlier = (journal.chosen or {}).get("hardware")
+    if earlier == "cpu":  # journals of 0.1 did not distinguish CPUs
+        earlier = next((kind for kind in kinds if kind.startswith("cpu")), earlier)
     if earlier is not None and {earlier} != kinds:
         if not mixed:
             raise OutputError(

@@ -9,8 +9,10 @@ been verified.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
+from vsrm_cli.upscale.cluster import Cluster, hire_nodes
 from vsrm_cli.upscale.devices import (
     DTYPE_NAMES,
     MIXED,
@@ -51,7 +54,7 @@ from vsrm_cli.upscale.open_media import (
     shape_of_output,
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
-from vsrm_cli.upscale.parallel import restore_on_devices
+from vsrm_cli.upscale.parallel import Team, hire_processes, restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
@@ -61,6 +64,7 @@ from vsrm_cli.upscale.plan import (
     suggest_height,
     suggest_network,
 )
+from vsrm_cli.upscale.segment_worker import Settings
 from vsrm_cli.upscale.segmenting import (
     Recorder,
     Restored,
@@ -140,6 +144,8 @@ def upscale_video(
         warn=warn,
         networks={} if networks is None else networks,
     )
+    if confirm is not None and options.cluster:
+        raise UsageError("A plan tells of this machine; ask for it without --cluster.")
     through_pipe = PIPE in (order.src, order.dst)
     return _upscale_through_pipe(order) if through_pipe else _upscale_in_segments(order)
 
@@ -164,24 +170,33 @@ def _upscale_in_segments(order: _Order) -> Summary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst, options = order.src, order.dst, order.options
-    devices = find_devices(options.device, mixed=options.mixed)
     files = find_images(src) if is_sequence(src) else [src]
-    with open_source(src, options) as source:
+    cluster = Cluster(options.cluster) if options.cluster else None
+    with cluster or nullcontext(), open_source(src, options) as source:
+        if cluster is None:
+            devices = find_devices(options.device, mixed=options.mixed)
+            kind = kind_of(devices)
+        else:
+            devices, kind = [], cluster.kind_of(options.device)
         order = _with_model(order, source.info, files)
         options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.open(content | _describe(order, devices), restart=options.restart)
+                journal.open(content | _describe(order, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
                 keep_container(output, [*journal.entries, *journal.later.values()])
                 _warn_beforehand(source, output, order)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
                 ends = (source, output)
-                if len(devices) > 1 or journal.later:
-                    run = _run_on_devices(devices, ends, journal, order)
+                if cluster is not None:
+                    hire = partial(hire_nodes, cluster, kind, files, order.warn)
+                    run = _run_on_devices(hire, devices, ends, journal, order)
+                elif len(devices) > 1 or journal.later:
+                    hire = partial(hire_processes, devices, order.warn)
+                    run = _run_on_devices(hire, devices, ends, journal, order)
                 else:
                     run = _run_here(ends, journal, order)
                 # Sound and all other streams are read only now, and must be of the same file.
@@ -224,9 +239,13 @@ def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -
 
 
 def _run_on_devices(
-    devices: Sequence[str], ends: tuple[Source, Collected], journal: Journal, order: _Order
+    hire: Callable[[Settings], Team],
+    devices: Sequence[str],
+    ends: tuple[Source, Collected],
+    journal: Journal,
+    order: _Order,
 ) -> Run:
-    """Make the missing segments, in a process for each device."""
+    """Make the missing segments, with a worker for each device."""
     if order.confirm is not None:  # speed and memory are measured on the first device
         network = _load(order, ends[0].info, journal.chosen)
         restorer = new_restorer(network, order.options, journal.chosen)
@@ -239,7 +258,7 @@ def _run_on_devices(
         if advice := suggest_network(ends[0].info, order.options, str(model), scale):
             order.warn(advice)
     return restore_on_devices(
-        devices,
+        hire,
         ends,
         journal,
         order.options,
@@ -288,8 +307,10 @@ def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _
 def _upscale_through_pipe(order: _Order) -> Summary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
-    if len(find_devices(order.options.device, mixed=True)) > 1:
-        raise UsageError("A job with a pipe runs on one device; name one of them with --device.")
+    if order.options.cluster or len(find_devices(order.options.device, mixed=True)) > 1:
+        raise UsageError(
+            "A job with a pipe runs on one device of this machine; name one with --device."
+        )
     with open_source(order.src, order.options) as source:
         order = _with_model(order, source.info)
         options = order.options
@@ -336,14 +357,14 @@ def _warn_beforehand(source: Source, output: FrameWriter, order: _Order) -> None
         order.warn(advice)
 
 
-def _describe(order: _Order, devices: Sequence[str]) -> Choices:
+def _describe(order: _Order, kind: str) -> Choices:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
             order.options.model, detail=order.options.detail, report=order.report_transfer
         ),
         **order.options.for_journal(),
-        "device": kind_of(devices),
+        "device": kind,
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
         "version of PyTorch": torch.__version__,

@@ -34,7 +34,8 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.files import flush_names, lock_file, write_atomically
 from vsrm_cli.frame import Fingerprint
 
-_LOCK = "lock"
+# It is there while a process is at work.
+LOCK = "lock"
 _CHOICES = "journal.json"
 _ENTRIES = "segments.jsonl"
 _NUMBERED = re.compile(r"\d{9}\.[a-z0-9]+")
@@ -182,7 +183,7 @@ class Journal:
             self._close_log()
             if self._is_started and not self.frames_kept:
                 self.clear()
-            if {path.name for path in self.folder.iterdir()} == {_LOCK}:
+            if {path.name for path in self.folder.iterdir()} == {LOCK}:
                 self._remove_folder(self._lock)
         except FileNotFoundError:  # somebody has removed it
             pass
@@ -304,7 +305,7 @@ class Journal:
     def _try_to_lock(self) -> IO[bytes] | None:
         """Lock the folder; None if it was removed meanwhile and must be made again."""
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / _LOCK
+        path = self.folder / LOCK
         try:
             file = path.open("ab")
         except FileNotFoundError:
@@ -374,7 +375,7 @@ class Journal:
     def _remove_folder(self, lock: IO[bytes]) -> None:
         if sys.platform == "win32":  # there, no open file can be deleted
             lock.close()
-        (self.folder / _LOCK).unlink()
+        (self.folder / LOCK).unlink()
         self.folder.rmdir()
 
     def _read_choices(self) -> dict[str, Choices] | None:

@@ -44,6 +44,8 @@ AUDIO = ("copy", "transcode", "none")
 
 _ONE = r"(cpu|cuda(:\d+)?|mps|xpu(:\d+)?)"
 _DEVICE = re.compile(rf"auto|cuda:all|{_ONE}(,{_ONE})*", re.ASCII)
+_CLUSTER = re.compile(r"auto|[^\s/]+:\d+", re.ASCII)
+CLUSTER_DEVICES = ("auto", "cuda", "cpu")
 _TIME = re.compile(
     r"""(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)""",
     re.ASCII,
@@ -65,6 +67,8 @@ class UpscaleOptions:
             best size that fits into the free memory.
         device: "auto", "cpu", "cuda", "cuda:<n>", "mps" or "xpu" (Intel, untested); several of
             them with commas between them, or "cuda:all".
+        cluster: Work on all machines of a Ray cluster: "auto" for that of this machine, or an
+            address such as "10.0.0.1:6379". The device must be "auto", "cuda" or "cpu".
         mixed: Whether devices may be of different kinds, so that frames differ by rounding.
         dtype: "auto", "fp32", "fp16" or "bf16".
         codec: "auto" is H.264, HEVC for more than 8 bits, and AV1 in .webm; or "h264", "hevc",
@@ -99,6 +103,7 @@ class UpscaleOptions:
     overlap: int = DEFAULT_OVERLAP
     tile: int | Literal["auto"] | None = "auto"
     device: str = "auto"
+    cluster: str | None = None
     mixed: bool = False
     dtype: str = "auto"
     codec: str = "auto"
@@ -134,6 +139,12 @@ class UpscaleOptions:
             raise UsageError(
                 "The device must be auto, cpu, cuda, cuda:<number>, cuda:all, mps, xpu, or several "
                 f'such as cuda:0,cuda:1, not "{self.device}".'
+            )
+        check_cluster(self.cluster)
+        if self.cluster is not None and self.device not in CLUSTER_DEVICES:
+            raise UsageError(
+                f"With --cluster, the device must be {', '.join(CLUSTER_DEVICES)}, not "
+                f'"{self.device}".'
             )
         if self.dtype not in DTYPES:
             raise UsageError(f'The dtype must be {", ".join(DTYPES)}, not "{self.dtype}".')
@@ -176,7 +187,7 @@ class UpscaleOptions:
         """The options that the output depends on, under their names in journals."""
         values = asdict(self)
         # Weights are identified by a checksum; the journal itself lists the hardware.
-        for name in ("model", "is_scale_given", "mixed", "overwrite", "restart"):
+        for name in ("model", "is_scale_given", "cluster", "mixed", "overwrite", "restart"):
             del values[name]
         names = {"size": "box", "pix_fmt": "pixel_format"}
         return {
@@ -233,6 +244,18 @@ def read_rate(rate: Fraction | float | str | None) -> Fraction:
     if not 0 < number <= MAX_RATE:
         raise UsageError(f'The rate must be a number up to {MAX_RATE}, not "{rate}".')
     return number
+
+
+def check_cluster(address: str | None) -> None:
+    """Check the address of a cluster, or that there is none.
+
+    Raises:
+        UsageError: If it can never be one.
+    """
+    if address is not None and not _CLUSTER.fullmatch(address):
+        raise UsageError(
+            f'The cluster must be auto, or an address such as 10.0.0.1:6379, not "{address}".'
+        )
 
 
 def read_switch(word: str, *, name: str) -> bool:
