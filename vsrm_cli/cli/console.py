@@ -99,6 +99,7 @@ class Display:
         self._is_quiet = is_quiet
         self._stderr = _stderr()
         self._latest: Progress | None = None
+        self._began = time.monotonic()
         self._line_is_due_at = 0.0
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -149,7 +150,7 @@ class Display:
                 stages=_stages(progress) if self._stderr.width >= WIDTH_OF_STAGES else "",
                 left=left,
             )
-        else:
+        elif _computed(progress) >= 1 or time.monotonic() >= self._began + SECONDS_BETWEEN_LINES:
             self._log(", ".join(part for part in (frames, _stages(progress), left) if part))
 
     def report_transfer(self, transfer: "Transfer") -> None:
