@@ -98,7 +98,16 @@ def test_a_log_gets_a_line_every_ten_seconds(capsys, clock):
             display.report(replace(PROGRESS, frames_done=seconds))
 
     frames = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
-    assert frames == ["0", "10", "20"]
+    assert frames == ["1", "11", "21"]
+
+
+def test_a_log_says_after_ten_seconds_that_nothing_is_finished_yet(capsys, clock):
+    with Display(is_quiet=False) as display:
+        for seconds in range(12):
+            clock[0] = 1000.0 + seconds
+            display.report(replace(PROGRESS, frames_done=0))
+
+    assert capsys.readouterr().err.startswith("0 of ~300 frames")
 
 
 def test_nothing_is_promised_where_nothing_is_known(capsys):
@@ -175,10 +184,9 @@ def test_one_of_several_jobs_tells_its_place_and_the_time_of_all(capsys, clock):
         clock[0] += 100
         display.report(replace(PROGRESS, frames_done=100))  # a third in 100 seconds
 
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("2 of 5, b.mkv: 0 of ~300 frames")
-    assert first.endswith("0:56 left")
-    assert second.endswith("0:56 left, 15:56 left in all")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("2 of 5, b.mkv: 100 of ~300 frames")
+    assert line.endswith("0:56 left, 15:56 left in all")
 
 
 def test_json_lines_are_for_other_programs(capsys, clock):

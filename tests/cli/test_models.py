@@ -146,7 +146,7 @@ def test_a_file_is_shown_with_its_sizes_its_words_and_its_checksum(tiny):
     digest = hashlib.sha256(tiny.read_bytes()).hexdigest()
     assert shown.exit_code == 0
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    for word in ("tiny", digest, "feature_blocks", "licence", str(facts["parameters"])):
+    for word in ("tiny", digest, "feature_blocks", "licence", f"{facts['parameters']:,}"):
         assert word in shown.stdout
     assert "\x1b" not in shown.stdout
     assert facts["sha256"] == digest
@@ -163,7 +163,7 @@ def test_a_name_is_shown_with_what_the_catalog_knows():
     assert far["place"] == "to be fetched"
     assert far["config"]["channels"] == 192
     assert "sha256" not in far
-    assert "88000000" in run("show", "gsm").stdout
+    assert "88,000,000" in run("show", "gsm").stdout
 
 
 def test_a_file_is_converted_and_nothing_is_overwritten_unasked(tiny, tmp_path):

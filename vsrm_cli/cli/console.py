@@ -107,6 +107,7 @@ class Display:
         self._is_quiet = is_quiet
         self._stderr = _stderr()
         self._latest: Progress | None = None
+        self._began = time.monotonic()
         self._line_is_due_at = 0.0
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -159,7 +160,10 @@ class Display:
                 stages=stages_line(progress) if self._stderr.width >= WIDTH_OF_STAGES else "",
                 left=left,
             )
-        else:
+        elif (
+            frames_computed(progress) >= 1
+            or time.monotonic() >= self._began + SECONDS_BETWEEN_LINES
+        ):
             self._log(", ".join(part for part in (frames, stages_line(progress), left) if part))
 
     def report_transfer(self, transfer: "Transfer") -> None:
@@ -287,7 +291,10 @@ def print_model(facts: Mapping[str, Any]) -> None:
     told = {"about", "trained_on", "degradation", "quality", "quality_source", "how_to_get", "name"}
     _print_facts(stdout, _merits(facts) if "about" in facts else {})
     tables = {name: x for name, x in facts.items() if isinstance(x, Mapping)}
-    _print_facts(stdout, {n: x for n, x in facts.items() if n not in told | tables.keys()})
+    shown = {n: x for n, x in facts.items() if n not in told | tables.keys()}
+    if "place" in shown:
+        shown["place"] = PLACES[shown["place"]]
+    _print_facts(stdout, shown)
     for name, table in tables.items():
         stdout.print(Text(name, style="bold"))
         _print_facts(stdout, table)
@@ -363,7 +370,8 @@ def _print_facts(console: Console, facts: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, fact in facts.items():
         if fact is not None:
-            text = ", ".join(map(str, fact)) if isinstance(fact, tuple) else str(fact)
+            facts_of_it = fact if isinstance(fact, tuple) else (fact,)
+            text = ", ".join(f"{x:,}" if type(x) is int else str(x) for x in facts_of_it)
             table.add_row(Text(_printable(name)), Text(_printable(text)))
     if table.row_count:
         console.print(Padding(table, (0, 0, 0, 2), expand=False))
