@@ -26,7 +26,7 @@ class ModelEntry:
         licence: Of the weights.
         quality: What was measured or published, with its unit.
         quality_source: Where that stands.
-        file: The weight file in the box, by its name.
+        file: Name of the bundled weight file.
         remote: The weight file in the network.
         how_to_get: What to do where there are neither.
     """

@@ -66,7 +66,7 @@ def find_places(
             is_taken = is_one_each and any(look.part == part for look in chosen)
             if len(chosen) == count or time in looks or is_taken:
                 continue
-            look = looks[time] = _look_at(read, time, part, start=start, frames=frames)
+            look = looks[time] = _probe(read, time, part, start=start, frames=frames)
             if look and not (look.is_plain or look.is_still) and _is_new_scene(look, chosen):
                 chosen.append(look)
     if not chosen:
@@ -76,9 +76,7 @@ def find_places(
     return sorted(look.time for look in chosen) or [Fraction(0)]
 
 
-def _look_at(
-    read: Read, time: Fraction, part: int, *, start: Fraction, frames: int
-) -> _Look | None:
+def _probe(read: Read, time: Fraction, part: int, *, start: Fraction, frames: int) -> _Look | None:
     """Look at some frames of one shot; None if there are not as many."""
     seen: list[Frame] = []
     try:
