@@ -280,10 +280,10 @@ def print_model(facts: Mapping[str, Any]) -> None:
     """
     stdout = Console(highlight=False)
     stdout.print(Text(facts["name"], style="bold"), soft_wrap=True)
-    told = {"about", "trained_on", "degradation", "quality", "quality_source", "how_to_get", "name"}
+    used = {"about", "trained_on", "degradation", "quality", "quality_source", "how_to_get", "name"}
     _print_facts(stdout, _merits(facts) if "about" in facts else {})
     tables = {name: x for name, x in facts.items() if isinstance(x, Mapping)}
-    _print_facts(stdout, {n: x for n, x in facts.items() if n not in told | tables.keys()})
+    _print_facts(stdout, {n: x for n, x in facts.items() if n not in used | tables.keys()})
     for name, table in tables.items():
         stdout.print(Text(name, style="bold"))
         _print_facts(stdout, table)
