@@ -178,11 +178,11 @@ class _Videos:
         for info in self.infos:
             sizes = [(scale * info.width, scale * info.height) for scale in (1, *SCALES)]
             if (self.width, self.height) not in sizes:
-                told = " or ".join(map(str, SCALES))
+                scales_text = " or ".join(map(str, SCALES))
                 raise InputError(
                     f"{info.path} has frames of {info.width}x{info.height} pixels and "
                     f"{largest.path} of {self.width}x{self.height}; they can only be compared if "
-                    f"the sizes are equal or one is {told} times the other."
+                    f"the sizes are equal or one is {scales_text} times the other."
                 )
             if info.width < self.width:
                 self.enlarged = self.enlarged or str(info.path)

@@ -218,7 +218,7 @@ def _kernel_forced(name: str) -> Iterator[None]:
 
 
 def _networks(device: torch.device) -> Iterator[Finding]:
-    """Each network in the box, in each precision, against float32 on the processor."""
+    """Each bundled network, in each precision, against float32 on the processor."""
     clip = torch.rand(1, 3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     for name in (name for name, entry in MODELS.items() if entry.file is not None):
         try:

@@ -1,7 +1,7 @@
-"""One picture of a video on its way through the program.
+"""One frame of a video on its way through the program.
 
-The reader makes frames, the network replaces their pixels, the writer encodes them. The time
-that a frame came with is never recomputed on the way.
+The reader creates frames, the network replaces their pixels, the writer encodes them. The time of a
+frame is never recomputed.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a frame is known by when it is read again.
+    """Identifies a frame when it is read again.
 
     Attributes:
-        time: When it is shown, in seconds on the clock of its file, as a fraction in digits.
+        time: When it is shown, in seconds on the clock of its file, as the text of a fraction.
         checksum: Of its pixels as they were read.
     """
 
@@ -28,12 +28,12 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """Where a frame comes from; it goes with the frame past the network.
+    """Where a frame comes from; it stays with the frame through the network.
 
     Attributes:
-        number: Its place among the frames of the job.
-        stamp: What it is known by.
-        damaged: Damaged packets met in the file up to it.
+        number: Its number among the frames of the job.
+        stamp: Its fingerprint.
+        damaged: Damaged packets in the file up to it.
     """
 
     number: int
@@ -43,18 +43,18 @@ class FrameRecord:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture and the moment at which it is shown.
+    """A frame and the time at which it is shown.
 
     Attributes:
         pixels: RGB, (3, H, W), full range: uint8 for sources of 8 bits, uint16 (0 to 65535)
             for deeper ones.
         time: When the frame is shown, in seconds on the clock of its file, exact.
-        duration: How long it is shown, in seconds, where the file says so.
-        begins_shot: It shows another scene than the frame before it, behind a cut.
+        duration: How long it is shown, in seconds, if the file says so.
+        begins_shot: Whether it is the first frame after a scene cut.
         record: Where it comes from, if it is read for a job.
-        ends_window: It is the last that a window of the network gives: none of what comes later
-            can change what was given so far.
-        tile: Side of the tiles that the network made it of; None for a whole picture.
+        ends_window: Whether it is the last frame of a window: later windows do not change frames up
+            to it.
+        tile: Side of the tiles in which it was restored; None for the whole frame.
     """
 
     pixels: Pixels
@@ -67,7 +67,7 @@ class Frame:
 
 
 def to_8_bits(pixels: Pixels) -> Pixels:
-    """Round pixels of 16 bits to 8; others stay as they are."""
+    """Round pixels of 16 bits to 8; others are unchanged."""
     if pixels.dtype == np.uint8:
         return pixels
     rounded: Pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -137,10 +137,10 @@ def break_picture(root):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_number, "clip city has 3 sharp, but 2 small frames"),
-        (break_size, "clip city has sharp frames of 48x32, but small ones of 16x8"),
+        (break_number, "clip city has 3 HR frames, but 2 LR frames"),
+        (break_size, "clip city has HR frames of 48x32, but LR frames of 16x8"),
         (break_frame, "clip city has frames of different sizes"),
-        (break_twin, "clip city has no small twin"),
+        (break_twin, "clip city has no LR version"),
         (break_picture, "city.001.png"),
     ],
     ids=["number", "size", "frame", "twin", "picture"],

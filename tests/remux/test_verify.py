@@ -42,7 +42,7 @@ def test_rounding_to_milliseconds_is_no_fault_in_matroska(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("promise", "finding"),
+    ("expected", "finding"),
     [
         (promise_of((*CONSTANT, 99999)), "24 frames instead of 25"),
         (promise_of(CONSTANT[:-1]), "24 frames instead of 23"),
@@ -65,9 +65,9 @@ def test_rounding_to_milliseconds_is_no_fault_in_matroska(tmp_path, name):
         ),
     ],
 )
-def test_whatever_differs_is_named(clip, promise, finding):
+def test_whatever_differs_is_named(clip, expected, finding):
     with pytest.raises(CheckFailed, match=finding):
-        verify_file(clip, promise)
+        verify_file(clip, expected)
 
 
 def test_of_sound_that_containers_regroup_the_end_must_be_there(tmp_path):
@@ -90,9 +90,9 @@ def test_a_stream_without_packets_may_have_no_track(clip):
 def test_a_file_that_fails_does_not_get_its_name(tmp_path, clip, monkeypatch):
     honest = writer.verify_file
 
-    def prove_more(path, promise):
-        honest(path, promise)
-        honest(path, replace(promise, times=[*promise.times, 10**6]))
+    def prove_more(path, expected):
+        honest(path, expected)
+        honest(path, replace(expected, times=[*expected.times, 10**6]))
 
     monkeypatch.setattr(writer, "verify_file", prove_more)
     info = probe(clip)

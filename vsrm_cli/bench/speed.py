@@ -48,11 +48,11 @@ class Speed:
         model: Its name.
         dtype: fp32, fp16 or bf16.
         size: A name of `SIZES`.
-        width: Of the small frames, in pixels.
-        height: Of the small frames, in pixels.
+        width: Of the LR frames, in pixels.
+        height: Of the LR frames, in pixels.
         frames: How many it sees together.
         runs: How often that was timed.
-        ms_per_frame: Median over the runs; None, as all that follow, where a problem is told.
+        ms_per_frame: Median over the runs; None, as all that follow, where a problem is reported.
         ms_lowest: Of the fastest run.
         ms_highest: Of the slowest run.
         fps: Frames per second at the median.
@@ -115,7 +115,7 @@ def measure_speed(
         sizes: Names of `SIZES`.
         device: Where.
         window: Frames that a network sees together.
-        report: Is told what is being measured.
+        report: Called with what is being measured.
 
     Raises:
         UsageError: If a size is none of `SIZES`, or a dtype none of these.

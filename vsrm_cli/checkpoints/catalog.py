@@ -26,7 +26,7 @@ class ModelEntry:
         licence: Of the weights.
         quality: What was measured or published, with its unit.
         quality_source: Where that stands.
-        file: The weight file in the box, by its name.
+        file: Name of the bundled weight file.
         remote: The weight file in the network.
         how_to_get: What to do where there are neither.
     """
@@ -198,12 +198,12 @@ def pair_of(name: str) -> DetailPair | None:
     return next((pair for pair in PAIRS if name in (pair.soft, pair.sharp)), None)
 
 
-def settle_detail(name: str, wish: float | None, *, is_default: bool) -> float | None:
+def settle_detail(name: str, detail: float | None, *, is_default: bool) -> float | None:
     """How much detail a network shall show.
 
     Args:
         name: What is loaded.
-        wish: Of the user, 0 to 1; None for none.
+        detail: Of the user, 0 to 1; None for none.
         is_default: Whether the name was chosen by the program, not by the user.
 
     Returns:
@@ -214,13 +214,13 @@ def settle_detail(name: str, wish: float | None, *, is_default: bool) -> float |
     """
     pair = pair_of(name)
     if pair is None:
-        if wish is None:
+        if detail is None:
             return None
         others = " or ".join(f"--model {pair.soft}" for pair in PAIRS)
         way_out = f"; give it with {others}" if others else ""
         raise UsageError(f'"{name}" has no second weight file for --detail{way_out}.')
-    if wish is not None:
-        return wish
+    if detail is not None:
+        return detail
     return pair.default if is_default else float(name == pair.sharp)
 
 

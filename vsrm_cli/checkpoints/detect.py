@@ -63,13 +63,15 @@ def gsm_settings(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, int]:
         ValueError: If the shapes are those of no such network, or the words contradict them.
     """
     seen = _gsm_settings_seen(shapes)
-    told: Any = json.loads(metadata.get("config", "{}"))
-    if not isinstance(told, dict) or not all(type(told.get(n, 0)) is int for n in _GSM_CONFIG_KEYS):
+    config: Any = json.loads(metadata.get("config", "{}"))
+    if not isinstance(config, dict) or not all(
+        type(config.get(n, 0)) is int for n in _GSM_CONFIG_KEYS
+    ):
         raise ValueError("its config is not a table of integers")
-    for name in seen.keys() & told.keys():
-        if told[name] != seen[name]:
-            raise ValueError(f"its config says {name} {told[name]}, its tensors {seen[name]}")
-    return {**seen, "pa_frame": told.get("pa_frame", _GSM_PA_FRAME)}
+    for name in seen.keys() & config.keys():
+        if config[name] != seen[name]:
+            raise ValueError(f"its config says {name} {config[name]}, its tensors {seen[name]}")
+    return {**seen, "pa_frame": config.get("pa_frame", _GSM_PA_FRAME)}
 
 
 def _gsm_settings_seen(shapes: Shapes) -> dict[str, int]:

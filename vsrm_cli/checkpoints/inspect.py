@@ -14,7 +14,7 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
 from vsrm_cli.models.network import Network
 
-# What a file says of its structure, which is told by the network itself.
+# What a file says of its structure; the network itself reports that.
 _STRUCTURAL_KEYS = ("network", "name", "config", "scale", "format")
 
 

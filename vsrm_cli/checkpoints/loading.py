@@ -242,10 +242,10 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
         raise WeightsError(
             f"{path} has a configuration that cannot be built: {shown(str(error))}."
         ) from error
-    told = checkpoint.metadata.get("scale", str(network.scale))
-    if told != str(network.scale):
+    scale = checkpoint.metadata.get("scale", str(network.scale))
+    if scale != str(network.scale):
         raise WeightsError(
-            f"{path} says that it enlarges {shown(told)} times, but its configuration is that of "
+            f"{path} says that it enlarges {shown(scale)} times, but its configuration is that of "
             f"a network that enlarges {network.scale} times."
         )
     wanted = network.state_dict()

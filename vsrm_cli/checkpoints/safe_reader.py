@@ -104,10 +104,10 @@ def _read_pytorch(path: Path, size: int) -> Any:
         return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     # A hostile pickle can make its reader fail in any way; each of them means the same.
     except Exception as error:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if asked:
+        call = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if call:
             raise WeightsError(
-                f"{path} was refused: it asks to call {shown(asked[1])}, which weights never need; "
+                f"{path} was refused: it asks to call {shown(call[1])}, which weights never need; "
                 "nothing was executed."
             ) from error
         reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)

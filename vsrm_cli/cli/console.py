@@ -288,10 +288,10 @@ def print_model(facts: Mapping[str, Any]) -> None:
     """
     stdout = Console(highlight=False)
     stdout.print(Text(facts["name"], style="bold"), soft_wrap=True)
-    told = {"about", "trained_on", "degradation", "quality", "quality_source", "how_to_get", "name"}
+    used = {"about", "trained_on", "degradation", "quality", "quality_source", "how_to_get", "name"}
     _print_facts(stdout, _merits(facts) if "about" in facts else {})
     tables = {name: x for name, x in facts.items() if isinstance(x, Mapping)}
-    shown = {n: x for n, x in facts.items() if n not in told | tables.keys()}
+    shown = {n: x for n, x in facts.items() if n not in used | tables.keys()}
     if "place" in shown:
         shown["place"] = PLACES[shown["place"]]
     _print_facts(stdout, shown)

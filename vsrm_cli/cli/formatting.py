@@ -28,7 +28,7 @@ def plan_lines(plan: Plan) -> list[str]:
         if plan.segment_frames is None
         else f"{plan.segment_frames} frames or a little more"
     )
-    told = {
+    rows = {
         "input": f"{plan.input} ({plan.source})",
         "output": f"{plan.output} ({plan.result})",
         "frames": frames + resumed,
@@ -47,7 +47,7 @@ def plan_lines(plan: Plan) -> list[str]:
         else f"about {in_bytes(plan.file_bytes)}, "
         f"plus as much for segments until the end (estimate); {in_bytes(plan.free_bytes)} free",
     }
-    return [f"{name:9} {words}" for name, words in told.items()]
+    return [f"{name:9} {text}" for name, text in rows.items()]
 
 
 def bar_length(progress: Progress) -> int | None:

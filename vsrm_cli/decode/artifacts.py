@@ -1,4 +1,4 @@
-"""Artifacts: what frames show of what was done to them before, whatever their codec says.
+"""Artifacts in frames of earlier compression, whatever the codec of the file is.
 
 Frames out of a lossless codec, an image file or a pipe may have been compressed, reduced to a
 palette or filmed in the dark. The network that suits them is another one than for clean footage.
@@ -19,7 +19,7 @@ from vsrm_cli.frame import Pixels
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, video_stream
 
-# Frames in a row that are looked at, at the beginning of a file and after a third of it.
+# Consecutive frames that are examined, at the start of a file and after a third of it.
 _FRAMES = 3
 # Blocks of JPEG and of most video codecs are so large, or a multiple.
 _BLOCK = 8
@@ -39,7 +39,7 @@ _LEAST_LONELY = 0.05
 # Standard deviation in levels of 255. The same clips have 2.1 at most; with noise of 5 added, 2.9
 # and more.
 _LEAST_NOISE = 2.6
-# Smaller frames say nothing.
+# Smaller frames are not examined.
 _LEAST_SIDE = 32
 # A step of more is an edge of the scene.
 _LARGEST_STEP = 20
@@ -159,7 +159,7 @@ def _frames_of(path: Path) -> Iterator[Pixels]:
                     container.seek(begin + place)
                 frames = list(islice(container.decode(stream), _FRAMES))
             except av.FFmpegError:
-                continue  # whoever reads the video will report the damage
+                continue  # damage is reported by the reader
             for frame in frames:
                 to_rgb = ToRgb(width=frame.width, height=frame.height)
                 pixels = to_rgb(frame, color_of(frame))

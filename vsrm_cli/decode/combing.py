@@ -1,4 +1,4 @@
-"""Combing: do two fields of a frame show two moments, and which of them is the earlier one?
+"""Combing: whether the two fields of a frame show different moments, and which is earlier.
 
 A frame is woven from a top field (its even lines) and a bottom field. Between two fields that
 are further apart in time the teeth are longer. So each field is woven with those of the frames
@@ -36,7 +36,7 @@ _LEAST_LEVELS = 2
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How many blocks of some frames show what.
+    """Counts of blocks in some frames.
 
     Attributes:
         tff: Combing, with the top field first.
@@ -94,7 +94,7 @@ def _woven(top: Luma, bottom: Luma) -> Luma:
 
 
 def _teeth(luma: Luma) -> Luma:
-    """How far each inner line lies from the mean of its neighbors, doubled; (H - 2, W)."""
+    """The difference of each inner line from the mean of its neighbors, doubled; (H - 2, W)."""
     teeth: Luma = np.abs(luma[:-2] - 2 * luma[1:-1] + luma[2:])
     return teeth
 

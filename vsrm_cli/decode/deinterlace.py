@@ -56,7 +56,7 @@ FirstField = Literal["tff", "bff"]
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What is known of the fields of a video.
+    """The field order of a video, as far as it is known.
 
     Attributes:
         first: Which field shows the earlier moment, "tff" (top) or "bff" (bottom), where combing
@@ -71,7 +71,7 @@ class Fields:
 
 
 def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
-    """Look at some frames of a video, from all of its parts.
+    """Look for combing in some frames from all parts of a video.
 
     Args:
         container: The file; nothing has to be read from it any more.
@@ -89,7 +89,7 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
 
 
 def _judge(seen: list[Blocks], *, is_marked: bool) -> Fields:
-    """Decide by what the frames show, one after another."""
+    """Decide by the combing of the frames."""
     blocks = sum(seen, Blocks())
     first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
     combed, other = max(blocks.tff, blocks.bff), min(blocks.tff, blocks.bff)
@@ -108,7 +108,7 @@ def _judge(seen: list[Blocks], *, is_marked: bool) -> Fields:
 
 
 def sample_frames(container: InputContainer, stream: VideoStream) -> Iterator[list[VideoFrame]]:
-    """Frames in a row from all parts of a video, no frame twice.
+    """Consecutive frames from all parts of a video, no frame twice.
 
     A jump lands on a key frame, and a whole video may have only one; then the frames up to the
     part that is wanted are decoded.
@@ -128,25 +128,25 @@ def sample_frames(container: InputContainer, stream: VideoStream) -> Iterator[li
             frames = container.decode(stream)
             head = next(frames, None)
             if head is None or (head.pts is None and place):
-                continue  # without times nobody knows where a jump has landed
+                continue  # without times it is unknown where a seek has landed
             frames = chain([head], frames)
             if reached is not None and head.pts is not None and head.pts <= reached:
                 frames = _from(max(begin, reached + 1), frames)
             sample = list(islice(frames, _FRAMES_LOOKED_AT))
         except av.FFmpegError:
-            continue  # whoever reads the video will tell of the damage
+            continue  # damage is reported by the reader
         reached = max([reached or 0, *(f.pts for f in sample if f.pts is not None)])
         yield sample
 
 
 def _from(ticks: int, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames from a time on; none where too many lie before it."""
+    """The frames from a time on; none if too many are before it."""
     near = islice(frames, _MOST_FRAMES_SKIPPED)
     return dropwhile(lambda frame: frame.pts is None or frame.pts < ticks, near)
 
 
 def _look_at(frames: list[VideoFrame]) -> Iterator[Blocks]:
-    """What each frame shows that has a neighbor on both sides."""
+    """The combing of each frame that has neighbors on both sides."""
     lumas = [_luma(frame) for frame in frames]
     for before, luma, after in zip(lumas, lumas[1:], lumas[2:], strict=False):
         if before.shape == luma.shape == after.shape:
@@ -161,14 +161,14 @@ def _luma(frame: VideoFrame) -> Luma:
 def deinterlaced(
     pictures: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
-    """Make progressive frames of interlaced ones, one for one, each with the time it came with."""
+    """Deinterlace frames, one for one; each keeps its time."""
     return filtered(pictures, "bwdif", mode="send_frame", parity=first, deint="all")
 
 
 def filtered(
     pictures: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
-    """Send pictures through a filter of FFmpeg that gives one for each.
+    """Pass frames through a filter of FFmpeg that returns one for each.
 
     Args:
         pictures: Pictures with their times, which may change in size and format.
@@ -188,7 +188,7 @@ def filtered(
             graph = _new_graph(picture, name, options)
         assert graph is not None
         times.append((time, picture.duration))
-        # Filters may look at times, and not all pictures have one.
+        # Filters may use times, and not all frames have one.
         picture.pts = int(time * 1_000_000)
         picture.time_base = Fraction(1, 1_000_000)
         graph.vpush(picture)

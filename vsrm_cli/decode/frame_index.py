@@ -1,4 +1,4 @@
-"""Which frames a video has and when each is shown, found without decoding them."""
+"""The frame index: which frames a video has and when each is shown, without decoding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from vsrm_cli.media.probe import is_lossy
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The frames of a video.
+    """The times of the frames of a video.
 
     Attributes:
         ticks: When each is shown, in the stream's units, rising.
@@ -41,5 +41,5 @@ def read_frame_index(path: Path) -> FrameIndex:
                     raise InputError(f"The frames of {path} have no times; convert it to MP4.")
                 ticks.add(time)
         except av.FFmpegError:
-            pass  # what lies before the fault can be used
+            pass  # the part before the error is used
         return FrameIndex(tuple(sorted(ticks)), is_lossy(stream))

@@ -1,4 +1,4 @@
-"""Decoding in graphics hardware, where that gives the very pictures that software gives.
+"""Hardware decoding, where it gives the same frames as software.
 
 What a driver says of itself tells little: the first frames are decoded both ways and compared.
 """
@@ -16,14 +16,14 @@ from vsrm_cli.frame import Pixels
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, video_stream
 
-# FFmpeg's interfaces that decode, and give their pictures back.
+# FFmpeg's hardware interfaces that return decoded frames.
 _DEVICES = ("cuda", "videotoolbox", "vaapi", "d3d12va", "d3d11va")
-# Enough for frames that are shown in another order than they are stored in.
+# Enough to include reordered frames.
 _FRAMES_COMPARED = 8
 
 
 def find_decoder(path: Path) -> str | None:
-    """Find hardware that decodes a video right.
+    """Find hardware that decodes a video correctly.
 
     Args:
         path: The video.
@@ -44,7 +44,7 @@ def find_decoder(path: Path) -> str | None:
 
 
 def _agrees(path: Path, device: str, form: str, expected: list[Pixels]) -> bool:
-    """Whether a decoder opens here, and its first pictures are the expected ones.
+    """Whether a decoder opens here, and its first frames are as expected.
 
     Nothing but trying tells: any fault of a driver means no.
     """
@@ -57,14 +57,14 @@ def _agrees(path: Path, device: str, form: str, expected: list[Pixels]) -> bool:
 
 
 def _open_on(path: Path, device: str) -> av.container.InputContainer:
-    """Open a video such that it is decoded by this hardware or not at all."""
+    """Open a video with this hardware only, without a fallback to software."""
     return av.open(str(path.absolute()), hwaccel=HWAccel(device, allow_software_fallback=False))
 
 
 def _first_pictures(
     container: av.container.InputContainer, path: Path, form: str | None = None
 ) -> tuple[str, list[Pixels]]:
-    """The first frames as RGB, by way of a pixel format; None for the first one's own."""
+    """The first frames as RGB, through a pixel format; None for that of the first one."""
     frames: list[VideoFrame] = list(
         islice(container.decode(video_stream(container, path)), _FRAMES_COMPARED)
     )

@@ -24,7 +24,7 @@ from vsrm_cli.media.containers import is_animated_webp, open_container, video_st
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
 from vsrm_cli.media.probe import NO_ALPHA, VideoInfo, probe
 
-PICTURES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
+IMAGE_ENDINGS = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 NUMBER = re.compile(r"%0?(\d*)d")
 _DIGITS = re.compile(r"(\d+)")
@@ -34,13 +34,13 @@ _ANIMATION, _HEAD_BYTES = b"acTL", 4096
 
 def is_pattern(path: Path) -> bool:
     """Whether a name stands for numbered files, such as frame_%05d.png."""
-    is_picture = path.suffix.lower() in PICTURES
-    return is_picture and NUMBER.search(path.name) is not None and not path.is_file()
+    is_image_name = path.suffix.lower() in IMAGE_ENDINGS
+    return is_image_name and NUMBER.search(path.name) is not None and not path.is_file()
 
 
 def is_image(path: Path) -> bool:
     """Whether a file is one picture, by its name; an animated PNG is a video."""
-    if path.suffix.lower() not in PICTURES or not path.is_file():
+    if path.suffix.lower() not in IMAGE_ENDINGS or not path.is_file():
         return False
     with path.open("rb") as file:
         return _ANIMATION not in file.read(_HEAD_BYTES)
@@ -67,9 +67,9 @@ def find_images(path: Path) -> list[Path]:
         name = re.compile(rf"{head}\d+{tail}")
         files = [file for file in path.parent.glob("*") if name.fullmatch(file.name)]
     else:
-        files = [file for file in path.glob("*") if file.suffix.lower() in PICTURES]
+        files = [file for file in path.glob("*") if file.suffix.lower() in IMAGE_ENDINGS]
     if not files:
-        kinds = ", ".join(sorted(PICTURES))
+        kinds = ", ".join(sorted(IMAGE_ENDINGS))
         raise InputError(
             f"There are no image files {path}; name a folder of files such as {kinds}."
         )
@@ -77,31 +77,31 @@ def find_images(path: Path) -> list[Path]:
 
 
 def by_number(file: Path) -> list[tuple[int, str]]:
-    """What to sort pictures by: their names, but numbers by value; 2 comes before 10."""
+    """Sort key of images: their names, with numbers by value; 2 comes before 10."""
     parts = _DIGITS.split(file.name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def read_image(file: Path) -> Pixels:
-    """Read a picture as RGB, (3, H, W), upright, full range: uint8 up to 8 bits, else uint16.
+    """Read an image as RGB, (3, H, W), upright, full range: uint8 up to 8 bits, else uint16.
 
     Raises:
         InputError: If it cannot be read.
     """
-    picture = _decode(file)
-    pixels = ToRgb(width=picture.width, height=picture.height)(picture, color_of(picture))
+    av_frame = _decode(file)
+    pixels = ToRgb(width=av_frame.width, height=av_frame.height)(av_frame, color_of(av_frame))
     return upright(pixels, exif_matrix(file))
 
 
 class ImageSequenceReader:
-    """The frames of a film of pictures; like a `VideoReader`, but that nothing is uncertain.
+    """The frames of an image sequence; see `FrameReader`.
 
     Attributes:
-        info: What the pictures say, upright, and the rate at which they are read.
-        frames_read: Frames handed out so far.
-        damaged_packets: Always 0: a broken picture is an error.
-        resized_frames: Always 0, likewise.
-        reshaped_frames: Always 0, likewise.
+        info: Of the images, upright, and with the frame rate.
+        frames_read: Frames yielded so far.
+        damaged_packets: Always 0: a broken image is an error.
+        resized_frames: Always 0.
+        reshaped_frames: Always 0.
         truncated: Always False.
         notices: None.
     """
@@ -115,7 +115,7 @@ class ImageSequenceReader:
     def __init__(
         self, path: Path, *, start: Fraction | None, end: Fraction | None, rate: Fraction
     ) -> None:
-        """Look at all pictures.
+        """Probe all images.
 
         Args:
             path: A folder, a pattern or one file.
@@ -124,7 +124,7 @@ class ImageSequenceReader:
             rate: Frames per second.
 
         Raises:
-            InputError: If there are no pictures, one cannot be read, or they differ in size.
+            InputError: If there are no images, one cannot be read, or they differ in size.
         """
         self._path = path
         self._files = find_images(path)
@@ -134,7 +134,7 @@ class ImageSequenceReader:
         count = len(self._files)
         first = probe(self._files[0]).upright()
         self.info: VideoInfo = replace(
-            _as_one(first, [file for _, file in self._asked_files(1 / rate)]),
+            _common_info(first, [file for _, file in self._files_in_range(1 / rate)]),
             frame_rate=rate,
             time_base=1 / rate,
             start=Fraction(0),
@@ -144,20 +144,20 @@ class ImageSequenceReader:
 
     @property
     def names(self) -> list[str]:
-        """Names of the files that are read."""
-        return [file.name for _, file in self._asked_files(self.info.time_base)]
+        """Names of the files."""
+        return [file.name for _, file in self._files_in_range(self.info.time_base)]
 
     def close(self) -> None:
-        """Do nothing: each picture is closed when it has been read."""
+        """Do nothing: each image is closed after reading."""
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures in order.
+        """Yield the images in order.
 
         Raises:
-            InputError: If one cannot be read, or if none lies in the asked range.
+            InputError: If one cannot be read, or none is in the range.
         """
         cuts = SceneCutFinder()
-        for time, file in self._asked_files(self.info.time_base):
+        for time, file in self._files_in_range(self.info.time_base):
             pixels = read_image(file)
             if self.info.bits > 8 and pixels.dtype == np.uint8:
                 pixels = pixels.astype(np.uint16) * 257
@@ -169,27 +169,27 @@ class ImageSequenceReader:
                 "--end; choose another --start or --end."
             )
 
-    def _asked_files(self, step: Fraction) -> Iterator[tuple[Fraction, Path]]:
-        """The pictures in the asked range, each with the time at which it is shown."""
+    def _files_in_range(self, step: Fraction) -> Iterator[tuple[Fraction, Path]]:
+        """The images in the range, each with its time."""
         for number, file in enumerate(self._files):
             time = number * step
             if time >= self._start and (self._end is None or time < self._end):
                 yield time, file
 
 
-def _as_one(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
-    """Describe pictures by the first one, in a format that can hold all of them.
+def _common_info(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
+    """Describe images by the first one, in a format that can hold all of them.
 
     Raises:
         InputError: If one cannot be read, or has another size.
     """
     formats = dict.fromkeys([first.pixel_format])
     for file in files:
-        width, height, pixel_format = _look_at(file)
+        width, height, pixel_format = _probe(file)
         if (width, height) != (first.width, first.height):
             raise InputError(
                 f"{file} is {width}x{height}, but {first.path.name} is {first.width}x"
-                f"{first.height}; give all pictures one size."
+                f"{first.height}; give all images one size."
             )
         formats[pixel_format] = None
     if len(formats) == 1:
@@ -208,8 +208,8 @@ def _as_one(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
     )
 
 
-def _look_at(file: Path) -> tuple[int, int, str]:
-    """Width and height of a picture, upright, and its pixel format, from its header.
+def _probe(file: Path) -> tuple[int, int, str]:
+    """Width and height of an image, upright, and its pixel format, from its header.
 
     Raises:
         InputError: If it cannot be read.
@@ -233,7 +233,7 @@ def _unreadable(file: Path) -> InputError:
             f"{file} is an animated WebP, which cannot be decoded here; save its frames as files "
             "with another program first."
         )
-    return InputError(f"{file} cannot be read as a picture; copy or make it again.")
+    return InputError(f"{file} cannot be read as an image; copy or make it again.")
 
 
 def _decode(file: Path) -> av.VideoFrame:

@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 from vsrm_cli.frame import Pixels
 
-# Frames are looked at with about so many lines.
+# Frames are reduced to about so many lines.
 _LINES = 72
-# Colors are sorted into boxes, so many along red, green and blue.
+# Colors are sorted into bins, so many along red, green and blue.
 _BOXES = 8
 
 # On 20 clips of everyday footage the sum of the two measures stays below 0.20 from frame to frame,
 # with all motion of hands and cameras; between frames of two of the clips it lies above 0.45. What
 # is between are jumps within a scene. PySceneDetect's AdaptiveDetector finds the same cuts in them.
 _CUT = 0.28
-# Where many pixels lie between two boxes, the least flicker moves them all; that is no cut.
+# If many pixels lie between two bins, slight flicker moves them all; that is no cut.
 _LEAST_DIFFERENCE = 0.04
 
 
 class SceneCutFinder:
-    """Looks at the frames of one video, one after another."""
+    """Finds the scene cuts of one video, frame by frame."""
 
     def __init__(self) -> None:
-        """Begin before the first frame."""
+        """Start before the first frame."""
         self._last: tuple[NDArray[np.float32], NDArray[np.float64]] | None = None
 
     def begins_shot(self, pixels: Pixels) -> bool:
-        """Whether a frame begins another shot than that of the frame before it.
+        """Whether a frame is the first of a new shot.
 
         Args:
             pixels: The next frame: RGB, (3, H, W), all of one size and type.
@@ -60,7 +60,7 @@ def _sample(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def _color_shares(sample: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The share of pixels in each box of colors; they sum to 1."""
+    """The share of pixels in each bin of colors; they sum to 1."""
     red, green, blue = np.minimum(sample * _BOXES, _BOXES - 1).astype(np.intp)
     boxes = (red * _BOXES + green) * _BOXES + blue
     counts: NDArray[np.float64] = np.bincount(boxes.ravel(), minlength=_BOXES**3) / boxes.size

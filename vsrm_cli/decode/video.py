@@ -1,7 +1,7 @@
-"""A file becomes frames: every one that decodes, in the order of showing, each with its time.
+"""Reads a video file: every frame that can be decoded, in presentation order, each with its time.
 
-Times are exact fractions, taken from the file and never counted up. Damage does not stop the
-reader: it skips what cannot be decoded, counts it, and tells afterwards.
+Times are exact fractions from the file, never counted up. Damage does not stop the reader: it skips
+and counts what cannot be decoded, and reports it afterwards.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
-# After this many unreadable packets in a row the rest of the file is given up.
+# After so many unreadable packets in a row the rest of the file is skipped.
 _FAILURES_IN_A_ROW = 1000
-# Seconds before --start at which decoding begins, tried one after another: a seek may land too
-# late, and how late differs from container to container.
+# Seconds before --start at which decoding starts, tried one after another: a seek may land too
+# late, by an amount that depends on the container.
 _SEEK_MARGINS = (0, 5, 30)
-# Containers whose headers state a duration that was measured, not estimated from the size of
-# the file that we have; so the file can be compared with it.
+# Containers whose headers have a measured duration, not one estimated from the size of the file, so
+# that the file can be compared with it.
 _STATES_DURATION = {"mov", "matroska", "avi", "flv", "asf"}
 # Streams whose packets count for that duration.
 _TIMED = {"audio", "video", "subtitle", "data"}
@@ -52,11 +52,11 @@ class VideoReader:
 
     Attributes:
         info: What the file says about itself.
-        frames_read: Frames handed out so far.
-        damaged_packets: Pieces of the file that were unreadable or gave a broken frame.
+        frames_read: Frames yielded so far.
+        damaged_packets: Packets that were unreadable or gave a broken frame.
         resized_frames: Frames of another size than the first, which were scaled to it.
-        reshaped_frames: Frames whose pixels have another shape than those of the first.
-        hardware: FFmpeg's name of the interface to the hardware that decodes; None for software.
+        reshaped_frames: Frames of another pixel aspect ratio than the first.
+        hardware: FFmpeg's name of the hardware interface that decodes; None for software.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class VideoReader:
         uses_hardware: bool = False,
         turns_upright: bool = False,
     ) -> None:
-        """Look at a file; nothing is read yet but its first frame.
+        """Probe a file; only its first frame is read yet.
 
         Args:
             path: The video.
             start: Leave out frames shown earlier than this, in seconds after the first frame.
             end: Leave out frames shown at this time or later, in seconds after the first frame.
-            deinterlace: Make progressive frames of interlaced ones, one for one, where combing is
-                seen; or of all frames, which have this field first.
-            uses_hardware: Decode in graphics hardware, where it gives the same first frames.
-            turns_upright: Turn frames as players show them; ``info`` is that of turned ones.
+            deinterlace: Whether to deinterlace if there is combing, one frame for one; or the first
+                field, to deinterlace always.
+            uses_hardware: Decode in hardware, if it gives the same first frames.
+            turns_upright: Rotate frames as players show them; ``info`` describes rotated frames.
 
         Raises:
             InputError: If the file cannot be read as a video.
@@ -98,7 +98,7 @@ class VideoReader:
         self._end = None if end is None else self.info.start + end
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._indexed_packets = 0
-        self._clock = _Clock(self.info)
+        self._clock = _FrameClock(self.info)
         self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._longest_gap = Fraction(0)
@@ -107,7 +107,7 @@ class VideoReader:
 
     @cached_property
     def fields(self) -> Fields:
-        """What is known of its fields, if it is interlaced; some frames are decoded for that."""
+        """Its field order, if it is interlaced; some frames are decoded to find out."""
         if isinstance(self._deinterlaces, str):
             return Fields(first=self._deinterlaces)
         with open_container(self.info.path) as container:
@@ -115,7 +115,7 @@ class VideoReader:
 
     @property
     def notices(self) -> list[str]:
-        """What is uncertain of the video, or must be changed, in sentences."""
+        """Warnings about the video, in sentences."""
         notices = []
         path, fields = self.info.path, self.fields
         if fields.first is not None:
@@ -140,7 +140,7 @@ class VideoReader:
 
     @property
     def truncated(self) -> bool:
-        """Whether the tail of the file is missing, or damage was met on the way."""
+        """Whether the end of the file is missing, or packets were damaged."""
         return self._is_cut_short or self.damaged_packets > 0
 
     def __enter__(self) -> Self:
@@ -157,106 +157,108 @@ class VideoReader:
         self.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in the order of showing, times strictly rising.
+        """Yield the frames in presentation order, times strictly rising.
 
         Raises:
-            InputError: If no frame at all can be decoded, or none lies in the asked range.
+            InputError: If no frame can be decoded, or none is in the range.
         """
         size = self._stored_size
         to_rgb = ToRgb(width=size[0], height=size[1])
         cuts = SceneCutFinder()
         seen = False
-        pictures = self._timed_pictures()
+        av_frames = self._timed_frames()
         if not self.info.has_chroma_location:
-            pictures = filtered(pictures, "setparams", chroma_location="left")
+            av_frames = filtered(av_frames, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
-            pictures = deinterlaced(pictures, self.fields.first)
-        for picture, time in pictures:
+            av_frames = deinterlaced(av_frames, self.fields.first)
+        for av_frame, time in av_frames:
             seen = True
             if self._first is not None and time < self._first:
                 continue
             if self._end is not None and time >= self._end:
                 break
-            color = color_of(picture)
+            color = color_of(av_frame)
             if color.guessed:
                 color = self.info.color
             self.frames_read += 1
-            self.resized_frames += (picture.width, picture.height) != size
-            duration = picture.duration * self.info.time_base if picture.duration else None
-            pixels = upright(to_rgb(picture, color), self._matrix)
+            self.resized_frames += (av_frame.width, av_frame.height) != size
+            duration = av_frame.duration * self.info.time_base if av_frame.duration else None
+            pixels = upright(to_rgb(av_frame, color), self._matrix)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
         else:
-            self._look_for_the_tail()
+            self._check_end()
         if self.frames_read == 0:
             raise InputError(self._why_nothing(seen=seen))
 
-    def _timed_pictures(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+    def _timed_frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         if self._first is not None:
             for margin in _SEEK_MARGINS:
-                pictures = self._pictures_from(self._first - margin)
-                head = next(pictures, None)
-                # Without a time of its own, a frame behind a jump cannot be placed. And the fields
-                # of a frame are made whole with the help of the frame before.
+                av_frames = self._decode_from(self._first - margin)
+                head = next(av_frames, None)
+                # After a seek, a frame without a time of its own cannot be placed. And
+                # deinterlacing needs the frame before.
                 if head is not None and head[0].pts is not None:
                     is_early = head[1] < self._first
                     if is_early or (head[1] == self._first and not self._deinterlaces):
-                        return chain([head], pictures)
-        return self._pictures(*self._open())
+                        return chain([head], av_frames)
+        return self._decode(*self._open())
 
-    def _pictures_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
+    def _decode_from(self, time: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
         if time <= self.info.start or clock_restarts(self.info.path):
             return iter(())
         container, stream = self._open()
         depth = stream.codec_context.reorder_depth
         if depth and self.info.has_decoding_times_only:
-            return iter(())  # behind a jump, frames are missing among those that change places
+            return iter(())  # after a seek, frames are missing among those that are reordered
         try:
             container.seek(int(time / self.info.time_base), stream=stream)
         except av.FFmpegError:
             return iter(())
         # Seeking makes some decoders forget how many frames they must hold back.
         stream.codec_context.reorder_depth = depth
-        return self._pictures(container, stream)
+        return self._decode(container, stream)
 
-    def _pictures(
+    def _decode(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[tuple[VideoFrame, Fraction]]:
-        """Decode from where the container stands up to the end, the decoder's rest included."""
+        """Decode from the current position to the end, and flush the decoder."""
         failures = 0
-        order = _OrderOfShowing() if self.info.has_decoding_times_only else None
+        order = _PresentationTimes() if self.info.has_decoding_times_only else None
         for packet in self._packets(container, stream):
             is_damaged = packet is None or packet.is_corrupt
             if order is not None and packet is not None:
                 order.expect(packet)
-            pictures: list[VideoFrame] = []
+            av_frames: list[VideoFrame] = []
             if packet is not None:
                 try:
-                    pictures = stream.decode(packet)
+                    av_frames = stream.decode(packet)
                 except av.FFmpegError:
                     is_damaged = True
-            if is_damaged or any(picture.is_corrupt for picture in pictures):
+            if is_damaged or any(av_frame.is_corrupt for av_frame in av_frames):
                 self._count_damage(packet)
-            failures = 0 if pictures else failures + is_damaged
+            failures = 0 if av_frames else failures + is_damaged
             if failures > _FAILURES_IN_A_ROW:
                 return
-            for picture in pictures:
+            for av_frame in av_frames:
                 if order is not None:
-                    picture.pts = order.next(stream.codec_context.reorder_depth)
-                time = self._clock.time_of(picture)
-                # PyAV tells the shape of pixels for the decoder, not for each frame.
+                    av_frame.pts = order.next(stream.codec_context.reorder_depth)
+                time = self._clock.time_of(av_frame)
+                # PyAV has the pixel aspect ratio of the decoder, not of each frame.
                 pixel = stream.codec_context.sample_aspect_ratio
                 self._pixel = self._pixel or pixel
                 self.reshaped_frames += pixel is not None and pixel != self._pixel
-                # Hardware has formats of its own, with the same values in another order.
-                yield self._as_in_software(picture), time
+                # Hardware has its own formats, with the same values in another order.
+                yield self._as_in_software(av_frame), time
 
-    def _as_in_software(self, picture: VideoFrame) -> VideoFrame:
-        return picture if self.hardware is None else picture.reformat(format=self.info.pixel_format)
+    def _as_in_software(self, av_frame: VideoFrame) -> VideoFrame:
+        return (
+            av_frame if self.hardware is None else av_frame.reformat(format=self.info.pixel_format)
+        )
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[Packet[VideoStream] | None]:
-        """Read the packets of the video and the empty one that flushes; None for a fault."""
+        """Read the packets of the video and the empty one that flushes; None for an error."""
         watched = [s for s in container.streams if s.discard != Discard.all]
         faults = 0
         packets = container.demux(watched)
@@ -264,7 +266,7 @@ class VideoReader:
             try:
                 packet = next(packets, None)
             except av.FFmpegError:
-                # The generator is spent, but the container stands behind the fault.
+                # The generator has ended, but the container is positioned after the error.
                 faults += 1
                 packets = container.demux(watched)
                 yield None
@@ -279,7 +281,7 @@ class VideoReader:
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         self.close()
-        self._clock = _Clock(self.info)
+        self._clock = _FrameClock(self.info)
         self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._reached = None
@@ -287,7 +289,7 @@ class VideoReader:
         stream = video_stream(container, self.info.path)
         self._opened = (container, stream)
         self._indexed_packets = len(stream.index_entries)
-        # The others are read, not decoded, where the end of the file is all that can be compared.
+        # Other streams are read, not decoded, if only the end of the file can be compared.
         needs_all = stream.duration is None
         for other in container.streams:
             if other is not stream and (not needs_all or other.type not in _TIMED):
@@ -301,10 +303,10 @@ class VideoReader:
             self._opened = None
 
     def _count_damage(self, packet: Packet[VideoStream] | None) -> None:
-        """Count a fault, unless it comes from a jump into the middle of the video.
+        """Count a damaged packet, unless it is due to seeking into the middle of the video.
 
         Raises:
-            InputError: If hardware decodes: whose fault it was cannot be told then.
+            InputError: If hardware decodes, since the hardware may be the cause.
         """
         if self._first is not None and packet is not None and packet.size:
             ticks = packet.pts if packet.pts is not None else packet.dts
@@ -329,11 +331,11 @@ class VideoReader:
             self._longest_gap = max(self._longest_gap, reached - self._reached)
         self._reached = max(self._reached, reached)
 
-    def _look_for_the_tail(self) -> None:
-        """Notice that a file ended earlier than its header says.
+    def _check_end(self) -> None:
+        """Detect that a file ended earlier than its header says.
 
-        A file that was cut often just ends, without any error. Only clear evidence counts:
-        durations are rounded, and the last frame of a variable rate has none.
+        A file that was cut often just ends, without an error. Only clear evidence counts: durations
+        are rounded, and the last frame of a variable rate has none.
         """
         if self.info.is_cut_short:
             self._is_cut_short = True
@@ -346,14 +348,14 @@ class VideoReader:
             self._is_cut_short = True
             return
         if stream.duration is not None:
-            promised = ((stream.start_time or 0) + stream.duration) * self.info.time_base
+            stated = ((stream.start_time or 0) + stream.duration) * self.info.time_base
         elif container.duration is not None:
-            promised = Fraction(container.duration, av.time_base)
+            stated = Fraction(container.duration, av.time_base)
         else:
             return
         frame = 1 / self.info.frame_rate if self.info.frame_rate else Fraction(1, 25)
         tolerance = max(Fraction(1, 4), 3 * frame, 2 * self._longest_gap)
-        self._is_cut_short = self._reached is None or promised - self._reached > tolerance
+        self._is_cut_short = self._reached is None or stated - self._reached > tolerance
 
     def _why_nothing(self, *, seen: bool) -> str:
         if not seen and self._first is None:
@@ -368,35 +370,35 @@ class VideoReader:
         )
 
 
-class _OrderOfShowing:
-    """Times of showing, for files that only say when each frame is decoded.
+class _PresentationTimes:
+    """Presentation times, for files that only have decoding times.
 
-    As many frames are decoded as are shown, so both orders have the same times.
+    Both orders have the same set of times, since every decoded frame is shown.
     """
 
     def __init__(self) -> None:
         self._waiting: list[int] = []
 
     def expect(self, packet: Packet[VideoStream]) -> None:
-        """Take the time of the next frame that is decoded."""
+        """Add the time of the next decoded frame."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if packet.size and ticks is not None:
             heappush(self._waiting, ticks)
 
     def next(self, depth: int) -> int | None:
-        """Give the time of the next frame that is shown.
+        """The time of the next frame that is shown.
 
         Args:
-            depth: How many frames the decoder holds back to put them in order.
+            depth: How many frames the decoder holds back for reordering.
         """
-        # The times of frames that were lost are not needed any more.
+        # Times of lost frames are dropped.
         while len(self._waiting) > depth + 1:
             heappop(self._waiting)
         return heappop(self._waiting) if self._waiting else None
 
 
-class _Clock:
-    """Gives every decoded frame its time, whatever the file left out."""
+class _FrameClock:
+    """Gives every decoded frame a time, even if the file has none."""
 
     def __init__(self, info: VideoInfo) -> None:
         self._time_base = info.time_base
@@ -405,14 +407,14 @@ class _Clock:
         self._usual_step = max(1, round(frame / info.time_base))
         self._last: int | None = None
 
-    def time_of(self, picture: VideoFrame) -> Fraction:
-        """The time of the next frame in the order of showing, in seconds; always rising."""
-        ticks = picture.pts if picture.pts is not None else picture.dts
-        step = picture.duration or self._usual_step
+    def time_of(self, av_frame: VideoFrame) -> Fraction:
+        """The time of the next frame in presentation order, in seconds; always rising."""
+        ticks = av_frame.pts if av_frame.pts is not None else av_frame.dts
+        step = av_frame.duration or self._usual_step
         if ticks is None:
             ticks = int(self._first) if self._last is None else self._last + step
         elif self._last is not None and ticks <= self._last:
-            # Twice the same time is a slip that the next frame mends; a jump back is not.
+            # A repeated time is corrected by the next frame; a jump back is not.
             ticks = self._last + (1 if self._last - ticks < step else step)
         self._last = ticks
         return ticks * self._time_base

@@ -1,7 +1,7 @@
-"""Frames out of a pipe, as YUV4MPEG2: what other programs write without a file between.
+"""Frames from a pipe, as YUV4MPEG2 (y4m), which other programs write.
 
 A header gives size, rate and pixel format, and the frames follow, uncompressed. There is no sound,
-no time but the rate, and no way back, so such a job cannot be resumed.
+no time except for the rate, and no seeking, so such a job cannot be resumed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _LONGEST_HEADER = 4096
 
 
 class Y4mReader:
-    """The frames of a film that comes through a pipe; like a `VideoReader`.
+    """The frames of a video from a pipe; see `FrameReader`.
 
     Attributes:
-        info: What the header and the first frame say.
-        frames_read: Frames handed out so far.
+        info: From the header and the first frame.
+        frames_read: Frames yielded so far.
         damaged_packets: Always 0.
         resized_frames: Always 0: all frames have one size.
-        reshaped_frames: Always 0, likewise.
-        truncated: Always False: a pipe does not tell how much should come.
+        reshaped_frames: Always 0.
+        truncated: Always False: the length of a pipe is unknown.
     """
 
     damaged_packets = 0
@@ -49,12 +49,12 @@ class Y4mReader:
         """Read the first frame.
 
         Args:
-            file: Where the film comes from.
+            file: The pipe.
             start: Leave out frames shown earlier than this, in seconds.
             end: Leave out frames shown at this time or later, in seconds.
 
         Raises:
-            InputError: If what comes is no YUV4MPEG2.
+            InputError: If the data is not YUV4MPEG2.
         """
         header = file.readline(_LONGEST_HEADER)
         if not header.startswith(b"YUV4MPEG2 "):
@@ -68,7 +68,7 @@ class Y4mReader:
         self._start = start or Fraction(0)
         self._end = end
         try:
-            self._container = av.open(cast(Any, _Joined(header, file)), format="yuv4mpegpipe")
+            self._container = av.open(cast(Any, _Rejoined(header, file)), format="yuv4mpegpipe")
             self._frames = self._container.decode(video=0)
             first = next(self._frames)
         except (av.FFmpegError, StopIteration) as error:
@@ -76,14 +76,14 @@ class Y4mReader:
                 "No frame came through the pipe; check the program that writes to it."
             ) from error
         self._frames = chain([first], self._frames)
-        # Whoever wants to look at the source finds its beginning in a file.
+        # The beginning goes into a file, for code that probes a path.
         self._folder = tempfile.TemporaryDirectory(prefix="vsrm-")
         beginning = Path(self._folder.name) / "stdin.y4m"
         beginning.write_bytes(header + b"FRAME\n" + packed(first))
         self.info: VideoInfo = replace(probe(beginning), duration=None, expected_frames=None)
 
     def close(self) -> None:
-        """Read no more."""
+        """Close the pipe."""
         self._container.close()
         self._folder.cleanup()
 
@@ -91,19 +91,19 @@ class Y4mReader:
         """Yield the frames in order.
 
         Raises:
-            InputError: If none lies in the asked range.
+            InputError: If none is in the range.
         """
         to_rgb = ToRgb(width=self.info.width, height=self.info.height)
         cuts = SceneCutFinder()
         step = self.info.time_base
-        for number, picture in enumerate(self._frames):
+        for number, av_frame in enumerate(self._frames):
             time = number * step
             if time < self._start:
                 continue
             if self._end is not None and time >= self._end:
                 break
-            color = color_of(picture)
-            pixels = to_rgb(picture, self.info.color if color.guessed else color)
+            color = color_of(av_frame)
+            pixels = to_rgb(av_frame, self.info.color if color.guessed else color)
             self.frames_read += 1
             yield Frame(pixels, time, step, cuts.begins_shot(pixels))
         if self.frames_read == 0:
@@ -113,8 +113,8 @@ class Y4mReader:
             )
 
 
-class _Joined:
-    """A file of which the first line has been read, as if it had not."""
+class _Rejoined:
+    """A file whose first line is put back."""
 
     def __init__(self, line: bytes, file: BinaryIO) -> None:
         self._line = line
@@ -126,7 +126,7 @@ class _Joined:
 
 
 def packed(frame: VideoFrame) -> bytes:
-    """The planes of a frame, without the padding at the end of their rows."""
+    """The planes of a frame, without row padding."""
     width = 2 if any(part.bits > 8 for part in frame.format.components) else 1
     parts = []
     for plane in frame.planes:

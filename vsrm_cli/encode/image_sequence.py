@@ -1,6 +1,6 @@
 """Frames as image files: a folder of them, names such as frame_%05d.png, or a single one.
 
-Images hold neither times nor sound. 8 bits stay 8 bits, and deeper ones become 16.
+Image files have no times and no sound. 8 bits stay 8 bits, more become 16.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Self
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from vsrm_cli.decode.image_sequence import NUMBER, PICTURES, find_images, is_image
+from vsrm_cli.decode.image_sequence import IMAGE_ENDINGS, NUMBER, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.files import flush_names
@@ -30,16 +30,16 @@ _METADATA = "metadata of the images, such as EXIF"
 
 
 class ImageSequenceWriter:
-    """A film of pictures to be written; its files are collected in a folder until all are there.
+    """An image sequence; its files are collected in a folder until all are there.
 
     Attributes:
         path: A folder, a pattern or one file.
-        plan: How pictures are encoded.
-        shape: Of the pictures.
+        plan: How images are encoded.
+        shape: Of the images.
         time_base: Length of a tick in seconds.
-        frames_written: Pictures that have their names.
+        frames_written: Images that have their names.
         kept: Nothing.
-        dropped: What pictures cannot hold.
+        dropped: What image files cannot hold.
         warnings: None.
     """
 
@@ -53,10 +53,10 @@ class ImageSequenceWriter:
 
         Args:
             path: A folder; or a pattern or one file, ending in .png.
-            source: The film that they are made of.
-            names: Of the pictures that they are made of, if they are: what is written into a
-                folder is named alike.
-            shape: Of the film's frames as they are stored; the pictures are upright.
+            source: The input.
+            names: Of the input's images, if it is an image sequence: files in a folder get the same
+                names.
+            shape: Of the frames as stored; the images are upright.
         """
         pixel_format = "rgb24" if source.bits <= 8 else "rgb48be"
         self.path = path
@@ -90,20 +90,20 @@ class ImageSequenceWriter:
         return round(time / self.time_base)
 
     def encode(self, frame: Frame) -> bytes:
-        """Make a PNG file of a frame."""
-        picture = self._from_rgb(upright(frame.pixels, self._matrix))
+        """Encode a frame as a PNG file."""
+        av_frame = self._from_rgb(upright(frame.pixels, self._matrix))
         codec = av.CodecContext.create("png", "w")
         assert isinstance(codec, VideoCodecContext)
-        codec.width, codec.height = picture.width, picture.height
+        codec.width, codec.height = av_frame.width, av_frame.height
         codec.pix_fmt = self.plan.pixel_format
         codec.time_base = Fraction(1, 25)
-        picture.pts = 0
-        return b"".join(bytes(packet) for packet in (*codec.encode(picture), *codec.encode(None)))
+        av_frame.pts = 0
+        return b"".join(bytes(packet) for packet in (*codec.encode(av_frame), *codec.encode(None)))
 
     def collect(self, folder: Path, count: int) -> None:
-        """Give the pictures in a folder their names, from the last to the first.
+        """Give the images in a folder their names, from the last to the first.
 
-        So the first ones are there to go on from if that is interrupted.
+        So the first ones are still in the folder if this is interrupted, and the job can resume.
 
         Raises:
             OutputError: If that fails.
@@ -119,7 +119,7 @@ class ImageSequenceWriter:
         self.frames_written = count
 
     def failure(self, error: OSError) -> OutputError:
-        """Tell a fault of the disk to the user."""
+        """The error for a fault of the disk."""
         return OutputError(
             f"{self.path} could not be written ({error.strerror}); "
             "make sure that the disk is not full."
@@ -134,16 +134,16 @@ class ImageSequenceWriter:
 
 
 class ImageSegment:
-    """Some pictures in a row, each in its file, safely on the disk; like a `SegmentWriter`.
+    """Consecutive images, each in its file and flushed to disk; see `SegmentFile`.
 
     Attributes:
-        path: The file written last.
-        ticks: When the pictures are shown.
-        end: Until when the last of them is.
+        path: The file that was written last.
+        ticks: When the images are shown.
+        end: Until when the last of them is shown.
     """
 
     def __init__(self, path: Path, output: ImageSequenceWriter) -> None:
-        """Begin behind the pictures that are there: ``path`` ends in the number of the next."""
+        """Start after the images that exist: ``path`` ends in the number of the next one."""
         self.path = path
         self.ticks: list[int] = []
         self.end = 0
@@ -173,24 +173,24 @@ class ImageSegment:
         """Do nothing: all files are closed."""
 
     def abandon(self) -> None:
-        """Do nothing: files of which the journal does not know do not count."""
+        """Do nothing: files that are not in the journal do not count."""
 
 
 def names_files(path: Path) -> bool:
-    """Whether an output is named by its image files, and not by their folder."""
-    return path.suffix.lower() in PICTURES and not path.is_dir()
+    """Whether an output is named by its image files, not by their folder."""
+    return path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()
 
 
 def check_images(path: Path, sources: Sequence[Path], *, overwrite: bool) -> None:
-    """Make sure that pictures may be written there.
+    """Make sure that images can be written there.
 
     Args:
         path: A folder, a pattern or one file.
-        sources: The files that they are made of.
-        overwrite: Whether pictures may lie there already.
+        sources: The input files.
+        overwrite: Whether to replace existing images.
 
     Raises:
-        OutputError: If they may not.
+        OutputError: If they cannot.
     """
     is_file = names_files(path)
     if is_file and path.suffix.lower() != ".png":
@@ -212,10 +212,10 @@ def check_images(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
     if not is_file and path.exists() and not path.is_dir():
         raise OutputError(f"{path} is not a folder; name a folder for the image files.")
     try:
-        pictures = find_images(path)
+        images = find_images(path)
     except InputError:
         return
-    if pictures[0].parent.samefile(sources[0].parent) and set(pictures) & set(sources):
+    if images[0].parent.samefile(sources[0].parent) and set(images) & set(sources):
         raise OutputError(f"{path} holds the input itself; choose another place for the output.")
     if not overwrite:
-        raise OutputError(f"{pictures[0]} exists; choose another folder, or give --overwrite.")
+        raise OutputError(f"{images[0]} exists; choose another folder, or give --overwrite.")

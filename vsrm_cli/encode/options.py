@@ -295,14 +295,14 @@ def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
         return {}
-    told = dict([_LEFT_SITING[encoder]])
+    listed = dict([_LEFT_SITING[encoder]])
     if encoder == "libx264" and get_cpu_capability() == "AVX512":
-        told["asm"] = _X264_INSTRUCTIONS
+        listed["asm"] = _X264_INSTRUCTIONS
     if encoder == "libx265":
-        told["log-level"] = "none"  # else it fills the terminal
+        listed["log-level"] = "none"  # else it fills the terminal
     if light is not None:
-        told |= hdr_parameters(encoder, light)
-    return {option: ":".join(f"{k}={v}" for k, v in told.items())} if told else {}
+        listed |= hdr_parameters(encoder, light)
+    return {option: ":".join(f"{k}={v}" for k, v in listed.items())} if listed else {}
 
 
 def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Segments: pieces of an output's video, each a closed file, and the join of them to the output.
+"""Segments of an output's video, each a closed file, and how they are joined to the output.
 
 Each segment is encoded by an encoder of its own, so it begins with a key frame and refers to
-nothing outside. Its file keeps times exactly. The join copies the packets as they are; only
-their durations and decoding times are derived anew, over the whole video.
+nothing outside. Its file keeps times exactly. The join copies the packets unchanged; only their
+durations and decoding times are computed anew, over the whole video.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vsrm_cli.frame import Frame
 from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
-# Containers that keep times exactly, the ones with better tools first.
+# Containers that keep times exactly, best supported ones first.
 _CONTAINERS = ("mp4", "mov", "nut")
 _FRAMES_TRIED = 2
 # Limited range and dithering change gray by less; a wrong pixel format changes it by more.
@@ -34,7 +34,7 @@ _GRAY_TOLERANCE = 40
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A closed piece of a video.
+    """A closed segment of a video.
 
     Attributes:
         path: Its file.
@@ -46,7 +46,7 @@ class Segment:
 
 
 class SegmentWriter:
-    """One segment while it is written; leaving its ``with`` statement closes the file.
+    """One segment while it is written.
 
     Attributes:
         path: The file.
@@ -59,7 +59,7 @@ class SegmentWriter:
 
         Args:
             path: Where to write, without the ending, which is chosen by the codec.
-            output: What the segment is a piece of.
+            output: The output of the segment.
 
         Raises:
             OutputError: If the folder cannot be written.
@@ -84,14 +84,14 @@ class SegmentWriter:
 
     def write(self, frame: Frame) -> None:
         """Encode one frame; see `VideoWriter.write`."""
-        picture = self._output.track.picture(frame)
-        assert picture.pts is not None
-        if self.ticks and picture.pts <= self.ticks[-1]:
+        av_frame = self._output.track.av_frame(frame)
+        assert av_frame.pts is not None
+        if self.ticks and av_frame.pts <= self.ticks[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        self.ticks.append(picture.pts)
-        self.end = picture.pts + self._output.track.ticks_shown(frame)
+        self.ticks.append(av_frame.pts)
+        self.end = av_frame.pts + self._output.track.ticks_shown(frame)
         try:
-            self._mux(self._stream.encode(picture))
+            self._mux(self._stream.encode(av_frame))
         except (av.FFmpegError, OSError) as error:
             raise self._output.failure(error) from error
 
@@ -118,7 +118,7 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Close the file as it is, unfinished."""
-        # What cannot be completed is thrown away anyway. On a full disk, both calls fail.
+        # An unfinished segment is discarded anyway. On a full disk, both calls fail.
         with suppress(av.FFmpegError, OSError):
             self._container.close()
         with suppress(OSError):
@@ -126,12 +126,12 @@ class SegmentWriter:
 
 
 def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
-    """Make the output of its segments: their video, and the sound and subtitles of the source.
+    """Join segments to the output, with the sound and subtitles of the source.
 
     Args:
         segments: All segments of the video, in order.
         end: Until when the last frame is shown, in ticks of the output's clock.
-        output: Made for segments; it is completed by leaving its ``with`` statement.
+        output: Created for segments; it is completed by leaving its ``with`` statement.
 
     Raises:
         CheckFailed: If a segment does not hold the frames that it should.
@@ -150,10 +150,10 @@ def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
 def _packets(
     segments: Sequence[Segment], output: VideoWriter
 ) -> Iterator[tuple[VideoStream, Packet[VideoStream]]]:
-    """Read the packets of all segments, with times of showing in ticks of the output's clock.
+    """Read the packets of all segments, with presentation times in ticks of the output's clock.
 
     Raises:
-        CheckFailed: If the segments cannot be shown by one decoder.
+        CheckFailed: If one decoder cannot decode all segments.
     """
     extradata: bytes | None = None
     for number, segment in enumerate(segments):
@@ -172,7 +172,7 @@ def _packets(
 
 
 def _reordering(segment: Segment, output: VideoWriter) -> int:
-    """Say by how many frames a segment's decoder must be ahead of what it shows.
+    """By how many frames decoding is ahead of presentation in a segment.
 
     Raises:
         CheckFailed: If the segment holds other frames than it should.
@@ -188,7 +188,7 @@ def _reordering(segment: Segment, output: VideoWriter) -> int:
 
 
 def _ticks(packet: Packet[VideoStream], output: VideoWriter) -> int:
-    """When a packet of a segment is shown, in ticks of the output; -1 if between two."""
+    """The presentation time of a packet, in ticks of the output; -1 if between two."""
     assert packet.pts is not None
     ticks = packet.pts * packet.time_base / output.time_base
     return int(ticks) if ticks.denominator == 1 else -1
@@ -201,14 +201,13 @@ def _broken(segment: Segment, what: str) -> str:
 def choose_container(output: VideoWriter) -> str:
     """Choose the container of the segments of an output, by a trial in memory.
 
-    A few frames are encoded into it, copied from there into a file like the output, and decoded
-    from both.
+    Some frames are encoded into it, copied into a file like the output, and decoded from both.
 
     Returns:
-        FFmpeg's name of the container, which the output then knows.
+        FFmpeg's name of the container, which is also set in the output.
 
     Raises:
-        OutputError: If the frames come back from none: the output cannot hold such video.
+        OutputError: If no container works: the output cannot hold such video.
     """
     output.segment_container = next((c for c in _CONTAINERS if _gives_back(c, output)), None)
     if output.segment_container is None:
@@ -248,7 +247,7 @@ def _gives_back(container: str, output: VideoWriter) -> bool:
 
 
 def _is_blank(file: BytesIO) -> bool:
-    """Whether a file decodes to the frames that were tried."""
+    """Whether a file decodes to the frames of the trial."""
     file.seek(0)
     with av.open(file, "r") as container:
         grays = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]

@@ -1,8 +1,8 @@
-"""Frames become a file: each at the time it came with, with the sound and subtitles it had.
+"""Writes a video file: each frame at its time, with the sound and subtitles of the source.
 
-An output appears under its name only when it is complete. Until then it grows in a hidden file
-beside it, and every wish that cannot be fulfilled is refused before the first frame. Its video
-is encoded here, or joined from segments that were (see `segments`).
+An output appears under its name only when it is complete; until then it is a hidden file beside it.
+Options that cannot work are refused before the first frame. The video is encoded here, or joined
+from segments (see `segments`).
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from vsrm_cli.remux.verify import verify_file
 
 __all__ = ["Encoding", "VideoWriter"]
 
-# Frames that x265 may decode ahead of their turn; it does not say so itself.
+# Frames by which x265 reorders; it does not report this itself.
 _X265_REORDERS = 2
 
 
 class VideoWriter:
-    """One output file. Use it in a ``with`` statement and write frames in rising order of time.
+    """One output file. Use it in a ``with`` statement and write frames in order of time.
 
     Leaving the statement normally completes the file under its name; leaving it by an exception
     deletes what was written.
 
     Attributes:
-        frames_written: Frames taken so far.
-        shape: Of the pictures of the output.
+        frames_written: Frames written so far.
+        shape: Of the frames of the output.
         path: The file.
         plan: How its video is encoded.
         track: Its video, as it is encoded.
@@ -84,21 +84,21 @@ class VideoWriter:
         """Check everything, and write the header.
 
         Args:
-            path: The output; the end of its name says which container it is.
+            path: The output; its ending chooses the container.
             source: The video that the frames come from, whose sound and subtitles are copied.
-            shape: Of the pictures of the output.
+            shape: Of the frames of the output.
             encoding: The codec and its settings.
-            start: Seconds after the first frame of the source at which the output begins; all
-                times become earlier by as much.
+            start: Seconds after the first frame of the source at which the output begins; all times
+                are shifted by as much.
             end: Seconds after the first frame of the source at which the output ends.
             overwrite: Replace an existing file, when the new one is complete.
-            folder: Where segments are collected, on the disk of the output. The file is then
-                not written now, only tried, and made of them by `segments.join`.
-            audio: What is done with the sound of the source.
+            folder: Folder of the segments, on the disk of the output. The file is only tried now,
+                and made of them by `segments.join`.
+            audio: How the sound of the source is handled.
 
         Raises:
             UsageError: If a setting of the encoding can never work.
-            OutputError: If the output cannot be written as asked.
+            OutputError: If the output cannot be written with these options.
         """
         size = (shape.width, shape.height)
         encoding = choose_codec(encoding, path.suffix, bits=source.bits, size=size)
@@ -111,7 +111,7 @@ class VideoWriter:
         self.plan = plan
         self.path = path
         self.part = part_path(path, folder)
-        # Outputs begin near zero; all streams move alike.
+        # Outputs begin near zero; all streams are shifted alike.
         shift = (start or Fraction(0)) + source.origin
         self.track = VideoTrack(source, shape, plan, suffix=path.suffix.lower(), shift=shift)
         self.time_base, self.shape = self.track.time_base, self.track.shape
@@ -123,7 +123,7 @@ class VideoWriter:
         self._packets_written = 0
         self._pixel = shape.sample_aspect_ratio
         self._source = source
-        self._part_asked = (start, end)
+        self._range = (start, end)
         self._audio = audio
         self._copies = self._new_copies()
         try:
@@ -138,12 +138,12 @@ class VideoWriter:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """What of the source goes along beside its main video, in words."""
+        """The streams of the source that are copied, in words."""
         return tuple(self._copies.kept)
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """What of the source the output cannot hold, and why, in words."""
+        """What the output cannot hold of the source, and why, in words."""
         lost = picture_losses(self._source, self.plan, self._pixel)
         if self._source.display_matrix is not None and self.path.suffix.lower() == ".nut":
             lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
@@ -164,7 +164,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Complete the file and prove it, or delete it after an exception."""
+        """Complete and verify the file, or delete it after an exception."""
         if kind is not None or self._is_only_tried:
             self._discard()
             return
@@ -178,8 +178,7 @@ class VideoWriter:
         """Encode one frame.
 
         Args:
-            frame: Of the shape of the output, and resampled to its size if it is another; its
-                time is kept, less the start.
+            frame: Resampled to the size of the output if needed; its time is kept, less the start.
 
         Raises:
             OutputError: If the disk is full, or the encoder fails.
@@ -188,25 +187,25 @@ class VideoWriter:
         ticks = self.track.ticks_of(frame.time)
         if self._times and ticks <= self._times[-1]:
             raise ValueError(f"times of frames must rise, got {frame.time} too late")
-        picture = self.track.picture(frame)
+        av_frame = self.track.av_frame(frame)
         self._times.append(ticks)
-        # A frame is shown until the next one is, whatever it says of itself.
+        # A frame is shown until the next one, whatever its own duration is.
         for before, after in pairwise(self._times[-2:]):
             self._durations[before] = after - before
         self._last_duration = self.track.ticks_shown(frame)
         try:
-            # Sound and picture are written in step, by time. Otherwise they would lie far apart
-            # in the file, and packets would pile up in memory.
+            # Sound and video are interleaved by time. Otherwise they would be far apart in the
+            # file, and packets would pile up in memory.
             self._copies.copy_until(frame.time, self._container)
-            self._mux(self._stream.encode(picture))
+            self._mux(self._stream.encode(av_frame))
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
         self.frames_written += 1
 
     def _mux(self, packets: list[Packet[VideoStream]]) -> None:
-        """Write packets of which it is known how long they are shown; the others wait."""
+        """Write packets whose duration is known; the others wait."""
         self._waiting += packets
-        # Encoders do not all pass durations on, and MP4 needs that of the last frame.
+        # Not all encoders pass durations on, and MP4 needs that of the last frame.
         while self._waiting and self._waiting[0].pts in self._durations:
             packet = self._waiting.pop(0)
             packet.duration = self._durations.pop(packet.pts or 0)
@@ -219,10 +218,10 @@ class VideoWriter:
         """Write the header of an output whose video is copied.
 
         Args:
-            finished: A stream like those that it is copied from.
+            finished: A stream of the segments.
             times: When each frame is shown, rising, in ticks of `time_base`.
             end: Until when the last one is shown.
-            frames_reordered: By how many frames a decoder must be ahead of what it shows.
+            frames_reordered: By how many frames decoding is ahead of presentation.
 
         Raises:
             OutputError: If the container refuses it.
@@ -240,7 +239,7 @@ class VideoWriter:
         self._is_only_tried = False
 
     def copy(self, packet: Packet[VideoStream]) -> None:
-        """Write a finished packet, its time in ticks of `time_base`, and the sound up to there.
+        """Write an encoded packet, its time in ticks of `time_base`, and the sound up to that time.
 
         Raises:
             OutputError: If the disk is full.
@@ -256,7 +255,7 @@ class VideoWriter:
         self.frames_written += 1
 
     def _next_decoding_time(self) -> int:
-        """When the next packet is decoded: as many frames ahead as the encoder reorders.
+        """The decoding time of the next packet: as many frames ahead as the encoder reorders.
 
         Derived here, because x265 gives random times to videos that are shorter than that, and
         those of segments, encoded apart, run backwards at some joints.
@@ -268,7 +267,7 @@ class VideoWriter:
     def correct_decoding_time(
         self, packet: Packet[VideoStream], ticks: Sequence[int], place: int
     ) -> None:
-        """Correct when a packet of a segment is decoded, where the encoder tells it at random.
+        """Correct the decoding time of a packet of a segment, which x265 may set at random.
 
         Args:
             packet: As the encoder gave it.
@@ -280,7 +279,7 @@ class VideoWriter:
             packet.dts = min(packet.pts or 0, ticks[place] if place >= 0 else ticks[0] + place)
 
     def _new_copies(self) -> CopiedStreams:
-        start, end = self._part_asked
+        start, end = self._range
         return CopiedStreams(
             self._source.path,
             suffix=self.path.suffix.lower(),
@@ -307,7 +306,7 @@ class VideoWriter:
         The video is encoded, unless it is copied from a finished stream.
         """
         try:
-            # Opened here, so that the file is surely closed when it must be deleted. By its whole
+            # Opened here, so that the file is closed when it must be deleted. By its whole
             # path: to move the index, FFmpeg opens it again, and takes "a:b" for a protocol.
             file = self.part.absolute().open("wb")
         except OSError as error:
@@ -344,12 +343,12 @@ class VideoWriter:
 
     def _options(self, name: str) -> dict[str, str]:
         if name in ("mp4", "mov"):
-            # They tell when streams begin in ticks of one clock; its usual 1000 would round.
+            # The start of streams is in ticks of one clock, whose usual 1000 would round.
             ticks = lcm(self.time_base.denominator, self._copies.ticks_per_second)
             if ticks > MAX_TICKS_PER_SECOND:  # then as fine as it can be
                 ticks = MAX_TICKS_PER_SECOND - MAX_TICKS_PER_SECOND % self.time_base.denominator
             options = tag_options(name, self._copies.tags)
-            # With the index in front, browsers play the file while they load it.
+            # With the index at the front, browsers play the file while it loads.
             flags = "+".join(filter(None, ("faststart", options.get("movflags"))))
             return options | {"movie_timescale": str(ticks), "movflags": flags}
         # "default" flags stay as they were, and sound that begins a little early, to prime its
@@ -358,7 +357,7 @@ class VideoWriter:
         return options | self._copies.muxer_options
 
     def complete(self) -> None:
-        """Write the end of the file; leaving the ``with`` statement then gives it its name.
+        """Finish the file; leaving the ``with`` statement then gives it its name.
 
         Raises:
             OutputError: If there is no frame in it, or the disk is full.
@@ -372,8 +371,8 @@ class VideoWriter:
             self._copies.copy_until(None, self._container)
             self._close()
             self._copies.correct(self.part)
-            promise = self._copies.promise(self._times, self.time_base, self._last_duration)
-            verify_file(self.part, promise)
+            expected = self._copies.expected(self._times, self.time_base, self._last_duration)
+            verify_file(self.part, expected)
         except (av.FFmpegError, OSError) as error:
             raise self.failure(error) from error
         self._is_complete = True
@@ -402,7 +401,7 @@ class VideoWriter:
             self._container.file.file.close()
 
     def failure(self, error: Exception) -> OutputError:
-        """Tell a fault of the disk or the encoder to the user."""
+        """The error for a fault of the disk or the encoder."""
         advice = "make sure that the disk is not full"
         if isinstance(error, (av.InvalidDataError, av.ArgumentError)):
             advice = "a copied stream may be damaged; try another container"

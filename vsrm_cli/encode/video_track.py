@@ -61,26 +61,26 @@ class VideoTrack:
         )
         self._from_rgb = FromRgb(color, plan.pixel_format, width=width, height=height)
 
-    def picture(self, frame: Frame) -> VideoFrame:
-        """Convert a frame to what the encoder takes; its time is that of the output."""
-        picture = self._from_rgb(frame.pixels)
-        picture.pts = self.ticks_of(frame.time)
-        picture.time_base = self.time_base
-        return picture
+    def av_frame(self, frame: Frame) -> VideoFrame:
+        """Convert a frame for the encoder, with its time in the output."""
+        av_frame = self._from_rgb(frame.pixels)
+        av_frame.pts = self.ticks_of(frame.time)
+        av_frame.time_base = self.time_base
+        return av_frame
 
     def ticks_of(self, time: Fraction) -> int:
-        """When the output shows what the source shows at a time, in ticks of `time_base`."""
+        """A time of the source as a time of the output, in ticks of `time_base`."""
         return round((time - self.shift) / self.time_base)
 
     def ticks_shown(self, frame: Frame) -> int:
-        """How long the last frame is shown; guessed by the rate where the source does not say."""
+        """How long the last frame is shown; by the frame rate if the source does not say."""
         duration = frame.duration
         if duration is None:
             duration = 1 / self._rate
         return max(1, round(duration / self.time_base))
 
     def add_encoder(self, container: OutputContainer) -> VideoStream:
-        """Announce the video to a container: this output's, or that of a segment of it."""
+        """Add the video to a container, of the output or of a segment, to be encoded."""
         stream = add_video(
             container,
             self.plan,
@@ -98,7 +98,7 @@ class VideoTrack:
         return stream
 
     def add_finished(self, container: OutputContainer, finished: VideoStream) -> VideoStream:
-        """Announce the video to a container, as a copy of a stream that is encoded."""
+        """Add the video to a container, as a copy of an encoded stream."""
         stream = container.add_stream_from_template(finished, opaque=True)
         stream.codec_context.framerate = self._rate
         stream.time_base = self.time_base
@@ -110,15 +110,15 @@ class VideoTrack:
         return stream
 
     def blank(self, number: int) -> VideoFrame:
-        """A gray frame, as the encoder takes it, to try it with."""
+        """A gray frame for the encoder, for a trial."""
         gray = np.full((3, self.shape.height, self.shape.width), 128, np.uint8)
-        picture = self._from_rgb(gray)
-        picture.pts = number * max(1, round(1 / self._rate / self.time_base))
-        picture.time_base = self.time_base
-        return picture
+        av_frame = self._from_rgb(gray)
+        av_frame.pts = number * max(1, round(1 / self._rate / self.time_base))
+        av_frame.time_base = self.time_base
+        return av_frame
 
     def _describe(self, stream: VideoStream) -> None:
-        """Say of a stream what players must know, and not every encoder or segment tells."""
+        """Set what players need to know of a stream, which not every encoder or segment has."""
         context = stream.codec_context
         tag(context, self._from_rgb.color)
         if self.shape.sample_aspect_ratio is not None:
@@ -130,7 +130,7 @@ class VideoTrack:
 
 
 def _time_base(source: Fraction, shift: Fraction) -> Fraction:
-    """The coarsest clock in which all times of the source, shifted, are whole numbers."""
+    """The coarsest clock in which all shifted times of the source are whole numbers."""
     if shift % source == 0:
         return source
     ticks = lcm(source.denominator, shift.denominator)
@@ -138,5 +138,5 @@ def _time_base(source: Fraction, shift: Fraction) -> Fraction:
 
 
 def _without_offset(display_matrix: tuple[int, ...]) -> tuple[int, ...]:
-    """The turn alone; the offset that MP4 adds to it is in pixels of the smaller picture."""
+    """The rotation alone; the offset that MP4 adds is in pixels of the source."""
     return (*display_matrix[:6], 0, 0, display_matrix[8])

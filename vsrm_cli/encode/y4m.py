@@ -1,7 +1,7 @@
-"""Frames into a pipe, as YUV4MPEG2: what other programs read without a file between.
+"""Frames to a pipe, as YUV4MPEG2 (y4m), which other programs read.
 
-A header gives size, rate and pixel format, and the frames follow, uncompressed. It holds no sound
-and no time but the rate.
+A header gives size, rate and pixel format, and the frames follow, uncompressed. There is no sound
+and no time except for the rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
 
-# Pixel formats and what the header calls them. Samples of color lie as in H.264.
+# Pixel formats and their names in the header. The chroma location is that of H.264.
 _NAMES = {
     "yuv420p": "420mpeg2",
     "yuv422p": "422",
@@ -32,14 +32,14 @@ _ALL_BUT_FRAMES = "sound, subtitles and metadata: y4m cannot hold them"
 
 
 class Y4mWriter:
-    """A film written into a pipe.
+    """A video written to a pipe; see `DirectWriter`.
 
     Attributes:
-        plan: How it is encoded: not at all.
-        shape: Of its pictures.
-        frames_written: Frames taken so far.
+        plan: Uncompressed.
+        shape: Of its frames.
+        frames_written: Frames written so far.
         kept: Nothing.
-        dropped: What a pipe cannot hold.
+        dropped: What y4m cannot hold.
         warnings: None.
     """
 
@@ -49,12 +49,12 @@ class Y4mWriter:
     def __init__(
         self, file: BinaryIO, *, source: VideoInfo, shape: Shape, pixel_format: str
     ) -> None:
-        """Prepare; the header goes out with the first frame.
+        """Prepare; the header is written with the first frame.
 
         Args:
-            file: Where the film goes.
-            source: The film that the frames come from.
-            shape: Of the film's frames as they are stored; those in the pipe are upright.
+            file: The pipe.
+            source: The video that the frames come from.
+            shape: Of the frames as stored; those in the pipe are upright.
             pixel_format: FFmpeg's name, or "auto" for the nearest to that of the source.
 
         Raises:
@@ -96,11 +96,11 @@ class Y4mWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Send what is still held back."""
+        """Flush the pipe."""
         self._file.flush()
 
     def write(self, frame: Frame) -> None:
-        """Send one frame.
+        """Write one frame.
 
         Raises:
             OutputError: If it is not shown one step of the rate after the frame before.
@@ -134,7 +134,7 @@ class Y4mWriter:
 
 
 def _nearest(source: VideoInfo) -> str:
-    """The format of y4m that loses least of a source's."""
+    """The pixel format of y4m that is nearest to that of a source."""
     form = av.VideoFormat(source.pixel_format)
     wide = form.chroma_width(16) if not form.is_rgb else 16
     high = form.chroma_height(16) if not form.is_rgb else 16

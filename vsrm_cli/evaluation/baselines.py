@@ -51,9 +51,9 @@ def common_scale(networks: Sequence[Network]) -> int:
     """
     scales = sorted({network.scale for network in networks})
     if len(scales) > 1:
-        told = " and ".join(map(str, scales))
+        scales_text = " and ".join(map(str, scales))
         raise UsageError(
-            f"The networks enlarge {told} times; measure those of one factor at a time."
+            f"The networks enlarge {scales_text} times; measure those of one factor at a time."
         )
     return scales[0] if scales else SCALE
 

@@ -1,8 +1,7 @@
-"""How near enlarged clips come to the truth: networks beside bicubic and Lanczos.
+"""How close upscaled clips come to the ground truth: networks, bicubic and Lanczos.
 
-Every clip is enlarged by each method, rounded to 8 bits, and compared frame by frame. Beside
-each network stands the same network that is shown its frames one at a time: the difference is
-what it has learned from time.
+Every clip is upscaled by each method, rounded to 8 bits, and compared frame by frame. Each network
+is also measured with single frames: the difference shows what it gains from neighboring frames.
 """
 
 import math
@@ -47,19 +46,19 @@ CROP_WIDTH, CROP_HEIGHT = 160, 120
 
 @dataclass(frozen=True)
 class MethodScores:
-    """How near one method comes to the truth, on one clip or as the mean over all.
+    """The scores of one method, on one clip or as the mean over all.
 
     Attributes:
         method: bicubic, lanczos, a network, "<network>, frames alone", or another program.
         psnr: Mean over the frames that count, in dB; infinite where all are equal.
         ssim: The same, 0 to 1.
-        warping: Error between neighbors along the flow of the truth, in thousandths of the
+        warping: Error between neighbors along the flow of the ground truth, in thousandths of the
             squared range; None where it was not asked for or the clip has one frame.
         lpips: Mean over the frames that count; None where it cannot be measured here.
         vmaf: Of the clip; None where it cannot be measured here.
         cvvdp: The same.
-        sharpness: How much detail the frames that count have against the truth, whether right or
-            wrong; infinite where the truth is flat.
+        sharpness: How much detail the frames that count have, right or wrong, relative to the
+            ground truth; infinite if that is flat.
         flicker: How much the error changes from frame to frame, in gray levels; None where the
             clip has one frame.
         frame_psnr: Of each frame that counts; empty in a mean.
@@ -86,9 +85,9 @@ class ClipScores:
     Attributes:
         clip: Its name.
         frames: Number of frames.
-        width: Of the sharp frames.
-        height: Of the sharp frames.
-        truth_warping: The warping error of the truth itself: what no method need come below.
+        width: Of the HR frames.
+        height: Of the HR frames.
+        truth_warping: The warping error of the ground truth itself.
         methods: One for each method.
     """
 
@@ -108,7 +107,7 @@ class Quality:
         folder: The folder.
         test_set: Name of the test set that it was recognized as; empty if none.
         degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
-        scale: How many times smaller the small frames are: what the networks enlarge.
+        scale: How many times smaller the LR frames are.
         small_frames: "from the folder" or "made here".
         on: "y" or "rgb".
         crop: Pixels left out at each edge.
@@ -117,8 +116,8 @@ class Quality:
         clips: The clips that could be measured.
         means: Over these clips, for each method.
         published: What the papers report for this set.
-        notes: What the user should know.
-        problems: What kept clips from being measured.
+        notes: Remarks for the user.
+        problems: Why clips could not be measured.
     """
 
     folder: str
@@ -189,7 +188,7 @@ def measure_quality(
     device: torch.device,
     report: Callable[[str], None],
 ) -> tuple[Quality, list[Crop]]:
-    """Enlarge the clips of a folder by every method and compare them with the truth.
+    """Upscale the clips of a folder by every method and compare them with the ground truth.
 
     A clip that cannot be measured is named among the problems; the others are measured.
 
@@ -199,7 +198,7 @@ def measure_quality(
         options: How to measure.
         dtype: "auto", "fp32", "fp16" or "bf16".
         device: Where the networks compute.
-        report: Is told what is being measured.
+        report: Called with what is being measured.
 
     Returns:
         The scores, and a crop of each clip, the most telling first.
@@ -315,7 +314,7 @@ def _new_scorer(
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Compares clips with the truth, always by the same rules."""
+    """Compares clips with the ground truth, always by the same rules."""
 
     on_luma: bool
     center_only: bool
@@ -409,7 +408,7 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
 
     Args:
         clip: The clip.
-        results: What the methods made of it, uint8 and shaped like its sharp frames.
+        results: The output of each method, uint8 and shaped like its HR frames.
         network: The name of one of them.
     """
     t = len(clip.hr) // 2

@@ -20,7 +20,7 @@ FLOW_MODEL = "vsrm-t"
 
 @torch.inference_mode()
 def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> dict[str, float]:
-    """Measure how much clips change between neighbors beyond the motion of the truth.
+    """Measure how much clips change between neighbors beyond the motion of the ground truth.
 
         mean of (x[t](p) - x[t+1](p + flow(p)))^2 over pixels that are seen in both frames
 
@@ -34,7 +34,8 @@ def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> di
         of values.
 
     Source: Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018, section 4.1; what
-    is seen in both frames is told as by Ruder et al., "Artistic Style Transfer for Videos", 2016.
+    is visible in both frames is decided as by Ruder et al., "Artistic Style Transfer for Videos",
+    2016.
     """
     errors: dict[str, list[float]] = {name: [] for name in clips}
     for t, (now, later) in enumerate(pairwise(hr)):

@@ -1,8 +1,8 @@
-"""Clips to measure quality on: sharp ones, their small twins, and the rules of known test sets.
+"""Test clips: HR frames, their LR frames, and the rules of known test sets.
 
-A folder may hold sharp clips alone, each a folder of pictures or a video: then they are shrunk
-here. Or it holds the sharp ones in ``GT`` and the small ones in ``LR`` (or ``BIx4``, ``BDx4``,
-``sharp_bicubic``), as the test sets of the literature are handed out.
+A folder may hold HR clips alone, each a folder of images or a video: then they are shrunk here. Or
+it holds HR clips in ``GT`` and LR clips in ``LR`` (or ``BIx4``, ``BDx4``, ``sharp_bicubic``), as
+the test sets of the literature do.
 """
 
 import re
@@ -27,10 +27,10 @@ LR_FOLDERS: dict[str, tuple[str, ...]] = {
     "bd": ("BDx{scale}", "LR", "low_resolution"),
 }
 # A codec and a quality on its encoder's own scale, such as h264-28. Made here always: test sets
-# hold no compressed twins.
+# have no compressed LR clips.
 _COMPRESSED = re.compile(r"(h264|hevc|vp9|mpeg4|mpeg2)-(\d+)")
 _WORST_QUALITIES = {"h264": 51, "hevc": 51, "vp9": 63, "mpeg4": 31, "mpeg2": 31}
-SMALLEST_SIDE = 16  # of sharp frames: SSIM looks through a window of 11 pixels
+SMALLEST_SIDE = 16  # of HR frames: SSIM looks through a window of 11 pixels
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ _UNKNOWN = Rules("", on_luma=True, center_only=False)
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """Where a clip lies: folders of pictures, or videos.
+    """Where a clip lies: folders of images, or videos.
 
     Attributes:
         name: Its path below the folder of the set.
-        hr: The sharp frames.
-        lr: The small ones; None where they are made here.
+        hr: The HR frames.
+        lr: The LR frames; None if they are made here.
     """
 
     name: str
@@ -84,7 +84,7 @@ class ClipSet:
     Attributes:
         clips: In the order of their names.
         rules: How they are measured.
-        has_lr: Whether the small frames came with the set.
+        has_lr: Whether the LR frames came with the set.
     """
 
     clips: tuple[ClipFiles, ...]
@@ -98,9 +98,9 @@ class Clip:
 
     Attributes:
         name: Its name.
-        hr: The truth, (T, 3, scale H, scale W) uint8.
-        lr: What is to be enlarged, (T, 3, H, W) uint8.
-        note: What was done to it that the user should know; empty if nothing was.
+        hr: The ground truth, (T, 3, scale H, scale W) uint8.
+        lr: The LR frames, (T, 3, H, W) uint8.
+        note: A remark for the user, such as a crop; empty if there is none.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Clip:
 
     @property
     def scale(self) -> int:
-        """How many times larger the sharp frames are."""
+        """How many times larger the HR frames are."""
         return self.hr.shape[-1] // self.lr.shape[-1]
 
 
@@ -145,9 +145,9 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
     """List the clips of a folder, and recognize a known test set by their names.
 
     Args:
-        folder: As the module describes it; also one folder of pictures, or one video.
-        degradation: As in `degrade`: which of the small twins is wanted.
-        scale: How many times smaller the small twins are.
+        folder: As the module describes it; also one folder of images, or one video.
+        degradation: As in `degrade`: which LR clips to use.
+        scale: How many times smaller the LR frames are.
 
     Raises:
         InputError: If there is no clip in it.
@@ -161,7 +161,7 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
         raise InputError(f"{folder} holds {lr_root.name} but no GT; put the sharp clips there.")
     lr = _clips_below(lr_root) if lr_root is not None else {}
     clips = tuple(
-        # A small twin that is missing is named when the clip is read, so that the rest counts.
+        # A missing LR clip is reported when the clip is read, so that the rest is measured.
         ClipFiles(name, path, lr.get(name, lr_root / name) if lr_root else None)
         for name, path in _clips_below(hr_root).items()
     )
@@ -197,17 +197,17 @@ def _rules(names: set[str]) -> Rules:
 def read_clip(
     files: ClipFiles, degradation: str, *, scale: int = SCALE, most_frames: int | None = None
 ) -> Clip:
-    """Read a clip, and make its small twin where there is none.
+    """Read a clip, and make its LR frames if there are none.
 
     Args:
         files: Where it lies.
-        degradation: As in `degrade`, for twins that are made here.
-        scale: How many times smaller the twin is.
+        degradation: As in `degrade`, for LR frames that are made here.
+        scale: How many times smaller the LR frames are.
         most_frames: How many frames are read at most; None for all.
 
     Raises:
-        InputError: If a file cannot be read, or twins differ in number or size; the message
-            names the clip.
+        InputError: If a file cannot be read, or LR and HR frames do not match; the message names
+            the clip.
     """
     hr = _read_frames(files, files.hr, most_frames)
     height, width = (side - side % scale for side in hr.shape[-2:])
@@ -221,13 +221,13 @@ def read_clip(
     if files.lr is None:
         return Clip(files.name, hr, degrade(hr, degradation, scale), note)
     if not files.lr.exists():
-        raise InputError(f"clip {files.name} has no small twin {files.lr}.")
+        raise InputError(f"clip {files.name} has no LR version {files.lr}.")
     lr = _read_frames(files, files.lr, most_frames)
     if len(lr) != len(hr):
-        raise InputError(f"clip {files.name} has {len(hr)} sharp, but {len(lr)} small frames.")
+        raise InputError(f"clip {files.name} has {len(hr)} HR frames, but {len(lr)} LR frames.")
     if tuple(lr.shape[-2:]) != (height // scale, width // scale):
         raise InputError(
-            f"clip {files.name} has sharp frames of {width}x{height}, but small ones of "
+            f"clip {files.name} has HR frames of {width}x{height}, but LR frames of "
             f"{lr.shape[-1]}x{lr.shape[-2]} pixels, not 1/{scale} of that."
         )
     return Clip(files.name, hr, lr, note)
@@ -238,7 +238,7 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
 
     Args:
         method: What the program is called.
-        root: A folder with a video or a folder of pictures of the clip's name; or the video or
+        root: A folder with a video or a folder of images of the clip's name; or the video or
             the pictures of the only clip.
         clip: The clip.
         most_frames: How many frames are read at most; None for all.
@@ -272,7 +272,7 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
 
 
 def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
-    """All frames of a folder of pictures or of a video, (T, 3, H, W) uint8."""
+    """All frames of a folder of images or of a video, (T, 3, H, W) uint8."""
     if path.is_dir():
         pictures = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
         paths: Iterable[Path] = sorted(pictures, key=_natural_order)
@@ -298,7 +298,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
-    """Shrink frames as the literature's BI or BD does, or as people have them.
+    """Make LR frames by BI or BD of the literature, or by BI and compression.
 
     Args:
         hr: (T, 3, H, W) uint8, sides multiples of the scale.

@@ -106,8 +106,8 @@ class Color:
     Attributes:
         matrix: AVColorSpace: how YUV comes from RGB; 0 for pictures stored as RGB.
         full_range: Whether 8-bit luma runs from 0 to 255 instead of 16 to 235.
-        primaries: AVColorPrimaries, carried over as found; 2 says unspecified.
-        transfer: AVColorTransferCharacteristic, carried over as found; 2 says unspecified.
+        primaries: AVColorPrimaries, copied as found; 2 says unspecified.
+        transfer: AVColorTransferCharacteristic, copied as found; 2 says unspecified.
         guessed: The file does not name a matrix that we know; ``matrix`` is our assumption.
     """
 

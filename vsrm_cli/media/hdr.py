@@ -68,7 +68,7 @@ def hdr_metadata_of(side_data: Mapping[Type, bytes]) -> HdrMetadata | None:
 
 
 def left_behind(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
-    """Name what travels with a frame and cannot be carried over."""
+    """Name what travels with a frame and cannot be copied."""
     names = [name for kind, name in _LEFT_BEHIND.items() if kind in side_data]
     light = hdr_metadata_of(side_data)
     if light is not None and (light.primaries is None) != (light.luminance is None):

@@ -1,7 +1,7 @@
 """Orientation: stored pixels are not always upright, and a mark says how they are to be turned.
 
 Cameras write as the sensor reads and add a mark: a display matrix in videos, an EXIF tag in
-photos. Containers keep it; picture files that we write, y4m and comparisons cannot, so there the
+photos. Containers keep it; image files that we write, y4m and comparisons cannot, so there the
 pixels are turned.
 """
 

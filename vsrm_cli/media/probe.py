@@ -84,7 +84,7 @@ class VideoInfo:
         sample_aspect_ratio: Width of a pixel over its height, where the file says so.
         display_matrix: How players turn the picture, FFmpeg's nine numbers.
         light: HDR figures, where the first frame has them.
-        left_behind: What else travels with the first frame and cannot be carried over, in words.
+        left_behind: What else travels with the first frame and cannot be copied, in words.
         is_cut_short: The file ends before its own structure says that it does.
         has_decoding_times_only: Whether the file says when a frame is decoded, but not when it is
             shown, though its codec changes the order.

@@ -419,8 +419,8 @@ class GSM(FeaturePropagation):
 
         Args:
             time: Frames.
-            height: Of the small frames.
-            width: Of the small frames.
+            height: Of the LR frames.
+            width: Of the LR frames.
         """
         c = self.config
         window = 2 * c.radius + 1

@@ -295,8 +295,8 @@ class VSRM(FeaturePropagation):
 
         Args:
             time: Frames.
-            height: Of the small frames.
-            width: Of the small frames.
+            height: Of the LR frames.
+            width: Of the LR frames.
         """
         c = self.config
         inner = c.expand * c.channels

@@ -5,7 +5,7 @@ of VSRM (arXiv 2506.22762) where they pay, and where they did not, something sma
 their place (`vsrm bench --quality --ablate` measures what each of them adds):
 
 - Flow between neighbors, sharpened by Lucas-Kanade steps (`layers.flow_refinement`): once on the
-  small frames, and once more on what the first pass made of them, where it is far more precise.
+  LR frames, and once more on what the first pass made of them, where it is far more precise.
 - One cell visits all frames, backward and then forward. It carries its last estimate of the large
   frame and a hidden state, warped at the precision of the large grid and folded to the small one.
 - The hidden state is the temporal scan (T2S), carried on from frame to frame along the motion:
@@ -43,7 +43,7 @@ from vsrm_cli.ops.warp import warp
 GAIN = 10.0
 # Mean error of a warped estimate, of 1, from which on it is hardly trusted.
 TRUSTED = 0.04
-# Lucas-Kanade steps on the small frames, and on the estimates of the first pass: more add nothing.
+# Lucas-Kanade steps on the LR frames, and on the estimates of the first pass: more add nothing.
 STEPS_SMALL, STEPS_LARGE = 2, 2
 # Channels of an estimate, folded to the small grid.
 FOLDED = 3 * SCALE**2
@@ -171,7 +171,7 @@ class Cell(nn.Module):
             seen: What an earlier pass says of this frame.
 
         Returns:
-            What is carried on, and what a later pass is told.
+            What is carried to the next frame, and what a later pass sees of this one.
         """
         x = known
         read = self.conv_c(known).float().unsqueeze(2).unbind(1)  # C: n times (B, 1, H, W)
@@ -398,8 +398,8 @@ class VSRMCompact(Network):
 
         Args:
             time: Frames.
-            height: Of the small frames.
-            width: Of the small frames.
+            height: Of the LR frames.
+            width: Of the LR frames.
         """
         c, height, width = self.config, -(-height // self.fold), -(-width // self.fold)
         frame = 3 * self.fold**2 + c.channels + c.width + FOLDED * 3 + FOLDED + c.hidden + 16

@@ -31,7 +31,7 @@ _LEAST_MOVING, _BLOCK, _LEAST_CHANGE = 0.01, 8, 2
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Sample:
     """A few frames from a time on: the first one, and what is seen in them."""
 
     time: Fraction
@@ -59,26 +59,30 @@ def find_places(
     # From the middle outwards: titles are at the beginning and at the end.
     parts = sorted(range(count), key=lambda part: abs(2 * part + 1 - count))
     times = [((part + offset) * duration / count, part) for offset in _OFFSETS for part in parts]
-    looks: dict[Fraction, _Look | None] = {}
-    chosen: list[_Look] = []
+    seen_at: dict[Fraction, _Sample | None] = {}
+    chosen: list[_Sample] = []
     for is_one_each in (True, False):
         for time, part in times:
-            is_taken = is_one_each and any(look.part == part for look in chosen)
-            if len(chosen) == count or time in looks or is_taken:
+            is_taken = is_one_each and any(sample.part == part for sample in chosen)
+            if len(chosen) == count or time in seen_at or is_taken:
                 continue
-            look = looks[time] = _look_at(read, time, part, start=start, frames=frames)
-            if look and not (look.is_plain or look.is_still) and _is_new_scene(look, chosen):
-                chosen.append(look)
+            sample = seen_at[time] = _sample_at(read, time, part, start=start, frames=frames)
+            if (
+                sample
+                and not (sample.is_plain or sample.is_still)
+                and _is_new_scene(sample, chosen)
+            ):
+                chosen.append(sample)
     if not chosen:
-        for look in filter(None, looks.values()):
-            if len(chosen) < count and not look.is_plain and _is_new_scene(look, chosen):
-                chosen.append(look)
-    return sorted(look.time for look in chosen) or [Fraction(0)]
+        for sample in filter(None, seen_at.values()):
+            if len(chosen) < count and not sample.is_plain and _is_new_scene(sample, chosen):
+                chosen.append(sample)
+    return sorted(sample.time for sample in chosen) or [Fraction(0)]
 
 
-def _look_at(
+def _sample_at(
     read: Read, time: Fraction, part: int, *, start: Fraction, frames: int
-) -> _Look | None:
+) -> _Sample | None:
     """Look at some frames of one shot; None if there are not as many."""
     seen: list[Frame] = []
     try:
@@ -94,7 +98,7 @@ def _look_at(
     is_plain = bool(np.percentile(first, 99) < _DARKEST or first.std() < _LEAST_CONTRAST)
     change = np.abs(_block_means(last) - _block_means(first))
     is_still = bool((change > _LEAST_CHANGE).mean() < _LEAST_MOVING)
-    return _Look(seen[0].time - start, part, seen[0], is_plain, is_still)
+    return _Sample(seen[0].time - start, part, seen[0], is_plain, is_still)
 
 
 def _luma(frame: Frame) -> NDArray[np.float64]:
@@ -111,11 +115,11 @@ def _block_means(luma: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
-def _is_new_scene(look: _Look, others: list[_Look]) -> bool:
+def _is_new_scene(sample: _Sample, others: list[_Sample]) -> bool:
     """Whether a cut would be seen between a place and each of the others."""
     for other in others:
         cuts = SceneCutFinder()
         cuts.begins_shot(other.first.pixels)
-        if not cuts.begins_shot(look.first.pixels):
+        if not cuts.begins_shot(sample.first.pixels):
             return False
     return True

@@ -188,7 +188,7 @@ class CopiedStreams:
             dropped.append(self._lost_timecode)
         return dropped
 
-    def promise(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Expected:
+    def expected(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Expected:
         """What the output must hold when all is copied; the arguments are as in `Expected`."""
         kept = [plan.kind for plan in self.plans if plan.is_kept]
         return Expected(

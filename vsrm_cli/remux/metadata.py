@@ -218,7 +218,7 @@ def shifted_chapters(
 def led_in(chapters: list[Chapter]) -> list[Chapter]:
     """Chapters as MP4 can hold them: in order, each with a title, and from the beginning on.
 
-    Its list begins at zero, whatever a muxer is told: what begins later would be moved there, and
+    Its list begins at zero, whatever a muxer is given: what begins later would be moved there, and
     what has no title be left out.
     """
     ordered = sorted(chapters, key=lambda c: c["start"] * (c["time_base"] or _NANOSECOND))

@@ -87,7 +87,7 @@ class StreamPlan:
 
     @property
     def is_copied(self) -> bool:
-        """Whether its packets are carried over; covers and attachments have none."""
+        """Whether its packets are copied; covers and attachments have none."""
         return self.is_kept and self.kind in ("video", "sound", "subtitles")
 
     @property
@@ -132,7 +132,7 @@ def plan_streams(
 
     Returns:
         A plan for each stream, in their order. The tracks in which MP4 keeps the names of its
-        chapters and the timecode of its frames are left out: both are carried over as such.
+        chapters and the timecode of its frames are left out: both are copied as such.
     """
     main = video_stream(container, path)
     has_chapters = bool(container.chapters())

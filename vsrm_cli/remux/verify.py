@@ -1,7 +1,7 @@
 """The last look at a finished file: does it hold what it was promised to hold?
 
 The file is read again from the disk, packet by packet. Every frame must be there at its time, and
-every stream that was carried over, from its beginning to its end. The beginning of each stream is
+every stream that was copied, from its beginning to its end. The beginning of each stream is
 decoded too. A file that fails does not get its name.
 """
 
@@ -36,7 +36,7 @@ _PACKETS_DECODED = 100
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What must be there of one stream that was carried over.
+    """What must be there of one stream that was copied.
 
     Attributes:
         name: What to call it in a message.
@@ -78,12 +78,12 @@ class Expected:
     chapters: int = 0
 
 
-def verify_file(path: Path, promise: Expected) -> None:
+def verify_file(path: Path, expected: Expected) -> None:
     """Make sure that a file holds what it must.
 
     Args:
         path: A complete file; its main video is the first stream.
-        promise: What it must hold.
+        expected: What it must hold.
 
     Raises:
         CheckFailed: If anything is missing, is there twice, or is shown at another time.
@@ -92,14 +92,14 @@ def verify_file(path: Path, promise: Expected) -> None:
         tracks = _read_tracks(container)
         kind = container.format.name.split(",")[0]
         rounding = _ROUNDING.get(kind, Fraction(0))
-        _compare_frames(tracks[0], promise, rounding=rounding)
+        _compare_frames(tracks[0], expected, rounding=rounding)
         _decode_beginning(path, 0, "the video")
         if kind == "mov":  # the others do not say how long a frame is shown
             shown = tracks[0].durations[tracks[0].latest()] * tracks[0].clock
-            _expect("seconds of the last frame", shown, promise.last_duration * promise.clock)
+            _expect("seconds of the last frame", shown, expected.last_duration * expected.clock)
         # MP4 makes no track of sound that has no packets.
-        missing, skipped = 1 + len(promise.carried) - _count_tracks(container), 0
-        for index, carried in sorted(promise.carried.items()):
+        missing, skipped = 1 + len(expected.carried) - _count_tracks(container), 0
+        for index, carried in sorted(expected.carried.items()):
             if skipped < missing and not carried.packets:
                 skipped += 1
             else:
@@ -108,9 +108,9 @@ def verify_file(path: Path, promise: Expected) -> None:
                     _decode_beginning(path, index - skipped, carried.name)
         files = sum(stream.type == "attachment" for stream in container.streams)
         covers = sum(is_cover(stream) for stream in container.streams)
-        _expect("attachments", files, promise.attachments)
-        _expect("cover pictures", covers, promise.covers)
-        _expect("chapters", len(container.chapters()), promise.chapters)
+        _expect("attachments", files, expected.attachments)
+        _expect("cover pictures", covers, expected.covers)
+        _expect("chapters", len(container.chapters()), expected.chapters)
 
 
 class _Track:
@@ -155,10 +155,10 @@ def _read_tracks(container: InputContainer) -> dict[int, _Track]:
     return tracks
 
 
-def _compare_frames(track: _Track, promise: Expected, *, rounding: Fraction) -> None:
-    _expect("frames", len(track.begins), len(promise.times))
-    for ticks, expected in zip(sorted(track.begins), promise.times, strict=True):
-        time = expected * promise.clock
+def _compare_frames(track: _Track, expected: Expected, *, rounding: Fraction) -> None:
+    _expect("frames", len(track.begins), len(expected.times))
+    for ticks, due in zip(sorted(track.begins), expected.times, strict=True):
+        time = due * expected.clock
         if abs(ticks * track.clock - time) > rounding / 2:
             raise _failure(_where("a frame", "is shown", ticks * track.clock, time))
 
