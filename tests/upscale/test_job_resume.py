@@ -375,7 +375,9 @@ def test_a_segment_that_was_changed_on_the_disk_is_made_again(tmp_path):
 
 def test_a_segment_with_other_frames_than_were_written_fails_the_check(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
-    monkeypatch.setattr("vsrm_cli.upscale.segmenting.Segment", lambda path, ticks: NotAll(path, ticks[:-1]))
+    monkeypatch.setattr(
+        "vsrm_cli.upscale.segmenting.Segment", lambda path, ticks: NotAll(path, ticks[:-1])
+    )
 
     class NotAll:
         def __init__(self, path, ticks):
