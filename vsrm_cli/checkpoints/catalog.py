@@ -210,7 +210,7 @@ def settle_detail(name: str, detail: float | None, *, is_default: bool) -> float
         0 to 1; None where the network belongs to no pair.
 
     Raises:
-        UsageError: If there is a wish and no pair.
+        UsageError: If a detail is given for a network without a pair.
     """
     pair = pair_of(name)
     if pair is None:
