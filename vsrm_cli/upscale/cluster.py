@@ -6,6 +6,7 @@ not reach this one, which may end it whatever it does, and never imports it.
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -227,18 +228,17 @@ class Cluster:
         variables = {"OMP_NUM_THREADS": str(threads)}
         variables |= {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ}
         is_gpu = device != "cpu"
-        self.send(
-            self._keys, Start(open_worker, device, 0 if is_gpu else threads, int(is_gpu), variables)
-        )
+        opener, cpus = pickle.dumps(open_worker), 0 if is_gpu else threads
+        self._connection.send((self._keys, Start(opener, device, cpus, int(is_gpu), variables)))
         return self._keys
 
-    def send(self, key: int, what: Any) -> None:
+    def send(self, key: int, task: Any) -> None:
         """Give a worker a task, or end it with None.
 
         Raises:
             OSError: If the driver has died.
         """
-        self._connection.send((key, what))
+        self._connection.send((key, None if task is None else pickle.dumps(task)))
 
     def hear(self, seconds: float) -> tuple[int, Message] | None:
         """What a worker says next, and its number; None if that takes longer.
@@ -249,10 +249,10 @@ class Cluster:
         try:
             if not self._connection.poll(seconds):
                 return None
-            heard: tuple[int, Message] = self._connection.recv()
+            key, message = self._connection.recv()
         except (EOFError, OSError):
             raise VsrmError(f"{self} was lost; run the same command again to resume.") from None
-        return heard
+        return key, pickle.loads(message) if isinstance(message, bytes) else message
 
     def _await(self, kind: str, seconds: float, failure: str) -> Message:
         try:

@@ -6,6 +6,7 @@ says. Ray may hang, abort its process or print what it likes: nobody else is har
 
 import logging
 import os
+import pickle
 import signal
 import threading
 from collections import Counter
@@ -53,9 +54,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Start:
-    """The order to start a worker: how to open it, and what Ray is to set aside for it."""
+    """The order to start a worker: how to open it, pickled, and what Ray is to set aside for it."""
 
-    open_worker: Callable[[str], Worker[Any, Any]]
+    open_worker: bytes
     device: str
     cpus: int
     gpus: int
@@ -96,9 +97,10 @@ def find_versions() -> Callable[[], Versions]:
 def drive(address: str, connection: "Connection[Any, Any]") -> None:
     """Connect to a cluster, and do what comes through the connection until that ends.
 
-    Orders are pairs of a worker's number and a `Start`, a task, or None to end it. What workers say
-    goes back as pairs of the number and the message; under the number 0, this process says that it
-    has loaded Ray, has connected, and what nodes there are.
+    Orders are pairs of a worker's number and a `Start`, a pickled task, or None to end it. What
+    workers say goes back as pairs of the number and the message, which is pickled once more: this
+    process need not know what is in it, which takes torch. Under the number 0, it says itself that
+    it has loaded Ray, has connected, and what nodes there are.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -108,7 +110,7 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     lock = threading.Lock()
 
-    def say(key: int, message: Message) -> None:
+    def say(key: int, message: Message | bytes) -> None:
         with lock:
             connection.send((key, message))
 
@@ -198,11 +200,11 @@ class _Relay:
     """
 
     def __init__(
-        self, start: Start, names: Mapping[str, str], say: Callable[[Message], None]
+        self, start: Start, names: Mapping[str, str], say: Callable[[Message | bytes], None]
     ) -> None:
         import ray
 
-        self.tasks: SimpleQueue[Any] = SimpleQueue()
+        self.tasks: SimpleQueue[bytes | None] = SimpleQueue()
         self._start, self._names, self._say = start, names, say
         self._actor: Any = (
             ray.remote(_Actor)
@@ -257,19 +259,17 @@ class _Actor:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def open(
-        self, open_worker: Callable[[str], Worker[Any, Any]], device: str
-    ) -> Iterator[Message]:
+    def open(self, open_worker: bytes, device: str) -> Iterator[bytes]:
         def begin(say: Callable[[Message], None]) -> None:
-            self._worker = open_worker(device)
+            self._worker: Worker[Any, Any] = pickle.loads(open_worker)(device)
             say(Message("facts", self._worker.facts))
 
         yield from self._listen(begin)
 
-    def work(self, task: Any) -> Iterator[Message]:
-        yield from self._listen(lambda say: attempt(self._worker, task, say))
+    def work(self, task: bytes) -> Iterator[bytes]:
+        yield from self._listen(lambda say: attempt(self._worker, pickle.loads(task), say))
 
-    def _listen(self, act: Callable[[Callable[[Message], None]], None]) -> Iterator[Message]:
+    def _listen(self, act: Callable[[Callable[[Message], None]], None]) -> Iterator[bytes]:
         """What is said while something is done."""
         said: SimpleQueue[Message | None] = SimpleQueue()
 
@@ -283,7 +283,7 @@ class _Actor:
 
         self._thread.submit(do)
         while (message := said.get()) is not None:
-            yield message
+            yield pickle.dumps(message)
 
 
 def _in_a_line(error: BaseException) -> str:
