@@ -25,10 +25,10 @@ import torch
 from vsrm_cli import upscale_video
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
 from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.upscale.distributed.segment_worker import make_empty
+from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.journal import Entry, Journal
-from vsrm_cli.upscale.segment_worker import make_empty
 from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
-from vsrm_cli.upscale.workers import Workers
 
 WINDOWS = windows_of(24, 4)
 

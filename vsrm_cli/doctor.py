@@ -27,8 +27,8 @@ from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
 from vsrm_cli.ops.warp import sample_tokens
-from vsrm_cli.upscale.cluster import Cluster, check_versions
-from vsrm_cli.upscale.ray_driver import find_versions
+from vsrm_cli.upscale.distributed.cluster import Cluster, check_versions
+from vsrm_cli.upscale.distributed.ray_driver import find_versions
 
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")
 # Two float32 computations of one scan, summed in another order, over 1,000 tokens.
@@ -84,7 +84,7 @@ def examine() -> Iterator[Finding]:
 
 
 def examine_cluster(address: str) -> Iterator[Finding]:
-    """Ask the nodes of a Ray cluster what they are; see `vsrm_cli.upscale.cluster`.
+    """Ask the nodes of a Ray cluster what they are; see `vsrm_cli.upscale.distributed.cluster`.
 
     Yields:
         A finding for each node: broken, if it cannot work together with this machine.

@@ -32,7 +32,6 @@ from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
-from vsrm_cli.upscale.cluster import Cluster, hire_nodes
 from vsrm_cli.upscale.devices import (
     DTYPE_NAMES,
     MIXED,
@@ -43,6 +42,9 @@ from vsrm_cli.upscale.devices import (
     queue_depths,
     settle_hardware,
 )
+from vsrm_cli.upscale.distributed.cluster import Cluster, hire_nodes
+from vsrm_cli.upscale.distributed.parallel import Team, hire_processes, restore_on_devices
+from vsrm_cli.upscale.distributed.segment_worker import Settings
 from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
@@ -54,7 +56,6 @@ from vsrm_cli.upscale.open_media import (
     shape_of_output,
 )
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
-from vsrm_cli.upscale.parallel import Team, hire_processes, restore_on_devices
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
@@ -64,7 +65,6 @@ from vsrm_cli.upscale.plan import (
     suggest_height,
     suggest_network,
 )
-from vsrm_cli.upscale.segment_worker import Settings
 from vsrm_cli.upscale.segmenting import (
     Recorder,
     Restored,

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.upscale.workers import Message, Worker, attempt, death_by, end_with_parent
+from vsrm_cli.upscale.distributed.workers import Message, Worker, attempt, death_by, end_with_parent
 
 # For what a node does not tell within this time, there is no waiting.
 NODE_SECONDS = 45.0

@@ -16,18 +16,19 @@ from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import windows_of
 from vsrm_cli.upscale.devices import MIXED, settle_hardware
-from vsrm_cli.upscale.journal import Choices, Entry, Journal, number_of
-from vsrm_cli.upscale.open_media import Collected
-from vsrm_cli.upscale.options import UpscaleOptions
-from vsrm_cli.upscale.pipeline import Progress
-from vsrm_cli.upscale.plan import expected_frames
-from vsrm_cli.upscale.segment_worker import (
+from vsrm_cli.upscale.distributed.segment_worker import (
     DeviceFacts,
     FinishedSegment,
     SegmentTask,
     SegmentWorker,
     Settings,
 )
+from vsrm_cli.upscale.distributed.workers import Workers
+from vsrm_cli.upscale.journal import Choices, Entry, Journal, number_of
+from vsrm_cli.upscale.open_media import Collected
+from vsrm_cli.upscale.options import UpscaleOptions
+from vsrm_cli.upscale.pipeline import Progress
+from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.segmenting import (
     PLANNED_WINDOWS,
     PlannedSegment,
@@ -36,7 +37,6 @@ from vsrm_cli.upscale.segmenting import (
 )
 from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import Run
-from vsrm_cli.upscale.workers import Workers
 
 Team = Workers[SegmentTask, FinishedSegment]
 

@@ -8,7 +8,7 @@ import pool_workers
 import pytest
 
 from vsrm_cli.errors import InputError, VsrmError
-from vsrm_cli.upscale.workers import Workers
+from vsrm_cli.upscale.distributed.workers import Workers
 
 
 def do(open_worker, tasks, *, devices=("a", "b"), should_stop=lambda: False, patience=60, **more):
@@ -66,7 +66,7 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path)
 
 def test_a_process_that_hangs_is_ended_and_its_task_given_to_another(tmp_path, monkeypatch):
     # On a busy machine, twenty of its pauses would be minutes.
-    monkeypatch.setattr("vsrm_cli.upscale.workers.PATIENCE_PAUSES", 2)
+    monkeypatch.setattr("vsrm_cli.upscale.distributed.workers.PATIENCE_PAUSES", 2)
     results, _, warnings = do(
         partial(pool_workers.Hanging, str(tmp_path)), [1, 2, 3, 4, 5], devices=["a"], patience=2
     )

@@ -24,11 +24,11 @@ from typer.testing import CliRunner
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.cli.app import app
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError, VsrmError
-from vsrm_cli.upscale.cluster import Cluster, Sight, check_versions
+from vsrm_cli.upscale.distributed.cluster import Cluster, Sight, check_versions
+from vsrm_cli.upscale.distributed.ray_driver import Node, find_versions
+from vsrm_cli.upscale.distributed.segment_worker import Settings
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.options import UpscaleOptions
-from vsrm_cli.upscale.ray_driver import Node, find_versions
-from vsrm_cli.upscale.segment_worker import Settings
 
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="there is no Ray for this platform")
 # Of a cluster that works, a node that is lost is noticed in three seconds, not in fifteen.
@@ -41,7 +41,7 @@ QUICK = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_a_cluster_that_cannot_be_reached_is_told_soon(film, tmp_path, address):
 
 
 def test_without_ray_the_extra_is_named(film, tmp_path, monkeypatch):
-    monkeypatch.setattr("vsrm_cli.upscale.cluster.find_spec", lambda _: None)
+    monkeypatch.setattr("vsrm_cli.upscale.distributed.cluster.find_spec", lambda _: None)
 
     with pytest.raises(VsrmError, match=r'pip install "vsrm\[cluster\]"'):
         start_over(film, tmp_path / "large.mkv", SimpleNamespace(address="auto"))

@@ -19,16 +19,15 @@ from uuid import uuid4
 
 from vsrm_cli.checkpoints.loading import weights_checksum
 from vsrm_cli.errors import InputError, OutputError, VsrmError, WeightsError
-from vsrm_cli.upscale.journal import LOCK, Choices, describe_files
-from vsrm_cli.upscale.ray_driver import Node, Start, Versions, drive, find_versions
-from vsrm_cli.upscale.segment_worker import (
+from vsrm_cli.upscale.distributed.ray_driver import Node, Start, Versions, drive, find_versions
+from vsrm_cli.upscale.distributed.segment_worker import (
     FinishedSegment,
     SegmentTask,
     SegmentWorker,
     Settings,
     make_empty,
 )
-from vsrm_cli.upscale.workers import (
+from vsrm_cli.upscale.distributed.workers import (
     WAKE_SECONDS,
     Message,
     Worker,
@@ -36,6 +35,7 @@ from vsrm_cli.upscale.workers import (
     Workers,
     without_interrupts,
 )
+from vsrm_cli.upscale.journal import LOCK, Choices, describe_files
 
 # A cluster that can be reached answers at once; importing Ray takes its time on a slow disk.
 CONNECT_SECONDS = 15.0
