@@ -14,6 +14,7 @@ def network(monkeypatch):
     monkeypatch.setattr(upscale, "load_model", load_nearest)
     monkeypatch.setattr(upscale, "weights_checksum", lambda *_, **__: "none")
     monkeypatch.setattr(upscale, "network_scale", lambda *_, **__: 4)
+    monkeypatch.setattr("vsrm_cli.upscale.plan.network_scale", lambda *_, **__: 4)
 
 
 def measure(video):

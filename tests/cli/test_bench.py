@@ -27,6 +27,7 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "load_model", load_nearest)
     monkeypatch.setattr(upscale, "weights_checksum", lambda *_, **__: "none")
     monkeypatch.setattr(upscale, "network_scale", lambda *_, **__: 4)
+    monkeypatch.setattr("vsrm_cli.upscale.plan.network_scale", lambda *_, **__: 4)
     monkeypatch.setattr(
         measure,
         "load_model",

@@ -216,6 +216,7 @@ def test_the_detail_is_that_of_the_user_or_what_suits_and_is_told(
 ):
     monkeypatch.setattr(catalog, "PAIRS", (DetailPair(FOR_COMPRESSED, "sharp", 0.5),))
     monkeypatch.setattr(upscale, "network_scale", lambda name, report: 4)
+    monkeypatch.setattr("vsrm_cli.upscale.plan.network_scale", lambda name, report: 4)
     monkeypatch.setattr(
         upscale, "weights_checksum", lambda name, detail, report: f"{name} {detail}"
     )

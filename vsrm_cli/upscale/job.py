@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 import torch
 
 from vsrm_cli import __version__
-from vsrm_cli.checkpoints.catalog import settle_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
@@ -53,15 +51,14 @@ from vsrm_cli.upscale.open_media import (
     open_direct_output,
     open_output,
     open_source,
-    shape_of_output,
 )
-from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
+from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
     check_room,
     expected_frames,
-    select_model,
+    settle_model,
     suggest_height,
     suggest_network,
 )
@@ -178,7 +175,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
             kind = kind_of(devices)
         else:
             devices, kind = [], cluster.kind_of(options.device)
-        order = _with_model(order, source.info, files)
+        order = _settle_model(order, source.info, files)
         options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
@@ -287,20 +284,8 @@ def _confirm(
         raise Declined("Nothing was done.")
 
 
-def _with_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
-    """Choose the network and the scale, if the user has not.
-
-    The writer must know the size of the frames before the network is loaded.
-    """
-    options = order.options
-    factor = shape_of_output(info, options).enlargement(info)
-    model, reason = select_model(options.model, info, files, factor=factor)
-    is_default = options.model == DEFAULT_MODEL
-    detail = settle_detail(str(model), options.detail, is_default=is_default)
-    scale = options.scale
-    if options.is_size_open and not is_default:
-        scale = Fraction(network_scale(model, report=order.report_transfer))
-    options = replace(options, model=model, detail=detail, scale=scale)
+def _settle_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
+    options, reason = settle_model(order.options, info, files, report=order.report_transfer)
     return replace(order, options=options, model_reason=reason)
 
 
@@ -312,7 +297,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
             "A job with a pipe runs on one device of this machine; name one with --device."
         )
     with open_source(order.src, order.options) as source:
-        order = _with_model(order, source.info)
+        order = _settle_model(order, source.info)
         options = order.options
         with open_direct_output(order.dst, source, options) as output:
             _warn_beforehand(source, output, order)

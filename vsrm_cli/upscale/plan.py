@@ -5,8 +5,8 @@ Times, sizes and memory are estimates.
 
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,10 @@ from vsrm_cli.checkpoints.catalog import (
     FOR_COMPRESSED,
     MODELS,
     pair_of,
+    settle_detail,
 )
+from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.loading import network_scale
 from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import OutputError
@@ -295,6 +298,36 @@ def select_model(
     if FOR_CLEAN_X2 in MODELS and factor <= MODELS[FOR_CLEAN_X2].scale:
         return FOR_CLEAN_X2, f"for up to 2 times larger, and {clean}"
     return FOR_CLEAN, f"for {clean}"
+
+
+def settle_model(
+    options: UpscaleOptions,
+    info: VideoInfo,
+    files: Sequence[Path] = (),
+    *,
+    report: Callable[[Transfer], None] | None = None,
+) -> tuple[UpscaleOptions, str]:
+    """Choose the network, its detail and the scale, if the user has not.
+
+    The writer must know the size of the frames before the network is loaded.
+
+    Args:
+        options: The options as given.
+        info: The input.
+        files: As in `select_model`.
+        report: Called while a weight file is downloaded, which may have to tell its scale.
+
+    Returns:
+        The options with all three, and why this network; empty if the user chose it.
+    """
+    factor = shape_of_output(info, options).enlargement(info)
+    model, reason = select_model(options.model, info, files, factor=factor)
+    is_default = options.model == DEFAULT_MODEL
+    detail = settle_detail(str(model), options.detail, is_default=is_default)
+    scale = options.scale
+    if options.is_size_open and not is_default:
+        scale = Fraction(network_scale(model, report=report))
+    return replace(options, model=model, detail=detail, scale=scale), reason
 
 
 def _spread(files: Sequence[Path]) -> list[Path]:
