@@ -1,6 +1,7 @@
-"""What GPUs change for the tests."""
+"""What GPUs, and encoders that take the whole machine, change for the tests."""
 
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 
 import pytest
@@ -18,6 +19,19 @@ if find_spec("triton") and not torch.cuda.is_available():
 
 # SVT-AV1 reads this once in a process: tests that draw AV1 sources would make it talk for good.
 os.environ.setdefault("SVT_LOG", "1")
+
+
+def pytest_runtest_teardown():
+    """Take back the real-time priority that SVT-AV1 gives root, where a test has drawn AV1.
+
+    Threads that wait by spinning, such as those of libvpx, would wait forever for one that never
+    gets a processor.
+    """
+    if os.path.isdir("/proc/self/task"):
+        for task in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):
+                if os.sched_getscheduler(int(task)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(task), os.SCHED_OTHER, os.sched_param(0))
 
 
 def pytest_runtest_setup(item):

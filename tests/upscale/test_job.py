@@ -53,6 +53,14 @@ def test_each_frame_comes_out_once_at_its_time_four_times_larger(tmp_path, frame
     assert summary.frames_in == summary.frames_out == frames
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux")
+def test_a_job_leaves_the_priority_of_the_process_as_it_was(tmp_path, clip):
+    upscale_video(clip, tmp_path / "large.webm", codec="av1")
+
+    tasks = [int(task) for task in os.listdir("/proc/self/task")]
+    assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows flushes names by itself")
 @pytest.mark.parametrize("name", ["large.mp4", "large"], ids=["video", "images"])
 def test_the_output_is_on_the_disk_before_segments_and_journal_go(

@@ -12,6 +12,7 @@ from typing import cast
 import av
 import numpy as np
 from av.codec.hwaccel import hwdevices_available
+from av.container import OutputContainer
 from av.logging import Capture
 from av.video.stream import VideoStream
 
@@ -74,6 +75,7 @@ def coding_error(codec: str) -> float:
                     pix_fmt=plan.pixel_format,
                 ),
             )
+            start_encoding(output)
             for picture in drawn:
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
             output.mux(stream.encode(None))
@@ -161,6 +163,16 @@ def ordinary_priority() -> Iterator[None]:
             with suppress(OSError):  # a thread that has ended meanwhile
                 if os.sched_getscheduler(int(task.name)) != policy:
                     os.sched_setscheduler(int(task.name), policy, parameters)
+
+
+def start_encoding(container: OutputContainer) -> None:
+    """Open the encoders of an output and write its header; the process keeps its priority.
+
+    Raises:
+        FFmpegError: If an encoder or the container refuses.
+    """
+    with ordinary_priority():
+        container.start_encoding()
 
 
 def _can_be_opened(name: str) -> bool:

@@ -18,7 +18,7 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.encoders import ordinary_priority
+from vsrm_cli.encode.encoders import start_encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
@@ -77,8 +77,7 @@ class SegmentWriter:
             self._file = self.path.open("wb")
             self._container = av.open(self._file, "w", format=container, container_options=options)
             self._stream = output.track.add_encoder(self._container)
-            with ordinary_priority():
-                self._container.start_encoding()
+            start_encoding(self._container)
         except (av.FFmpegError, OSError) as error:
             raise output.failure(error) from error
 
@@ -224,6 +223,7 @@ def _gives_back(container: str, output: VideoWriter) -> bool:
     try:
         with av.open(segment, "w", format=container, container_options=options) as trial:
             stream = output.track.add_encoder(trial)
+            start_encoding(trial)
             blanks = [output.track.blank(number) for number in range(_FRAMES_TRIED)]
             ticks = [blank.pts or 0 for blank in blanks]
             packets = [packet for blank in (*blanks, None) for packet in stream.encode(blank)]

@@ -20,7 +20,7 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.encoders import MAKERS
+from vsrm_cli.encode.encoders import MAKERS, start_encoding
 from vsrm_cli.encode.options import (
     Encoding,
     EncodingPlan,
@@ -322,7 +322,7 @@ class VideoWriter:
             else:
                 stream = self.track.add_finished(container, finished)
             self._copies.add_to(container, stream)
-            container.start_encoding()
+            start_encoding(container)
         except (av.FFmpegError, OSError, ValueError) as error:
             file.close()
             self.part.unlink()
