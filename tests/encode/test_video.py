@@ -176,7 +176,7 @@ def test_a_frame_is_shown_until_the_next_one_whatever_the_source_says(tmp_path, 
         assert [f.duration for f in frames[:3]] == [40 * clock, 260 * clock, 40 * clock]
 
 
-def test_sound_and_subtitles_of_an_mp4_are_carried_over_whole(tmp_path):
+def test_audio_and_subtitles_of_an_mp4_are_copied_completely(tmp_path):
     source = make_clip(tmp_path / "source.mp4", times=LATE, sound="aac", subtitles="mov_text")
 
     enlarge(source, tmp_path / "out.mp4")
@@ -186,7 +186,7 @@ def test_sound_and_subtitles_of_an_mp4_are_carried_over_whole(tmp_path):
 
 
 @pytest.mark.parametrize("sound", ["aac", "flac", "pcm_s16le", "libopus"])
-def test_sound_and_subtitles_of_a_matroska_are_carried_over_whole(tmp_path, sound):
+def test_audio_and_subtitles_of_a_matroska_are_copied_completely(tmp_path, sound):
     clock = Fraction(1, 1000)
     times = [i * 40 for i in range(24)]
     source = make_clip(
@@ -200,7 +200,7 @@ def test_sound_and_subtitles_of_a_matroska_are_carried_over_whole(tmp_path, soun
     assert times_of(read(tmp_path / "out.mkv")) == seconds(times, clock)
 
 
-def test_sound_moves_from_mp4_to_matroska_by_less_than_a_millisecond(tmp_path):
+def test_audio_shifts_less_than_a_millisecond_from_mp4_to_matroska(tmp_path):
     source = make_clip(tmp_path / "source.mp4", sound="aac")
 
     enlarge(source, tmp_path / "out.mkv")
@@ -458,8 +458,8 @@ def test_a_setting_that_can_never_work_is_wrong_usage(tmp_path, clip, encoding, 
 @pytest.mark.parametrize(
     ("name", "encoding", "message"),
     [
-        ("out.gif", {}, "has no ending of a container"),
-        ("out", {}, "has no ending of a container"),
+        ("out.gif", {}, "has no suffix of a container"),
+        ("out", {}, "has no suffix of a container"),
         ("nowhere/out.mp4", {}, "nowhere does not exist"),
         ("out.webm", {"codec": "h264"}, "webm file cannot hold h264 video"),
         (
@@ -481,10 +481,10 @@ def test_an_output_that_cannot_be_made_is_refused_at_once(tmp_path, clip, name, 
     assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
-def test_sound_that_another_container_would_keep_is_not_dropped(tmp_path):
+def test_audio_that_another_container_can_hold_is_not_dropped(tmp_path):
     path = make_clip(tmp_path / "a.mp4", sound="flac")
 
-    with pytest.raises(OutputError, match=r"\.mov.*stream 1 \(sound, flac, deu\).*\.mkv, or give"):
+    with pytest.raises(OutputError, match=r"\.mov.*stream 1 \(audio, flac, deu\).*\.mkv, or give"):
         open_writer(path, tmp_path / "out.mov")
 
     assert os.listdir(tmp_path) == ["a.mp4"]

@@ -310,7 +310,7 @@ def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeyp
 
     monkeypatch.setattr(upscale.Restorer, "restore", lose_one)
 
-    with pytest.raises(CheckFailed, match=r"frame 1, .* came back as the frame 0"):
+    with pytest.raises(CheckFailed, match=r"frame 1, .* came back as frame 0"):
         upscale_video(clip, tmp_path / "large.mp4")
 
     assert files_beside(clip) == ["small.mp4"]

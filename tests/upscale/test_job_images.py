@@ -203,7 +203,7 @@ def test_a_film_of_pictures_in_mixed_formats_comes_out_in_one(tmp_path):
     np.testing.assert_array_equal(corners[:4], expected)
     assert corners[4].tolist() in ([0, 0, 0], [255, 255, 255])
     np.testing.assert_allclose(corners[5], (90, 140, 190), atol=2)
-    assert "transparency: the network knows only colors" in summary.dropped
+    assert "transparency: the network processes only colors" in summary.dropped
 
 
 def test_one_deep_picture_makes_all_of_them_deep(tmp_path):

@@ -46,7 +46,9 @@ def test_each_frame_is_recorded_by_number_and_fingerprint(path):
     frames, source = read(path)
 
     assert [frame.record.number for frame in frames] == list(range(FRAMES))
-    assert [frame.record.stamp for frame in frames] == [fingerprint_of(frame) for frame in frames]
+    assert [frame.record.fingerprint for frame in frames] == [
+        fingerprint_of(frame) for frame in frames
+    ]
     assert {frame.record.damaged for frame in frames} == {0}
     assert source.frames_read == FRAMES
 

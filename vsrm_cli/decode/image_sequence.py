@@ -195,7 +195,7 @@ def _common_info(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
     if len(formats) == 1:
         return first
     is_deep = any(bits_of(name) > 8 for name in formats)
-    lost = dict.fromkeys(first.left_behind)
+    lost = dict.fromkeys(first.dropped)
     if any(has_alpha(name) for name in formats):
         lost[NO_ALPHA] = None
     return replace(
@@ -204,7 +204,7 @@ def _common_info(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
         bits=16 if is_deep else 8,
         color=Color(RGB, True),
         has_chroma_location=True,
-        left_behind=tuple(lost),
+        dropped=tuple(lost),
     )
 
 

@@ -138,21 +138,21 @@ def _is_at_least(size: tuple[int, int], least: tuple[int, int]) -> bool:
 
 
 def plan_encoding(
-    encoding: Encoding, source_format: str, *, light: HdrMetadata | None = None
+    encoding: Encoding, source_format: str, *, hdr: HdrMetadata | None = None
 ) -> EncodingPlan:
     """Check an encoding and fill in what it leaves open.
 
     Args:
         encoding: What the user asked for.
         source_format: The pixel format of the source, whose depth is kept.
-        light: HDR figures to write down, where the encoder can.
+        hdr: HDR figures to write down, where the encoder can.
 
     Raises:
         UsageError: If a value can never work; the message says which would.
     """
     encoder = _find_encoder(encoding.codec)
     known = {option.name: option for option in encoder.create().supported_options.private}
-    options = _quiet_options(encoder.name) | _parameters(encoder.name, light)
+    options = _quiet_options(encoder.name) | _parameters(encoder.name, hdr)
     if encoder.name in _DEFAULT_QP:
         options |= _quantizer_options(encoding, encoder.name, int(known["qp"].max))
     else:
@@ -179,13 +179,13 @@ def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None
         plan: How the output is encoded.
         pixel: The shape that its pixels should have, width over height.
     """
-    losses = list(source.left_behind)
+    losses = list(source.dropped)
     if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
         losses.append(
             f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "
             "store it, so they are made square"
         )
-    if source.light is not None and not hdr_parameters(plan.encoder, source.light):
+    if source.hdr is not None and not hdr_parameters(plan.encoder, source.hdr):
         losses.append(f"HDR metadata of the mastering display: {plan.encoder} cannot store them")
     return losses
 
@@ -290,7 +290,7 @@ def _quiet_options(encoder: str) -> dict[str, str]:
     return {}
 
 
-def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
+def _parameters(encoder: str, hdr: HdrMetadata | None) -> dict[str, str]:
     """What some libraries want to be told in a list of their own."""
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
@@ -300,8 +300,8 @@ def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
         listed["asm"] = _X264_INSTRUCTIONS
     if encoder == "libx265":
         listed["log-level"] = "none"  # else it fills the terminal
-    if light is not None:
-        listed |= hdr_parameters(encoder, light)
+    if hdr is not None:
+        listed |= hdr_parameters(encoder, hdr)
     return {option: ":".join(f"{k}={v}" for k, v in listed.items())} if listed else {}
 
 

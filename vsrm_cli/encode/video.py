@@ -102,7 +102,7 @@ class VideoWriter:
         """
         size = (shape.width, shape.height)
         encoding = choose_codec(encoding, path.suffix, bits=source.bits, size=size)
-        plan = plan_encoding(encoding, source.pixel_format, light=source.light)
+        plan = plan_encoding(encoding, source.pixel_format, hdr=source.hdr)
         check_container_name(path)
         check_output_path(path, inputs=[source.path], overwrite=overwrite)
         self.frames_written = 0

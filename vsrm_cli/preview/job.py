@@ -216,7 +216,7 @@ def _offer(
     encoding = choose_codec(
         encoding_of(options), _suffix(src), bits=info.bits, size=(shape.width, shape.height)
     )
-    plan = plan_encoding(encoding, info.pixel_format, light=info.light)
+    plan = plan_encoding(encoding, info.pixel_format, hdr=info.hdr)
     seen = shape.upright(info)
     return Offer(
         name=version.name,
