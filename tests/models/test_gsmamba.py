@@ -266,7 +266,7 @@ def test_one_table_of_flows_serves_both_directions_of_time():
             a = motion.between(target, source, is_reversed=True)
             b = mirrored.between(target, source, is_reversed=False)
             assert torch.equal(a.index, b.index)
-            assert torch.equal(a.question, b.question)
+            assert torch.equal(a.query, b.query)
 
 
 def test_a_floor_is_taken_after_the_sum():
