@@ -181,9 +181,9 @@ def test_thousands_of_clips_are_shown_by_their_mean_alone():
 def test_the_rules_are_told_beside_the_tables():
     said = remarks(result_of(replace(measured(), speed=None)))
 
-    assert said[0] == "small frames made here, all frames, no border cut"
+    assert said[0] == "LR frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
-    assert "that of the truth itself is 0.400" in said[1]
+    assert "that of the ground truth is 0.400" in said[1]
     assert any(line.startswith("clip 000 was cropped") for line in said)
 
 

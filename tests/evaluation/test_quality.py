@@ -190,9 +190,9 @@ def test_the_crop_lies_where_the_network_gains_most():
     )
 
     assert crop.gain == pytest.approx(2500)
-    assert crop.pictures["bicubic"].shape == (3, 120, 160)
-    assert (crop.pictures["bicubic"] == 50).all()
-    assert set(crop.pictures) == {"bicubic", "mine", "truth"}
+    assert crop.images["bicubic"].shape == (3, 120, 160)
+    assert (crop.images["bicubic"] == 50).all()
+    assert set(crop.images) == {"bicubic", "mine", "ground truth"}
 
 
 def test_what_others_have_made_is_measured_where_it_is_there(tmp_path, monkeypatch):
@@ -333,12 +333,12 @@ def test_a_network_that_enlarges_two_times_is_given_frames_of_half_the_size(tmp_
 def test_networks_of_different_factors_are_not_measured_together(tmp_path):
     draw_folder(tmp_path / "waves")
 
-    with pytest.raises(UsageError, match="enlarge 2 and 4 times; measure those of one factor"):
+    with pytest.raises(UsageError, match="upscale 2 and 4 times; measure those of one scale"):
         measured(tmp_path, models=["nearest", "twice"])
 
 
 def test_the_degradation_that_is_defined_for_four_times_is_refused_for_two(tmp_path):
     draw_folder(tmp_path / "waves")
 
-    with pytest.raises(UsageError, match='"bd" is for networks that enlarge 4 times'):
+    with pytest.raises(UsageError, match='"bd" is for networks that upscale 4 times'):
         measured(tmp_path, models=["twice"], degradation="bd")

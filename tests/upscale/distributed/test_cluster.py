@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.cli.app import app
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError, VsrmError
-from vsrm_cli.upscale.distributed.cluster import Cluster, Sight, check_versions
+from vsrm_cli.upscale.distributed.cluster import Cluster, NodeState, check_versions
 from vsrm_cli.upscale.distributed.ray_driver import Node, find_versions
 from vsrm_cli.upscale.distributed.segment_worker import Settings
 from vsrm_cli.upscale.job import upscale_video
@@ -322,7 +322,7 @@ def test_a_node_that_says_nothing_is_named():
 
 
 @pytest.fixture
-def sight(film, tmp_path):
+def node_state(film, tmp_path):
     """What this machine sees of a job, and the settings of that."""
     folder = tmp_path / ".large.mkv.vsrm"
     folder.mkdir()
@@ -333,11 +333,11 @@ def sight(film, tmp_path):
     weights.write_bytes((film / "tiny.safetensors").read_bytes())
     options = UpscaleOptions.read(model=weights)
     settings = Settings(clip, tmp_path / "large.mkv", options, None, 1, folder, "mp4")
-    return Sight.of([clip], settings), settings
+    return NodeState.of([clip], settings), settings
 
 
-def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(sight):
-    seen, settings = sight
+def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(node_state):
+    seen, settings = node_state
     os.utime(settings.src, (1, 1))  # a copy
 
     seen.check(settings)
@@ -348,24 +348,28 @@ def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(sig
 @pytest.mark.parametrize(
     ("harm", "error", "words"),
     [
-        (lambda s: s.src.unlink(), InputError, "does not see the input .*small.mkv"),
-        (lambda s: s.src.write_bytes(b"another"), InputError, "sees another file as .*small.mkv"),
+        (lambda s: s.src.unlink(), InputError, "cannot open the input .*small.mkv"),
+        (lambda s: s.src.write_bytes(b"another"), InputError, "small.mkv is a different one"),
         (lambda s: (s.folder / "lock").unlink(), OutputError, "is not shared with it"),
-        (lambda s: save_weights(make_network(), s.options.model, {"a": "b"}), VsrmError, "other w"),
+        (
+            lambda s: save_weights(make_network(), s.options.model, {"a": "b"}),
+            VsrmError,
+            "are different",
+        ),
     ],
     ids=["no-input", "another-input", "no-folder", "other-weights"],
 )
-def test_a_node_that_sees_something_else_is_refused(sight, harm, error, words):
-    seen, settings = sight
+def test_a_node_that_sees_something_else_is_refused(node_state, harm, error, words):
+    seen, settings = node_state
     harm(settings)
 
     with pytest.raises(error, match=words):
         seen.check(settings)
 
 
-def test_a_folder_that_a_node_cannot_write_is_refused(sight, monkeypatch):
+def test_a_folder_that_a_node_cannot_write_is_refused(node_state, monkeypatch):
     """As a folder that is mounted read-only there; root may write anywhere else."""
-    seen, settings = sight
+    seen, settings = node_state
 
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")

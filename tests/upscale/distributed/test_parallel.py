@@ -67,7 +67,7 @@ def test_a_process_that_is_killed_gives_its_segment_back(film, tmp_path):
 
     start_over(film, tmp_path / "large.mkv", report=kill_once, warn=warnings.append)
 
-    assert any("SIGKILL" in words and "it is tried again" in words for words in warnings)
+    assert any("SIGKILL" in words and "retrying" in words for words in warnings)
     assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
 
 

@@ -16,7 +16,7 @@ def do(open_worker, tasks, *, devices=("a", "b"), should_stop=lambda: False, pat
     warnings = []
     with Workers(open_worker, devices, warn=warnings.append) as workers:
         workers.facts()
-        workers.patience_seconds = patience
+        workers.timeout_seconds = patience
         done = [result for result in workers.do(tasks, should_stop=should_stop, **more) if result]
         shares = workers.shares()
     return dict(done), shares, warnings
@@ -66,14 +66,14 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path)
 
 def test_a_process_that_hangs_is_ended_and_its_task_given_to_another(tmp_path, monkeypatch):
     # On a busy machine, twenty of its pauses would be minutes.
-    monkeypatch.setattr("vsrm_cli.upscale.distributed.workers.PATIENCE_PAUSES", 2)
+    monkeypatch.setattr("vsrm_cli.upscale.distributed.workers.TIMEOUT_PAUSES", 2)
     results, _, warnings = do(
         partial(pool_workers.Hanging, str(tmp_path)), [1, 2, 3, 4, 5], devices=["a"], patience=2
     )
 
     assert results == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
     assert len(warnings) == 1
-    assert re.match(r"a: 3 failed \(nothing was heard of it for \d+ s\)", warnings[0])
+    assert re.match(r"a: 3 failed \(it sent no message for \d+ s\)", warnings[0])
 
 
 def test_a_process_whose_pauses_are_long_is_given_time():
