@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import FAMILIES
-from vsrm_cli.checkpoints.locate import Place, whereabouts
+from vsrm_cli.checkpoints.locate import Place, weights_location
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
@@ -51,9 +51,9 @@ def test_what_is_in_the_network_is_pinned_and_encrypted(entry):
 def test_what_is_in_the_box_is_of_the_size_that_the_catalog_tells(entry):
     if entry.file is None:
         return
-    where = whereabouts(entry)
+    where = weights_location(entry)
 
-    assert where.place is Place.BOX
+    assert where.place is Place.BUNDLED
     with safe_open(where.path, framework="pt") as file:
         assert file.metadata()["licence"] == entry.licence
     assert entry.file in (ROOT / "weights" / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
 
 # Every key of the released Gather-Scatter Mamba configuration, with its type and shape.
 FILE = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
@@ -125,8 +125,8 @@ def test_the_third_scan_of_some_copies_is_known_to_be_unused(shapes, name):
         ("align.A_log", "this project without its configuration"),
         ("deform_align.backward_1.weight", r"BasicVSR\+\+"),
         ("layers.0.residual_group.blocks.0.norm1.weight", "SwinIR"),
-        ("something.else", "none that is known"),
+        ("something.else", "no known network"),
     ],
 )
 def test_other_networks_are_called_by_name(key, called):
-    assert re.search(called, call_by_name({key: (1,)}))
+    assert re.search(called, guess_architecture({key: (1,)}))

@@ -128,7 +128,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(remote, host):
 
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(remote, host):
     host.cuts = [1_000_000, 0, 0, 0, 0]
-    refuse(remote, r"again and again .*1000000 bytes are kept, 'vsrm models pull net'")
+    refuse(remote, r"failed repeatedly .*1000000 bytes are kept, 'vsrm models pull net'")
 
     host.cuts = []
     path = fetch(remote)
@@ -140,7 +140,7 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(remote, host):
 
 def test_a_file_that_changed_in_between_is_found_by_its_checksum_and_begun_anew(remote, host):
     host.content, host.cuts = CONTENT[::-1], [1_000_000, 0, 0, 0, 0]
-    refuse(remote, "again and again")
+    refuse(remote, "failed repeatedly")
 
     host.content, host.cuts = CONTENT, []
 
@@ -182,7 +182,7 @@ def test_a_busy_host_is_asked_again(remote, host):
 def test_a_host_that_stays_ill_is_given_up(remote, host):
     host.statuses = 20 * [500]
 
-    refuse(remote, r"again and again \(the host answered 500")
+    refuse(remote, r"failed repeatedly \(the host answered 500")
     assert len(host.requests) == 4
 
 
@@ -197,7 +197,7 @@ def test_a_host_without_the_file_is_asked_once(remote, host, status):
 def test_wrong_bytes_are_thrown_away(remote, host):
     host.content = CONTENT[:-1] + b"?"
 
-    refuse(remote, "sent something else")
+    refuse(remote, "sent another file")
     assert files_left() == ["net.pth.lock"]
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints import loading as weights
-from vsrm_cli.checkpoints.catalog import DetailPair, settle_detail
+from vsrm_cli.checkpoints.catalog import DetailPair, resolve_detail
 from vsrm_cli.checkpoints.loading import load_model, read_weights, save_weights
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 
@@ -354,13 +354,13 @@ def test_networks_of_different_sizes_cannot_be_mixed(pair, tmp_path):
     other = make_network(replace(TINY_VSRM, channels=12))
     save_weights(other, tmp_path / "sharp.safetensors", {"name": "sharp"})
 
-    with pytest.raises(WeightsError, match="soft and sharp are networks of different sizes"):
+    with pytest.raises(WeightsError, match="soft and sharp differ in size"):
         load_model("soft", device="cpu", detail=0.5)
 
 
 def test_what_the_program_chooses_has_the_detail_of_the_pair_and_what_the_user_names_its_own(pair):
-    assert settle_detail("soft", None, is_default=True) == 0.5
-    assert settle_detail("soft", None, is_default=False) == 0
-    assert settle_detail("sharp", None, is_default=False) == 1
-    assert settle_detail("soft", 0.75, is_default=True) == 0.75
-    assert settle_detail("gsm-t", None, is_default=False) is None
+    assert resolve_detail("soft", None, is_default=True) == 0.5
+    assert resolve_detail("soft", None, is_default=False) == 0
+    assert resolve_detail("sharp", None, is_default=False) == 1
+    assert resolve_detail("soft", 0.75, is_default=True) == 0.75
+    assert resolve_detail("gsm-t", None, is_default=False) is None

@@ -9,7 +9,7 @@ from vsrm_cli.checkpoints import locate as module
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.download import RemoteFile, cache_path
 from vsrm_cli.checkpoints.loading import load_model, save_weights
-from vsrm_cli.checkpoints.locate import Place, locate, whereabouts
+from vsrm_cli.checkpoints.locate import Place, locate, weights_location
 from vsrm_cli.errors import WeightsError
 
 # Nobody listens there.
@@ -43,7 +43,7 @@ def test_a_name_of_the_catalog_is_found_in_the_box(tmp_path, monkeypatch, packag
     monkeypatch.setattr(module, "files", lambda _: tmp_path / package)
 
     assert load_model("vsrm-t", device="cpu").name == "boxed"
-    assert whereabouts(MODELS["vsrm-t"]).place is Place.BOX
+    assert weights_location(MODELS["vsrm-t"]).place is Place.BUNDLED
 
 
 def test_a_box_without_its_file_asks_for_another_installation(tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_a_name_near_to_none_is_answered_with_all():
 def test_a_network_without_weights_says_how_to_train_it(name):
     with pytest.raises(WeightsError, match=rf"'{name}' has no public weights.*Train it.*vsrm-t"):
         locate(name)
-    assert whereabouts(MODELS[name]).place is Place.NOWHERE
+    assert weights_location(MODELS[name]).place is Place.NOWHERE
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "some/where"])
@@ -97,7 +97,7 @@ def test_without_a_connection_the_command_for_later_is_told(far):
         WeightsError, match=r"127\.0\.0\.1 cannot be reached.*'vsrm models pull far'"
     ):
         locate("far")
-    assert whereabouts(far) == module.Whereabouts(Place.REMOTE, None, 5)
+    assert weights_location(far) == module.WeightsLocation(Place.REMOTE, None, 5)
 
 
 def test_what_is_in_the_cache_needs_no_connection(far):
@@ -106,7 +106,7 @@ def test_what_is_in_the_cache_needs_no_connection(far):
     path.write_bytes(b"hello")
 
     assert locate("far") == path
-    assert whereabouts(far) == module.Whereabouts(Place.CACHE, path, 5)
+    assert weights_location(far) == module.WeightsLocation(Place.CACHE, path, 5)
 
 
 def test_what_was_damaged_in_the_cache_does_not_count(far):
@@ -114,6 +114,6 @@ def test_what_was_damaged_in_the_cache_does_not_count(far):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"hellO")
 
-    assert whereabouts(far).place is Place.REMOTE
+    assert weights_location(far).place is Place.REMOTE
     with pytest.raises(WeightsError, match="cannot be reached"):
         locate("far")

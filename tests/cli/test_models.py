@@ -129,7 +129,7 @@ def test_a_download_that_fails_is_told_in_one_line(far):
     result = run("pull", "far")
 
     assert result.exit_code == 1
-    assert re.search(r"^error: 127\.0\.0\.1 sent something else", result.stderr, re.M)
+    assert re.search(r"^error: 127\.0\.0\.1 sent another file", result.stderr, re.M)
 
 
 def test_a_name_in_the_box_is_ready_at_once():

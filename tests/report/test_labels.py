@@ -5,16 +5,16 @@ import string
 import numpy as np
 import pytest
 
-from vsrm_cli.report.labels import _SIGNS, draw_label, text_mask
+from vsrm_cli.report.labels import _CHARACTERS, draw_label, text_mask
 
 
 @pytest.mark.parametrize("sign", string.ascii_letters + string.digits + "._-,:()/+ ")
 def test_every_usual_sign_has_its_own_form(sign):
-    rows = _SIGNS[sign].split("/")
+    rows = _CHARACTERS[sign].split("/")
 
     assert [len(row) for row in rows] == [5] * 7
-    assert set(_SIGNS[sign]) <= {"#", " ", "/"}
-    assert [other for other, form in _SIGNS.items() if form == _SIGNS[sign]] == [sign]
+    assert set(_CHARACTERS[sign]) <= {"#", " ", "/"}
+    assert [other for other, form in _CHARACTERS.items() if form == _CHARACTERS[sign]] == [sign]
 
 
 def test_one_empty_column_stands_between_signs():
