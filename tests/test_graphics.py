@@ -32,9 +32,7 @@ def ringing(frame, truth):
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_graphics_come_closer_to_the_truth_than_by_bicubic_and_ring_little_more_than_by_lanczos(
-    case, scene
-):
+def test_graphics_have_higher_psnr_than_bicubic_and_ring_little_more_than_lanczos(case, scene):
     network, detail, degradation = case
     hr = clip_of(scene)
     lr = degrade(hr, degradation).float() / 255

@@ -337,7 +337,7 @@ def test_a_guessed_matrix_is_written_down(tmp_path, clip):
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
-def test_the_shape_of_pixels_and_the_turn_of_the_picture_are_kept(tmp_path, name):
+def test_sample_aspect_ratio_and_rotation_are_kept(tmp_path, name):
     def tag(video):
         video.codec_context.sample_aspect_ratio = Fraction(16, 11)
         video.set_display_rotation(90)
@@ -377,7 +377,7 @@ def test_pixels_that_are_not_square_look_the_same_with_any_codec(tmp_path, name,
     assert abs(wide - 96 * Fraction(16, 11)) <= 1
 
 
-def test_pixels_that_were_made_square_are_told_of(tmp_path):
+def test_pixels_made_square_are_reported(tmp_path):
     def tag(video):
         video.codec_context.sample_aspect_ratio = Fraction(16, 11)
 
@@ -490,12 +490,12 @@ def test_audio_that_another_container_can_hold_is_not_dropped(tmp_path):
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
-def test_a_picture_too_small_for_x265_is_refused(tmp_path, clip):
+def test_a_frame_too_small_for_x265_is_refused(tmp_path, clip):
     with pytest.raises(OutputError, match="x265 cannot encode frames as small as 48x32"):
         open_writer(clip, tmp_path / "out.mp4", codec="hevc")
 
 
-def test_an_existing_output_is_kept_unless_told_otherwise(tmp_path, clip):
+def test_an_existing_output_is_kept_without_overwrite(tmp_path, clip):
     target = tmp_path / "out.mp4"
     target.write_bytes(b"precious")
 

@@ -76,7 +76,7 @@ def test_a_resumed_job_gets_the_margin_and_all_that_follows(path, following, mar
     assert source.frames_read == FRAMES
 
 
-def test_behind_the_last_frame_nothing_is_read(path):
+def test_nothing_is_read_after_the_last_frame(path):
     whole, _ = read(path)
 
     frames, source = read(path, behind=resume_point(whole, following=FRAMES, margin=2))

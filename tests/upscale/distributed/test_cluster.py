@@ -132,7 +132,7 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
 
 @pytest.mark.slow
 @needs_ray
-def test_a_command_that_is_killed_goes_on_with_one_machine(film, tmp_path, ray_cluster):
+def test_a_killed_cluster_job_can_be_resumed_on_one_machine(film, tmp_path, ray_cluster):
     import faults
 
     output, entries = tmp_path / "large.mkv", tmp_path / ".large.mkv.vsrm" / "segments.jsonl"
@@ -156,7 +156,7 @@ def test_a_command_that_is_killed_goes_on_with_one_machine(film, tmp_path, ray_c
 
 @pytest.mark.slow
 @needs_ray
-def test_the_command_prints_its_own_words_alone(film, tmp_path, ray_cluster):
+def test_the_command_prints_only_its_own_messages(film, tmp_path, ray_cluster):
     words = ["upscale", film / "small.mkv", "-o", tmp_path / "large.mkv", "--device", "cpu"]
     words += ["--model", film / "tiny.safetensors", "--cluster", ray_cluster.address, "--json"]
     words += ["--window", 7, "--overlap", 3, "--segment-frames", 8, "--quiet"]
@@ -181,7 +181,7 @@ def test_a_node_that_cannot_be_used_is_named_before_the_work(film, tmp_path, ray
 
 @pytest.mark.slow
 @needs_ray
-def test_a_process_on_a_node_that_dies_or_fails_is_seen(tmp_path, ray_cluster):
+def test_a_dead_or_failed_process_on_a_node_is_noticed(tmp_path, ray_cluster):
     said = []
     with Cluster(ray_cluster.address) as cluster:
         for open_worker in (
@@ -225,7 +225,7 @@ def test_the_doctor_lists_the_nodes(ray_cluster):
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
-def test_a_cluster_that_cannot_be_reached_is_told_soon(film, tmp_path, address):
+def test_an_unreachable_cluster_is_reported_quickly(film, tmp_path, address):
     began = time.monotonic()
 
     with pytest.raises(VsrmError, match=rf"^The Ray cluster at {address} cannot be reached; "):
@@ -296,7 +296,7 @@ def test_a_worker_on_cpus_has_as_many_as_the_job_has_threads():
         cluster.devices("cpu", threads=9)
 
 
-def test_a_cluster_without_what_was_asked_for_is_told():
+def test_a_cluster_without_the_requested_device_is_reported():
     with pytest.raises(VsrmError, match="has no GPU"):
         a_cluster(a_node()).kind_of("cuda")
     with pytest.raises(VsrmError, match="has no node that can compute"):
@@ -316,7 +316,7 @@ def test_a_node_with_another_version_is_named(versions, words):
     assert a_cluster(a_node(gpus=1), a_node(**versions)).kind_of("auto") == "cuda"
 
 
-def test_a_node_that_says_nothing_is_named():
+def test_a_silent_node_is_named_in_the_error():
     with pytest.raises(VsrmError, match=r"^The node tiger does not answer; "):
         check_versions({}, find_versions()(), "The node tiger")
 
