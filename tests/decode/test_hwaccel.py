@@ -165,7 +165,7 @@ def test_an_encoder_whose_hardware_is_there_is_used(monkeypatch):
     assert replace_absent_hardware(asked) == (asked, None)
 
 
-def test_software_decoding_is_used_on_request():
+def test_a_software_encoder_is_not_replaced():
     assert replace_absent_hardware(Encoding(codec="h264")) == (Encoding(codec="h264"), None)
 
 

@@ -172,7 +172,7 @@ def draw_animation(path):
     ],
     ids=["size", "broken", "animated", "none"],
 )
-def test_images_of_different_sizes_are_refused_before_the_work(
+def test_unusable_image_folders_are_refused_before_the_work(
     tmp_path, monkeypatch, prepare, message
 ):
     draw_pictures(tmp_path / "in", range(2))
@@ -247,7 +247,7 @@ def test_a_video_of_a_phone_becomes_upright_images(tmp_path):
     np.testing.assert_array_equal(large, enlarged(np.rot90(stored)))
 
 
-def test_an_invalid_image_pattern_is_reported(tmp_path):
+def test_an_invalid_image_output_is_reported(tmp_path):
     clip = draw_clip(tmp_path / "small.mp4")
 
     with pytest.raises(OutputError, match=r"written as \.png"):

@@ -116,7 +116,7 @@ def test_a_video_of_a_phone_goes_upright_into_a_pipe(tmp_path, pipes):
     assert len(receive(pipes.output)[0]) == 5
 
 
-def test_files_that_are_not_image_sequences_are_reported(pipes):
+def test_a_pipe_without_y4m_frames_is_reported(pipes):
     with pytest.raises(InputError, match="is not y4m"):
         upscale_video("-", "-")
     pipes.input.write(b"YUV4MPEG2 W48 H32 F25:1 Ip\n")

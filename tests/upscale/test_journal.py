@@ -88,7 +88,7 @@ def test_a_run_that_finished_nothing_leaves_no_folder(output):
     assert names_in(output.parent) == []
 
 
-def test_cleared_journals_are_deleted(output):
+def test_a_cleared_journal_is_deleted(output):
     start(output, segments=2)
 
     with Journal(output) as journal:

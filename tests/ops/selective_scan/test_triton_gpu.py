@@ -76,7 +76,7 @@ def test_each_option_may_be_left_out(left_out, run_with):
     assert_agrees(run_with, inputs)
 
 
-def test_the_extension_is_optional_for_the_plain_recurrence(run_with):
+def test_all_optional_arguments_may_be_omitted(run_with):
     inputs = scan_inputs(1, 3, 2, 10, form="one group")
     del inputs["D"]
 
