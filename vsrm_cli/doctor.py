@@ -176,9 +176,9 @@ def _convolve(device: torch.device) -> Tensor:
 
 def _gather(device: torch.device) -> Tensor:
     rng = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 40, 9, 11, generator=rng)
+    image = torch.randn(1, 40, 9, 11, generator=rng)
     points = 12 * torch.rand(1, 4, 2, 9, 11, generator=rng) - 1
-    return sample_tokens(picture.to(device), points.to(device)).cpu()
+    return sample_tokens(image.to(device), points.to(device)).cpu()
 
 
 def _scan(kernel: str, device: torch.device) -> Tensor:

@@ -310,7 +310,7 @@ def test_a_missing_frame_fails_verification_and_removes_the_output(tmp_path, cli
 
     monkeypatch.setattr(upscale.Restorer, "restore", lose_one)
 
-    with pytest.raises(CheckFailed, match=r"frame 1, .* came back as frame 0"):
+    with pytest.raises(CheckFailed, match=r"Frame 1, .* came back as frame 0"):
         upscale_video(clip, tmp_path / "large.mp4")
 
     assert files_beside(clip) == ["small.mp4"]

@@ -23,7 +23,7 @@ from vsrm_cli.errors import WeightsError
 from vsrm_cli.files import cache_dir, publish
 
 TIMEOUT_SECONDS = 30.0
-# Between attempts; counted anew after a transfer that made progress.
+# Between attempts; reset after a transfer that made progress.
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 _CHUNK = 1 << 20

@@ -1,4 +1,4 @@
-"""How an output video is encoded: what the user asked for, checked and completed.
+"""How an output video is encoded: the options, checked and completed.
 
 Everything that can be known to be wrong is refused here, before a file is opened.
 """
@@ -109,7 +109,7 @@ class EncodingPlan:
 
     @property
     def crf_above_default(self) -> int:
-        """By how much the crf asked for is above our default; 0 where there is none."""
+        """How much the crf is above our default; 0 if there is none."""
         default = _DEFAULT_CRF.get(self.encoder)
         return 0 if default is None else int(self.options.get("crf", default)) - default
 
@@ -118,7 +118,7 @@ def choose_codec(encoding: Encoding, suffix: str, *, bits: int, size: tuple[int,
     """Take the codec that plays in most places, where the user leaves it open.
 
     Args:
-        encoding: What the user asked for.
+        encoding: The options.
         suffix: The end of the output's name.
         bits: Of the source, per component.
         size: Width and height of the output, in pixels.
@@ -143,9 +143,9 @@ def plan_encoding(
     """Check an encoding and fill in what it leaves open.
 
     Args:
-        encoding: What the user asked for.
+        encoding: The options.
         source_format: The pixel format of the source, whose depth is kept.
-        hdr: HDR figures to write down, where the encoder can.
+        hdr: Static HDR metadata to write, if the encoder can.
 
     Raises:
         UsageError: If a value can never work; the message says which would.
@@ -171,8 +171,8 @@ def stores_pixel_shape(plan: EncodingPlan) -> bool:
     return plan.codec in _PIXEL_SHAPE_CODECS
 
 
-def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
-    """Name what of a source's picture is not stored in the output, and why.
+def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
+    """List metadata of the source's frames that the output cannot store, and why.
 
     Args:
         source: The source.
@@ -234,7 +234,7 @@ def add_video(
     Args:
         container: The file.
         plan: How to encode.
-        color: Under which the pictures are stored.
+        color: Of the stored frames.
         size: Width and height, in pixels.
         rate: Frames per second, about; for encoders that share out bits by it.
         time_base: The clock of its times, in seconds.
@@ -291,7 +291,7 @@ def _quiet_options(encoder: str) -> dict[str, str]:
 
 
 def _parameters(encoder: str, hdr: HdrMetadata | None) -> dict[str, str]:
-    """What some libraries want to be told in a list of their own."""
+    """Parameters of libraries that have an option of their own for them."""
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
         return {}

@@ -26,7 +26,7 @@ from vsrm_cli.encode.options import (
     EncodingPlan,
     check_limits,
     choose_codec,
-    picture_losses,
+    encoding_losses,
     plan_encoding,
 )
 from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
@@ -144,7 +144,7 @@ class VideoWriter:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What the output cannot hold of the source, and why, in words."""
-        lost = picture_losses(self._source, self.plan, self._pixel)
+        lost = encoding_losses(self._source, self.plan, self._pixel)
         if self._source.display_matrix is not None and self.path.suffix.lower() == ".nut":
             lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
         return (*self._copies.dropped, *lost)

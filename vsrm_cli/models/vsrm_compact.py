@@ -323,15 +323,15 @@ class VSRMCompact(Network):
     ) -> tuple[list[Tensor], list[Seen]]:
         """Visit all frames one way; ``flows`` lead from each frame to the one visited before."""
         count = len(known)
-        estimates, told = [known[0]] * count, [Seen(known[0], known[0])] * count
+        estimates, seen_here = [known[0]] * count, [Seen(known[0], known[0])] * count
         carried: Carried | None = None
         for t in range(count - 1, -1, -1) if backward else range(count):
             if carried is not None:
                 flow = flows[:, t if backward else t - 1]
                 carried = _aligned(carried, flow, bases[t].shape[-1])
-            carried, told[t] = self.cell(known[t], bases[t], carried, seen[t])
+            carried, seen_here[t] = self.cell(known[t], bases[t], carried, seen[t])
             estimates[t] = carried.estimate
-        return estimates, told
+        return estimates, seen_here
 
     def _known(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> list[Tensor]:
         """What each frame's own features and its neighbors' samples say, (B, C, H, W) each."""
