@@ -40,6 +40,7 @@ from vsrm_cli.data.footage import Footage
 from vsrm_cli.data.packs import load_lr_clips, load_pack, most_detailed
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Stored
+from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.files import write_atomically
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.losses import charbonnier, psnr_loss
@@ -65,13 +66,10 @@ class Clip(NamedTuple):
 
 
 class Batches:
-    """Random crops of clips; of each list there are as many, on average.
-
-    Artifacts of compression depend on colors, so these are swapped only in clean frames.
-    """
+    """Random crops of clips; of each list that is not empty there are as many, on average."""
 
     def __init__(self, kinds: Sequence[list[Clip]], shape: ClipShape, *, is_clean: bool) -> None:
-        """Leave out empty lists."""
+        """Swap colors only in clean frames: artifacts of compression depend on them."""
         self._kinds = [kind for kind in kinds if kind]
         self._shape, self._is_clean = shape, is_clean
         self._rng = np.random.default_rng(0)
@@ -79,13 +77,13 @@ class Batches:
     def draw(self) -> tuple[Tensor, Tensor]:
         """LR frames, (B, T, 3, P, P), and HR frames, (B, T, 3, 4P, 4P), 0 to 1."""
         pairs = [self._crop() for _ in range(self._shape.batch)]
-        lr, hr = (torch.stack(frames).float() / 255 for frames in zip(*pairs, strict=True))
-        return lr, hr
+        lr, hr = zip(*pairs, strict=True)
+        return torch.stack(lr).float() / 255, torch.stack(hr).float() / 255
 
     def _crop(self) -> tuple[Tensor, Tensor]:
         rng, patch, frames = self._rng, self._shape.patch, self._shape.frames
-        kind = self._kinds[rng.integers(len(self._kinds))]
-        clip = kind[rng.integers(len(kind))]
+        clips = self._kinds[rng.integers(len(self._kinds))]
+        clip = clips[rng.integers(len(clips))]
         lr = clip.lr[rng.integers(len(clip.lr))]
         first = int(rng.integers(len(lr) - frames + 1))
         top, left = most_detailed(clip.overview, patch, patch, rng)
@@ -110,19 +108,16 @@ def load_batches(
     makes so many clips, for the first network only.
     """
     photos, clips = load_pack(pack)
-    lr_clips = load_lr_clips(pack)
     clean, real, moved = [], [], []
-    for name, pixels in clips.items():
-        if len(pixels) >= shape.frames and min(pixels.shape[-2:]) >= SCALE * shape.patch:
-            hr = pixels.to(device)
-            clean.append(_with_bicubic_lr(hr))
-            if name in lr_clips:
-                versions = tuple(lr.to(device) for lr in lr_clips[name])
-                real.append(Clip(hr, versions, clean[-1].overview))
+    for name, versions in load_lr_clips(pack).items():
+        hr = clips[name]
+        if len(hr) >= shape.frames and min(hr.shape[-2:]) >= SCALE * shape.patch:
+            clean.append(_with_bicubic_lr(hr.to(device)))
+            real.append(clean[-1]._replace(lr=tuple(lr.to(device) for lr in versions)))
     if not real:
         size = f"{shape.frames} frames of {SCALE * shape.patch} pixels"
         way_out = "make it with vsrm pack --degraded 6, or lower --frames or --patch."
-        sys.exit(f"{pack} has no clip of {size} with LR versions; {way_out}")
+        raise InputError(f"{pack} has no clip of {size} with LR versions; {way_out}")
     if photos and photo_clips:
         sources = tuple(Stored(name, photo[None]) for name, photo in photos.items())
         wide = ClipShape(shape.frames, shape.patch + ROOM, batch=1, photo_share=1.0)
@@ -139,17 +134,12 @@ def load_batches(
     }
 
 
-def _hr_in_8_bits(sample: Any) -> Tensor:
-    return _in_8_bits(sample.hr[0])
-
-
-def _in_8_bits(frames: Tensor) -> Tensor:
-    return (frames * 255).round().to(torch.uint8)
+def _hr_in_8_bits(sample: Any) -> Any:
+    return (sample.hr[0] * 255).round().byte()
 
 
 def _with_bicubic_lr(hr: Tensor) -> Clip:
-    height, width = (side - side % SCALE for side in hr.shape[-2:])
-    lr = _in_8_bits(shrink_bicubic(hr[..., :height, :width].float() / 255))
+    lr = (shrink_bicubic(hr.float() / 255) * 255).round().byte()
     return Clip(hr, (lr,), lr[len(lr) // 2].cpu())
 
 
@@ -162,7 +152,7 @@ class Trainer:
         flow = list(network.spynet.parameters())
         known = {id(parameter) for parameter in flow}
         rest = [p for p in network.parameters() if id(p) not in known]
-        self._parameters = rest + flow
+        self._parameters: list[Tensor] = [*rest, *flow]
         self._average = [p.detach().clone() for p in self._parameters]
         self._update_average = get_ema_multi_avg_fn(EMA)
         # A graph reads what changes from step to step out of tensors.
@@ -171,7 +161,7 @@ class Trainer:
         parts = zip((rest, flow), self._rates, strict=True)
         groups = [{"params": part, "lr": rate} for part, rate in parts]
         ways = {"capturable": is_cuda, "fused": is_cuda}
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), **ways)
+        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), **ways)
         self._graph = self._record() if is_cuda else None
 
     def step(self, lr: Tensor, hr: Tensor, *, rate: float, psnr_share: float) -> None:
@@ -183,15 +173,13 @@ class Trainer:
             tensor.fill_(rate * share)
         (self._graph.replay if self._graph else self._update)()
 
-    def state(self) -> dict[str, object]:
-        """The weights before averaging, and the optimizer."""
-        return {"weights": self._network.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def apply_average(self) -> None:
-        """Give the network its averaged weights."""
+    def finish(self, state: Path) -> None:
+        """Write the weights and the optimizer; then give the network its averaged weights."""
+        weights, optimizer = self._network.state_dict(), self._optimizer.state_dict()
+        with write_atomically(state) as part:
+            torch.save({"weights": weights, "optimizer": optimizer}, part)
         with torch.no_grad():
-            for parameter, average in zip(self._parameters, self._average, strict=True):
-                parameter.copy_(average)
+            torch._foreach_copy_(self._parameters, self._average)
 
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
@@ -202,18 +190,18 @@ class Trainer:
             for _ in range(2):
                 self._update()
         torch.cuda.current_stream().wait_stream(aside)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph):
             self._update()
         # The rates were zero, so no weight has changed; but moments and sums have.
-        for state in self.optimizer.state.values():
+        for state in self._optimizer.state.values():
             for value in state.values():
                 value.zero_()
         self.loss_sum.zero_()
         return graph
 
     def _update(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._lr.device.type, torch.bfloat16):
             *earlier, last = self._network.passes(self._lr, self._network.flows(self._lr))
         loss = self._loss(last) + EARLIER_PASS * sum(self._loss(frames) for frames in earlier)
@@ -225,7 +213,7 @@ class Trainer:
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
         clip_grads_with_norm_(self._parameters, CLIP_NORM, norm.nan_to_num(math.inf, math.inf))
-        self.optimizer.step()
+        self._optimizer.step()
         self._update_average(self._average, self._parameters, 0)
         self.loss_sum.add_(loss.detach())
 
@@ -234,8 +222,11 @@ class Trainer:
         return pixels.lerp(PSNR_WEIGHT * psnr_loss(restored, self._hr), self._psnr_share)
 
 
-def train(network: Network, batches: Batches, seconds: float) -> tuple[Trainer, int]:
-    """Train for a time, at least one step; returns the trainer and the number of steps."""
+def train(network: Network, batches: Batches, *, seconds: float, state: Path) -> int:
+    """Train for a time, and give the network its average; returns the number of steps, 1 or more.
+
+    The weights before averaging and the optimizer are written to ``state``.
+    """
     trainer = Trainer(network, *batches.draw())
     began, done, steps = time.perf_counter(), 0.0, 0
     while done < 1 or not steps:
@@ -247,11 +238,13 @@ def train(network: Network, batches: Batches, seconds: float) -> tuple[Trainer, 
         if steps % 50 == 0:
             mean = trainer.loss_sum.item() / 50
             trainer.loss_sum.zero_()
-            tell(f"step {steps}, {done:.0%} of the time: loss {mean:.5f}")
+            line = f"step {steps}, {done:.0%} of the time: loss {mean:.5f}"
+            print(line, flush=True)  # noqa: T201 - this script is a terminal program
         if network.device.type == "cuda" and steps % 4 == 0:
             torch.cuda.synchronize()  # else the queue runs ahead of the clock
         done = (time.perf_counter() - began) / seconds
-    return trainer, steps
+    trainer.finish(state)
+    return steps
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -264,48 +257,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batches = load_batches(given.pack, shape, given.photo_clips, device)
     files = [read_checkpoint(locate(name)) for name in given.from_scratch_weights]
     networks = [network_of(file, file.path.stem).to(device) for file in files]
-    old, new = (network.state_dict() for network in networks)
-    difference = {key: new[key] - x for key, x in old.items()}
-    recipe: list[dict[str, object]] = []
+    clean, real = (network.state_dict() for network in networks)
+    difference = {key: real[key] - x for key, x in clean.items()}
     for name, share, network, file in zip(STAGES, SHARES, networks, files, strict=True):
+        recipe = json.loads(file.metadata.get("recipe", "[]"))
+        recipe = recipe if isinstance(recipe, list) else [recipe]  # `vsrm finetune` writes one
         if name == REAL:
-            clean = networks[0].state_dict()
+            # By now these are the new weights of the first network.
             network.load_state_dict({key: x + difference[key] for key, x in clean.items()})
-            recipe = [{"start": f"the {CLEAN} of this run, plus the difference of the former two"}]
-        trainer, steps = train(network, batches[name], 60 * share * given.minutes)
-        with write_atomically(given.out / f"{name}.state.pt") as part:
-            torch.save(trainer.state(), part)
-        trainer.apply_average()
+            recipe.append({"start": "the new vsrm-t, plus the difference of the former two"})
+        seconds, state = 60 * share * given.minutes, given.out / f"{name}.state.pt"
+        steps = train(network, batches[name], seconds=seconds, state=state)
         clips = f"{given.batch} of {given.frames} frames of {given.patch} x {given.patch}"
-        recipe.append(
-            {"script": Path(__file__).name, "steps": steps, "lr": PEAK_LR, "clips": clips}
-        )
-        before = json.loads(file.metadata.get("recipe", "[]"))
-        words = json.dumps([*(before if isinstance(before, list) else [before]), *recipe])
-        path = given.out / f"{name}.safetensors"
-        save_weights(network, path, {**file.metadata, "recipe": words})
-        tell(f"{path}: {steps} steps")
+        recipe.append({"script": "train_on_gpu.py", "steps": steps, "lr": PEAK_LR, "clips": clips})
+        metadata = {**file.metadata, "recipe": json.dumps(recipe)}
+        save_weights(network, given.out / f"{name}.safetensors", metadata)
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pack", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of both networks together")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--batch", type=int, default=24, help="clips in a step")
-    parser.add_argument("--patch", type=int, default=48, help="side of LR frames in pixels")
-    parser.add_argument("--frames", type=int, default=12, help="of each clip")
-    parser.add_argument("--photo-clips", type=int, default=700, help="clips made of photos")
-    parser.add_argument(
-        "--from-scratch-weights",
-        nargs=2,
-        default=STAGES,
-        metavar=("CLEAN", "REAL"),
-        help="weight files to start from instead of the bundled ones, such as those of "
-        "train_vsrm_t.py",
-    )
+    add = parser.add_argument
+    add("pack", type=Path)
+    add("out", type=Path)
+    add("--minutes", type=float, default=10.0, help="of both networks together")
+    add("--device", choices=("cuda", "cpu"), default="cuda")
+    add("--batch", type=int, default=24, help="clips in a step")
+    add("--patch", type=int, default=48, help="side of LR frames in pixels")
+    add("--frames", type=int, default=12, help="of each clip")
+    add("--photo-clips", type=int, default=700, help="clips made of photos")
+    other = "start from these weight files, not from the bundled ones"
+    names = ("VSRM-T", "VSRM-T-REAL")
+    add("--from-scratch-weights", nargs=2, default=STAGES, metavar=names, help=other)
     given = parser.parse_args(arguments)
     for name in ("minutes", "batch", "patch", "frames"):
         if getattr(given, name) <= 0:
@@ -313,10 +296,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def tell(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)  # noqa: T201 - this script is a terminal program
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VsrmError as error:
+        sys.exit(str(error))

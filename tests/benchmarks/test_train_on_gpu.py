@@ -13,6 +13,7 @@ from scenes import draw_pack
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
+from vsrm_cli.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SMALL = ["--device", "cpu", "--batch", "1", "--patch", "16", "--frames", "3", "--photo-clips", "2"]
@@ -56,6 +57,7 @@ def test_lr_and_hr_crops_show_the_same_place_turned_alike(script):
     assert torch.equal(drawn_hr[..., ::4, ::4], lr)
 
 
+@pytest.mark.slow
 def test_a_step_without_a_rate_changes_no_weight(script):
     # A graph is recorded by such steps.
     network = load_model("vsrm-t", device="cpu")
@@ -91,8 +93,26 @@ def test_both_networks_are_trained_and_can_be_loaded(script, tmp_path):
         assert state["optimizer"]["state"]
 
 
+def test_the_second_network_starts_from_the_new_first_one(script, tmp_path, monkeypatch):
+    pack = draw_degraded_pack(tmp_path / "pack.safetensors")
+
+    def add_one_at_first(network, batches, *, seconds, state):
+        with torch.no_grad():
+            for x in network.parameters():
+                x += state.name == "vsrm-t.state.pt"
+        return 1
+
+    monkeypatch.setattr(script, "train", add_one_at_first)
+    script.main([str(pack), str(tmp_path), *SMALL, "--photo-clips", "0"])
+
+    written = load_model(tmp_path / "vsrm-t-real.safetensors", device="cpu")
+    bundled = dict(load_model("vsrm-t-real", device="cpu").named_parameters())
+    for name, x in written.named_parameters():
+        torch.testing.assert_close(x, bundled[name] + 1)
+
+
 def test_a_pack_without_lr_versions_is_refused_with_a_way_out(script, tmp_path):
     pack = draw_pack(tmp_path / "pack.safetensors", side=96)
 
-    with pytest.raises(SystemExit, match="vsrm pack --degraded"):
+    with pytest.raises(InputError, match="vsrm pack --degraded"):
         script.main([str(pack), str(tmp_path), *SMALL])
