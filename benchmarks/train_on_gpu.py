@@ -250,8 +250,8 @@ def train(network: Network, batches: Batches, *, seconds: float, state: Path) ->
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train both networks and write them."""
     given = read_options(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
     device = find_device(given.device)
+    given.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     shape = ClipShape(given.frames, given.patch, given.batch, photo_share=0.5)
     batches = load_batches(given.pack, shape, given.photo_clips, device)
