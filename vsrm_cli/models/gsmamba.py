@@ -137,7 +137,8 @@ class GatherScatterBlock(nn.Module):
             The wanted frames, (B, wanted, H, W, C).
         """
         half = self.mamba.in_proj.weight.dtype
-        tokens = self.mamba(self.norm1(aligned).to(half).flatten(1, 2)).view(aligned.shape)
+        # The normalizations have float32 weights, and CUDA wants their input in the same type.
+        tokens = self.mamba(self.norm1(aligned.float()).to(half).flatten(1, 2)).view(aligned.shape)
         z = self.skip_scale.view(-1) * clip + scatter(tokens, ways_back).view(clip.shape)
         y = self.mlp(self.norm2(z).to(half), wanted)
         out: Tensor = self.skip_scale2[0, 0] * z[:, wanted] + y
