@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import PAPER_LIKE, RELEASED_LIKE, TINY, TINY_GSM, TINY_VSRM, make_network
+from networks import (
+    PAPER_LIKE,
+    RELEASED_LIKE,
+    TINY,
+    TINY_GSM,
+    TINY_VSRM,
+    draw_randomly,
+    make_network,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -68,11 +76,10 @@ def is_choice(place):
 
 SHORT = replace(PAPER_LIKE, branches=TINY_VSRM.branches, dambs=1)  # its blocks are all alike
 CONFIGS = [TINY_VSRM, SHORT, TINY, TINY_GSM, RELEASED_LIKE]
+NAMES = ["tiny", "paper", "compact", "tiny gsm", "released"]
 
 
-@pytest.mark.parametrize(
-    "config", CONFIGS, ids=["tiny", "paper", "compact", "tiny gsm", "released"]
-)
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 @torch.inference_mode()
 def test_nothing_inside_a_window_waits_for_the_device(config):
     # A device that has no values: what asks for them fails or is seen.
@@ -105,3 +112,37 @@ def test_a_synchronizing_operation_is_detected(wait):
         wait(torch.empty(1, 3, device="meta"))  # which has no values to give
 
     assert waits.noted
+
+
+class MixedTypes(TorchDispatchMode):
+    """Notes each operator, other than those that promote types, that gets several of them."""
+
+    PROMOTING = ("cat", "copy_", "_to_copy")
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        values = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        found = {x.dtype for x in values if x.is_floating_point()}
+        name = function.overloadpacket.__name__
+        promotes = torch.Tag.pointwise in function.tags or name in self.PROMOTING
+        if len(found) > 1 and not promotes:
+            self.noted.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@torch.inference_mode()
+def test_inputs_and_weights_of_a_layer_are_of_one_type(config, dtype):
+    # A CPU normalizes halves with weights in float32, CUDA refuses to.
+    network = make_network(config)
+    network.set_precision(dtype)
+    clip = draw_randomly(1, 3, 3, 19, 21).to(dtype)
+
+    with MixedTypes() as mixed:
+        network(clip)
+
+    assert not mixed.noted

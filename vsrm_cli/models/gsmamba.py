@@ -14,6 +14,7 @@ codes projected once per clip.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
 from vsrm_cli.models.network import SCALE, FeaturePropagation
+from vsrm_cli.ops.depthwise_conv import depthwise_conv
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, wanted: slice) -> Tensor:
         """Map (B, K, H, W, C) to the ``wanted`` ones of the K frames."""
-        y = self.dwconv["dwconv"](self.fc1(x).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        conv = cast(nn.Conv3d, self.dwconv["dwconv"])
+        y = depthwise_conv(self.fc1(x), conv.weight, cast(Tensor, conv.bias))
         out: Tensor = self.fc2(F.gelu(y[:, wanted]))
         return out
 
@@ -137,7 +140,8 @@ class GatherScatterBlock(nn.Module):
             The wanted frames, (B, wanted, H, W, C).
         """
         half = self.mamba.in_proj.weight.dtype
-        tokens = self.mamba(self.norm1(aligned).to(half).flatten(1, 2)).view(aligned.shape)
+        # The normalizations have float32 weights, and CUDA wants their input in the same type.
+        tokens = self.mamba(self.norm1(aligned.float()).to(half).flatten(1, 2)).view(aligned.shape)
         z = self.skip_scale.view(-1) * clip + scatter(tokens, ways_back).view(clip.shape)
         y = self.mlp(self.norm2(z).to(half), wanted)
         out: Tensor = self.skip_scale2[0, 0] * z[:, wanted] + y
