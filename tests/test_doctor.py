@@ -147,6 +147,7 @@ def test_the_fused_kernels_are_held_against_the_plain_code_where_they_run(monkey
 
     assert [(f.name, f.state) for f in findings] == [
         ("convolution", State.GOOD),
+        ("clip convolution", State.GOOD),
         ("gather", State.GOOD),
     ]
 

@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional
 
 from vsrm_cli.ops import causal_conv as conv
+from vsrm_cli.ops import depthwise_conv as clip_conv
 from vsrm_cli.ops import dispatch as selective_scan_choice
 from vsrm_cli.ops import warp
 from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.depthwise_conv import depthwise_conv
 from vsrm_cli.ops.warp import pixel_grid, sample_tokens
 
 pytest.importorskip("triton")
@@ -84,6 +86,29 @@ def test_a_convolution_by_hand():
     torch.testing.assert_close(y[0, :, 0], functional.silu(sums))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+# One pixel; sides of one; several frames, clips and programs, in pixels and in channels.
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 1), (1, 3, 1, 5, 2), (2, 1, 4, 3, 3), (2, 3, 3, 5, 70), (1, 5, 2, 4, 8)]
+)
+def test_the_convolution_of_a_clip_is_the_plain_one(shape, dtype, run_fused):
+    channels = shape[-1]
+    x, bias = draw(*shape, dtype=dtype), draw(channels, seed=2, dtype=dtype)
+    weight = draw(channels, 1, 3, 3, 3, seed=1, dtype=dtype)
+
+    y = run_fused(depthwise_conv, x, weight, bias)
+
+    exact = depthwise_conv(x.float(), weight.float(), bias.float())
+    torch.testing.assert_close(y, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_the_clip_of_a_convolution_may_be_a_view(run_fused):
+    wide, weight, bias = draw(2, 3, 4, 3, 6), draw(3, 1, 3, 3, 3, seed=1), draw(3, seed=2)
+    x = wide.transpose(2, 3)[..., 3:]
+
+    assert_near(run_fused(depthwise_conv, x, weight, bias), depthwise_conv(x, weight, bias))
+
+
 def places(batch, count, height, width, *, reach):
     """Points around each pixel, some of them far outside."""
     offsets = reach * draw(batch, count, 2, height, width, seed=3)
@@ -116,7 +141,7 @@ def test_points_that_are_no_numbers_read_no_foreign_memory(run_fused):
     assert torch.equal(run_fused(sample_tokens, picture, points), torch.ones(16, 2, 3))
 
 
-@pytest.mark.parametrize("module", [conv, warp])
+@pytest.mark.parametrize("module", [conv, clip_conv, warp])
 def test_with_gradients_the_plain_code_is_taken(module, monkeypatch):
     monkeypatch.setattr(selective_scan_choice, "choose", lambda *_, **__: "triton")
     leaf = torch.ones(1, 2, 3, requires_grad=True)

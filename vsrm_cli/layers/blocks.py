@@ -1,8 +1,12 @@
 """Residual convolutions, the gated feed-forward layer, and the way up to the large frame."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vsrm_cli.ops.depthwise_conv import depthwise_conv
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -57,16 +61,10 @@ class TGFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, H, W, C) to the same shape."""
         a, b = self.proj_in(x).chunk(2, dim=-1)
-        a = _depthwise(self.dw1, self.norm1(a))
-        b = _depthwise(self.dw2, self.norm2(b))
+        a = depthwise_conv(self.norm1(a), self.dw1.weight, cast(Tensor, self.dw1.bias))
+        b = depthwise_conv(self.norm2(b), self.dw2.weight, cast(Tensor, self.dw2.bias))
         y: Tensor = self.proj_out(a * F.gelu(b))
         return y
-
-
-def _depthwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """Apply a 3-D convolution to (B, T, H, W, C) without moving anything in memory."""
-    y: Tensor = conv(x.permute(0, 4, 1, 2, 3))
-    return y.permute(0, 2, 3, 4, 1)
 
 
 class TwoStepUpsampler(nn.Module):

@@ -14,6 +14,7 @@ codes asked once per clip.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
 from vsrm_cli.models.network import SCALE, FeaturePropagation
+from vsrm_cli.ops.depthwise_conv import depthwise_conv
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class MixFFN(nn.Module):
 
     def forward(self, x: Tensor, wanted: slice) -> Tensor:
         """Map (B, K, H, W, C) to the ``wanted`` ones of the K frames."""
-        y = self.dwconv["dwconv"](self.fc1(x).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        conv = cast(nn.Conv3d, self.dwconv["dwconv"])
+        y = depthwise_conv(self.fc1(x), conv.weight, cast(Tensor, conv.bias))
         out: Tensor = self.fc2(F.gelu(y[:, wanted]))
         return out
 

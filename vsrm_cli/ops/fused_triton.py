@@ -5,16 +5,20 @@ arrays of tokens x channels. They have no gradients; `selective_scan_choice.fuse
 are asked, and what they compute is what the plain code of the functions beside them computes.
 """
 
+import math
+
 import torch
 import triton
 from torch import Tensor
 
-from vsrm_cli.ops.fused_triton_kernels import convolve, gather
+from vsrm_cli.ops.fused_triton_kernels import convolve, convolve_clip, gather
 
 # Tokens, or points, of a program: with a block of channels some thousand values, a few registers
 # for each lane of four warps.
 TOKENS = 32
 BLOCK = 64
+# The most channels that one instruction reads: 16 bytes of halves.
+WIDEST = 8
 # Said because Triton warns where it is left open: products and sums are rounded together.
 FUSED = {"enable_fp_fusion": True}
 
@@ -36,6 +40,26 @@ def causal_conv_triton(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool
     return y
 
 
+def depthwise_conv_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute `depthwise_conv` on a GPU, the sum in float32."""
+    x = x.contiguous()
+    batch, time, height, width, channels = x.shape
+    count = batch * time * height * width
+    y = torch.empty_like(x)
+    taps = weight.flatten(1).t().contiguous()  # those of neighboring channels side by side
+    align = math.gcd(channels, WIDEST)
+    grid = (triton.cdiv(count, TOKENS), triton.cdiv(channels, BLOCK))
+    with torch.cuda.device_of(x):
+        convolve_clip[grid](
+            *(x, taps, bias, y, time, height, width, count, channels // align),
+            ALIGN=align,
+            TOKENS=TOKENS,
+            BLOCK=BLOCK,
+            **FUSED,
+        )
+    return y
+
+
 def sample_tokens_triton(picture: Tensor, points: Tensor) -> Tensor:
     """Compute `sample_tokens` on a GPU, the weights and sums in float32."""
     batch, channels, height, width = picture.shape
@@ -43,10 +67,12 @@ def sample_tokens_triton(picture: Tensor, points: Tensor) -> Tensor:
     pixels = picture.permute(0, 2, 3, 1).contiguous()
     points = points.float().contiguous()
     out = picture.new_empty(batch * height * width, points.shape[1], channels)
+    align = math.gcd(channels, WIDEST)
     grid = (triton.cdiv(count, TOKENS), triton.cdiv(channels, BLOCK), batch)
     with torch.cuda.device_of(picture):
         gather[grid](
-            *(pixels, points, points.stride(), out, height, width, count, channels),
+            *(pixels, points, points.stride(), out, height, width, count, channels // align),
+            ALIGN=align,
             POINTS=points.shape[1],
             AT_ONCE=TOKENS,
             BLOCK=BLOCK,

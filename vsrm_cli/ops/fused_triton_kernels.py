@@ -42,6 +42,48 @@ def convolve(
     tl.store(y + place, total, mask=(token < length)[:, None] & is_channel[None, :])
 
 
+# What is read at once must be known to divide the length of a row: ALIGN channels, of which a row
+# has some number of groups.
+@triton.jit(do_not_specialize=["count"])
+def convolve_clip(
+    x,
+    weight,
+    bias,
+    y,
+    time,
+    height,
+    width,
+    count,
+    groups,
+    ALIGN: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Write the 3 x 3 x 3 convolution of some of the pixels of dense clips, (B, T, H, W, C).
+
+    The weights are (27, C). Each value is read up to 27 times, nearly always from a cache.
+    """
+    channels = groups * ALIGN
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    is_channel = channel < channels
+    column, row = token % width, token // width % height
+    frame = token // width // height % time
+    total = tl.zeros((TOKENS, BLOCK), tl.float32)
+    total += tl.load(bias + channel, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    for tap in tl.static_range(27):
+        f, r, c = frame + (tap // 9 - 1), row + (tap // 3 % 3 - 1), column + (tap % 3 - 1)
+        is_inside = (f >= 0) & (f < time) & (r >= 0) & (r < height) & (c >= 0) & (c < width)
+        read = token + ((tap // 9 - 1) * height + (tap // 3 % 3 - 1)) * width + (tap % 3 - 1)
+        place = read.to(tl.int64)[:, None] * channels + channel[None, :]
+        mask = (is_inside & (token < count))[:, None] & is_channel[None, :]
+        values = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+        w = tl.load(weight + tap * channels + channel, mask=is_channel, other=0.0).to(tl.float32)
+        total += values * w[None, :]
+    place = token.to(tl.int64)[:, None] * channels + channel[None, :]
+    tl.store(y + place, total, mask=(token < count)[:, None] & is_channel[None, :])
+
+
 @triton.jit(do_not_specialize=["count"])
 def gather(
     pixels,
@@ -51,7 +93,8 @@ def gather(
     height,
     width,
     count,
-    channels,
+    groups,
+    ALIGN: tl.constexpr,
     POINTS: tl.constexpr,
     AT_ONCE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -60,6 +103,7 @@ def gather(
 
     Result n of a batch item is point n % POINTS of pixel n // POINTS.
     """
+    channels = groups * ALIGN
     n = tl.program_id(0) * AT_ONCE + tl.arange(0, AT_ONCE)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     item = tl.program_id(2).to(tl.int64)

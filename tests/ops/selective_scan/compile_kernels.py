@@ -74,8 +74,10 @@ for name in ("run_states", "carry", "write_outputs", "write_gradients"):
     setattr(scan, name, CompiledOnly(getattr(scan, name)))
 scan_and_gradients(torch.bfloat16, has_options=True, reverse=False)
 scan_and_gradients(torch.float32, has_options=False, reverse=True)
-for name in ("convolve", "gather"):
+for name in ("convolve", "convolve_clip", "gather"):
     setattr(fused, name, CompiledOnly(getattr(fused, name)))
 tokens, picture = torch.randn(1, 300, 96).half(), torch.randn(1, 96, 20, 30).half()
 fused.causal_conv_triton(tokens, torch.randn(96, 1, 4).half(), torch.randn(96).half(), reverse=True)
+clip, taps = torch.randn(1, 3, 9, 16, 200).half(), torch.randn(200, 1, 3, 3, 3).half()
+fused.depthwise_conv_triton(clip, taps, torch.randn(200).half())
 fused.sample_tokens_triton(picture, torch.randn(1, 4, 2, 20, 30))

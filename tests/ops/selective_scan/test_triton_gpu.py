@@ -184,4 +184,4 @@ def test_the_kernels_compile_for_gpus_without_one():
     assert run.returncode == 0, run.stderr
     forward = ["run_states", "carry", "write_outputs"]
     backward = ["run_states", "run_states", "carry", "run_states", "write_gradients"]
-    assert run.stdout.split() == [*2 * (forward + backward), "convolve", "gather"]
+    assert run.stdout.split() == [*2 * (forward + backward), "convolve", "convolve_clip", "gather"]
