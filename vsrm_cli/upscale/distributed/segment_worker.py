@@ -1,4 +1,4 @@
-"""Who makes a segment: a worker on one device, in a process of its own, here or elsewhere."""
+"""A worker that makes segments on one device, in its own process, here or on another machine."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from vsrm_cli.upscale.summary import network_warnings
 
 @dataclass(frozen=True)
 class Settings:
-    """What all devices are told, beside their segments; see `UpscaleOptions` for the rest.
+    """Settings of all workers.
 
     Attributes:
         src: The input.
         dst: The output.
-        options: What the user has asked for.
-        chosen: What an earlier run has chosen; None if there was none.
+        options: Of the job.
+        chosen: Settings of an earlier run; None if there was none.
         threads: For each process.
         folder: Where the segments go.
         container: Of segments of a video.
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a device says of itself, with what it would choose."""
+    """Facts about a device, and the settings that it would choose."""
 
     model: str
     model_scale: int
@@ -62,20 +62,20 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A segment, with the settings that were chosen for all of them."""
+    """A segment, with the settings chosen for all segments."""
 
     segment: PlannedSegment
     tile: int | None
     batch: int
 
     def __str__(self) -> str:
-        """Name it in messages."""
+        """Its name in messages."""
         return f"the segment of frames {self.segment.first} to {self.segment.stop - 1}"
 
 
 @dataclass(frozen=True)
 class FinishedSegment:
-    """What comes back: the entry of the closed segment, where its files are, and how it went."""
+    """The result: the entry of the closed segment, its files, and statistics."""
 
     entry: Entry
     made_in: str
@@ -86,14 +86,14 @@ class FinishedSegment:
 
 
 class SegmentWorker:
-    """Makes segments on one device, in a process of its own.
+    """Makes segments on one device, in its own process.
 
     Attributes:
-        facts: What the device is, and what it would choose.
+        facts: About the device.
     """
 
     def __init__(self, settings: Settings, device: str) -> None:
-        """Load the network and try the output.
+        """Load the network and check the output.
 
         Raises:
             VsrmError: If the device cannot be used, or the output cannot be written from here.
@@ -114,17 +114,17 @@ class SegmentWorker:
             self._restorer = new_restorer(network, options, chosen)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.settle_tile(frames, self._info.height, self._info.width)
-            self._tell: Callable[[float], None] = lambda _: None
-            self._restorer.watch(lambda ahead: self._tell(ahead))
+            self._report: Callable[[float], None] = lambda _: None
+            self._restorer.watch(lambda ahead: self._report(ahead))
         except RuntimeError as error:
             if not is_memory_shortage(error):
                 raise
             raise MemoryShortage(
-                f"{device} has not enough free memory; close other programs, or leave it out."
+                f"{device} has too little free memory; close other programs, or leave it out."
             ) from error
         self._memory = PeakMemory(network.device)
-        # Its own: whoever keeps the journal moves finished segments from there. So it does no harm
-        # if one is made twice, or by a worker that was believed dead.
+        # The parent moves finished segments out of this worker's own folder. So it is harmless if a
+        # segment is made twice, for example by a worker that was assumed dead.
         self._folder = settings.folder / f"{uuid4().hex}.part"
         self.facts = DeviceFacts(
             model=network.name,
@@ -136,13 +136,13 @@ class SegmentWorker:
         )
 
     def work(self, task: SegmentTask, report: Callable[[int], None]) -> FinishedSegment:
-        """Make a segment; `report` is told how many of its frames are done.
+        """Make a segment; `report` is called with the number of finished frames.
 
         Raises:
             VsrmError: If that fails.
         """
         segment, options = task.segment, self._settings.options
-        # A shortage of memory makes them smaller for one segment only.
+        # Lack of memory reduces them for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
         entries: list[Entry] = []
         make_empty(self._folder)
@@ -179,8 +179,8 @@ class SegmentWorker:
                 warnings=network_warnings(self._restorer),
             )
 
-    def _listen(self, tell: Callable[[float], None]) -> None:
-        self._tell = tell
+    def _listen(self, report: Callable[[float], None]) -> None:
+        self._report = report
 
     def _restore(self, segment: PlannedSegment, frames: Iterable[Frame]) -> Iterator[Restored]:
         begin = segment.first - (segment.behind.shot if segment.behind else 0)
@@ -193,7 +193,7 @@ class SegmentWorker:
 
 
 def make_empty(folder: Path) -> None:
-    """Make a folder, or delete what a segment that failed has left in it.
+    """Make a folder, or delete the remains of a failed segment in it.
 
     Raises:
         OutputError: If it cannot be written.
@@ -210,6 +210,6 @@ def make_empty(folder: Path) -> None:
 
 
 def _needed(source: Source, segment: PlannedSegment) -> Iterator[Frame]:
-    """The frames that are read for a segment: its margin, and the rest of its last window."""
+    """The frames to read for a segment, with its margin and the rest of its last window."""
     margin = len(segment.behind.margin) if segment.behind else 0
     return islice(source.frames(behind=segment.behind), segment.read_stop - segment.first + margin)
