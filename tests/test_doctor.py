@@ -147,6 +147,7 @@ def test_fused_kernels_are_compared_with_pytorch(monkeypatch):
 
     assert [(f.name, f.state) for f in findings] == [
         ("convolution", State.GOOD),
+        ("clip convolution", State.GOOD),
         ("gather", State.GOOD),
     ]
 

@@ -24,6 +24,7 @@ from vsrm_cli.encode.encoders import coding_error, hardware_decoders, hardware_e
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.inference.memory import free_memory_bytes
 from vsrm_cli.ops.causal_conv import causal_conv
+from vsrm_cli.ops.depthwise_conv import depthwise_conv
 from vsrm_cli.ops.dispatch import usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
 from vsrm_cli.ops.warp import sample_tokens
@@ -158,7 +159,8 @@ def _fused(device: torch.device) -> Iterator[Finding]:
     """The fused kernels, where they are used, against PyTorch."""
     if not any(kernel.name == "triton" and kernel.is_usable for kernel in usable_kernels(device)):
         return
-    for name, compute in (("convolution", _convolve), ("gather", _gather)):
+    kernels = {"convolution": _convolve, "clip convolution": _convolve_clip, "gather": _gather}
+    for name, compute in kernels.items():
         with _kernel_forced("reference"):
             expected = compute(torch.device("cpu"))
         with _kernel_forced("triton"):
@@ -172,6 +174,12 @@ def _convolve(device: torch.device) -> Tensor:
     sizes = ((1, 300, 40), (40, 1, 4), (40,))
     inputs = [torch.randn(*size, generator=rng).to(device) for size in sizes]
     return causal_conv(*inputs, reverse=True).cpu()
+
+
+def _convolve_clip(device: torch.device) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    sizes = ((1, 3, 9, 11, 40), (40, 1, 3, 3, 3), (40,))
+    return depthwise_conv(*(torch.randn(*size, generator=rng).to(device) for size in sizes)).cpu()
 
 
 def _gather(device: torch.device) -> Tensor:
