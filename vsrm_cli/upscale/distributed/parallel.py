@@ -1,4 +1,4 @@
-"""A job on several devices: one worker for each, which takes the next open segment.
+"""A job on several devices: one worker for each, which goes from one open segment to the next.
 
 What a segment shows follows from the input, the numbers of its frames and the settings. So all
 segments are planned before the work, by reading the input once, and the settings that can change

@@ -1,9 +1,9 @@
 """Processes that share tasks: one for each device, on this machine.
 
-Each process opens its worker once, takes a task whenever it is idle, and gives back a result. A
-process that dies, or of which nothing is heard any more, gives its task back, and is started again;
-a task that fails three times ends the work. Processes end with the one that has started them,
-however that ends.
+Each process opens its worker once, takes a task whenever it is idle (see `runs` for which), and
+gives back a result. A process that dies, or of which nothing is heard any more, gives its task
+back, and is started again; a task that fails three times ends the work. Processes end with the one
+that has started them, however that ends.
 
 Only the plumbing lives here: what a task is, workers know.
 """
@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from vsrm_cli.errors import VsrmError
+from vsrm_cli.upscale.distributed.runs import Runs
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -234,10 +235,10 @@ class Workers(Generic[Task, Result]):
         should_stop: Callable[[], bool],
         accept: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[tuple[Task, Result] | None]:
-        """Do tasks; they are begun in turn.
+        """Do tasks; each process goes from one to the next, see `Runs`.
 
         Args:
-            tasks: What to do; messages call each by its `str`.
+            tasks: What to do, in order; messages call each by its `str`.
             should_stop: After a yes no task is begun; those at work are finished.
             accept: Given the facts of a worker that comes later; raises `VsrmError` if it cannot
                 be used.
@@ -248,7 +249,7 @@ class Workers(Generic[Task, Result]):
         Raises:
             VsrmError: If a task fails three times, or no device is left.
         """
-        waiting = list(reversed(tasks))
+        waiting = Runs(tasks)
         while True:
             is_stopped = should_stop()
             for process in self._processes:
@@ -266,7 +267,7 @@ class Workers(Generic[Task, Result]):
                     yield task, message.content
                 elif message.kind in ("failure", "death"):
                     if task is not None:
-                        waiting.append(task)
+                        waiting.give_back(task)
                         self._count_failure(task, message)
                     self._go_on_after(message, process, task)
             yield None
@@ -329,12 +330,14 @@ class Workers(Generic[Task, Result]):
         process.is_ready, process.heard_at = False, self._clock
         process.start()
 
-    def _give(self, process: WorkerProcess[Task], waiting: list[Task]) -> None:
+    def _give(self, process: WorkerProcess[Task], waiting: Runs[Task]) -> None:
+        task = waiting.take(process)
         try:
-            process.give(waiting[-1])
+            process.give(task)
         except OSError:  # it has died: that is seen where it is listened to
+            waiting.give_back(task)
             return
-        process.task, process.items, process.heard_at = waiting.pop(), 0, self._clock
+        process.task, process.items, process.heard_at = task, 0, self._clock
 
     def _count_failure(self, task: Task, message: Message) -> None:
         self._failures[id(task)] = self._failures.get(id(task), 0) + 1
