@@ -34,14 +34,40 @@ def test_a_rehearsal_checks_and_measures_everything(gpu, tmp_path):
 
 
 def test_what_computes_something_else_is_told_and_makes_it_exit_with_1(gpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "CHECKS", (gpu.fused_kernels_are_right,))
-    monkeypatch.setattr(gpu, "FIGURES", ())
+    monkeypatch.setattr(gpu, "CHECKS", {gpu.fused_kernels_are_right: 10})
+    monkeypatch.setattr(gpu, "FIGURES", {})
     monkeypatch.setattr(gpu, "LARGEST_ERROR", {"fp32": -1.0, "fp16": 1.0, "bf16": 1.0})
 
     code = gpu.main(["--rehearse", "--out", str(tmp_path)])
 
     assert code == 1
     assert "plain code **WRONG**" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_what_raises_is_told_and_the_rest_goes_on(gpu, tmp_path, monkeypatch):
+    def broken(bench):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(gpu, "CHECKS", {broken: 10, gpu.fused_kernels_are_right: 10})
+
+    code = gpu.main(["--rehearse", "--parts", "checks", "--out", str(tmp_path)])
+
+    first, second = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
+    assert code == 1
+    assert "no kernel image is available" in first["errors"][0]
+    assert second["rows"]
+    assert second["is_right"]
+
+
+def test_a_part_whose_seconds_are_over_begins_no_further_row(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "FIGURES", {gpu.hot_spots: -1})
+
+    code = gpu.main(["--rehearse", "--parts", "figures", "--out", str(tmp_path)])
+
+    (part,) = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
+    assert code == 0
+    assert part["title"].endswith("; the time was up")
+    assert not part["rows"]
 
 
 def test_no_part_is_begun_when_the_time_is_up(gpu, tmp_path):

@@ -1,9 +1,14 @@
 """What the tests of operators need around them: poisoned memory, and one kernel of several."""
 
+import os
+
 import pytest
 import torch
 
 from vsrm_cli.ops.selective_scan import selective_scan
+
+# cuBLAS is deterministic with a workspace of fixed size only; it is read when CUDA starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.fixture(autouse=True)
