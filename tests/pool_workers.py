@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from vsrm_cli.errors import InputError, VsrmError
-from vsrm_cli.upscale.distributed.segment_worker import SegmentWorker
 
 
 class Squaring:
@@ -105,17 +104,3 @@ class Changing(Squaring):
             os._exit(7)
         time.sleep(0.2)
         return super().work(task, report)
-
-
-def open_on_a_small_disk(sight, settings, device):
-    """A worker on a node; what the first one writes is cut off, as on a disk that is full."""
-    sight.check(settings)
-    try:
-        settings.dst.with_name("full").touch(exist_ok=False)
-    except FileExistsError:
-        pass
-    else:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
-    return SegmentWorker(settings, device)
