@@ -36,7 +36,7 @@ def pair(tmp_path):
     ]
 
 
-def test_side_by_side_holds_both_pictures_frame_for_frame(pair, tmp_path):
+def test_side_by_side_has_both_videos_frame_by_frame(pair, tmp_path):
     output = tmp_path / "both.mkv"
 
     made = compare_videos(*pair, output, encoding=EXACT)
@@ -52,7 +52,7 @@ def test_side_by_side_holds_both_pictures_frame_for_frame(pair, tmp_path):
     assert (frames[:, 80:, :64] != source[:, 80:]).any()
 
 
-def test_uneven_times_and_sound_are_those_of_the_first(tmp_path):
+def test_irregular_times_and_audio_come_from_the_first_video(tmp_path):
     first = make_clip(tmp_path / "one.mp4", times=VARIABLE, sound="aac", size=(64, 48))
     second = make_clip(tmp_path / "two.mp4", times=range(0, 14 * 512, 512), size=(64, 48))
     output = tmp_path / "both.mp4"
@@ -63,7 +63,7 @@ def test_uneven_times_and_sound_are_those_of_the_first(tmp_path):
     assert packets(output, "audio") == packets(first, "audio")
 
 
-def test_the_line_of_a_wipe_moves_through_the_picture(pair, tmp_path):
+def test_the_line_of_a_wipe_moves_across_the_frame(pair, tmp_path):
     output = tmp_path / "wipe.mkv"
 
     compare_videos(*pair, output, mode="wipe", encoding=EXACT)
@@ -85,7 +85,7 @@ def test_the_difference_of_equal_videos_is_black(pair, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_a_source_is_enlarged_by_bicubic_to_stand_beside_its_result(tmp_path, scale):
+def test_a_smaller_source_is_upscaled_by_bicubic(tmp_path, scale):
     small = make_clip(tmp_path / "small.mkv", size=(32, 24), **EXACT_CLIP)
     large = make_clip(tmp_path / "large.mkv", size=(32 * scale, 24 * scale), **EXACT_CLIP)
     output = tmp_path / "both.mkv"
@@ -133,7 +133,7 @@ def test_videos_of_different_depth_can_be_compared(tmp_path):
 
 @pytest.mark.parametrize("shorter", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("name", ["both.mkv", "both.html"])
-def test_a_differing_number_of_frames_is_told_and_leaves_nothing(tmp_path, shorter, name):
+def test_a_different_number_of_frames_is_an_error_and_leaves_no_output(tmp_path, shorter, name):
     times = [CONSTANT, CONSTANT]
     times[shorter] = CONSTANT[:20]
     clips = [
@@ -147,7 +147,7 @@ def test_a_differing_number_of_frames_is_told_and_leaves_nothing(tmp_path, short
     assert sorted(tmp_path.iterdir()) == sorted(clips)
 
 
-def test_sizes_that_do_not_fit_together_are_told(tmp_path):
+def test_mismatched_sizes_are_reported(tmp_path):
     clips = [
         make_clip(tmp_path / "one.mkv", size=(64, 48)),
         make_clip(tmp_path / "two.mkv", size=(192, 144)),
@@ -157,7 +157,7 @@ def test_sizes_that_do_not_fit_together_are_told(tmp_path):
         compare_videos(*clips, tmp_path / "both.mkv")
 
 
-def test_nothing_the_user_owns_is_replaced(pair, tmp_path):
+def test_existing_files_are_not_replaced(pair, tmp_path):
     (tmp_path / "mine.mkv").write_text("precious")
 
     for output in (tmp_path / "mine.mkv", pair[0], pair[1]):
@@ -233,7 +233,7 @@ def test_three_videos_stand_side_by_side_and_on_one_page(pair, tmp_path):
 
 
 @pytest.mark.parametrize("sound", [None, "aac"])
-def test_a_part_is_compared_with_its_place_in_the_source(tmp_path, sound):
+def test_a_part_is_compared_with_the_same_part_of_the_source(tmp_path, sound):
     source = make_clip(
         tmp_path / "source.mp4", size=(64, 48), times=range(0, 512 * 40, 512), sound=sound
     )
@@ -251,7 +251,7 @@ def test_a_part_is_compared_with_its_place_in_the_source(tmp_path, sound):
         assert found[-1][0] < Fraction(9, 25)
 
 
-def test_a_part_that_stands_alone_is_told_how_to_be_compared(tmp_path):
+def test_the_error_for_a_part_without_start_suggests_start(tmp_path):
     source = make_clip(tmp_path / "source.mp4", size=(64, 48))
     part = make_clip(tmp_path / "part.mp4", size=(64, 48), times=CONSTANT[:8])
 
@@ -259,7 +259,7 @@ def test_a_part_that_stands_alone_is_told_how_to_be_compared(tmp_path):
         compare_videos(source, part, tmp_path / "both.mkv")
 
 
-def test_the_command_tells_what_it_made(pair, tmp_path):
+def test_the_command_reports_its_output(pair, tmp_path):
     output = tmp_path / "both.mkv"
 
     result = CliRunner().invoke(cli.app, ["compare", *map(str, pair), "-o", str(output)])
@@ -278,7 +278,9 @@ def test_the_command_tells_what_it_made(pair, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_gets_one_sentence(pair, tmp_path, monkeypatch, arguments, exit_code, message):
+def test_invalid_input_gives_one_sentence(
+    pair, tmp_path, monkeypatch, arguments, exit_code, message
+):
     monkeypatch.chdir(tmp_path)
 
     result = CliRunner().invoke(cli.app, ["compare", *arguments])

@@ -26,7 +26,7 @@ def found(topic, name):
     return next(f for f in examine() if f.topic == topic and f.name == name)
 
 
-def test_a_sound_machine_has_nothing_broken():
+def test_a_healthy_machine_has_no_broken_finding():
     findings = list(examine())
 
     assert [f for f in findings if f.state is State.BROKEN] == []
@@ -34,14 +34,14 @@ def test_a_sound_machine_has_nothing_broken():
     assert {"versions", "devices", "scan on cpu", "networks on cpu", "codecs", "disk"} <= topics
 
 
-def test_without_a_gpu_it_names_the_processor_alone(monkeypatch):
+def test_without_a_gpu_only_the_cpu_is_listed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
     assert [str(device) for device in devices()] == ["cpu"]
 
 
-def test_a_kernel_that_computes_something_else_is_broken(monkeypatch):
+def test_a_kernel_with_wrong_results_is_reported_as_broken(monkeypatch):
     right = doctor.selective_scan
 
     def wrong(*args, **kwargs):
@@ -54,7 +54,7 @@ def test_a_kernel_that_computes_something_else_is_broken(monkeypatch):
     assert found("scan on cpu", "reference").state is State.GOOD
 
 
-def test_the_choice_of_the_whole_program_is_put_back(monkeypatch):
+def test_vsrm_kernels_is_restored(monkeypatch):
     monkeypatch.setenv("VSRM_KERNELS", "chunked")
 
     list(examine())
@@ -74,7 +74,7 @@ def test_a_damaged_weight_file_is_broken(monkeypatch, tmp_path):
     assert "not a readable" in finding.detail
 
 
-def test_a_network_without_weights_in_the_box_is_left_out(monkeypatch):
+def test_a_network_without_bundled_weights_is_skipped(monkeypatch):
     entry = replace(catalog.MODELS["vsrm-t"], name="elsewhere", file=None)
     monkeypatch.setitem(catalog.MODELS, "elsewhere", entry)
 
@@ -82,11 +82,11 @@ def test_a_network_without_weights_in_the_box_is_left_out(monkeypatch):
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1"])
-def test_a_codec_that_works_gives_its_frames_back(codec):
+def test_a_working_codec_is_reported(codec):
     assert codecs.coding_error(codec) < doctor.CODING_ERROR
 
 
-def test_a_codec_that_loses_a_frame_is_told(monkeypatch):
+def test_a_codec_that_loses_a_frame_is_reported(monkeypatch):
     monkeypatch.setattr(codecs.av, "open", _forgetful(codecs.av.open))
 
     with pytest.raises(VsrmError, match="of 5 frames, 4 came back"):
@@ -139,7 +139,7 @@ def test_something_broken_makes_the_command_exit_with_1(monkeypatch):
     assert "is broken" in result.stderr
 
 
-def test_the_fused_kernels_are_held_against_the_plain_code_where_they_run(monkeypatch):
+def test_fused_kernels_are_compared_with_pytorch(monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # else they need a GPU
 
@@ -151,5 +151,5 @@ def test_the_fused_kernels_are_held_against_the_plain_code_where_they_run(monkey
     ]
 
 
-def test_no_fused_kernel_is_told_of_where_none_runs():
+def test_fused_kernels_are_not_reported_where_none_runs():
     assert list(doctor._fused(torch.device("cpu"))) == []

@@ -1,4 +1,4 @@
-"""A file is whole or absent, outlives a power cut, and replaces nothing without being told to."""
+"""Files are written atomically, survive a power failure and overwrite nothing unasked."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ from vsrm_cli.files import cache_dir, check_output_path, part_path, write_atomic
 
 
 def on_the_disk(monkeypatch):
-    """What is flushed to the disk, by the number of its file; Windows flushes names by itself."""
+    """Records what is flushed to disk, by inode; Windows flushes names by itself."""
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
     return flushed
 
 
-def test_a_file_appears_when_it_is_complete_and_not_before(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("old")
 
@@ -38,7 +38,7 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
             check_output_path(path, overwrite=True)
 
 
-def test_writing_that_fails_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("old")
 
@@ -55,7 +55,7 @@ def test_writing_that_fails_keeps_the_old_file_and_leaves_nothing_else(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows flushes names by itself")
-def test_content_is_flushed_before_the_name_is_given_and_the_name_after_it(tmp_path, monkeypatch):
+def test_content_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     flushed = on_the_disk(monkeypatch)
     rename = os.replace
@@ -67,7 +67,7 @@ def test_content_is_flushed_before_the_name_is_given_and_the_name_after_it(tmp_p
     assert flushed == [path.stat().st_ino, "renamed", tmp_path.stat().st_ino]
 
 
-def test_two_programs_never_write_into_one_part(tmp_path, monkeypatch):
+def test_two_processes_never_share_a_temporary_file(tmp_path, monkeypatch):
     mine = part_path(tmp_path / "large.mp4")
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
@@ -87,7 +87,7 @@ def test_two_programs_never_write_into_one_part(tmp_path, monkeypatch):
         ("link.mp4", "is the input itself"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_told_beforehand(tmp_path, name, message):
+def test_an_impossible_output_path_is_refused_early(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
     (tmp_path / "mine.html").write_text("precious")
     source = tmp_path / "input.mp4"
@@ -98,7 +98,7 @@ def test_an_output_that_cannot_be_written_is_told_beforehand(tmp_path, name, mes
         check_output_path(tmp_path / name, inputs=[source], overwrite=False)
 
 
-def test_an_input_is_not_replaced_even_when_told_to(tmp_path):
+def test_an_input_is_not_replaced_even_with_overwrite(tmp_path):
     source = tmp_path / "input.mp4"
     source.write_text("footage")
     other = tmp_path / "other.mp4"
@@ -109,8 +109,8 @@ def test_an_input_is_not_replaced_even_when_told_to(tmp_path):
         check_output_path(source, inputs=[other, source], overwrite=True)
 
 
-def test_a_folder_that_may_not_be_written_is_told_beforehand(tmp_path, monkeypatch):
-    # Asked of a stand-in: an administrator, as in a container, may write everywhere.
+def test_a_read_only_folder_is_refused_early(tmp_path, monkeypatch):
+    # os.access is patched: root, as in a container, may write everywhere.
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
 
     with pytest.raises(OutputError, match=r"No file can be written into .*; choose another"):
@@ -127,7 +127,7 @@ def test_a_folder_that_may_not_be_written_is_told_beforehand(tmp_path, monkeypat
         ("win32", {"LOCALAPPDATA": "/local"}, "/local/vsrm/cache"),
     ],
 )
-def test_the_cache_is_where_the_system_keeps_such_things(monkeypatch, platform, variables, folder):
+def test_the_cache_is_where_the_system_has_its_caches(monkeypatch, platform, variables, folder):
     for name in ("VSRM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -139,7 +139,7 @@ def test_the_cache_is_where_the_system_keeps_such_things(monkeypatch, platform, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
-def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+def test_permissions_of_a_file_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
         with write_atomically(tmp_path / "model") as part:

@@ -6,7 +6,7 @@ from graphics import cartoon, clip_of, pixel_art, screen
 from torch.nn import functional as F
 
 from vsrm_cli import load_model
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, settle_detail
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, resolve_detail
 from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.evaluation.test_sets import degrade
@@ -20,7 +20,7 @@ CASES = [(FOR_CLEAN, "bi"), (FOR_CLEAN, "h264-23"), (FOR_COMPRESSED, "h264-23")]
 def case(request):
     """A network, with the detail that `upscale` gives it, and how its input is made."""
     name, degradation = request.param
-    detail = settle_detail(name, None, is_default=True)
+    detail = resolve_detail(name, None, is_default=True)
     return load_model(name, device="cpu", dtype="fp32", detail=detail), detail, degradation
 
 
@@ -32,9 +32,7 @@ def ringing(frame, truth):
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_graphics_come_closer_to_the_truth_than_by_bicubic_and_ring_little_more_than_by_lanczos(
-    case, scene
-):
+def test_graphics_have_higher_psnr_than_bicubic_and_ring_little_more_than_lanczos(case, scene):
     network, detail, degradation = case
     hr = clip_of(scene)
     lr = degrade(hr, degradation).float() / 255

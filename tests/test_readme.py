@@ -78,7 +78,7 @@ def test_a_marked_command_is_one_line_that_sets_itself_up(mark):
     assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints")
 
 
-def test_the_sample_command_stands_on_the_first_screen_and_that_of_the_tests_far_below():
+def test_the_readme_shows_the_sample_command_first_and_the_test_command_last():
     lines = README.splitlines()
 
     assert marked_command("sample command") in "\n".join(lines[:24])
@@ -147,7 +147,7 @@ def test_the_readme_leads_to_every_page_of_docs(page):
 
 
 @pytest.mark.parametrize("code", code_blocks("python"))
-def test_the_python_of_the_guides_imports_what_exists(code):
+def test_the_python_code_in_the_guides_imports_existing_names(code):
     compile(code, "guide", "exec")
 
     imports = re.findall(r"^from (\S+) import (.+)$", code, re.M)

@@ -55,7 +55,7 @@ def psnr(a, b):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_file_tells_its_configuration_recipe_and_licence(name):
+def test_the_file_has_its_configuration_recipe_and_licence(name):
     with safe_open(ROOT / "weights" / MODELS[name].file, framework="pt") as file:
         words = file.metadata()
 
@@ -70,7 +70,7 @@ def test_the_network_of_the_catalog_is_the_one_in_the_file(network):
     assert sum(p.numel() for p in network.parameters()) <= 1_000_000
 
 
-def test_a_clip_comes_nearer_to_the_truth_than_by_bicubic(network):
+def test_a_clip_has_higher_psnr_than_bicubic(network):
     street = make.street()
     pictures = [
         make.draw_frame(street, number).resize((768, 432), make.BICUBIC) for number in range(3)
@@ -97,7 +97,7 @@ def test_shrunk_again_the_result_is_the_source(network, sample):
 
 
 @pytest.mark.parametrize("kernels", ["reference", "chunked"])
-def test_every_implementation_of_the_scan_gives_the_same_picture(
+def test_every_implementation_of_the_scan_gives_the_same_frames(
     network, sample, kernels, monkeypatch
 ):
     clip = sample[:2, :, :16, :24]
@@ -113,7 +113,7 @@ def test_every_implementation_of_the_scan_gives_the_same_picture(
 # than the whole: its flow, and with it the detail below a pixel, differs a little everywhere.
 @pytest.mark.slow
 @pytest.mark.parametrize(("height", "least"), [(104, 45), (108, 45)])
-def test_tiles_give_the_picture_that_the_whole_frame_gives(network, sample, height, least):
+def test_tiles_give_the_same_frame_as_without_tiles(network, sample, height, least):
     clip = sample[:6, :, :height]
 
     whole = restore(network, clip)
@@ -123,7 +123,7 @@ def test_tiles_give_the_picture_that_the_whole_frame_gives(network, sample, heig
 
 
 @pytest.mark.slow
-def test_short_windows_give_the_picture_that_one_long_one_gives(network, sample):
+def test_short_windows_give_the_frames_of_one_long_window(network, sample):
     clip = sample[:20, :, :48, :64]
 
     together = restore(network, clip, window=20, overlap=0)

@@ -1,7 +1,7 @@
-"""The job of `vsrm compare`: two or three videos beside each other, frame by frame.
+"""The job of `vsrm compare`: two or three videos side by side, frame by frame.
 
-Frame n of the one is always shown with frame n of the others. A video that is two or four times
-smaller is enlarged by bicubic interpolation, so that a source can stand beside what was made of it.
+Frames are matched by number. A video that is two or four times smaller is upscaled by bicubic
+interpolation, so that a source can be compared with its result.
 """
 
 import math
@@ -32,39 +32,39 @@ from vsrm_cli.report.svg import line_plot
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 
 MODES = ("side", "wipe", "difference")
-# What the networks here enlarge by: a source may be so many times smaller than what was made of it.
+# The scales of the networks: a source may be this many times smaller than its result.
 SCALES = (2, 4)
 
-# The edge of a wipe goes there and back in so many seconds.
+# Period of the moving edge, in seconds.
 WIPE_SECONDS = 4
-# Differences are small: shown as they are, they would be black.
+# Gain, since differences are small.
 DIFFERENCE_GAIN = 4
-# Frames that wait to be drawn, and pictures that wait to be encoded.
+# Length of the queues before drawing and before encoding.
 QUEUE_LENGTH = 4
 
-# What a still shows: of the frame that differs most, the part that does.
-LARGEST_STILL = (360, 400)  # height, width
+# A still shows the part that differs most, of the frame that differs most.
+MAX_STILL_CROP = (360, 400)  # height, width
 GAP = 8  # white columns between two videos
 
-# What a page shows: so many frames spread over the video, and the one that differs most; of large
-# frames the part that differs most.
+# A page shows this many frames spread over the video, and the one that differs most; large frames
+# are cropped to the part that differs most.
 FRAMES_SHOWN = 5
-LARGEST_PICTURE = (450, 800)  # height, width
+MAX_PAGE_CROP = (450, 800)  # height, width
 
-# One frame of each video, all of one number.
+# One frame of each video, with the same number.
 Frames = tuple[Frame, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was made.
+    """Summary of a comparison.
 
     Attributes:
         output: The file written.
-        frames: How many frames were compared.
+        frames: Number of compared frames.
         width: Of a compared frame, in pixels.
         height: Of a compared frame, in pixels.
-        enlarged: The video that was enlarged by bicubic; None where both have one size.
+        enlarged: The video that was upscaled by bicubic; None if all have one size.
     """
 
     output: str
@@ -87,26 +87,27 @@ def compare_videos(
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> Comparison:
-    """Put videos into one video, into a page with sliders, or into a still.
+    """Combine videos into one video, a page with sliders, or a still.
 
     Args:
-        first: A video; its times and sound are those of the output.
-        second: Another with as many frames, of the same size or four times larger or smaller.
-        output: The file to write: a video, a page if it ends in ".html", or the most telling
-            piece of all if it ends in ".png".
+        first: A video; the output has its times and audio.
+        second: Another with as many frames, of the same size or two or four times larger or
+            smaller.
+        output: The file to write: a video, a page (".html"), or the crop that differs most
+            (".png").
         third: One more, likewise.
-        start: Begin `first` here, in seconds after its first frame, and end it where the others
-            end: they are a part of it that `vsrm upscale --start` made.
-        mode: For a video: "side" by side, or of two "wipe" with a moving edge or "difference".
-        labels: What they are called; None for the names of their files.
+        start: Start of `first`, in seconds after its first frame; it ends where the others end.
+            For results of `vsrm upscale --start`.
+        mode: For a video: "side" by side; for two, "wipe" with a moving edge or "difference".
+        labels: Names of the videos; None for their file names.
         encoding: Of a video; None for the default.
         overwrite: Whether `output` may exist and be replaced.
-        report: Is told how far the work is, where a video is made.
+        report: Called with the progress of a video.
 
     Raises:
-        InputError: If a video cannot be read, or they do not fit together.
-        OutputError: If the output cannot be written as asked.
-        UsageError: If there is no such mode, or it is for two videos.
+        InputError: If a video cannot be read, or the videos do not match.
+        OutputError: If the output cannot be written.
+        UsageError: If there is no such mode, or it is for two videos only.
     """
     paths = [first, second] if third is None else [first, second, third]
     if mode not in MODES:
@@ -125,12 +126,12 @@ def compare_videos(
             write_whole(output, content, overwrite=overwrite)
         else:
             source = videos.infos[0]
-            artist = _Artist(mode, names, width=videos.width, height=videos.height)
+            renderer = _Renderer(mode, names, width=videos.width, height=videos.height)
             writer = stack.enter_context(
                 VideoWriter(
                     output,
                     source=source,
-                    shape=Shape(artist.width, artist.height, source.sample_aspect_ratio),
+                    shape=Shape(renderer.width, renderer.height, source.sample_aspect_ratio),
                     encoding=encoding or Encoding(),
                     start=start,
                     end=videos.end,
@@ -139,12 +140,12 @@ def compare_videos(
             )
             run_stages(
                 videos.read(),
-                artist.draw,
+                renderer.draw,
                 writer.write,
                 read_depth=QUEUE_LENGTH,
                 write_depth=QUEUE_LENGTH,
                 frames_expected=videos.infos[1].expected_frames,
-                # No network works here: its rate would be that of the drawing.
+                # No network runs here: its rate would be that of drawing.
                 report=report and (lambda progress: report(replace(progress, network_fps=0.0))),
             )
             frames = writer.frames_written
@@ -152,21 +153,21 @@ def compare_videos(
 
 
 class _Videos:
-    """The videos that are compared.
+    """The videos to compare.
 
     Attributes:
-        infos: What they say about themselves.
-        width: In which all are compared, in pixels.
-        height: Likewise.
-        enlarged: The first that is enlarged for it; None where all have one size.
-        end: Where the first one ends, if it does so before its own end.
+        infos: Of each video.
+        width: Of the compared frames, in pixels.
+        height: Of the compared frames, in pixels.
+        enlarged: The first video that is upscaled; None if all have one size.
+        end: Where the first one ends, if before its own end.
     """
 
     def __init__(self, stack: ExitStack, paths: Sequence[Path], start: Fraction | None) -> None:
-        """Look at the videos.
+        """Probe the videos.
 
         Raises:
-            InputError: If one cannot be read, or their sizes do not fit together.
+            InputError: If one cannot be read, or their sizes do not match.
         """
         self._stack = stack
         self._paths = paths
@@ -190,14 +191,14 @@ class _Videos:
         self.end = None if start is None or length is None else start + length
 
     def names(self) -> list[str]:
-        """What the videos are called if nobody says so."""
+        """Default names of the videos."""
         return [
             info.path.name + ("" if info.width == self.width else ", bicubic")
             for info in self.infos
         ]
 
     def read(self) -> Iterator[Frames]:
-        """Frames of one number, in one size and depth.
+        """Read the frames of each number, in one size and bit depth.
 
         Raises:
             InputError: If one video ends before another.
@@ -207,7 +208,7 @@ class _Videos:
         count = 0
         while True:
             frames = [next(stream, None) for stream in streams]
-            # The part that is compared may end before the video that it was made of.
+            # The compared part may end before the first video.
             others = frames if self._start is None else frames[1:]
             if all(frame is None for frame in others):
                 return
@@ -222,7 +223,7 @@ class _Videos:
                     "the other, name the longer one first and give --start."
                 )
             count += 1
-            yield _alike([self._enlarged(frame) for frame in frames if frame is not None])
+            yield _same_depth([self._enlarged(frame) for frame in frames if frame is not None])
 
     def _enlarged(self, frame: Frame) -> Frame:
         scale = self.width // frame.pixels.shape[2]
@@ -236,8 +237,8 @@ class _Videos:
         ]
 
 
-def _alike(frames: Sequence[Frame]) -> Frames:
-    """Bring frames to the depth of the deepest one."""
+def _same_depth(frames: Sequence[Frame]) -> Frames:
+    """Convert frames to the largest bit depth among them."""
     if len({frame.pixels.dtype for frame in frames}) == 1:
         return tuple(frames)
     return tuple(
@@ -246,11 +247,11 @@ def _alike(frames: Sequence[Frame]) -> Frames:
     )
 
 
-class _Artist:
-    """Draws the frames of one number into one.
+class _Renderer:
+    """Draws the frames of one number into one frame.
 
     Attributes:
-        width: Of what is drawn: even, as most encoders demand.
+        width: Of the output: even, as most encoders require.
         height: Likewise.
     """
 
@@ -261,7 +262,7 @@ class _Artist:
         self.width, self.height = drawn + drawn % 2, height + height % 2
 
     def draw(self, groups: Iterable[Frames]) -> Iterator[Frame]:
-        """Draw the frames of each number; the result has the time of the first one."""
+        """Draw the frames of each number; the output has the time of the first one."""
         for frames in groups:
             drawn = self._draw(frames, self._names)
             rest = (self.height - drawn.shape[1], self.width - drawn.shape[2])
@@ -278,7 +279,7 @@ def _side(frames: Frames, names: Sequence[str]) -> Pixels:
 
 
 def _wipe(frames: Frames, names: Sequence[str]) -> Pixels:
-    """The first to the left of a moving white line, the second to the right of it."""
+    """The first video left of a moving white line, the second right of it."""
     one, other = frames
     drawn = other.pixels.copy()
     width = drawn.shape[2]
@@ -301,7 +302,7 @@ def _difference(frames: Frames, names: Sequence[str]) -> Pixels:
 
 
 def _make_page(videos: _Videos, names: Sequence[str]) -> tuple[int, bytes]:
-    """The number of frames, and a page with the difference of all and sliders of some."""
+    """The number of frames, and a page with a plot of the difference and sliders."""
     errors = [_squared_errors(frames) for frames in videos.read()]
     views = [
         _view(frames, number)
@@ -317,7 +318,7 @@ def _make_page(videos: _Videos, names: Sequence[str]) -> tuple[int, bytes]:
         y_label="RMS difference, of 255",
     )
     parts = [
-        paragraph("Move the edge in each picture: with the mouse, a finger, or the slider below."),
+        paragraph("Move the edge in each image with the mouse, a finger, or the slider below it."),
         viewer.toolbar(names, plays=False),
         *(viewer.viewer(view, names) for view in views),
         curve,
@@ -329,10 +330,10 @@ def _make_page(videos: _Videos, names: Sequence[str]) -> tuple[int, bytes]:
 
 
 def _make_still(videos: _Videos, names: Sequence[str]) -> tuple[int, bytes]:
-    """The number of frames, and a PNG of all videos where they differ most."""
+    """The number of frames, and a PNG of the crop that differs most."""
     errors = [sum(_squared_errors(frames)) for frames in videos.read()]
     ((_, frames),) = _again(videos, {errors.index(max(errors))})
-    parts = _most_different_part(frames, LARGEST_STILL)
+    parts = _most_different_part(frames, MAX_STILL_CROP)
     for part, name in zip(parts, names, strict=True):
         draw_label(part, name)
     gap = np.full((3, parts[0].shape[1], GAP), 255, np.uint8)
@@ -340,9 +341,9 @@ def _make_still(videos: _Videos, names: Sequence[str]) -> tuple[int, bytes]:
     return len(errors), encode_png(cast(Pixels, np.concatenate(row, axis=2)))
 
 
-def _again(videos: _Videos, wanted: set[int]) -> Iterator[tuple[int, Frames]]:
+def _again(videos: _Videos, numbers: set[int]) -> Iterator[tuple[int, Frames]]:
     """Read the videos a second time, for some of their frames."""
-    return ((n, frames) for n, frames in enumerate(videos.read()) if n in wanted)
+    return ((n, frames) for n, frames in enumerate(videos.read()) if n in numbers)
 
 
 def _squared_errors(frames: Frames) -> list[float]:
@@ -359,7 +360,7 @@ def _frames_to_show(errors: list[float]) -> set[int]:
 
 
 def _view(frames: Frames, number: int) -> viewer.View:
-    parts = _most_different_part(frames, LARGEST_PICTURE)
+    parts = _most_different_part(frames, MAX_PAGE_CROP)
     height, width = parts[0].shape[1:]
     return viewer.View(
         title=f"frame {number}, at {float(frames[0].time):.3f} s",
@@ -371,7 +372,7 @@ def _view(frames: Frames, number: int) -> viewer.View:
 
 
 def _most_different_part(frames: Frames, largest: tuple[int, int]) -> list[Pixels]:
-    """The part of frames that differs most, at most as large as this, (3, h, w) uint8."""
+    """The crop of frames that differs most, up to a size, (3, h, w) uint8."""
     first, *others = (to_8_bits(frame.pixels) for frame in frames)
     squares = [np.square(first.astype(np.float32) - other).mean(0) for other in others]
     height, width = (min(sides) for sides in zip(largest, first.shape[1:], strict=True))

@@ -1,8 +1,8 @@
-"""A job: test what this machine can do, and whether the results are right.
+"""The job of `vsrm doctor`: test this machine and whether results are correct.
 
-Everything that should work is tried on something small and compared with the plain computation:
-each implementation of the scan on each device, the included weights in each precision, encoding
-and decoding. What is absent is reported and is not an error.
+Small inputs are computed and compared with the reference: each implementation of the scan on each
+device, the bundled weights in each precision, encoding and decoding. Missing optional parts are
+reported, but are not errors.
 """
 
 import enum
@@ -31,19 +31,19 @@ from vsrm_cli.upscale.distributed.cluster import Cluster, check_versions
 from vsrm_cli.upscale.distributed.ray_driver import find_versions
 
 PACKAGES = ("vsrm", "torch", "av", "numpy", "numba", "triton", "mamba-ssm", "huggingface-hub")
-# Two float32 computations of one scan, summed in another order, over 1,000 tokens.
+# Difference of two float32 scans of 1,000 tokens with another order of sums.
 SCAN_ERROR = 1e-4
-# Below this a difference may be visible.
+# Below this PSNR (dB), a difference may be visible.
 LEAST_PSNR = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0}
 CODECS = ("h264", "hevc", "av1", "ffv1")
-# Levels of 255, on a soft slope and at the default quality.
+# Levels of 255, on a smooth gradient at the default quality.
 CODING_ERROR = 3.0
 # Enough for a short video and its segments.
 LEAST_DISK_BYTES = 1 << 30
 
 
 class State(enum.StrEnum):
-    """What was found."""
+    """Result of a test."""
 
     GOOD = "good"
     ABSENT = "absent"
@@ -55,10 +55,10 @@ class Finding:
     """The result of one test.
 
     Attributes:
-        topic: What it belongs to.
-        name: What it is.
+        topic: Group of the test.
+        name: What was tested.
         state: Whether it works, is absent, or is broken.
-        detail: The version, the error found, or the reason.
+        detail: The version, the error, or the reason.
     """
 
     topic: str
@@ -68,10 +68,10 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Test everything, one thing after another.
+    """Run all tests.
 
     Yields:
-        A finding for each, as soon as it is known.
+        The finding of each test, as soon as it is known.
     """
     yield from _versions()
     for device in devices():
@@ -84,10 +84,10 @@ def examine() -> Iterator[Finding]:
 
 
 def examine_cluster(address: str) -> Iterator[Finding]:
-    """Ask the nodes of a Ray cluster what they are; see `vsrm_cli.upscale.distributed.cluster`.
+    """Test the nodes of a Ray cluster; see `vsrm_cli.upscale.distributed.cluster`.
 
     Yields:
-        A finding for each node: broken, if it cannot work together with this machine.
+        A finding for each node: broken if it is not compatible with this machine.
 
     Raises:
         VsrmError: If Ray is not installed, or the cluster cannot be reached.
@@ -142,7 +142,7 @@ def _device(device: torch.device) -> Iterator[Finding]:
 
 
 def _kernels(device: torch.device) -> Iterator[Finding]:
-    """Each implementation of the scan against the plain one, which is computed on the processor."""
+    """Each implementation of the scan against the reference on the CPU."""
     expected = _scan("reference", torch.device("cpu"))
     for kernel in usable_kernels(device):
         topic = f"scan on {device}"
@@ -151,11 +151,11 @@ def _kernels(device: torch.device) -> Iterator[Finding]:
             continue
         error = (_scan(kernel.name, device) - expected).abs().max().item()
         state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
-        yield Finding(topic, kernel.name, state, f"greatest error {error:.1e}")
+        yield Finding(topic, kernel.name, state, f"largest error {error:.1e}")
 
 
 def _fused(device: torch.device) -> Iterator[Finding]:
-    """The fused kernels beside the scan, where they are used, against the plain code."""
+    """The fused kernels, where they are used, against PyTorch."""
     if not any(kernel.name == "triton" and kernel.is_usable for kernel in usable_kernels(device)):
         return
     for name, compute in (("convolution", _convolve), ("gather", _gather)):
@@ -164,7 +164,7 @@ def _fused(device: torch.device) -> Iterator[Finding]:
         with _kernel_forced("triton"):
             error = (compute(device) - expected).abs().max().item()
         state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
-        yield Finding(f"fused kernels on {device}", name, state, f"greatest error {error:.1e}")
+        yield Finding(f"fused kernels on {device}", name, state, f"largest error {error:.1e}")
 
 
 def _convolve(device: torch.device) -> Tensor:
@@ -176,9 +176,9 @@ def _convolve(device: torch.device) -> Tensor:
 
 def _gather(device: torch.device) -> Tensor:
     rng = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 40, 9, 11, generator=rng)
+    image = torch.randn(1, 40, 9, 11, generator=rng)
     points = 12 * torch.rand(1, 4, 2, 9, 11, generator=rng) - 1
-    return sample_tokens(picture.to(device), points.to(device)).cpu()
+    return sample_tokens(image.to(device), points.to(device)).cpu()
 
 
 def _scan(kernel: str, device: torch.device) -> Tensor:
@@ -205,7 +205,7 @@ def _scan(kernel: str, device: torch.device) -> Tensor:
 
 @contextmanager
 def _kernel_forced(name: str) -> Iterator[None]:
-    """Set the variable that decides for the whole program, and put it back."""
+    """Set VSRM_KERNELS, and restore it."""
     before = os.environ.get("VSRM_KERNELS")
     os.environ["VSRM_KERNELS"] = name
     try:
@@ -218,7 +218,7 @@ def _kernel_forced(name: str) -> Iterator[None]:
 
 
 def _networks(device: torch.device) -> Iterator[Finding]:
-    """Each bundled network, in each precision, against float32 on the processor."""
+    """Each bundled network, in each precision, against float32 on the CPU."""
     clip = torch.rand(1, 3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     for name in (name for name, entry in MODELS.items() if entry.file is not None):
         try:
@@ -235,7 +235,7 @@ def _networks(device: torch.device) -> Iterator[Finding]:
 
 def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tensor:
     network = load_model(name, device=str(device), dtype=dtype)
-    # PyTorch computes convolutions of float32 in TF32 unless told not to: that is no fault here.
+    # By default PyTorch computes float32 convolutions in TF32, which would look like an error.
     exactly = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(), exactly:
         restored: Tensor = network(clip.to(network.device, network.dtype))
@@ -250,14 +250,14 @@ def _codecs() -> Iterator[Finding]:
             yield Finding("codecs", codec, State.BROKEN, str(failure))
         else:
             state = State.GOOD if error <= CODING_ERROR else State.BROKEN
-            detail = f"frames come back, {error:.1f} of 255 levels off"
+            detail = f"frames decode, error {error:.1f} of 255 levels"
             yield Finding("codecs", codec, state, detail)
     for encoder in hardware_encoders():
         state = State.GOOD if encoder.is_usable else State.ABSENT
         detail = "can be opened" if encoder.is_usable else f"no {encoder.maker} driver for it here"
         yield Finding("hardware encoders", encoder.name, state, detail)
     for name in hardware_decoders():
-        detail = "known to FFmpeg; --hwaccel auto tries it on each video"
+        detail = "supported by FFmpeg; --hwaccel auto tries it on each video"
         yield Finding("hardware decoders", name, State.ABSENT, detail)
 
 

@@ -13,7 +13,7 @@ class VsrmError(Exception):
 
 
 class UsageError(VsrmError):
-    """An option has a value that can never work, whatever the files hold."""
+    """An option has a value that can never work, whatever the input is."""
 
     exit_code = 2
 
@@ -23,7 +23,7 @@ class InputError(VsrmError):
 
 
 class OutputError(VsrmError):
-    """The output cannot be written as asked."""
+    """The output cannot be written."""
 
 
 class WeightsError(VsrmError):

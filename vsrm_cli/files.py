@@ -1,4 +1,4 @@
-"""Files on the disk: an output is whole or absent, and nothing the user owns is overwritten."""
+"""Write files atomically, and check output paths so that no user's file is overwritten."""
 
 import os
 import sys
@@ -43,7 +43,7 @@ def check_output_path(path: Path, *, inputs: Iterable[Path] = (), overwrite: boo
 
 
 def part_path(path: Path, folder: Path | None = None) -> Path:
-    """Where a file grows until it is complete: hidden, and no other process writes there.
+    """The hidden temporary file of this process, in which a file is written until it is complete.
 
     Args:
         path: The file.
@@ -54,7 +54,7 @@ def part_path(path: Path, folder: Path | None = None) -> Path:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Write a file that appears when it is complete; what was there before stays until then.
+    """Write a temporary file and rename it when it is complete; an old file stays until then.
 
     Yields:
         Where to write. Leaving the block without an exception gives that file its name.
@@ -74,7 +74,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give a complete file its name, such that file and name outlive a power cut.
+    """Flush a complete file to disk and rename it, so that both survive a power failure.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written.
@@ -86,7 +86,7 @@ def publish(part: Path, path: Path) -> None:
 
 
 def flush_names(folder: Path) -> None:
-    """Make sure that the names in a folder outlive a power cut; Windows does so by itself."""
+    """Flush the names in a folder to disk; Windows does so by itself."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -112,7 +112,7 @@ def lock_file(file: IO[bytes]) -> None:
 
 
 def cache_dir() -> Path:
-    """The folder of what can be fetched again: VSRM_CACHE, or where this system has its caches."""
+    """The cache folder: VSRM_CACHE, or where this system has its caches."""
     if os.environ.get("VSRM_CACHE"):
         return Path(os.environ["VSRM_CACHE"]).expanduser()
     if os.environ.get("XDG_CACHE_HOME"):

@@ -1,4 +1,4 @@
-"""One frame of a video on its way through the program.
+"""One frame of a video.
 
 The reader creates frames, the network replaces their pixels, the writer encodes them. The time of a
 frame is never recomputed.
@@ -32,12 +32,12 @@ class FrameRecord:
 
     Attributes:
         number: Its number among the frames of the job.
-        stamp: Its fingerprint.
+        fingerprint: Identifies it.
         damaged: Damaged packets in the file up to it.
     """
 
     number: int
-    stamp: Fingerprint
+    fingerprint: Fingerprint
     damaged: int
 
 
@@ -51,7 +51,7 @@ class Frame:
         time: When the frame is shown, in seconds on the clock of its file, exact.
         duration: How long it is shown, in seconds, if the file says so.
         begins_shot: Whether it is the first frame after a scene cut.
-        record: Where it comes from, if it is read for a job.
+        record: Its number and fingerprint, if it is read for a job.
         ends_window: Whether it is the last frame of a window: later windows do not change frames up
             to it.
         tile: Side of the tiles in which it was restored; None for the whole frame.

@@ -35,6 +35,6 @@ def test_the_slowest_stage_is_named_and_nothing_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == [video]
 
 
-def test_a_file_that_is_missing_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         measure(tmp_path / "missing.mp4")

@@ -58,7 +58,7 @@ def test_the_network_is_left_as_it_is():
 
 
 @pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if entry.file])
-def test_the_cost_of_every_shipped_network_grows_with_the_picture(model):
+def test_the_flops_of_every_bundled_network_grow_with_the_frame_size(model):
     network = load_model(model, device="cpu")
 
     small, large = (count_flops(network, (1, 2, 3, 32 * k, 32 * k)) for k in (1, 2))

@@ -28,7 +28,7 @@ def test_all_give_the_answer_of_the_reference(rows):
         assert row.problem or row.largest_difference < 1e-4
 
 
-def test_the_reference_is_not_asked_for_long_scans(rows):
+def test_the_reference_skips_long_scans(rows):
     (long,) = (row for row in rows if row.length == 128 and row.kernel == "reference")
 
     assert (long.ms, long.problem) == (None, "skipped: it takes minutes")
@@ -38,7 +38,7 @@ def test_the_choice_of_the_user_is_restored(rows):
     assert os.environ["VSRM_KERNELS"] == "chunked"
 
 
-def test_what_cannot_run_here_says_why(monkeypatch):
+def test_unavailable_kernels_give_a_reason(monkeypatch):
     def refuse(*_, **__):
         raise VsrmError("it cannot do this")
 

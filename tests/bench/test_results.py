@@ -135,7 +135,7 @@ def test_another_file_is_refused(tmp_path, content, message):
         read_result(path)
 
 
-def test_a_file_that_is_missing_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"old\.json cannot be read"):
         read_result(tmp_path / "old.json")
 
@@ -156,7 +156,7 @@ def test_tables_show_every_figure():
     )
 
 
-def test_the_papers_stand_among_the_methods_in_the_order_of_psnr():
+def test_published_scores_are_sorted_among_the_methods_by_psnr():
     means = tables(result_of(measured()))[-1]
 
     names = [row[0] for row in means.rows]
@@ -178,16 +178,16 @@ def test_thousands_of_clips_are_shown_by_their_mean_alone():
     assert [row[0] for row in tables(result)[3].rows] == ["mean"]
 
 
-def test_the_rules_are_told_beside_the_tables():
+def test_the_rules_of_measurement_are_noted():
     said = remarks(result_of(replace(measured(), speed=None)))
 
-    assert said[0] == "small frames made here, all frames, no border cut"
+    assert said[0] == "LR frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
-    assert "that of the truth itself is 0.400" in said[1]
+    assert "that of the ground truth is 0.400" in said[1]
     assert any(line.startswith("clip 000 was cropped") for line in said)
 
 
-def test_a_minute_of_video_is_told_beside_the_speed():
+def test_the_time_for_a_minute_of_video_is_reported():
     result = result_of(replace(measured(), quality=None))
 
     (told,) = remarks(result)
@@ -197,7 +197,7 @@ def test_a_minute_of_video_is_told_beside_the_speed():
     assert f"vsrm-t in fp32 {1440 * 1.2 * 0.1 * 854 * 480 / (320 * 180) / 60:.0f} minutes" in told
 
 
-def test_changes_are_a_table_too():
+def test_changes_are_formatted_as_a_table():
     old, new = result_of(measured()), result_of(measured(ms=150.0))
 
     table = changes_table(compare_results(old, new))

@@ -42,7 +42,7 @@ def test_every_precision_and_size_has_a_row_and_is_announced():
     assert told[1] == "timing nearest in fp32 on 2 frames of 270p"
 
 
-def test_a_size_without_room_says_so_and_the_others_are_timed(monkeypatch):
+def test_a_size_that_does_not_fit_into_memory_is_reported_and_others_are_timed(monkeypatch):
     def needs(self, time, height, width):
         return 2**50 if height > 200 else 2**20
 
@@ -55,7 +55,7 @@ def test_a_size_without_room_says_so_and_the_others_are_timed(monkeypatch):
     assert large.ms_per_frame is large.fps is None
 
 
-def test_a_shortage_that_nobody_foresaw_is_told_too(monkeypatch):
+def test_an_unexpected_out_of_memory_is_reported(monkeypatch):
     def forward(self, clip):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -98,7 +98,7 @@ def test_an_unknown_size_is_wrong_usage():
         measure(sizes=["1080p"])
 
 
-def test_a_network_of_which_no_weights_exist_is_timed_untrained(monkeypatch):
+def test_a_network_without_weights_is_timed_untrained(monkeypatch):
     tiny = replace(MODELS["vsrm"], config=TINY_VSRM)
     monkeypatch.setitem(speed.MODELS, "vsrm", tiny)
 
@@ -121,7 +121,7 @@ def test_an_unknown_precision_is_wrong_usage():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_asking_for_one_is_told_in_a_sentence():
+def test_without_a_gpu_requesting_one_is_an_error():
     with pytest.raises(VsrmError, match="no CUDA device here"):
         speed.choose_device(gpu=True)
 

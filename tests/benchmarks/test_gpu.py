@@ -33,7 +33,7 @@ def test_a_rehearsal_checks_and_measures_everything(gpu, tmp_path):
     assert "WRONG" not in (tmp_path / "gpu.md").read_text(encoding="utf-8")
 
 
-def test_what_computes_something_else_is_told_and_makes_it_exit_with_1(gpu, tmp_path, monkeypatch):
+def test_a_wrong_result_is_reported_with_exit_code_1(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "CHECKS", {gpu.fused_kernels_are_right: 10})
     monkeypatch.setattr(gpu, "FIGURES", {})
     monkeypatch.setattr(gpu, "LARGEST_ERROR", {"fp32": -1.0, "fp16": 1.0, "bf16": 1.0})

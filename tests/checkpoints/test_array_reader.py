@@ -25,7 +25,7 @@ def write(path, content):
     return path
 
 
-def test_nested_arrays_are_read_by_the_keys_on_the_way_to_them(tmp_path):
+def test_nested_arrays_are_named_by_their_nested_keys(tmp_path):
     kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
     path = write(tmp_path / "a.ckpt", {"net": {"conv": {"kernel": kernel}}, "head": kernel[0]})
 
@@ -35,7 +35,7 @@ def test_nested_arrays_are_read_by_the_keys_on_the_way_to_them(tmp_path):
     assert arrays["net/conv/kernel"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_a_pickle_that_asks_for_a_call_is_refused_and_nothing_is_called(tmp_path):
+def test_a_pickle_with_a_call_is_refused_without_calling(tmp_path):
     mark = tmp_path / "was here"
     path = write(tmp_path / "a.ckpt", {"net": Hostile(mark)})
 
@@ -47,14 +47,14 @@ def test_a_pickle_that_asks_for_a_call_is_refused_and_nothing_is_called(tmp_path
 @pytest.mark.parametrize(
     "content", [{"a": 1}, {"a": np.array(["text"])}, {"a": np.array([None])}, [np.ones(2)]]
 )
-def test_what_is_no_array_of_floats_is_refused(tmp_path, content):
+def test_values_other_than_float_arrays_are_refused(tmp_path, content):
     path = write(tmp_path / "a.ckpt", content)
 
     with pytest.raises(WeightsError, match=r"arrays of floats|plain arrays"):
         read_arrays(path)
 
 
-def test_a_damaged_file_is_refused_in_a_sentence(tmp_path):
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path):
     whole = pickle.dumps({"a": np.ones(100, dtype=np.float32)}, protocol=3)
     (tmp_path / "a.ckpt").write_bytes(whole[:200])
 

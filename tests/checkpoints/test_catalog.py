@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import FAMILIES
-from vsrm_cli.checkpoints.locate import Place, whereabouts
+from vsrm_cli.checkpoints.locate import Place, weights_location
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
@@ -36,7 +36,7 @@ def test_an_entry_says_where_its_weights_are_or_how_to_get_some(entry):
 
 
 @ENTRIES
-def test_what_is_in_the_network_is_pinned_and_encrypted(entry):
+def test_remote_files_are_pinned_and_use_https(entry):
     if entry.remote is None:
         return
     kind, _, digest = entry.remote.checksum.partition(":")
@@ -48,12 +48,12 @@ def test_what_is_in_the_network_is_pinned_and_encrypted(entry):
 
 
 @ENTRIES
-def test_what_is_in_the_box_is_of_the_size_that_the_catalog_tells(entry):
+def test_bundled_networks_have_the_number_of_parameters_in_the_catalog(entry):
     if entry.file is None:
         return
-    where = whereabouts(entry)
+    where = weights_location(entry)
 
-    assert where.place is Place.BOX
+    assert where.place is Place.BUNDLED
     with safe_open(where.path, framework="pt") as file:
         assert file.metadata()["licence"] == entry.licence
     assert entry.file in (ROOT / "weights" / "README.md").read_text(encoding="utf-8")

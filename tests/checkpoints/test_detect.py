@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
 
 # Every key of the released Gather-Scatter Mamba configuration, with its type and shape.
 FILE = Path(__file__).parents[1] / "data" / "gsm" / "released_keys.json"
@@ -30,19 +30,19 @@ def metadata(**sizes):
     return {"config": json.dumps(sizes)}
 
 
-def test_the_released_checkpoint_is_known_by_its_shapes(shapes):
+def test_the_released_checkpoint_is_detected_by_its_shapes(shapes):
     assert len(shapes) == 438
     assert is_gsm(shapes)
     assert gsm_settings(shapes, {}) == RELEASED
 
 
-def test_what_no_shape_tells_is_read_from_the_words(shapes):
+def test_settings_that_no_shape_reveals_come_from_metadata(shapes):
     told = metadata(embed_dims=192, num_heads=8, prop_depth=4, attn_depth=4, pa_frame=3)
 
     assert gsm_settings(shapes, told) == {**RELEASED, "pa_frame": 3}
 
 
-def test_other_sizes_are_seen_in_the_shapes(shapes):
+def test_other_sizes_are_detected_from_the_shapes(shapes):
     # One attention block and one propagation layer less, twice as large only.
     smaller = {
         name: shape
@@ -53,7 +53,7 @@ def test_other_sizes_are_seen_in_the_shapes(shapes):
     assert gsm_settings(smaller, {}) == {**RELEASED, "prop_depth": 3, "attn_depth": 3, "upscale": 2}
 
 
-def test_three_times_larger_is_seen_in_the_shuffle(shapes):
+def test_scale_3_is_detected_from_the_pixel_shuffle(shapes):
     del shapes["upsample.5.weight"]
     shapes["upsample.0.weight"] = (9 * 64, 64, 1, 3, 3)
 
@@ -77,7 +77,7 @@ def test_an_index_beyond_all_measure_counts_as_one_layer(shapes):
         (metadata(upscale=2), "says upscale 2, its tensors 4"),
     ],
 )
-def test_words_that_contradict_the_tensors_are_refused(shapes, told, reason):
+def test_metadata_that_contradict_the_tensors_are_refused(shapes, told, reason):
     with pytest.raises(ValueError, match=reason):
         gsm_settings(shapes, told)
 
@@ -91,7 +91,7 @@ def test_words_that_contradict_the_tensors_are_refused(shapes, told, reason):
         ("upsample.0.weight", (256, 0, 1, 3, 3)),
     ],
 )
-def test_shapes_of_no_such_network_are_refused(shapes, name, shape):
+def test_impossible_shapes_are_refused(shapes, name, shape):
     shapes[name] = shape
 
     with pytest.raises(ValueError, match="not their shapes"):
@@ -109,7 +109,7 @@ def test_a_file_without_one_of_its_keys_is_another_network(shapes, name):
     "name",
     ["A_s_log", "D_s", "conv1d_s.weight", "conv1d_s.bias", "x_proj_s.weight", "dt_proj_s.bias"],
 )
-def test_the_third_scan_of_some_copies_is_known_to_be_unused(shapes, name):
+def test_the_unused_third_scan_of_some_checkpoints_is_accepted(shapes, name):
     block = "prop_layers.0.stage.mamba_block.mamba."
 
     assert GSM_UNUSED.fullmatch(block + name)
@@ -125,8 +125,8 @@ def test_the_third_scan_of_some_copies_is_known_to_be_unused(shapes, name):
         ("align.A_log", "this project without its configuration"),
         ("deform_align.backward_1.weight", r"BasicVSR\+\+"),
         ("layers.0.residual_group.blocks.0.norm1.weight", "SwinIR"),
-        ("something.else", "none that is known"),
+        ("something.else", "no known network"),
     ],
 )
-def test_other_networks_are_called_by_name(key, called):
-    assert re.search(called, call_by_name({key: (1,)}))
+def test_known_architectures_are_guessed_from_keys(key, called):
+    assert re.search(called, guess_architecture({key: (1,)}))

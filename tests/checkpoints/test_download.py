@@ -66,7 +66,7 @@ def refuse(remote, reason):
     assert not cache_path(remote).exists()
 
 
-def test_a_file_comes_into_the_cache_and_is_told_as_it_comes(remote):
+def test_a_file_is_downloaded_into_the_cache_with_progress(remote):
     told = []
 
     path = fetch(remote, report=told.append)
@@ -81,14 +81,14 @@ def test_a_file_comes_into_the_cache_and_is_told_as_it_comes(remote):
     assert files_left() == ["net.pth", "net.pth.lock"]
 
 
-def test_what_is_there_is_not_fetched_again(remote, host):
+def test_existing_files_are_not_downloaded_again(remote, host):
     fetch(remote)
     fetch(remote)
 
     assert len(host.requests) == 1
 
 
-def test_what_was_damaged_in_the_cache_is_fetched_again(remote, host):
+def test_damaged_cached_files_are_downloaded_again(remote, host):
     path = fetch(remote)
     path.write_bytes(CONTENT[:-1] + b"?")
 
@@ -113,7 +113,7 @@ def test_a_git_blob_id_is_a_checksum(remote):
     assert checksum(path, "sha256") == sha256_of(CONTENT)
 
 
-def test_a_broken_transfer_goes_on_where_it_stopped(remote, host):
+def test_an_interrupted_transfer_resumes(remote, host):
     host.cuts = [1_000_000, 500_000]
 
     path = fetch(remote)
@@ -126,9 +126,9 @@ def test_a_broken_transfer_goes_on_where_it_stopped(remote, host):
     ]
 
 
-def test_a_later_run_goes_on_where_an_earlier_one_gave_up(remote, host):
+def test_a_later_run_resumes_a_failed_download(remote, host):
     host.cuts = [1_000_000, 0, 0, 0, 0]
-    refuse(remote, r"again and again .*1000000 bytes are kept, 'vsrm models pull net'")
+    refuse(remote, r"failed repeatedly .*1000000 bytes are kept, 'vsrm models pull net'")
 
     host.cuts = []
     path = fetch(remote)
@@ -138,9 +138,9 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(remote, host):
     assert files_left() == ["net.pth", "net.pth.lock"]
 
 
-def test_a_file_that_changed_in_between_is_found_by_its_checksum_and_begun_anew(remote, host):
+def test_a_file_that_changed_between_attempts_is_downloaded_again(remote, host):
     host.content, host.cuts = CONTENT[::-1], [1_000_000, 0, 0, 0, 0]
-    refuse(remote, "again and again")
+    refuse(remote, "failed repeatedly")
 
     host.content, host.cuts = CONTENT, []
 
@@ -148,14 +148,14 @@ def test_a_file_that_changed_in_between_is_found_by_its_checksum_and_begun_anew(
     assert [headers["Range"] for headers in host.requests[-2:]] == ["bytes=1000000-", None]
 
 
-def test_a_host_that_knows_no_ranges_sends_all_again(remote, host):
+def test_a_host_without_range_requests_sends_the_whole_file(remote, host):
     host.knows_ranges, host.cuts = False, [1_000_000]
 
     assert fetch(remote).read_bytes() == CONTENT
     assert len(host.requests) == 2
 
 
-def test_a_whole_file_that_was_only_not_yet_named_is_kept(remote, host):
+def test_a_complete_partial_file_is_kept(remote, host):
     part = cache_path(remote).with_name("net.pth.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT)
@@ -164,7 +164,7 @@ def test_a_whole_file_that_was_only_not_yet_named_is_kept(remote, host):
     assert host.requests == []
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(remote, host):
+def test_a_partial_file_that_is_too_long_is_deleted(remote, host):
     part = cache_path(remote).with_name("net.pth.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT + b"more")
@@ -172,36 +172,36 @@ def test_a_part_longer_than_the_file_is_thrown_away(remote, host):
     assert fetch(remote).read_bytes() == CONTENT
 
 
-def test_a_busy_host_is_asked_again(remote, host):
+def test_a_busy_host_is_retried(remote, host):
     host.statuses = [503, 429, 500]
 
     assert fetch(remote).read_bytes() == CONTENT
     assert len(host.requests) == 4
 
 
-def test_a_host_that_stays_ill_is_given_up(remote, host):
+def test_a_host_that_keeps_failing_is_an_error(remote, host):
     host.statuses = 20 * [500]
 
-    refuse(remote, r"again and again \(the host answered 500")
+    refuse(remote, r"failed repeatedly \(the host answered 500")
     assert len(host.requests) == 4
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_host_without_the_file_is_asked_once(remote, host, status):
+def test_a_404_is_not_retried(remote, host, status):
     host.statuses = 20 * [status]
 
     refuse(remote, rf"answered {status} .* instead of sending net")
     assert len(host.requests) == 1
 
 
-def test_wrong_bytes_are_thrown_away(remote, host):
+def test_a_file_with_a_wrong_checksum_is_deleted(remote, host):
     host.content = CONTENT[:-1] + b"?"
 
-    refuse(remote, "sent something else")
+    refuse(remote, "sent another file")
     assert files_left() == ["net.pth.lock"]
 
 
-def test_a_web_page_is_not_taken_for_the_file(remote, host):
+def test_a_web_page_is_not_mistaken_for_the_file(remote, host):
     host.content, host.kind = b"<html>Please log in</html>", "text/html; charset=utf-8"
 
     refuse(remote, "answered with a web page")
@@ -222,7 +222,7 @@ def test_a_length_that_is_none_is_not_needed(remote, host, declared):
     assert fetch(remote).read_bytes() == CONTENT
 
 
-def test_an_endless_answer_is_not_stored(remote, host):
+def test_an_endless_response_is_not_stored(remote, host):
     host.content, host.declared = CONTENT * 3, ""
 
     refuse(remote, f"sends more than the {len(CONTENT)} bytes")
@@ -235,7 +235,7 @@ def test_a_length_known_to_a_tenth_is_enough(remote):
     assert path.read_bytes() == CONTENT
 
 
-def test_a_length_that_promises_a_little_too_much_ends(remote, host):
+def test_a_content_length_that_is_too_large_does_not_hang(remote, host):
     host.declared = len(CONTENT) + 10
     about = replace(remote, is_size_exact=False)
 
@@ -272,15 +272,15 @@ def test_redirects_in_a_circle_end(remote, host):
     refuse(remote, "answered 302")
 
 
-def test_a_host_that_is_not_there_is_told_at_once(remote):
+def test_an_unreachable_host_is_reported_at_once(remote):
     refuse(replace(remote, url="http://127.0.0.1:9/file.pth"), "cannot be reached.*when online")
 
 
-def test_a_name_that_nobody_knows_is_told_at_once(remote):
+def test_an_unknown_name_is_reported_at_once(remote):
     refuse(replace(remote, url="http://nowhere.invalid/file.pth"), "cannot be reached")
 
 
-def test_a_cache_that_cannot_be_written_is_told(remote, monkeypatch):
+def test_a_read_only_cache_is_reported(remote, monkeypatch):
     # A stand-in for the system: an administrator, as in a container, may write everywhere.
     def refuse_to_write(path, *_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -290,7 +290,7 @@ def test_a_cache_that_cannot_be_written_is_told(remote, monkeypatch):
     refuse(remote, "cannot be written.*VSRM_CACHE")
 
 
-def test_a_cache_that_is_a_file_is_told(remote, tmp_path):
+def test_a_cache_path_that_is_a_file_is_reported(remote, tmp_path):
     (tmp_path / "cache").write_text("precious")
 
     with pytest.raises(WeightsError, match=r"cannot be written.*VSRM_CACHE"):
@@ -309,7 +309,7 @@ def start_fetching(remote):
     )
 
 
-def test_of_two_programs_that_want_a_file_one_fetches_it(remote, host):
+def test_two_programs_download_a_file_once(remote, host):
     host.pause.clear()
     programs = [start_fetching(remote) for _ in range(2)]
     while not host.requests:

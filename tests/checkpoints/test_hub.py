@@ -145,7 +145,7 @@ def test_a_revision_can_be_pinned(hub, revision):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "net.pth"])
-def test_what_was_fetched_once_needs_no_connection(hub, monkeypatch, file):
+def test_downloaded_files_need_no_connection(hub, monkeypatch, file):
     hub.files = {file: b"weights"}
     fetch_from_hub("someone/network")
     count = len(hub.asked)
@@ -156,21 +156,21 @@ def test_what_was_fetched_once_needs_no_connection(hub, monkeypatch, file):
     assert len(hub.asked) == count
 
 
-def test_offline_the_command_for_later_is_told(hub, monkeypatch):
+def test_offline_the_error_suggests_a_command(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     refuse("someone/network", r"cannot be reached.*'vsrm models pull someone/network'")
     assert hub.asked == []
 
 
-def test_a_hub_that_is_not_there_is_told(hub, monkeypatch):
+def test_an_unreachable_hub_is_reported(hub, monkeypatch):
     point_to(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
 
     refuse("someone/network", r"cannot be reached.*'vsrm models pull someone/network'")
 
 
-def test_a_hub_whose_name_is_unknown_is_told_at_once(hub, monkeypatch, capfd):
+def test_an_unresolvable_hub_is_reported_at_once(hub, monkeypatch, capfd):
     point_to(monkeypatch, "http://nowhere.invalid")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -182,7 +182,7 @@ def test_a_hub_whose_name_is_unknown_is_told_at_once(hub, monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_hub_that_hangs_up_is_told(hub, monkeypatch):
+def test_a_dropped_connection_to_the_hub_is_reported(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     hub.refusal = ("hang up",)
 
@@ -207,23 +207,23 @@ def test_the_token_is_sent(hub, monkeypatch):
         (["a.pth", "b.pth"], r"several weight files \(a\.pth, b\.pth\)"),
     ],
 )
-def test_a_repository_without_one_weight_file_is_told(hub, files, reason):
+def test_a_repository_without_a_single_weight_file_is_reported(hub, files, reason):
     hub.files = dict.fromkeys(files, b"x")
 
     refuse("someone/network", reason)
 
 
-def test_a_repository_that_does_not_exist_is_told(hub):
+def test_a_missing_repository_is_reported(hub):
     refuse("some/where", "no file 'some/where', and no Hub repository some/where")
 
 
-def test_a_revision_that_does_not_exist_is_told(hub):
+def test_a_missing_revision_is_reported(hub):
     hub.files = {"model.safetensors": b"weights"}
 
     refuse("someone/network@v2", "has no revision 'v2'")
 
 
-def test_a_repository_with_terms_is_told(hub):
+def test_a_gated_repository_is_reported(hub):
     hub.refusal = (403, "GatedRepo")
 
     refuse("someone/network", "accept its terms.*HF_TOKEN")
@@ -244,7 +244,7 @@ def test_a_repository_with_terms_is_told(hub):
         ("owner/name@", False),
     ],
 )
-def test_what_looks_like_a_hub_id(name, is_one):
+def test_hub_ids_are_recognized(name, is_one):
     assert is_hub_id(name) is is_one
 
 

@@ -40,7 +40,7 @@ def test_a_file_is_described(saved):
     assert facts["words"] == {"licence": "MIT"}
 
 
-def test_a_converted_file_holds_the_same_and_says_where_it_is_from(saved, tmp_path):
+def test_a_converted_file_has_the_same_weights_and_names_its_source(saved, tmp_path):
     target = tmp_path / "converted.safetensors"
 
     network = convert_weights(saved, target)
@@ -71,7 +71,7 @@ def test_weights_of_another_precision_come_in_single(saved, tmp_path, dtype):
     assert all(torch.equal(x, tensors[name].float()) for name, x in found.items())
 
 
-def test_nothing_is_overwritten_unasked(saved, tmp_path):
+def test_files_are_not_overwritten_without_overwrite(saved, tmp_path):
     target = tmp_path / "existing.safetensors"
     target.write_text("precious")
 
@@ -96,12 +96,12 @@ def test_a_file_can_be_converted_in_place(saved):
     ("target", "reason"),
     [("out.pth", "must end in .safetensors"), ("none/out.safetensors", "does not exist; make it")],
 )
-def test_a_target_that_cannot_be_is_told(saved, tmp_path, target, reason):
+def test_an_impossible_target_is_refused(saved, tmp_path, target, reason):
     with pytest.raises(OutputError, match=reason):
         convert_weights(saved, tmp_path / target)
 
 
-def test_a_file_that_does_not_fit_leaves_nothing(tmp_path):
+def test_a_file_that_does_not_match_leaves_no_output(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "strange.pth")
 
     with pytest.raises(WeightsError, match="does not say which network"):
@@ -131,7 +131,7 @@ def authors(tmp_path):
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_the_authors_checkpoint_of_gsm_is_told_converted_and_loaded(authors, tmp_path, averaged):
+def test_the_authors_gsm_checkpoint_is_described_converted_and_loaded(authors, tmp_path, averaged):
     path, weights = authors
     target = tmp_path / "gsm.safetensors"
 
@@ -157,7 +157,7 @@ def test_the_authors_checkpoint_of_gsm_loads_by_its_path_alone(authors):
     assert torch.equal(found["norm.weight"], weights["params"]["norm.weight"])
 
 
-def test_a_gsm_checkpoint_of_another_scale_is_told(authors):
+def test_a_gsm_checkpoint_of_another_scale_is_refused(authors):
     path, weights = authors
     # One step of enlarging less.
     smaller = {n: x for n, x in weights["params"].items() if not n.startswith("upsample.5.")}
@@ -167,7 +167,7 @@ def test_a_gsm_checkpoint_of_another_scale_is_told(authors):
         load_model(path, device="cpu")
 
 
-def test_a_gsm_checkpoint_without_some_of_its_weights_is_told(authors):
+def test_missing_weights_of_a_gsm_checkpoint_are_reported(authors):
     path, weights = authors
     del weights["params"]["spynet.mean"]
     weights["params"]["norm.weight"] = torch.zeros(7)

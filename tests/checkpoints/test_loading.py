@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints import loading as weights
-from vsrm_cli.checkpoints.catalog import DetailPair, settle_detail
+from vsrm_cli.checkpoints.catalog import DetailPair, resolve_detail
 from vsrm_cli.checkpoints.loading import load_model, read_weights, save_weights
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 
@@ -45,7 +45,7 @@ def folder(path):
     return sorted(file.name for file in path.iterdir())
 
 
-def test_what_was_saved_comes_back(saved):
+def test_saved_weights_are_loaded(saved):
     clip = draw_randomly(1, 2, 3, 5, 7)
     expected = make_network(TINY_VSRM)(clip).detach()
 
@@ -58,7 +58,7 @@ def test_what_was_saved_comes_back(saved):
     assert network.scale == 4
 
 
-def test_loading_does_not_bring_the_compiler_which_takes_a_second(saved):
+def test_loading_does_not_import_the_compiler(saved):
     script = f"""
 import sys
 from vsrm_cli.checkpoints.loading import read_weights
@@ -89,7 +89,7 @@ def test_a_loaded_network_is_ready_and_does_not_learn(saved):
     assert not any(weight.is_meta for weight in network.parameters())
 
 
-def test_a_file_without_a_name_goes_by_its_own(tmp_path):
+def test_a_file_without_a_name_is_named_after_its_path(tmp_path):
     path = tmp_path / "mine.safetensors"
     save_weights(make_network(TINY_VSRM), path, {})
 
@@ -106,7 +106,7 @@ def test_the_file_says_what_it_holds(saved):
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
-def test_half_precision_gives_nearly_the_same_picture_in_its_type(saved, dtype):
+def test_half_precision_gives_nearly_the_same_image_in_its_dtype(saved, dtype):
     clip = draw_randomly(1, 3, 3, 8, 8)
     expected = load_model(saved, device="cpu", dtype="fp32")(clip)
 
@@ -135,14 +135,14 @@ def test_half_precision_keeps_what_decides_over_memory_and_motion_exact(saved, d
     assert found["branches.forward_1.conv_after.weight"].dtype == TYPES[dtype]
 
 
-def test_on_a_processor_the_precision_is_single_unless_asked_otherwise(saved):
+def test_on_a_cpu_the_default_dtype_is_fp32(saved):
     network = load_model(saved, device="cpu")
 
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("content", [b"", b"these are words, no weights\n" * 9], ids=["0", "text"])
-def test_a_file_that_is_no_safetensors_is_told(tmp_path, content):
+def test_a_file_that_is_not_safetensors_is_reported(tmp_path, content):
     path = tmp_path / "false.safetensors"
     path.write_bytes(content)
 
@@ -150,14 +150,14 @@ def test_a_file_that_is_no_safetensors_is_told(tmp_path, content):
         load_model(path, device="cpu")
 
 
-def test_a_file_cut_short_is_told(saved):
+def test_a_truncated_file_is_reported(saved):
     saved.write_bytes(saved.read_bytes()[:-100])
 
     with pytest.raises(WeightsError, match=r"tiny\.safetensors is not a readable safetensors"):
         load_model(saved, device="cpu")
 
 
-def test_somebody_elses_safetensors_is_told(tmp_path):
+def test_unknown_safetensors_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
 
@@ -177,14 +177,14 @@ def test_somebody_elses_safetensors_is_told(tmp_path):
     ],
     ids=["text", "list", "too little", "too much", "negative", "words"],
 )
-def test_a_configuration_that_cannot_be_built_is_told(saved, config):
+def test_an_invalid_configuration_is_reported(saved, config):
     rewrite(saved, metadata={**words_of(saved), "config": config})
 
     with pytest.raises(WeightsError, match="configuration that cannot be built"):
         load_model(saved, device="cpu")
 
 
-def test_missing_unexpected_and_misshapen_weights_are_all_named(saved):
+def test_missing_unexpected_and_wrongly_shaped_weights_are_all_reported(saved):
     def spoil(tensors):
         tensors.pop("conv_first.bias")
         tensors["conv_last.bias"] = torch.zeros(3)
@@ -200,7 +200,7 @@ def test_missing_unexpected_and_misshapen_weights_are_all_named(saved):
     assert "align.D is (5,), wanted (8,)" in str(error.value)
 
 
-def test_a_long_list_of_faults_is_told_in_short(saved):
+def test_a_long_list_of_faults_is_shortened(saved):
     rewrite(saved, tensors=lambda tensors: {f"module2.{n}": x for n, x in tensors.items()})
     count = len(load_file(saved))
 
@@ -212,7 +212,7 @@ def test_a_long_list_of_faults_is_told_in_short(saved):
     assert f"and {count - 10} more unexpected." in text
 
 
-def test_another_scale_is_told(saved):
+def test_another_scale_is_refused(saved):
     rewrite(saved, metadata={**words_of(saved), "scale": "2"})
 
     with pytest.raises(WeightsError, match="says that it enlarges 2 times, but"):
@@ -231,7 +231,7 @@ def test_another_scale_is_told(saved):
     ],
     ids=["named", "nameless"],
 )
-def test_another_architecture_is_called_by_name(tmp_path, metadata, key, reason):
+def test_another_architecture_is_named_in_the_error(tmp_path, metadata, key, reason):
     path = tmp_path / "other.safetensors"
     save_file({key: torch.zeros(3)}, path, metadata=metadata)
 
@@ -239,7 +239,7 @@ def test_another_architecture_is_called_by_name(tmp_path, metadata, key, reason)
         load_model(path, device="cpu")
 
 
-def test_whole_numbers_are_no_weights(saved):
+def test_integer_tensors_are_refused(saved):
     rewrite(saved, tensors=lambda tensors: {n: x.to(torch.int64) for n, x in tensors.items()})
 
     with pytest.raises(
@@ -248,14 +248,14 @@ def test_whole_numbers_are_no_weights(saved):
         load_model(saved, device="cpu")
 
 
-def test_a_pytorch_file_of_ours_has_no_words_to_load_it_by(tmp_path):
+def test_a_pytorch_file_without_metadata_is_refused(tmp_path):
     torch.save(make_network(TINY_VSRM).state_dict(), tmp_path / "mine.pth")
 
     with pytest.raises(WeightsError, match="does not say which network"):
         load_model(tmp_path / "mine.pth", device="cpu")
 
 
-def test_a_file_for_another_size_is_told(saved):
+def test_a_file_for_another_size_is_reported(saved):
     wider = json.dumps(asdict(replace(TINY_VSRM, ffn=7)))
     rewrite(saved, metadata={**words_of(saved), "config": wider})
 
@@ -264,13 +264,13 @@ def test_a_file_for_another_size_is_told(saved):
 
 
 @pytest.mark.parametrize("device", ["tpu", "graphics", "cuda:x", ""])
-def test_a_device_that_does_not_exist_is_a_slip_of_the_user(saved, device):
+def test_an_unknown_device_is_a_usage_error(saved, device):
     with pytest.raises(UsageError, match="auto, cpu, cuda, mps or xpu"):
         load_model(saved, device=device)
 
 
 @pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:1", 1), ("cuda:7", 2)])
-def test_a_device_that_this_machine_lacks_is_named(saved, device, count, monkeypatch):
+def test_a_missing_device_is_reported(saved, device, count, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
     with pytest.raises(VsrmError, match=f"no device {device}; .*cpu") as error:
@@ -279,7 +279,7 @@ def test_a_device_that_this_machine_lacks_is_named(saved, device, count, monkeyp
 
 
 @pytest.mark.parametrize("dtype", ["fp8", "float32", ""])
-def test_a_precision_that_does_not_exist_is_a_slip_of_the_user(saved, dtype):
+def test_an_unknown_dtype_is_a_usage_error(saved, dtype):
     with pytest.raises(UsageError, match="fp32, fp16, bf16") as error:
         load_model(saved, dtype=dtype)
     assert error.value.exit_code == 2
@@ -345,22 +345,22 @@ def test_each_detail_has_a_checksum_of_its_own(pair):
     assert weights.weights_checksum("sharp") in checksums
 
 
-def test_detail_without_a_second_weight_file_is_refused_with_the_way_out(pair, saved):
+def test_detail_without_a_second_weight_file_is_refused_with_a_suggestion(pair, saved):
     with pytest.raises(UsageError, match=r"no second weight file for --detail; .* --model soft"):
         load_model(saved, detail=0.5)
 
 
-def test_networks_of_different_sizes_cannot_be_mixed(pair, tmp_path):
+def test_networks_of_different_sizes_cannot_be_blended(pair, tmp_path):
     other = make_network(replace(TINY_VSRM, channels=12))
     save_weights(other, tmp_path / "sharp.safetensors", {"name": "sharp"})
 
-    with pytest.raises(WeightsError, match="soft and sharp are networks of different sizes"):
+    with pytest.raises(WeightsError, match="soft and sharp differ in size"):
         load_model("soft", device="cpu", detail=0.5)
 
 
-def test_what_the_program_chooses_has_the_detail_of_the_pair_and_what_the_user_names_its_own(pair):
-    assert settle_detail("soft", None, is_default=True) == 0.5
-    assert settle_detail("soft", None, is_default=False) == 0
-    assert settle_detail("sharp", None, is_default=False) == 1
-    assert settle_detail("soft", 0.75, is_default=True) == 0.75
-    assert settle_detail("gsm-t", None, is_default=False) is None
+def test_the_default_network_has_the_detail_of_its_pair(pair):
+    assert resolve_detail("soft", None, is_default=True) == 0.5
+    assert resolve_detail("soft", None, is_default=False) == 0
+    assert resolve_detail("sharp", None, is_default=False) == 1
+    assert resolve_detail("soft", 0.75, is_default=True) == 0.75
+    assert resolve_detail("gsm-t", None, is_default=False) is None

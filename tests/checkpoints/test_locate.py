@@ -9,7 +9,7 @@ from vsrm_cli.checkpoints import locate as module
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.download import RemoteFile, cache_path
 from vsrm_cli.checkpoints.loading import load_model, save_weights
-from vsrm_cli.checkpoints.locate import Place, locate, whereabouts
+from vsrm_cli.checkpoints.locate import Place, locate, weights_location
 from vsrm_cli.errors import WeightsError
 
 # Nobody listens there.
@@ -37,16 +37,16 @@ def far(monkeypatch):
 
 
 @pytest.mark.parametrize("package", [".", "vsrm_cli"], ids=["installed", "in a clone"])
-def test_a_name_of_the_catalog_is_found_in_the_box(tmp_path, monkeypatch, package):
+def test_a_name_of_the_catalog_finds_its_bundled_file(tmp_path, monkeypatch, package):
     (tmp_path / "weights").mkdir()
     save_weights(make_network(), tmp_path / "weights" / "vsrm-t.safetensors", {"name": "boxed"})
     monkeypatch.setattr(module, "files", lambda _: tmp_path / package)
 
     assert load_model("vsrm-t", device="cpu").name == "boxed"
-    assert whereabouts(MODELS["vsrm-t"]).place is Place.BOX
+    assert weights_location(MODELS["vsrm-t"]).place is Place.BUNDLED
 
 
-def test_a_box_without_its_file_asks_for_another_installation(tmp_path, monkeypatch):
+def test_a_missing_bundled_file_suggests_reinstalling(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "files", lambda _: tmp_path / "vsrm_cli")
 
     with pytest.raises(WeightsError, match=r"vsrm-t\.safetensors is missing.*reinstall"):
@@ -61,7 +61,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_ones(typed, meant):
         locate(typed)
 
 
-def test_a_name_near_to_none_is_answered_with_all():
+def test_an_unknown_name_without_similar_ones_lists_all():
     with pytest.raises(WeightsError, match="no model 'waifu'; the models are vsrm-t, "):
         locate("waifu")
 
@@ -70,11 +70,11 @@ def test_a_name_near_to_none_is_answered_with_all():
 def test_a_network_without_weights_says_how_to_train_it(name):
     with pytest.raises(WeightsError, match=rf"'{name}' has no public weights.*Train it.*vsrm-t"):
         locate(name)
-    assert whereabouts(MODELS[name]).place is Place.NOWHERE
+    assert weights_location(MODELS[name]).place is Place.NOWHERE
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "some/where"])
-def test_a_path_to_nothing_is_told(tmp_path, name):
+def test_a_missing_path_is_reported(tmp_path, name):
     with pytest.raises(WeightsError, match="no weight file"):
         locate(tmp_path / name)
 
@@ -92,28 +92,28 @@ def test_a_file_is_taken_before_a_hub_id(tmp_path, monkeypatch):
     assert locate("runs/mine").read_bytes() == b"weights"
 
 
-def test_without_a_connection_the_command_for_later_is_told(far):
+def test_without_a_connection_the_error_suggests_a_command(far):
     with pytest.raises(
         WeightsError, match=r"127\.0\.0\.1 cannot be reached.*'vsrm models pull far'"
     ):
         locate("far")
-    assert whereabouts(far) == module.Whereabouts(Place.REMOTE, None, 5)
+    assert weights_location(far) == module.WeightsLocation(Place.REMOTE, None, 5)
 
 
-def test_what_is_in_the_cache_needs_no_connection(far):
+def test_cached_files_need_no_connection(far):
     path = cache_path(REMOTE)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"hello")
 
     assert locate("far") == path
-    assert whereabouts(far) == module.Whereabouts(Place.CACHE, path, 5)
+    assert weights_location(far) == module.WeightsLocation(Place.CACHE, path, 5)
 
 
-def test_what_was_damaged_in_the_cache_does_not_count(far):
+def test_damaged_cached_files_are_ignored(far):
     path = cache_path(REMOTE)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"hellO")
 
-    assert whereabouts(far).place is Place.REMOTE
+    assert weights_location(far).place is Place.REMOTE
     with pytest.raises(WeightsError, match="cannot be reached"):
         locate("far")

@@ -71,19 +71,19 @@ def rezip(path, *, compression=zipfile.ZIP_STORED, change=None):
     ],
     ids=["bare", "state", "both", "plain", "average", "module", "nested", "parameters"],
 )
-def test_what_frameworks_put_around_weights_is_taken_away(path, wrap):
+def test_wrappers_of_training_frameworks_are_removed(path, wrap):
     torch.save(wrap(WEIGHTS), path)
 
     same(read_checkpoint(path), WEIGHTS)
 
 
-def test_the_averaged_weights_are_taken_if_asked_for(path):
+def test_averaged_weights_are_taken_on_request(path):
     torch.save({"params": WEIGHTS, "params_ema": AVERAGE}, path)
 
     same(read_checkpoint(path, averaged=True), AVERAGE)
 
 
-def test_safetensors_bring_their_words(tmp_path):
+def test_safetensors_metadata_are_read(tmp_path):
     path = tmp_path / "ours.anything"
     save_file(WEIGHTS, path, metadata={"licence": "MIT"})
 
@@ -163,7 +163,7 @@ def test_a_tensor_larger_than_its_file_is_refused(path):
     ],
     ids=["shape", "size", "backwards", "type", "no table", "list"],
 )
-def test_a_safetensors_header_that_lies_is_refused(tmp_path, header):
+def test_a_wrong_safetensors_header_is_refused(tmp_path, header):
     path = tmp_path / "strange.safetensors"
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
@@ -180,7 +180,7 @@ def test_a_header_longer_than_its_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
-def test_weights_that_are_no_numbers_are_refused(path, form, value):
+def test_nan_and_infinite_weights_are_refused(path, form, value):
     tensors = {"good": torch.ones(3), "bad": torch.tensor([1.0, value])}
     if form == "pth":
         torch.save(tensors, path)
@@ -204,7 +204,7 @@ def test_weights_that_are_no_numbers_are_refused(path, form, value):
     ],
     ids=["list", "nothing", "tensor", "number", "name", "complex", "sparse", "meta"],
 )
-def test_what_is_no_table_of_plain_tensors_is_refused(path, content, reason):
+def test_values_other_than_dense_tensors_are_refused(path, content, reason):
     torch.save(content, path)
 
     refuse(path, reason)
@@ -236,7 +236,7 @@ def test_damage_inside_the_pickle_is_refused(path):
     refuse(path, "not a readable PyTorch file")
 
 
-def test_a_file_that_may_not_be_read_is_told(tmp_path):
+def test_a_file_without_read_permission_is_reported(tmp_path):
     with pytest.raises(WeightsError, match="cannot be read"):
         read_checkpoint(tmp_path / "missing.pth")
 

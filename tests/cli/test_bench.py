@@ -40,7 +40,7 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, ["bench", "--cpu", *map(str, arguments)])
 
 
-def test_without_a_wish_networks_are_timed(folder):
+def test_by_default_networks_are_timed(folder):
     result = run("--model", "any", "--quick")
 
     assert result.exit_code == 0
@@ -154,7 +154,7 @@ def test_a_slower_result_fails_past_the_tolerance(folder):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_gets_one_sentence(folder, arguments, exit_code, message):
+def test_invalid_input_gives_one_sentence(folder, arguments, exit_code, message):
     Path("empty").mkdir()
     Path("mine.html").write_text("precious")
 

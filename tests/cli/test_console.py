@@ -101,7 +101,7 @@ def test_a_log_gets_a_line_every_ten_seconds(capsys, clock):
     assert frames == ["1", "11", "21"]
 
 
-def test_a_log_says_after_ten_seconds_that_nothing_is_finished_yet(capsys, clock):
+def test_a_log_line_after_ten_seconds_reports_no_finished_frame(capsys, clock):
     with Display(is_quiet=False) as display:
         for seconds in range(12):
             clock[0] = 1000.0 + seconds
@@ -110,7 +110,7 @@ def test_a_log_says_after_ten_seconds_that_nothing_is_finished_yet(capsys, clock
     assert capsys.readouterr().err.startswith("0 of ~300 frames")
 
 
-def test_nothing_is_promised_where_nothing_is_known(capsys):
+def test_without_data_nothing_is_estimated(capsys):
     show(Progress(1, None, 0.0, 0.0, 0.0, None))
 
     assert capsys.readouterr().err == "1 frames\n"
@@ -124,7 +124,7 @@ def test_a_hint_that_proved_too_small_is_dropped(capsys):
     assert all(line.startswith("301 frames, decode") for line in told)
 
 
-def test_long_times_are_told_in_hours(capsys):
+def test_long_times_are_shown_in_hours(capsys):
     show(replace(PROGRESS, seconds_left=3 * 3600 + 4 * 60 + 5))
 
     assert capsys.readouterr().err.endswith("3:04:05 left\n")
@@ -141,7 +141,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(terminal):
     assert drawn.endswith("\x1b[2K")
 
 
-def test_ctrl_c_finds_room_for_its_letters_beside_the_bar(terminal):
+def test_ctrl_c_does_not_break_the_progress_bar(terminal):
     with redirect_stderr(terminal), Display(is_quiet=False) as display:
         display.report(PROGRESS)
         drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
@@ -171,13 +171,13 @@ def test_a_narrow_terminal_leaves_out_the_stages_and_not_the_time(terminal, monk
     assert "decode" not in drawn
 
 
-def test_what_the_network_has_done_counts_before_it_is_encoded(capsys):
+def test_restored_frames_count_as_progress_before_encoding(capsys):
     show(replace(PROGRESS, frames_computed=130.9))
 
     assert capsys.readouterr().err.startswith("130 of ~300 frames")
 
 
-def test_one_of_several_jobs_tells_its_place_and_the_time_of_all(capsys, clock):
+def test_one_of_several_jobs_reports_its_number_and_the_total_time(capsys, clock):
     place = Place("b.mkv", 2, 5, work=300, work_after=900)
     with Display(is_quiet=False, place=place) as display:
         display.report(replace(PROGRESS, frames_done=0))
@@ -238,7 +238,7 @@ def test_quiet_draws_nothing(terminal, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
+def test_the_summary_line_names_the_output_and_the_slowest_stage(capsys):
     with Display(is_quiet=False) as display:
         display.report(PROGRESS)
     capsys.readouterr()
@@ -251,21 +251,21 @@ def test_the_last_line_says_what_was_made_and_which_stage_was_slowest(capsys):
     )
 
 
-def test_the_last_line_says_by_how_much_a_network_enlarges_if_not_four_times(capsys):
+def test_the_summary_line_names_a_scale_other_than_4(capsys):
     with Display(is_quiet=False) as display:
         display.print_result(replace(SUMMARY, model="own", model_scale=2))
 
     assert capsys.readouterr().err.endswith(", own (x2) on cpu\n")
 
 
-def test_the_last_line_says_why_a_network_was_taken_that_the_user_left_open(capsys):
+def test_the_summary_line_explains_the_default_network(capsys):
     with Display(is_quiet=False) as display:
         display.print_result(replace(SUMMARY, model_reason="for clean footage"))
 
     assert capsys.readouterr().err.endswith(", vsrm-t on cpu (for clean footage)\n")
 
 
-def test_a_download_is_told_in_megabytes(terminal, capsys):
+def test_download_progress_is_in_megabytes(terminal, capsys):
     with redirect_stderr(terminal), Display(is_quiet=False, beginning="downloading gsm") as display:
         display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
     with Display(is_quiet=False) as display:
@@ -276,7 +276,7 @@ def test_a_download_is_told_in_megabytes(terminal, capsys):
 
 
 @pytest.mark.parametrize("is_quiet", [True, False])
-def test_warnings_are_told_even_when_quiet(is_quiet, capsys):
+def test_warnings_are_printed_even_with_quiet(is_quiet, capsys):
     display = Display(is_quiet=is_quiet)
 
     display.print_result(replace(SUMMARY, warnings=("the end is missing",)))
@@ -284,7 +284,7 @@ def test_warnings_are_told_even_when_quiet(is_quiet, capsys):
     assert capsys.readouterr().err.splitlines()[0] == "warning: the end is missing"
 
 
-def test_what_looks_like_markup_is_printed_as_it_is(capsys):
+def test_markup_in_messages_is_printed_literally(capsys):
     console.print_error("[red]a :smile:[/red].mp4 " + 50 * "is long " + "\nand has two lines")
 
     told = capsys.readouterr().err

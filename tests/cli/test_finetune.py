@@ -88,7 +88,7 @@ def test_json_is_one_object_with_the_figures(folder):
     assert result.stderr == ""
 
 
-def test_a_finished_run_is_neither_begun_nor_overwritten_again(folder):
+def test_a_finished_run_is_not_repeated_or_overwritten(folder):
     assert run("--steps", 1, "--out", "run").exit_code == 0
 
     again, on = run("--steps", 1, "--out", "run"), run("--steps", 1, "--out", "run", "--resume")
@@ -133,7 +133,7 @@ def wait_until(condition, process):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signal")
-def test_ctrl_c_saves_the_state_and_the_run_goes_on(folder):
+def test_ctrl_c_saves_the_state_and_the_run_can_be_resumed(folder):
     words = ("--data", "data", "--steps", 100_000, "--out", "run")
     process = program(*words, start_new_session=True)
     written = folder / "run" / "metrics.jsonl"
@@ -178,7 +178,7 @@ def test_from_packs_it_trains_without_pyav(folder):
     assert metrics(folder / "run")[-1]["step"] == 2
 
 
-def test_the_sharp_stage_runs_from_packs_without_pyav_and_says_its_weights(folder):
+def test_the_sharp_stage_runs_from_packs_without_pyav_and_reports_its_weights(folder):
     (folder / "packs").mkdir()
     draw_pack(folder / "packs" / "drawn.safetensors")
     options = ("--stage", "sharp", "--temporal-weight", 2)

@@ -75,7 +75,7 @@ def test_the_list_fits_a_narrow_terminal_and_names_every_network():
     assert any(head.startswith("vsrm ") and head.endswith("no weights") for head in heads)
     told = " ".join(result.stdout.split())
     assert "REDS, by its authors" in told
-    assert "28.28 dB PSNR-Y on 11 clips, bicubic 25.77 (weights/README.md)" in told
+    assert "28.48 dB PSNR-Y on 11 clips, bicubic 25.77 (weights/README.md)" in told
     assert "Train it (docs/training.md)" in told
 
 
@@ -123,23 +123,23 @@ def test_a_name_is_fetched_once_and_then_loads_without_its_host(far):
     assert "downloaded" in listed
 
 
-def test_a_download_that_fails_is_told_in_one_line(far):
+def test_a_failed_download_is_reported_in_one_line(far):
     far.content = b"x" * len(far.content)
 
     result = run("pull", "far")
 
     assert result.exit_code == 1
-    assert re.search(r"^error: 127\.0\.0\.1 sent something else", result.stderr, re.M)
+    assert re.search(r"^error: 127\.0\.0\.1 sent another file", result.stderr, re.M)
 
 
-def test_a_name_in_the_box_is_ready_at_once():
+def test_bundled_weights_need_no_download():
     result = run("pull", "vsrm-t")
 
     assert result.exit_code == 0
     assert "vsrm-t is ready: " in result.stderr
 
 
-def test_a_file_is_shown_with_its_sizes_its_words_and_its_checksum(tiny):
+def test_a_file_is_shown_with_its_sizes_metadata_and_checksum(tiny):
     shown = run("show", tiny)
     facts = json.loads(run("show", tiny, "--json").stdout)
 
@@ -166,7 +166,7 @@ def test_a_name_is_shown_with_what_the_catalog_knows():
     assert "88,000,000" in run("show", "gsm").stdout
 
 
-def test_a_file_is_converted_and_nothing_is_overwritten_unasked(tiny, tmp_path):
+def test_a_file_is_converted_and_none_is_overwritten_without_overwrite(tiny, tmp_path):
     target = tmp_path / "out.safetensors"
 
     first, second = run("convert", tiny, target), run("convert", tiny, target)
@@ -229,7 +229,7 @@ def test_a_lack_of_memory_is_no_bug(monkeypatch, error):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
-def test_a_disk_that_is_full_behind_stdout_is_no_bug():
+def test_a_full_disk_on_stdout_is_not_a_bug():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "vsrm_cli", "models", "--json"],
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_behind_stdout_is_no_bug():
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_interrupted_download_says_that_it_goes_on(far, monkeypatch):
+def test_an_interrupted_download_says_how_to_resume(far, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 

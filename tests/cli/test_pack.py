@@ -27,7 +27,7 @@ def test_a_folder_becomes_a_pack_and_what_cannot_be_read_is_skipped(tmp_path):
     assert "3 photos and clips, ready for vsrm finetune --data" in result.stderr
 
 
-def test_a_pack_is_not_replaced_unasked(tmp_path):
+def test_a_pack_is_not_replaced_without_overwrite(tmp_path):
     draw_photo(tmp_path / "in" / "a.png")
     (tmp_path / "pack.safetensors").write_text("precious")
 

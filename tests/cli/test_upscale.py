@@ -76,7 +76,7 @@ def start_program(*arguments, **options):
     )
 
 
-def test_a_video_is_made_and_told_in_one_line_on_stderr(folder):
+def test_a_finished_video_is_reported_in_one_line_on_stderr(folder):
     result = run("small.mp4", "-o", "large.mp4")
 
     assert result.exit_code == 0
@@ -97,7 +97,7 @@ def test_progress_goes_to_a_log_in_plain_lines(folder):
     assert "\x1b" not in result.stderr
 
 
-def test_quiet_says_nothing(folder):
+def test_quiet_prints_nothing(folder):
     result = run("small.mp4", "-o", "large.mp4", "--quiet")
 
     assert (result.exit_code, result.output) == (0, "")
@@ -136,7 +136,7 @@ def test_json_prints_one_object_on_stdout(folder):
     }
 
 
-def test_where_hardware_is_absent_software_takes_its_place_and_that_is_told(folder, monkeypatch):
+def test_without_hardware_software_is_used_with_a_warning(folder, monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: False)
     monkeypatch.setattr("vsrm_cli.decode.hwaccel.hwdevices_available", list)
 
@@ -157,7 +157,7 @@ def test_a_wrong_hwaccel_is_wrong_usage(folder):
     assert 'The hwaccel must be auto or off, not "nvdec".' in result.stderr
 
 
-def test_a_dry_run_tells_the_plan_and_does_nothing(folder):
+def test_a_dry_run_prints_the_plan_and_writes_nothing(folder):
     result = run("small.mp4", "-o", "large.mp4", "--dry-run", "--window", "5", "--tile", "64")
 
     told = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
@@ -174,7 +174,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(folder):
     assert names_in(folder) == ["small.mp4"]
 
 
-def test_a_dry_run_in_json_tells_what_is_left_to_do(folder):
+def test_a_dry_run_in_json_reports_the_remaining_work(folder):
     upscale_one_segment("small.mp4", "large.mp4")
     kept = names_in(folder / ".large.mp4.vsrm")
 
@@ -218,7 +218,7 @@ def test_start_and_end_choose_a_part(folder):
     assert json.loads(result.stdout)["frames_out"] == 3
 
 
-def test_the_warning_about_a_damaged_video_is_told_and_the_exit_code_is_zero(folder):
+def test_a_damaged_video_gives_a_warning_and_exit_code_0(folder):
     damaged = Path(draw_clip("damaged.mkv", frames=40))
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size * 2 // 3])
 
@@ -287,9 +287,7 @@ def fail_with(error):
     ],
     ids=" ".join,
 )
-def test_a_device_or_a_network_that_is_not_there_is_told_in_one_sentence(
-    folder, monkeypatch, asked
-):
+def test_a_missing_device_or_network_is_reported_in_one_sentence(folder, monkeypatch, asked):
     monkeypatch.setattr(upscale, "load_model", load_model)
 
     result = run("small.mp4", "-o", "large.mp4", *asked)
@@ -325,7 +323,7 @@ def test_a_bug_is_called_one(folder, monkeypatch, debug):
     assert names_in(folder) == ["small.mp4"]
 
 
-def test_a_result_that_fails_its_check_is_told_by_exit_code_3(folder, monkeypatch):
+def test_a_failed_check_has_exit_code_3(folder, monkeypatch):
     monkeypatch.setattr(
         upscale.Restorer, "restore", lambda self, frames, **_: iter(list(frames)[:0])
     )

@@ -72,7 +72,7 @@ def test_pixel_art_in_few_colors_is_clean(tmp_path):
     assert find_artifacts([save(tmp_path / "art.png", tiles.repeat(16, 0).repeat(16, 1))]) is None
 
 
-def test_a_gray_film_has_few_colors_and_is_clean(tmp_path):
+def test_a_gray_video_has_few_colors_and_is_clean(tmp_path):
     gray = nature(1)[40:200, 60:300].astype(np.uint8)
 
     assert find_artifacts([save(tmp_path / "gray.png", gray)]) is None
@@ -85,7 +85,7 @@ def test_noise_is_seen(tmp_path):
     assert "noisy" in find_artifacts([path])
 
 
-def test_a_video_is_looked_at_in_two_places(tmp_path):
+def test_a_video_is_sampled_in_two_places(tmp_path):
     clean, noise = scene(), RNG.normal(0, 9, scene().shape)
     with av.open(str(tmp_path / "clip.mkv"), "w") as output:
         video = output.add_stream("ffv1", rate=25, options={"g": "1"})

@@ -32,14 +32,14 @@ def test_two_moments_in_a_frame_are_combing_with_their_order(order):
     assert blocks.tff == 0 or blocks.bff == 0
 
 
-def test_telecined_film_shows_combing_in_two_frames_of_five():
+def test_telecined_video_has_combing_in_two_of_five_frames():
     blocks = blocks_of(telecined(INTERLACED["pan"], 12))
 
     assert blocks.tff == 0.4 * blocks.total
     assert blocks.bff == 0
 
 
-def test_a_still_picture_shows_neither_combing_nor_motion():
+def test_a_still_image_has_no_combing_and_no_motion():
     blocks = blocks_of(progressive(lambda time: PROGRESSIVE["bricks, tilt"](0), 4))
 
     assert (blocks.tff, blocks.bff, blocks.progressive) == (0, 0, 0)

@@ -20,7 +20,7 @@ def fields_of(path):
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
-def test_combs_are_seen_in_a_video_that_says_so(tmp_path, order):
+def test_combing_is_detected_in_a_flagged_video(tmp_path, order):
     clip = make_video(tmp_path / "clip.mp4", order, mark=order)
 
     assert fields_of(clip) == Fields(first=order, is_marked=True)
@@ -33,7 +33,7 @@ def test_combs_are_seen_in_a_video_that_denies_them(tmp_path, order):
     assert fields_of(clip) == Fields(first=order, is_marked=False)
 
 
-def test_a_mark_without_combs_is_not_believed(tmp_path):
+def test_an_interlaced_flag_without_combing_is_ignored(tmp_path):
     clip = make_video(tmp_path / "clip.mp4", "progressive", mark="tff")
 
     assert fields_of(clip) == Fields(first=None, is_marked=True)
@@ -50,7 +50,7 @@ def test_a_progressive_video_of_any_length_has_no_fields(tmp_path, frames):
 @pytest.mark.parametrize(
     ("codec", "pixel_format"), [("libx264", "yuv420p"), ("ffv1", "yuv422p10le")]
 )
-def test_whole_frames_of_the_first_field_come_out(tmp_path, order, codec, pixel_format):
+def test_progressive_frames_are_made_of_the_first_field(tmp_path, order, codec, pixel_format):
     clip = make_video(
         tmp_path / "clip.mkv",
         order,
@@ -95,7 +95,7 @@ def test_a_progressive_video_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     "pixel_format", ["gray", "bgr0", "yuva420p", "gray16le", "gbrp12le", "yuv410p", "yuv444p16le"]
 )
-def test_any_pixel_format_can_be_looked_at_and_made_whole(tmp_path, pixel_format):
+def test_any_pixel_format_can_be_analyzed_and_deinterlaced(tmp_path, pixel_format):
     clip = make_video(
         tmp_path / "clip.mkv", "tff", codec="ffv1", pixel_format=pixel_format, frames=6
     )
@@ -109,7 +109,7 @@ def test_any_pixel_format_can_be_looked_at_and_made_whole(tmp_path, pixel_format
 
 
 @pytest.mark.parametrize("key_frames", [1, 4])
-def test_frames_from_all_parts_are_looked_at_and_none_twice(tmp_path, key_frames):
+def test_frames_from_all_parts_are_sampled_once(tmp_path, key_frames):
     clip = make_clip(
         tmp_path / "clip.mkv",
         times=range(0, 200 * 512, 512),
@@ -125,7 +125,7 @@ def test_frames_from_all_parts_are_looked_at_and_none_twice(tmp_path, key_frames
     assert max(times) > 6
 
 
-def test_a_little_combing_is_told_and_left(tmp_path):
+def test_slight_combing_is_reported_and_not_deinterlaced(tmp_path):
     frames = progressive(INTERLACED["pan"], 40)
     frames[2:8] = interlaced(INTERLACED["pan"], 8, order="tff")[2:]
     clip = encode(tmp_path / "clip.mkv", frames)

@@ -62,20 +62,20 @@ def stand_in(monkeypatch):
     return put
 
 
-def test_hardware_that_gives_the_same_pictures_is_found(clip, stand_in):
+def test_hardware_with_identical_frames_is_used(clip, stand_in):
     stand_in()
 
     assert find_decoder(clip) == "cuda"
 
 
 @pytest.mark.parametrize("faults", [{"brightens": 1}, {"fails_after": 0}, {"fails_after": 5}])
-def test_hardware_that_gives_other_pictures_is_not_used(clip, stand_in, faults):
+def test_hardware_with_different_frames_is_not_used(clip, stand_in, faults):
     stand_in(**faults)
 
     assert find_decoder(clip) is None
 
 
-def test_what_drivers_say_when_they_are_absent_means_no(clip, monkeypatch):
+def test_missing_hardware_drivers_are_recognized(clip, monkeypatch):
     monkeypatch.setattr(hardware, "hwdevices_available", lambda: ["cuda", "vaapi", "d3d11va"])
 
     def refuse(path, device):
@@ -86,7 +86,7 @@ def test_what_drivers_say_when_they_are_absent_means_no(clip, monkeypatch):
     assert find_decoder(clip) is None
 
 
-def test_asking_for_hardware_changes_no_picture_whatever_this_machine_has(clip):
+def test_hardware_decoding_never_changes_frames(clip):
     plain, asked = VideoReader(clip), VideoReader(clip, uses_hardware=True)
 
     with plain, asked:
@@ -131,7 +131,7 @@ def test_the_reader_hands_on_the_values_of_hardware_in_the_format_of_software(cl
         np.testing.assert_array_equal(one, other)
 
 
-def test_damage_that_hardware_meets_is_told_with_the_way_out(clip, monkeypatch):
+def test_damage_in_hardware_decoding_is_reported_with_a_suggestion(clip, monkeypatch):
     right = VideoReader._packets
     monkeypatch.setattr(
         VideoReader, "_packets", lambda *args: chain(islice(right(*args), 3), [None])
@@ -165,7 +165,7 @@ def test_an_encoder_whose_hardware_is_there_is_used(monkeypatch):
     assert replace_absent_hardware(asked) == (asked, None)
 
 
-def test_software_that_was_asked_for_is_left_alone():
+def test_a_software_encoder_is_not_replaced():
     assert replace_absent_hardware(Encoding(codec="h264")) == (Encoding(codec="h264"), None)
 
 

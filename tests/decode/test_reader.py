@@ -52,7 +52,7 @@ def open_reader(request, tmp_path):
         reader.close()
 
 
-def test_each_frame_comes_once_in_order_in_the_size_that_the_reader_tells(open_reader):
+def test_each_frame_is_read_once_in_order_in_the_announced_size(open_reader):
     reader = open_reader()
 
     frames = list(reader)
@@ -63,7 +63,7 @@ def test_each_frame_comes_once_in_order_in_the_size_that_the_reader_tells(open_r
     assert reader.frames_read == FRAMES
 
 
-def test_times_are_exact_and_begin_where_the_reader_tells(open_reader):
+def test_times_are_exact_and_start_at_the_announced_time(open_reader):
     reader = open_reader()
 
     frames = list(reader)

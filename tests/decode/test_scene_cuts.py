@@ -70,7 +70,7 @@ def cuts_in(frames):
 
 
 @pytest.mark.parametrize("name", PYSCENEDETECT)
-def test_cuts_are_those_that_pyscenedetect_finds(name):
+def test_cuts_agree_with_pyscenedetect(name):
     assert cuts_in(drawn(name)) == PYSCENEDETECT[name]
 
 
@@ -80,7 +80,7 @@ def test_depth_makes_no_difference():
     assert cuts_in(deep) == PYSCENEDETECT["hard cuts"]
 
 
-def test_a_part_has_the_cuts_of_the_whole():
+def test_a_part_has_the_scene_cuts_of_the_video():
     frames = drawn("hard cuts")
 
     assert [20 + index for index in cuts_in(frames[20:])] == [25, 32, 50]

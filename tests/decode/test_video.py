@@ -76,7 +76,7 @@ def test_a_stream_without_times_gets_rising_ones(tmp_path):
     assert set(steps) == {Fraction(1, 25)}
 
 
-def test_durations_come_along(tmp_path):
+def test_durations_are_kept(tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", times=VARIABLE, encoder={"bf": "0"})
 
     frames, _ = read(clip)
@@ -182,7 +182,7 @@ def test_sound_that_lasts_longer_is_no_missing_tail(tmp_path, name):
     assert not reader.truncated
 
 
-def test_a_line_that_is_shown_after_the_last_frame_is_no_missing_tail(tmp_path):
+def test_a_subtitle_after_the_last_frame_is_not_a_truncated_video(tmp_path):
     clip = make_clip(tmp_path / "clip.mkv", times=CONSTANT[:5], subtitles="subrip")
 
     _, reader = read(clip)
@@ -233,7 +233,7 @@ def test_pixels_that_change_their_shape_on_the_way_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["libx264", "ffv1", "libvpx-vp9"])
-def test_color_lies_where_the_codec_means_it_to(tmp_path, codec):
+def test_chroma_is_read_at_the_location_of_the_codec(tmp_path, codec):
     # Red grows by the same from pixel to pixel; its samples lie on the even ones.
     frame = av.VideoFrame(128, 64, "yuv420p")
     for plane, value in zip(frame.planes, (128, 128, np.arange(64) * 2 + 64), strict=True):

@@ -99,7 +99,7 @@ def draw(folder, source, timing):
 
 
 @pytest.mark.parametrize(("source", "timing", "target"), list(combinations()))
-def test_every_frame_comes_out_once_in_order_at_its_time(tmp_path, source, timing, target):
+def test_every_frame_is_read_once_in_order_at_its_time(tmp_path, source, timing, target):
     clip = draw(tmp_path, source, timing)
     name, codec = OUTPUTS[target]
 

@@ -31,7 +31,7 @@ def error(a, b):
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (33, 65), (5, 7)])
-def test_frames_of_any_size_come_back(codec, height, width):
+def test_frames_of_any_size_round_trip(codec, height, width):
     frames = scene(height=height, width=width)
 
     coded = compressed(frames, codec, crf=QUALITIES[codec][0], preset="superfast")
@@ -42,7 +42,7 @@ def test_frames_of_any_size_come_back(codec, height, width):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_frames_come_back_in_order(codec):
+def test_frames_are_returned_in_order(codec):
     frames = np.stack([np.full((3, 64, 64), 30 + 20 * n, np.uint8) for n in range(9)])
 
     coded = compressed(frames, codec, crf=QUALITIES[codec][0], preset="fast")
@@ -76,7 +76,7 @@ def test_the_same_frames_give_the_same_result_every_time(codec, height, width):
     assert len(results) == 1
 
 
-def test_colors_stay_what_they_are():
+def test_colors_are_unchanged():
     frames = np.zeros((3, 3, 64, 64), np.uint8)
     frames[:, 0], frames[:, 1], frames[:, 2] = 200, 80, 30
 

@@ -176,7 +176,7 @@ def test_a_frame_is_shown_until_the_next_one_whatever_the_source_says(tmp_path, 
         assert [f.duration for f in frames[:3]] == [40 * clock, 260 * clock, 40 * clock]
 
 
-def test_sound_and_subtitles_of_an_mp4_are_carried_over_whole(tmp_path):
+def test_audio_and_subtitles_of_an_mp4_are_copied_completely(tmp_path):
     source = make_clip(tmp_path / "source.mp4", times=LATE, sound="aac", subtitles="mov_text")
 
     enlarge(source, tmp_path / "out.mp4")
@@ -186,7 +186,7 @@ def test_sound_and_subtitles_of_an_mp4_are_carried_over_whole(tmp_path):
 
 
 @pytest.mark.parametrize("sound", ["aac", "flac", "pcm_s16le", "libopus"])
-def test_sound_and_subtitles_of_a_matroska_are_carried_over_whole(tmp_path, sound):
+def test_audio_and_subtitles_of_a_matroska_are_copied_completely(tmp_path, sound):
     clock = Fraction(1, 1000)
     times = [i * 40 for i in range(24)]
     source = make_clip(
@@ -200,7 +200,7 @@ def test_sound_and_subtitles_of_a_matroska_are_carried_over_whole(tmp_path, soun
     assert times_of(read(tmp_path / "out.mkv")) == seconds(times, clock)
 
 
-def test_sound_moves_from_mp4_to_matroska_by_less_than_a_millisecond(tmp_path):
+def test_audio_shifts_less_than_a_millisecond_from_mp4_to_matroska(tmp_path):
     source = make_clip(tmp_path / "source.mp4", sound="aac")
 
     enlarge(source, tmp_path / "out.mkv")
@@ -337,7 +337,7 @@ def test_a_guessed_matrix_is_written_down(tmp_path, clip):
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
-def test_the_shape_of_pixels_and_the_turn_of_the_picture_are_kept(tmp_path, name):
+def test_sample_aspect_ratio_and_rotation_are_kept(tmp_path, name):
     def tag(video):
         video.codec_context.sample_aspect_ratio = Fraction(16, 11)
         video.set_display_rotation(90)
@@ -377,7 +377,7 @@ def test_pixels_that_are_not_square_look_the_same_with_any_codec(tmp_path, name,
     assert abs(wide - 96 * Fraction(16, 11)) <= 1
 
 
-def test_pixels_that_were_made_square_are_told_of(tmp_path):
+def test_pixels_made_square_are_reported(tmp_path):
     def tag(video):
         video.codec_context.sample_aspect_ratio = Fraction(16, 11)
 
@@ -458,8 +458,8 @@ def test_a_setting_that_can_never_work_is_wrong_usage(tmp_path, clip, encoding, 
 @pytest.mark.parametrize(
     ("name", "encoding", "message"),
     [
-        ("out.gif", {}, "has no ending of a container"),
-        ("out", {}, "has no ending of a container"),
+        ("out.gif", {}, "has no suffix of a container"),
+        ("out", {}, "has no suffix of a container"),
         ("nowhere/out.mp4", {}, "nowhere does not exist"),
         ("out.webm", {"codec": "h264"}, "webm file cannot hold h264 video"),
         (
@@ -481,21 +481,21 @@ def test_an_output_that_cannot_be_made_is_refused_at_once(tmp_path, clip, name, 
     assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
-def test_sound_that_another_container_would_keep_is_not_dropped(tmp_path):
+def test_audio_that_another_container_can_hold_is_not_dropped(tmp_path):
     path = make_clip(tmp_path / "a.mp4", sound="flac")
 
-    with pytest.raises(OutputError, match=r"\.mov.*stream 1 \(sound, flac, deu\).*\.mkv, or give"):
+    with pytest.raises(OutputError, match=r"\.mov.*stream 1 \(audio, flac, deu\).*\.mkv, or give"):
         open_writer(path, tmp_path / "out.mov")
 
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
-def test_a_picture_too_small_for_x265_is_refused(tmp_path, clip):
+def test_a_frame_too_small_for_x265_is_refused(tmp_path, clip):
     with pytest.raises(OutputError, match="x265 cannot encode frames as small as 48x32"):
         open_writer(clip, tmp_path / "out.mp4", codec="hevc")
 
 
-def test_an_existing_output_is_kept_unless_told_otherwise(tmp_path, clip):
+def test_an_existing_output_is_kept_without_overwrite(tmp_path, clip):
     target = tmp_path / "out.mp4"
     target.write_bytes(b"precious")
 

@@ -132,7 +132,7 @@ NAMED = [Video, Matroska, JoinedVideo, Images]
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_what_goes_in_comes_out_in_order_at_its_time(tmp_path, clip, frames, kind):
+def test_frames_pass_in_order_at_their_times(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
 
     with output.writer as writer:
@@ -179,7 +179,7 @@ def test_the_name_is_there_only_when_the_output_is_complete(tmp_path, clip, fram
 
 
 @pytest.mark.parametrize("kind", [JoinedVideo, Images])
-def test_a_segment_tells_when_its_frames_are_shown(tmp_path, clip, frames, kind):
+def test_a_segment_has_the_times_of_its_frames(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
     is_video = kind is JoinedVideo
     path = output.folder / "000000000"
@@ -196,7 +196,7 @@ def test_a_segment_tells_when_its_frames_are_shown(tmp_path, clip, frames, kind)
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_what_cannot_be_kept_is_named_before_the_first_frame(tmp_path, clip, kind):
+def test_dropped_content_is_reported_before_the_first_frame(tmp_path, clip, kind):
     output = kind(tmp_path, clip)
 
     dropped, warnings = "; ".join(output.writer.dropped), list(output.writer.warnings)

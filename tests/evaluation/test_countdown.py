@@ -32,7 +32,7 @@ def test_the_time_left_follows_from_the_steps_that_are_done(clock):
     ]
 
 
-def test_quick_clips_have_a_line_each_and_no_more(clock):
+def test_fast_clips_have_one_line_of_progress_each(clock):
     told = []
     waiting = Countdown(told.append, clips=50, steps=3)
 

@@ -57,13 +57,13 @@ def test_an_error_in_one_pixel_is_averaged_over_the_frame():
     assert psnr_y(restored, hr) == pytest.approx(10 * math.log10(20 * 255**2 / 219**2))
 
 
-def test_equal_pictures_have_no_error_at_all():
+def test_equal_images_have_infinite_psnr():
     x = (draw_randomly(3, 4, 5) * 255).round() / 255
 
     assert psnr_y(x, x) == math.inf
 
 
-def test_the_restored_picture_is_rounded_to_8_bits_and_kept_in_range():
+def test_restored_frames_are_rounded_to_8_bits_and_clipped():
     hr = even(1.0, 0.0, 100 / 255)
 
     assert psnr_y(even(1.7, -0.4, 100.4 / 255), hr) == math.inf
@@ -126,7 +126,7 @@ def test_psnr_and_ssim_agree_with_scikit_image(name, on_luma, crop):
     [(True, 34.0120445, 0.895429531), (False, 32.6901232, 0.883649696)],
     ids=["y", "rgb"],
 )
-def test_the_golden_values_of_a_drawn_picture(on_luma, golden_psnr, golden_ssim):
+def test_the_golden_values_of_a_generated_image(on_luma, golden_psnr, golden_ssim):
     # A ramp and the same ramp with every third column ten levels brighter.
     ramp = torch.arange(40, dtype=torch.float64).expand(3, 30, 40) * 5
     striped = ramp + 10 * (torch.arange(40) % 3 == 0)
@@ -148,13 +148,13 @@ def test_ssim_of_even_pictures_by_hand():
     assert found == pytest.approx((2 * a * b + c1) / (a * a + b * b + c1), abs=1e-9)
 
 
-def test_equal_pictures_are_wholly_similar():
+def test_equal_images_have_ssim_1():
     x = draw_randomly(3, 20, 20)
 
     assert ssim(x, x, on_luma=True) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_the_cropped_border_does_not_count():
+def test_the_cropped_border_is_ignored():
     hr = draw_randomly(3, 24, 30)
     framed = hr.clone()
     framed[:, :4] = framed[:, -4:] = 0
@@ -165,7 +165,7 @@ def test_the_cropped_border_does_not_count():
     assert ssim(framed, hr, on_luma=False, crop=4) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_picture_smaller_than_the_window_is_refused():
+def test_an_image_smaller_than_the_window_is_refused():
     with pytest.raises(ValueError, match="11 pixels each way, got 12x10"):
         ssim(draw_randomly(3, 10, 12), draw_randomly(3, 10, 12), on_luma=True)
 

@@ -93,7 +93,7 @@ def test_cvvdp_is_given_clips_between_0_and_1(monkeypatch):
     assert measure(black, black + 255) == pytest.approx(9)
 
 
-def test_a_cvvdp_that_does_not_work_is_told(monkeypatch):
+def test_a_failing_cvvdp_is_reported(monkeypatch):
     monkeypatch.setattr(perceptual, "find_spec", lambda _: True)
     monkeypatch.setitem(sys.modules, "pycvvdp", None)
 

@@ -27,7 +27,7 @@ def test_every_figure_is_possible_and_has_a_source(name, degradation):
         assert score.source
 
 
-def test_some_figures_that_everybody_knows():
+def test_well_known_published_figures_are_correct():
     reds = {score.model: (score.psnr, score.ssim) for score in published_scores("REDS4", "bi")}
 
     assert reds["Bicubic"] == (26.14, 0.7292)

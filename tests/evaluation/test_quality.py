@@ -57,7 +57,7 @@ def by_method(rows):
     [(upscale_bicubic, "BICUBIC"), (upscale_lanczos, "LANCZOS")],
 )
 @pytest.mark.parametrize("scale", [2, 4])
-def test_enlarging_is_what_pillow_does(enlarge, filter_name, scale):
+def test_upscaling_equals_pillow(enlarge, filter_name, scale):
     # Neither black nor white: Pillow clamps between its two directions.
     lr = (60 + 120 * torch.rand(3, 9, 13, generator=torch.Generator().manual_seed(2))).round()
 
@@ -98,7 +98,7 @@ def test_bicubic_on_a_set_made_here_scores_as_scikit_image_says(tmp_path, on):
     assert quality.clips[0].methods[0].frame_psnr == pytest.approx([e[0] for e in expected])
 
 
-def test_each_network_stands_beside_itself_without_time_and_the_plain_filters(tmp_path):
+def test_the_methods_are_filters_and_networks_with_and_without_neighbors(tmp_path):
     draw_folder(tmp_path / "waves")
 
     quality, _ = measured(tmp_path, models=("nearest", "tiny"))
@@ -112,7 +112,7 @@ def test_each_network_stands_beside_itself_without_time_and_the_plain_filters(tm
     assert rows["vsrm-compact"].psnr != rows["vsrm-compact, frames alone"].psnr
 
 
-def test_a_perfect_result_is_equal_to_the_truth(tmp_path):
+def test_a_perfect_result_has_perfect_scores(tmp_path):
     folder = tmp_path / "GT" / "plain"
     folder.mkdir(parents=True)
     Image.new("RGB", (32, 32), (10, 20, 30)).save(folder / "0.png")
@@ -123,7 +123,7 @@ def test_a_perfect_result_is_equal_to_the_truth(tmp_path):
     assert [row.ssim for row in quality.means] == pytest.approx([1.0] * 4)
 
 
-def test_a_broken_clip_is_named_and_the_rest_is_measured(tmp_path):
+def test_an_unreadable_clip_is_reported_and_the_rest_is_measured(tmp_path):
     draw_folder(tmp_path / "good")
     draw_folder(tmp_path / "odd", height=34)
     draw_folder(tmp_path / "torn")
@@ -138,7 +138,7 @@ def test_a_broken_clip_is_named_and_the_rest_is_measured(tmp_path):
     assert {crop.clip for crop in crops} == {"good", "odd"}
 
 
-def test_of_vimeo_only_the_middle_frame_counts(tmp_path):
+def test_only_the_middle_frame_of_vimeo_clips_is_measured(tmp_path):
     draw_folder(tmp_path / "GT" / "00001" / "0266", frames=7, names="im{}.png")
 
     quality, _ = measured(tmp_path)
@@ -148,7 +148,7 @@ def test_of_vimeo_only_the_middle_frame_counts(tmp_path):
     assert quality.published[-1].model == "VSRM (16/7)"
 
 
-def test_the_warping_error_follows_the_truth(tmp_path):
+def test_the_warping_error_uses_the_flow_of_the_ground_truth(tmp_path):
     draw_folder(tmp_path / "waves")
 
     quality, _ = measured(tmp_path, follows_time=True)
@@ -190,12 +190,12 @@ def test_the_crop_lies_where_the_network_gains_most():
     )
 
     assert crop.gain == pytest.approx(2500)
-    assert crop.pictures["bicubic"].shape == (3, 120, 160)
-    assert (crop.pictures["bicubic"] == 50).all()
-    assert set(crop.pictures) == {"bicubic", "mine", "truth"}
+    assert crop.images["bicubic"].shape == (3, 120, 160)
+    assert (crop.images["bicubic"] == 50).all()
+    assert set(crop.images) == {"bicubic", "mine", "ground truth"}
 
 
-def test_what_others_have_made_is_measured_where_it_is_there(tmp_path, monkeypatch):
+def test_results_of_other_programs_are_measured(tmp_path, monkeypatch):
     draw_folder(tmp_path / "waves")
     monkeypatch.setattr(measure, "find_lpips", lambda _: lambda a, b: 0.25)
     monkeypatch.setattr(measure, "find_cvvdp", lambda _: lambda a, b: 7.5)
@@ -206,7 +206,7 @@ def test_what_others_have_made_is_measured_where_it_is_there(tmp_path, monkeypat
     assert {(row.lpips, row.cvvdp, row.vmaf) for row in quality.means} == {(0.25, 7.5, 80.0)}
 
 
-def test_sharpness_and_flicker_tell_soft_clips_from_the_truth(tmp_path):
+def test_sharpness_and_flicker_distinguish_soft_clips_from_the_ground_truth(tmp_path):
     draw_folder(tmp_path / "waves")
     truth = read_clip(find_clips(tmp_path, "bi").clips[0], "bi").hr
 
@@ -220,7 +220,7 @@ def test_sharpness_and_flicker_tell_soft_clips_from_the_truth(tmp_path):
     assert len(truth) > 1
 
 
-def test_the_detail_of_a_pair_can_be_chosen_and_stands_in_the_name(tmp_path, monkeypatch):
+def test_the_detail_of_a_pair_can_be_chosen_and_is_part_of_the_name(tmp_path, monkeypatch):
     draw_folder(tmp_path / "waves")
     monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp", 0.5),))
     asked = []
@@ -282,7 +282,7 @@ def test_another_program_that_cannot_be_measured_is_refused(tmp_path, also, word
 
 
 @pytest.mark.parametrize("degradation", ["hevc-30", "vp9-45", "mpeg4-8"])
-def test_other_codecs_can_be_measured_behind(tmp_path, degradation):
+def test_clips_can_be_compressed_by_other_codecs(tmp_path, degradation):
     draw_folder(tmp_path / "waves")
 
     behind, clean = (measured(tmp_path, degradation=d)[0] for d in (degradation, "bi"))
@@ -330,15 +330,15 @@ def test_a_network_that_enlarges_two_times_is_given_frames_of_half_the_size(tmp_
     assert by_method(quality.means)["nearest"].psnr == pytest.approx(np.mean(expected), abs=1e-4)
 
 
-def test_networks_of_different_factors_are_not_measured_together(tmp_path):
+def test_networks_of_different_scales_are_not_measured_together(tmp_path):
     draw_folder(tmp_path / "waves")
 
-    with pytest.raises(UsageError, match="enlarge 2 and 4 times; measure those of one factor"):
+    with pytest.raises(UsageError, match="upscale 2 and 4 times; measure those of one scale"):
         measured(tmp_path, models=["nearest", "twice"])
 
 
-def test_the_degradation_that_is_defined_for_four_times_is_refused_for_two(tmp_path):
+def test_the_bd_degradation_is_refused_for_scale_2(tmp_path):
     draw_folder(tmp_path / "waves")
 
-    with pytest.raises(UsageError, match='"bd" is for networks that enlarge 4 times'):
+    with pytest.raises(UsageError, match='"bd" is for networks that upscale 4 times'):
         measured(tmp_path, models=["twice"], degradation="bd")

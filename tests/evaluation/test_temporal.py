@@ -27,7 +27,7 @@ def moving_clip(*, frames=4, shift=3):
     )
 
 
-def test_what_moves_as_the_truth_moves_has_no_error():
+def test_motion_like_the_ground_truth_has_no_warping_error():
     hr = moving_clip()
 
     errors = warping_errors(KnownFlow(3), hr, {"same": hr, "darker": hr // 2})
@@ -46,7 +46,7 @@ def test_flicker_has_the_error_of_its_size():
     assert errors["flickering"] == pytest.approx(1000 * (20 / 255) ** 2, rel=0.05)
 
 
-def test_pixels_that_leave_the_picture_do_not_count():
+def test_pixels_that_leave_the_frame_are_ignored():
     forth = torch.zeros(1, 2, 8, 10)
     forth[:, 0] = 3
 
@@ -56,7 +56,7 @@ def test_pixels_that_leave_the_picture_do_not_count():
     assert not seen[0, :, 7:].any()
 
 
-def test_pixels_whose_way_back_leads_elsewhere_do_not_count():
+def test_pixels_with_inconsistent_flow_are_ignored():
     forth, back = torch.zeros(1, 2, 8, 10), torch.zeros(1, 2, 8, 10)
     back[:, 0, :, 5:] = 2
 

@@ -27,13 +27,13 @@ def test_a_folder_of_folders_and_videos_is_a_set_of_clips(tmp_path):
     assert not found.has_lr
 
 
-def test_one_folder_of_pictures_is_one_clip(tmp_path):
+def test_one_folder_of_images_is_one_clip(tmp_path):
     draw_folder(tmp_path / "waves")
 
     assert names_of(find_clips(tmp_path / "waves", "bi")) == ["waves"]
 
 
-def test_pictures_are_read_exactly_and_in_the_order_of_their_numbers(tmp_path):
+def test_images_are_read_exactly_in_numerical_order(tmp_path):
     frames = draw_folder(tmp_path / "waves", frames=11, names="im{}.png")
 
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
@@ -62,7 +62,7 @@ def test_videos_are_read_frame_by_frame(tmp_path):
         ("target", "low_resolution", "bi"),
     ],
 )
-def test_small_frames_that_come_with_a_set_are_used(tmp_path, hr, lr, degradation):
+def test_lr_frames_of_a_set_are_used(tmp_path, hr, lr, degradation):
     draw_folder(tmp_path / hr / "city")
     given = draw_folder(tmp_path / lr / "city", height=8, width=12)
 
@@ -73,7 +73,7 @@ def test_small_frames_that_come_with_a_set_are_used(tmp_path, hr, lr, degradatio
     assert torch.equal(clip.lr, given)
 
 
-def test_of_two_degradations_the_one_asked_for_is_used(tmp_path):
+def test_the_requested_degradation_is_used(tmp_path):
     draw_folder(tmp_path / "GT" / "city")
     draw_folder(tmp_path / "BIx4" / "city", height=8, width=12)
     blurred = draw_folder(tmp_path / "BDx4" / "city", height=8, width=12, frames=3)
@@ -105,7 +105,7 @@ def test_known_sets_bring_their_rules(tmp_path, clips, name, on_luma, center_onl
     assert (rules.name, rules.on_luma, rules.center_only) == (name, on_luma, center_only)
 
 
-def test_sides_that_four_does_not_divide_are_cropped_and_that_is_said(tmp_path):
+def test_sides_that_are_not_multiples_of_four_are_cropped_with_a_note(tmp_path):
     frames = draw_folder(tmp_path / "waves", height=34, width=51)
 
     clip = read_clip(find_clips(tmp_path, "bi").clips[0], "bi")
@@ -145,7 +145,7 @@ def break_picture(root):
     ],
     ids=["number", "size", "frame", "twin", "picture"],
 )
-def test_what_is_wrong_with_a_clip_is_told_with_its_name(tmp_path, damage, message):
+def test_errors_in_a_clip_name_the_clip(tmp_path, damage, message):
     draw_folder(tmp_path / "GT" / "city")
     draw_folder(tmp_path / "LR" / "city", height=8, width=12)
     damage(tmp_path)
@@ -169,7 +169,7 @@ def test_a_folder_without_sharp_clips_is_refused(tmp_path, prepare, message):
         find_clips(tmp_path, "bi")
 
 
-def test_twins_of_half_the_size_lie_in_a_folder_that_says_so(tmp_path):
+def test_lr_clips_of_scale_2_are_in_a_folder_named_for_it(tmp_path):
     draw_folder(tmp_path / "GT" / "city")
     draw_folder(tmp_path / "BIx4" / "city", height=8, width=12)
     half = draw_folder(tmp_path / "BIx2" / "city", height=16, width=24)
@@ -180,7 +180,7 @@ def test_twins_of_half_the_size_lie_in_a_folder_that_says_so(tmp_path):
     assert clip.scale == 2
 
 
-def test_a_folder_that_is_missing_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         find_clips(tmp_path / "nowhere", "bi")
 
@@ -193,7 +193,7 @@ def test_frames_too_small_to_measure_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "shrink"), [("bi", shrink_bicubic), ("bd", blur_and_subsample)])
-def test_clips_are_shrunk_as_those_that_networks_learn_from(name, shrink):
+def test_clips_are_degraded_as_in_training(name, shrink):
     hr = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
 
     lr = degrade(hr, name)
@@ -201,7 +201,7 @@ def test_clips_are_shrunk_as_those_that_networks_learn_from(name, shrink):
     assert torch.equal(lr, (shrink(hr / 255) * 255).round().byte())
 
 
-def test_clips_can_be_compressed_as_people_have_them_and_more_so_at_a_higher_crf():
+def test_clips_can_be_compressed_and_a_higher_crf_is_worse():
     rows = torch.arange(64).view(-1, 1) * torch.arange(96) % 251
     hr = rows.expand(3, 3, 64, 96).byte()
     clean = degrade(hr, "bi").float()

@@ -57,7 +57,7 @@ def test_a_short_job_records_nothing():
     assert recorder.shapes == []
 
 
-def test_a_shape_that_comes_again_and_again_is_recorded_once_and_replayed():
+def test_a_repeated_shape_is_recorded_once_and_replayed():
     network, recorder = Doubling(), Recorder()
 
     call(ReplayedNetwork(network, record=recorder), 5, times=20)
@@ -66,7 +66,7 @@ def test_a_shape_that_comes_again_and_again_is_recorded_once_and_replayed():
     assert network.calls == CALLS_BEFORE
 
 
-def test_a_shape_that_comes_in_between_is_computed():
+def test_a_rare_shape_is_computed_without_a_graph():
     network, recorder = Doubling(), Recorder()
     replayed = ReplayedNetwork(network, record=recorder)
 
@@ -78,7 +78,7 @@ def test_a_shape_that_comes_in_between_is_computed():
     assert network.calls == CALLS_BEFORE + 1
 
 
-def test_no_more_shapes_are_kept_than_memory_was_reckoned_for():
+def test_graphs_are_kept_within_the_memory_estimate():
     recorder = Recorder()
     replayed = ReplayedNetwork(Doubling(), record=recorder)
 
@@ -101,7 +101,7 @@ def test_a_replay_that_gives_something_else_is_never_used(difference):
     assert replayed.disabled_reason.startswith("a replay differed by")
 
 
-def test_work_that_cannot_be_recorded_is_computed_and_the_reason_kept():
+def test_work_that_cannot_be_recorded_is_computed_without_a_graph():
     network = Doubling()
     error = RuntimeError("operation not permitted when stream is capturing\nCompile with ...")
     replayed = ReplayedNetwork(network, record=Recorder(error=error))
@@ -134,7 +134,7 @@ def test_a_shortage_of_memory_gives_recordings_up_and_is_seen():
     assert replayed.disabled_reason == "the memory is too small for recordings"
 
 
-def test_it_stands_in_for_its_network():
+def test_it_replaces_its_network():
     replayed = ReplayedNetwork(Doubling(), record=Recorder())
 
     assert replayed.scale == 4
@@ -142,7 +142,7 @@ def test_it_stands_in_for_its_network():
 
 
 @pytest.mark.gpu
-def test_a_cuda_graph_gives_what_the_network_gives():
+def test_a_cuda_graph_gives_the_result_of_the_network():
     layer = torch.nn.Conv2d(3, 3, 3, padding=1).cuda()
     clips = [torch.rand(2, 3, 8, 9, device="cuda") for _ in range(3)]
 

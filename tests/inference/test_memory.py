@@ -26,7 +26,7 @@ HUNDRED_MEGABYTES = 100 * 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_the_peak_is_that_of_the_work_since_it_began():
+def test_peak_memory_is_measured_since_the_start_of_the_work():
     told = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     ).stdout

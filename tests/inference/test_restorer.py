@@ -145,7 +145,7 @@ def test_no_frame_is_lost_repeated_or_changed_for_any_length(window, overlap):
 
 @pytest.mark.parametrize(("window", "overlap"), [(1, 0), (2, 1), (5, 0), (7, 3), (8, 4), (14, 4)])
 @pytest.mark.parametrize("length", [1, 13, 14, 15, 30])
-def test_a_video_begun_in_its_middle_gives_the_same_pictures_bit_by_bit(length, window, overlap):
+def test_a_video_started_in_the_middle_gives_identical_frames(length, window, overlap):
     frames = draw_frames(length, height=1, width=2)
     whole = list(restorer(Remembering(), window=window, overlap=overlap).restore(frames))
 
@@ -169,7 +169,7 @@ def test_no_frame_is_lost_repeated_or_changed_in_tiles_of_any_length():
 
 
 @pytest.mark.parametrize(("height", "width"), [(130, 101), (64, 65), (1, 200), (63, 64)])
-def test_tiles_give_back_pictures_of_any_size(height, width):
+def test_tiles_are_blended_to_frames_of_any_size(height, width):
     frames = draw_frames(3, height, width)
 
     restored = list(restorer(Nearest(), tile=64).restore(frames))
@@ -178,7 +178,7 @@ def test_tiles_give_back_pictures_of_any_size(height, width):
 
 
 @pytest.mark.parametrize("tile", [None, 64])
-def test_deep_pictures_keep_all_their_bits(tile):
+def test_high_bit_depth_images_keep_all_bits(tile):
     frames = draw_frames(11, height=66, width=7, dtype=np.uint16)
 
     restored = list(restorer(Nearest(), tile=tile).restore(frames))
@@ -237,7 +237,7 @@ def test_one_tile_fades_into_the_next_in_a_straight_line():
     assert tenths[4 * 56 :] == pytest.approx(2, abs=1e-4)
 
 
-def test_a_network_that_looks_around_does_not_see_the_edges_of_tiles():
+def test_a_receptive_field_does_not_reach_the_edges_of_tiles():
     frames = draw_frames(3, height=130, width=101)
 
     whole = list(restorer(Blur()).restore(frames))
@@ -319,7 +319,7 @@ def test_a_shortage_in_a_later_window_keeps_the_fade_from_the_window_before():
     assert job.tile == 64
 
 
-def test_a_shortage_with_the_smallest_tile_is_told():
+def test_out_of_memory_with_the_smallest_tile_is_reported():
     network = Hungry(area=1, error=torch.OutOfMemoryError("CUDA out of memory"))
 
     with pytest.raises(MemoryShortage, match=r"even for tiles of 64 pixels; .* smaller --window"):
@@ -378,7 +378,7 @@ def test_settings_out_of_range_are_refused(changes):
         restorer(Nearest(), **changes)
 
 
-def test_pictures_that_fit_are_taken_whole():
+def test_frames_that_fit_are_not_tiled():
     enough = 100 * 8 * 180 * 320 * 10 // 7 + 1
 
     tile = choose_tile(Nearest().memory_bytes, window=8, height=180, width=320, free_bytes=enough)
@@ -398,14 +398,14 @@ def test_the_tile_chosen_is_the_one_with_the_least_work_of_those_that_fit():
     assert tile == 192
 
 
-def test_on_two_cores_a_picture_that_fits_is_cut_in_two_unless_the_overlap_costs_too_much():
+def test_on_two_cores_a_frame_is_split_unless_the_overlap_costs_too_much():
     plenty = {"window": 8, "free_bytes": 1 << 40, "at_once": 2}
 
     assert choose_tile(Nearest().memory_bytes, height=180, width=320, **plenty) == 192
     assert choose_tile(Nearest().memory_bytes, height=60, width=104, **plenty) is None
 
 
-def test_tiles_restored_at_the_same_time_give_the_same_picture():
+def test_tiles_restored_in_parallel_give_the_same_frame():
     frames = draw_frames(9, height=70, width=150)
 
     alone = list(restorer(Blur(), tile=64).restore(frames))
@@ -416,7 +416,7 @@ def test_tiles_restored_at_the_same_time_give_the_same_picture():
 
 
 @pytest.mark.parametrize("batch", [2, 3, 4])
-def test_tiles_in_one_batch_give_the_same_picture(batch):
+def test_tiles_in_one_batch_give_the_same_frame(batch):
     frames = draw_frames(9, height=70, width=180)
     network = Blur()
 
@@ -504,7 +504,7 @@ def test_a_batch_left_open_is_chosen_with_the_first_window(monkeypatch):
     assert_repeats(restored, frames)
 
 
-def test_a_picture_for_which_no_tile_fits_is_told_and_on_a_cpu_tried():
+def test_a_frame_without_a_fitting_tile_is_an_error_on_gpus_and_tried_on_cpus():
     little = {"window": 8, "height": 180, "width": 320, "free_bytes": 1000}
 
     with pytest.raises(MemoryShortage, match="8 frames of 320x180 pixels do not fit"):
@@ -553,7 +553,7 @@ def write_system_files(root, *, available_kib, limit, used, cached):
 @pytest.mark.parametrize(
     ("limit", "expected"), [("max", 500 * 1024), (300_000, 220_000), (90_000, 10_000), (5, 0)]
 )
-def test_the_limit_of_a_container_counts_where_it_is_lower(tmp_path, limit, expected):
+def test_a_lower_limit_of_the_container_applies(tmp_path, limit, expected):
     write_system_files(tmp_path, available_kib=500, limit=limit, used=100_000, cached=20_000)
 
     assert free_host_bytes(tmp_path) == expected

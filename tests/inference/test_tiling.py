@@ -46,9 +46,7 @@ def test_at_most_two_chunks_keep_an_item(length, chunking):
 
 
 @given(LENGTHS, cuts())
-def test_pieces_but_the_last_have_one_size_stay_inside_and_keep_only_what_they_read(
-    length, chunking
-):
+def test_chunks_have_one_size_except_the_last_and_keep_only_frames_they_read(length, chunking):
     chunks = chunking.chunks(length)
 
     assert {chunk.size for chunk in chunks[:-1]} <= {chunking.size}
@@ -60,7 +58,7 @@ def test_pieces_but_the_last_have_one_size_stay_inside_and_keep_only_what_they_r
 
 
 @given(LENGTHS, cuts())
-def test_context_is_thrown_away_at_both_sides_of_every_join(length, chunking):
+def test_context_frames_are_dropped_at_both_sides_of_every_join(length, chunking):
     *inner, last = chunking.chunks(length)
 
     assert all(chunk.stop - chunk.keep_stop == chunking.context for chunk in inner)
@@ -70,7 +68,7 @@ def test_context_is_thrown_away_at_both_sides_of_every_join(length, chunking):
 
 
 @given(LENGTHS, cuts(), st.integers(2, 4))
-def test_weights_sum_to_one_in_the_larger_picture_too(length, chunking, scale):
+def test_weights_sum_to_one_in_the_upscaled_frame(length, chunking, scale):
     large = [chunk.scaled(scale) for chunk in chunking.chunks(length)]
 
     assert weight_of_each_item(large) == dict.fromkeys(range(scale * length), 1)
@@ -90,7 +88,7 @@ def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, chun
 
 
 @given(LENGTHS, cuts())
-def test_a_stream_is_cut_as_if_its_length_were_known(length, chunking):
+def test_a_stream_of_unknown_length_has_the_same_windows(length, chunking):
     read = list(read_chunks(iter(range(length)), chunking))
 
     assert [chunk for chunk, _ in read] == chunking.chunks(length)
@@ -164,7 +162,7 @@ def test_the_tiles_of_a_grid_cover_each_pixel_with_a_weight_of_one(height, width
     assert weight_of_each_item(grid.columns) == dict.fromkeys(range(width), 1)
 
 
-def test_a_picture_smaller_than_a_tile_on_one_side_is_cut_along_the_other():
+def test_a_frame_smaller_than_a_tile_on_one_side_is_tiled_along_the_other():
     grid = plan_grid(48, 100, tile=64, overlap=16)
 
     assert [(row.start, row.stop) for row in grid.rows] == [(0, 48)]
@@ -172,7 +170,7 @@ def test_a_picture_smaller_than_a_tile_on_one_side_is_cut_along_the_other():
     assert grid.pixels_read == 48 * 64 * 2
 
 
-def test_without_tiles_a_picture_stays_whole():
+def test_without_tiles_a_frame_is_not_split():
     grid = plan_grid(5, 7, tile=None, overlap=32)
 
     assert (grid.rows, grid.columns) == ([Chunk(0, 5, 0, 5, 0, 0)], [Chunk(0, 7, 0, 7, 0, 0)])

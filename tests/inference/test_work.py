@@ -60,7 +60,7 @@ def restorer(network, *, window=8, tile=None, workers=1):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("tile", [None, 64])
-def test_reports_rise_to_the_frames_that_come_of_a_window(workers, tile):
+def test_progress_increases_to_the_frames_of_a_window(workers, tile):
     reports = []
     job = restorer(Paced(), tile=tile, workers=workers)
     job.watch(reports.append)
@@ -82,7 +82,7 @@ def test_a_single_tile_is_reported_frame_by_frame():
     assert reports[:4] == [0.5, 1.0, 1.5, 2.0]
 
 
-def test_a_job_that_is_done_hears_nothing_of_the_next_one():
+def test_a_finished_job_gets_no_progress_of_the_next_one():
     network, reports = Paced(), []
     job = restorer(network)
     job.watch(reports.append)

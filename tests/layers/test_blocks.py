@@ -37,7 +37,7 @@ def test_a_residual_block_adds_two_convolutions():
     assert (y - x).abs().max() < 0.1  # a deep stack starts plain
 
 
-def test_the_gated_layer_is_what_the_paper_writes():
+def test_the_gated_layer_matches_its_formula():
     tgfn, x = make(TGFN, 6, 5), draw_randomly(2, 3, 4, 5, 6) - 0.5
 
     y = tgfn(x)
@@ -67,7 +67,7 @@ def test_the_gated_layer_sees_one_pixel_and_one_frame_around():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 2)])
-def test_the_upsampler_makes_pictures_four_times_larger(height, width):
+def test_the_upsampler_has_scale_4(height, width):
     large = make(TwoStepUpsampler, 6, 5)(draw_randomly(2, 6, height, width))
 
     assert large.shape == (2, 3, 4 * height, 4 * width)

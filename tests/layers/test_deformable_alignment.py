@@ -98,7 +98,7 @@ def test_a_shifted_frame_comes_back_onto_the_current_one(dx, dy):
     torch.testing.assert_close(aligned[inner], target[inner], rtol=0, atol=2e-3)
 
 
-def test_what_the_recurrence_corrects_is_a_bilinear_warp():
+def test_the_recurrence_is_added_to_a_bilinear_warp():
     dca, ref = without_recurrence(make_dca()), features(6, 7)
     flow = constant_flow(0.3, -0.6, 6, 7)
 
@@ -121,7 +121,7 @@ def test_any_size_keeps_its_shape(batch, height, width):
 
 
 @pytest.mark.parametrize("pixels", [1, 7, 63, 64, 1000])
-def test_portions_of_any_size_give_what_the_whole_gives(pixels, monkeypatch):
+def test_portions_of_any_size_give_the_same_result(pixels, monkeypatch):
     dca = make_dca(awake=True)
     ref, tgt = features(8, 8, batch=2), features(8, 8, batch=2, seed=1)
     flow = 4 * draw_randomly(2, 2, 8, 8) - 2

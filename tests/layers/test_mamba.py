@@ -48,14 +48,14 @@ def as_the_paper_writes(ssm, u):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 29])
-def test_one_direction_is_what_the_paper_writes(length):
+def test_one_direction_matches_its_formula(length):
     ssm, u = make_ssm(), tokens(length)
 
     torch.testing.assert_close(ssm(u), as_the_paper_writes(ssm, u), **TOLERANCE)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 29])
-def test_the_other_direction_is_one_direction_on_tokens_turned_around(length):
+def test_the_reverse_direction_equals_the_forward_one_on_flipped_tokens(length):
     # Turned around before the causal convolution: it must look at later tokens.
     onward, backward, u = make_ssm(), make_ssm(reverse=True), tokens(length)
     backward.load_state_dict(onward.state_dict())
@@ -63,7 +63,7 @@ def test_the_other_direction_is_one_direction_on_tokens_turned_around(length):
     torch.testing.assert_close(backward(u), onward(u.flip(1)).flip(1), **TOLERANCE)
 
 
-def test_onward_no_output_depends_on_a_later_token():
+def test_a_forward_scan_is_causal():
     ssm, u = make_ssm(), tokens(20)
     changed = u.clone()
     changed[:, 12:] += 1
@@ -74,7 +74,7 @@ def test_onward_no_output_depends_on_a_later_token():
     assert (before[:, 12:] - after[:, 12:]).abs().amin(dim=(0, 2)).min() > 1e-4
 
 
-def test_backward_no_output_depends_on_an_earlier_token():
+def test_a_reverse_scan_is_anticausal():
     ssm, u = make_ssm(reverse=True), tokens(20)
     changed = u.clone()
     changed[:, :12] += 1
@@ -96,7 +96,7 @@ def test_the_mixer_gates_the_sum_of_its_directions():
     torch.testing.assert_close(y, mixer.out_proj(both * functional.silu(z)), **TOLERANCE)
 
 
-def test_sum_and_gate_inside_the_scan_have_the_gradients_of_those_behind_it():
+def test_the_fused_sum_and_gate_have_the_gradients_of_separate_ones():
     mixer, x = make_mixer(bidirectional=True).requires_grad_(), tokens(9)
     weights = list(mixer.parameters())
     u, z = mixer.in_proj(x).chunk(2, dim=-1)
@@ -111,7 +111,7 @@ def test_sum_and_gate_inside_the_scan_have_the_gradients_of_those_behind_it():
         torch.testing.assert_close(other, slope, rtol=1e-4, atol=1e-5 * slope.abs().max().item())
 
 
-def test_a_mixer_of_one_direction_looks_onward():
+def test_a_forward_mixer_is_causal():
     mixer, x = make_mixer(bidirectional=False), tokens(9)
     u, z = mixer.in_proj(x).chunk(2, dim=-1)
 

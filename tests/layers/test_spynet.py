@@ -84,7 +84,7 @@ def test_each_level_doubles_the_coarser_flow_and_corrects_it():
     torch.testing.assert_close(flow[:, 1], torch.full((1, 16, 24), -14.0))
 
 
-def test_the_flow_of_an_enlarged_picture_is_scaled_back_in_each_direction():
+def test_the_flow_of_resized_frames_is_scaled_back():
     # 12 x 20 pixels are worked on as 16 x 24: a flow of 12 there is 10 here, and one of 8 is 6.
     net = make_constant(make_net(4), 12 / 15, 8 / 15)
 
@@ -129,7 +129,7 @@ def test_a_network_of_zeros_sees_no_motion():
     assert not flow.any()
 
 
-def test_pictures_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_are_independent():
     net = make_net(4)
     ref, supp = draw_randomly(2, 3, 3, 9, 13).unbind()
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from vsrm_cli.layers.subpixel import CHANNELS, DOUBT, GAIN, subpixel_samples
+from vsrm_cli.layers.subpixel import CHANNELS, GAIN, PRIOR_WEIGHT, subpixel_samples
 
 
 def motion(dx, dy, time=2, height=6, width=9):
@@ -40,7 +40,7 @@ def test_where_nothing_moves_a_neighbor_adds_its_difference_at_the_center_of_eac
     weight = 0.25 * torch.exp(torch.tensor(-0.5 * 0.01**2 / 0.04**2))
     torch.testing.assert_close(known[0, 1:3, 1:3], weight.expand(2, 2, 6, 9))
     torch.testing.assert_close(known.sum(), known[:, 1:3, 1:3].sum())
-    center = 0.01 * weight / (weight + DOUBT)
+    center = 0.01 * weight / (weight + PRIOR_WEIGHT)
     torch.testing.assert_close(differences[0, :, 1:3, 1:3], center.expand(3, 2, 2, 6, 9))
 
 

@@ -1,4 +1,4 @@
-"""Clocks that begin anywhere, begin again, or count decoding: sound stays beside the picture."""
+"""Video and audio stay in sync whatever the timestamps of the file."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -26,9 +26,7 @@ def times_of(path):
 
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
 @pytest.mark.parametrize(("source", "clock"), [("in.ts", 52000.5), ("in.mpg", 700), ("in.mkv", 90)])
-def test_a_clock_that_begins_anywhere_becomes_one_that_begins_at_zero(
-    tmp_path, source, clock, target
-):
+def test_a_clock_with_an_arbitrary_start_is_shifted_to_zero(tmp_path, source, clock, target):
     film = make_film(tmp_path / source, clock=clock, begins=0.3, **BROADCAST)
 
     pass_on(film, tmp_path / target)
@@ -42,7 +40,7 @@ def test_a_clock_that_begins_anywhere_becomes_one_that_begins_at_zero(
 
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
 @pytest.mark.parametrize("source", ["in.ts", "in.vob"])
-def test_sound_before_the_picture_is_kept_where_the_clock_wraps(tmp_path, source, target):
+def test_audio_before_the_first_frame_is_kept_where_the_clock_wraps(tmp_path, source, target):
     wrap = 2**33 / 90000
     film = make_film(
         tmp_path / source, clock=wrap - 0.5, begins=-0.3, seconds=1.3, frames=25, **BROADCAST
@@ -59,7 +57,7 @@ def test_sound_before_the_picture_is_kept_where_the_clock_wraps(tmp_path, source
 
 
 @pytest.mark.parametrize("clock", [0, 3])
-def test_files_whose_clock_begins_at_zero_keep_their_times(tmp_path, clock):
+def test_files_with_a_clock_from_zero_keep_their_times(tmp_path, clock):
     film = make_film(tmp_path / "in.mp4", clock=clock, sound=("aac", 48000, "mono"))
 
     pass_on(film, tmp_path / "out.mp4")
@@ -69,8 +67,8 @@ def test_files_whose_clock_begins_at_zero_keep_their_times(tmp_path, clock):
 
 @pytest.mark.parametrize("ending", ["ts", "vob"])
 @pytest.mark.parametrize("clocks", [(0, 0, 0), (9000, 20, 9001), (95442, 30, 3)])
-def test_each_part_of_a_joined_file_keeps_picture_and_sound_together(tmp_path, ending, clocks):
-    # Each part begins with silence, so that three tones are heard.
+def test_video_and_audio_stay_in_sync_across_clock_restarts(tmp_path, ending, clocks):
+    # Each part starts with silence, so there are three tones.
     parts = [
         make_film(tmp_path / f"{n}.{ending}", clock=clock, seconds=0.5, begins=0.25, **BROADCAST)
         for n, clock in enumerate(clocks)
@@ -91,7 +89,7 @@ def test_each_part_of_a_joined_file_keeps_picture_and_sound_together(tmp_path, e
 
 
 def tones(path, zero):
-    """When sound begins after silence, in seconds after a moment."""
+    """When tones start after silence, in seconds after a time."""
     begins, end = [], -1.0
     with av.open(str(path)) as container:
         for block in container.decode(audio=0):
@@ -102,7 +100,7 @@ def tones(path, zero):
     return begins
 
 
-def test_one_wrong_time_is_no_new_clock(tmp_path):
+def test_a_single_wrong_timestamp_is_not_a_restart(tmp_path):
     with av.open(str(tmp_path / "in.ts"), "w") as output:
         video = output.add_stream("mpeg2video", rate=25, width=64, height=48)
         for index in range(30):
@@ -121,7 +119,7 @@ def test_one_wrong_time_is_no_new_clock(tmp_path):
     assert clock_restarts(tmp_path / "in.ts") == ()
 
 
-def test_a_part_of_a_joined_file_is_that_of_the_joined_time(tmp_path):
+def test_part_of_a_file_with_restarts_is_selected_by_continuous_time(tmp_path):
     parts = [make_film(tmp_path / f"{n}.ts", **BROADCAST) for n in range(2)]
     film = join_files(tmp_path / "in.ts", *parts)
 
@@ -133,9 +131,7 @@ def test_a_part_of_a_joined_file_is_that_of_the_joined_time(tmp_path):
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
-def test_frames_of_an_avi_are_shown_in_step_though_it_counts_their_decoding(
-    tmp_path, codec, target
-):
+def test_frame_times_of_an_avi_with_b_frames_are_correct(tmp_path, codec, target):
     film = make_film(
         tmp_path / "in.avi",
         codec=codec,

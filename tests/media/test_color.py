@@ -1,4 +1,4 @@
-"""Colors come out as they went in, by the file's own matrix and range."""
+"""Colors round-trip with the matrix and range of the file."""
 
 import av
 import numpy as np
@@ -45,7 +45,7 @@ def there_and_back(frame):
         (BT601, FULL, (76, 85, 255), (254, 0, 0)),
     ],
 )
-def test_a_color_known_by_hand_comes_out(matrix, color_range, yuv, rgb):
+def test_a_color_computed_by_hand_is_decoded(matrix, color_range, yuv, rgb):
     frame = flat_frame(yuv, matrix=matrix, color_range=color_range)
 
     pixels = ToRgb(width=16, height=16)(frame, color_of(frame))
@@ -55,7 +55,7 @@ def test_a_color_known_by_hand_comes_out(matrix, color_range, yuv, rgb):
 
 @pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
 @pytest.mark.parametrize("matrix", [BT709, BT601], ids=["bt709", "bt601"])
-def test_color_bars_come_back_within_one_code_value(matrix, color_range):
+def test_color_bars_round_trip_within_one_code_value(matrix, color_range):
     frame = color_bars("yuv444p", matrix, color_range)
 
     back = there_and_back(frame)
@@ -68,7 +68,7 @@ def test_color_bars_come_back_within_one_code_value(matrix, color_range):
 
 @pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
 @pytest.mark.parametrize("matrix", [BT709, BT601], ids=["bt709", "bt601"])
-def test_flat_patches_with_quartered_color_come_back_within_one_code_value(matrix, color_range):
+def test_flat_patches_in_420_round_trip_within_one_code_value(matrix, color_range):
     frame = color_bars("yuv420p", matrix, color_range, patch=32)
 
     back = there_and_back(frame)
@@ -99,7 +99,7 @@ def test_ten_bits_stay_ten_bits():
     ("width", "height", "matrix"),
     [(720, 576, BT601), (640, 480, BT601), (1280, 720, BT709), (1920, 540, BT709)],
 )
-def test_without_a_tag_the_size_decides(width, height, matrix):
+def test_without_a_tag_the_matrix_follows_the_size(width, height, matrix):
     color = color_of(VideoFrame(width, height, "yuv420p"))
 
     assert color.matrix == matrix
@@ -110,7 +110,7 @@ def test_without_a_tag_the_size_decides(width, height, matrix):
 # Reserved, and derived from the primaries.
 @pytest.mark.parametrize("matrix", [3, 12])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le"])
-def test_a_matrix_unknown_to_the_scaler_is_read_as_if_none_were_named(matrix, pixel_format):
+def test_an_unsupported_matrix_is_treated_like_a_missing_tag(matrix, pixel_format):
     drawn = VideoFrame.from_ndarray(np.full((48, 64, 3), 180, np.uint8), format="rgb24")
     frame = drawn.reformat(format=pixel_format)
     frame.colorspace = matrix
@@ -121,7 +121,7 @@ def test_a_matrix_unknown_to_the_scaler_is_read_as_if_none_were_named(matrix, pi
     assert np.abs(pixels.astype(float) / np.iinfo(pixels.dtype).max * 255 - 180).max() <= 2
 
 
-def test_a_tag_is_believed_whatever_the_size():
+def test_a_matrix_tag_is_used_for_any_size():
     frame = VideoFrame(640, 480, "yuv420p")
     frame.colorspace, frame.color_range = BT709, FULL
     frame.color_primaries, frame.color_trc = 9, 16
@@ -141,7 +141,7 @@ def test_a_tag_is_believed_whatever_the_size():
         *[(name, np.uint16) for name in ("rgb48le", "gbrp10le", "gbrpf32le", "yuva444p16le")],
     ],
 )
-def test_any_pixel_format_of_odd_size_becomes_rgb(pixel_format, kind):
+def test_any_pixel_format_of_odd_size_is_converted_to_rgb(pixel_format, kind):
     frame = VideoFrame(37, 23, pixel_format)
 
     pixels = ToRgb(width=37, height=23)(frame, color_of(frame))
@@ -151,7 +151,7 @@ def test_any_pixel_format_of_odd_size_becomes_rgb(pixel_format, kind):
 
 
 @pytest.mark.parametrize("pixel_format", ["rgb24", "gbrp", "bgr0", "bgra"])
-def test_rgb_passes_unchanged(pixel_format):
+def test_rgb_is_unchanged(pixel_format):
     colors = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     frame = VideoFrame.from_ndarray(colors).reformat(format=pixel_format)
 
@@ -179,7 +179,7 @@ def test_alpha_is_dropped():
     assert pixels.min() == 255
 
 
-def test_a_frame_of_another_size_is_scaled_to_that_of_the_video():
+def test_a_frame_of_another_size_is_scaled_to_the_size_of_the_video():
     frame = flat_frame((235, 128, 128))
 
     pixels = ToRgb(width=24, height=12)(frame, color_of(frame))
@@ -188,7 +188,7 @@ def test_a_frame_of_another_size_is_scaled_to_that_of_the_video():
     assert pixels.min() == 255
 
 
-def test_rgb_stored_as_yuv_takes_the_matrix_of_its_new_size():
+def test_rgb_stored_as_yuv_uses_the_matrix_of_the_output_size():
     rgb = Color(RGB, full_range=True)
 
     assert rgb.fitted("gbrp", width=64, height=64) == rgb
@@ -196,13 +196,13 @@ def test_rgb_stored_as_yuv_takes_the_matrix_of_its_new_size():
     assert rgb.fitted("yuv420p", width=1920, height=1080) == Color(BT709, full_range=False)
 
 
-def test_yuv_keeps_its_color_at_any_size():
+def test_yuv_keeps_its_matrix_at_any_size():
     color = Color(BT601, full_range=True, primaries=5, transfer=6)
 
     assert color.fitted("yuv420p", width=1920, height=1080) == color
 
 
-def test_frames_carry_the_tags_of_their_color():
+def test_frames_have_color_tags():
     color = Color(BT709, full_range=False, primaries=1, transfer=1)
 
     frame = FromRgb(color, "yuv420p", width=16, height=16)(np.zeros((3, 16, 16), np.uint8))
@@ -213,7 +213,7 @@ def test_frames_carry_the_tags_of_their_color():
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_a_picture_that_is_made_smaller_keeps_its_mean_and_shows_no_pattern(kind):
+def test_downscaling_keeps_the_mean_and_does_not_alias(kind):
     peak = np.iinfo(kind).max
     stripes = np.zeros((3, 64, 64), kind)
     stripes[:, :, ::2] = peak  # finer than the smaller picture can show
@@ -226,7 +226,7 @@ def test_a_picture_that_is_made_smaller_keeps_its_mean_and_shows_no_pattern(kind
     assert np.ptp(luma[:, 4:-4]) <= 4
 
 
-def test_a_picture_is_resampled_without_a_shift():
+def test_resizing_does_not_shift_the_frame():
     ramp = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[None], 96, axis=0)
 
     frame = FromRgb(Color(BT709, full_range=True), "yuv444p", width=48, height=36)(
@@ -241,12 +241,12 @@ def test_a_picture_is_resampled_without_a_shift():
 @pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
 @pytest.mark.parametrize("matrix", [BT709, BT601, BT2020], ids=["bt709", "bt601", "bt2020"])
 @pytest.mark.parametrize("pixel_format", ["yuv444p10le", "yuv444p12le"])
-def test_deep_color_bars_come_back(pixel_format, matrix, color_range):
+def test_high_bit_depth_color_bars_round_trip(pixel_format, matrix, color_range):
     frame = color_bars(pixel_format, matrix, color_range)
 
     back = there_and_back(frame)
 
-    # The scaler's matrices have 14 bits, which leaves two steps of 4095 to rounding.
+    # swscale's matrices have 14 bits, which leaves two steps of 4095 to rounding.
     tolerance = 2 if pixel_format == "yuv444p12le" and color_range == FULL else 1
     for index in range(3):
         np.testing.assert_allclose(
@@ -256,7 +256,7 @@ def test_deep_color_bars_come_back(pixel_format, matrix, color_range):
 
 @pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
 @pytest.mark.parametrize("pixel_format", ["yuv444p10le", "yuv444p12le", "yuv420p10le"])
-def test_white_and_black_of_deep_video_are_the_ends_of_the_range(pixel_format, color_range):
+def test_white_and_black_of_high_bit_depth_video_span_the_whole_range(pixel_format, color_range):
     bits = bits_of(pixel_format)
     unit, peak = 1 << (bits - 8), (1 << bits) - 1
     black, white = (16 * unit, 235 * unit) if color_range == LIMITED else (0, peak)
@@ -272,7 +272,7 @@ def test_white_and_black_of_deep_video_are_the_ends_of_the_range(pixel_format, c
 
 
 @pytest.mark.parametrize("pixel_format", ["gray", "gray10le", "gray12le", "gray16le"])
-def test_gray_comes_back_as_it_was(pixel_format):
+def test_gray_round_trips_exactly(pixel_format):
     ramp = VideoFrame(256, 16, pixel_format)
     steps = np.linspace(0, (1 << bits_of(pixel_format)) - 1, 256).round()
     plane_of(ramp, 0)[:] = steps
@@ -289,8 +289,8 @@ def test_gray_comes_back_as_it_was(pixel_format):
     np.testing.assert_allclose(plane_of(back, 0)[8].astype(int), steps, atol=tolerance)
 
 
-def test_color_samples_are_written_beside_the_left_one_of_two_pixels():
-    # Red grows from left to right; a sample of color stands for the even pixels.
+def test_chroma_is_written_with_left_location():
+    # Red increases from left to right; a chroma sample is at the even pixels.
     red = np.repeat((np.arange(128, dtype=np.uint16) * 400)[None], 64, axis=0)
     rest = np.full((64, 128), 30000, np.uint16)
     whole = FromRgb(Color(BT709, True), "yuv444p10le", width=128, height=64)
@@ -315,11 +315,11 @@ def test_color_samples_are_written_beside_the_left_one_of_two_pixels():
         ("png", "yuvj420p", True),
     ],
 )
-def test_it_is_known_which_codecs_tell_where_color_lies(codec, pixel_format, told):
+def test_codecs_without_a_chroma_location_are_known(codec, pixel_format, told):
     assert has_chroma_location(codec, pixel_format) == told
 
 
-def test_gray_stored_as_yuv_takes_the_range_that_players_expect():
+def test_gray_stored_as_yuv_is_limited_range():
     gray = Color(BT601, full_range=True)
 
     assert not gray.fitted("yuv420p", width=64, height=64, source_format="gray").full_range
@@ -350,7 +350,7 @@ def packed_frame(pixel_format, number):
         ("bgr8", 0b01_000_111, (255, 0, 85)),
     ],
 )
-def test_rgb_of_few_bits_fills_the_whole_range(pixel_format, number, rgb):
+def test_packed_rgb_fills_the_whole_range(pixel_format, number, rgb):
     frame = packed_frame(pixel_format, number)
 
     pixels = ToRgb(width=18, height=6)(frame, color_of(frame))
@@ -359,7 +359,7 @@ def test_rgb_of_few_bits_fills_the_whole_range(pixel_format, number, rgb):
 
 
 @pytest.mark.parametrize("bits", [9, 10, 12, 14])
-def test_white_of_deep_rgb_planes_is_white(bits):
+def test_white_of_high_bit_depth_planar_rgb_is_white(bits):
     frame = packed_frame(f"gbrp{bits}le", (1 << bits) - 1)
 
     pixels = ToRgb(width=18, height=6)(frame, color_of(frame))

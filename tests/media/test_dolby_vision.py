@@ -1,4 +1,4 @@
-"""Pictures that are not YCbCr are refused before they come out green and purple."""
+"""Color models other than YCbCr are refused instead of decoded to wrong colors."""
 
 import struct
 
@@ -15,7 +15,7 @@ def record(profile, compatibility):
 
 
 def make_mp4(path, profile, compatibility):
-    """H.264 in MP4 with a box behind all others of its sample entry, which players look for."""
+    """H.264 in MP4 with the configuration box at the end of its sample entry."""
     data = make_clip(path).read_bytes()
     box = struct.pack(">I", 32) + b"dvvC" + record(profile, compatibility)
     moov = data.index(b"moov")  # one of the brands before it is called avc1, too
@@ -41,7 +41,7 @@ def make_matroska(path, profile, compatibility):
 
 @pytest.mark.parametrize(("make", "name"), [(make_mp4, "a.mp4"), (make_matroska, "a.mkv")])
 @pytest.mark.parametrize("profile", [5, 10])
-def test_a_picture_in_the_color_space_of_dolby_is_refused(tmp_path, make, name, profile):
+def test_dolby_vision_profile_5_is_refused(tmp_path, make, name, profile):
     clip = make(tmp_path / name, profile, 0)
 
     with pytest.raises(InputError, match=rf"Dolby Vision profile {profile} .* convert it"):
@@ -50,18 +50,18 @@ def test_a_picture_in_the_color_space_of_dolby_is_refused(tmp_path, make, name, 
 
 @pytest.mark.parametrize(("make", "name"), [(make_mp4, "a.mp4"), (make_matroska, "a.mkv")])
 @pytest.mark.parametrize(("profile", "compatibility"), [(8, 1), (8, 4), (7, 6), (10, 1)])
-def test_a_picture_that_can_do_without_is_read_and_the_loss_named(
+def test_dolby_vision_with_a_base_layer_is_read_and_its_loss_reported(
     tmp_path, make, name, profile, compatibility
 ):
     clip = make(tmp_path / name, profile, compatibility)
 
-    assert probe(clip).left_behind == ("Dolby Vision metadata",)
+    assert probe(clip).dropped == ("Dolby Vision metadata",)
 
 
 @pytest.mark.parametrize(
     ("matrix", "name"), [(8, "YCgCo"), (10, "YCbCr of constant luminance"), (14, "ICtCp")]
 )
-def test_other_models_of_color_are_refused_by_name(tmp_path, matrix, name):
+def test_unsupported_color_models_are_refused_by_name(tmp_path, matrix, name):
     def tag(video):
         video.codec_context.colorspace = matrix
 

@@ -1,4 +1,4 @@
-"""Whatever size is asked for, the picture keeps the shape that it has on the screen."""
+"""Every size option keeps the display aspect ratio."""
 
 from fractions import Fraction
 
@@ -38,11 +38,11 @@ def test_a_scale_multiplies_both_sides(scale, size):
     assert shape == Shape(*size, None)
 
 
-def test_odd_results_become_even():
+def test_odd_sizes_are_rounded_to_even():
     assert output_shape(info_of(37, 23), scale=Fraction(3)) == Shape(112, 68, None)
 
 
-def test_a_height_counts_the_lines_on_the_screen():
+def test_a_height_is_the_displayed_height():
     dvd = output_shape(info_of(720, 576, pixel=PAL_WIDE), scale=FOUR, height=1080)
     phone = output_shape(info_of(640, 360, matrix=TURNED), scale=FOUR, height=1280)
 
@@ -72,7 +72,7 @@ def test_a_box_is_filled_in_one_direction_with_square_pixels(info, box, expected
     matrix=st.sampled_from([None, TURNED, UPSIDE_DOWN]),
     wish=st.sampled_from([{"scale": Fraction(3, 2)}, {"height": 1080}, {"box": (1280, 720)}]),
 )
-def test_the_shape_on_the_screen_is_kept_but_for_rounding(width, height, pixel, matrix, wish):
+def test_the_display_aspect_ratio_is_kept_up_to_rounding(width, height, pixel, matrix, wish):
     info = info_of(width, height, pixel=pixel, matrix=matrix)
     turned = info.is_turned
 
@@ -86,7 +86,7 @@ def test_the_shape_on_the_screen_is_kept_but_for_rounding(width, height, pixel, 
     assert shape.width % 2 == shape.height % 2 == 0
 
 
-def test_the_turn_of_a_real_file_is_seen(tmp_path):
+def test_the_rotation_of_a_real_file_is_read(tmp_path):
     clip = make_clip(tmp_path / "turned.mp4", prepare=lambda video: video.set_display_rotation(90))
 
     assert probe(clip).is_turned

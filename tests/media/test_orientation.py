@@ -1,4 +1,4 @@
-"""Pixels are turned as players and photo viewers show them."""
+"""Pixels are rotated as players and photo viewers show them."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ RNG = np.random.default_rng(2)
 
 
 def make_photo(path, orientation):
-    """A photo of blocks that no turn and no mirror leaves as they are."""
+    """A photo of blocks that every rotation and flip changes."""
     blocks = RNG.integers(0, 256, (4, 6, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     photo = Image.fromarray(blocks)
     exif = photo.getexif()
@@ -35,7 +35,7 @@ def test_a_photo_is_upright_as_in_a_viewer(tmp_path, ending, orientation):
     assert np.abs(pixels.astype(int) - expected).mean() < 6
 
 
-def test_a_photo_without_a_mark_or_with_a_broken_one_stays_as_it_is(tmp_path):
+def test_a_photo_without_a_valid_orientation_tag_is_unchanged(tmp_path):
     Image.fromarray(picture(1)).save(tmp_path / "plain.jpg")
     cut = make_photo(tmp_path / "cut.png", 6)
     cut.write_bytes(cut.read_bytes()[:60])
@@ -45,7 +45,7 @@ def test_a_photo_without_a_mark_or_with_a_broken_one_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_rotated_video_is_read_upright_where_that_is_asked_for(tmp_path, turn):
+def test_a_rotated_video_is_read_upright_on_request(tmp_path, turn):
     clip = make_clip(tmp_path / "phone.mp4", prepare=lambda video: video.set_display_rotation(turn))
 
     with VideoReader(clip) as stored, VideoReader(clip, turns_upright=True) as upright:

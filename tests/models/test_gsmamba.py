@@ -164,7 +164,7 @@ def test_has_the_released_networks_parameters():
         assert count_parameters(network.get_submodule(name)) == count, name
 
 
-def test_keys_and_shapes_are_those_of_the_released_checkpoint():
+def test_keys_and_shapes_match_the_released_checkpoint():
     released = json.loads((DATA / "released_keys.json").read_text())
     with torch.device("meta"):
         state = GSM(GSM_FULL).state_dict()
@@ -200,7 +200,7 @@ def make_lively(config=RELEASED_LIKE, seed=0):
     ("time", "height", "width"),
     [(5, 19, 12), (4, 16, 8), (2, 9, 21), (3, 7, 33), (7, 10, 10)],
 )
-def test_equals_its_plain_twin(time, height, width):
+def test_equals_the_reference_implementation(time, height, width):
     network = make_lively()
     clip, flows = draw_randomly(1, time, 3, height, width), restless_flows(time, height, width)
     network.flows = lambda clip: flows
@@ -266,7 +266,7 @@ def test_one_table_of_flows_serves_both_directions_of_time():
             a = motion.between(target, source, is_reversed=True)
             b = mirrored.between(target, source, is_reversed=False)
             assert torch.equal(a.index, b.index)
-            assert torch.equal(a.question, b.question)
+            assert torch.equal(a.query, b.query)
 
 
 def test_a_floor_is_taken_after_the_sum():

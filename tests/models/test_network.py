@@ -100,7 +100,7 @@ def test_nothing_inside_a_window_waits_for_the_device(config):
     ],
     ids=["numbers", "a list as an index", "a copy", "a result", "a question", "a choice"],
 )
-def test_what_would_wait_is_seen(wait):
+def test_a_synchronizing_operation_is_detected(wait):
     with Waits() as waits, contextlib.suppress(NotImplementedError, RuntimeError):
         wait(torch.empty(1, 3, device="meta"))  # which has no values to give
 

@@ -137,7 +137,7 @@ def test_a_block_normalizes_before_and_adds_after_each_of_its_layers():
 # Blocks of a branch
 
 
-def test_the_middle_frame_alone_is_what_the_whole_block_gives_there():
+def test_the_middle_frame_alone_equals_that_of_the_whole_block():
     damb, x = DAMB(replace(TINY_VSRM, s2t_blocks=2)).requires_grad_(False), block_input()
 
     torch.testing.assert_close(damb.center(x), damb(x)[:, 1], **TOLERANCE)
@@ -347,7 +347,7 @@ def test_the_second_frame_has_no_second_neighbor_at_all():
 @pytest.mark.parametrize(
     ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (4, 9, 3), (1, 8, 8)]
 )
-def test_any_length_and_any_size_come_out_four_times_larger(config, time, height, width):
+def test_any_length_and_size_is_upscaled_four_times(config, time, height, width):
     network = make_network(config).requires_grad_(False)
 
     large = network(clip(time, height, width))

@@ -36,7 +36,7 @@ def test_the_bundled_network_has_at_most_a_million_parameters():
 @pytest.mark.parametrize(
     ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (4, 9, 3), (1, 8, 8)]
 )
-def test_any_length_and_any_size_come_out_four_times_larger(time, height, width):
+def test_any_length_and_size_is_upscaled_four_times(time, height, width):
     network = make_network(TINY).requires_grad_(False)
 
     large = network(clip(time, height, width))
@@ -82,7 +82,7 @@ def test_one_frame_is_what_it_is_without_propagation():
     torch.testing.assert_close(first, network.frames(frame, network.flows(frame)), **TOLERANCE)
 
 
-def test_the_estimate_of_the_frame_before_arrives_where_the_flow_says():
+def test_the_previous_estimate_is_warped_along_the_flow():
     network = make_network(TINY).requires_grad_(False)
     seen = []
     cell_forward = network.cell.forward
@@ -207,7 +207,7 @@ FOLDED_TINY = replace(TINY, fold=2)
 @pytest.mark.parametrize(
     ("time", "height", "width"), [(1, 1, 1), (2, 1, 6), (3, 5, 7), (2, 8, 9), (1, 8, 8)]
 )
-def test_folded_by_two_any_length_and_any_size_come_out_two_times_larger(time, height, width):
+def test_with_fold_2_any_length_and_size_is_upscaled_two_times(time, height, width):
     network = make_network(FOLDED_TINY).requires_grad_(False)
     frames = clip(time, height, width)
 

@@ -114,7 +114,7 @@ def test_forcing_what_cannot_run_here_says_why(
     ("kind", "message"),
     [({"dtype": torch.float64}, "float64"), ({"is_shared": False}, "shared by all channels")],
 )
-def test_a_forced_one_does_not_hand_an_input_to_another_in_silence(
+def test_a_forced_kernel_never_falls_back_silently(
     kernel, device, kind, message, install, monkeypatch
 ):
     install("numba", "triton")

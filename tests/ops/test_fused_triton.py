@@ -47,7 +47,7 @@ def assert_near(found, expected):
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
 # A single token; fewer than taps; ends of programs and beyond, in tokens and in channels.
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 5), (1, 32, 64), (2, 33, 65), (1, 70, 96)])
-def test_the_convolution_is_the_plain_one(shape, reverse, run_fused):
+def test_the_fused_convolution_equals_pytorch(shape, reverse, run_fused):
     u, weight, bias = draw(*shape), draw(shape[2], 1, 4, seed=1), draw(shape[2], seed=2)
 
     y = run_fused(causal_conv, u, weight, bias, reverse=reverse)
@@ -92,7 +92,7 @@ def places(batch, count, height, width, *, reach):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 5), (1, 70, 5, 9), (1, 8, 1, 7)])
-def test_points_are_read_as_the_plain_code_reads_them(shape, dtype, run_fused):
+def test_fused_sampling_equals_pytorch(shape, dtype, run_fused):
     batch, _, height, width = shape
     picture, points = draw(*shape, dtype=dtype), places(batch, 4, height, width, reach=3.0)
 
@@ -101,14 +101,14 @@ def test_points_are_read_as_the_plain_code_reads_them(shape, dtype, run_fused):
     assert_near(tokens, sample_tokens(picture, points))
 
 
-def test_points_may_be_read_from_a_picture_whose_channels_lie_together(run_fused):
+def test_points_may_be_sampled_from_a_channels_last_image(run_fused):
     picture = draw(2, 6, 4, 5).contiguous(memory_format=torch.channels_last)
     points = places(2, 2, 4, 5, reach=1.0)
 
     assert_near(run_fused(sample_tokens, picture, points), sample_tokens(picture, points))
 
 
-def test_points_that_are_no_numbers_read_no_foreign_memory(run_fused):
+def test_nan_points_do_not_read_out_of_bounds(run_fused):
     picture = torch.ones(1, 3, 4, 4)
     points = torch.full((1, 2, 2, 4, 4), float("nan"))
     points[:, 1] = float("inf")
@@ -117,7 +117,7 @@ def test_points_that_are_no_numbers_read_no_foreign_memory(run_fused):
 
 
 @pytest.mark.parametrize("module", [conv, warp])
-def test_with_gradients_the_plain_code_is_taken(module, monkeypatch):
+def test_with_gradients_pytorch_is_used(module, monkeypatch):
     monkeypatch.setattr(selective_scan_choice, "choose", lambda *_, **__: "triton")
     leaf = torch.ones(1, 2, 3, requires_grad=True)
 
@@ -127,7 +127,7 @@ def test_with_gradients_the_plain_code_is_taken(module, monkeypatch):
 
 
 @pytest.mark.parametrize("forced", ["reference", "chunked", "auto"])
-def test_on_a_cpu_and_where_another_scan_is_asked_for_nothing_is_fused(forced, monkeypatch):
+def test_on_a_cpu_and_with_another_forced_scan_nothing_is_fused(forced, monkeypatch):
     monkeypatch.setenv("VSRM_KERNELS", forced)
 
     assert not selective_scan_choice.fuses(torch.ones(1))

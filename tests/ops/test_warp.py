@@ -28,7 +28,7 @@ def test_the_grid_has_x_first():
     assert grid[1].tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
-def test_no_flow_gives_the_picture():
+def test_zero_flow_gives_the_image():
     picture = numbered(5, 7)
 
     assert_same(warp(picture, torch.zeros(1, 2, 5, 7)), picture)
@@ -52,7 +52,7 @@ def test_a_flow_down_brings_what_lies_below():
     assert_same(warped[:, :, 3:], torch.zeros(1, 1, 1, 3))
 
 
-def test_beyond_the_border_its_last_pixel_goes_on_where_asked():
+def test_border_padding_repeats_the_last_pixel():
     picture = numbered(3, 4)
 
     warped = warp(picture, constant_flow(-2.0, 1.0, 3, 4), padding="border")
@@ -79,7 +79,7 @@ def test_each_pixel_follows_its_own_flow():
     assert_same(warped[0, 0], torch.tensor([[2.0, 11, 0], [0, 12, 12]]))
 
 
-def test_each_picture_of_a_batch_follows_its_own_flow():
+def test_each_image_of_a_batch_has_its_own_flow():
     pictures = numbered(3, 4).repeat(2, 1, 1, 1)
     flows = torch.cat((constant_flow(1.0, 0.0, 3, 4), constant_flow(0.0, 1.0, 3, 4)))
 
@@ -99,27 +99,27 @@ def test_points_may_be_more_or_fewer_than_pixels():
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (4, 1)])
-def test_a_picture_one_pixel_wide_or_high_stays_itself_without_flow(height, width, padding):
+def test_an_image_one_pixel_wide_or_high_is_unchanged_without_flow(height, width, padding):
     picture = numbered(height, width) + 1
 
     assert_same(warp(picture, torch.zeros(1, 2, height, width), padding=padding), picture)
 
 
-def test_a_picture_one_pixel_wide_moves_up_and_down():
+def test_an_image_one_pixel_wide_is_warped_vertically():
     warped = warp(numbered(4, 1), constant_flow(0.0, 1.0, 4, 1), padding="border")
 
     assert_same(warped[0, 0, :, 0], torch.tensor([10.0, 20, 30, 30]))
 
 
 @pytest.mark.parametrize(("dx", "dy", "height", "width"), [(1.0, 0.0, 3, 1), (0.0, -1.0, 1, 3)])
-def test_beside_a_picture_one_pixel_wide_or_high_lies_nothing(dx, dy, height, width):
+def test_beside_an_image_one_pixel_wide_or_high_is_padding(dx, dy, height, width):
     warped = warp(numbered(height, width) + 1, constant_flow(dx, dy, height, width))
 
     assert_same(warped, torch.zeros(1, 1, height, width))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_pictures_are_read_at_exact_places(dtype):
+def test_half_precision_images_are_sampled_at_exact_positions(dtype):
     # In float16 no number lies between 512 and 512.5, in bfloat16 none between 512 and 516.
     picture = torch.zeros(1, 1, 1, 600, dtype=dtype)
     picture[..., 513] = 1
@@ -130,7 +130,7 @@ def test_half_precision_pictures_are_read_at_exact_places(dtype):
     assert warped[0, 0, 0, 511:515].tolist() == [0, 0.125, 0.875, 0]
 
 
-def test_gradients_reach_the_picture_and_the_flow():
+def test_gradients_reach_the_image_and_the_flow():
     # A bright column at x = 2 seen from x = 1.5: the value is half, and grows by one a pixel.
     picture = torch.tensor([[[[0.0, 0, 1, 0]]]], requires_grad=True)
     flow = torch.tensor([[[[0.0, 0.5, 0, 0]], [[0.0, 0, 0, 0]]]], requires_grad=True)

@@ -92,7 +92,7 @@ def test_a_place_shows_its_frames_in_every_version(tmp_path):
             assert np.abs(picture - large).mean() < 6
 
 
-def test_without_a_choice_the_default_comes_first_and_what_suits_follows(tmp_path):
+def test_by_default_the_default_network_comes_first(tmp_path):
     clip, page = draw(tmp_path / "a.mp4"), tmp_path / "a.html"
 
     summary = made(clip, "-o", page)
@@ -136,7 +136,7 @@ def test_the_estimates_are_those_of_the_dry_run(tmp_path, monkeypatch):
     assert f"{plan['file_bytes'] / 1e3:.1f} KB" in facts
 
 
-def test_of_large_frames_the_part_with_most_detail_is_shown(tmp_path):
+def test_large_frames_are_cropped_to_the_part_with_most_detail(tmp_path):
     clip, page = tmp_path / "a.mkv", tmp_path / "a.html"
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("ffv1", 25, width=640, height=480, pix_fmt="bgr0")
@@ -175,7 +175,7 @@ def test_pixels_that_are_not_square_are_shown_in_their_shape(tmp_path):
     assert "--w:288;--h:128" in page.read_text(encoding="utf-8")
 
 
-def test_weight_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+def test_weight_files_of_the_same_name_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "a.mp4")
     for name in ("beach", "snow"):
@@ -241,7 +241,7 @@ def test_a_folder_of_images_is_previewed_at_its_rate(tmp_path, monkeypatch):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_gets_one_sentence(tmp_path, monkeypatch, words, exit_code, message):
+def test_invalid_input_gives_one_sentence(tmp_path, monkeypatch, words, exit_code, message):
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "a.mp4")
     (tmp_path / "mine.html").write_text("precious")

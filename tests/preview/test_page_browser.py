@@ -84,7 +84,7 @@ def right(version):
 @pytest.mark.parametrize(
     ("width", "is_phone"), [(1280, False), (390, True)], ids=["laptop", "phone"]
 )
-def test_the_page_is_whole_and_fetches_nothing(browser, page, width, is_phone, scheme):
+def test_the_page_is_self_contained(browser, page, width, is_phone, scheme):
     browser.requests.clear()
     browser.complaints.clear()
     feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -167,7 +167,7 @@ def test_one_to_one_shows_a_pixel_as_a_pixel_of_the_screen(browser, page):
     assert after_the_drag == pytest.approx(before_the_drag + 5, abs=1)
 
 
-def test_a_tall_picture_is_seen_whole(browser, tmp_path):
+def test_a_tall_image_fits_into_the_page(browser, tmp_path):
     view = viewer.View("a", "", [[BLACK], [BLACK]], width=90, height=1600)
     parts = [viewer.toolbar(["x", "y"], plays=False), viewer.viewer(view, ["x", "y"])]
     page = tmp_path / "tall.html"

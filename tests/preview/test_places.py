@@ -88,7 +88,7 @@ def test_a_scene_that_comes_again_is_shown_once():
     assert len({film.shot_at(place) % 2 for place in film.places()}) == len(film.places()) == 2
 
 
-def test_no_cut_lies_between_the_frames_of_a_place():
+def test_there_is_no_cut_between_the_frames_of_a_place():
     film = Film(*((COLORS[n % 6], Fraction(12, 25), "moving") for n in range(40)))
 
     places = film.places()
@@ -108,7 +108,7 @@ def test_where_nothing_moves_still_scenes_are_shown():
     [Film((COLORS[0], 60, "black")), Film((COLORS[0], Fraction(5, 25), "moving"))],
     ids=["all black", "shorter than a place"],
 )
-def test_where_no_place_is_good_the_beginning_is_shown(film):
+def test_without_a_good_place_the_beginning_is_shown(film):
     assert film.places() == [0]
 
 

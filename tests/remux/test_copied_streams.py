@@ -1,4 +1,4 @@
-"""Whatever lies beside the picture goes along, or is named before the work begins."""
+"""Every stream beside the main video is copied, or reported as dropped before the work."""
 
 import io
 from dataclasses import replace
@@ -85,7 +85,7 @@ def _packet(stream, data, begin, duration):
 
 
 def copy(source, target, *, start=None, end=None, codec="h264"):
-    """Write a video as it is, as a job would; give back the writer."""
+    """Write a video unchanged, as a job would; return the writer."""
     with VideoReader(source, start=start, end=end) as reader:
         info = reader.info
         with VideoWriter(
@@ -158,7 +158,7 @@ def test_chapters_without_a_name_are_kept(tmp_path, target):
 
 
 @pytest.mark.parametrize("target", ["out.mp4", "out.mov"])
-def test_a_chapter_that_begins_late_begins_late_in_mp4_too(tmp_path, target):
+def test_a_late_first_chapter_keeps_its_start_in_mp4(tmp_path, target):
     make_rich(tmp_path / "in.mkv", chapters=[(300, 700, "a"), (700, 900, "b")])
 
     copy(tmp_path / "in.mkv", tmp_path / target)
@@ -170,7 +170,7 @@ def test_a_chapter_that_begins_late_begins_late_in_mp4_too(tmp_path, target):
 
 
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
-def test_a_part_has_the_chapters_inside_it(tmp_path, target):
+def test_a_part_has_the_chapters_inside_it_clipped(tmp_path, target):
     chapters = [(0, 100, "a"), (100, 300, "b"), (300, 700, "c"), (700, 1000, "d")]
     make_rich(tmp_path / "in.mkv", chapters=chapters)
 
@@ -180,7 +180,7 @@ def test_a_part_has_the_chapters_inside_it(tmp_path, target):
     assert chapters_of(tmp_path / target) == [(0, tenth, "b"), (tenth, 4 * tenth, "c")]
 
 
-def test_fonts_and_covers_of_a_matroska_are_attached_again(tmp_path):
+def test_fonts_and_cover_art_of_matroska_are_copied(tmp_path):
     attached = [("font.ttf", "font/ttf", FONT), ("ä b.txt", "text/plain", b"words")]
     make_rich(tmp_path / "in.mkv", attachments=[*attached, ("art.png", "image/png", cover())])
 
@@ -193,7 +193,7 @@ def test_fonts_and_covers_of_a_matroska_are_attached_again(tmp_path):
 @pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
 @pytest.mark.parametrize("start", [None, Fraction(1, 2)], ids=["whole", "part"])
-def test_a_cover_picture_is_kept_in_the_way_of_the_container(tmp_path, source, target, start):
+def test_cover_art_is_converted_to_the_way_of_the_container(tmp_path, source, target, start):
     is_mkv = source == "in.mkv"
     make_rich(
         tmp_path / source,
@@ -215,7 +215,7 @@ def test_a_cover_picture_is_kept_in_the_way_of_the_container(tmp_path, source, t
         ("in.mkv", "subrip", "out.webm", "webvtt"),
     ],
 )
-def test_plain_subtitles_become_those_of_the_other_container(
+def test_text_subtitles_are_converted_to_the_codec_of_the_container(
     tmp_path, source, codec, target, becomes
 ):
     lines = [line.replace("<", "") for line in LINES] if codec == "mov_text" else LINES
@@ -240,14 +240,14 @@ def test_plain_subtitles_become_those_of_the_other_container(
 
 
 def _plainly(lines):
-    """The lines, with the two ways to end bold and the like made one."""
+    """The lines, with equivalent ends of bold and the like unified."""
     closed = [(a, d, text.replace(r"{\r}", "")) for a, d, text in lines]
     for name in "biu":
         closed = [(a, d, text.replace(rf"{{\{name}0}}", "")) for a, d, text in closed]
     return closed
 
 
-def test_subtitles_that_go_back_and_forth_are_what_they_were(tmp_path):
+def test_subtitles_converted_back_and_forth_are_unchanged(tmp_path):
     make_rich(tmp_path / "in.mkv")
 
     copy(tmp_path / "in.mkv", tmp_path / "there.mp4")
@@ -259,7 +259,7 @@ def test_subtitles_that_go_back_and_forth_are_what_they_were(tmp_path):
     assert texts == LINES
 
 
-def test_lines_that_lose_their_place_or_color_are_counted(tmp_path):
+def test_subtitle_lines_that_lose_position_or_color_are_counted(tmp_path):
     lines = ["plain", r"{\an8}above", '<font color="#ff0000">red</font>', "while another"]
     make_rich(tmp_path / "in.mkv", lines=lines, starts=[0, 200, 400, 500])
 
@@ -268,11 +268,11 @@ def test_lines_that_lose_their_place_or_color_are_counted(tmp_path):
     assert [text for _, _, text in lines_of(tmp_path / "out.mp4")] == [
         *("plain", "above", "red", "while another")
     ]
-    assert writer.warnings[0].startswith("the color, place or overlap of 3 lines of stream 1")
+    assert writer.warnings[0].startswith("the color, position or overlap of 3 lines of stream 1")
 
 
 @pytest.mark.parametrize("target", ["out.mp4", "out.webm"])
-def test_lines_without_words_are_left_out(tmp_path, target):
+def test_empty_subtitle_lines_are_dropped(tmp_path, target):
     make_rich(tmp_path / "in.mkv", lines=["a", "", " ", r"{\an8}", "<i></i>", "b"])
 
     copy(tmp_path / "in.mkv", tmp_path / target, codec="vp9" if target == "out.webm" else "h264")
@@ -280,7 +280,7 @@ def test_lines_without_words_are_left_out(tmp_path, target):
     assert [text for _, _, text in lines_of(tmp_path / target)] == ["a", "b"]
 
 
-def test_lines_that_begin_together_still_do(tmp_path):
+def test_simultaneous_subtitle_lines_stay_simultaneous(tmp_path):
     make_rich(tmp_path / "in.mkv", lines=["a", "b", "c"], starts=[200, 200, 200])
 
     copy(tmp_path / "in.mkv", tmp_path / "out.mkv")
@@ -288,7 +288,7 @@ def test_lines_that_begin_together_still_do(tmp_path):
     assert [begin for begin, _, _ in lines_of(tmp_path / "out.mkv")] == [Fraction(1, 5)] * 3
 
 
-def test_what_cannot_go_is_named_before_the_first_frame(tmp_path):
+def test_dropped_streams_are_reported_before_the_first_frame(tmp_path):
     make_rich(tmp_path / "in.mkv", attachments=[("font.ttf", "font/ttf", FONT)], codec="ass")
     with VideoReader(tmp_path / "in.mkv") as reader:
         info = reader.info
@@ -306,7 +306,7 @@ def test_what_cannot_go_is_named_before_the_first_frame(tmp_path):
     ]
 
 
-def test_a_second_picture_goes_along_as_it_is(tmp_path):
+def test_a_second_video_stream_is_copied(tmp_path):
     with av.open(str(tmp_path / "in.mkv"), "w") as output:
         streams = [
             output.add_stream("libx264", rate=25, width=w, height=32, pix_fmt="yuv420p")
@@ -328,12 +328,12 @@ def test_a_second_picture_goes_along_as_it_is(tmp_path):
     assert times == pytest.approx([index / 25 for index in range(10)])
 
 
-def test_transparency_is_among_what_is_named(tmp_path):
+def test_transparency_is_reported_as_dropped(tmp_path):
     source = make_clip(tmp_path / "in.mkv", codec="ffv1", pixel_format="yuva420p", times=(0, 512))
 
     writer = copy(source, tmp_path / "out.mkv")
 
-    assert writer.dropped == ("transparency: the network knows only colors",)
+    assert writer.dropped == ("transparency: the network processes only colors",)
 
 
 def tags_of(path):
@@ -353,7 +353,7 @@ def make_tagged(path, tags):
     return path
 
 
-def test_tags_that_a_container_does_not_know_are_named(tmp_path):
+def test_tags_that_a_container_cannot_store_are_reported(tmp_path):
     tags = {"title": "A film", "artist": "Somebody", "director": "Another", "isbn": "1"}
     source = make_tagged(tmp_path / "in.mkv", tags)
 
@@ -367,7 +367,7 @@ def test_tags_that_a_container_does_not_know_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
-def test_tags_of_a_telephone_are_kept(tmp_path, target):
+def test_tags_of_a_phone_are_kept(tmp_path, target):
     tags = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location": "+1+2/"}
     source = make_tagged(tmp_path / "in.mov", tags)
 
@@ -378,7 +378,7 @@ def test_tags_of_a_telephone_are_kept(tmp_path, target):
 
 
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
-def test_damaged_packets_of_sound_cost_only_themselves(tmp_path, target):
+def test_only_damaged_audio_packets_are_dropped(tmp_path, target):
     source = make_clip(
         tmp_path / "in.ts", clock=Fraction(1, 90000), times=range(0, 86400, 3600), sound="aac"
     )
@@ -400,7 +400,7 @@ def test_damaged_packets_of_sound_cost_only_themselves(tmp_path, target):
 
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.nut"])
 @pytest.mark.parametrize("rate", [22050, 44100])
-def test_sound_that_an_edit_list_hides_is_not_heard(tmp_path, rate, target):
+def test_audio_hidden_by_an_edit_list_is_not_copied(tmp_path, rate, target):
     whole = make_film(tmp_path / "whole.mov", encoder={"g": "100"}, sound=("aac", rate, "mono"))
     cut = tmp_path / "in.mov"
     with (

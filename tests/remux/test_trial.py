@@ -1,4 +1,4 @@
-"""What a container can hold is found by trying, before the work; nothing fails after it."""
+"""Trial files find out before the work what a container can hold."""
 
 from fractions import Fraction
 
@@ -24,7 +24,7 @@ WINDOWS_MEDIA = {"in.wmv": "asf"}
         *(("in.avi", "adpcm_ms"), ("in.avi", "adpcm_yamaha"), ("in.avi", "pcm_mulaw")),
     ],
 )
-def test_sound_that_matroska_names_by_a_number_is_copied_whole(tmp_path, source, codec):
+def test_audio_that_matroska_stores_as_acm_is_copied_completely(tmp_path, source, codec):
     kind = WINDOWS_MEDIA.get(source)
     film = make_film(tmp_path / source, kind=kind, sound=(codec, 22050, "stereo"))
 
@@ -48,7 +48,7 @@ def test_sound_that_matroska_names_by_a_number_is_copied_whole(tmp_path, source,
         ("in.mkv", ("alac", 48000, "5.1"), "out.mov"),
     ],
 )
-def test_uncompressed_and_lossless_sound_is_kept(tmp_path, source, sound, target):
+def test_uncompressed_and_lossless_audio_is_kept(tmp_path, source, sound, target):
     film = make_film(tmp_path / source, codec="mjpeg", sound=sound)
 
     writer = pass_on(film, tmp_path / target)
@@ -59,7 +59,7 @@ def test_uncompressed_and_lossless_sound_is_kept(tmp_path, source, sound, target
 
 @pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
 @pytest.mark.parametrize("damage", [b"\xff\xff\x7f\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f"])
-def test_damaged_sound_of_huge_numbers_is_copied_without_a_word(tmp_path, codec, damage):
+def test_damaged_float_audio_with_huge_samples_is_copied_without_a_warning(tmp_path, codec, damage):
     film = make_film(tmp_path / "in.mkv", sound=(codec, 48000, "mono"))
     data = film.read_bytes()
     with av.open(str(film)) as container:
@@ -72,7 +72,7 @@ def test_damaged_sound_of_huge_numbers_is_copied_without_a_word(tmp_path, codec,
     assert count(tmp_path / "out.mkv") == count(film)
 
 
-def test_sound_that_only_another_container_holds_is_refused_with_its_name(tmp_path):
+def test_audio_that_only_another_container_holds_is_refused_and_that_one_suggested(tmp_path):
     film = make_film(tmp_path / "in.avi", sound=("adpcm_ima_wav", 22050, "stereo"))
 
     with pytest.raises(OutputError, match=r"adpcm_ima_wav.*name the output \.mkv"):
@@ -84,7 +84,7 @@ def test_sound_that_only_another_container_holds_is_refused_with_its_name(tmp_pa
         )
 
 
-def test_a_muxer_that_writes_what_nobody_can_decode_is_found_out(tmp_path):
+def test_a_muxer_that_writes_undecodable_streams_is_detected(tmp_path):
     # NUT stores no size of blocks, without which WMA is not to be decoded.
     film = make_film(tmp_path / "in.wmv", kind="asf", sound=("wmav2", 44100, "mono"))
     samples = read_samples(film)
@@ -112,7 +112,7 @@ def timecode_of(path):
 
 @pytest.mark.parametrize("source", ["in.mov", "in.mp4", "in.mkv"])
 @pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
-def test_a_timecode_goes_along(tmp_path, source, target):
+def test_a_timecode_is_copied(tmp_path, source, target):
     film = make_film(tmp_path / source, rate=30, tags={"timecode": "10:20:30:12"})
 
     writer = pass_on(film, tmp_path / target)
@@ -121,7 +121,7 @@ def test_a_timecode_goes_along(tmp_path, source, target):
     assert timecode_of(tmp_path / target) == "10:20:30:12"
 
 
-def test_a_timecode_that_cannot_stay_is_named(tmp_path):
+def test_a_timecode_that_cannot_be_kept_is_reported(tmp_path):
     film = make_film(tmp_path / "in.mkv", tags={"timecode": "01:00:00;02"})  # no rate drops so
 
     whole = pass_on(film, tmp_path / "out.mp4")
@@ -130,13 +130,15 @@ def test_a_timecode_that_cannot_stay_is_named(tmp_path):
     assert whole.dropped == (
         "timecode 01:00:00;02: a .mp4 file cannot hold it at this frame rate; an .mkv may",
     )
-    assert part.dropped == ("timecode 01:00:00;02: it is that of the beginning, which is cut off",)
+    assert part.dropped == (
+        "timecode 01:00:00;02: it is the timecode of the first frame, which is cut off",
+    )
     assert timecode_of(tmp_path / "out.mp4") is None
     assert timecode_of(tmp_path / "part.mkv") is None
 
 
 @pytest.mark.parametrize("codec", ["utvideo", "rawvideo", "magicyuv", "hevc"])
-def test_frames_of_any_codec_can_be_decoded_behind_segments(tmp_path, codec):
+def test_joined_segments_of_any_codec_decode(tmp_path, codec):
     film = make_film(tmp_path / "in.mp4", frames=5)
     with VideoReader(film) as reader:
         frames = list(reader)
@@ -162,7 +164,7 @@ def test_frames_of_any_codec_can_be_decoded_behind_segments(tmp_path, codec):
         assert abs(before.pixels.mean() - after.pixels.mean()) < 3
 
 
-def test_video_that_cannot_be_decoded_again_is_refused_at_once(tmp_path):
+def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
     film = make_film(tmp_path / "in.mp4", frames=5)
     writer = VideoWriter(
         tmp_path / "out.mov",
@@ -177,7 +179,7 @@ def test_video_that_cannot_be_decoded_again_is_refused_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_short_segments_of_hevc_are_always_in_one_container_and_joined(tmp_path, frames):
+def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
     film = make_film(tmp_path / "in.mp4", frames=6)
     with VideoReader(film) as reader:
         read = list(reader)

@@ -23,13 +23,13 @@ def random_picture(height=21, width=34):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (21, 34), (3, 200)])
-def test_a_png_holds_exactly_the_picture(size):
+def test_png_is_lossless(size):
     picture = random_picture(*size)
 
     assert (decoded(encode_png(picture)) == picture).all()
 
 
-def test_a_slider_holds_both_pictures_and_their_names():
+def test_a_slider_has_both_images_and_their_names():
     before, after = random_picture(), 255 - random_picture()
 
     html = slider(before, after, labels=("bicubic", "vsrm-t"), caption="bear, frame 6")
@@ -60,7 +60,7 @@ def test_words_cannot_become_markup():
     assert page.count("<script>") == 1
 
 
-def test_a_page_may_fetch_nothing():
+def test_a_page_forbids_requests():
     page = html_page("title", "lead", [still(random_picture(), caption="c")])
 
     assert "default-src 'none'" in page
@@ -68,7 +68,7 @@ def test_a_page_may_fetch_nothing():
     assert "url(" not in page
 
 
-def test_a_page_is_written_whole(tmp_path):
+def test_a_page_is_written_atomically(tmp_path):
     path = tmp_path / "page.html"
 
     write_whole(path, "<p>ü</p>".encode())

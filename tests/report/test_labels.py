@@ -5,19 +5,19 @@ import string
 import numpy as np
 import pytest
 
-from vsrm_cli.report.labels import _SIGNS, draw_label, text_mask
+from vsrm_cli.report.labels import _CHARACTERS, draw_label, text_mask
 
 
 @pytest.mark.parametrize("sign", string.ascii_letters + string.digits + "._-,:()/+ ")
-def test_every_usual_sign_has_its_own_form(sign):
-    rows = _SIGNS[sign].split("/")
+def test_every_character_has_its_own_glyph(sign):
+    rows = _CHARACTERS[sign].split("/")
 
     assert [len(row) for row in rows] == [5] * 7
-    assert set(_SIGNS[sign]) <= {"#", " ", "/"}
-    assert [other for other, form in _SIGNS.items() if form == _SIGNS[sign]] == [sign]
+    assert set(_CHARACTERS[sign]) <= {"#", " ", "/"}
+    assert [other for other, form in _CHARACTERS.items() if form == _CHARACTERS[sign]] == [sign]
 
 
-def test_one_empty_column_stands_between_signs():
+def test_one_empty_column_separates_characters():
     ink = text_mask("H!", size=2)
 
     assert ink.shape == (14, 22)
@@ -25,17 +25,17 @@ def test_one_empty_column_stands_between_signs():
     assert not ink[:, 10:12].any()
 
 
-def test_an_unknown_sign_becomes_a_box():
+def test_an_unknown_character_is_drawn_as_a_box():
     assert (text_mask("字", size=1) == text_mask("\N{SNOWMAN}", size=1)).all()
     assert text_mask("字", size=1).sum() == 20
 
 
-def test_no_words_have_no_ink():
+def test_empty_text_has_no_ink():
     assert text_mask("", size=3).shape == (21, 0)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_label_lies_in_its_corner_and_changes_nothing_else(dtype):
+def test_a_label_changes_only_its_corner(dtype):
     peak = np.iinfo(dtype).max
     picture = np.full((3, 40, 120), peak // 2, dtype)
 
@@ -49,7 +49,7 @@ def test_a_label_lies_in_its_corner_and_changes_nothing_else(dtype):
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 20), (9, 200), (9, 20)])
-def test_words_that_do_not_fit_are_cut(height, width):
+def test_text_that_does_not_fit_is_cut(height, width):
     whole = text_mask("a very long label indeed", size=1)
     picture = np.zeros((3, height, width), np.uint8)
 
@@ -63,7 +63,7 @@ def test_words_that_do_not_fit_are_cut(height, width):
     assert (picture == 255).sum() == 3 * shown.sum() > 0
 
 
-def test_a_picture_without_room_for_a_letter_is_left_as_it_is():
+def test_an_image_too_small_for_a_letter_is_unchanged():
     picture = np.full((3, 6, 200), 100, np.uint8)
 
     draw_label(picture, "a")

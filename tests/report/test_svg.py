@@ -47,7 +47,7 @@ def test_a_single_value_has_ticks_too(value):
     assert ticks[0] <= value <= ticks[-1]
 
 
-def test_lines_rise_with_their_values():
+def test_larger_values_are_higher_in_a_line_plot():
     root = drawn(
         line_plot(
             "Time by size",
@@ -97,14 +97,14 @@ def test_many_groups_make_a_taller_plot():
     assert {root.get("viewBox").split()[2] for root in (few, many)} == {str(WIDTH)}
 
 
-def test_words_are_escaped():
+def test_text_is_escaped():
     svg = line_plot("<b>", {"<i>": [(0, 1), (1, 2)]}, x_label="&", y_label='"')
 
     assert not re.search("<[bi]>", svg)
     drawn(svg)
 
 
-def test_a_long_legend_goes_on_in_a_second_line_and_is_never_cut():
+def test_a_long_legend_wraps_to_a_second_line():
     names = ["lanczos", "vsrm-t", "vsrm-t, frames alone", "gsm-t", "gsm-t, frames alone"]
 
     svg = bar_plot("Gain", ["one"], {name: [1.0] for name in names}, label="dB")

@@ -182,7 +182,7 @@ def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config)
     network, sample = make_network(*([config] if config else [])), batch(pack)
     if config:
         attention._mask.cache_clear()
-        attention._cached_places.cache_clear()
+        attention._cached_positions.cache_clear()
     with torch.inference_mode():
         network(sample.lr)
 

@@ -51,7 +51,7 @@ def test_each_input_gets_its_name_in_the_folder_and_a_container_that_is_written(
     ]
 
 
-def test_two_inputs_that_would_meet_are_told_by_name(folder):
+def test_two_inputs_with_the_same_output_are_reported(folder):
     (folder / "B.mkv").write_text("another video")
 
     with pytest.raises(UsageError, match=r"B\.mkv and .*b\.mkv would both become .*b\.mkv"):
@@ -60,7 +60,7 @@ def test_two_inputs_that_would_meet_are_told_by_name(folder):
         plan(folder, "a.mp4", "a.mp4")
 
 
-def test_outputs_that_exist_are_told_unless_they_may_be_replaced(folder):
+def test_existing_outputs_are_an_error_without_overwrite(folder):
     (folder / "large" / "b.mkv").write_text("precious")
 
     with pytest.raises(OutputError, match=r"large/b\.mkv exists; .*--overwrite"):
@@ -74,7 +74,7 @@ def test_an_input_is_no_output(folder):
         plan_batch([folder / "more"], folder / "more", UpscaleOptions(overwrite=True))
 
 
-def test_an_input_that_is_not_there_and_an_empty_folder_are_told(folder):
+def test_a_missing_input_and_an_empty_folder_are_reported(folder):
     with pytest.raises(InputError, match="missing does not exist"):
         plan(folder, "a.mp4", "missing")
     with pytest.raises(InputError, match="no image files"):
@@ -121,7 +121,7 @@ def test_a_place_for_the_outputs_is_given_once(folder, words):
         ("shots/%d.png", {}, "shots/%d_x4.png"),
     ],
 )
-def test_an_output_that_is_not_named_lies_beside_its_input(folder, name, given, output):
+def test_the_default_output_is_next_to_its_input(folder, name, given, output):
     named = name_output(folder / name, UpscaleOptions.read(**given))
 
     assert named == folder / output
@@ -166,7 +166,7 @@ def test_several_inputs_load_their_network_once(folder, monkeypatch):
     assert read_clip(folder / "large" / "3.mp4")[0] == read_clip(folder / "large" / "1.mp4")[0]
 
 
-def test_outputs_that_exist_are_skipped_if_that_is_asked_for(folder):
+def test_existing_outputs_are_skipped_on_request(folder):
     draw_clip("a.mp4", frames=3)
     draw_clip("more/c.avi", frames=3)
     (folder / "large" / "a.mp4").write_text("precious")
@@ -179,7 +179,7 @@ def test_outputs_that_exist_are_skipped_if_that_is_asked_for(folder):
     assert len(read_clip("large/c.mkv")[0]) == 3
 
 
-def test_an_output_as_second_name_is_understood_and_the_right_command_told(folder):
+def test_an_output_as_second_argument_suggests_the_correct_command(folder):
     result = run("a.mp4", "b.mp4")
 
     assert result.exit_code == 2

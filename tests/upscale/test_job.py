@@ -40,7 +40,7 @@ def files_beside(path):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 16, 17, 29])
-def test_each_frame_comes_out_once_at_its_time_four_times_larger(tmp_path, frames):
+def test_each_frame_is_written_once_at_its_time_in_four_times_the_size(tmp_path, frames):
     clip = draw_clip(tmp_path / "small.mp4", frames=frames)
 
     summary = upscale_video(clip, tmp_path / "large.mp4")
@@ -167,7 +167,7 @@ def test_names_of_any_kind_are_only_names(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     ("name", "codec"), [("large.mp4", "h264"), ("large.mkv", "ffv1"), ("large.mov", "prores")]
 )
-def test_what_players_must_know_of_a_picture_is_kept(tmp_path, name, codec):
+def test_display_metadata_for_players_are_kept(tmp_path, name, codec):
     def tag(video):
         context = video.codec_context
         context.colorspace, context.color_range = 1, 1
@@ -192,7 +192,7 @@ def test_what_players_must_know_of_a_picture_is_kept(tmp_path, name, codec):
         assert container.metadata["title"] == "A drawn film"
 
 
-def test_what_cannot_go_along_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):
+def test_dropped_streams_are_reported_before_the_network_is_loaded(tmp_path, monkeypatch):
     source = tmp_path / "small.mkv"
     with av.open(str(draw_clip(tmp_path / "small.mp4"))) as clip, av.open(source, "w") as copy:
         video = copy.add_stream_from_template(clip.streams.video[0])
@@ -237,7 +237,7 @@ def test_a_part_begins_at_zero_and_stops_before_its_end(tmp_path, clip, start, e
     assert greys == pytest.approx(all_greys[3:7], abs=2)
 
 
-def test_progress_is_told_after_each_frame_and_ends_with_all_of_them(tmp_path, clip):
+def test_progress_is_reported_after_each_frame_and_ends_complete(tmp_path, clip):
     reports = []
 
     upscale_video(clip, tmp_path / "large.mp4", report=reports.append)
@@ -253,7 +253,7 @@ def test_progress_is_told_after_each_frame_and_ends_with_all_of_them(tmp_path, c
     ("part", "expected"),
     [({"start": 0.2}, 5), ({"end": 0.2}, 5), ({"start": 0.1, "end": 99}, 8), ({"end": 0.3}, 8)],
 )
-def test_progress_expects_only_the_part_asked_for(tmp_path, clip, part, expected):
+def test_progress_counts_only_the_requested_part(tmp_path, clip, part, expected):
     reports = []
 
     upscale_video(clip, tmp_path / "part.mp4", report=reports.append, **part)
@@ -268,7 +268,7 @@ def test_a_part_without_frames_is_an_error_and_leaves_nothing(tmp_path, clip):
     assert files_beside(clip) == ["small.mp4"]
 
 
-def test_a_damaged_video_gives_what_decodes_and_a_warning_with_counts(tmp_path):
+def test_the_decodable_frames_of_a_damaged_video_are_upscaled_with_a_warning(tmp_path):
     whole = draw_clip(tmp_path / "small.mkv", frames=40).read_bytes()
     damaged = tmp_path / "damaged.mkv"
     damaged.write_bytes(whole[: len(whole) * 2 // 3])
@@ -281,7 +281,7 @@ def test_a_damaged_video_gives_what_decodes_and_a_warning_with_counts(tmp_path):
     assert f"{summary.frames_out} of about 40 frames could be read" in warning
 
 
-def test_a_wrong_output_is_told_before_the_network_is_loaded(tmp_path, clip, monkeypatch):
+def test_an_invalid_output_is_reported_before_the_network_is_loaded(tmp_path, clip, monkeypatch):
     monkeypatch.setattr(upscale, "load_model", lambda *_, **__: pytest.fail("was loaded"))
 
     with pytest.raises(UsageError, match="h265x"):
@@ -300,7 +300,7 @@ def test_a_tile_smaller_than_its_overlaps_is_refused(tmp_path, clip, tile):
         upscale_video(clip, tmp_path / "large.mp4", tile=tile)
 
 
-def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeypatch):
+def test_a_missing_frame_fails_verification_and_removes_the_output(tmp_path, clip, monkeypatch):
     honest = upscale.Restorer.restore
 
     def lose_one(self, frames, **options):
@@ -310,13 +310,13 @@ def test_a_lost_frame_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeyp
 
     monkeypatch.setattr(upscale.Restorer, "restore", lose_one)
 
-    with pytest.raises(CheckFailed, match=r"frame 1, .* came back as the frame 0"):
+    with pytest.raises(CheckFailed, match=r"Frame 1, .* came back as frame 0"):
         upscale_video(clip, tmp_path / "large.mp4")
 
     assert files_beside(clip) == ["small.mp4"]
 
 
-def test_a_lost_end_is_noticed_and_the_result_not_kept(tmp_path, clip, monkeypatch):
+def test_a_missing_end_fails_verification_and_removes_the_output(tmp_path, clip, monkeypatch):
     honest = upscale.Restorer.restore
     monkeypatch.setattr(
         upscale.Restorer, "restore", lambda self, *a, **k: islice(honest(self, *a, **k), 9)
@@ -337,9 +337,7 @@ def load_failing(error):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a bug")], ids=repr)
-def test_whatever_ends_the_network_leaves_neither_file_nor_thread(
-    tmp_path, clip, monkeypatch, error
-):
+def test_an_error_in_the_network_leaves_no_file_and_no_thread(tmp_path, clip, monkeypatch, error):
     monkeypatch.setattr(upscale, "load_model", load_failing(error))
 
     with pytest.raises(type(error)):
@@ -352,9 +350,7 @@ def test_whatever_ends_the_network_leaves_neither_file_nor_thread(
 @pytest.mark.parametrize(
     "stage", [(source.VideoReader, "__iter__"), (segmenting.SegmentWriter, "write")]
 )
-def test_whatever_ends_another_stage_leaves_neither_file_nor_thread(
-    tmp_path, clip, monkeypatch, stage
-):
+def test_an_error_in_another_stage_leaves_no_file_and_no_thread(tmp_path, clip, monkeypatch, stage):
     def fail(*_):
         raise OSError("the disk has gone")
 
@@ -367,7 +363,7 @@ def test_whatever_ends_another_stage_leaves_neither_file_nor_thread(
     assert {thread.name for thread in threading.enumerate()}.isdisjoint({"decode", "encode"})
 
 
-def test_an_existing_file_is_replaced_only_when_asked_and_only_by_a_whole_one(
+def test_an_existing_file_is_replaced_only_with_overwrite_and_by_a_complete_one(
     tmp_path, clip, monkeypatch
 ):
     output = tmp_path / "large.mp4"
@@ -400,7 +396,7 @@ def test_every_dtype_has_a_name():
     }
 
 
-def test_work_that_could_not_be_recorded_on_a_gpu_is_told_at_the_end(clip, tmp_path, monkeypatch):
+def test_failed_graph_recording_is_reported_at_the_end(clip, tmp_path, monkeypatch):
     def refuse(network, clip):
         raise RuntimeError("operation not permitted when stream is capturing")
 

@@ -51,7 +51,7 @@ def centers(frame, patch):
 @pytest.mark.parametrize(
     "pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le", "yuv420p12le"]
 )
-def test_bars_come_back(tmp_path, pixel_format, matrix, color_range):
+def test_color_bars_round_trip(tmp_path, pixel_format, matrix, color_range):
     bars = color_bars(pixel_format, matrix, color_range, patch=PATCH)
     source = write(tmp_path / "bars.mkv", bars)
 

@@ -73,7 +73,7 @@ def test_a_job_killed_at_twenty_random_moments_gives_the_frames_of_one_that_was_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("largest_file", [1_000, 2_000, 6_000, 15_000])
-def test_a_full_disk_is_told_and_the_work_goes_on_when_there_is_room(tmp_path, largest_file):
+def test_a_full_disk_is_reported_and_the_job_can_be_resumed(tmp_path, largest_file):
     clip = draw_noise(tmp_path / "small.mp4", frames=40)
     whole, output = tmp_path / "whole.mp4", tmp_path / "large.mp4"
     upscale_video(clip, whole, **SMALL)
@@ -136,7 +136,7 @@ def draw_noise(path, *, frames):
 
 
 @pytest.mark.parametrize("frame", [1, 8, 20, 32])
-def test_a_folder_removed_in_mid_work_is_told_in_a_sentence(tmp_path, frame):
+def test_a_folder_removed_during_the_job_is_reported(tmp_path, frame):
     clip = draw_clip(tmp_path / "small.mp4", frames=33)
     folder = tmp_path / "out"
     folder.mkdir()
@@ -152,7 +152,7 @@ def test_a_folder_removed_in_mid_work_is_told_in_a_sentence(tmp_path, frame):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
-def test_an_input_cut_at_every_tenth_gives_what_is_there_or_an_error(tmp_path, suffix):
+def test_a_truncated_input_gives_its_frames_or_an_error(tmp_path, suffix):
     whole = make_clip(tmp_path / f"whole{suffix}", sound="aac").read_bytes()
     clip, output = tmp_path / f"small{suffix}", tmp_path / "large.mkv"
     frames = []
@@ -229,7 +229,7 @@ def test_a_weight_file_replaced_in_between_is_noticed(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_one_signal_finishes_the_segment_and_the_same_command_goes_on(tmp_path, number):
+def test_one_signal_finishes_the_segment_and_the_same_command_resumes(tmp_path, number):
     clip = draw_clip(tmp_path / "small.mp4", frames=40)
     output, log = tmp_path / "large.mp4", tmp_path / "log"
     job = faults.start(clip, "-o", output, *WORDS, seconds_per_window=0.3, log=log)

@@ -90,7 +90,7 @@ def test_numbers_in_names_are_read_as_numbers_and_gaps_do_no_harm(tmp_path):
         np.testing.assert_array_equal(large, enlarged(pixels))
 
 
-def test_pictures_become_a_video_at_the_rate_asked_for(tmp_path):
+def test_images_become_a_video_at_the_given_rate(tmp_path):
     draw_pictures(tmp_path / "in", range(12))
 
     upscale_video(tmp_path / "in", tmp_path / "large.mp4", fps="24000/1001", end="0.3")
@@ -100,7 +100,7 @@ def test_pictures_become_a_video_at_the_rate_asked_for(tmp_path):
     assert size == (4 * WIDTH, 4 * HEIGHT)
 
 
-def test_a_video_becomes_numbered_pictures(tmp_path):
+def test_a_video_becomes_numbered_images(tmp_path):
     clip = draw_clip(tmp_path / "small.mp4", frames=3)
 
     upscale_video(clip, tmp_path / "out", start="0.04")
@@ -108,7 +108,7 @@ def test_a_video_becomes_numbered_pictures(tmp_path):
     assert names_in(tmp_path / "out") == ["frame_000001.png", "frame_000002.png"]
 
 
-def test_only_the_pictures_of_the_part_asked_for_are_made_under_their_names(tmp_path):
+def test_a_part_of_a_sequence_keeps_its_image_numbers(tmp_path):
     draw_pictures(tmp_path / "in", range(10))
 
     upscale_video(tmp_path / "in", tmp_path / "out", start="0.08", end="0.2")
@@ -116,7 +116,7 @@ def test_only_the_pictures_of_the_part_asked_for_are_made_under_their_names(tmp_
     assert names_in(tmp_path / "out") == [f"frame_0000{n}.png" for n in (2, 3, 4)]
 
 
-def test_interrupted_work_on_pictures_goes_on(tmp_path):
+def test_an_interrupted_image_sequence_can_be_resumed(tmp_path):
     drawn = draw_pictures(tmp_path / "in", range(33))
 
     for done in (8, 16):  # noise is a shot in each frame, so each is a window
@@ -132,7 +132,7 @@ def test_interrupted_work_on_pictures_goes_on(tmp_path):
     assert names_in(tmp_path) == ["in", "out"]
 
 
-def test_pictures_that_are_there_are_kept_unless_they_may_be_replaced(tmp_path):
+def test_existing_images_are_kept_without_overwrite(tmp_path):
     draw_pictures(tmp_path / "in", range(2))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "frame_00001.png").write_text("precious")
@@ -172,7 +172,7 @@ def draw_animation(path):
     ],
     ids=["size", "broken", "animated", "none"],
 )
-def test_pictures_that_are_no_film_are_refused_by_name_before_the_work(
+def test_unusable_image_folders_are_refused_before_the_work(
     tmp_path, monkeypatch, prepare, message
 ):
     draw_pictures(tmp_path / "in", range(2))
@@ -185,7 +185,7 @@ def test_pictures_that_are_no_film_are_refused_by_name_before_the_work(
     assert names_in(tmp_path) == ["in"]
 
 
-def test_a_film_of_pictures_in_mixed_formats_comes_out_in_one(tmp_path):
+def test_an_image_sequence_of_mixed_formats_is_written_in_one_format(tmp_path):
     shade = np.full((HEIGHT, WIDTH), 90, np.uint8)
     (tmp_path / "in").mkdir()
     color = Image.fromarray(np.stack([shade, shade + 50, shade + 100], -1))
@@ -203,10 +203,10 @@ def test_a_film_of_pictures_in_mixed_formats_comes_out_in_one(tmp_path):
     np.testing.assert_array_equal(corners[:4], expected)
     assert corners[4].tolist() in ([0, 0, 0], [255, 255, 255])
     np.testing.assert_allclose(corners[5], (90, 140, 190), atol=2)
-    assert "transparency: the network knows only colors" in summary.dropped
+    assert "transparency: the network processes only colors" in summary.dropped
 
 
-def test_one_deep_picture_makes_all_of_them_deep(tmp_path):
+def test_one_high_bit_depth_image_makes_the_sequence_high_bit_depth(tmp_path):
     (shallow,) = draw_pictures(tmp_path / "in", [0], name="{}.png")
     deep = draw_deep_picture(tmp_path / "in" / "1.png", 1)
 
@@ -217,7 +217,7 @@ def test_one_deep_picture_makes_all_of_them_deep(tmp_path):
         np.testing.assert_array_equal(large, enlarged(pixels))
 
 
-def test_photos_that_were_turned_come_out_upright_as_pictures_and_as_a_video(tmp_path):
+def test_rotated_photos_become_upright_images_and_videos(tmp_path):
     (tmp_path / "in").mkdir()
     shades = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 8 % 256
     upright = Image.fromarray(shades.astype(np.uint8)).convert("RGB")
@@ -236,7 +236,7 @@ def test_photos_that_were_turned_come_out_upright_as_pictures_and_as_a_video(tmp
     assert read_clip(tmp_path / "out.mkv")[2] == (4 * WIDTH, 4 * HEIGHT)
 
 
-def test_a_video_of_a_phone_becomes_upright_pictures(tmp_path):
+def test_a_video_of_a_phone_becomes_upright_images(tmp_path):
     clip = make_clip(tmp_path / "in.mp4", prepare=lambda video: video.set_display_rotation(90))
     with VideoReader(clip) as reader:
         stored = next(iter(reader)).pixels.transpose(1, 2, 0)
@@ -247,7 +247,7 @@ def test_a_video_of_a_phone_becomes_upright_pictures(tmp_path):
     np.testing.assert_array_equal(large, enlarged(np.rot90(stored)))
 
 
-def test_a_wrong_name_for_pictures_is_told(tmp_path):
+def test_an_invalid_image_output_is_reported(tmp_path):
     clip = draw_clip(tmp_path / "small.mp4")
 
     with pytest.raises(OutputError, match=r"written as \.png"):
@@ -256,7 +256,7 @@ def test_a_wrong_name_for_pictures_is_told(tmp_path):
         upscale_video(clip, tmp_path / "no" / "out")
 
 
-def test_a_single_picture_becomes_a_single_picture(tmp_path):
+def test_a_single_image_becomes_a_single_image(tmp_path):
     (pixels,) = draw_pictures(tmp_path / "in", [7], name="photo{}.png")
 
     upscale_video(tmp_path / "in" / "photo7.png", tmp_path / "big.png", **SMALL)
@@ -265,7 +265,7 @@ def test_a_single_picture_becomes_a_single_picture(tmp_path):
     assert names_in(tmp_path) == ["big.png", "in"]
 
 
-def test_a_single_picture_is_not_replaced_and_is_not_the_input(tmp_path):
+def test_a_single_output_image_is_not_replaced_and_is_not_the_input(tmp_path):
     draw_pictures(tmp_path / "in", [7], name="photo{}.png")
     (tmp_path / "big.png").write_text("precious")
     photo = tmp_path / "in" / "photo7.png"
@@ -276,7 +276,7 @@ def test_a_single_picture_is_not_replaced_and_is_not_the_input(tmp_path):
         upscale_video(photo, photo, overwrite=True, **SMALL)
 
 
-def test_many_frames_do_not_go_into_one_picture(tmp_path):
+def test_many_frames_cannot_be_written_to_one_image(tmp_path):
     draw_clip(tmp_path / "in.mp4", frames=3)
 
     with pytest.raises(OutputError, match=r"many frames; name the output big_%05d\.png"):

@@ -74,7 +74,7 @@ def receive(file):
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
-def test_a_film_goes_through_in_its_format_at_its_rate(pipes, pixel_format):
+def test_an_image_sequence_keeps_its_format_and_rate(pipes, pixel_format):
     sent = send(pipes.input, pixel_format=pixel_format)
 
     summary = upscale_video("-", "-")
@@ -90,7 +90,7 @@ def test_a_film_goes_through_in_its_format_at_its_rate(pipes, pixel_format):
         assert brightness[0] == pytest.approx(brightness[1], rel=0.05)
 
 
-def test_a_pipe_becomes_a_file_and_a_file_becomes_a_pipe(tmp_path, pipes):
+def test_y4m_pipes_are_read_and_written(tmp_path, pipes):
     send(pipes.input)
     upscale_video("-", tmp_path / "large.mp4", start=0.1, end=0.3)
     times, _, _ = read_clip(tmp_path / "large.mp4")
@@ -116,7 +116,7 @@ def test_a_video_of_a_phone_goes_upright_into_a_pipe(tmp_path, pipes):
     assert len(receive(pipes.output)[0]) == 5
 
 
-def test_what_is_no_film_is_told(pipes):
+def test_a_pipe_without_y4m_frames_is_reported(pipes):
     with pytest.raises(InputError, match="is not y4m"):
         upscale_video("-", "-")
     pipes.input.write(b"YUV4MPEG2 W48 H32 F25:1 Ip\n")
@@ -127,14 +127,14 @@ def test_what_is_no_film_is_told(pipes):
     assert pipes.output.getvalue() == b""
 
 
-def test_a_variable_rate_is_refused_where_only_one_can_be_told(tmp_path, pipes):
+def test_a_variable_frame_rate_is_refused_for_y4m(tmp_path, pipes):
     clip = make_clip(tmp_path / "small.mp4", times=VARIABLE)
 
     with pytest.raises(OutputError, match="y4m holds no other times"):
         upscale_video(clip, "-")
 
 
-def test_formats_that_pipes_do_not_know_are_told(tmp_path, pipes):
+def test_formats_that_y4m_does_not_support_are_refused(tmp_path, pipes):
     clip = draw_clip(tmp_path / "small.mp4")
 
     with pytest.raises(OutputError, match=r"cannot hold nv12; choose one of yuv420p"):

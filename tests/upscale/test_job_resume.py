@@ -123,9 +123,7 @@ def test_a_job_stopped_after_every_segment_gives_the_frames_of_one_that_was_not(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_times_of_a_variable_rate_sound_and_parts_come_out_of_segments_as_of_one_piece(
-    tmp_path, suffix
-):
+def test_joined_segments_have_the_times_and_audio_of_an_unsegmented_output(tmp_path, suffix):
     clip = make_clip(tmp_path / "small.mp4", times=VARIABLE, sound="aac", encoder={"bf": "2"})
     part = {"start": Fraction(500, 12800), "end": Fraction(13000, 12800), "window": 4, "overlap": 1}
 
@@ -142,7 +140,7 @@ def test_times_of_a_variable_rate_sound_and_parts_come_out_of_segments_as_of_one
         assert [stream.type for stream in container.streams] == ["video", "audio"]
 
 
-def test_work_goes_on_among_cuts_as_if_it_had_not_stopped(tmp_path):
+def test_a_job_with_cuts_resumes_with_identical_frames(tmp_path):
     # Shots of 1 to 20 frames: shorter than a window, as long, and longer.
     shots = [20, 3, 1, 7, 8, 14, 2]
     clip = draw_shots(tmp_path / "small.mp4", shots)
@@ -162,7 +160,7 @@ def test_work_goes_on_among_cuts_as_if_it_had_not_stopped(tmp_path):
     assert pictures(output) == pictures(tmp_path / "whole.mkv")
 
 
-def test_an_interlaced_video_goes_on_as_if_it_had_not_stopped(tmp_path):
+def test_an_interlaced_video_resumes_with_identical_frames(tmp_path):
     clip = make_video(tmp_path / "small.mp4", "tff", mark="tff", frames=30)
     settings = {"window": 4, "overlap": 1, "segment_frames": 6, "codec": "ffv1", "scale": 1}
     upscale_video(clip, tmp_path / "whole.mkv", **settings)
@@ -197,7 +195,7 @@ X264 = {"g": "12", "bf": "3", "sc_threshold": "0"}
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value.values())),
 )
-def test_whatever_a_jump_into_the_input_leads_to_the_pictures_are_the_same(tmp_path, name, options):
+def test_frames_are_identical_whatever_seeking_returns(tmp_path, name, options):
     step = int(Fraction(1, 25) / options.get("clock", Fraction(1, 12800)))
     clip = make_clip(tmp_path / name, times=range(0, 60 * step, step), **options)
     settings = SMALL | {"codec": "ffv1"}
@@ -255,7 +253,7 @@ def test_a_file_that_leads_jumps_astray_is_read_from_its_beginning(tmp_path, mon
     assert pictures(tmp_path / "large.mp4") == pictures(tmp_path / "whole.mp4")
 
 
-def test_damage_met_before_an_interruption_is_told_after_it(tmp_path):
+def test_damage_before_an_interruption_is_reported_after_resuming(tmp_path):
     whole = draw_clip(tmp_path / "small.mkv", frames=40).read_bytes()
     damaged = tmp_path / "damaged.mkv"
     damaged.write_bytes(whole[: len(whole) * 2 // 3])
@@ -280,9 +278,7 @@ def test_damage_met_before_an_interruption_is_told_after_it(tmp_path):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_other_settings_are_told_and_change_nothing_unless_a_restart_is_wanted(
-    tmp_path, change, message
-):
+def test_other_settings_are_refused_without_restart(tmp_path, change, message):
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     with pytest.raises(Interrupted):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **SMALL)
@@ -314,7 +310,7 @@ def test_another_input_or_other_weights_are_noticed(tmp_path, monkeypatch):
         upscale_video(clip, tmp_path / "large.mp4", **SMALL)
 
 
-def test_what_was_chosen_once_stays_chosen(tmp_path, monkeypatch):
+def test_choices_of_the_first_run_are_kept(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     asked = SMALL | {"segment_frames": None, "tile": "auto"}
     monkeypatch.setattr(segmenting, "SEGMENT_SECONDS", 0)  # so each window is a segment
@@ -388,7 +384,7 @@ def test_a_segment_with_other_frames_than_were_written_fails_the_check(tmp_path,
     assert not (tmp_path / "large.mp4").exists()
 
 
-def test_pictures_that_changed_under_the_same_name_date_and_size_are_noticed(tmp_path, monkeypatch):
+def test_images_changed_with_the_same_name_date_and_size_are_noticed(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     with pytest.raises(Interrupted):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **SMALL)
@@ -437,7 +433,7 @@ class Windows:
     frames=st.integers(1, 100),
     begin=st.integers(0, 10),
 )
-def test_segments_are_the_same_from_wherever_the_work_goes_on(shots, size, overlap, frames, begin):
+def test_segments_do_not_depend_on_the_resume_point(shots, size, overlap, frames, begin):
     cut = Chunking(size, min(overlap, size // 2), shortest=size - size // 2)
 
     def ends(first):
@@ -462,7 +458,7 @@ def test_segments_hold_about_half_a_minute_of_work(seconds, windows):
     assert segmenter.frames_at(seconds / 20) == 20 * windows
 
 
-def test_the_speed_is_judged_by_the_second_window_and_a_slow_first_one_is_kept(monkeypatch):
+def test_speed_is_measured_on_the_second_window(monkeypatch):
     # Windows of 8 frames that take 40, 4, 4, ... seconds: two of them do not fit into half a minute
     # with the first, and four do with the others.
     clock = iter(accumulate([0, 40, 0, *([4, 0] * 20)]))

@@ -52,7 +52,7 @@ def test_a_weight_file_decides_over_the_size_too(clip, tmp_path):
         ({"height": 90}, (136, 90)),
     ],
 )
-def test_another_size_is_resampled_from_two_times_and_a_larger_one_is_told(
+def test_another_size_is_resampled_from_scale_2_and_a_larger_one_is_reported(
     clip, tmp_path, options, size
 ):
     told = []
@@ -67,7 +67,7 @@ def test_another_size_is_resampled_from_two_times_and_a_larger_one_is_told(
     assert summary.frames_out == 10
 
 
-def test_a_pipe_tells_the_size_of_the_network_before_its_first_frame(clip, monkeypatch):
+def test_a_y4m_header_has_the_output_size_before_the_first_frame(clip, monkeypatch):
     class Standard:
         buffer = io.BytesIO()
 

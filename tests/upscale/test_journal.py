@@ -69,7 +69,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_later_run_finds_what_an_earlier_one_has_finished_and_chosen(output):
+def test_a_later_run_reads_finished_segments_and_choices(output):
     earlier = start(output, segments=2)
 
     with Journal(output) as later:
@@ -88,7 +88,7 @@ def test_a_run_that_finished_nothing_leaves_no_folder(output):
     assert names_in(output.parent) == []
 
 
-def test_what_is_cleared_is_gone(output):
+def test_a_cleared_journal_is_deleted(output):
     start(output, segments=2)
 
     with Journal(output) as journal:
@@ -98,7 +98,7 @@ def test_what_is_cleared_is_gone(output):
     assert names_in(output.parent) == []
 
 
-def test_other_wishes_are_refused_by_name_and_nothing_is_lost(output):
+def test_other_options_are_refused_by_name_and_segments_are_kept(output):
     start(output, segments=2)
     kept = names_in(output.with_name(".large.mp4.vsrm"))
 
@@ -111,7 +111,7 @@ def test_other_wishes_are_refused_by_name_and_nothing_is_lost(output):
     assert names_in(output.with_name(".large.mp4.vsrm")) == kept
 
 
-def test_other_wishes_are_no_matter_where_nothing_is_finished(output):
+def test_other_options_are_accepted_without_finished_segments(output):
     with Journal(output) as journal:
         journal.open(ASKED, restart=False)
         journal.begin(CHOSEN)
@@ -185,7 +185,7 @@ def test_a_segment_that_is_missing_leaves_a_gap_and_what_is_not_finished_is_dele
         assert later.frames_kept == 3 * len(kept) + 3
 
 
-def test_a_gap_that_is_filled_joins_what_lies_behind_it(output):
+def test_a_filled_gap_connects_later_segments(output):
     folder = start(output, segments=3).folder
     (folder / "000000003.mp4").unlink()
 
@@ -209,7 +209,7 @@ def test_files_of_others_are_left_alone(output):
     assert names_in(folder) == ["lock", "notes.txt"]
 
 
-def test_a_journal_that_cannot_be_read_is_told_with_a_way_out(output):
+def test_an_unreadable_journal_is_reported_with_a_suggestion(output):
     folder = start(output, segments=1).folder
     (folder / "journal.json").write_text("not a journal")
 
@@ -219,7 +219,7 @@ def test_a_journal_that_cannot_be_read_is_told_with_a_way_out(output):
     assert "000000000.mp4" in names_in(folder)
 
 
-def test_a_second_process_is_told_to_wait_until_the_first_has_died(output):
+def test_a_second_process_is_refused_while_the_first_is_running(output):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, output],
@@ -237,7 +237,7 @@ def test_a_second_process_is_told_to_wait_until_the_first_has_died(output):
             assert journal.folder.is_dir()
 
 
-def test_a_folder_that_has_vanished_is_told_in_a_sentence(output):
+def test_a_missing_output_folder_is_reported(output):
     with Journal(output) as journal:
         journal.open(ASKED, restart=False)
         for path in journal.folder.iterdir():
@@ -249,13 +249,13 @@ def test_a_folder_that_has_vanished_is_told_in_a_sentence(output):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows")
-def test_a_folder_that_may_not_be_made_is_told_in_a_sentence(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     with pytest.raises(OutputError, match="could not be written"), Journal(tmp_path / "no" / "x"):
         pass
 
 
 @given(data=st.binary(max_size=40), at=st.integers(0, 39), to=st.binary(min_size=1, max_size=1))
-def test_a_small_file_is_known_again_by_every_byte(tmp_path_factory, data, at, to):
+def test_a_small_file_is_identified_by_all_its_bytes(tmp_path_factory, data, at, to):
     path = tmp_path_factory.mktemp("known") / "file"
     path.write_bytes(data)
     about = path.stat()
@@ -333,7 +333,7 @@ def test_entries_are_on_the_disk_a_second_later_and_those_of_a_slow_run_at_once(
         assert flushed[::2] == flushed[1::2] == pytest.approx([100.0, 130.2, 131.3])
 
 
-def test_a_segment_that_is_not_there_is_told(output):
+def test_a_missing_segment_is_reported(output):
     with Journal(output) as journal:
         journal.open(ASKED, restart=True)
         journal.start()

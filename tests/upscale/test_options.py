@@ -17,7 +17,7 @@ def test_an_option_that_does_not_exist_is_a_mistake_of_the_caller():
         UpscaleOptions.read(windows=3)
 
 
-def test_what_was_read_is_what_is_the_default_where_nothing_is_asked_for():
+def test_options_without_values_have_their_defaults():
     assert UpscaleOptions.read() == UpscaleOptions()
     assert UpscaleOptions.read(tile="auto", overlap=None, deinterlace="auto", hwaccel="off") == (
         UpscaleOptions()
@@ -99,7 +99,7 @@ def test_any_other_tile_is_refused(written):
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(16, 4), (7, 3), (2, 1), (1, 0), (100, 4)])
-def test_a_small_window_has_a_small_overlap_unless_asked_otherwise(window, overlap):
+def test_a_small_window_has_a_small_overlap_by_default(window, overlap):
     assert read_options(window=window).overlap == overlap
 
 
@@ -179,5 +179,5 @@ def test_a_size_that_cannot_be_is_refused(wish, message):
     ("given", "is_open"),
     [({}, True), ({"scale": 4}, False), ({"scale": 2}, False), ({"height": 1080}, False)],
 )
-def test_a_size_that_is_not_asked_for_is_left_to_the_network(given, is_open):
+def test_without_a_size_option_the_scale_of_the_network_is_used(given, is_open):
     assert read_options(**given).is_size_open is is_open

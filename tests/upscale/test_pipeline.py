@@ -95,7 +95,7 @@ def test_a_slow_writer_holds_the_caller_back():
     assert behind.timer.items == 10
 
 
-def test_what_the_reader_raises_is_raised_after_the_items_before_it():
+def test_an_error_of_the_reader_is_raised_after_earlier_items():
     written = []
 
     with pytest.raises(OSError, match="disk"):
@@ -104,13 +104,13 @@ def test_what_the_reader_raises_is_raised_after_the_items_before_it():
     assert set(written) <= {0, 1, 2}
 
 
-def test_what_the_network_raises_ends_the_other_stages():
+def test_an_error_of_the_network_ends_the_other_stages():
     with pytest.raises(ZeroDivisionError):
         run(range(1000), lambda items: (1 // (5 - item) for item in items), lambda item: None)
 
 
 @pytest.mark.parametrize("failing_item", [0, 5, 9])
-def test_what_the_writer_raises_ends_the_other_stages(failing_item):
+def test_an_error_of_the_writer_ends_the_other_stages(failing_item):
     def write(item):
         if item == failing_item:
             raise OSError("full")
@@ -168,7 +168,7 @@ def test_the_speed_of_the_network_is_right_though_it_gives_many_items_at_once():
     assert 20 / 0.3 < reports[0].network_fps <= 20 / 0.1
 
 
-def test_what_the_network_is_working_on_counts_in_part():
+def test_a_window_in_progress_counts_in_part():
     def restore(items):
         everything = list(items)
         for done in (0.5, 2.0, 4.0):

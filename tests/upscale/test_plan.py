@@ -155,13 +155,13 @@ def test_the_codec_of_the_footage_decides(tmp_path, codec, pixel_format, name, m
 
 
 @pytest.mark.parametrize(("ending", "model"), [("png", FOR_CLEAN), ("jpg", FOR_COMPRESSED)])
-def test_pictures_are_judged_by_their_format(tmp_path, ending, model):
+def test_image_sequences_are_classified_by_their_format(tmp_path, ending, model):
     Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / f"photo.{ending}")
 
     assert select_model(DEFAULT_MODEL, probe(tmp_path / f"photo.{ending}"))[0] == model
 
 
-def test_files_that_lose_nothing_are_judged_by_their_frames(tmp_path):
+def test_lossless_files_are_classified_by_their_frames(tmp_path):
     photo = np.stack([nature(seed)[40:200, 60:300] for seed in (1, 2, 3)], -1).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "clean.png")
     Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=60)
@@ -183,15 +183,15 @@ def test_files_that_lose_nothing_are_judged_by_their_frames(tmp_path):
     )
 
 
-def test_what_the_user_names_is_taken(tmp_path):
+def test_the_named_network_is_used(tmp_path):
     assert select_model("gsm-t", probe(draw_clip(tmp_path / "clip.mp4"))) == ("gsm-t", "")
 
 
-def test_both_have_weights_in_the_box():
+def test_both_have_bundled_weights():
     assert all(MODELS[name].file for name in (FOR_CLEAN, FOR_COMPRESSED))
 
 
-def test_the_summary_tells_which_and_why(tmp_path, monkeypatch):
+def test_the_summary_names_the_network_and_the_reason(tmp_path, monkeypatch):
     asked = []
 
     def load(name, **options):
@@ -211,7 +211,7 @@ def test_the_summary_tells_which_and_why(tmp_path, monkeypatch):
     ("model", "wish", "detail"),
     [("auto", None, 0.5), ("auto", 0.25, 0.25), (FOR_COMPRESSED, None, 0.0), ("sharp", None, 1.0)],
 )
-def test_the_detail_is_that_of_the_user_or_what_suits_and_is_told(
+def test_the_detail_is_the_option_or_the_default_and_is_reported(
     tmp_path, monkeypatch, model, wish, detail
 ):
     monkeypatch.setattr(catalog, "PAIRS", (DetailPair(FOR_COMPRESSED, "sharp", 0.5),))
@@ -259,16 +259,14 @@ def test_clean_footage_gets_the_network_that_enlarges_just_enough(clean, factor,
     assert select_model(DEFAULT_MODEL, probe(clean), factor=Fraction(factor))[0] == model
 
 
-def test_without_a_network_of_two_times_that_of_four_is_taken(clean, monkeypatch):
+def test_without_a_network_of_scale_2_that_of_scale_4_is_used(clean, monkeypatch):
     monkeypatch.delitem(MODELS, FOR_CLEAN_X2)
 
     assert select_model(DEFAULT_MODEL, probe(clean), factor=2)[0] == FOR_CLEAN
 
 
 @pytest.mark.parametrize(("factor", "is_told"), [(2, True), (3, False), (4, False)])
-def test_compressed_footage_has_one_network_for_every_factor_and_that_is_told(
-    tmp_path, factor, is_told
-):
+def test_compressed_footage_has_one_network_for_every_scale(tmp_path, factor, is_told):
     compressed = probe(draw_clip(tmp_path / "clip.mp4"))
 
     model, reason = select_model(DEFAULT_MODEL, compressed, factor=factor)

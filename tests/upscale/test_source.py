@@ -46,7 +46,9 @@ def test_each_frame_is_recorded_by_number_and_fingerprint(path):
     frames, source = read(path)
 
     assert [frame.record.number for frame in frames] == list(range(FRAMES))
-    assert [frame.record.stamp for frame in frames] == [fingerprint_of(frame) for frame in frames]
+    assert [frame.record.fingerprint for frame in frames] == [
+        fingerprint_of(frame) for frame in frames
+    ]
     assert {frame.record.damaged for frame in frames} == {0}
     assert source.frames_read == FRAMES
 
@@ -74,7 +76,7 @@ def test_a_resumed_job_gets_the_margin_and_all_that_follows(path, following, mar
     assert source.frames_read == FRAMES
 
 
-def test_behind_the_last_frame_nothing_is_read(path):
+def test_nothing_is_read_after_the_last_frame(path):
     whole, _ = read(path)
 
     frames, source = read(path, behind=resume_point(whole, following=FRAMES, margin=2))

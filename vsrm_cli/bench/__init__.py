@@ -1,1 +1,1 @@
-"""How fast, how faithful, against what: the parts of `vsrm bench`."""
+"""`vsrm bench`: speed and quality."""

@@ -1,4 +1,4 @@
-"""How fast a whole job is, from file to file, and which stage is the slowest."""
+"""Speed of a whole job, from file to file, and its slowest stage."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from vsrm_cli.upscale.pipeline import Progress
 
 @dataclass(frozen=True)
 class PipelineSpeed:
-    """How fast a whole job was, from file to file.
+    """Speed of a whole job, from file to file.
 
     Attributes:
         input: The file read.

@@ -21,10 +21,10 @@ def count_flops(network: Network, shape: tuple[int, ...]) -> int:
     is usual.
 
     Args:
-        network: Any of the catalog; it is not changed.
+        network: Any network; it is not changed.
         shape: Of the clip, (B, T, 3, H, W).
     """
-    # On the meta device tensors have a shape and no values.
+    # Tensors on the meta device have shapes without values.
     hollow = copy.deepcopy(network).to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         hollow(torch.empty(shape, device="meta", dtype=network.dtype))

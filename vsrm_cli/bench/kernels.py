@@ -1,4 +1,4 @@
-"""How fast the implementations of the selective scan are, compared with each other."""
+"""Speed of the implementations of the selective scan."""
 
 import os
 import statistics
@@ -16,22 +16,22 @@ from vsrm_cli.ops.selective_scan import selective_scan
 
 # Channels and states of the scans of vsrm-t and of the published network.
 WIDTHS = ((16, 4), (240, 8))
-SHORT, LONG = 4096, 3 * 320 * 180  # the second is what three frames of 180p hold
+SHORT, LONG = 4096, 3 * 320 * 180  # the second is three frames of 180p
 
 
 @dataclass(frozen=True)
 class KernelSpeed:
-    """How fast one implementation of the selective scan is.
+    """Speed of one implementation of the selective scan.
 
     Attributes:
         kernel: Its name, as in ``VSRM_KERNELS``.
-        channels: Channels scanned side by side.
+        channels: Number of channels.
         state: States of each.
         length: Steps.
         ms: Median over the runs; None if there is a problem.
-        times_reference: How many times as fast as the reference, if that was timed.
+        times_reference: Speedup over the reference, if that was timed.
         largest_difference: From the output of the reference, likewise.
-        problem: Why there are no figures.
+        problem: Why it was not measured.
     """
 
     kernel: str

@@ -1,4 +1,4 @@
-"""What a bench has measured, as one JSON object, and how it compares with an older one."""
+"""Results of `vsrm bench` as a JSON object, and their comparison with older ones."""
 
 import json
 import math
@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one call of `vsrm bench` has measured; None for what it was not asked for."""
+    """The measurements of one call of `vsrm bench`; None for those not requested."""
 
     speed: Sequence[Speed] | None = None
     kernels: Sequence[KernelSpeed] | None = None
@@ -40,17 +40,17 @@ class Measured:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be measured although it was asked for, and must not go unnoticed."""
+        """Why requested measurements failed."""
         return list(self.quality.problems) if self.quality else []
 
 
 def new_result(measured: Measured, *, device: torch.device, settings: Mapping[str, Any]) -> Result:
-    """Put figures, machine, versions and settings together, as JSON has them.
+    """Make a JSON object of figures, machine, versions and settings.
 
     Args:
         measured: The figures.
         device: Where they were measured.
-        settings: What the user asked for.
+        settings: The options.
     """
     parts = {
         "speed": [asdict(row) for row in measured.speed] if measured.speed is not None else None,
@@ -76,7 +76,7 @@ def new_result(measured: Measured, *, device: torch.device, settings: Mapping[st
 
 
 def _as_json(value: Any) -> Any:
-    """What JSON can hold: lists for tuples, and null for an infinite PSNR (equal pictures)."""
+    """Convert to JSON types: tuples to lists, and an infinite PSNR (equal frames) to null."""
     if isinstance(value, Mapping):
         return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -122,17 +122,17 @@ def _versions() -> dict[str, str | None]:
 
 
 def read_result(path: Path) -> Result:
-    """Read what an earlier `vsrm bench --json` printed.
+    """Read the output of an earlier `vsrm bench --json`.
 
     Raises:
-        InputError: If the file is something else.
+        InputError: If the file is not one.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); give what --json printed.") from error
+        raise InputError(f"{path} is not JSON ({error}); give a file of --json.") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise InputError(
             f"{path} is not a result of vsrm bench --json of this version; measure again."
@@ -149,8 +149,7 @@ class Change:
         unit: Of the figures.
         old: The older one.
         new: The newer one.
-        ratio: How many times as much time is taken, or squared error made, as before: more
-            than 1 is worse.
+        ratio: New over old time or squared error; more than 1 is worse.
     """
 
     figure: str
@@ -183,7 +182,7 @@ def compare_results(old: Result, new: Result) -> list[Change]:
 
 
 def _figures(result: Result) -> Iterator[tuple[tuple[str, str], float]]:
-    """Every figure that can become better or worse, by what it is of and its unit."""
+    """Every figure that can improve or regress, by name and unit."""
     for row in result["speed"] or ():
         if row["ms_per_frame"] is not None:
             name = f"{row['model']} {row['dtype']} {row['size']}, {row['frames']} frames"

@@ -14,19 +14,19 @@ from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.evaluation.ablation import measure_ablation
 from vsrm_cli.evaluation.quality import Crop, measure_quality
 
-# Frames that a network sees together while it is timed. A CPU takes seconds for each.
+# Frames per window in timings. A CPU takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3
 
 
 def run_bench(options: BenchOptions, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
-    """Measure.
+    """Run the measurements.
 
     Args:
         options: What to measure.
         report: Called with what is being measured.
 
     Returns:
-        The result as JSON has it, and crops of the clips, those with the largest gain first.
+        The result as a JSON object, and crops of the clips, those with the largest gain first.
 
     Raises:
         VsrmError: If a network, a device or a clip cannot be used.
@@ -75,7 +75,7 @@ def run_bench(options: BenchOptions, report: Callable[[str], None]) -> tuple[Res
 
 
 def models_with_weights(*, scale: int | None = None) -> tuple[str, ...]:
-    """The names of the networks that have weights; of those that enlarge so many times, or all."""
+    """The names of the networks that have weights, of one scale or of all."""
     return tuple(
         name
         for name, entry in MODELS.items()

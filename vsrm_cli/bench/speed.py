@@ -1,6 +1,6 @@
-"""How fast networks are on this machine, alone, on random frames that lie in its memory.
+"""Speed of networks alone, on random frames in memory, which cost the same as real ones.
 
-Random frames cost what real ones cost. Reading and writing are measured by `end_to_end`.
+Decoding and encoding are measured by `end_to_end`.
 """
 
 import statistics
@@ -32,8 +32,7 @@ SIZES = {
     "540p": (960, 540),
 }
 
-# Runs that are timed after the first one, which warms up: more where they are short, fewer
-# where even a few would try the patience of whoever waits.
+# Timed runs after the warm-up run: more if they are short, fewer if they take too long.
 USUAL_RUNS, MOST_RUNS = 3, 20
 SECONDS_OF_RUNS, SECONDS_OF_PATIENCE = 5.0, 20.0
 
@@ -42,7 +41,7 @@ LARGEST_TILE = 4096
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a network is for frames of one size.
+    """Speed of a network for frames of one size.
 
     Attributes:
         model: Its name.
@@ -50,19 +49,19 @@ class Speed:
         size: A name of `SIZES`.
         width: Of the LR frames, in pixels.
         height: Of the LR frames, in pixels.
-        frames: How many it sees together.
-        runs: How often that was timed.
-        ms_per_frame: Median over the runs; None, as all that follow, where a problem is reported.
+        frames: Frames per window.
+        runs: Number of timed runs.
+        ms_per_frame: Median over the runs; None, like all that follow, if there is a problem.
         ms_lowest: Of the fastest run.
         ms_highest: Of the slowest run.
         fps: Frames per second at the median.
-        peak_memory_bytes: On CUDA what the tensors took at most; elsewhere the largest size of
-            this process meanwhile, where the system tells.
+        peak_memory_bytes: On CUDA, peak memory of the tensors; elsewhere, of the process, where the
+            system reports it.
         parameters: Number of weights.
-        macs_per_frame: Multiply-adds, half of the operations counted.
-        largest_tile: Side in pixels of the largest square that fits into the free memory by the
-            network's estimate; None where not even the smallest tile does.
-        problem: Why there are no figures.
+        macs_per_frame: Multiply-adds: half of the FLOPs.
+        largest_tile: Side in pixels of the largest square tile that fits into free memory by the
+            network's estimate; None if not even the smallest does.
+        problem: Why it was not measured.
     """
 
     model: str
@@ -84,13 +83,13 @@ class Speed:
 
 
 def choose_device(*, gpu: bool | None) -> torch.device:
-    """Choose where to measure.
+    """Choose the device.
 
     Args:
-        gpu: True for the CUDA device, False for the processor, None for the best there is.
+        gpu: True for CUDA, False for the CPU, None for the best device.
 
     Raises:
-        VsrmError: If a CUDA device is asked for and there is none.
+        VsrmError: If there is no CUDA device for ``gpu``.
     """
     has_cuda = torch.cuda.is_available()
     if gpu and not has_cuda:
@@ -114,11 +113,11 @@ def measure_speed(
         dtypes: "auto", "fp32", "fp16" or "bf16".
         sizes: Names of `SIZES`.
         device: Where.
-        window: Frames that a network sees together.
+        window: Frames per window.
         report: Called with what is being measured.
 
     Raises:
-        UsageError: If a size is none of `SIZES`, or a dtype none of these.
+        UsageError: If a size or a dtype does not exist.
         VsrmError: If a network cannot be loaded.
     """
     for size in sizes:
@@ -139,7 +138,7 @@ def measure_speed(
 
 
 def _load_or_build(model: str, *, device: torch.device, dtype: str) -> Network:
-    """Load a network; one of which no weights exist is as fast with values of no meaning."""
+    """Load a network, with random weights if there are none: it is as fast with them."""
     entry = MODELS.get(model)
     if entry is None or entry.file is not None or entry.remote is not None:
         return load_model(model, device=str(device), dtype=dtype)
@@ -180,11 +179,11 @@ def _measure_size(network: Network, size: str, *, window: int) -> Speed:
 def _try_size(
     network: Network, shape: tuple[int, ...]
 ) -> tuple[list[float], int | None, str | None]:
-    """Milliseconds of each run and the peak memory, or why there are none."""
+    """Milliseconds of each run and the peak memory, or the problem."""
     device = network.device
     needed, free = network.memory_bytes(shape[1], shape[3], shape[4]), free_memory_bytes(device)
     shortage = f"not enough memory: needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
-    # A processor would swap, or the system would end the program: there the estimate decides.
+    # On a CPU the estimate decides: it would swap, or the system would kill the process.
     if device.type == "cpu" and needed > free:
         return [], None, shortage
     try:
@@ -201,10 +200,10 @@ def _try_size(
 
 
 def time_runs(run: Callable[[], object], device: torch.device) -> list[float]:
-    """Time a computation again and again, after a first time that does not count.
+    """Time a computation repeatedly after a warm-up run.
 
     Returns:
-        Milliseconds of each run; on CUDA by the clock of the device.
+        Milliseconds of each run; on CUDA by CUDA events.
     """
     run()
     times: list[float] = []
@@ -236,7 +235,7 @@ def _time_here(run: Callable[[], object]) -> float:
 
 
 def largest_tile(network: Network, *, window: int, free_bytes: int) -> int | None:
-    """The side of the largest square tile that fits, in pixels; None if not even the smallest."""
+    """The side of the largest square tile that fits, in pixels; None if none does."""
     budget = free_bytes * MEMORY_SHARE_PERCENT // 100
     sides = range(LARGEST_TILE, MIN_TILE - 1, -TILE_STEP)
     return next((s for s in sides if network.memory_bytes(window, s, s) <= budget), None)

@@ -1,4 +1,4 @@
-"""A result as tables and as a page, for people."""
+"""Format a result as tables and as a page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,12 +22,12 @@ from vsrm_cli.report.units import in_rough_time
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
 
 CROPS_SHOWN = 4
-# Vimeo-90K-T has thousands of clips: there the means are shown alone, and JSON has all.
+# Vimeo-90K-T has thousands of clips: only means are shown; the JSON has all clips.
 MOST_CLIPS_SHOWN = 40
 
 
 def tables(result: Result) -> list[Table]:
-    """Everything that was measured, one table after another."""
+    """A table for each kind of measurement."""
     found = []
     if result["speed"]:
         found.append(_speed_table(result["speed"]))
@@ -145,7 +145,7 @@ def _quality_tables(quality: dict[str, Any]) -> list[Table]:
     return [per_clip, _mean_table(quality, channel)]
 
 
-# What is shown beside PSNR and SSIM: its title, its key in the result, and its form.
+# Further columns besides PSNR and SSIM: title, key in the result, and format.
 _COLUMNS = (
     ("LPIPS", "lpips", ".3f"),
     ("CVVDP", "cvvdp", ".2f"),
@@ -162,7 +162,7 @@ def _shown_clips(quality: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mean_table(quality: dict[str, Any], channel: str) -> Table:
-    """Means of the methods, and what papers report of the set, best last."""
+    """Means of the methods, and figures of papers for the set, best last."""
     scored = [(row["psnr"], row["method"], row) for row in quality["means"]]
     scored += [
         (row["psnr"], f"{row['model']}, {row['source']}", row) for row in quality["published"]
@@ -170,7 +170,7 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
     # A PSNR of null is infinite: all frames are equal.
     scored.sort(key=lambda entry: float("inf") if entry[0] is None else entry[0])
     name = quality["test_set"] or quality["folder"]
-    # What could not be measured here has no column.
+    # Metrics that could not be measured here have no column.
     measured = [
         (title, key, form)
         for title, key, form in _COLUMNS
@@ -192,7 +192,7 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
-    """How a result compares with an older one."""
+    """The comparison with an older result."""
     return Table(
         "Against the older result (more than 1 is worse)",
         ("figure", "before", "now", "ratio"),
@@ -204,7 +204,7 @@ def changes_table(changes: Sequence[Change]) -> Table:
 
 
 def remarks(result: Result) -> list[str]:
-    """What a reader of the tables should know, in sentences."""
+    """Notes for readers of the tables."""
     timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
     return [
         *([_minute_of_480p(timed)] if timed else []),
@@ -213,9 +213,9 @@ def remarks(result: Result) -> list[str]:
 
 
 def _minute_of_480p(rows: Sequence[dict[str, Any]]) -> str:
-    """What the speeds come to for somebody with a video, by the largest size that was timed."""
+    """The time for one minute of 480p, from the largest size that was timed."""
     width, height = SIZES["480p"]
-    largest = {(row["model"], row["dtype"]): row for row in rows}  # sizes rise
+    largest = {(row["model"], row["dtype"]): row for row in rows}  # sizes are increasing
     times = []
     for (model, dtype), row in largest.items():
         pixels = width * height / (row["width"] * row["height"])
@@ -235,29 +235,30 @@ def _quality_remarks(quality: dict[str, Any]) -> list[str]:
         else ("all frames")
     )
     border = (
-        f"{quality['crop']} pixels left out at each edge" if quality["crop"] else "no border cut"
+        f"{quality['crop']} pixels ignored at each edge" if quality["crop"] else "no border cut"
     )
-    said = [f"small frames {quality['small_frames']}, {frames}, {border}"]
+    notes = [f"LR frames {quality['small_frames']}, {frames}, {border}"]
     truths = [c["truth_warping"] for c in quality["clips"] if c["truth_warping"] is not None]
     if truths:
-        said.append(
+        notes.append(
             f"warping error in thousandths, along the flow of {quality['flow_network']} between "
-            f"the true frames; that of the truth itself is {sum(truths) / len(truths):.3f}, and "
-            "blur makes it smaller: compare it where PSNR is alike"
+            f"ground truth frames; that of the ground truth is {sum(truths) / len(truths):.3f}. "
+            "Blur reduces it: compare it at similar PSNR"
         )
-    said.append(
-        "sharpness is the contrast of details against that of the truth, right or wrong; flicker "
-        "is how much the error changes from frame to frame, in gray levels; LPIPS: less is better"
+    notes.append(
+        "sharpness is the contrast of details relative to the ground truth, correct or not; "
+        "flicker is the change of the error from frame to frame, in gray levels; LPIPS: less is "
+        "better"
     )
-    return [*said, *quality["notes"]]
+    return [*notes, *quality["notes"]]
 
 
 def result_page(result: Result, crops: Sequence[Crop]) -> str:
-    """A page with the tables, plots and the most telling crops.
+    """A page with the tables, plots and the crops with the largest gain.
 
     Args:
-        result: What was measured.
-        crops: Of `measure_quality`, the most telling first.
+        result: Of `run_bench`.
+        crops: Of `measure_quality`, those with the largest gain first.
     """
     machine, versions = result["machine"], result["versions"]
     lead = (
@@ -276,19 +277,20 @@ def result_page(result: Result, crops: Sequence[Crop]) -> str:
 
 
 def _crop_part(crop: Crop) -> str:
-    network = next(name for name in crop.pictures if name not in {*FILTERS, "truth"})
+    network = next(name for name in crop.images if name not in {*FILTERS, "ground truth"})
     where = f"{crop.clip}, frame {crop.frame}"
     compared = slider(
-        crop.pictures["bicubic"],
-        crop.pictures[network],
+        crop.images["bicubic"],
+        crop.images[network],
         labels=("bicubic", network),
         caption=where,
     )
-    return f"<div>{compared}{still(crop.pictures['truth'], caption=f'{where}: the truth')}</div>"
+    truth = still(crop.images["ground truth"], caption=f"{where}: ground truth")
+    return f"<div>{compared}{truth}</div>"
 
 
 def plots(result: Result) -> dict[str, str]:
-    """The plots that a result has data for, as SVG: "speed", "tradeoff" and "gain"."""
+    """Plots as SVG, as far as there is data: "speed", "tradeoff" and "gain"."""
     drawn = {}
     timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
     if timed:
@@ -311,16 +313,13 @@ def _speed_plot(rows: Sequence[dict[str, Any]]) -> str:
     return line_plot(
         "Time by size",
         {name: sorted(points) for name, points in lines.items()},
-        x_label="pixels of the small frame, thousands",
+        x_label="pixels of the LR frame, thousands",
         y_label="ms per frame",
     )
 
 
 def _quality_against_speed(quality: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str | None:
-    """Of each network its speed at the smallest size that was timed, and its PSNR.
-
-    None if no network has both.
-    """
+    """PSNR against speed at the smallest size that was timed; None if no network has both."""
     psnrs = {row["method"]: row["psnr"] for row in quality["means"]}
     smallest = min(rows, key=lambda row: row["width"])["size"]
     points = {

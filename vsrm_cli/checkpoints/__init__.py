@@ -1,1 +1,1 @@
-"""Weight files: named, found, fetched, read, recognized."""
+"""Weight files: catalog, download, reading and detection."""

@@ -1,7 +1,7 @@
-"""Numbers out of a pickle of NumPy arrays, without trusting it.
+"""Read NumPy arrays from an untrusted pickle.
 
-A pickle can ask for any function to be called. This reader knows three names, those that a plain
-array is made of, and builds each array itself: whatever else a file asks for is refused.
+A pickle can call any function. This reader allows only the three names that a plain array needs,
+and builds each array itself; everything else is refused.
 """
 
 import pickle
@@ -19,7 +19,7 @@ _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 class _ArrayReader(pickle.Unpickler):
-    """Builds nothing but arrays and what Python itself has: text, numbers, dictionaries."""
+    """Unpickles only arrays and built-in types: text, numbers, dictionaries."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in _MODULES:
@@ -30,30 +30,30 @@ class _ArrayReader(pickle.Unpickler):
 
 
 def _empty_array(kind: Any, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
-    """What NumPy's own pickles begin with: an array without elements, filled in afterwards."""
+    """The start of NumPy's own pickles: an empty array, which is filled later."""
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError("it asks for an array that NumPy would not have written")
     return np.empty(0, dtype=np.uint8)
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Read nested dictionaries of float arrays; nothing that the file holds is executed.
+    """Read nested dictionaries of float arrays; no code in the file is executed.
 
     Args:
         path: A pickle.
 
     Returns:
-        The arrays in float32, by the keys on the way to them, joined by slashes.
+        The arrays in float32, by their nested keys, joined by slashes.
 
     Raises:
-        WeightsError: If the file cannot be read or holds anything but arrays of numbers.
+        WeightsError: If the file cannot be read or holds anything except arrays of numbers.
     """
     try:
         with path.open("rb") as file:
             content = _ArrayReader(file).load()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}).") from error
-    # A hostile or damaged pickle can make its reader fail in any way; each means the same.
+    # A malicious or damaged pickle can raise any exception.
     except Exception as error:
         raise WeightsError(
             f"{path} is not a file of plain arrays ({error}); nothing of it was executed."

@@ -1,4 +1,4 @@
-"""The names a user may ask for, and what each of them is."""
+"""The catalog of networks that can be selected by name."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,23 @@ from vsrm_cli.models.vsrm_compact import CompactConfig
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A network that a user may ask for by name.
+    """A network that can be selected by name.
 
     Attributes:
-        name: What the user types.
-        network: The kind of network, as its weight files name it.
-        config: Size of the network.
-        scale: How many times larger the sides of its frames become.
-        parameters: Trainable numbers.
-        about: What it is, in one clause.
-        trained_on: The material, or None where there are no weights.
+        name: As an option value.
+        network: The family name in its weight files.
+        config: Of the network.
+        scale: Ratio of output to input size.
+        parameters: Number of trainable parameters.
+        about: A short description.
+        trained_on: Training data; None if there are no weights.
         degradation: The footage for which it was trained.
         licence: Of the weights.
-        quality: What was measured or published, with its unit.
-        quality_source: Where that stands.
+        quality: Measured or published quality, with its unit.
+        quality_source: Source of that figure.
         file: Name of the bundled weight file.
-        remote: The weight file in the network.
-        how_to_get: What to do where there are neither.
+        remote: The weight file to download.
+        how_to_get: What to do if there is neither.
     """
 
     name: str
@@ -52,9 +52,9 @@ _TRAIN_IT = (
     "weights, such as 'vsrm-t'."
 )
 
-# The one that measured best on each kind of footage (weights/README.md).
+# The best network for each kind of footage (see weights/README.md).
 FOR_CLEAN, FOR_COMPRESSED = "vsrm-t", "vsrm-t-real"
-# The same where two times are enough. There is none for compressed footage yet.
+# The same for scale 2; there is none for compressed footage.
 FOR_CLEAN_X2 = "vsrm-t-x2"
 
 MODELS = {
@@ -70,7 +70,7 @@ MODELS = {
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
             licence="MIT",
-            quality="28.28 dB PSNR-Y on 11 clips, bicubic 25.77",
+            quality="28.48 dB PSNR-Y on 11 clips, bicubic 25.77",
             quality_source="weights/README.md",
             file="vsrm-t.safetensors",
         ),
@@ -94,7 +94,7 @@ MODELS = {
             config=VSRM_T,
             scale=4,
             parameters=924_092,
-            about="vsrm-t-real trained on for looks; the default for such footage (--detail mixes)",
+            about="vsrm-t-real fine-tuned for sharpness; the default for such footage (--detail)",
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed, or none of it",
             licence="MIT",
@@ -175,14 +175,14 @@ MODELS = {
 
 @dataclass(frozen=True)
 class DetailPair:
-    """Two weight files of one network between which `--detail` chooses.
+    """Two weight files of one network that `--detail` interpolates.
 
-    They have a common ancestor, so what lies on the line between them works as well as the ends.
+    One is fine-tuned from the other, so interpolated weights work as well.
 
     Attributes:
-        soft: The name of the one that stays close to what can be known; detail 0.
-        sharp: The name of the one that shows what is likely; detail 1.
-        default: The detail that `auto` takes.
+        soft: The name with the higher PSNR; detail 0.
+        sharp: The name with the sharper frames; detail 1.
+        default: The detail of `auto`.
     """
 
     soft: str
@@ -198,16 +198,16 @@ def pair_of(name: str) -> DetailPair | None:
     return next((pair for pair in PAIRS if name in (pair.soft, pair.sharp)), None)
 
 
-def settle_detail(name: str, detail: float | None, *, is_default: bool) -> float | None:
-    """How much detail a network shall show.
+def resolve_detail(name: str, detail: float | None, *, is_default: bool) -> float | None:
+    """Resolve the detail of a network.
 
     Args:
-        name: What is loaded.
-        detail: Of the user, 0 to 1; None for none.
-        is_default: Whether the name was chosen by the program, not by the user.
+        name: Of the network.
+        detail: The option, 0 to 1; None if it is not given.
+        is_default: Whether the program has chosen the name.
 
     Returns:
-        0 to 1; None where the network belongs to no pair.
+        0 to 1; None if the network belongs to no pair.
 
     Raises:
         UsageError: If a detail is given for a network without a pair.
@@ -217,24 +217,24 @@ def settle_detail(name: str, detail: float | None, *, is_default: bool) -> float
         if detail is None:
             return None
         others = " or ".join(f"--model {pair.soft}" for pair in PAIRS)
-        way_out = f"; give it with {others}" if others else ""
-        raise UsageError(f'"{name}" has no second weight file for --detail{way_out}.')
+        hint = f"; give it with {others}" if others else ""
+        raise UsageError(f'"{name}" has no second weight file for --detail{hint}.')
     if detail is not None:
         return detail
     return pair.default if is_default else float(name == pair.sharp)
 
 
 def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
-    """The names whose weights are mixed, and the share of each.
+    """The names whose weights are interpolated, and the share of each.
 
     Args:
-        name: What is loaded.
-        detail: 0 to 1; None takes the name alone.
+        name: Of the network.
+        detail: 0 to 1; None for the name alone.
 
     Raises:
         UsageError: If there is a detail and the name belongs to no pair.
     """
-    pair = None if settle_detail(name, detail, is_default=False) is None else pair_of(name)
+    pair = None if resolve_detail(name, detail, is_default=False) is None else pair_of(name)
     if detail is None or pair is None:
         return ((name, 1.0),)
     shares = ((pair.soft, 1 - detail), (pair.sharp, detail))

@@ -1,7 +1,7 @@
-"""What a weight file is that does not say so, from the names and shapes of its tensors.
+"""Detect the architecture of a weight file from the names and shapes of its tensors.
 
-Files of this project name their network and its sizes. Those of other origins are known by their
-keys: the Gather-Scatter Mamba authors' can be loaded, some others are at least called by name.
+Files of this project name their network and configuration. Others are recognized by their keys:
+those of the Gather-Scatter Mamba authors can be loaded, some others are named in the error.
 """
 
 import json
@@ -12,16 +12,16 @@ from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Names that only one network has; what it is, for the message.
-TELLTALES = (
+# Keys that only one architecture has, and its name for the message.
+KNOWN_KEYS = (
     (
         re.compile(r"^cell\.conv_in\.|^align\.A_log$"),
         "a network of this project without its configuration; write it with "
         "vsrm_cli.checkpoints.loading.save_weights",
     ),
     (re.compile(r"basic_module\.\d+\.basic_module\."), "SpyNet, an optical flow network"),
-    (re.compile(r"body\.\d+\.rdb1\.conv1\."), "RRDBNet (ESRGAN), which enlarges single pictures"),
-    (re.compile(r"conv_up1\.|RRDB_trunk\."), "RRDBNet (ESRGAN), which enlarges single pictures"),
+    (re.compile(r"body\.\d+\.rdb1\.conv1\."), "RRDBNet (ESRGAN), which upscales single images"),
+    (re.compile(r"conv_up1\.|RRDB_trunk\."), "RRDBNet (ESRGAN), which upscales single images"),
     (re.compile(r"deform_align\."), "BasicVSR++"),
     (re.compile(r"backward_trunk\.|backward_resblocks\."), "BasicVSR"),
     (re.compile(r"layers\.\d+\.residual_group\."), "a transformer such as SwinIR or HAT"),
@@ -39,7 +39,7 @@ _GSM_KEYS = {
 _GSM_PA_FRAME = 2  # of the released configuration; no shape depends on it
 _GSM_CONFIG_KEYS = ("embed_dims", "num_heads", "prop_depth", "attn_depth", "pa_frame", "upscale")
 
-# Of a third scan, which some copies of the Mamba package make and no forward pass uses.
+# Of a third scan, which some versions of the Mamba package create and no forward pass uses.
 GSM_UNUSED = re.compile(r".*\.mamba\.(A_s_log|D_s|(conv1d|x_proj|dt_proj)_s\.(weight|bias))")
 
 
@@ -49,18 +49,18 @@ def is_gsm(shapes: Shapes) -> bool:
 
 
 def gsm_settings(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, int]:
-    """The sizes of a Gather-Scatter Mamba network, in its authors' words.
+    """The settings of a Gather-Scatter Mamba network, with its authors' names.
 
     Args:
         shapes: Of its tensors, with the authors' keys.
-        metadata: What the file says of itself; ``config`` may be JSON with some of the sizes.
+        metadata: Of the file; ``config`` may be JSON with some of the settings.
 
     Returns:
-        embed_dims, num_heads, prop_depth, attn_depth, pa_frame and upscale. The window's radius,
-        pa_frame, shows in no shape: where no word tells it, it is that of the released network.
+        embed_dims, num_heads, prop_depth, attn_depth, pa_frame and upscale. No shape depends on
+        pa_frame, the radius of the window: without metadata, it is that of the released network.
 
     Raises:
-        ValueError: If the shapes are those of no such network, or the words contradict them.
+        ValueError: If the shapes are not those of such a network, or contradict the metadata.
     """
     seen = _gsm_settings_seen(shapes)
     config: Any = json.loads(metadata.get("config", "{}"))
@@ -76,7 +76,7 @@ def gsm_settings(shapes: Shapes, metadata: Mapping[str, str]) -> dict[str, int]:
 
 def _gsm_settings_seen(shapes: Shapes) -> dict[str, int]:
     def count(pattern: str) -> int:
-        # Counted, not the highest index: that is a number which a file may choose freely.
+        # Counted, since a file could contain any highest index.
         return len({found[1] for name in shapes if (found := re.match(pattern, name))})
 
     upsamplers = [shape for name, shape in shapes.items() if re.match(r"upsample\.\d+\.w", name)]
@@ -88,14 +88,14 @@ def _gsm_settings_seen(shapes: Shapes) -> dict[str, int]:
         "num_heads": shapes[_TABLE][1],
         "prop_depth": count(r"prop_layers\.(\d+)\."),
         "attn_depth": count(r"prop_layers\.0\.stage\.attn_blocks\.blocks\.(\d+)\."),
-        # A convolution before a pixel shuffle by s gives s * s times the channels it takes.
+        # A convolution before a pixel shuffle by s has s * s times as many output channels.
         "upscale": math.prod(math.isqrt(out // taken) for out, taken, *_ in upsamplers),
     }
 
 
-def call_by_name(shapes: Shapes) -> str:
-    """What a file is, as far as its keys tell: a phrase for a message."""
-    for pattern, network in TELLTALES:
+def guess_architecture(shapes: Shapes) -> str:
+    """Guess the architecture from the keys; a phrase for a message."""
+    for pattern, network in KNOWN_KEYS:
         if any(pattern.search(name) for name in shapes):
             return f"it looks like {network}"
-    return "its tensors are those of none that is known here"
+    return "its tensors match no known network"

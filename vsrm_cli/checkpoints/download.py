@@ -1,8 +1,8 @@
-"""Downloads into the cache: a pinned file arrives complete and checked, or not at all.
+"""Download pinned files into the cache.
 
-Address, size and checksum of a file are known before it is downloaded. An interrupted transfer
-resumes where it stopped; several processes that need the same file wait for the one that downloads
-it; a file gets its name in the cache only after its checksum was verified.
+URL, size and checksum are known in advance. Interrupted downloads are resumed; processes that need
+the same file wait for the one that downloads it; a file is renamed in the cache only after its
+checksum is verified.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from vsrm_cli.errors import WeightsError
 from vsrm_cli.files import cache_dir, publish
 
 TIMEOUT_SECONDS = 30.0
-# Between attempts; counted anew after a transfer that made progress.
+# Between attempts; reset after a transfer that made progress.
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)
 
 _CHUNK = 1 << 20
@@ -152,9 +152,8 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
             pause = next(pauses, None)
             if pause is None:
                 raise WeightsError(
-                    f"Fetching {remote.name} from {_host(remote)} failed again and again "
-                    f"({broken}); {_size(part)} bytes are kept, 'vsrm models pull {remote.name}' "
-                    "resumes."
+                    f"Fetching {remote.name} from {_host(remote)} failed repeatedly ({broken}); "
+                    f"{_size(part)} bytes are kept, 'vsrm models pull {remote.name}' resumes."
                 ) from broken
             time.sleep(pause)
             continue
@@ -163,7 +162,7 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
         part.unlink(missing_ok=True)
         if not is_resumed:
             raise WeightsError(
-                f"{_host(remote)} sent something else than {remote.name} (wrong checksum); it was "
+                f"{_host(remote)} sent another file than {remote.name} (wrong checksum); it was "
                 "deleted."
             )
         # The file may have changed between the two parts: download it again as a whole.

@@ -1,7 +1,7 @@
-"""Weight files of the Hugging Face Hub, through its own client.
+"""Weight files from the Hugging Face Hub, through its own client.
 
-Its cache, HF_TOKEN and HF_HUB_OFFLINE mean here what they mean there. Which of a repository's files
-is the network follows one rule, and what the file holds is trusted no more than any other.
+The client's cache, HF_TOKEN and HF_HUB_OFFLINE work as usual. A fixed rule selects the weight file
+of a repository, which is read as untrusted.
 """
 
 import re
@@ -31,8 +31,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined] # public, by i
 
 from vsrm_cli.errors import WeightsError
 
-# What the Hub's client raises when a connection fails; whose class that is has changed with its
-# versions (requests, httpx), and `HfHubHTTPError` is its public child in all of them.
+# Raised by the Hub's client when a connection fails. The base class depends on the version
+# (requests, httpx); `HfHubHTTPError` is a public subclass of it in all versions.
 _ConnectionFailed: type[Any] = HfHubHTTPError.__mro__[1]
 
 FIRST_CHOICE = "model.safetensors"
@@ -47,13 +47,13 @@ def is_hub_id(name: str) -> bool:
 
 
 def fetch_from_hub(name: str) -> Path:
-    """Bring a repository's weight file into the Hub's cache, unless it is there.
+    """Download a repository's weight file into the Hub's cache, unless it is there.
 
     Args:
         name: ``owner/name[@revision]``; a revision is a branch, a tag or a commit.
 
     Returns:
-        Where it is: ``model.safetensors``, or else the only safetensors or PyTorch file.
+        Its path: ``model.safetensors``, or else the only safetensors or PyTorch file.
 
     Raises:
         WeightsError: If there is no such repository, revision or file, if it may not be read, or if
@@ -89,7 +89,7 @@ def fetch_from_hub(name: str) -> Path:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keep the Hub's client from drawing: who calls may draw something else."""
+    """Disable the progress bars of the Hub's client."""
     if are_progress_bars_disabled():
         yield
         return
@@ -107,7 +107,7 @@ def _fetch(repo: str, revision: str | None) -> Path:
                 repo, FIRST_CHOICE, revision=revision, local_files_only=_is_out_of_reach()
             )
         )
-    except LocalEntryNotFoundError:  # cannot ask: what an earlier call has fetched may do
+    except LocalEntryNotFoundError:  # offline: use what an earlier call has fetched
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
         return folder / _only(repo, names)
@@ -117,8 +117,8 @@ def _fetch(repo: str, revision: str | None) -> Path:
 
 
 def _is_out_of_reach() -> bool:
-    """Whether the Hub's name is unknown here: its client would try again for half a minute."""
-    if getproxies().keys() - {"no"}:  # a proxy may know it
+    """Whether the Hub's host name cannot be resolved: its client would retry for half a minute."""
+    if getproxies().keys() - {"no"}:  # a proxy may resolve it
         return False
     try:
         socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)

@@ -1,4 +1,4 @@
-"""What a name or a weight file holds, told; and any weights in a file that tells it itself."""
+"""Describe networks and weight files, and convert weight files to safetensors."""
 
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -8,33 +8,32 @@ from typing import Any
 from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry, pair_of
 from vsrm_cli.checkpoints.download import Transfer, checksum
 from vsrm_cli.checkpoints.loading import network_of, save_weights
-from vsrm_cli.checkpoints.locate import locate, whereabouts
+from vsrm_cli.checkpoints.locate import locate, weights_location
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
 from vsrm_cli.models.network import Network
 
-# What a file says of its structure; the network itself reports that.
+# Metadata keys of the structure, which is read from the network instead.
 _STRUCTURAL_KEYS = ("network", "name", "config", "scale", "format")
 
 
 def describe(
     name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
 ) -> dict[str, Any]:
-    """What there is to know of a network: of a name, with its file if that is on this machine.
+    """Describe a network by name or path, including its weight file if it is on this machine.
 
     Args:
         name_or_path: As for `load_model`.
-        report: Called as a file of the Hub or the catalog comes in; a file that the catalog knows
-            is not fetched for this.
+        report: Called while a file of the Hub is downloaded; files of the catalog are not.
 
     Raises:
-        WeightsError: If there is no such thing, or its file is damaged.
+        WeightsError: If there is no such network, or its file is damaged.
     """
     entry = MODELS.get(str(name_or_path))
     if entry is None:
         return describe_weights(locate(name_or_path, report=report))
-    path = whereabouts(entry).path
+    path = weights_location(entry).path
     return {
         **describe_entry(entry),
         "config": asdict(entry.config),
@@ -43,14 +42,14 @@ def describe(
 
 
 def describe_entry(entry: ModelEntry) -> dict[str, Any]:
-    """What the catalog tells of a network, and where its weights are at this moment.
+    """Describe an entry of the catalog, and where its weights are now.
 
     Returns:
-        The fields of the entry but for its configuration; place ("in the box", "cached", "to be
-        fetched" or "none"), file (a path, or None), bytes, url and checksum of what is to be
-        fetched, and detail_pair (the names between which `--detail` chooses, or None).
+        The fields of the entry; place ("in the box", "cached", "to be fetched" or "none"), file (a
+        path, or None), bytes, url and checksum of the file to download, and detail_pair (the names
+        that `--detail` interpolates, or None).
     """
-    where = whereabouts(entry)
+    where = weights_location(entry)
     left_out = ("config", "file", "remote")
     return {
         **{f.name: getattr(entry, f.name) for f in fields(entry) if f.name not in left_out},
@@ -64,11 +63,11 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
 
 
 def describe_weights(path: Path) -> dict[str, Any]:
-    """What a weight file holds, after all checks that loading it would make.
+    """Describe a weight file, after all checks of loading it.
 
     Returns:
-        file, bytes, sha256, network, name, scale, parameters, tensors, config (sizes by their
-        names) and words (what the file says of itself, but for its configuration).
+        file, bytes, sha256, network, name, scale, parameters, tensors, config and words (the other
+        metadata of the file).
 
     Raises:
         WeightsError: As `read_weights`.
@@ -92,11 +91,11 @@ def describe_weights(path: Path) -> dict[str, Any]:
 def convert_weights(
     source: Path, target: Path, *, averaged: bool = False, overwrite: bool = False
 ) -> Network:
-    """Turn a weight file of any readable form into one of this project, which says what it is.
+    """Convert a weight file of any supported format to safetensors with metadata.
 
     Args:
         source: A safetensors or PyTorch file.
-        target: Where to write, ending in ``.safetensors``; appears when it is complete.
+        target: The file to write, ending in ``.safetensors``; written atomically.
         averaged: As for `read_weights`.
         overwrite: Whether `target` may exist and be replaced.
 
@@ -105,7 +104,7 @@ def convert_weights(
 
     Raises:
         WeightsError: As `read_weights`.
-        OutputError: If the target cannot be written as asked.
+        OutputError: If the target cannot be written.
     """
     if target.suffix != ".safetensors":
         raise OutputError(f"{target} must end in .safetensors, the form that is written.")

@@ -1,8 +1,8 @@
-"""Read, describe, convert and save weight files as networks; nobody else knows what they mean.
+"""Load networks from weight files, and save them.
 
-A weight file is safetensors: tensors and a table of words, nothing that could be executed. The
-words name the network and its configuration, so a file is loaded by its path alone. Files of other
-origins are recognized by their keys (`origins`).
+A weight file is safetensors: tensors and metadata, no code. The metadata contain the network's
+family and configuration, so a path is enough to load it. Files of other projects are recognized by
+their keys (`detect`).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from vsrm_cli.checkpoints.catalog import MODELS, blend_of
-from vsrm_cli.checkpoints.detect import GSM_UNUSED, call_by_name, gsm_settings, is_gsm
+from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
@@ -37,7 +37,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 NO_KEYS = re.compile(r"(?!)")
 
-# What the compact networks of version 0.1 named their upsampler.
+# Prefix of the upsampler in the compact networks of version 0.1.
 _FORMER_COMPACT = "direct"
 # Options of `VSRMConfig` and `GSMConfig` in version 0.1, with the values of the published networks.
 _FORMER = {
@@ -48,18 +48,18 @@ _FORMER = {
     "base": "bilinear",
 }
 
-# How many keys of each kind a message lists.
+# Number of keys of each kind in a message.
 _KEYS_LISTED = 10
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of network.
+    """A family of networks.
 
     Attributes:
         config: The class of its configuration.
-        network: Its own class, whose constructor takes a configuration.
-        unused: Keys that strangers' files may hold and that no network reads.
+        network: Its class, whose constructor takes a configuration.
+        unused: Keys in published files that the network does not use.
     """
 
     config: type[Any]
@@ -67,7 +67,7 @@ class Family:
     unused: re.Pattern[str] = NO_KEYS
 
 
-# By the name that stands in its weight files.
+# By the name in weight files.
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
     "vsrm-compact": Family(CompactConfig, VSRMCompact),
@@ -88,23 +88,21 @@ def load_model(
 
     Args:
         name_or_path: A name of the catalog, a ``.safetensors`` or ``.pth`` file, or a Hub id
-            ``owner/name[@revision]``. What is not on this machine is fetched.
-        device: "auto" (the best there is), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
+            ``owner/name[@revision]``, which is downloaded if it is not on this machine.
+        device: "auto" (the best available), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
         dtype: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "fp16" or "bf16".
-        detail: Of a name that belongs to a pair (`vsrm_cli.checkpoints.catalog.PAIRS`): where
-            between its two weight files, 0 to 1. None takes the file of the name.
-        report: Called as a file of the catalog comes in.
+        detail: For a pair (`vsrm_cli.checkpoints.catalog.PAIRS`): 0 to 1 interpolates its two
+            weight files. None for the file of the name.
+        report: Called while a file of the catalog is downloaded.
 
     Returns:
-        A network that maps (B, T, 3, H, W) in 0 to 1 to (B, T, 3, scale H, scale W), any T and
-        any size from one on, in evaluation mode. Its values are not clamped: some lie outside 0
-        to 1. Its ``scale`` is 4 for most networks, and its
-        ``name`` says what was loaded.
+        A network in evaluation mode that maps (B, T, 3, H, W) in 0 to 1 to
+        (B, T, 3, scale H, scale W), for any T and any size from one on. Outputs are not clamped.
 
     Raises:
-        WeightsError: If there is no such network or file, it cannot be fetched, or it does not fit.
-        UsageError: If the device or dtype is none that exists, or there is a detail and no pair.
-        VsrmError: If this machine lacks the device.
+        WeightsError: If there is no such network or file, the download fails, or it does not match.
+        UsageError: If there is no such device or dtype, or a detail is given without a pair.
+        VsrmError: If this machine does not have the device.
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
@@ -123,12 +121,11 @@ def load_model(
 def network_scale(
     name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
 ) -> int:
-    """How many times a network enlarges, before it is loaded.
+    """The scale of a network, without loading it.
 
     Args:
-        name_or_path: As for `load_model`; what is not on this machine is fetched, unless the
-            catalog tells.
-        report: Called as a file comes in.
+        name_or_path: As for `load_model`; a file is downloaded if its scale is not in the catalog.
+        report: Called while a file is downloaded.
 
     Raises:
         WeightsError: If there is no such network or file.
@@ -144,11 +141,9 @@ def _read_named(name_or_path: str, report: Callable[[Transfer], None] | None) ->
 
 
 def _blend(network: Network, other: Network, share: float) -> None:
-    """Move a network's weights towards those of another one, by a share of the way."""
+    """Interpolate a network's weights with those of another one, in place."""
     if network.config != other.config:
-        raise WeightsError(
-            f"{network.name} and {other.name} are networks of different sizes and cannot be mixed."
-        )
+        raise WeightsError(f"{network.name} and {other.name} differ in size and cannot be blended.")
     others = other.state_dict()
     mixed = {
         key: x.float().lerp(others[key].float(), share).to(x.dtype)
@@ -163,13 +158,12 @@ def weights_checksum(
     detail: float | None = None,
     report: Callable[[Transfer], None] | None = None,
 ) -> str:
-    """Compute the SHA-256 of the weight file that `load_model` reads, in digits.
+    """Compute the SHA-256 of the weight file that `load_model` reads, as hexadecimal digits.
 
     Args:
-        name_or_path: As for `load_model`; what is not on this machine is fetched.
-        detail: As for `load_model`. Of two files that are mixed it is that of their checksums
-            and shares.
-        report: Called as the file comes in.
+        name_or_path: As for `load_model`.
+        detail: As for `load_model`. For two files it is the SHA-256 of their checksums and shares.
+        report: Called while a file is downloaded.
 
     Raises:
         WeightsError: If there is no such network or file.
@@ -190,27 +184,27 @@ def _file_checksum(path: Path) -> str:
 
 
 def read_weights(path: Path, *, name: str | None = None, averaged: bool = False) -> Network:
-    """Build the network that a file describes and give it the file's weights.
+    """Build the network of a weight file and load its weights.
 
     Args:
-        path: A safetensors or PyTorch file, of this project or of an origin that is known here.
-        name: What to call the network if the file does not say; None for the file's own name.
-        averaged: Of a PyTorch file with both, take the averaged weights (``params_ema``).
+        path: A safetensors or PyTorch file, of this project or another supported one.
+        name: Of the network if the file has none; None for the file name.
+        averaged: Whether to take averaged weights (``params_ema``) of a PyTorch file with both.
 
     Raises:
-        WeightsError: If the file is damaged or hostile, is for no network that is known here, or
-            does not hold exactly the weights that its configuration asks for.
+        WeightsError: If the file is damaged or malicious, is for an unknown network, or its keys do
+            not match its configuration exactly.
     """
     return network_of(read_checkpoint(path, averaged=averaged), name or path.stem)
 
 
 def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a network's weights and what describes them; the file appears when it is complete.
+    """Write a network's weights with metadata atomically.
 
     Args:
-        network: The network; its configuration goes into the file.
-        path: Where to write, ending in ``.safetensors``.
-        metadata: More to say: name, licence, recipe, source.
+        network: The network; its configuration is saved as metadata.
+        path: The file to write, ending in ``.safetensors``.
+        metadata: Further metadata: name, licence, recipe, source.
     """
     described = {
         "network": network.family,
@@ -224,11 +218,11 @@ def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> N
 
 
 def network_of(checkpoint: Checkpoint, name: str) -> Network:
-    """The network that a file describes, with the file's weights.
+    """Build the network of a checkpoint and load its weights.
 
     Args:
-        checkpoint: What the file held.
-        name: What to call the network if the file does not say.
+        checkpoint: Content of a file.
+        name: Of the network if the file has none.
 
     Raises:
         WeightsError: As `read_weights`.
@@ -236,7 +230,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     path = checkpoint.path
     try:
         family, config = _identify(checkpoint)
-        with torch.device("meta"), _WithoutFirstValues():
+        with torch.device("meta"), _SkipInit():
             network: Network = family.network(config)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise WeightsError(
@@ -251,7 +245,7 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     wanted = network.state_dict()
     tensors = {key: x for key, x in checkpoint.tensors.items() if not family.unused.fullmatch(key)}
     _check_keys(path, wanted, tensors)
-    # Built on the meta device, then given the tensors: no time goes into values to be replaced.
+    # Built on the meta device, so that no weights are initialized just to be replaced.
     network.load_state_dict(
         {key: x.to(wanted[key].dtype) for key, x in tensors.items()}, assign=True
     )
@@ -259,8 +253,8 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
     return network
 
 
-class _WithoutFirstValues(TorchFunctionMode):
-    """Skips `torch.nn.init`: on the meta device it brings the compiler, a second of imports."""
+class _SkipInit(TorchFunctionMode):
+    """Skips `torch.nn.init`, which on the meta device imports the compiler, for a second."""
 
     def __torch_function__(
         self,
@@ -269,7 +263,7 @@ class _WithoutFirstValues(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Return the tensor to be filled as it is; call everything else."""
+        """Return the tensor of an init function unchanged; call all other functions."""
         kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
@@ -277,7 +271,7 @@ class _WithoutFirstValues(TorchFunctionMode):
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: "auto" (the best there is), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
+    """The device of a name: "auto" (the best available), "cpu", "cuda", "cuda:<n>", "mps" or "xpu".
 
     Raises:
         UsageError: If there is no such name.
@@ -307,14 +301,14 @@ def find_device(name: str) -> torch.device:
 
 
 def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
-    """The kind of network that a file is for, and its configuration."""
+    """The family and the configuration of a checkpoint."""
     metadata, shapes, path = checkpoint.metadata, checkpoint.shapes, checkpoint.path
     if is_gsm(shapes) and "network" not in metadata:
         return FAMILIES["gsm"], _released_gsm(path, gsm_settings(shapes, metadata))
     name = metadata.get("network")
     if name is None or "config" not in metadata:
         raise WeightsError(
-            f"{path} does not say which network it is for, and {call_by_name(shapes)}; the "
+            f"{path} does not say which network it is for, and {guess_architecture(shapes)}; the "
             f"networks here are {', '.join(FAMILIES)}."
         )
     if name not in FAMILIES:
@@ -341,7 +335,7 @@ def _published(path: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _released_gsm(path: Path, settings: Mapping[str, int]) -> GSMConfig:
-    """The configuration that the authors' code makes of its settings."""
+    """The configuration from the settings of the authors' code."""
     if settings["upscale"] != GSM.scale:
         raise WeightsError(
             f"{path} is a GSM checkpoint that enlarges {settings['upscale']} times; the networks "
@@ -385,6 +379,6 @@ def _check_keys(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Te
 
 
 def _listed(kind: str, faults: list[str]) -> list[str]:
-    """The first of some faults, and how many there are where that is not all."""
+    """The first faults, and the number of the others."""
     more = len(faults) - _KEYS_LISTED
     return [*faults[:_KEYS_LISTED], f"and {more} more {kind}"] if more > 0 else faults

@@ -1,7 +1,4 @@
-"""From what a user typed to a weight file on this machine.
-
-A name of the catalog, a path, or a Hub id, tried in this order. What is not here yet is fetched.
-"""
+"""Locate a weight file by catalog name, path or Hub id, in this order; download it if needed."""
 
 import enum
 from collections.abc import Callable
@@ -19,15 +16,15 @@ from vsrm_cli.errors import WeightsError
 class Place(enum.StrEnum):
     """Where the weights of a name are."""
 
-    BOX = "in the box"
+    BUNDLED = "in the box"
     CACHE = "cached"
     REMOTE = "to be fetched"
     NOWHERE = "none"
 
 
 @dataclass(frozen=True)
-class Whereabouts:
-    """Where the weight file of a name is, and how many bytes it has, where there is one."""
+class WeightsLocation:
+    """Where the weight file of a name is, and its size in bytes, if there is one."""
 
     place: Place
     path: Path | None
@@ -35,15 +32,15 @@ class Whereabouts:
 
 
 def locate(name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None) -> Path:
-    """Find a weight file; fetch it if it is not on this machine.
+    """Find a weight file; download it if it is not on this machine.
 
     Args:
         name_or_path: A name of the catalog, the path of a file, or a Hub id
             ``owner/name[@revision]``.
-        report: Called as a file of the catalog comes in.
+        report: Called while a file of the catalog is downloaded.
 
     Raises:
-        WeightsError: If there is no such thing, or it cannot be fetched.
+        WeightsError: If there is no such network or file, or the download fails.
     """
     name, path = str(name_or_path), Path(name_or_path)
     if name in MODELS:
@@ -59,17 +56,17 @@ def locate(name_or_path: str | Path, *, report: Callable[[Transfer], None] | Non
     raise WeightsError(f"There is no model {name!r}; {_suggestion(name)}.")
 
 
-def whereabouts(entry: ModelEntry) -> Whereabouts:
-    """Where the weights of an entry are, without fetching anything."""
-    path = _in_box(entry.file) if entry.file else None
+def weights_location(entry: ModelEntry) -> WeightsLocation:
+    """Where the weights of an entry are, without downloading anything."""
+    path = _bundled_path(entry.file) if entry.file else None
     if path:
-        return Whereabouts(Place.BOX, path, path.stat().st_size)
+        return WeightsLocation(Place.BUNDLED, path, path.stat().st_size)
     if entry.remote is None:
-        return Whereabouts(Place.NOWHERE, None, None)
+        return WeightsLocation(Place.NOWHERE, None, None)
     path = cached(entry.remote)
     if path:
-        return Whereabouts(Place.CACHE, path, path.stat().st_size)
-    return Whereabouts(Place.REMOTE, None, entry.remote.size)
+        return WeightsLocation(Place.CACHE, path, path.stat().st_size)
+    return WeightsLocation(Place.REMOTE, None, entry.remote.size)
 
 
 def _locate_entry(entry: ModelEntry, report: Callable[[Transfer], None] | None) -> Path:
@@ -80,7 +77,7 @@ def _locate_entry(entry: ModelEntry, report: Callable[[Transfer], None] | None) 
             f"The model {entry.name!r} has no public weights: it is {entry.about}. "
             f"{entry.how_to_get}"
         )
-    path = _in_box(entry.file)
+    path = _bundled_path(entry.file)
     if path is None:
         raise WeightsError(
             f"The weight file {entry.file} is missing from the installation; reinstall vsrm."
@@ -88,8 +85,8 @@ def _locate_entry(entry: ModelEntry, report: Callable[[Transfer], None] | None) 
     return path
 
 
-def _in_box(file: str) -> Path | None:
-    # Installed, the folder lies inside the package; in a clone, beside it.
+def _bundled_path(file: str) -> Path | None:
+    # The folder is inside an installed package, or next to the package in a clone.
     package = Path(str(files("vsrm_cli")))
     folders = (package / "weights", package.parent / "weights")
     return next((folder / file for folder in folders if (folder / file).is_file()), None)

@@ -1,9 +1,8 @@
-"""Tensors and words out of a file that a stranger made, without trusting it.
+"""Read tensors and metadata from an untrusted file.
 
-A safetensors file can hold nothing but numbers, so it comes first. A PyTorch file (``.pth``) is a
-zip archive around a pickle, and a pickle can ask for any function to be called: it is read by
-PyTorch's restricted reader only, after the archive's own directory has shown that nothing in it
-swells when it is unpacked. Whatever a file claims, no more is made of it than its size on disk.
+A safetensors file contains only numbers. A PyTorch file (``.pth``) is a zip archive with a pickle,
+which can call any function: it is read with ``weights_only=True``, after checking that the archive
+does not expand. No more memory is allocated than the file's size on disk.
 """
 
 import math
@@ -20,9 +19,8 @@ from torch import Tensor
 
 from vsrm_cli.errors import WeightsError
 
-# What training frameworks put around weights. Outermost first: the keys under which a file keeps
-# them, and what stands before each name inside. Plain weights come before averaged ones, as in the
-# authors' test script of GSM.
+# Keys of training frameworks that wrap weights, outermost first, and prefixes of the names inside.
+# Weights are preferred to averaged ones, as in the test script of GSM's authors.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "params", "params_ema")
 AVERAGED = "params_ema"
 PREFIXES = ("module.", "_orig_mod.")
@@ -35,7 +33,7 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held: tensors by their names, and the words it says of itself."""
+    """Content of a file: tensors by name, and metadata."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -43,21 +41,20 @@ class Checkpoint:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor, by its name."""
+        """The shape of each tensor, by name."""
         return {name: tuple(x.shape) for name, x in self.tensors.items()}
 
 
 def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
-    """Read a weight file; nothing that it holds is executed.
+    """Read a weight file; no code in it is executed.
 
     Args:
-        path: A safetensors file or a zipped PyTorch file; its content decides, not its ending.
-        averaged: Where a file holds both the weights and their running average (``params`` and
-            ``params_ema``), which of them to take.
+        path: A safetensors file or a zipped PyTorch file; the suffix does not matter.
+        averaged: Whether to take the running average (``params_ema``) if a file has both.
 
     Raises:
-        WeightsError: If the file cannot be read, is neither of the two, asks for more than
-            numbers, unpacks to more than its own size, or holds values that are no numbers.
+        WeightsError: If the file cannot be read, is neither of the two, contains anything except
+            numbers, unpacks to more than its own size, or holds NaN or infinite values.
     """
     try:
         with path.open("rb") as file:
@@ -82,7 +79,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
 
 
 def shown(text: str) -> str:
-    """A name out of a strange file, safe to print: short, and without control characters."""
+    """Make a name from an untrusted file safe to print: short, and without control characters."""
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
@@ -102,7 +99,7 @@ def _read_pytorch(path: Path, size: int) -> Any:
     _check_archive(path, size)
     try:
         return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    # A hostile pickle can make its reader fail in any way; each of them means the same.
+    # A malicious pickle can raise any exception.
     except Exception as error:
         call = re.search(r"GLOBAL ([\w.]+)", str(error))
         if call:
@@ -115,7 +112,7 @@ def _read_pytorch(path: Path, size: int) -> Any:
 
 
 def _check_archive(path: Path, size: int) -> None:
-    """Refuse what unpacks to more than its size; PyTorch itself never compresses."""
+    """Refuse compressed archives; PyTorch itself never compresses."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -130,7 +127,7 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def _unwrap(path: Path, content: Any, *, averaged: bool) -> dict[str, Tensor]:
-    """The weights inside what a training framework has put around them."""
+    """Remove the wrappers of training frameworks."""
     order = (AVERAGED, *WRAPPERS) if averaged else WRAPPERS
     for _ in range(_MOST_NESTED):
         key = next((k for k in order if _is_mapping_at(content, k)), None)
@@ -156,7 +153,7 @@ def _is_named_tensor(name: Any, x: Any) -> bool:
 
 
 def _strip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take away what stands before every name."""
+    """Remove prefixes that all names have."""
     named = dict(tensors)
     for prefix in PREFIXES * 2:  # in either order
         if named and all(name.startswith(prefix) for name in named):
@@ -165,7 +162,7 @@ def _strip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check(path: Path, name: str, x: Tensor, size: int) -> None:
-    """Refuse a tensor that is no plain block of finite numbers out of this file."""
+    """Refuse a tensor that is not a dense block of finite numbers of this file."""
     if x.is_meta or x.layout != torch.strided or x.dtype not in _TYPES:
         raise WeightsError(
             f"{path} holds {shown(name)} as {x.dtype}, {x.layout}, as weights never are."

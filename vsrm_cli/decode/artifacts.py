@@ -1,7 +1,7 @@
 """Artifacts in frames of earlier compression, whatever the codec of the file is.
 
 Frames out of a lossless codec, an image file or a pipe may have been compressed, reduced to a
-palette or filmed in the dark. The network that suits them is another one than for clean footage.
+palette or recorded in the dark. The network that suits them is another one than for clean footage.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 A frame is woven from a top field (its even lines) and a bottom field. Between two fields that
 are further apart in time the teeth are longer. So each field is woven with those of the frames
-before and after, and the teeth are compared, in small blocks of the picture:
+before and after, and the teeth are compared, in small blocks of the frame:
 
     interlaced, top first    now = (top, bottom before) = (top after, bottom)  <  the other two
     progressive              now  <  all four
 
-Both sides of the frame are asked, so uneven motion cancels out. Vertical motion alone proves
-nothing: a progressive picture with doubled lines that rises by two lines is exactly an interlaced
+Both sides of the frame are used, so uneven motion cancels out. Vertical motion alone proves
+nothing: a progressive frame with doubled lines that rises by two lines is exactly an interlaced
 one that rises by one line per field. So a block only counts where its teeth are real ones: where
 lines differ more from their neighbors than from the lines of their own field.
 """

@@ -32,7 +32,7 @@ from vsrm_cli.media.color import luma_of
 _PLACES = 5
 _FRAMES_LOOKED_AT = 10
 _MOST_FRAMES_SKIPPED = 300
-# No television picture has more lines. Half of the columns of a wide one are enough.
+# No television frame has more lines. Half of the columns of a wide one are enough.
 _MOST_LINES = 1152
 _MOST_COLUMNS = 960
 # AVFieldOrder: from here on the fields show two moments.
@@ -42,7 +42,7 @@ _FIRST_INTERLACED_ORDER = 2
 # blur its combing, so the share is small; in progressive videos there is next to none.
 _LEAST_SHARE_OF_BLOCKS = 0.02
 _LEAST_BLOCKS_OF_FRAME = 2
-# Of the frames that show motion, so many are combed. In telecined film two of five are.
+# Of the frames that show motion, so many are combed. In telecined video, two of five are.
 _LEAST_SHARE_MARKED = 0.15
 _LEAST_SHARE_UNMARKED = 0.2
 # One field order is not seen by accident where the other one is seen this much less.
@@ -159,49 +159,49 @@ def _luma(frame: VideoFrame) -> Luma:
 
 
 def deinterlaced(
-    pictures: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
+    frames: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Deinterlace frames, one for one; each keeps its time."""
-    return filtered(pictures, "bwdif", mode="send_frame", parity=first, deint="all")
+    return filtered(frames, "bwdif", mode="send_frame", parity=first, deint="all")
 
 
 def filtered(
-    pictures: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
+    frames: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Pass frames through a filter of FFmpeg that returns one for each.
 
     Args:
-        pictures: Pictures with their times, which may change in size and format.
+        frames: Frames with their times, which may change in size and format.
         name: FFmpeg's name of the filter.
         options: Its options.
 
     Yields:
-        The filtered pictures, each with the time of its original.
+        The filtered frames, each with the time of its original.
     """
     times: deque[tuple[Fraction, int]] = deque()
     graph: Graph | None = None
     kind: tuple[int, int, str] | None = None
-    for picture, time in pictures:
-        if kind != (picture.width, picture.height, picture.format.name):
+    for frame, time in frames:
+        if kind != (frame.width, frame.height, frame.format.name):
             yield from _drain(graph, times, is_end=True)
-            kind = (picture.width, picture.height, picture.format.name)
-            graph = _new_graph(picture, name, options)
+            kind = (frame.width, frame.height, frame.format.name)
+            graph = _new_graph(frame, name, options)
         assert graph is not None
-        times.append((time, picture.duration))
+        times.append((time, frame.duration))
         # Filters may use times, and not all frames have one.
-        picture.pts = int(time * 1_000_000)
-        picture.time_base = Fraction(1, 1_000_000)
-        graph.vpush(picture)
+        frame.pts = int(time * 1_000_000)
+        frame.time_base = Fraction(1, 1_000_000)
+        graph.vpush(frame)
         yield from _drain(graph, times, is_end=False)
     yield from _drain(graph, times, is_end=True)
 
 
-def _new_graph(picture: VideoFrame, name: str, options: dict[str, str]) -> Graph:
+def _new_graph(frame: VideoFrame, name: str, options: dict[str, str]) -> Graph:
     graph = Graph()
     source = graph.add_buffer(
-        width=picture.width,
-        height=picture.height,
-        format=picture.format,
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
         time_base=Fraction(1, 1_000_000),
     )
     graph.link_nodes(source, graph.add(name, **options), graph.add("buffersink")).configure()
@@ -217,9 +217,9 @@ def _drain(
         graph.vpush(None)
     while times:
         try:
-            picture = graph.vpull()
+            frame = graph.vpull()
         except (av.BlockingIOError, av.EOFError):
             return
         time, duration = times.popleft()
-        picture.duration = duration
-        yield picture, time
+        frame.duration = duration
+        yield frame, time

@@ -30,7 +30,7 @@ def find_decoder(path: Path) -> str | None:
 
     Returns:
         FFmpeg's name of the interface, such as "cuda"; None where there is none, or where its
-        pictures differ from those of software.
+        frames differ from those of software.
 
     Raises:
         InputError: If the video cannot be read at all.

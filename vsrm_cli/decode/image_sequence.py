@@ -39,7 +39,7 @@ def is_pattern(path: Path) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is one picture, by its name; an animated PNG is a video."""
+    """Whether a file is a single image, by its name; an animated PNG is a video."""
     if path.suffix.lower() not in IMAGE_ENDINGS or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -52,7 +52,7 @@ def is_sequence(path: Path) -> bool:
 
 
 def find_images(path: Path) -> list[Path]:
-    """Find the pictures of a film, in the order of the numbers in their names.
+    """Find the images of a sequence, sorted by the numbers in their names.
 
     Args:
         path: A folder, a pattern for the names of files, or one file.
@@ -195,7 +195,7 @@ def _common_info(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
     if len(formats) == 1:
         return first
     is_deep = any(bits_of(name) > 8 for name in formats)
-    lost = dict.fromkeys(first.left_behind)
+    lost = dict.fromkeys(first.dropped)
     if any(has_alpha(name) for name in formats):
         lost[NO_ALPHA] = None
     return replace(
@@ -204,7 +204,7 @@ def _common_info(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
         bits=16 if is_deep else 8,
         color=Color(RGB, True),
         has_chroma_location=True,
-        left_behind=tuple(lost),
+        dropped=tuple(lost),
     )
 
 

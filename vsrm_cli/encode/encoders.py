@@ -76,8 +76,8 @@ def coding_error(codec: str) -> float:
                 ),
             )
             start_encoding(output)
-            for picture in drawn:
-                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+            for frame in drawn:
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
             output.mux(stream.encode(None))
         file.seek(0)
         with av.open(file, "r") as source:
@@ -101,7 +101,7 @@ def replace_absent_hardware(encoding: Encoding) -> tuple[Encoding, str | None]:
     """Choose software where a hardware encoder was named that cannot be opened here.
 
     Args:
-        encoding: What was asked for.
+        encoding: The options.
 
     Returns:
         What can be done, and a sentence that says so where it is something else. The preset is

@@ -63,7 +63,7 @@ class ImageSequenceWriter:
         self.plan = EncodingPlan("png", "png", pixel_format, {})
         shape = shape.upright(source)
         self.shape = shape
-        self.dropped = (*source.left_behind, _METADATA if names else _ALL_BUT_PIXELS)
+        self.dropped = (*source.dropped, _METADATA if names else _ALL_BUT_PIXELS)
         self._matrix = source.display_matrix
         self.time_base = source.time_base
         self.frames_written = 0

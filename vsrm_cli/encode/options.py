@@ -1,4 +1,4 @@
-"""How an output video is encoded: what the user asked for, checked and completed.
+"""How an output video is encoded: the options, checked and completed.
 
 Everything that can be known to be wrong is refused here, before a file is opened.
 """
@@ -109,7 +109,7 @@ class EncodingPlan:
 
     @property
     def crf_above_default(self) -> int:
-        """By how much the crf asked for is above our default; 0 where there is none."""
+        """How much the crf is above our default; 0 if there is none."""
         default = _DEFAULT_CRF.get(self.encoder)
         return 0 if default is None else int(self.options.get("crf", default)) - default
 
@@ -118,7 +118,7 @@ def choose_codec(encoding: Encoding, suffix: str, *, bits: int, size: tuple[int,
     """Take the codec that plays in most places, where the user leaves it open.
 
     Args:
-        encoding: What the user asked for.
+        encoding: The options.
         suffix: The end of the output's name.
         bits: Of the source, per component.
         size: Width and height of the output, in pixels.
@@ -138,21 +138,21 @@ def _is_at_least(size: tuple[int, int], least: tuple[int, int]) -> bool:
 
 
 def plan_encoding(
-    encoding: Encoding, source_format: str, *, light: HdrMetadata | None = None
+    encoding: Encoding, source_format: str, *, hdr: HdrMetadata | None = None
 ) -> EncodingPlan:
     """Check an encoding and fill in what it leaves open.
 
     Args:
-        encoding: What the user asked for.
+        encoding: The options.
         source_format: The pixel format of the source, whose depth is kept.
-        light: HDR figures to write down, where the encoder can.
+        hdr: Static HDR metadata to write, if the encoder can.
 
     Raises:
         UsageError: If a value can never work; the message says which would.
     """
     encoder = _find_encoder(encoding.codec)
     known = {option.name: option for option in encoder.create().supported_options.private}
-    options = _quiet_options(encoder.name) | _parameters(encoder.name, light)
+    options = _quiet_options(encoder.name) | _parameters(encoder.name, hdr)
     if encoder.name in _DEFAULT_QP:
         options |= _quantizer_options(encoding, encoder.name, int(known["qp"].max))
     else:
@@ -171,21 +171,21 @@ def stores_pixel_shape(plan: EncodingPlan) -> bool:
     return plan.codec in _PIXEL_SHAPE_CODECS
 
 
-def picture_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
-    """Name what of a source's picture is not stored in the output, and why.
+def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
+    """List metadata of the source's frames that the output cannot store, and why.
 
     Args:
         source: The source.
         plan: How the output is encoded.
         pixel: The shape that its pixels should have, width over height.
     """
-    losses = list(source.left_behind)
+    losses = list(source.dropped)
     if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
         losses.append(
             f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "
             "store it, so they are made square"
         )
-    if source.light is not None and not hdr_parameters(plan.encoder, source.light):
+    if source.hdr is not None and not hdr_parameters(plan.encoder, source.hdr):
         losses.append(f"HDR metadata of the mastering display: {plan.encoder} cannot store them")
     return losses
 
@@ -234,7 +234,7 @@ def add_video(
     Args:
         container: The file.
         plan: How to encode.
-        color: Under which the pictures are stored.
+        color: Of the stored frames.
         size: Width and height, in pixels.
         rate: Frames per second, about; for encoders that share out bits by it.
         time_base: The clock of its times, in seconds.
@@ -290,8 +290,8 @@ def _quiet_options(encoder: str) -> dict[str, str]:
     return {}
 
 
-def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
-    """What some libraries want to be told in a list of their own."""
+def _parameters(encoder: str, hdr: HdrMetadata | None) -> dict[str, str]:
+    """Parameters of libraries that have an option of their own for them."""
     option = _PARAMETER_LISTS.get(encoder)
     if option is None:
         return {}
@@ -300,8 +300,8 @@ def _parameters(encoder: str, light: HdrMetadata | None) -> dict[str, str]:
         listed["asm"] = _X264_INSTRUCTIONS
     if encoder == "libx265":
         listed["log-level"] = "none"  # else it fills the terminal
-    if light is not None:
-        listed |= hdr_parameters(encoder, light)
+    if hdr is not None:
+        listed |= hdr_parameters(encoder, hdr)
     return {option: ":".join(f"{k}={v}" for k, v in listed.items())} if listed else {}
 
 

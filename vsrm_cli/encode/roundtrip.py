@@ -24,12 +24,12 @@ _CODECS = {
     "mpeg2": ("mpeg2video", "mpeg2video"),
 }
 # One thread, as the caller has processes enough. And the same bytes every time: what x264 has for
-# AVX-512 reads beyond its memory where a picture is not a multiple of 128 pixels wide, and weighs
+# AVX-512 reads beyond its memory where a frame is not a multiple of 128 pixels wide, and weighs
 # macroblocks by what lies there (other bytes in 6 of 60 runs on 96x64 pixels). These are the
 # instructions that every x86 of the last fifteen years has.
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _X264 = ["asm=SSE2,SSSE3,SSE4.2"] if _IS_X86 else []
-# x265 does so wherever a picture is one block of 64 pixels wide, and below 64x32 it writes
+# x265 does so wherever a frame is one block of 64 pixels wide, and below 64x32 it writes
 # there. None of the codecs codes an odd side in this format.
 _LEAST_SIDE = {"h264": 32, "hevc": 80, "vp9": 32, "mpeg4": 32, "mpeg2": 32}
 _PIXEL_FORMAT = "yuv420p"
@@ -67,9 +67,9 @@ def compressed(
     padded = np.pad(frames, padding, mode="symmetric")
     options = _options(codec, crf=crf, preset=preset, deblocks=deblocks)
     packets = _encode(padded, codec, options)
-    pictures = _decode(packets, codec)
+    video_frames = _decode(packets, codec)
     to_rgb = ToRgb(width=padded.shape[-1], height=padded.shape[-2])
-    decoded = np.stack([to_rgb(picture, _COLOR) for picture in pictures])
+    decoded = np.stack([to_rgb(frame, _COLOR) for frame in video_frames])
     return cast("NDArray[np.uint8]", decoded[..., :height, :width])
 
 
@@ -98,9 +98,9 @@ def _encode(frames: NDArray[np.uint8], codec: str, options: dict[str, str]) -> l
     from_rgb = FromRgb(_COLOR, _PIXEL_FORMAT, width=width, height=height)
     packets: list[Packet[Any]] = []
     for number, pixels in enumerate(frames):
-        picture = from_rgb(pixels)
-        picture.pts, picture.time_base = number, encoder.time_base
-        packets += encoder.encode(picture)
+        frame = from_rgb(pixels)
+        frame.pts, frame.time_base = number, encoder.time_base
+        packets += encoder.encode(frame)
     return [*packets, *encoder.encode(None)]
 
 
@@ -108,5 +108,5 @@ def _decode(packets: list[Packet[Any]], codec: str) -> list[VideoFrame]:
     decoder = av.CodecContext.create(_CODECS[codec][1], "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
-    pictures = [picture for packet in packets for picture in decoder.decode(packet)]
-    return [*pictures, *decoder.decode(None)]
+    frames = [frame for packet in packets for frame in decoder.decode(packet)]
+    return [*frames, *decoder.decode(None)]

@@ -2,7 +2,7 @@
 
 Each segment is encoded by an encoder of its own, so it begins with a key frame and refers to
 nothing outside. Its file keeps times exactly. The join copies the packets unchanged; only their
-durations and decoding times are computed anew, over the whole video.
+durations and decoding times are recomputed for the whole video.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from vsrm_cli.encode.options import (
     EncodingPlan,
     check_limits,
     choose_codec,
-    picture_losses,
+    encoding_losses,
     plan_encoding,
 )
 from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
@@ -102,7 +102,7 @@ class VideoWriter:
         """
         size = (shape.width, shape.height)
         encoding = choose_codec(encoding, path.suffix, bits=source.bits, size=size)
-        plan = plan_encoding(encoding, source.pixel_format, light=source.light)
+        plan = plan_encoding(encoding, source.pixel_format, hdr=source.hdr)
         check_container_name(path)
         check_output_path(path, inputs=[source.path], overwrite=overwrite)
         self.frames_written = 0
@@ -144,7 +144,7 @@ class VideoWriter:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What the output cannot hold of the source, and why, in words."""
-        lost = picture_losses(self._source, self.plan, self._pixel)
+        lost = encoding_losses(self._source, self.plan, self._pixel)
         if self._source.display_matrix is not None and self.path.suffix.lower() == ".nut":
             lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
         return (*self._copies.dropped, *lost)

@@ -42,7 +42,7 @@ class VideoTrack:
 
         Args:
             source: The video that the frames come from.
-            shape: Of the frames, as asked for.
+            shape: Requested size of the frames.
             plan: How they are encoded.
             suffix: Of the output's name, in lower case.
             shift: What is subtracted from times of the source, in seconds.

@@ -23,11 +23,11 @@ def encode_webp(pixels: Pixels, *, quality: int) -> bytes:
     """
     rgb = np.ascontiguousarray(np.moveaxis(pixels, 0, -1), dtype=np.uint8)
     # Given RGB and not YUV, the encoder itself makes of it the colors that a WebP file must have.
-    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="bgra")
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="bgra")
     codec = av.CodecContext.create("libwebp", "w")
     assert isinstance(codec, VideoCodecContext)
-    codec.width, codec.height, codec.pix_fmt = picture.width, picture.height, "bgra"
+    codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "bgra"
     codec.time_base = Fraction(1, 25)
     codec.options = {"quality": str(quality), "compression_level": str(_EFFORT)}
-    picture.pts = 0
-    return b"".join(bytes(packet) for packet in (*codec.encode(picture), *codec.encode(None)))
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in (*codec.encode(frame), *codec.encode(None)))

@@ -77,7 +77,7 @@ class Y4mWriter:
         )
         self.plan = EncodingPlan("y4m", "rawvideo", pixel_format, {})
         self.shape = shape
-        self.dropped = (*source.left_behind, _ALL_BUT_FRAMES)
+        self.dropped = (*source.dropped, _ALL_BUT_FRAMES)
         self.frames_written = 0
         self._file = file
         self._matrix = source.display_matrix

@@ -1,4 +1,4 @@
-"""What each part of a network adds: quality and time with one part left out at a time."""
+"""Ablation: quality and time of a network with one part disabled at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from vsrm_cli.evaluation.metrics import psnr
 from vsrm_cli.evaluation.test_sets import find_clips, read_clip
 from vsrm_cli.models.network import Network
 
-# A window as short as this still shows a frame its neighbors, but no longer memory.
+# Frames of a short window, which has neighbors but no long-term memory.
 SHORT_WINDOW = 5
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A network with a part left out.
+    """A network with a part disabled.
 
     Attributes:
         model: Its name.
-        part: What is left out; "whole" for nothing.
-        psnr: Mean PSNR-Y over all frames of each clip and then over the clips, in dB.
-        ms_per_frame: Mean time per frame, in milliseconds, reading and comparing left out.
+        part: The disabled part; "whole" for none.
+        psnr: Mean PSNR-Y over the frames of each clip, then over the clips, in dB.
+        ms_per_frame: Mean time per frame in milliseconds, without decoding and metrics.
     """
 
     model: str
@@ -36,7 +36,7 @@ class AblationRow:
 
 
 class _Ablated:
-    """A network that runs in another way; what `Restorer` asks of a network."""
+    """A network with another forward function, for `Restorer`."""
 
     def __init__(self, network: Network, run: Callable[[Tensor], Tensor]) -> None:
         self.scale, self.memory_bytes, self._run = network.scale, network.memory_bytes, run
@@ -56,7 +56,7 @@ def measure_ablation(
     device: torch.device,
     report: Callable[[str], None],
 ) -> list[AblationRow]:
-    """Restore the clips of a folder by networks that lack one part after another.
+    """Restore the clips of a folder with each part of the networks disabled in turn.
 
     Args:
         folder: As `vsrm_cli.evaluation.test_sets` describes it.
@@ -64,7 +64,7 @@ def measure_ablation(
         degradation: "bi", "bd", "h264-23" or "h264-28".
         most_frames: Frames of each clip that are read; None for all.
         dtype: "auto", "fp32", "fp16" or "bf16".
-        device: Where the networks compute.
+        device: Of the networks.
         report: Called with what is being measured.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The ways to enlarge a clip that are compared: filters, and networks with and without time."""
+"""The methods to compare: bicubic, Lanczos, and networks with whole clips and single frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, 
 
     Args:
         networks: Loaded; all of one scale.
-        window: Frames that a network sees together; None for whole clips.
+        window: Frames per window; None for whole clips.
     """
     scale = common_scale(networks)
     methods: dict[str, Enlarge] = {
@@ -44,28 +44,28 @@ def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, 
 
 
 def common_scale(networks: Sequence[Network]) -> int:
-    """How many times all networks enlarge; 4 if there are none.
+    """The scale of all networks; 4 if there are none.
 
     Raises:
-        UsageError: If they do not agree: what they are given would not be the same.
+        UsageError: If they differ: the networks would need different LR frames.
     """
     scales = sorted({network.scale for network in networks})
     if len(scales) > 1:
         scales_text = " and ".join(map(str, scales))
         raise UsageError(
-            f"The networks enlarge {scales_text} times; measure those of one factor at a time."
+            f"The networks upscale {scales_text} times; measure those of one scale at a time."
         )
     return scales[0] if scales else SCALE
 
 
 def alone(name: str) -> str:
-    """What a network is called that is shown its frames one at a time."""
+    """The name of a network with single frames."""
     return f"{name}, frames alone"
 
 
 def upscale_bicubic(frame: Tensor, *, scale: int = SCALE) -> Tensor:
-    """Enlarge (3, H, W), 0 to 1, by the bicubic kernel of Pillow and MATLAB."""
-    # With antialias=True PyTorch's kernel is theirs (a = -0.5), also when enlarging.
+    """Upscale (3, H, W), 0 to 1, with the bicubic kernel of Pillow and MATLAB."""
+    # With antialias=True, PyTorch uses the same kernel (a = -0.5), also for upscaling.
     large = F.interpolate(
         frame[None], scale_factor=scale, mode="bicubic", antialias=True, align_corners=False
     )
@@ -73,7 +73,7 @@ def upscale_bicubic(frame: Tensor, *, scale: int = SCALE) -> Tensor:
 
 
 def upscale_frame(frame: Frame, *, scale: int = SCALE) -> Frame:
-    """Enlarge a frame by `upscale_bicubic`."""
+    """Upscale a frame with `upscale_bicubic`."""
     peak = np.iinfo(frame.pixels.dtype).max
     values = torch.from_numpy(frame.pixels.astype(np.float32)) / peak
     large = upscale_bicubic(values, scale=scale)
@@ -81,14 +81,14 @@ def upscale_frame(frame: Frame, *, scale: int = SCALE) -> Frame:
 
 
 def upscale_lanczos(frame: Tensor, *, scale: int = SCALE) -> Tensor:
-    """Enlarge (3, H, W), 0 to 1, by Lanczos' kernel of three lobes, as Pillow does."""
+    """Upscale (3, H, W), 0 to 1, with the three-lobed Lanczos kernel of Pillow."""
     height, width = frame.shape[-2:]
     large: Tensor = _lanczos_weights(height, scale) @ frame @ _lanczos_weights(width, scale).T
     return large
 
 
 def _lanczos_weights(size: int, scale: int) -> Tensor:
-    """What each of scale x size pixels takes of each of size pixels; rows sum to one."""
+    """Weights of the input pixels for each output pixel, (scale size, size); rows sum to one."""
     centers = (torch.arange(scale * size) + 0.5) / scale - 0.5
     x = centers[:, None] - torch.arange(size)
     weights = torch.sinc(x) * torch.sinc(x / LANCZOS_LOBES) * (x.abs() < LANCZOS_LOBES)
@@ -101,26 +101,26 @@ def _each_frame(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
 
 
 class Restores(SupportsRestore, Protocol):
-    """A network as `Restorer` wants it, that says where it computes and in which type."""
+    """A network for `Restorer`, with its device and dtype."""
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its clips."""
+        """The dtype of its clips."""
         ...
 
 
 def restore_clip(network: Restores, lr: Tensor, *, window: int | None) -> Tensor:
-    """Enlarge a clip as `vsrm upscale` does.
+    """Upscale a clip as `vsrm upscale` does.
 
     Args:
         network: Loaded.
         lr: (T, 3, H, W) uint8.
-        window: Frames that the network sees together; None for the whole clip.
+        window: Frames per window; None for the whole clip.
 
     Returns:
         (T, 3, scale H, scale W) uint8.

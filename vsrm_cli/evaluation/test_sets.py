@@ -1,8 +1,8 @@
 """Test clips: HR frames, their LR frames, and the rules of known test sets.
 
-A folder may hold HR clips alone, each a folder of images or a video: then they are shrunk here. Or
-it holds HR clips in ``GT`` and LR clips in ``LR`` (or ``BIx4``, ``BDx4``, ``sharp_bicubic``), as
-the test sets of the literature do.
+A folder contains HR clips, each a folder of images or a video, which are degraded here. Or it
+contains HR clips in ``GT`` and LR clips in ``LR`` (or ``BIx4``, ``BDx4``, ``sharp_bicubic``), like
+the test sets of the literature.
 """
 
 import re
@@ -30,7 +30,7 @@ LR_FOLDERS: dict[str, tuple[str, ...]] = {
 # have no compressed LR clips.
 _COMPRESSED = re.compile(r"(h264|hevc|vp9|mpeg4|mpeg2)-(\d+)")
 _WORST_QUALITIES = {"h264": 51, "hevc": 51, "vp9": 63, "mpeg4": 31, "mpeg2": 31}
-SMALLEST_SIDE = 16  # of HR frames: SSIM looks through a window of 11 pixels
+SMALLEST_SIDE = 16  # of HR frames: SSIM has a window of 11 pixels
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Rules:
     """How a test set is measured in the literature.
 
     Attributes:
-        name: Of the set; empty where it is none that we know.
-        on_luma: Whether brightness alone counts.
-        center_only: Whether only the frame in the middle of each clip counts.
+        name: Of the set; empty if unknown.
+        on_luma: Luma instead of RGB.
+        center_only: Whether only the middle frame of each clip is measured.
     """
 
     name: str
@@ -64,7 +64,7 @@ _UNKNOWN = Rules("", on_luma=True, center_only=False)
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """Where a clip lies: folders of images, or videos.
+    """Paths of a clip: folders of images, or videos.
 
     Attributes:
         name: Its path below the folder of the set.
@@ -82,9 +82,9 @@ class ClipSet:
     """The clips of a folder.
 
     Attributes:
-        clips: In the order of their names.
+        clips: Sorted by name.
         rules: How they are measured.
-        has_lr: Whether the LR frames came with the set.
+        has_lr: Whether the set contains LR frames.
     """
 
     clips: tuple[ClipFiles, ...]
@@ -100,7 +100,7 @@ class Clip:
         name: Its name.
         hr: The ground truth, (T, 3, scale H, scale W) uint8.
         lr: The LR frames, (T, 3, H, W) uint8.
-        note: A remark for the user, such as a crop; empty if there is none.
+        note: For the user, such as a crop; empty if there is none.
     """
 
     name: str
@@ -110,19 +110,19 @@ class Clip:
 
     @property
     def scale(self) -> int:
-        """How many times larger the HR frames are."""
+        """The ratio of HR to LR size."""
         return self.hr.shape[-1] // self.lr.shape[-1]
 
 
 def check_degradation(degradation: str, scale: int = SCALE) -> None:
-    """Make sure that frames can be degraded in a way.
+    """Check that a degradation exists for a scale.
 
     Raises:
-        UsageError: If they cannot.
+        UsageError: If it does not.
     """
     if degradation == "bd" and scale != SCALE:
         raise UsageError(
-            f'The degradation "bd" is for networks that enlarge {SCALE} times, not {scale} times; '
+            f'The degradation "bd" is for networks that upscale {SCALE} times, not {scale} times; '
             "use bi."
         )
     if degradation in LR_FOLDERS:
@@ -158,7 +158,7 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
     names = [name.format(scale=scale) for name in LR_FOLDERS.get(degradation, ())]
     lr_root = next((folder / name for name in names if (folder / name).is_dir()), None)
     if lr_root is not None and hr_root == folder:
-        raise InputError(f"{folder} holds {lr_root.name} but no GT; put the sharp clips there.")
+        raise InputError(f"{folder} holds {lr_root.name} but no GT; put the HR clips there.")
     lr = _clips_below(lr_root) if lr_root is not None else {}
     clips = tuple(
         # A missing LR clip is reported when the clip is read, so that the rest is measured.
@@ -167,14 +167,14 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
     )
     if not clips:
         raise InputError(
-            f"{folder} holds no clip; give a folder of videos, or with a folder of pictures for "
+            f"{folder} holds no clip; give a folder of videos, or with a folder of images for "
             "each clip."
         )
     return ClipSet(clips, _rules({clip.name for clip in clips}), lr_root is not None)
 
 
 def _clips_below(root: Path) -> dict[str, Path]:
-    """Folders of pictures and videos by their names, in their order."""
+    """Folders of images and videos by name, sorted."""
     if root.is_file():
         return {root.stem: root}
     found: dict[str, Path] = {}
@@ -200,14 +200,13 @@ def read_clip(
     """Read a clip, and make its LR frames if there are none.
 
     Args:
-        files: Where it lies.
+        files: Its paths.
         degradation: As in `degrade`, for LR frames that are made here.
         scale: How many times smaller the LR frames are.
-        most_frames: How many frames are read at most; None for all.
+        most_frames: Maximum number of frames; None for all.
 
     Raises:
-        InputError: If a file cannot be read, or LR and HR frames do not match; the message names
-            the clip.
+        InputError: If a file cannot be read, or LR and HR frames do not match; names the clip.
     """
     hr = _read_frames(files, files.hr, most_frames)
     height, width = (side - side % scale for side in hr.shape[-2:])
@@ -234,14 +233,14 @@ def read_clip(
 
 
 def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None = None) -> Tensor:
-    """Read what another program made of a clip.
+    """Read the result of another program for a clip.
 
     Args:
-        method: What the program is called.
+        method: Name of the program.
         root: A folder with a video or a folder of images of the clip's name; or the video or
-            the pictures of the only clip.
+            the images of the only clip.
         clip: The clip.
-        most_frames: How many frames are read at most; None for all.
+        most_frames: Maximum number of frames; None for all.
 
     Returns:
         Shaped like the ground truth, uint8.
@@ -261,7 +260,7 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
             f"has {len(clip.hr)}."
         )
     height, width = clip.hr.shape[-2:]
-    # The ground truth may have lost some rows and columns, to be a multiple of the scale.
+    # The ground truth may have been cropped to a multiple of the scale.
     more_rows, more_columns = frames.shape[-2] - height, frames.shape[-1] - width
     if not (0 <= more_rows < clip.scale and 0 <= more_columns < clip.scale):
         raise InputError(
@@ -274,8 +273,8 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
 def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
     """All frames of a folder of images or of a video, (T, 3, H, W) uint8."""
     if path.is_dir():
-        pictures = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
-        paths: Iterable[Path] = sorted(pictures, key=_natural_order)
+        images = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
+        paths: Iterable[Path] = sorted(images, key=_natural_order)
     else:
         paths = [path]
     frames: list[Tensor] = []
@@ -293,7 +292,7 @@ def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tenso
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sort im10 behind im9."""
+    """Sort im10 after im9."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.stem)]
 
 
@@ -310,7 +309,7 @@ def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
         (T, 3, H/scale, W/scale) uint8.
     """
     shrink = blur_and_subsample if degradation == "bd" else partial(shrink_bicubic, scale=scale)
-    # One frame at a time: as floats, a long clip would fill the memory.
+    # One frame at a time, since a long clip needs too much memory as float32.
     lr = torch.stack([shrink(frame.float() / 255) for frame in hr])
     frames = (lr * 255).round().to(torch.uint8)
     compression = _COMPRESSED.fullmatch(degradation)

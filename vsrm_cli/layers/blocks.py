@@ -1,4 +1,4 @@
-"""Residual convolutions, the gated feed-forward layer, and the way up to the large frame."""
+"""Residual blocks, gated feed-forward layers, and the upsampler."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay out (B, C, H, W) pixel by pixel: on a CPU small convolutions are three times faster."""
+    """Convert (B, C, H, W) to channels last: on a CPU small convolutions are three times faster."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        """Make both convolutions; the second starts small, so that a deep stack starts plain."""
+        """Make both convolutions; the second has small weights, so that deep stacks train."""
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class TGFN(nn.Module):
-    """Temporal gated feed-forward network: one half, seen in space and time, gates the other.
+    """Temporal gated feed-forward network: one half, after GELU, gates the other.
 
         (a, b) = split(proj_in(x));  y = proj_out(DW1(LN(a)) * GELU(DW2(LN(b))))
 
@@ -64,17 +64,17 @@ class TGFN(nn.Module):
 
 
 def _depthwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """Apply a 3-D convolution to (B, T, H, W, C) without moving anything in memory."""
+    """Apply a 3-D convolution to (B, T, H, W, C) without copying the input."""
     y: Tensor = conv(x.permute(0, 4, 1, 2, 3))
     return y.permute(0, 2, 3, 4, 1)
 
 
 class TwoStepUpsampler(nn.Module):
-    """Twice a convolution and a pixel shuffle by two, then two convolutions on large frames.
+    """Two convolutions with a pixel shuffle by two each, then two convolutions on HR frames.
 
     Args:
         channels: Channels of the features.
-        width: Channels on the way.
+        width: Channels of the upsampled features.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -87,7 +87,7 @@ class TwoStepUpsampler(nn.Module):
         self.conv_last = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to a correction of the large frame, (B, 3, 4H, 4W)."""
+        """Map features (B, C, H, W) to a correction of the HR frame, (B, 3, 4H, 4W)."""
         x = self.conv_before_upsample(x)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), 2), 0.1)
         x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), 2), 0.1)

@@ -1,4 +1,4 @@
-"""Deformable cross-Mamba alignment: bring a neighboring frame's features onto the current one."""
+"""Deformable cross-Mamba alignment of a neighboring frame's features to the current frame."""
 
 import math
 
@@ -10,37 +10,37 @@ from vsrm_cli.layers.mamba import reset_scan
 from vsrm_cli.ops.selective_scan import selective_scan
 from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens
 
-# Pixels aligned at a time: (pixels, channel, state) arrays of so many stay in a CPU's cache; on a
-# GPU they take some hundred megabytes each.
+# Pixels aligned at a time: on a CPU, their (pixels, channel, state) arrays fit into the cache; on a
+# GPU, they take some hundred megabytes each.
 PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_GPU = 8192, 1 << 16
-# The four lattice points around the place that the flow points to, (dx, dy).
+# The four lattice points around a position that the flow points to, (dx, dy).
 LATTICE = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 class DCA(nn.Module):
     """Deformable cross-Mamba alignment.
 
-    For each target pixel the flow points to a place p in the other frame. The four lattice
-    points around p, each moved by a learned offset, are sampled there; a Mamba recurrence runs
-    over these four tokens, and its last state is read out with weights made from the target
-    pixel: values from one frame, questions from the other.
+    For each target pixel the flow points to a position p in the other frame. The four lattice
+    points around p, each shifted by a learned offset, are sampled; a Mamba recurrence runs over
+    these four tokens, and its last state is read out with weights from the target pixel: values
+    from one frame, queries from the other.
 
     Args:
         channels: Channels of the features, C.
         state: States of each channel.
         rank: Width of the bottleneck that the step sizes pass.
-        reach: Greatest learned offset in pixels.
+        reach: Maximum learned offset in pixels.
 
-    Source: VSRM (arXiv 2506.22762), DCA. Documented are the flow, the window around p, the
-    offsets, the sampling and the crossing of B, input and step size (other frame) with C
-    (target). The number of points, the read-out of the last state, the skip weighted by the
-    bilinear tent and the position code are choices made here: the paper's text was not at hand.
-    So is the warped neighbor to which the read-out is added: behind two gates and two
-    projections that start small the neighbors would hardly be there when training begins.
+    Source: VSRM (arXiv 2506.22762), DCA. The flow, the window around p, the offsets, the sampling,
+    and that B, input and step size come from the other frame and C from the target, are from the
+    paper. The number of points, the read-out of the last state, the skip with bilinear weights and
+    the position code are our choices. So is adding the warped neighbor to the output: through two
+    gates and two projections with small initial weights, neighbors would have almost no effect at
+    the start of training.
     """
 
     def __init__(self, channels: int, *, state: int, rank: int, reach: float) -> None:
-        """Make the weights; the offsets start at zero, the regular lattice."""
+        """Make the weights; the offsets start at zero."""
         super().__init__()
         points = len(LATTICE)
         self.reach, self.sizes = reach, (rank, state)
@@ -64,14 +64,14 @@ class DCA(nn.Module):
         self.reset_scan()
 
     def reset_scan(self) -> None:
-        """Set the first values of the scan and of the last offset layer."""
+        """Initialize the scan and the last offset layer."""
         reset_scan(self.A_log, self.D, self.dt_proj)
         last = self.offset[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, ref: Tensor, tgt: Tensor, flow: Tensor) -> Tensor:
-        """Move ``ref`` onto ``tgt``.
+        """Align ``ref`` to ``tgt``.
 
         Args:
             ref: Features of the other frame, (B, C, H, W).
@@ -135,21 +135,21 @@ class DCA(nn.Module):
 
 
 def lattice_points(device: torch.device) -> Tensor:
-    """`LATTICE` as (k, 2) float32, counted on the device: a copy would wait for all its work."""
+    """`LATTICE` as (k, 2) float32, computed on the device: a copy would synchronize with it."""
     point = torch.arange(len(LATTICE), device=device)
     return torch.stack((point % 2, point // 2), dim=-1).float()
 
 
 def position_code(delta: Tensor, channels: int) -> Tensor:
-    """Sines and cosines that tell where a sampled point lies relative to the flow's end.
+    """Encode the position of a sampled point relative to the end of the flow.
 
     Args:
         delta: (..., 2), pixels, x first.
         channels: Length of the code; a multiple of four.
 
     Returns:
-        (..., channels): for x, then for y, sines, then cosines, of wave lengths from 2 pixels
-        (the finest that the lattice carries) to 32.
+        (..., channels): for x, then for y, sines, then cosines, with wavelengths from 2 pixels
+        (the finest on the lattice) to 32.
     """
     octaves = torch.linspace(0, 4, channels // 4, device=delta.device)
     angles = delta[..., None] * (math.pi * torch.exp2(-octaves))  # (..., 2, channels / 4)

@@ -1,4 +1,4 @@
-"""Optical flow between frames that are not neighbors, composed from the flows between neighbors."""
+"""Optical flow between distant frames, composed from the flows between neighbors."""
 
 from torch import Tensor
 
@@ -7,18 +7,18 @@ from vsrm_cli.ops.warp import warp
 
 
 class ComposedFlows:
-    """Where each frame's pixels lie in the frames around it.
+    """Flow from each frame to the frames around it.
 
-    One table serves all layers, forward and backward: what gathers frame b onto anchor a is also
-    what scatters results from anchor b back to frame a.
+    All layers share it, forward and backward: the taps that gather frame b at anchor a also scatter
+    results from anchor b to frame a.
 
     Args:
-        align: Turns a flow into what is needed to read along it.
+        align: Converts a flow to taps.
         flows: From t to t + 1 and from t + 1 to t, each (B, T-1, 2, H, W).
         radius: Frames on each side.
 
-    Source: GSMamba's composition of flows. It begins with the pair farthest from the anchor,
-    though the result lies on the anchor's grid: as in the authors' code.
+    Source: GSMamba. As in the authors' code, the composition starts with the pair farthest from the
+    anchor, although the result is on the anchor's grid.
     """
 
     def __init__(self, align: ImplicitAlign, flows: tuple[Tensor, Tensor], radius: int) -> None:
@@ -38,11 +38,11 @@ class ComposedFlows:
             self._keep(align, near, distance, -distance)
 
     def between(self, target: int, source: int, *, is_reversed: bool) -> Taps:
-        """Where the pixels of a frame lie in another one.
+        """The taps from one frame to another.
 
         Args:
-            target: The frame on whose grid the answer lies.
-            source: The frame in which to read.
+            target: The frame whose grid the taps are on.
+            source: The frame to sample.
             is_reversed: Whether frames are counted from the end.
         """
         if is_reversed:

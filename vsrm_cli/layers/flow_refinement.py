@@ -1,9 +1,8 @@
-"""Sharpen a flow field by a few Lucas-Kanade steps: no weights, sub-pixel precision.
+"""Refine optical flow to sub-pixel precision with a few Lucas-Kanade steps, without weights.
 
-A compact flow network is off by a few tenths of a pixel. What is carried along the flow from frame
-to frame on the large grid is blurred by such errors, so they are measured and removed: in a
-Gaussian window around each pixel, the shift that explains the remaining difference between the
-frame and its warped neighbor is found in closed form.
+A compact flow network is off by a few tenths of a pixel, which blurs what is propagated on the HR
+grid. So in a Gaussian window around each pixel, the shift that explains the remaining difference
+between the frame and its warped neighbor is computed in closed form.
 """
 
 import math
@@ -17,20 +16,20 @@ from vsrm_cli.ops.warp import warp
 
 # Standard deviation of the window in pixels. 1.5 follows noise, 4 mixes motions.
 SIGMA = 2.5
-# Added to the squared gradients, of frames in 0..1: where there is no texture, nothing moves.
+# Added to the squared gradients (frames are 0..1), so that flat areas keep their flow.
 DAMPING = 2e-5
-# PyTorch's kernel (a = -0.75) moves a ramp by up to 0.04 pixels too far. One that does not
-# (a = -0.5) was tried: exact on drawn shifts, and 0.3 dB worse on real frames, whose fine detail
-# it blurs.
+# PyTorch's bicubic kernel (a = -0.75) shifts a ramp by up to 0.04 pixels. The unbiased one
+# (a = -0.5) was tried: exact on synthetic shifts, but 0.3 dB worse on real frames, because it
+# blurs fine detail.
 KERNEL = "bicubic"
-# Greatest correction of one step in pixels: the frame is linear only that near.
+# Maximum correction of one step in pixels: frames are only locally linear.
 REACH = 0.5
 # Weights of R, G and B in the luma on which flow is refined (BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
 
 def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
-    """Move each vector of a flow to where the two frames agree best around it.
+    """Refine a flow so that the two frames match better around each pixel.
 
     A step solves, in a Gaussian window w around each pixel,
 
@@ -41,13 +40,13 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
     of w e^2. Flat areas keep their flow.
 
     Args:
-        here: Frames whose pixels are followed, (B, C, H, W), values 0 to 1, any size from one on.
-        there: Frames in which they are found, shaped like ``here``.
-        flow: First guess, (B, 2, H, W), pixels, dx first: there(p + flow(p)) matches here(p).
-        steps: How many steps to do.
+        here: Target frames, (B, C, H, W), values 0 to 1, any size from one on.
+        there: Source frames, shaped like ``here``.
+        flow: Initial flow, (B, 2, H, W), pixels, dx first: there(p + flow(p)) matches here(p).
+        steps: Number of steps.
 
     Returns:
-        The better flow, (B, 2, H, W), float32.
+        The refined flow, (B, 2, H, W), float32.
 
     Source: Lucas and Kanade, "An Iterative Image Registration Technique", IJCAI 1981; the
     symmetric gradients are those of Baker and Matthews, "Lucas-Kanade 20 Years On", 2004.
@@ -96,18 +95,18 @@ def refine_clip_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -
     return flow + (better.view_as(flow) - flow).detach()
 
 
-def _gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along x and y, each (B, C, H, W); the border is continued."""
-    padded = F.pad(picture, (1, 1, 1, 1), mode="replicate")
+def _gradients(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y, each (B, C, H, W), with replicate padding."""
+    padded = F.pad(frames, (1, 1, 1, 1), mode="replicate")
     gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
     return gx, gy
 
 
 def _window(maps: Tensor) -> Tensor:
-    """Gaussian means around each pixel of (B, C, H, W), the border continued.
+    """Gaussian means around each pixel of (B, C, H, W), with replicate padding.
 
-    What a window this wide gives is smooth, so it is computed on every second pixel: a fifth of
+    Means over such a wide window are smooth, so they are computed at half resolution, in a fifth of
     the time.
     """
     height, width = maps.shape[-2:]

@@ -1,8 +1,8 @@
-"""Implicit alignment: read another frame along a flow by attention among the four nearest pixels.
+"""Implicit alignment: sample another frame along a flow by attention to the four nearest pixels.
 
-Bilinear interpolation averages the four pixels around the place that a flow points to, and so
-blurs. Here the target pixel asks, and the four pixels answer with what they hold and where they
-lie; how far the place is from them enters as a position code.
+Bilinear interpolation averages the four pixels around a position and so blurs. Here the target
+pixel makes the query and the four pixels make keys and values; position codes encode where the four
+pixels and the sampled position are.
 """
 
 import math
@@ -14,31 +14,30 @@ from torch.nn import functional as F
 
 from vsrm_cli.ops.warp import pixel_grid
 
-# Wave lengths of the position codes shrink from 2 pi to a hundredth of it.
+# Frequencies of the position codes span a factor of a hundred.
 TEMPERATURE = 0.01
 TAPS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (row, column)
-# On a CPU so many pixels are aligned at a time: their keys and values stay in cache.
+# Pixels aligned at a time on a CPU, so that their keys and values stay in cache.
 PIXELS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Taps:
-    """Where a flow points, ready for reading: the four pixels around each place.
+    """The four source pixels around each position that a flow points to.
 
     Attributes:
-        index: Pixels of the source, counted through the batch, (B * H * W, 4) int32; what lies
-            outside is moved to the edge.
-        weight: Of bilinear interpolation, zero outside, (B * H * W, 4).
-        question: What the distance of the place from the first of the four asks, (B * H * W, C).
+        index: Source pixels, counted through the batch, (B * H * W, 4) int32, clamped to the edge.
+        weight: Of bilinear interpolation, zero outside the frame, (B * H * W, 4).
+        query: The position code's part of the query, (B * H * W, C).
     """
 
     index: Tensor
     weight: Tensor
-    question: Tensor
+    query: Tensor
 
 
 class ImplicitAlign(nn.Module):
-    """Attention of each target pixel among the four source pixels around the end of its flow.
+    """Attention of each target pixel to the four source pixels around the end of its flow.
 
     Args:
         channels: Channels of the features, C; a multiple of four.
@@ -60,14 +59,14 @@ class ImplicitAlign(nn.Module):
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)
-        taps = torch.tensor(TAPS, device="cpu")  # computing on the meta device is slow to begin
+        taps = torch.tensor(TAPS, device="cpu")  # the first operation on the meta device is slow
         code = position_code(taps / (1 + 1e-6), channels)
         # Published weight files have both.
         self.register_buffer("position_bias", code[None])
         self.register_buffer("window_idx_offset", taps)
 
     def taps(self, flow: Tensor) -> Taps:
-        """Find what a flow points to; all in float32, but for the question's last product.
+        """Find the pixels that a flow points to, in float32 except for the query projection.
 
         Args:
             flow: (B, 2, H, W), pixels, dx first.
@@ -91,25 +90,25 @@ class ImplicitAlign(nn.Module):
         return Taps(
             index=torch.stack(index, dim=-1).flatten(0, 1).int(),
             weight=torch.stack(weight, dim=-1).flatten(0, 1),
-            question=self.q(code.to(self.q.weight.dtype)),
+            query=self.q(code.to(self.q.weight.dtype)),
         )
 
-    def ask(self, target: Tensor) -> Tensor:
-        """The part of the questions that the target pixels bring, (P, C) to (P, C)."""
+    def project_query(self, target: Tensor) -> Tensor:
+        """The target pixels' part of the query, (P, C) to (P, C)."""
         return F.linear(target.to(self.q.weight.dtype), self.q.weight)
 
-    def answers(self, source: Tensor) -> Tensor:
-        """Keys and values of source pixels, side by side: (P, C) to (P, 2C)."""
+    def project_keys_values(self, source: Tensor) -> Tensor:
+        """Keys and values of source pixels, concatenated: (P, C) to (P, 2C)."""
         weight = torch.cat((self.k.weight, self.v.weight))
         return F.linear(source.to(weight.dtype), weight)
 
-    def forward(self, asked: Tensor, answers: Tensor, taps: Taps) -> Tensor:
-        """Move a source frame onto a target frame.
+    def forward(self, query: Tensor, keys_values: Tensor, taps: Taps) -> Tensor:
+        """Align a source frame to a target frame.
 
         Args:
-            asked: Of `ask`, of the target's pixels, (P, C) with P = B * H * W.
-            answers: Of `answers`, of the source's pixels, (P, 2C).
-            taps: Where each target pixel lies in the source.
+            query: `project_query` of the target's pixels, (P, C) with P = B * H * W.
+            keys_values: `project_keys_values` of the source's pixels, (P, 2C).
+            taps: The source pixels of each target pixel.
 
         Returns:
             (P, C).
@@ -118,29 +117,29 @@ class ImplicitAlign(nn.Module):
             torch.cat((getattr(self.k, name), getattr(self.v, name))) for name in ("weight", "bias")
         )
         # Keys and values of the position codes: one constant for each of the four pixels.
-        here = F.linear(self.position_bias[0].to(weight.dtype), weight, bias)  # (4, 2C)
-        question = (asked + taps.question) * (asked.shape[1] // self.heads) ** -0.5
-        step = PIXELS_AT_ONCE if asked.device.type == "cpu" else len(asked)
+        code = F.linear(self.position_bias[0].to(weight.dtype), weight, bias)  # (4, 2C)
+        query = (query + taps.query) * (query.shape[1] // self.heads) ** -0.5
+        step = PIXELS_AT_ONCE if query.device.type == "cpu" else len(query)
         parts = [
-            self._attend(question[i : i + step], answers, taps.index[i : i + step], here)
-            for i in range(0, len(asked), step)
+            self._attend(query[i : i + step], keys_values, taps.index[i : i + step], code)
+            for i in range(0, len(query), step)
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _attend(self, question: Tensor, answers: Tensor, index: Tensor, here: Tensor) -> Tensor:
-        near = answers.index_select(0, index.flatten()).view(*index.shape, -1) + here  # (p, 4, 2C)
-        key, value = near.unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=2)
-        scores = (question.unflatten(-1, (self.heads, -1))[:, None] * key).sum(-1)
+    def _attend(self, query: Tensor, keys_values: Tensor, index: Tensor, code: Tensor) -> Tensor:
+        near = keys_values.index_select(0, index.flatten()).view(*index.shape, -1)  # (p, 4, 2C)
+        key, value = (near + code).unflatten(-1, (2 * self.heads, -1)).chunk(2, dim=2)
+        scores = (query.unflatten(-1, (self.heads, -1))[:, None] * key).sum(-1)
         shares = scores.float().softmax(dim=1).to(value.dtype)[..., None]  # (p, 4, heads, 1)
         mixed: Tensor = (shares * value).sum(1).flatten(1)
         return mixed
 
 
 def position_code(place: Tensor, channels: int) -> Tensor:
-    """Sines (even channels) and cosines (odd ones) of a place, for rows, then for columns.
+    """Sines (even channels) and cosines (odd ones) of a position, for rows, then for columns.
 
     Args:
-        place: (..., 2), row first, as a share of a turn.
+        place: (..., 2), row first, as a fraction of a period.
         channels: Length of the code; a multiple of four.
 
     Returns:
@@ -155,7 +154,7 @@ def position_code(place: Tensor, channels: int) -> Tensor:
 
 
 def read_along(pixels: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Bilinear interpolation of pixels whose channels lie together.
+    """Bilinear interpolation of token-major pixels.
 
     Args:
         pixels: (P, C).

@@ -34,7 +34,7 @@ class SelectiveSSM(nn.Module):
         self.reset_scan()
 
     def reset_scan(self) -> None:
-        """Set what decides over memory: decays 1 to n, steps log-uniform from 1e-3 to 1e-1."""
+        """Initialize decays to 1..n and steps log-uniformly from 1e-3 to 1e-1."""
         reset_scan(self.A_log, self.D, self.dt_proj)
 
     def forward(self, u: Tensor, *, add: Tensor | None = None, z: Tensor | None = None) -> Tensor:
@@ -91,9 +91,9 @@ class MambaMixer(nn.Module):
 class BiMamba(nn.Module):
     """Mamba in both directions: out_proj((forward + backward scan) * SiLU(z)).
 
-    What `MambaMixer` computes with ``bidirectional``, under the parameter names of "Vision Mamba"
-    (arXiv 2401.09417, ``bimamba_type="v2"``), in which published weights come: those of the second
-    direction end in ``_b``.
+    It computes what `MambaMixer` does with ``bidirectional``, but has the parameter names of
+    published weights, those of "Vision Mamba" (arXiv 2401.09417, ``bimamba_type="v2"``): those of
+    the second direction end in ``_b``.
 
     Args:
         channels: Channels of the tokens, C.
@@ -123,7 +123,7 @@ class BiMamba(nn.Module):
         self.reset_scan()
 
     def reset_scan(self) -> None:
-        """Set what decides over memory in both directions, as `SelectiveSSM` does."""
+        """Initialize the scans of both directions, as `SelectiveSSM` does."""
         reset_scan(self.A_log, self.D, self.dt_proj)
         reset_scan(self.A_b_log, self.D_b, self.dt_proj_b)
 
@@ -138,7 +138,7 @@ class BiMamba(nn.Module):
 
 
 def project_twice(x: Tensor, proj: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Both halves of a projection without a bias, each dense in memory: no copies follow."""
+    """Both halves of a projection without bias, each contiguous, so that no copies follow."""
     first, second = proj.weight.chunk(2)
     return F.linear(x, first), F.linear(x, second)
 
@@ -157,10 +157,10 @@ def scan_tokens(
 ) -> Tensor:
     """One direction of Mamba: causal convolution, SiLU, weights from the input, selective scan.
 
-    The other direction needs no flipped copies: the kernel is flipped and looks ahead, and the
-    scan runs backwards. That equals flipping the tokens before and after. The direction that is
-    computed last is given the other one's result and the gate: the scan adds the one and applies
-    the other while it writes, and they need no passes over the tokens of their own.
+    The reverse direction needs no flipped copies: the convolution kernel is flipped and the scan
+    runs backward, which equals flipping the tokens before and after. The direction computed last
+    takes the other one's result and the gate: the scan adds and gates while it writes, without
+    extra passes over the tokens.
 
     Args:
         u: Tokens, (B, L, d).
@@ -199,14 +199,14 @@ def scan_tokens(
 
 
 def reset_scan(A_log: nn.Parameter, D: nn.Parameter, dt_proj: nn.Linear) -> None:
-    """Give the parameters of a selective scan their first values.
+    """Initialize the parameters of a selective scan.
 
     A_log = log(1..n) for each channel, D = 1, dt_proj.weight uniform within rank^-0.5, its bias
     such that the step sizes after softplus are log-uniform from 1e-3 to 1e-1.
 
     Source: Mamba (arXiv 2312.00752), section 3.6 and the authors' code.
     """
-    if A_log.is_meta:  # a shape without values, to be given those of a file
+    if A_log.is_meta:  # without values until a file is loaded
         return
     with torch.no_grad():
         states = torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device)

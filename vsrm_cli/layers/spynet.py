@@ -24,7 +24,7 @@ class FlowLevel(nn.Module):
     def __init__(self, widths: tuple[int, ...], kernel: int) -> None:
         """Make the convolutions: 8 channels in (two frames and a flow), 2 out.
 
-        The last one starts at zero: an untrained pyramid sees no motion.
+        The last one starts at zero: the flow of an untrained pyramid is zero.
         """
         super().__init__()
         sizes = (8, *widths, 2)
@@ -47,8 +47,7 @@ class SpyNet(nn.Module):
     """A pyramid of small networks, each of which corrects the flow of the coarser one.
 
     With six levels, widths (32, 64, 32, 16) and kernel 7 this is SpyNet (Ranjan and Black,
-    arXiv 1611.00850), with the key names that its public checkpoints for video
-    super-resolution have.
+    arXiv 1611.00850), with the key names of its public checkpoints for video super-resolution.
 
     Args:
         levels: How often the frames are halved, plus one.
@@ -67,14 +66,14 @@ class SpyNet(nn.Module):
         """Make the levels, coarsest first."""
         super().__init__()
         for name, values in (("mean", MEAN), ("std", STD)):
-            # On the CPU even where the weights are made on the meta device to be replaced by a
-            # file's: what is not in the file must be true from the start.
+            # On the CPU even if the weights are made on the meta device: a weight file may not
+            # contain these values.
             statistic = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, statistic, persistent=keeps_statistics)
         self.basic_module = nn.ModuleList(FlowLevel(widths, kernel) for _ in range(levels))
 
     def forward(self, ref: Tensor, supp: Tensor) -> Tensor:
-        """Where each pixel of ``ref`` lies in ``supp``.
+        """The flow from ``ref`` to ``supp``.
 
         Args:
             ref: (B, 3, H, W), values 0 to 1; any size from one pixel on.
@@ -84,7 +83,7 @@ class SpyNet(nn.Module):
             (B, 2, H, W), in pixels, dx first, in the type of the weights: supp(p + flow(p))
             matches ref(p).
         """
-        dtype = next(self.parameters()).dtype  # float32 also inside a half network
+        dtype = next(self.parameters()).dtype  # float32 even in a float16 network
         ref, supp = ref.to(dtype), supp.to(dtype)
         height, width = ref.shape[-2:]
         multiple = 2 ** (len(self.basic_module) - 1)
@@ -96,22 +95,21 @@ class SpyNet(nn.Module):
         dx, dy = flow.unbind(1)
         return torch.stack((dx * (width / wide), dy * (height / tall)), dim=1)
 
-    def normalized(self, picture: Tensor) -> Tensor:
-        """A picture, (B, 3, H, W), 0 to 1, as the levels want it."""
-        return (picture - self.mean) / self.std
+    def normalized(self, frames: Tensor) -> Tensor:
+        """Normalize frames, (B, 3, H, W), 0 to 1, for the levels."""
+        return (frames - self.mean) / self.std
 
-    def _fit(self, picture: Tensor, tall: int, wide: int) -> Tensor:
-        picture = self.normalized(picture)
-        if picture.shape[-2:] == (tall, wide):
-            return picture
-        return F.interpolate(picture, size=(tall, wide), mode="bilinear", align_corners=False)
+    def _fit(self, frames: Tensor, tall: int, wide: int) -> Tensor:
+        frames = self.normalized(frames)
+        if frames.shape[-2:] == (tall, wide):
+            return frames
+        return F.interpolate(frames, size=(tall, wide), mode="bilinear", align_corners=False)
 
     def pyramid(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
-        """The flow after each level: what a network that is learning motion is measured by.
+        """The flow after each level, for the training loss.
 
         Args:
-            ref: (B, 3, H, W), as `normalized` gives it; sides are multiples of 2 to the power of
-                (levels - 1).
+            ref: (B, 3, H, W), `normalized`; sides are multiples of 2 to the power of (levels - 1).
             supp: Shaped like ``ref``.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Attention inside small windows of a clip, shifted from block to block."""
+"""Attention inside shifted windows of a clip."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from vsrm_cli.layers.blocks import GEGLU
 
 WINDOW = (2, 8, 8)  # frames, rows, columns
-# Added to the scores of tokens that a shift has made neighbors but that are none. Finite, as in
-# the published network; it still vanishes in the softmax.
+# Added to the scores of tokens that are neighbors only because of the cyclic shift. Finite, as in
+# the published network, but large enough to vanish in the softmax.
 FOREIGN = -100.0
 
 Triple = tuple[int, int, int]
 
 
 class WindowAttention(nn.Module):
-    """Self-attention among the tokens of a window, with a learned score for each relative place.
+    """Self-attention among the tokens of a window, with a learned relative position bias.
 
     Args:
         channels: Channels of the tokens, C.
@@ -33,25 +33,25 @@ class WindowAttention(nn.Module):
     relative_position_index: Tensor
 
     def __init__(self, channels: int, heads: int, window: Triple = WINDOW) -> None:
-        """Make the projections and the table of scores."""
+        """Make the projections and the bias table."""
         super().__init__()
         self.heads, self.window = heads, window
         places = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
         self.relative_position_bias_table = nn.Parameter(torch.empty(places, heads))
-        # Kept because published weight files have it; what is read is computed for each window.
-        self.register_buffer("relative_position_index", relative_places(window, window))
+        # Published weight files have it; the index in use is computed for each window size.
+        self.register_buffer("relative_position_index", relative_positions(window, window))
         self.qkv_self = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, x: Tensor, window: Triple, shift: Triple) -> Tensor:
-        """Attend within the windows of a row of frames that are as many as a window has.
+        """Attend within the windows of as many frames as a window has.
 
         Args:
             x: (B, t, H, W, C), already padded and rolled; H and W multiples of the window's.
             window: Size of the windows, at most that of the table.
-            shift: By how much the frames were rolled. In time it says by how much this row of
-                windows wraps around: zero but for the last one.
+            shift: By how much the tokens were rolled. In time, by how much these windows wrap
+                around: zero except for the last ones.
 
         Returns:
             Shaped like ``x``.
@@ -75,8 +75,8 @@ class WindowAttention(nn.Module):
         return result
 
     def _bias(self, window: Triple) -> Tensor:
-        """The scores of each pair of tokens, (1, heads, tokens, tokens)."""
-        index = _cached_places(window, self.window, self.relative_position_bias_table.device)
+        """The position bias of each pair of tokens, (1, heads, tokens, tokens)."""
+        index = _cached_positions(window, self.window, self.relative_position_bias_table.device)
         scores = self.relative_position_bias_table[index.flatten()]
         return scores.view(*index.shape, self.heads).permute(2, 0, 1)[None]
 
@@ -88,14 +88,14 @@ class AttentionBlock(nn.Module):
         channels: Channels of the tokens, C.
         heads: Heads of the attention.
         hidden: Channels between the feed-forward layers.
-        is_shifted: Whether the windows lie half a window aside in rows, columns and frames.
+        is_shifted: Whether the windows are shifted by half a window in rows, columns and frames.
 
     Source: Video Swin Transformer (arXiv 2106.13230), section 3, without masking of the padding:
     its keys and values are zero, and it takes part in the softmax.
     """
 
     def __init__(self, channels: int, heads: int, hidden: int, *, is_shifted: bool) -> None:
-        """Make both halves."""
+        """Make the attention and the feed-forward layer."""
         super().__init__()
         self.is_shifted = is_shifted
         self.norm1 = nn.LayerNorm(channels)
@@ -106,8 +106,7 @@ class AttentionBlock(nn.Module):
     def forward(self, frames: list[Tensor]) -> list[Tensor]:
         """Map T frames (B, H, W, C) to as many.
 
-        The frames of one row of windows are computed together, so that no more than a window's
-        worth of intermediate results lies in memory.
+        Only the frames of one window are computed at a time, to save memory.
         """
         size = (len(frames), *frames[0].shape[1:3])
         window, shift = fit_windows(size, self.attn.window, is_shifted=self.is_shifted)
@@ -125,7 +124,7 @@ class AttentionBlock(nn.Module):
     def _row(
         self, frames: list[Tensor], places: list[int], window: Triple, shift: Triple
     ) -> list[Tensor]:
-        """One row of windows; places past the end are frames of zeros, after normalization."""
+        """The windows of some frames, padded with zero frames after normalization."""
         real = torch.stack([frames[place] for place in places if place < len(frames)], dim=1)
         normal = self.norm1(real).to(self.attn.proj.weight.dtype)
         missing = [i for i, place in enumerate(places) if place >= len(frames)]
@@ -156,23 +155,23 @@ class AttentionBlock(nn.Module):
 
 
 def fit_windows(size: Triple, window: Triple, *, is_shifted: bool) -> tuple[Triple, Triple]:
-    """Window and shift for a clip: along an axis no longer than a window there is but one.
+    """Window and shift for a clip: an axis no longer than a window has one window and no shift.
 
     Args:
         size: Frames, rows, columns of the clip.
         window: Largest window.
-        is_shifted: Whether windows lie half a window aside.
+        is_shifted: Whether windows are shifted by half a window.
     """
     fitted = tuple(min(n, w) for n, w in zip(size, window, strict=True))
     shift = tuple(w // 2 if is_shifted and n > w else 0 for n, w in zip(size, window, strict=True))
     return (fitted[0], fitted[1], fitted[2]), (shift[0], shift[1], shift[2])
 
 
-def relative_places(window: Triple, table: Triple) -> Tensor:
-    """Row of the score table for each pair of tokens of a window, (tokens, tokens) int64.
+def relative_positions(window: Triple, table: Triple) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window, (tokens, tokens) int64.
 
     Args:
-        window: The window; tokens are counted columns first, then rows, then frames.
+        window: The window; tokens are in the order of frames, rows, columns.
         table: The window for which the table was made.
     """
     axes = torch.meshgrid(*(torch.arange(n, device="cpu") for n in window), indexing="ij")
@@ -185,16 +184,16 @@ def relative_places(window: Triple, table: Triple) -> Tensor:
 def window_groups(
     rows: int, columns: int, window: Triple, shift: Triple, device: torch.device
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """Divide a row of windows into groups that share a mask.
+    """Divide windows into groups that share a mask.
 
-    Only the last windows along a shifted axis hold tokens that are no neighbors.
+    Only the last windows along a shifted axis need one.
 
     Args:
-        rows: Windows one below another.
-        columns: Windows side by side.
+        rows: Number of windows vertically.
+        columns: Number of windows horizontally.
         window: Size of the windows.
-        shift: By how much the frames were rolled.
-        device: Where the masks are needed.
+        shift: By how much the tokens were rolled.
+        device: Of the masks.
 
     Yields:
         Slices of (B, rows, columns), and the mask, (tokens, tokens), zero or `FOREIGN`.
@@ -215,17 +214,17 @@ def _part(count: int, *, is_shifted: bool, is_last: bool) -> slice:
     return slice(count - 1, None) if is_last else slice(0, count - 1)
 
 
-# What is kept must be a tensor that training can use, even if it is first needed in inference mode.
+# Cached tensors must work in training, even if they are made in inference mode.
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _cached_places(window: Triple, table: Triple, device: torch.device) -> Tensor:
-    return relative_places(window, table).to(device)
+def _cached_positions(window: Triple, table: Triple, device: torch.device) -> Tensor:
+    return relative_positions(window, table).to(device)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _mask(window: Triple, wraps: Triple, device: torch.device) -> Tensor:
-    """Which tokens of a window came around the edge and which did not."""
+    """Mask pairs of tokens of which only one was rolled around the edge."""
     sides = torch.zeros(window, dtype=torch.int64)
     for axis, (length, wrapped) in enumerate(zip(window, wraps, strict=True)):
         is_wrapped = (torch.arange(length) >= length - wrapped).long() << axis

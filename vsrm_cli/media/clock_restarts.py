@@ -1,9 +1,8 @@
-"""Clocks that begin again in the middle of a file, and one clock made of their parts.
+"""Timestamp discontinuities: find them, and shift packets onto one continuous clock.
 
-Broadcasts, joined recordings and DVDs carry the clock of their sender, and that may jump at any
-place: picture and sound then jump together. Between two jumps the times of all streams fit to
-each other. So the pictures tell where the jumps are and how far they go, and each stream is moved
-by as much, from its own jump on.
+Timestamps of broadcasts, joined recordings and DVDs come from the sender's clock, which can restart
+anywhere. Video and audio then jump together, and between two jumps all streams are in sync. The
+jumps are found in the video stream; every stream is shifted by the same offset.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.media.containers import allows_restarts, open_container, video_stream
 
-# A step back of the pictures is a jump if it is longer than this, and a step forward if nothing
-# else in the file fills it. FFmpeg takes the same limits.
-_LEAST_STEP_BACK = Fraction(1, 10)
-_LEAST_STEP_FORWARD = Fraction(10)
-# A damaged time is followed by right ones: so many pictures must stay on the new clock.
-_PICTURES_THAT_CONFIRM = 4
+# The video clock restarts if it steps back by more than this, or forward by more than this with no
+# other stream in between. FFmpeg uses the same limits (seconds).
+_MIN_STEP_BACK = Fraction(1, 10)
+_MIN_STEP_FORWARD = Fraction(10)
+# A single wrong timestamp is no restart: this many frames must stay on the new clock.
+_FRAMES_TO_CONFIRM = 4
 _RETURN = Fraction(1)
-# Around a jump of the pictures, sound may jump so many bytes earlier or later in the file.
+# Audio may restart this many bytes before or after the video.
 _DISORDER_BYTES = 2 << 20
 
 
@@ -40,8 +39,8 @@ class Restart:
     """A place where the clock of a file begins again.
 
     Attributes:
-        position: Of the first picture after it, in bytes from the beginning of the file.
-        offset: Seconds to add to all times from there on, such that time goes on.
+        position: Of the first frame after it, in bytes from the beginning of the file.
+        offset: Seconds to add to all later times to make the clock continuous.
     """
 
     position: int
@@ -51,7 +50,7 @@ class Restart:
 def clock_restarts(path: Path) -> tuple[Restart, ...]:
     """Find where the clock of a file begins again; most files have no such place.
 
-    The whole file is read, if its format allows such jumps, and remembered.
+    If the format allows restarts, the whole file is read. The result is cached.
 
     Raises:
         InputError: If it cannot be read.
@@ -61,66 +60,67 @@ def clock_restarts(path: Path) -> tuple[Restart, ...]:
 
 
 class ContinuousClock:
-    """Moves the packets of a file to one clock, stream by stream, in the order of the file.
+    """Shifts the packets of a file, in file order, onto one continuous clock.
 
     Attributes:
         restarts: Where the clock of the file begins again.
     """
 
     def __init__(self, path: Path) -> None:
-        """Look for the jumps; raises as `clock_restarts` does."""
+        """Find the restarts; raises as `clock_restarts` does."""
         self.restarts = clock_restarts(path)
         self._positions = [restart.position for restart in self.restarts]
         self._offsets = [Fraction(0), *(restart.offset for restart in self.restarts)]
-        self._parts: dict[int, int] = {}
-        self._ends: dict[int, Fraction] = {}
-        self._delays: dict[int, int] = {}
+        self._part_by_stream: dict[int, int] = {}
+        self._end_by_stream: dict[int, Fraction] = {}
+        self._delay_by_stream: dict[int, int] = {}
 
     def move(self, packet: Packet[Stream]) -> None:
-        """Move the times of a packet."""
+        """Shift the timestamps of a packet."""
         if not self.restarts:
             return
-        self._correct_showing(packet)
+        self._correct_pts(packet)
         ticks = packet.dts if packet.dts is not None else packet.pts
         part = self._part_of(packet, ticks)
         offset = self._offsets[part]
         moved = round(offset / packet.time_base)
-        self._parts[packet.stream.index] = part
+        self._part_by_stream[packet.stream.index] = part
         if ticks is not None:
             end = (ticks + (packet.duration or 0)) * packet.time_base + offset
-            self._ends[packet.stream.index] = end
+            self._end_by_stream[packet.stream.index] = end
         if packet.pts is not None:
             packet.pts += moved
         if packet.dts is not None:
             packet.dts += moved
 
-    def _correct_showing(self, packet: Packet[Stream]) -> None:
-        """Correct what FFmpeg derives from the next packet, where that has the next clock."""
+    def _correct_pts(self, packet: Packet[Stream]) -> None:
+        """Correct a pts that FFmpeg derived from the next packet, if that is after a restart."""
         if packet.pts is None or packet.dts is None:
             return
-        if 0 <= (packet.pts - packet.dts) * packet.time_base <= _LEAST_STEP_FORWARD:
-            self._delays[packet.stream.index] = packet.pts - packet.dts
+        if 0 <= (packet.pts - packet.dts) * packet.time_base <= _MIN_STEP_FORWARD:
+            self._delay_by_stream[packet.stream.index] = packet.pts - packet.dts
         else:
-            packet.pts = packet.dts + self._delays.get(packet.stream.index, 0)
+            packet.pts = packet.dts + self._delay_by_stream.get(packet.stream.index, 0)
 
     def _part_of(self, packet: Packet[Stream], ticks: int | None) -> int:
         """Which part of the file a packet belongs to."""
         index = packet.stream.index
-        current = self._parts.get(index, 0)
+        current = self._part_by_stream.get(index, 0)
         if packet.pos is None:
             return current
-        here = max(current, bisect_right(self._positions, packet.pos))
-        if packet.stream.type != "audio" or ticks is None or index not in self._ends:
-            return here
-        # Sound does not jump exactly where the pictures do. What continues it best is right.
+        by_position = max(current, bisect_right(self._positions, packet.pos))
+        if packet.stream.type != "audio" or ticks is None or index not in self._end_by_stream:
+            return by_position
+        # Audio does not restart exactly where video does; the offset with the smallest gap wins.
         time = ticks * packet.time_base
-        near = {part for part in range(current, here + 2) if self._is_near(part, packet.pos)}
-        gaps = {part: time + self._offsets[part] - self._ends[index] for part in near | {here}}
-        forward = {part: gap for part, gap in gaps.items() if gap >= -_LEAST_STEP_BACK}
-        return min(forward, key=lambda part: abs(forward[part])) if forward else here
+        near = {part for part in range(current, by_position + 2) if self._is_near(part, packet.pos)}
+        end = self._end_by_stream[index]
+        gaps = {part: time + self._offsets[part] - end for part in near | {by_position}}
+        forward = {part: gap for part, gap in gaps.items() if gap >= -_MIN_STEP_BACK}
+        return min(forward, key=lambda part: abs(forward[part])) if forward else by_position
 
     def _is_near(self, part: int, position: int) -> bool:
-        """Whether a place in the file is not far from a part."""
+        """Whether a byte position is inside a part or close to it."""
         if part >= len(self._offsets):
             return False
         begin = self._positions[part - 1] if part else 0
@@ -134,12 +134,12 @@ def _restarts(path: Path, _size: int, _date: int) -> tuple[Restart, ...]:
         if not allows_restarts(container):
             return ()
         stream = video_stream(container, path)
-        return tuple(_find(container, stream))
+        return tuple(_find_restarts(container, stream))
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """The time of decoding of a picture, in ticks, and what was known before it."""
+class _FrameTime:
+    """Decoding time of a frame, in ticks, and how far all streams had come before it."""
 
     ticks: int
     duration: int
@@ -147,55 +147,55 @@ class _Picture:
     reached: Fraction
 
 
-def _find(container: InputContainer, stream: VideoStream) -> Iterator[Restart]:
+def _find_restarts(container: InputContainer, stream: VideoStream) -> Iterator[Restart]:
     clock = stream.time_base or Fraction(1, 90000)
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     usual = max(1, round(1 / rate / clock))
     offset = 0
-    last: _Picture | None = None
-    ahead: deque[_Picture] = deque()
-    pictures = _pictures(container, stream)
-    while picture := _next(pictures, ahead):
-        if last is not None and _jumps(last, picture, ahead, clock):
-            offset += last.ticks + (last.duration or usual) - picture.ticks
-            yield Restart(picture.position, offset * clock)
-            last = picture
-        elif last is None or picture.ticks > last.ticks:
-            last = picture
+    last: _FrameTime | None = None
+    ahead: deque[_FrameTime] = deque()
+    frames = _frame_times(container, stream)
+    while frame := _next_frame(frames, ahead):
+        if last is not None and _jumps(last, frame, ahead, clock):
+            offset += last.ticks + (last.duration or usual) - frame.ticks
+            yield Restart(frame.position, offset * clock)
+            last = frame
+        elif last is None or frame.ticks > last.ticks:
+            last = frame
 
 
-def _next(pictures: Iterator[_Picture], ahead: deque[_Picture]) -> _Picture | None:
-    """The next picture; those that follow it are made known."""
-    while len(ahead) <= _PICTURES_THAT_CONFIRM:
-        picture = next(pictures, None)
-        if picture is None:
+def _next_frame(frames: Iterator[_FrameTime], ahead: deque[_FrameTime]) -> _FrameTime | None:
+    """Take the next frame, and fill ``ahead`` with the frames after it."""
+    while len(ahead) <= _FRAMES_TO_CONFIRM:
+        frame = next(frames, None)
+        if frame is None:
             break
-        ahead.append(picture)
+        ahead.append(frame)
     return ahead.popleft() if ahead else None
 
 
-def _jumps(last: _Picture, picture: _Picture, ahead: deque[_Picture], clock: Fraction) -> bool:
-    """Whether the clock begins again with a picture."""
-    step = (picture.ticks - last.ticks) * clock
-    filled = max(Fraction(0), picture.reached - last.ticks * clock)
-    if -_LEAST_STEP_BACK <= step <= filled + _LEAST_STEP_FORWARD:
+def _jumps(last: _FrameTime, frame: _FrameTime, ahead: deque[_FrameTime], clock: Fraction) -> bool:
+    """Whether the clock restarts at a frame."""
+    step = (frame.ticks - last.ticks) * clock
+    filled = max(Fraction(0), frame.reached - last.ticks * clock)
+    if -_MIN_STEP_BACK <= step <= filled + _MIN_STEP_FORWARD:
         return False
     return not any(0 < (later.ticks - last.ticks) * clock <= _RETURN for later in ahead)
 
 
-def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[_Picture]:
-    """Read the times of all pictures, and how far other streams have come before each."""
+def _frame_times(container: InputContainer, stream: VideoStream) -> Iterator[_FrameTime]:
+    """Read the times of all frames, and how far other streams have come before each."""
     reached = Fraction(-(2**40))
     position = 0
-    watched = [s for s in container.streams if s.type in ("audio", "video")]
-    packets = container.demux(watched)
+    timed = [s for s in container.streams if s.type in ("audio", "video")]
+    packets = container.demux(timed)
     faults = 0
     while faults <= 1000:
         try:
             packet = next(packets, None)
         except av.FFmpegError:
             faults += 1
-            packets = container.demux(watched)
+            packets = container.demux(timed)
             continue
         if packet is None:
             return
@@ -203,10 +203,10 @@ def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[_Pictu
         if not packet.size or ticks is None:
             continue
         if packet.stream is stream:
-            if packet.pos is not None:  # several pictures of a DVD share a place
+            if packet.pos is not None:  # in a DVD's file, frames share a position
                 position = packet.pos
-            yield _Picture(ticks, packet.duration or 0, position, reached)
+            yield _FrameTime(ticks, packet.duration or 0, position, reached)
             reached = ticks * packet.time_base
         else:
             time = ticks * packet.time_base
-            reached = max(reached, time if time <= reached + _LEAST_STEP_FORWARD else reached)
+            reached = max(reached, time if time <= reached + _MIN_STEP_FORWARD else reached)

@@ -1,11 +1,11 @@
-"""Colors: from what a file stores to RGB for the network, and back again.
+"""Color conversion: decoded frames to RGB for the network, and RGB to frames for the encoder.
 
-Video stores brightness and two color differences (YUV). Which numbers stand for red depends
-on the matrix (BT.601, BT.709, ...) and on the range (limited: 16 to 235, full: 0 to 255). A
-file may name them in tags, or say nothing; then we do as players do and go by the size. The
-same matrix and range lead back, and are written into the tags of the output.
+Video stores luma and two chroma components (YUV). Converting it needs a matrix (BT.601, BT.709,
+...) and a range (limited: 16 to 235, full: 0 to 255). If a file has no tags for them, they are
+assumed from the frame size, as players do. The output uses the same matrix and range, and is tagged
+with them.
 
-This is the only file that knows matrices, ranges and bit depths.
+This is the only file that handles matrices, ranges and bit depths.
 """
 
 import os
@@ -29,8 +29,8 @@ from vsrm_cli.frame import Pixels
 RGB, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
 LIMITED_RANGE, FULL_RANGE = 1, 2
 
-# What the scaler calls the matrices that it knows. Its 5 stands for every flavor of BT.601.
-_SCALER_MATRIX = {
+# Matrices in swscale's numbers. Its 5 stands for every flavor of BT.601.
+_SWSCALE_MATRIX = {
     BT709: 1,
     FCC: 4,
     BT470BG: 5,
@@ -39,7 +39,7 @@ _SCALER_MATRIX = {
     BT2020: 9,
 }
 
-# The same for its filter.
+# The same as names, for the scale filter.
 _MATRIX_NAME = {
     BT709: "bt709",
     FCC: "fcc",
@@ -48,26 +48,26 @@ _MATRIX_NAME = {
     SMPTE240M: "smpte240m",
     BT2020: "bt2020",
 }
-# What is neither YCbCr nor RGB, and no matrix alone turns into it.
-_OTHER_MODELS = {
+# Color models that a matrix alone cannot convert to RGB.
+_UNSUPPORTED_MODELS = {
     **{8: "YCgCo", 11: "Y'D'zD'x (SMPTE ST 2085)"},
     **dict.fromkeys((10, 13), "YCbCr of constant luminance"),
     **{14: "ICtCp", 15: "IPT-PQ-C2 (Dolby Vision)", 16: "YCgCo-R", 17: "YCgCo-R"},
 }
-# Between YUV and RGB of 16 bits the scaler takes 255 * 256 for white, whatever the depth of the
-# YUV; but full range it only shifts up by the missing bits.
-_SCALER_WHITE = 255 * 256
+# Between YUV and 16-bit RGB, swscale's white is 255 * 256 for limited range, whatever the depth of
+# the YUV. Full range is only shifted up by the missing bits.
+_SWSCALE_WHITE = 255 * 256
 
-# Whole pictures of numbers would leave the cache between one step and the next.
-_LINES_IN_CACHE = 32
+# Rows converted at a time: whole frames would not stay in the CPU's cache between steps.
+_ROWS_PER_STEP = 32
 
-# Codecs that say where samples of color lie, or mean one place by saying nothing. Frames of the
-# others are taken as those of H.264: beside the left one of two pixels.
-_SITING_TELLERS = {
+# Codecs that signal the chroma location, or that define a default. Others are read like H.264, with
+# chroma at the left pixel of two.
+_CODECS_WITH_CHROMA_LOCATION = {
     *("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"),
     *("mjpeg", "dvvideo", "rawvideo"),
 }
-# What people call them.
+# Common names.
 _NAMES = {
     RGB: "RGB",
     BT709: "BT.709",
@@ -78,7 +78,7 @@ _NAMES = {
     BT2020: "BT.2020",
 }
 
-# RGB of a few bits in one number, and how many bits its first, second and third component have.
+# RGB packed into one or two bytes, and the bits of its first, second and third component.
 _PACKED_RGB = re.compile("(rgb|bgr)(444|555|565|8|4_byte)(le|be)?")
 _PACKED_BITS = {
     "444": (4, 4, 4),
@@ -88,7 +88,7 @@ _PACKED_BITS = {
     "4_byte": (1, 2, 1),
 }
 
-# The scaler's own defaults trade up to three code values for speed.
+# swscale's own defaults trade up to three code values for speed.
 _QUALITY = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -101,14 +101,14 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True, slots=True)
 class Color:
-    """How the numbers of a picture are to be read; numbers are FFmpeg's.
+    """How to interpret the pixel values of a frame, in FFmpeg's numbers.
 
     Attributes:
-        matrix: AVColorSpace: how YUV comes from RGB; 0 for pictures stored as RGB.
+        matrix: AVColorSpace: how YUV comes from RGB; 0 for frames stored as RGB.
         full_range: Whether 8-bit luma runs from 0 to 255 instead of 16 to 235.
         primaries: AVColorPrimaries, copied as found; 2 says unspecified.
         transfer: AVColorTransferCharacteristic, copied as found; 2 says unspecified.
-        guessed: The file does not name a matrix that we know; ``matrix`` is our assumption.
+        guessed: Whether the file has no tag of a supported matrix, so that ``matrix`` is assumed.
     """
 
     matrix: int
@@ -131,15 +131,15 @@ class Color:
     def fitted(
         self, pixel_format: str, *, width: int, height: int, source_format: str = "yuv420p"
     ) -> "Color":
-        """The color under which a picture of this one can be stored in ``pixel_format``.
+        """Adapt it to a pixel format.
 
-        Only where RGB or gray become YUV, or the other way round, must anything change; and the
-        ``yuvj`` formats, which are full range by their definition.
+        It changes only between RGB or gray and YUV, and for ``yuvj`` formats, which are always full
+        range.
         """
         if av.VideoFormat(pixel_format).is_rgb:
             return replace(self, matrix=RGB, full_range=True)
         matrix = assumed_matrix(width, height) if self.matrix == RGB else self.matrix
-        # Full range is the nature of those two. In YUV it is rare, and many players overlook it.
+        # RGB and gray are full range. In YUV that is rare, and many players ignore its tag.
         is_new_yuv = self.matrix == RGB or _is_gray(source_format)
         full_range = _is_always_full(pixel_format) or (self.full_range and not is_new_yuv)
         return replace(self, matrix=matrix, full_range=full_range)
@@ -151,7 +151,7 @@ def assumed_matrix(width: int, height: int) -> int:
 
 
 def has_chroma_location(codec: str, pixel_format: str) -> bool:
-    """Whether frames say where the samples of quartered or halved color lie.
+    """Whether the location of subsampled chroma is known; always true without subsampling.
 
     Args:
         codec: FFmpeg's name of the codec.
@@ -159,7 +159,7 @@ def has_chroma_location(codec: str, pixel_format: str) -> bool:
     """
     form = av.VideoFormat(pixel_format)
     is_halved = not form.is_rgb and len(form.components) >= 3 and form.chroma_width(64) == 32
-    return not is_halved or pixel_format.startswith("yuvj") or codec in _SITING_TELLERS
+    return not is_halved or pixel_format.startswith("yuvj") or codec in _CODECS_WITH_CHROMA_LOCATION
 
 
 def bits_of(pixel_format: str) -> int:
@@ -173,7 +173,7 @@ def has_alpha(pixel_format: str) -> bool:
 
 
 def color_of(frame: VideoFrame) -> Color:
-    """What a decoded frame says about its color, completed where it says nothing."""
+    """The color tags of a decoded frame, with assumptions for missing ones."""
     tags = (frame.color_primaries, frame.color_trc)
     name = frame.format.name
     if frame.format.is_rgb or frame.format.has_palette:
@@ -181,32 +181,32 @@ def color_of(frame: VideoFrame) -> Color:
     full_range = name.startswith("yuvj") or frame.color_range == FULL_RANGE
     if _is_gray(name) and frame.color_range != LIMITED_RANGE:
         full_range = True
-    if frame.colorspace in _SCALER_MATRIX:
+    if frame.colorspace in _SWSCALE_MATRIX:
         return Color(frame.colorspace, full_range, *tags)
     return Color(assumed_matrix(frame.width, frame.height), full_range, *tags, guessed=True)
 
 
 def color_model(frame: VideoFrame) -> str | None:
-    """What a frame names that is neither YCbCr nor RGB nor gray; None for these."""
-    return None if frame.format.is_rgb else _OTHER_MODELS.get(frame.colorspace)
+    """Name the color model of a frame; None for YCbCr, RGB and gray."""
+    return None if frame.format.is_rgb else _UNSUPPORTED_MODELS.get(frame.colorspace)
 
 
 def luma_of(frame: VideoFrame) -> NDArray[np.uint8]:
-    """The brightness of a frame, (H, W), full range."""
-    # The scaler refuses frames that name a matrix unknown to it.
-    matrix = _SCALER_MATRIX.get(color_of(frame).matrix)
+    """The luma of a frame, (H, W), full range."""
+    # swscale refuses frames with a matrix tag that it does not support.
+    matrix = _SWSCALE_MATRIX.get(color_of(frame).matrix)
     gray = frame.reformat(format="gray", src_colorspace=matrix, dst_colorspace=matrix)
     return cast("NDArray[np.uint8]", gray.to_ndarray())
 
 
 class ToRgb:
-    """Turns the decoded frames of one video into RGB pixels of one size.
+    """Converts the decoded frames of one video to RGB pixels of one size.
 
-    One scaler serves all frames: each new one would cost megabytes that are never returned.
+    All frames share one scaler: each new one would leak megabytes.
     """
 
     def __init__(self, *, width: int, height: int) -> None:
-        """Prepare for frames that shall come out ``width`` x ``height``."""
+        """Prepare for output of ``width`` x ``height`` pixels."""
         self._scaler = VideoReformatter()
         self._width = width
         self._height = height
@@ -224,16 +224,16 @@ class ToRgb:
         Raises:
             InputError: If the pixel format cannot be converted.
         """
-        deep = bits_of(frame.format.name) > 8
+        is_deep = bits_of(frame.format.name) > 8
         if packed := _PACKED_RGB.fullmatch(frame.format.name):
-            frame = _unpacked(frame, packed)
+            frame = _unpack_rgb(frame, packed)
         try:
             planar = self._scaler.reformat(
                 frame,
                 width=self._width,
                 height=self._height,
-                format="gbrp16le" if deep else "gbrp",
-                src_colorspace=_SCALER_MATRIX.get(color.matrix),
+                format="gbrp16le" if is_deep else "gbrp",
+                src_colorspace=_SWSCALE_MATRIX.get(color.matrix),
                 src_color_range=color.range,
                 dst_color_range=FULL_RANGE,
                 interpolation=_QUALITY,
@@ -244,21 +244,21 @@ class ToRgb:
                 f"The video is stored as {frame.format.name}, which cannot be converted to RGB "
                 f"({error.strerror}); convert it to a common format such as yuv420p first."
             ) from error
-        green, blue, red = (_samples(plane, deep=deep) for plane in planar.planes)
+        green, blue, red = (_samples(plane, is_deep=is_deep) for plane in planar.planes)
         pixels: Pixels = np.stack([red, green, blue])
         if _is_gray(frame.format.name):
-            return pixels if color.full_range else _expanded(pixels)
+            return pixels if color.full_range else _expand_range(pixels)
         bits = bits_of(frame.format.name)
         is_integer_planes = frame.format.name.startswith("gbr") and bits <= 16
-        if deep and (is_integer_planes or not frame.format.is_rgb):
-            white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SCALER_WHITE
+        if is_deep and (is_integer_planes or not frame.format.is_rgb):
+            white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SWSCALE_WHITE
             for channel in pixels:
                 _rescale(channel, channel, np.iinfo(np.uint16).max / white)
         return pixels
 
 
 class FromRgb:
-    """Turns RGB pixels into frames of the pixel format and color of one output."""
+    """Converts RGB pixels to frames in the pixel format and color of one output."""
 
     def __init__(self, color: Color, pixel_format: str, *, width: int, height: int) -> None:
         """Prepare for one output of ``width`` x ``height``.
@@ -273,23 +273,22 @@ class FromRgb:
         self._kind: tuple[int, int, bool] | None = None
 
     def __call__(self, pixels: Pixels) -> VideoFrame:
-        """Convert one picture, (3, H, W), uint8 or uint16, to a frame without a time.
+        """Convert pixels, (3, H, W), uint8 or uint16, to a frame without a time.
 
-        A picture of another size is resampled by Lanczos' filter, which is widened where it has
-        to shrink, so that nothing flickers or forms steps.
+        Pixels of another size are resized with a Lanczos filter, antialiased when downscaling.
         """
         _, height, width = pixels.shape
-        deep = pixels.dtype == np.uint16
-        planar = VideoFrame(width, height, "gbrp16le" if deep else "gbrp")
+        is_deep = pixels.dtype == np.uint16
+        planar = VideoFrame(width, height, "gbrp16le" if is_deep else "gbrp")
         for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
-            samples = _samples(plane, deep=deep)
-            if deep and self._is_yuv:
-                _rescale(pixels[channel], samples, _SCALER_WHITE / np.iinfo(np.uint16).max)
+            samples = _samples(plane, is_deep=is_deep)
+            if is_deep and self._is_yuv:
+                _rescale(pixels[channel], samples, _SWSCALE_WHITE / np.iinfo(np.uint16).max)
             else:
                 samples[:] = pixels[channel]
         planar.color_range = FULL_RANGE
-        if self._graph is None or self._kind != (width, height, deep):
-            self._kind = (width, height, deep)
+        if self._graph is None or self._kind != (width, height, is_deep):
+            self._kind = (width, height, is_deep)
             self._graph = self._new_graph(planar)
         planar.pts = 0
         self._graph.vpush(planar)
@@ -301,10 +300,10 @@ class FromRgb:
         frame.color_trc = self.color.transfer
         return frame
 
-    def _new_graph(self, picture: VideoFrame) -> Graph:
-        """A chain of one scaler; unlike `VideoReformatter` it can be told of the chroma siting."""
+    def _new_graph(self, frame: VideoFrame) -> Graph:
+        """A graph of one scale filter; `VideoReformatter` has no option for chroma location."""
         width, height = self._size
-        is_resized = (picture.width, picture.height) != self._size
+        is_resized = (frame.width, frame.height) != self._size
         options = {
             "flags": "+".join(("lanczos" if is_resized else "bicubic", *_EXACT_FLAGS)),
             "in_range": "full",
@@ -316,9 +315,9 @@ class FromRgb:
         graph = Graph()
         graph.threads = _THREADS
         source = graph.add_buffer(
-            width=picture.width,
-            height=picture.height,
-            format=picture.format,
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
             time_base=Fraction(1),
         )
         scaler = graph.add("scale", w=str(width), h=str(height), **options)
@@ -335,10 +334,10 @@ def _is_always_full(pixel_format: str) -> bool:
     return _is_gray(pixel_format) or pixel_format.startswith("yuvj")
 
 
-def _unpacked(frame: VideoFrame, packed: re.Match[str]) -> VideoFrame:
-    """RGB of a few bits as rgb24.
+def _unpack_rgb(frame: VideoFrame, packed: re.Match[str]) -> VideoFrame:
+    """Convert packed RGB to rgb24.
 
-    The scaler only shifts its bits up, so that white becomes 248, or 240.
+    swscale only shifts its bits up, so that white becomes 248, or 240.
     """
     order, kind, ending = packed.groups()
     (plane,) = frame.planes
@@ -358,25 +357,25 @@ def _unpacked(frame: VideoFrame, packed: re.Match[str]) -> VideoFrame:
     return VideoFrame.from_ndarray(np.stack(components, -1), format="rgb24")
 
 
-def _samples(plane: VideoPlane, *, deep: bool) -> NDArray[Any]:
-    """The picture inside a plane, (H, W), without the padding at the end of its rows."""
+def _samples(plane: VideoPlane, *, is_deep: bool) -> NDArray[Any]:
+    """The samples of a plane, (H, W), without the padding at the end of its rows."""
     buffer = np.frombuffer(cast(Any, plane), np.uint8)  # its stub hides that it is a buffer
     rows: NDArray[Any] = buffer.reshape(plane.height, plane.line_size)
-    return (rows.view(np.uint16) if deep else rows)[:, : plane.width]
+    return (rows.view(np.uint16) if is_deep else rows)[:, : plane.width]
 
 
 def _rescale(source: NDArray[Any], target: NDArray[Any], factor: float) -> None:
-    """Write deep samples (H, W) times a factor near 1, rounded, without leaving their range."""
-    for top in range(0, len(source), _LINES_IN_CACHE):
-        scaled = source[top : top + _LINES_IN_CACHE].astype(np.float32)
+    """Write 16-bit samples (H, W) times a factor near 1, rounded and clipped."""
+    for top in range(0, len(source), _ROWS_PER_STEP):
+        scaled = source[top : top + _ROWS_PER_STEP].astype(np.float32)
         scaled *= np.float32(factor)
         scaled += np.float32(0.5)
         np.minimum(scaled, np.float32(65535), out=scaled)
-        target[top : top + _LINES_IN_CACHE] = scaled
+        target[top : top + _ROWS_PER_STEP] = scaled
 
 
-def _expanded(pixels: Pixels) -> Pixels:
-    """Stretch limited range to full range: the scaler does it for YUV, but never for gray."""
+def _expand_range(pixels: Pixels) -> Pixels:
+    """Expand limited to full range: swscale does it for YUV, but never for gray."""
     unit = np.iinfo(pixels.dtype).max
     black, white = 16 / 255, 235 / 255
     if pixels.dtype == np.uint16:  # deeper formats are limited to 64/1023, 256/4095, ...

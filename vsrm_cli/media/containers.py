@@ -1,4 +1,4 @@
-"""Opening files: which can be read, which stream is the video, and whether a file was cut short."""
+"""Open files, select the video stream, and detect truncated files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vsrm_cli.errors import InputError
 
 
 def open_container(path: Path, *, hardware: str | None = None) -> InputContainer:
-    """Open a file for reading, or say in a sentence why it is no video.
+    """Open a file for reading.
 
     Args:
         path: The file.
-        hardware: FFmpeg's name of an interface to hardware that decodes it; None for software.
+        hardware: FFmpeg's name of a hardware device type for decoding; None for software.
 
     Raises:
         InputError: If it is missing, a folder, empty, or of no known format.
@@ -38,7 +38,7 @@ def open_container(path: Path, *, hardware: str | None = None) -> InputContainer
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); copy or download it again.")
-        # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
+        # An absolute path, because FFmpeg reads the part before a colon as a protocol.
         container = av.open(
             fspath(path.absolute()),
             metadata_errors="replace",
@@ -48,20 +48,20 @@ def open_container(path: Path, *, hardware: str | None = None) -> InputContainer
         raise InputError(_why_unreadable(path, error)) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    if container.format.name == "tty":  # FFmpeg draws plain text as a picture
+    if container.format.name == "tty":  # FFmpeg renders plain text as video
         container.close()
         raise InputError(_not_a_video(path))
     return container
 
 
 def allows_restarts(container: InputContainer) -> bool:
-    """Whether the format of a file has the clock of its sender, which may begin again."""
+    """Whether timestamps may restart in the format of a file."""
     flags = Flags(container.format.flags)
     return Flags.ts_discont in flags
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The main video stream of a file; a cover picture is none.
+    """The main video stream of a file, not its cover art.
 
     Raises:
         InputError: If there is none, or no decoder for it.
@@ -83,15 +83,15 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
             f"{path} holds video of a kind that cannot be decoded here; "
             "convert it to H.264 with another program first."
         )
-    # Threads inside a frame only, and a fixed number of them: decoding is never what a job
-    # waits for, and automatic thread counts have deadlocked beside PyTorch (PyAV issue 1962).
+    # Slice threads only, and a fixed number of them: decoding is never the bottleneck, and
+    # automatic thread counts have deadlocked beside PyTorch (PyAV issue 1962).
     stream.thread_type = av.codec.context.ThreadType.SLICE
     stream.thread_count = 2
     return stream
 
 
 def is_animated_webp(path: Path) -> bool:
-    """Whether a file is a WebP (RIFF) whose extended header has the flag of animation."""
+    """Whether a file is a WebP (RIFF) with the animation flag in its extended header."""
     with path.open("rb") as file:
         head = file.read(21)
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
@@ -107,20 +107,20 @@ def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
     kinds = [kind for kind, _ in _mp4_boxes(path)]
     if kinds and kinds[0] == b"ftyp" and b"moov" not in kinds:
         return (
-            f"{path} was cut short: it is an MP4 file whose index (moov), which stands at its end, "
-            "is missing; copy or download it again, or repair it with another program."
+            f"{path} is cut short: it is an MP4 file without its index (moov), which is stored at "
+            "the end; copy or download it again, or repair it with another program."
         )
     if isinstance(error, av.error.EOFError):
-        return f"{path} ends too early, it was cut short; copy or download it again."
+        return f"{path} is cut short; copy or download it again."
     if isinstance(error, av.error.InvalidDataError):
         return _not_a_video(path)
     return f"{path} cannot be opened as a video: {error.strerror}."
 
 
 def is_cut_short(path: Path, format_names: str) -> bool:
-    """Whether a file is smaller than its own outermost structure says.
+    """Whether a file is smaller than its own top-level structure says.
 
-    Many demuxers reach the end of a file that was cut and just stop, as if all were well.
+    Many demuxers do not report the end of a truncated file as an error.
     """
     size = path.stat().st_size
     formats = format_names.split(",")
@@ -152,12 +152,12 @@ def _mp4_boxes(path: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def _matroska_end(path: Path) -> int | None:
-    """Where the one segment of a Matroska file ends, in bytes; None where it does not say."""
+    """Where the segment of a Matroska file ends, in bytes; None if unknown."""
     position = 0
     with path.open("rb") as file:
         while head := file.read(12):
-            # An identifier of four bytes, then a size; the number of leading zero bits of its
-            # first byte tells how many bytes the size has.
+            # An identifier of four bytes, then a size; the leading zero bits of its first byte
+            # encode the length of the size.
             width = 9 - head[4].bit_length() if len(head) == 12 else 9
             if width > 8:
                 return None

@@ -1,7 +1,7 @@
-"""How large the output is, so that it has the shape on the screen that the input has.
+"""The size of the output, with the display aspect ratio of the input.
 
-A stored picture is not always the one that is seen: its pixels may be wider than high (a DVD), and
-players may turn it by a quarter (a telephone). What a user asks for is what is seen.
+Stored and displayed size may differ: pixels may not be square (a DVD), and players may rotate the
+video by 90 degrees (a phone). Options mean the displayed size.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from vsrm_cli.media.probe import VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The stored picture of an output.
+    """The stored frame size of an output.
 
     Attributes:
         width: In pixels, even.
         height: In pixels, even.
-        sample_aspect_ratio: Width of a pixel over its height, where the file shall say so.
+        sample_aspect_ratio: Width of a pixel over its height; None to leave it unset.
     """
 
     width: int
@@ -27,18 +27,18 @@ class Shape:
     sample_aspect_ratio: Fraction | None
 
     def upright(self, info: VideoInfo) -> Shape:
-        """The same picture, its pixels turned as players show those of a video."""
+        """The size after rotating the frames as players do."""
         if not info.is_turned:
             return self
         pixel = self.sample_aspect_ratio
         return Shape(self.height, self.width, None if pixel is None else 1 / pixel)
 
     def enlargement(self, info: VideoInfo) -> Fraction:
-        """How many times larger it is than the frames of an input: of both sides, the greater."""
+        """The larger of the two ratios of its sides to those of an input."""
         return max(Fraction(self.width, info.width), Fraction(self.height, info.height))
 
     def squared(self) -> Shape:
-        """The same picture on the screen, made of square pixels."""
+        """The same displayed size with square pixels."""
         if self.sample_aspect_ratio is None:
             return self
         return Shape(_even(self.width * self.sample_aspect_ratio), self.height, None)
@@ -55,14 +55,13 @@ def output_shape(
 
     Args:
         info: The source.
-        scale: How many times larger to make it, if nothing else is asked for.
-        height: Lines on the screen; the pixels keep their shape.
-        box: Width and height on the screen into which the picture shall just fit, with square
-            pixels.
+        scale: How many times larger to make it; ignored with ``height`` or ``box``.
+        height: Displayed height; the pixel aspect ratio is kept.
+        box: Displayed width and height to fit into, with square pixels.
 
     Returns:
-        A shape with the aspect ratio of the source, but for the rounding to even numbers that
-        most codecs need.
+        A shape with the aspect ratio of the source, up to rounding to even sizes, which most codecs
+        need.
     """
     pixel = info.sample_aspect_ratio or Fraction(1)
     seen_width, seen_height = info.width * pixel, Fraction(info.height)

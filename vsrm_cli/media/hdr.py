@@ -1,7 +1,7 @@
-"""Light: what the screen could show on which an HDR video was made, and how bright it gets.
+"""Static HDR metadata: the mastering display, MaxCLL and MaxFALL.
 
-The transfer curve of HDR (PQ, HLG) goes along as a color tag. These figures do not: they stand
-beside the first frame of the source, and reach the output through parameters of the encoder.
+The HDR transfer function (PQ, HLG) is a color tag. This metadata is read from the side data of the
+source's first frame and written through encoder parameters.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from fractions import Fraction
 from av.sidedata.sidedata import Type
 
 DOLBY_VISION = "Dolby Vision metadata"
-# What else may travel with a frame, and is lost when it is encoded anew.
-_LEFT_BEHIND = {
+# Other side data of a frame, which is lost when the frame is encoded again.
+_DROPPED_TYPES = {
     Type.DYNAMIC_HDR_PLUS: "HDR10+ dynamic metadata",
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",
     Type.DOVI_METADATA: DOLBY_VISION,
     Type.AMBIENT_VIEWING_ENVIRONMENT: "ambient viewing environment",
     Type.A53_CC: "closed captions in the video stream",
-    Type.STEREO3D: "the mark of a stereoscopic picture",
-    Type.SPHERICAL: "the mark of a spherical picture",
+    Type.STEREO3D: "stereoscopic 3D metadata",
+    Type.SPHERICAL: "spherical video metadata",
     Type.ICC_PROFILE: "ICC profile",
 }
 
-# x264 and x265 count chromaticities in steps of 1/50000, and cd/m2 in steps of 1/10000.
+# x264 and x265 take chromaticities in units of 1/50000, and cd/m2 in units of 1/10000.
 _CHROMATICITY_STEPS = 50000
 _LUMINANCE_STEPS = 10000
 
@@ -37,10 +37,9 @@ class HdrMetadata:
 
     Attributes:
         primaries: x and y of red, green, blue and white of the mastering display; or None.
-        luminance: Least and most of it, in cd/m2; or None. One of the two without the other can
-            be read, but not written.
-        peaks: Brightest pixel and brightest average of a frame (MaxCLL, MaxFALL), in cd/m2; or
-            None.
+        luminance: Minimum and maximum of that display, in cd/m2; or None. Encoders write it only
+            together with ``primaries``.
+        peaks: Brightest pixel and brightest frame average (MaxCLL, MaxFALL), in cd/m2; or None.
     """
 
     primaries: tuple[Fraction, ...] | None
@@ -49,7 +48,7 @@ class HdrMetadata:
 
 
 def hdr_metadata_of(side_data: Mapping[Type, bytes]) -> HdrMetadata | None:
-    """Read the figures from the side data of a frame; None where there are none."""
+    """Read the side data of a frame; None if it has no HDR metadata."""
     primaries: tuple[Fraction, ...] | None = None
     luminance: tuple[Fraction, Fraction] | None = None
     peaks: tuple[int, int] | None = None
@@ -67,24 +66,24 @@ def hdr_metadata_of(side_data: Mapping[Type, bytes]) -> HdrMetadata | None:
     return HdrMetadata(primaries, luminance, peaks)
 
 
-def left_behind(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
-    """Name what travels with a frame and cannot be copied."""
-    names = [name for kind, name in _LEFT_BEHIND.items() if kind in side_data]
-    light = hdr_metadata_of(side_data)
-    if light is not None and (light.primaries is None) != (light.luminance is None):
+def dropped_side_data(side_data: Mapping[Type, bytes]) -> tuple[str, ...]:
+    """Name the side data of a frame that is lost."""
+    names = [name for kind, name in _DROPPED_TYPES.items() if kind in side_data]
+    hdr = hdr_metadata_of(side_data)
+    if hdr is not None and (hdr.primaries is None) != (hdr.luminance is None):
         names.append("incomplete HDR metadata of the mastering display")
     return tuple(names)
 
 
-def hdr_parameters(encoder: str, light: HdrMetadata) -> dict[str, str]:
-    """The parameters by which an encoder writes the figures down.
+def hdr_parameters(encoder: str, hdr: HdrMetadata) -> dict[str, str]:
+    """The encoder parameters that write HDR metadata.
 
     Args:
         encoder: FFmpeg's name of it.
-        light: The figures.
+        hdr: The metadata.
 
     Returns:
-        Names and values, in the encoder's own words; empty where it cannot write them.
+        Names and values, in the encoder's syntax; empty if it cannot write them.
     """
     names = {
         "libx264": ("mastering-display", "cll"),
@@ -95,11 +94,11 @@ def hdr_parameters(encoder: str, light: HdrMetadata) -> dict[str, str]:
         return {}
     display_name, peaks_name = names
     parameters: dict[str, str] = {}
-    if light.primaries is not None and light.luminance is not None:
+    if hdr.primaries is not None and hdr.luminance is not None:
         is_av1 = encoder == "libsvtav1"
-        parameters[display_name] = _display(light.primaries, light.luminance, as_decimals=is_av1)
-    if light.peaks is not None:
-        parameters[peaks_name] = f"{light.peaks[0]},{light.peaks[1]}"
+        parameters[display_name] = _display(hdr.primaries, hdr.luminance, as_decimals=is_av1)
+    if hdr.peaks is not None:
+        parameters[peaks_name] = f"{hdr.peaks[0]},{hdr.peaks[1]}"
     return parameters
 
 

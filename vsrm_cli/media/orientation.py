@@ -1,8 +1,8 @@
-"""Orientation: stored pixels are not always upright, and a mark says how they are to be turned.
+"""Orientation: rotate stored pixels as the display matrix or EXIF tag says.
 
-Cameras write as the sensor reads and add a mark: a display matrix in videos, an EXIF tag in
-photos. Containers keep it; image files that we write, y4m and comparisons cannot, so there the
-pixels are turned.
+Cameras store frames as the sensor reads them, with a display matrix in videos and an EXIF tag in
+photos. Containers keep the matrix. Our image files, y4m output and comparisons have none, so their
+pixels are rotated.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _LARGEST_TIFF_HEADER = 1 << 16
 
 
 def is_quarter_turn(matrix: Matrix | None) -> bool:
-    """Whether width and height change places."""
+    """Whether it swaps width and height."""
     return matrix is not None and abs(matrix[0]) < abs(matrix[1])
 
 
 def upright(pixels: Pixels, matrix: Matrix | None) -> Pixels:
-    """Turn and mirror pixels (3, H, W) by the nearest quarter, as players show them."""
+    """Rotate pixels (3, H, W) to the nearest 90 degrees and flip them, as players do."""
     if matrix is None:
         return pixels
     across, down = matrix[0], matrix[4]
@@ -57,16 +57,16 @@ def upright(pixels: Pixels, matrix: Matrix | None) -> Pixels:
     return cast(Pixels, np.ascontiguousarray(pixels))
 
 
-def matrix_of_turn(degrees: int) -> Matrix:
-    """The matrix of a turn against the clock."""
+def rotation_matrix(degrees: int) -> Matrix:
+    """The matrix of a counterclockwise rotation."""
     cos, sin = (round(_ONE * f(math.radians(degrees))) for f in (math.cos, math.sin))
     return (cos, -sin, 0, sin, cos, 0, 0, 0, 1 << 30)
 
 
 def exif_matrix(file: Path) -> Matrix | None:
-    """The matrix that the EXIF data of a JPEG, PNG, WebP or TIFF file asks for; None for none.
+    """The EXIF orientation of a JPEG, PNG, WebP or TIFF file as a matrix; None if it has none.
 
-    PyAV 18 cannot list EXIF data, and tells the angle only, not whether a picture is mirrored.
+    PyAV 18 cannot list EXIF data: it gives the angle, but not whether an image is flipped.
     """
     with file.open("rb") as opened:
         for exif in _exif_blocks(opened):
@@ -78,7 +78,7 @@ def exif_matrix(file: Path) -> Matrix | None:
 
 
 def _exif_blocks(file: BinaryIO) -> Iterator[bytes | mmap]:
-    """The EXIF data of a picture file: each a small TIFF file; or a whole one."""
+    """The EXIF blocks of an image file, each in TIFF format; a TIFF file is one itself."""
     head = file.read(12)
     if head[:2] == b"\xff\xd8":
         for marker, data in _jpeg_segments(file):
@@ -90,7 +90,7 @@ def _exif_blocks(file: BinaryIO) -> Iterator[bytes | mmap]:
         for data in _chunks(file, is_png=False):
             yield data.removeprefix(b"Exif\0\0")
     elif head[:4] in (b"II*\0", b"MM\0*"):
-        # The directory often stands behind the pixels, at the end of a large file.
+        # The directory is often after the pixels, at the end of a large file.
         with mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
             yield mapped
 
@@ -122,7 +122,7 @@ def _chunks(file: BinaryIO, *, is_png: bool) -> Iterator[bytes]:
 
 
 def _orientation(tiff: bytes | mmap) -> int:
-    """The orientation in the first directory of a TIFF file; 1 where it says nothing."""
+    """The orientation in the first directory of a TIFF file; 1 if it has none."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     try:
         if order is None:

@@ -1,8 +1,8 @@
-"""What a file says about itself, and how far it can be trusted.
+"""Probe a file: its video stream, from the headers and the first frame.
 
-Sizes, colors and times are taken from the first frame that decodes, because headers may be
-wrong. Counts, rates and durations come from headers and are hints: good for a progress bar and
-for noticing that a file was cut short, never for computing a time.
+Size, color and start time come from the first frame that decodes, because headers may be wrong.
+Counts, rates and durations come from headers and are hints: good for a progress bar and for
+noticing a truncated file, never for computing a time.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from vsrm_cli.media.containers import (
     video_stream,
 )
 from vsrm_cli.media.dolby_vision import DolbyVision, find_dolby_vision
-from vsrm_cli.media.hdr import DOLBY_VISION, HdrMetadata, hdr_metadata_of, left_behind
-from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, matrix_of_turn
+from vsrm_cli.media.hdr import DOLBY_VISION, HdrMetadata, dropped_side_data, hdr_metadata_of
+from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, rotation_matrix
 
-# A broken beginning is searched for its first good frame no further than this.
-_PACKETS_BEFORE_GIVING_UP = 1000
-# B-frames are among so many frames, if there are any.
-_PACKETS_TO_KNOW_THE_ORDER = 64
-# Seconds after which no film waits for its first frame: such a file has the clock of a live stream.
-_LONGEST_WAIT = 10
-# Codecs between camera and cutting room: they lose something, but nothing that is seen.
-_FOR_EDITING = {"prores", "dnxhd", "cfhd"}
+# Packets searched for the first frame or timestamp of a damaged file.
+_MAX_PACKETS = 1000
+# Enough packets to contain a B-frame, if the stream has any.
+_PACKETS_TO_FIND_REORDERING = 64
+# Seconds; a file that starts later than this has the clock of a live stream.
+_MAX_START = 10
+# Intermediate codecs for editing: lossy, but visually lossless.
+_INTERMEDIATE_CODECS = {"prores", "dnxhd", "cfhd"}
 _DOLBY_VISION_CODECS = {"hevc", "h264", "av1"}
-NO_ALPHA = "transparency: the network knows only colors"
-# The identifier of alpha among the additions to a block of Matroska.
+NO_ALPHA = "transparency: the network processes only colors"
+# BlockAddID of alpha in Matroska.
 _ALPHA_BLOCK = (1).to_bytes(8, "big")
 
 
@@ -67,14 +67,14 @@ class VideoInfo:
     Attributes:
         path: The file.
         codec: FFmpeg's name of it, such as ``h264``.
-        is_lossy: Whether the codec leaves traces that a network had better know of: not where it
-            keeps every pixel, nor where it is made for editing and spends as much as that needs.
-        width: Of the stored picture, in pixels; a rotation tag does not swap the two.
-        height: Of the stored picture, in pixels.
+        is_lossy: Whether the codec leaves visible artifacts; false for lossless and intermediate
+            codecs.
+        width: Of the stored frames, in pixels; before any rotation.
+        height: Of the stored frames, in pixels.
         pixel_format: FFmpeg's name, such as ``yuv420p``.
         bits: Per component.
-        color: How pixel values are to be read.
-        has_chroma_location: Whether the frames say where chroma samples lie.
+        color: How to interpret pixel values.
+        has_chroma_location: Whether the location of chroma samples is known.
         frame_rate: Average frames per second; a hint.
         time_base: Every time of the stream is a multiple of this, in seconds.
         start: When the first frame is shown, in seconds on the clock of the file. The user's
@@ -82,15 +82,14 @@ class VideoInfo:
         duration: Of the stream, in seconds; a hint.
         expected_frames: A hint.
         sample_aspect_ratio: Width of a pixel over its height, where the file says so.
-        display_matrix: How players turn the picture, FFmpeg's nine numbers.
-        light: HDR figures, where the first frame has them.
-        left_behind: What else travels with the first frame and cannot be copied, in words.
-        is_cut_short: The file ends before its own structure says that it does.
-        has_decoding_times_only: Whether the file says when a frame is decoded, but not when it is
-            shown, though its codec changes the order.
-        origin: What the clock of an output should show as zero, in seconds on the clock of the
-            file. It differs from zero where streams begin before zero, and on the clocks of
-            broadcasts and live streams, which begin anywhere.
+        display_matrix: How players rotate the frames, FFmpeg's nine numbers.
+        hdr: Static HDR metadata of the first frame, if any.
+        dropped: Names of side data and other content that cannot be copied.
+        is_cut_short: The file is smaller than its own structure says.
+        has_decoding_times_only: Whether the file has no presentation times, though its codec
+            reorders frames.
+        origin: The time on the clock of the file, in seconds, that becomes zero in the output. It
+            is not zero if streams start before zero, or in broadcasts and live streams.
     """
 
     path: Path
@@ -109,19 +108,19 @@ class VideoInfo:
     expected_frames: int | None
     sample_aspect_ratio: Fraction | None
     display_matrix: tuple[int, ...] | None
-    light: HdrMetadata | None
-    left_behind: tuple[str, ...]
+    hdr: HdrMetadata | None
+    dropped: tuple[str, ...]
     is_cut_short: bool
     has_decoding_times_only: bool = False
     origin: Fraction = Fraction(0)
 
     @property
     def is_turned(self) -> bool:
-        """Whether players turn the picture by a quarter, so that width and height change places."""
+        """Whether players rotate the video by 90 degrees, which swaps width and height."""
         return is_quarter_turn(self.display_matrix)
 
     def upright(self) -> VideoInfo:
-        """The same video, its frames turned as players show them."""
+        """The same video with its frames rotated as players do."""
         width, height, pixel = self.width, self.height, self.sample_aspect_ratio
         if self.is_turned:
             width, height, pixel = height, width, None if pixel is None else 1 / pixel
@@ -131,18 +130,18 @@ class VideoInfo:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """What the file leaves open of its colors, and how they are read, in words."""
+        """Describe the color properties that are assumed because the file does not signal them."""
         assumed = []
         if self.color.guessed:
             matrix = "BT.709" if self.color.matrix == BT709 else "BT.601"
             assumed.append(f"matrix {matrix}, as the size suggests")
         if not self.has_chroma_location:
-            assumed.append("color samples beside the left one of two pixels, as in H.264")
+            assumed.append("chroma samples at the left pixel of two, as in H.264")
         return tuple(assumed)
 
 
 def probe(path: str | PathLike[str]) -> VideoInfo:
-    """Read what a file says about its video, and decode its first frame.
+    """Read the headers of a video file, and decode its first frame.
 
     Raises:
         InputError: If there is no such file, or no video in it that can be decoded.
@@ -182,8 +181,8 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             expected_frames=expected,
             sample_aspect_ratio=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(path, frame, side_data),
-            light=hdr_metadata_of(side_data),
-            left_behind=_left_behind(stream, frame, packet, side_data, dolby),
+            hdr=hdr_metadata_of(side_data),
+            dropped=_dropped(stream, frame, packet, side_data, dolby),
             is_cut_short=is_cut_short(path, container.format.name),
             has_decoding_times_only=first_packet is not None,
             origin=_origin(path, container, start, time_base),
@@ -191,17 +190,17 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
 
 
 def is_lossy(stream: VideoStream) -> bool:
-    """Whether the codec of a stream leaves traces that are seen; see `VideoInfo`."""
-    return stream.codec.lossy and stream.codec.canonical_name not in _FOR_EDITING
+    """Whether the codec of a stream leaves visible artifacts; see `VideoInfo`."""
+    return stream.codec.lossy and stream.codec.canonical_name not in _INTERMEDIATE_CODECS
 
 
 def _first_frame(
     container: InputContainer, stream: VideoStream, path: Path
 ) -> tuple[VideoFrame, Packet[VideoStream]]:
-    """The first frame that decodes, and the packet that gave it."""
+    """The first frame that decodes, and its packet."""
     reason = "it holds no packets"
     packets = container.demux(stream)
-    for _ in range(_PACKETS_BEFORE_GIVING_UP):
+    for _ in range(_MAX_PACKETS):
         try:
             packet = next(packets, None)
             if packet is None:
@@ -223,64 +222,63 @@ def _first_frame(
 
 
 def _decoding_time_if_all(path: Path, stream: VideoStream, format_name: str) -> int | None:
-    """When the first frame is decoded, if the file does not say when frames are shown.
+    """The decoding time of the first frame, if the file has no presentation times; else None.
 
-    AVI counts frames as they are decoded. FFmpeg passes that on as if it were the order of
-    showing, and so it does with other old files. A decoder that changes the order then gives
-    frames whose times fall.
+    AVI and some other old files number frames in decoding order. FFmpeg returns that as pts, so the
+    decoder returns reordered frames with decreasing times.
     """
     if stream.codec_context.reorder_depth == 0 and format_name != "avi":
         return None
     first = latest = shown = None
     with open_container(path) as container:
         stream = video_stream(container, path)
-        for packet in islice(container.demux(stream), _PACKETS_TO_KNOW_THE_ORDER):
+        for packet in islice(container.demux(stream), _PACKETS_TO_FIND_REORDERING):
             if not packet.size:
                 continue
             first = packet.dts if first is None else first
             if first is None or format_name == "avi":
                 return first
             if packet.pts is not None and packet.pts < (latest or packet.pts):
-                return None  # the usual case: times of showing, in another order
+                return None  # the usual case: presentation times, in another order
             latest = packet.pts
             try:
-                pictures = stream.decode(packet)
+                frames = stream.decode(packet)
             except av.FFmpegError:
                 continue
-            for picture in pictures:
-                if picture.pts is not None and shown is not None and picture.pts < shown:
+            for frame in frames:
+                if frame.pts is not None and shown is not None and frame.pts < shown:
                     return first
-                shown = picture.pts
+                shown = frame.pts
     return None
 
 
 def _origin(path: Path, container: InputContainer, start: Fraction, clock: Fraction) -> Fraction:
-    """What should become zero; a time on the clock of the video."""
+    """The time on the clock of the video that becomes zero in the output."""
     if Flags.no_timestamps in Flags(container.format.flags):
-        return start  # a bare video stream: its times are FFmpeg's guess
+        return start  # a raw video stream: its times are FFmpeg's guess
     is_broadcast = allows_restarts(container)
-    if not is_broadcast and start < _LONGEST_WAIT:
+    if not is_broadcast and start < _MAX_START:
         return min(Fraction(0), start)
-    earliest = min([start, *_first_times_of_sound(path)])
-    if not is_broadcast and earliest < _LONGEST_WAIT:
+    earliest = min([start, *_audio_starts(path)])
+    if not is_broadcast and earliest < _MAX_START:
         return Fraction(0)
-    # Where a clock wraps soon, FFmpeg gives all streams times below zero. Otherwise, what lies
-    # there only primes a decoder.
+    # If a clock is about to wrap, FFmpeg gives all streams negative times. Otherwise, packets
+    # before zero are decoder priming.
     return (earliest if start < 0 else max(Fraction(0), earliest)) // clock * clock
 
 
-def _first_times_of_sound(path: Path) -> Iterator[Fraction]:
-    """When each stream of sound begins, in seconds, as its first packet says."""
+def _audio_starts(path: Path) -> Iterator[Fraction]:
+    """The time of the first packet of each audio stream, in seconds."""
     with open_container(path) as container:
-        silent = {stream.index for stream in container.streams.audio}
+        remaining = {stream.index for stream in container.streams.audio}
         packets = container.demux()
-        for _ in range(_PACKETS_BEFORE_GIVING_UP if silent else 0):
+        for _ in range(_MAX_PACKETS if remaining else 0):
             with suppress(av.FFmpegError):
                 packet = next(packets, None)
-                if packet is None or not silent:
+                if packet is None or not remaining:
                     return
-                if packet.stream.index in silent and packet.pts is not None:
-                    silent.remove(packet.stream.index)
+                if packet.stream.index in remaining and packet.pts is not None:
+                    remaining.remove(packet.stream.index)
                     yield packet.pts * packet.time_base
 
 
@@ -295,10 +293,10 @@ def _duration(
 
 
 def _check_colors(path: Path, frame: VideoFrame, dolby: DolbyVision | None) -> None:
-    """Refuse what can be decoded, but not be read as RGB.
+    """Check that frames can be converted to RGB.
 
     Raises:
-        InputError: If the picture is neither YCbCr nor RGB nor gray.
+        InputError: If the color model is not YCbCr, RGB or gray.
     """
     model = color_model(frame)
     if dolby is not None and not dolby.has_base:
@@ -310,23 +308,23 @@ def _check_colors(path: Path, frame: VideoFrame, dolby: DolbyVision | None) -> N
         )
 
 
-def _left_behind(
+def _dropped(
     stream: VideoStream,
     frame: VideoFrame,
     packet: Packet[VideoStream],
     side_data: dict[Type, bytes],
     dolby: DolbyVision | None,
 ) -> tuple[str, ...]:
-    names = list(left_behind(side_data))
+    names = list(dropped_side_data(side_data))
     if dolby is not None and DOLBY_VISION not in names:
         names.append(DOLBY_VISION)
-    if has_alpha(frame.format.name) or _has_alpha_beside(stream, packet):
+    if has_alpha(frame.format.name) or _has_vpx_alpha(stream, packet):
         names.append(NO_ALPHA)
     return tuple(names)
 
 
-def _has_alpha_beside(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
-    """Whether each block of VP8 or VP9 has a second one with alpha, which no decoder here reads."""
+def _has_vpx_alpha(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
+    """Whether VP8 or VP9 stores alpha in a second block, which the decoder here does not read."""
     if stream.codec.canonical_name not in ("vp8", "vp9"):
         return False
     tags = {name.lower(): value for name, value in stream.metadata.items()}
@@ -337,12 +335,12 @@ def _has_alpha_beside(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
 
 
 def _side_data(frame: VideoFrame) -> dict[Type, bytes]:
-    """What travels with a frame, by its kind."""
+    """The side data of a frame, by type."""
     try:
         kinds = cast(SideDataContainer, frame.side_data)
     except ValueError:
-        # PyAV 18 cannot list side data when one is of a kind that it does not know, such as the
-        # EXIF data of a photo.
+        # PyAV 18 cannot list side data of a frame with an unknown type, such as the EXIF data of a
+        # photo.
         return {}
     return {side_data.type: bytes(side_data) for side_data in kinds}
 
@@ -354,5 +352,5 @@ def _display_matrix(
         return struct.unpack("=9i", side_data[Type.DISPLAYMATRIX])
     if side_data:
         return None
-    # Where side data cannot be listed, PyAV still tells the angle, against the clock.
-    return exif_matrix(path) or (matrix_of_turn(frame.rotation) if frame.rotation else None)
+    # If side data cannot be listed, PyAV still gives the angle, counterclockwise.
+    return exif_matrix(path) or (rotation_matrix(frame.rotation) if frame.rotation else None)

@@ -10,7 +10,7 @@ frames of a pixel first, and the results are scattered back to where they came f
 Parameter names are those of the authors' code, so that their weights load as they are. Where the
 order of things matters to the numbers it is theirs too; work that they repeat is done once: flows
 are composed once for all layers, keys and values projected before they are gathered, position
-codes asked once per clip.
+codes projected once per clip.
 """
 
 from dataclasses import dataclass
@@ -253,11 +253,11 @@ class PropagationLayer(nn.Module):
         last = len(frames) - 1
         around = range(anchor - self.radius, anchor + self.radius + 1)
         places = [min(max(place, 0), last) for place in around]
-        asked = align.ask(frames[anchor].flatten(0, 2))
+        query = align.project_query(frames[anchor].flatten(0, 2))
         gathered = {
             place: align(
-                asked,
-                align.answers(frames[place].flatten(0, 2)),
+                query,
+                align.project_keys_values(frames[place].flatten(0, 2)),
                 motion.between(anchor, place, is_reversed=is_reversed),
             )
             for place in range(places[0], places[-1] + 1)

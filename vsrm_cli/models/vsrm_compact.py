@@ -42,7 +42,7 @@ from vsrm_cli.ops.warp import warp
 # Brings corrections of a hundredth of full scale to the size of features.
 GAIN = 10.0
 # Mean error of a warped estimate, of 1, from which on it is hardly trusted.
-TRUSTED = 0.04
+MAX_DIFFERENCE = 0.04
 # Lucas-Kanade steps on the LR frames, and on the estimates of the first pass: more add nothing.
 STEPS_SMALL, STEPS_LARGE = 2, 2
 # Channels of an estimate, folded to the small grid.
@@ -218,7 +218,7 @@ def _compared(estimate: Tensor, base: Tensor) -> Tensor:
     difference = estimate - base
     error = F.avg_pool2d(difference, SCALE).square().mean(1, keepdim=True)
     error = F.avg_pool2d(error, 3, stride=1, padding=1, count_include_pad=False)
-    trust = torch.exp(error * (-0.5 / TRUSTED**2))
+    trust = torch.exp(error * (-0.5 / MAX_DIFFERENCE**2))
     return torch.cat((F.pixel_unshuffle(difference, SCALE) * (GAIN * trust), trust), dim=1)
 
 
@@ -323,15 +323,15 @@ class VSRMCompact(Network):
     ) -> tuple[list[Tensor], list[Seen]]:
         """Visit all frames one way; ``flows`` lead from each frame to the one visited before."""
         count = len(known)
-        estimates, told = [known[0]] * count, [Seen(known[0], known[0])] * count
+        estimates, seen_here = [known[0]] * count, [Seen(known[0], known[0])] * count
         carried: Carried | None = None
         for t in range(count - 1, -1, -1) if backward else range(count):
             if carried is not None:
                 flow = flows[:, t if backward else t - 1]
                 carried = _aligned(carried, flow, bases[t].shape[-1])
-            carried, told[t] = self.cell(known[t], bases[t], carried, seen[t])
+            carried, seen_here[t] = self.cell(known[t], bases[t], carried, seen[t])
             estimates[t] = carried.estimate
-        return estimates, told
+        return estimates, seen_here
 
     def _known(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> list[Tensor]:
         """What each frame's own features and its neighbors' samples say, (B, C, H, W) each."""

@@ -1,1 +1,1 @@
-"""The operations that need more than one line of PyTorch."""
+"""Operations that need more than one line of PyTorch."""

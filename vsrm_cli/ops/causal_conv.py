@@ -1,4 +1,4 @@
-"""The depthwise convolution along the tokens that comes before a selective scan, and its SiLU."""
+"""The causal depthwise convolution with SiLU before a selective scan."""
 
 from functools import cache
 from typing import Any
@@ -10,7 +10,7 @@ from vsrm_cli.ops.dispatch import fuses
 
 
 def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False) -> Tensor:
-    """Convolve each channel along the tokens, looking back only, and apply SiLU.
+    """Convolve each channel causally along the tokens, and apply SiLU.
 
         y[t] = silu(bias + weight[K-1] u[t] + weight[K-2] u[t-1] + ... + weight[0] u[t-K+1])
 
@@ -18,7 +18,7 @@ def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = Fals
         u: Tokens, (B, L, d); zero before the first one.
         weight: (d, 1, K), as `nn.Conv1d` has it.
         bias: (d,).
-        reverse: Look ahead instead: what turning the tokens around before and after would give.
+        reverse: Anti-causal: equals flipping the tokens before and after.
 
     Returns:
         (B, L, d), in the type of ``u``.
@@ -30,9 +30,9 @@ def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = Fals
 
 
 def _convolve(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool) -> Tensor:
-    """The convolution as a 2-D one over a picture of one row.
+    """The convolution as a 2-D one with a single row.
 
-    So the channels stay innermost in memory: ten times faster than `nn.Conv1d` on a CPU.
+    This keeps the channels innermost in memory: ten times faster than `nn.Conv1d` on a CPU.
     """
     weight = weight.unsqueeze(2)  # (d, 1, 1, K)
     if reverse:
@@ -46,7 +46,7 @@ def _convolve(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool) -> Tens
 
 @cache
 def _fused() -> Any:
-    # Triton comes with PyTorch for CUDA only, and takes a while to import.
+    # Triton comes only with PyTorch for CUDA, and is slow to import.
     from vsrm_cli.ops.fused_triton import causal_conv_triton
 
     return causal_conv_triton

@@ -1,7 +1,7 @@
-"""Which implementations of the selective scan can run here, and which of them does.
+"""Select an implementation of the selective scan.
 
-The choice is made by asking what is installed, where the tensors lie and what they are; never
-by trying. The environment variable ``VSRM_KERNELS`` takes it away for the whole program.
+The choice depends on the installed packages and on device and dtype of the tensors, never on a
+caught exception. The environment variable ``VSRM_KERNELS`` overrides it for the whole program.
 """
 
 import os
@@ -16,7 +16,7 @@ from vsrm_cli.errors import UsageError
 
 NAMES = ("reference", "chunked", "compiled", "triton", "mamba_ssm")
 
-# The fastest first; the chunked scan can do everything, and everywhere.
+# Fastest first; the chunked scan supports all inputs and devices.
 PREFERRED = {
     "cpu": ("compiled", "chunked"),
     "cuda": ("triton", "mamba_ssm", "chunked"),
@@ -25,7 +25,7 @@ PREFERRED = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation, and whether it can run on some device.
+    """One implementation, and whether it can run on a device.
 
     Args:
         name: As ``VSRM_KERNELS`` takes it.
@@ -42,20 +42,20 @@ class Kernel:
 
 
 def usable_kernels(device: torch.device) -> list[Kernel]:
-    """All implementations, usable on this device or with the reason why not."""
+    """All implementations, each usable on this device or with the reason why it is not."""
     return [Kernel(name, _missing(name, device)) for name in NAMES]
 
 
 def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
-    """Name the implementation for an input: the forced one, else the fastest that can do it.
+    """Name the implementation for an input: the forced one, or the fastest that supports it.
 
     Args:
         device: Where the tensors are.
         dtype: Type of ``u``.
-        is_shared: Whether all channels read the same ``B`` and ``C``, given for each step.
+        is_shared: Whether all channels share ``B`` and ``C``, which differ for each step.
 
     Raises:
-        UsageError: If the forced one does not exist or cannot do this.
+        UsageError: If the forced one does not exist or does not support the input.
     """
     forced = os.environ.get("VSRM_KERNELS", "auto")
 
@@ -75,16 +75,15 @@ def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
 
 
 def fuses(*inputs: Tensor) -> bool:
-    """Say whether fused Triton kernels compute what PyTorch would compute in several passes.
+    """Whether to use fused Triton kernels, which have no gradients, instead of PyTorch.
 
-    They go with the scan: where it runs in Triton, by choice or because it is forced. They have no
-    gradients, so they are for inference only.
+    They are used where the scan runs in Triton.
 
     Args:
-        inputs: What is computed with; the first one decides over device and type.
+        inputs: All tensors of the operation; the first one decides on device and dtype.
 
     Raises:
-        UsageError: If ``VSRM_KERNELS`` names what cannot run here.
+        UsageError: If ``VSRM_KERNELS`` names an implementation that cannot run here.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         return False
@@ -103,7 +102,7 @@ def _missing(name: str, device: torch.device) -> str:
             return "Triton is not installed (run: pip install triton)"
         # Triton's interpreter runs kernels on a CPU, to test them: very slowly.
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            return f"Triton's kernels run on CUDA devices only, not on {device.type}"
+            return f"Triton kernels run on CUDA devices only, not on {device.type}"
     if name == "mamba_ssm":
         if not _is_installed("mamba_ssm"):
             return "mamba-ssm is not installed (see the extra `mamba`)"
@@ -115,7 +114,7 @@ def _missing(name: str, device: torch.device) -> str:
 
 
 def _unable(name: str, dtype: torch.dtype, is_shared: bool) -> str:
-    """Why the implementation cannot do such an input on any device; empty if it can."""
+    """Why the implementation does not support such an input on any device; empty if it does."""
     if name in ("reference", "chunked"):
         return ""
     if dtype == torch.float64:

@@ -1,8 +1,8 @@
-"""Fused Triton kernels beside the scan, for inference: what is computed stays in registers.
+"""Fused Triton kernels besides the scan, for inference: intermediate results stay in registers.
 
-Each reads its input once and writes its result once, where PyTorch makes several passes over
-arrays of tokens x channels. They have no gradients; `selective_scan_choice.fuses` says when they
-are asked, and what they compute is what the plain code of the functions beside them computes.
+Each reads its input once and writes its result once; PyTorch makes several passes over arrays of
+tokens x channels. They have no gradients; `dispatch.fuses` decides when they are used. Their
+reference is the PyTorch code in `causal_conv` and `warp`.
 """
 
 import torch

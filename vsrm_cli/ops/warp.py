@@ -21,74 +21,71 @@ def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -
 
 
 def sample(
-    picture: Tensor, points: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
+    image: Tensor, points: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
 ) -> Tensor:
-    """Read a picture at the given points.
+    """Sample images at the given points.
 
     Args:
-        picture: (B, C, H, W).
-        points: Where to read, in pixels of ``picture``, (B, 2, h, w), x first; float32, since
+        image: (B, C, H, W).
+        points: Where to read, in pixels of ``image``, (B, 2, h, w), x first; float32, since
             float16 has steps of a quarter pixel from 256 on.
-        padding: What lies outside: "zeros" or "border".
+        padding: Values outside the image: "zeros" or "border".
         mode: "bilinear", or "bicubic", which keeps more detail.
 
     Returns:
-        (B, C, h, w), in the type of ``picture``.
+        (B, C, h, w), in the type of ``image``.
     """
-    height, width = picture.shape[-2:]
-    # With align_corners=False -1 and 1 are the outer edges of the picture: pixel p of n lies at
-    # (2p + 1) / n - 1, which is also true of a picture one pixel wide.
+    height, width = image.shape[-2:]
+    # With align_corners=False, -1 and 1 are the outer edges of the image: pixel p of n is at
+    # (2p + 1) / n - 1, also if n is 1.
     x, y = points.float().unbind(1)
     grid = torch.stack(((2.0 * x + 1.0) / width - 1.0, (2.0 * y + 1.0) / height - 1.0), dim=-1)
     sampled = F.grid_sample(
-        picture.float(), grid, mode=mode, padding_mode=padding, align_corners=False
+        image.float(), grid, mode=mode, padding_mode=padding, align_corners=False
     )
-    return sampled.to(picture.dtype)
+    return sampled.to(image.dtype)
 
 
-def sample_tokens(picture: Tensor, points: Tensor) -> Tensor:
-    """Read a picture at several points for each of its pixels, the channels of a point together.
+def sample_tokens(image: Tensor, points: Tensor) -> Tensor:
+    """Sample images at several points for each of their pixels, channels last.
 
-    What lies outside is read from the border.
+    Points outside are clamped to the border.
 
     Args:
-        picture: (B, C, H, W).
-        points: Where to read, in pixels of ``picture``, (B, k, 2, H, W), x first; float32.
+        image: (B, C, H, W).
+        points: Where to read, in pixels of ``image``, (B, k, 2, H, W), x first; float32.
 
     Returns:
-        (B * H * W, k, C), in the type of ``picture``.
+        (B * H * W, k, C), in the type of ``image``.
     """
-    if fuses(picture, points):
-        tokens: Tensor = _fused()(picture, points)
+    if fuses(image, points):
+        tokens: Tensor = _fused()(image, points)
         return tokens
-    count, height = points.shape[1], picture.shape[2]
+    count, height = points.shape[1], image.shape[2]
     rows = points.permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
-    values: Tensor = sample(picture, rows, padding="border").unflatten(2, (count, height))
-    return values.permute(0, 3, 4, 2, 1).reshape(-1, count, picture.shape[1])
+    values: Tensor = sample(image, rows, padding="border").unflatten(2, (count, height))
+    return values.permute(0, 3, 4, 2, 1).reshape(-1, count, image.shape[1])
 
 
 @cache
 def _fused() -> Any:
-    # Triton comes with PyTorch for CUDA only, and takes a while to import.
+    # Triton comes only with PyTorch for CUDA, and is slow to import.
     from vsrm_cli.ops.fused_triton import sample_tokens_triton
 
     return sample_tokens_triton
 
 
-def warp(
-    picture: Tensor, flow: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
-) -> Tensor:
-    """Bring a picture onto another one: result(p) = picture(p + flow(p)).
+def warp(image: Tensor, flow: Tensor, *, padding: str = "zeros", mode: str = "bilinear") -> Tensor:
+    """Warp images along a flow: result(p) = image(p + flow(p)).
 
     Args:
-        picture: The source, (B, C, H, W).
-        flow: Where the match of each target pixel lies in the source, relative to the pixel,
-            (B, 2, H, W), in pixels, dx first.
-        padding: What lies outside the source: "zeros" or "border".
+        image: The source, (B, C, H, W).
+        flow: From target to source, (B, 2, H, W), in pixels, dx first.
+        padding: Values outside the image: "zeros" or "border".
         mode: As in `sample`.
 
     Returns:
-        Shaped like ``picture``.
+        Shaped like ``image``.
     """
     grid = pixel_grid(flow.shape[-2], flow.shape[-1], device=flow.device)
-    return sample(picture, grid + flow.float(), padding=padding, mode=mode)
+    return sample(image, grid + flow.float(), padding=padding, mode=mode)

@@ -1,1 +1,1 @@
-"""The job of `vsrm preview`: some places of a video in every network, before the long wait."""
+"""`vsrm preview`: some scenes of a video upscaled by every network, before the whole job."""

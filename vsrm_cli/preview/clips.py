@@ -1,7 +1,6 @@
-"""The frames of a place: those that are shown, and some around them for the network alone.
+"""The frames of a place in the video: those shown, and context frames for the network.
 
-Of large frames only the part with most detail is kept, so that a preview takes minutes where the
-job takes days.
+Large frames are cropped to the part with most detail, so that a preview takes minutes.
 """
 
 from collections import deque
@@ -18,13 +17,12 @@ from vsrm_cli.frame import Frame, Pixels, to_8_bits
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.places import Read
 
-# Frames that are shown, and frames before and after them that only the network sees: it estimates
-# each frame with the help of those beside it.
+# Frames that are shown, and context frames before and after them, for the network only.
 FRAMES_SHOWN, CONTEXT = 8, 4
-# Frames with more pixels are shown in part, so many lines and columns of an upright one, with a
-# margin around them that only the network sees.
+# Frames with more pixels are cropped to this height and width (after rotation), plus a margin for
+# the network only.
 _WHOLE_PIXELS, _PART, _MARGIN = 102_400, (180, 320), 16
-# The longer side of the small picture that shows which part it is, about.
+# The approximate longer side of the overview.
 _OVERVIEW_PIXELS = 240
 
 
@@ -33,12 +31,12 @@ class Clip:
     """The frames of a place.
 
     Attributes:
-        time: When the first one that is shown is shown, in seconds after that of the video.
-        frames: Those for the network, cut to the part that is restored.
-        shown: Which of them are shown.
-        inside: Rows and columns that are shown of the part that is restored.
-        overview: The whole frame, small, with the part marked, (3, H, W) uint8; None where the
-            part is the whole.
+        time: Of the first frame shown on the page, in seconds after the first of the video.
+        frames: Input of the network, cropped with a margin.
+        shown: Which of them the page shows.
+        inside: Rows and columns of the crop without its margin.
+        overview: A thumbnail of the whole frame with the crop marked, (3, H, W) uint8; None without
+            a crop.
     """
 
     time: Fraction
@@ -55,7 +53,7 @@ def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) ->
         read: Reads frames from a time on.
         time: The first frame at this time or later is the first one shown.
         info: The video.
-        step: Seconds from frame to frame, about.
+        step: Approximate seconds from frame to frame.
 
     Raises:
         InputError: If no frame is shown at that time or later.
@@ -87,7 +85,7 @@ def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) ->
     is_whole = (box[0].stop, box[1].stop) == middle.shape[1:] and not box[0].start + box[1].start
     return Clip(
         time=rest[0].time - info.start,
-        # Copies, or the whole frames would stay in memory.
+        # Copies, so that the whole frames do not stay in memory.
         frames=[
             replace(frame, pixels=frame.pixels[:, outer[0], outer[1]].copy()) for frame in frames
         ],
@@ -98,7 +96,7 @@ def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) ->
 
 
 def _part_with_most_detail(frame: Pixels) -> tuple[slice, slice]:
-    """Rows and columns of the part to show."""
+    """Rows and columns of the crop."""
     height, width = frame.shape[1:]
     if height * width <= _WHOLE_PIXELS:
         return slice(0, height), slice(0, width)
@@ -113,7 +111,7 @@ def _part_with_most_detail(frame: Pixels) -> tuple[slice, slice]:
 
 
 def _overview(frame: Pixels, box: tuple[slice, slice]) -> Pixels:
-    """A frame, small, with a white line around a part of it."""
+    """A thumbnail with a white line around a part."""
     step = max(1, round(max(frame.shape[1:]) / _OVERVIEW_PIXELS))
     height, width = (side // step for side in frame.shape[1:])
     blocks = frame[:, : height * step, : width * step].reshape(3, height, step, width, step)

@@ -1,4 +1,4 @@
-"""The job of `vsrm preview`: some places of a video in every network that suits it, on one page."""
+"""The job of `vsrm preview`: some places of a video, upscaled by several networks, on one page."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from vsrm_cli.checkpoints.catalog import pair_of, settle_detail
+from vsrm_cli.checkpoints.catalog import pair_of, resolve_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.data.degradations import SCALE
@@ -23,7 +23,7 @@ from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
-from vsrm_cli.preview.page import BICUBIC, Offer, encode_pictures, preview_page
+from vsrm_cli.preview.page import BICUBIC, Offer, encode_images, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
 from vsrm_cli.upscale.devices import new_restorer
@@ -41,7 +41,7 @@ from vsrm_cli.upscale.plan import (
 from vsrm_cli.upscale.source import PIPE
 
 PLACES = 5
-# Containers for the suggested outputs: H.264 and nearly all else fits into them.
+# Containers for the suggested outputs, which hold H.264 and almost all other streams.
 _CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")
 
 Report = Callable[[Progress], None]
@@ -49,12 +49,12 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Preview:
-    """What was made.
+    """Summary of a preview.
 
     Attributes:
         output: The page.
-        times: When the places begin, in seconds after the first frame.
-        versions: What is shown of each place: bicubic, and the networks.
+        times: Start of each place, in seconds after the first frame.
+        versions: Methods on the page: bicubic, and the networks.
         page_bytes: Size of the page.
         seconds: How long it took.
     """
@@ -68,7 +68,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _Version:
-    """A network, and why it would be taken if nobody chose; a detail only if not its own."""
+    """A network, the reason if it is the default, and a detail other than its own."""
 
     model: str
     detail: float | None = None
@@ -76,11 +76,11 @@ class _Version:
 
     @property
     def name(self) -> str:
-        """What it is called on the page."""
+        """Its name on the page."""
         if self.detail is not None:
             return f"{self.model}, detail {self.detail:g}"
         path = Path(self.model)
-        # Fine-tuning gives all weight files one name; their folders have names of their own.
+        # Fine-tuning gives all weight files the same name, but in different folders.
         return f"{path.absolute().parent.name}/{path.stem}" if path.is_file() else self.model
 
 
@@ -96,18 +96,18 @@ def preview_video(
     report_transfer: Callable[[Transfer], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Preview:
-    """Write a page that shows what a job would give, and says what it would need.
+    """Write a page with upscaled samples and estimates of the whole job.
 
     Args:
         src: The video to read; or a folder or pattern of images.
         output: The page to write; its name ends in ".html".
         options: Device, precision, tiles and the like, as for the job itself.
-        models: The networks to show; none for all that suit the video.
-        at: Where to look, in seconds after the first frame; none chooses.
+        models: The networks to show; empty for all that fit the video.
+        at: Start times in seconds after the first frame; empty to choose them.
         overwrite: Whether `output` may exist and be replaced.
         report: Called after each frame that a network has finished.
-        report_transfer: Called as a weight file comes in.
-        warn: Called with each thing that is uncertain of the input.
+        report_transfer: Called while a weight file is downloaded.
+        warn: Called with each assumption about the input.
 
     Raises:
         InputError: If the video cannot be read, or has no frame at one of the times.
@@ -118,7 +118,7 @@ def preview_video(
     began = time.perf_counter()
     options = options or UpscaleOptions()
     if src == PIPE:
-        raise UsageError("A preview jumps to several places of the video; give a file, not a pipe.")
+        raise UsageError("A preview seeks to several places of the video; give a file, not a pipe.")
     if output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"A preview is a page; give it a name such as {output.stem}.html.")
     files = find_images(src) if is_sequence(src) else [src]
@@ -131,9 +131,9 @@ def preview_video(
     for version in versions:
         locate(version.model, report=report_transfer)
     clips = _clips(src, info, options, at)
-    pictures: list[list[list[bytes]]] = [[] for _ in clips]
+    images: list[list[list[bytes]]] = [[] for _ in clips]
     offers = []
-    done = _Done(len(versions) * sum(len(clip.frames) for clip in clips), report)
+    done = _FrameCounter(len(versions) * sum(len(clip.frames) for clip in clips), report)
     qualities: list[int | None] = [None] * len(clips)
     for version in versions:
         asked = replace(options, model=version.model, detail=version.detail)
@@ -142,12 +142,12 @@ def preview_video(
         for number, clip in enumerate(clips):
             frames = list(done.count(clip.frames, restorer.restore(clip.frames)))[clip.shown]
             shown = _shown(frames, clip, restorer.network.scale, info)
-            encoded, qualities[number] = encode_pictures(shown, qualities[number])
-            pictures[number].append(encoded)
-    for row, clip, quality in zip(pictures, clips, qualities, strict=True):
+            encoded, qualities[number] = encode_images(shown, qualities[number])
+            images[number].append(encoded)
+    for row, clip, quality in zip(images, clips, qualities, strict=True):
         frames = [upscale_frame(frame) for frame in clip.frames[clip.shown]]
-        row.insert(0, encode_pictures(_shown(frames, clip, SCALE, info), quality)[0])
-    page = preview_page(info, clips, pictures, offers)
+        row.insert(0, encode_images(_shown(frames, clip, SCALE, info), quality)[0])
+    page = preview_page(info, clips, images, offers)
     write_whole(output, page, overwrite=overwrite)
     return Preview(
         output=str(output),
@@ -159,11 +159,11 @@ def preview_video(
 
 
 def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> list[_Version]:
-    """The networks to show, the default one first if nobody chose."""
+    """The networks to show, the default one first unless they are given."""
     name, reason = select_model(DEFAULT_MODEL, info, files)
-    best = _Version(str(name), settle_detail(str(name), None, is_default=True), reason)
+    best = _Version(str(name), resolve_detail(str(name), None, is_default=True), reason)
     pair = pair_of(best.model)
-    if pair and best.detail == 1:  # the sharp one alone
+    if pair and best.detail == 1:  # only the sharp network
         best = _Version(pair.sharp, None, reason)
     versions: dict[tuple[str, float | None], _Version] = {}
     for model in models or (DEFAULT_MODEL, *suitable_models(best.model)):
@@ -175,9 +175,9 @@ def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> 
 def _clips(
     src: Path, info: VideoInfo, options: UpscaleOptions, at: Sequence[Fraction]
 ) -> list[Clip]:
-    """The frames of the places that were asked for, or of those that are worth a look."""
+    """The frames at the given times, or at times that are chosen."""
     step = 1 / info.frame_rate if info.frame_rate else Fraction(1, 25)
-    # What is black, still, or another scene is seen in interlaced frames, too.
+    # Black or still frames and scene cuts are found in interlaced frames, too.
     places = sorted(set(at)) or find_places(
         _reading(src, replace(options, deinterlace=False), step),
         info.duration or (info.expected_frames or 0) * step,
@@ -190,10 +190,10 @@ def _clips(
 
 
 def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
-    """Jump to a time and read on from there."""
+    """Make a function that seeks to a time and reads from there."""
 
     def read(time: Fraction) -> Iterator[Frame]:
-        # All images between start and end are looked at before the first one is read.
+        # The headers of all images between start and end are read before the first image.
         end = time + 4 * FRAMES_SHOWN * step if is_sequence(src) else None
         with open_source(src, replace(options, start=time or None, end=end)) as source:
             yield from source.frames(behind=None)
@@ -209,14 +209,14 @@ def _offer(
     info: VideoInfo,
     options: UpscaleOptions,
 ) -> Offer:
-    """Estimate the job, and write its command."""
+    """Estimate the whole job, and format its command."""
     frames = expected_frames(info, options)
     restorer.settle_tile(min(options.window, frames or options.window), info.height, info.width)
     shape = output_shape(info, scale=Fraction(restorer.network.scale))
     encoding = choose_codec(
         encoding_of(options), _suffix(src), bits=info.bits, size=(shape.width, shape.height)
     )
-    plan = plan_encoding(encoding, info.pixel_format, light=info.light)
+    plan = plan_encoding(encoding, info.pixel_format, hdr=info.hdr)
     seen = shape.upright(info)
     return Offer(
         name=version.name,
@@ -230,7 +230,7 @@ def _offer(
 
 
 def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions) -> str:
-    """The command of the job; its output lies beside the page."""
+    """The command of the whole job; its output is next to the page."""
     is_images = is_sequence(src)
     stem = src.absolute().name if src.is_dir() else src.stem.split("%")[0] or "video"
     name = f"{stem}_{re.sub(r'[^A-Za-z0-9.-]+', '_', version.name)}"
@@ -248,20 +248,20 @@ def _command(version: _Version, src: Path, output: Path, options: UpscaleOptions
 
 
 def _suffix(src: Path) -> str:
-    """The end of the output's name: the container of the input, where it can be written."""
+    """The suffix of the output: that of the input, if it can be written."""
     return src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
 
 
 def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> list[Pixels]:
-    """What is shown of enlarged frames of a place, as players show it, uint8."""
+    """The shown part of upscaled frames, rotated and scaled as players do, uint8."""
     rows, columns = (slice(scale * part.start, scale * part.stop) for part in clip.inside)
     return [
         upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix) for frame in frames
     ]
 
 
-class _Done:
-    """Counts the frames that the networks have finished, and reports them."""
+class _FrameCounter:
+    """Counts the frames that the networks have restored, and reports them."""
 
     def __init__(self, expected: int, report: Report | None) -> None:
         self._expected = expected
@@ -270,8 +270,8 @@ class _Done:
         self._began = time.perf_counter()
 
     def count(self, taken: Sequence[Frame], given: Iterator[Frame]) -> Iterator[Frame]:
-        """Hand the frames on that a network gives for those that it takes."""
-        # It gives all of them at the end. So how many it has taken tells how fast it is.
+        """Pass on the frames that a network returns for its input frames."""
+        # It returns all of them at the end, so progress follows from the input frames.
         self._taken += len(taken)
         for frame in given:
             self._frames += 1

@@ -1,4 +1,4 @@
-"""The page of a preview: each place in all versions, and what the whole job needs with each."""
+"""The page of a preview: each place in all versions, and estimates of the whole job."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from vsrm_cli.report.html import (
 from vsrm_cli.report.units import in_bytes, in_time
 
 BICUBIC = "bicubic"
-# Qualities of WebP, tried until the pictures of a place have so many bytes at most on average.
-_QUALITIES, _PICTURE_BYTES = (90, 80, 70, 55, 40), 130_000
+# WebP qualities, tried in order until the images of a place are small enough on average.
+_QUALITIES, _IMAGE_BYTES = (90, 80, 70, 55, 40), 130_000
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A network, what the whole job needs with it, and how to start that job.
+    """A network, with estimates and the command of the whole job.
 
     Attributes:
-        name: What it is called on the page.
-        reason: Why it would be taken if nobody chose; empty for the others.
+        name: On the page.
+        reason: Why it is the default; empty for the others.
         seconds: Estimate; None if unknown.
         file_bytes: Likewise, of the output.
         memory_bytes: Likewise, of the network.
@@ -46,17 +46,16 @@ class Offer:
     command: str
 
 
-def encode_pictures(pictures: Sequence[Pixels], quality: int | None) -> tuple[list[bytes], int]:
-    """Encode the pictures of a place in one version, and give the quality.
+def encode_images(images: Sequence[Pixels], quality: int | None) -> tuple[list[bytes], int]:
+    """Encode the frames of a place in one version as WebP; also return the quality.
 
     Args:
-        pictures: (3, H, W) uint8 each.
-        quality: That of the other versions; None for the best of which the page does not become
-            too large.
+        images: (3, H, W) uint8 each.
+        quality: Of the other versions; None for the best that keeps the page small.
     """
     for each in _QUALITIES if quality is None else (quality,):
-        files = [encode_webp(picture, quality=each) for picture in pictures]
-        if sum(map(len, files)) <= _PICTURE_BYTES * len(files):
+        files = [encode_webp(image, quality=each) for image in images]
+        if sum(map(len, files)) <= _IMAGE_BYTES * len(files):
             break
     return files, each
 
@@ -64,7 +63,7 @@ def encode_pictures(pictures: Sequence[Pixels], quality: int | None) -> tuple[li
 def preview_page(
     info: VideoInfo,
     clips: Sequence[Clip],
-    pictures: Sequence[Sequence[Sequence[bytes]]],
+    images: Sequence[Sequence[Sequence[bytes]]],
     offers: Sequence[Offer],
 ) -> bytes:
     """The page.
@@ -72,27 +71,27 @@ def preview_page(
     Args:
         info: The video.
         clips: The places.
-        pictures: Of each place, of bicubic and each offer, its frames as WebP files.
+        images: WebP files for each place, version (bicubic and each offer) and frame.
         offers: The networks.
     """
     versions = [BICUBIC, *(offer.name for offer in offers)]
-    views = [_view(info, clip, row) for clip, row in zip(clips, pictures, strict=True)]
+    views = [_view(info, clip, row) for clip, row in zip(clips, images, strict=True)]
     plays = any(len(view.frames[0]) > 1 for view in views)
     lead = f"{info.path.name}: {info.width}x{info.height}, {len(clips)} "
     lead += "place" if len(clips) == 1 else "places"
     if info.duration is not None:
         lead += f" of {in_time(float(info.duration))}"
-    hint = "Move the edge in each picture: with the mouse, a finger, or the slider below it."
+    hint = "Move the edge in each image with the mouse, a finger, or the slider below it."
     context = (
-        f"The networks saw up to {CONTEXT} frames more before and after the frames of each place; "
-        "in the whole job they see at least as many."
+        f"The networks used up to {CONTEXT} more frames before and after the frames of each place; "
+        "in the whole job they use at least as many."
     )
     parts = [
         paragraph(hint),
         viewer.toolbar(versions, plays=plays),
         *(viewer.viewer(view, versions) for view in views),
         heading("The whole job"),
-        paragraph("What it takes on this machine, by estimate, and the command for it."),
+        paragraph("Estimates for this machine, and the command."),
         *(viewer.command(offer.name, _facts(offer), offer.command) for offer in offers),
         paragraph(context),
     ]
@@ -101,7 +100,7 @@ def preview_page(
 
 
 def _facts(offer: Offer) -> str:
-    """What the whole job takes."""
+    """Estimates of the whole job."""
     facts = [f"{offer.size} pixels"]
     if offer.seconds is not None:
         unit = "hours" if offer.seconds >= 3600 else "minutes"
@@ -115,7 +114,7 @@ def _facts(offer: Offer) -> str:
 def _view(info: VideoInfo, clip: Clip, versions: Sequence[Sequence[bytes]]) -> viewer.View:
     shown = clip.frames[clip.shown]
     lines, columns = (part.stop - part.start for part in clip.inside)
-    # Pixels of an output are as large as those of the network, whatever their shape.
+    # The output is as large as that of the network, whatever its pixel aspect ratio.
     height, width = SCALE * lines, round(SCALE * columns * (info.sample_aspect_ratio or 1))
     if info.is_turned:
         height, width = width, height

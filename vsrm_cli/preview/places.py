@@ -1,7 +1,6 @@
-"""Which places of a video to show: spread over it, in motion, not black, each in its own scene.
+"""Choose places of a video for a preview: spread out, in motion, not black, in different scenes.
 
-The video is read at a few times only. A reader jumps to each of them, so a long video takes hardly
-longer than a short one.
+Only a few frames are decoded, after seeking, so long videos take little more time than short ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,20 +18,20 @@ from vsrm_cli.frame import Frame
 # Reads frames from a time on, in seconds after the first frame.
 Read = Callable[[Fraction], Iterator[Frame]]
 
-# The video is divided into parts; where in each of them to look, until a place is good.
+# Positions to try within each part of the video.
 _OFFSETS = tuple(Fraction(n, 8) for n in (4, 2, 6, 1, 5))
-# How many times the frames of a place are read to find as many of them without a cut.
-_PATIENCE = 3
-# Levels of 255: nearly all of a black frame is darker, and a plain one deviates by less.
-_DARKEST, _LEAST_CONTRAST = 32, 3
-# Something moves if the means of so large a share of all blocks of so many pixels change by so many
-# levels of 255; noise does not show in the means.
-_LEAST_MOVING, _BLOCK, _LEAST_CHANGE = 0.01, 8, 2
+# Read this many times the frames of a place to find enough of them without a cut.
+_READ_FACTOR = 3
+# Levels of 255: almost all of a black frame is darker; a flat one has a smaller deviation.
+_MAX_BLACK, _MIN_CONTRAST = 32, 3
+# There is motion if the means of this fraction of blocks, of this side in pixels, change by this
+# many levels of 255. Noise averages out in the means.
+_MIN_MOVING, _BLOCK, _MIN_CHANGE = 0.01, 8, 2
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """A few frames from a time on: the first one, and what is seen in them."""
+    """A few frames from a time on: the first one, and their properties."""
 
     time: Fraction
     part: int
@@ -44,19 +43,19 @@ class _Sample:
 def find_places(
     read: Read, duration: Fraction, *, start: Fraction, count: int, frames: int
 ) -> list[Fraction]:
-    """Find the times of up to ``count`` places, rising, in seconds after the first frame.
+    """Find the times of up to ``count`` places, increasing, in seconds after the first frame.
 
-    There are fewer where the video has fewer scenes. Where nothing moves anywhere, still places
-    are taken; where no place has ``frames`` frames, or all are black, the beginning.
+    There are fewer if the video has fewer scenes. Without any motion, still places are taken; if
+    no place has ``frames`` frames, or all are black, the beginning.
 
     Args:
         read: Reads frames from a time on.
         duration: Of the video, in seconds.
         start: The time of the first frame on the clock of the file, in seconds.
         count: How many places to find.
-        frames: How many frames a place shows; there is no cut between them.
+        frames: Frames of each place, without a scene cut between them.
     """
-    # From the middle outwards: titles are at the beginning and at the end.
+    # From the middle outward: titles are at the beginning and at the end.
     parts = sorted(range(count), key=lambda part: abs(2 * part + 1 - count))
     times = [((part + offset) * duration / count, part) for offset in _OFFSETS for part in parts]
     seen_at: dict[Fraction, _Sample | None] = {}
@@ -83,26 +82,26 @@ def find_places(
 def _sample_at(
     read: Read, time: Fraction, part: int, *, start: Fraction, frames: int
 ) -> _Sample | None:
-    """Look at some frames of one shot; None if there are not as many."""
+    """Read some frames of one shot; None if there are not enough."""
     seen: list[Frame] = []
     try:
-        for frame in islice(read(time), _PATIENCE * frames):
+        for frame in islice(read(time), _READ_FACTOR * frames):
             seen = [frame] if frame.begins_shot else [*seen, frame]
             if len(seen) == frames:
                 break
-    except InputError:  # the video is shorter than it says, or damaged here
+    except InputError:  # the video is shorter than its header says, or damaged here
         return None
     if len(seen) < frames:
         return None
     first, last = _luma(seen[0]), _luma(seen[-1])
-    is_plain = bool(np.percentile(first, 99) < _DARKEST or first.std() < _LEAST_CONTRAST)
+    is_plain = bool(np.percentile(first, 99) < _MAX_BLACK or first.std() < _MIN_CONTRAST)
     change = np.abs(_block_means(last) - _block_means(first))
-    is_still = bool((change > _LEAST_CHANGE).mean() < _LEAST_MOVING)
+    is_still = bool((change > _MIN_CHANGE).mean() < _MIN_MOVING)
     return _Sample(seen[0].time - start, part, seen[0], is_plain, is_still)
 
 
 def _luma(frame: Frame) -> NDArray[np.float64]:
-    """Brightness in levels of 255, (H, W)."""
+    """Luma in levels of 255, (H, W)."""
     luma: NDArray[np.float64] = frame.pixels.mean(0) * (255 / np.iinfo(frame.pixels.dtype).max)
     return luma
 
@@ -116,7 +115,7 @@ def _block_means(luma: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _is_new_scene(sample: _Sample, others: list[_Sample]) -> bool:
-    """Whether a cut would be seen between a place and each of the others."""
+    """Whether a place differs from each of the others by a scene cut."""
     for other in others:
         cuts = SceneCutFinder()
         cuts.begins_shot(other.first.pixels)

@@ -1,8 +1,8 @@
-"""All streams but the picture, carried from one file to another packet by packet.
+"""Copy all streams except the main video from one file to another, packet by packet.
 
-Nothing is decoded, so nothing is lost; only plain text is rewritten where the new container has
-another format for it, and sound is encoded where it cannot be held and the user says so. Language,
-title and disposition go along; times keep their distance to those of the video.
+Nothing is re-encoded, with two exceptions: text subtitles are converted to the format of the
+output's container, and audio that the container cannot hold is transcoded on request. Language,
+title and disposition are copied; all streams stay in sync with the video.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from av.video.stream import VideoStream
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.clock_restarts import ContinuousClock
 from vsrm_cli.media.containers import open_container, video_stream
-from vsrm_cli.remux import metadata as extras
+from vsrm_cli.remux import metadata
+from vsrm_cli.remux.audio import AudioConverter
 from vsrm_cli.remux.packet_times import PacketTimes
-from vsrm_cli.remux.sound import SoundConverter
 from vsrm_cli.remux.stream_mapping import (
+    ALTERNATIVES,
     CONTAINERS,
-    ROOMY,
     Audio,
     StreamPlan,
     plan_streams,
@@ -39,33 +39,33 @@ from vsrm_cli.remux.stream_mapping import (
 )
 from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
 from vsrm_cli.remux.trial import add_copy, can_hold, read_samples
-from vsrm_cli.remux.verify import Carried, Expected
-from vsrm_cli.remux.wave_format import MUXER_OPTIONS, correct_names, has_wave_format
+from vsrm_cli.remux.verify import Expected, ExpectedStream
+from vsrm_cli.remux.wave_format import MUXER_OPTIONS, correct_codec_ids, has_wave_format
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
 
-# Packets of different streams may lie this far out of order in a file.
+# Packets of different streams may be this far out of order in a file, in seconds.
 _DISORDER = Fraction(5)
-# Hidden sound makes a decoder ready for what is heard next: the last packet, and so many seconds.
+# Packets before the start of an edit that prime the decoder: the last one, and this many seconds.
 _PRIMING = Fraction(1, 25)
-# Where parts of a file were joined, sound may overlap a little.
-_MOST_DISPLACED = Fraction(1, 5)
-_FAULTS_IN_A_ROW = 1000
-# What muxers and decoders say of damaged packets; a full disk is something else.
+# Where parts of a file were joined, audio may overlap by this many seconds.
+_MAX_DISPLACEMENT = Fraction(1, 5)
+_MAX_CONSECUTIVE_FAULTS = 1000
+# Errors of muxers and decoders for damaged packets, unlike those of a full disk.
 _DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
 
 
 class CopiedStreams:
-    """All streams of one file but the main video, on their way into another.
+    """Copies all streams of a file except the main video.
 
     Attributes:
-        plans: What becomes of each, in the order of the source.
-        chapters: Those of the output.
-        tags: Those of the whole file that stay true.
-        ticks_per_second: The least common multiple of the clocks of those that are copied, in
-            the source and in MP4.
-        muxer_options: What the muxer must be told for their sake.
+        plans: What happens to each stream, in the order of the source.
+        chapters: Of the output.
+        tags: Global metadata of the output.
+        ticks_per_second: The least common multiple of the time bases of the copied streams, in the
+            source and in MP4.
+        muxer_options: Options that the muxer needs for these streams.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class CopiedStreams:
 
         Args:
             path: The source.
-            suffix: The end of the output's name, one of `CONTAINERS`.
-            first: Leave out packets that begin earlier, in seconds on the clock of the source.
-            end: Leave out packets that begin at this time or later, on the same clock.
-            shift: Seconds to take off every time.
-            audio: What is done with sound.
+            suffix: Of the output's file name, one of `CONTAINERS`.
+            first: Skip packets that start earlier, in seconds on the clock of the source.
+            end: Skip packets that start at this time or later, on the same clock.
+            shift: Seconds to subtract from every time.
+            audio: Whether audio is copied, transcoded or dropped.
 
         Raises:
             InputError: If the file cannot be read.
@@ -100,24 +100,24 @@ class CopiedStreams:
         self._container: InputContainer = open_container(path)
         self._samples = read_samples(path)
         self.plans = plan_streams(self._container, path, suffix, self._samples, audio)
-        self.tags = extras.lasting(self._container.metadata)
-        self._pictures = video_stream(self._container, path)
-        self._picture_tags = extras.stream_tags(CONTAINERS[suffix], self._pictures.metadata)
-        self._lost_timecode = self._drop_timecode()
-        self.chapters: list[Chapter] = extras.shifted_chapters(
+        self.tags = metadata.copied_tags(self._container.metadata)
+        self._video = video_stream(self._container, path)
+        self._video_tags = metadata.stream_tags(CONTAINERS[suffix], self._video.metadata)
+        self._dropped_timecode = self._drop_timecode()
+        self.chapters: list[Chapter] = metadata.shifted_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
         if CONTAINERS[suffix] in ("mp4", "mov"):
-            self.chapters = extras.led_in(self.chapters)
+            self.chapters = metadata.mp4_chapters(self.chapters)
         self._sources: list[Stream] = [
             self._container.streams[plan.index] for plan in self.plans if plan.is_copied
         ]
         self._targets: dict[int, Stream] = {}
-        self._carried: dict[int, Carried] = {}
+        self._expected: dict[int, ExpectedStream] = {}
         self._damaged: Counter[int] = Counter()
         self._displaced: Counter[int] = Counter()
         self._converters: dict[int, SubtitleConverter] = {}
-        self._sound_converters: dict[int, SoundConverter] = {}
+        self._audio_converters: dict[int, AudioConverter] = {}
         self._covers: list[Packet[Stream]] = []
         self._times = PacketTimes()
         self._clock = ContinuousClock(path)
@@ -129,32 +129,32 @@ class CopiedStreams:
         self._wave_formats: list[bytes] = []
 
     def check(self, video_codec: str) -> None:
-        """Make sure that no sound is lost that another container would keep.
+        """Check that no audio is dropped that another container can hold.
 
         Raises:
             OutputError: If it is; names the stream and the container.
         """
-        silenced = [p for p in self.plans if p.kind == "sound" and not p.is_kept]
-        for suffix in ROOMY if silenced and self._audio != "none" else ():
-            sounds = [s for s in self._container.streams if s.type == "audio"]
+        dropped = [p for p in self.plans if p.kind == "audio" and not p.is_kept]
+        for suffix in ALTERNATIVES if dropped and self._audio != "none" else ():
+            streams = [s for s in self._container.streams if s.type == "audio"]
             if video_codec in supported_codecs(suffix) and all(
-                can_hold(CONTAINERS[suffix], s, self._samples[s.index]) for s in sounds
+                can_hold(CONTAINERS[suffix], s, self._samples[s.index]) for s in streams
             ):
                 raise OutputError(
-                    f"A {self._suffix} file cannot hold {silenced[0].name}; "
+                    f"A {self._suffix} file cannot hold {dropped[0].name}; "
                     f"name the output {suffix}, or give --audio transcode or none."
                 )
 
     def add_to(self, output: OutputContainer, video: Stream) -> None:
-        """Announce the streams to the output, before its header is written.
+        """Add the streams to the output.
 
         Args:
-            output: Has no header yet.
-            video: Its video stream, which gets the tags of that of the source.
+            output: Its header is not written yet.
+            video: Its video stream, which gets the metadata of the source's.
         """
         output.metadata.update(self.tags)
-        video.metadata.update(self._picture_tags)
-        video.disposition = self._pictures.disposition
+        video.metadata.update(self._video_tags)
+        video.disposition = self._video.disposition
         for plan in self.plans:
             if plan.is_kept:
                 self._add_stream(output, plan)
@@ -162,70 +162,70 @@ class CopiedStreams:
         for stream in self._container.streams:
             if stream.index not in self._targets:
                 stream.discard = Discard.all
-        can_jump = not self._clock.restarts and self._targets
-        if can_jump and self._first is not None and self._first - _DISORDER > 0:
+        can_seek = not self._clock.restarts and self._targets
+        if can_seek and self._first is not None and self._first - _DISORDER > 0:
             try:
                 self._container.seek(int((self._first - _DISORDER) * av.time_base))
-            except av.FFmpegError:  # not every container can jump; then all is read
+            except av.FFmpegError:  # this container cannot seek, so it is read from the start
                 self._container.seek(0)
         self._packets = _without_hidden(self._read())
 
     @property
     def kept(self) -> list[str]:
-        """What goes along, in words."""
+        """Describe the copied and converted streams."""
         return [str(plan) for plan in self.plans if plan.is_kept]
 
     @property
     def dropped(self) -> list[str]:
-        """What the output cannot hold, and why, in words."""
+        """Describe what the output cannot hold, and why."""
         dropped = [str(plan) for plan in self.plans if not plan.is_kept]
-        tags = extras.lost_tags(CONTAINERS[self._suffix], self.tags)
+        tags = metadata.lost_tags(CONTAINERS[self._suffix], self.tags)
         if tags:
             dropped.append(
                 f"tags {', '.join(tags)}: a {self._suffix} file cannot hold them; an .mkv may"
             )
-        if self._lost_timecode is not None:
-            dropped.append(self._lost_timecode)
+        if self._dropped_timecode is not None:
+            dropped.append(self._dropped_timecode)
         return dropped
 
     def expected(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Expected:
-        """What the output must hold when all is copied; the arguments are as in `Expected`."""
+        """What the complete output must hold; the arguments are as in `Expected`."""
         kept = [plan.kind for plan in self.plans if plan.is_kept]
         return Expected(
             times,
             clock,
             last_duration,
-            # Of damaged streams nobody knows how much a muxer has made use of.
-            carried={} if self._damaged else self._carried,
+            # How much of a damaged stream a muxer has used is unknown.
+            streams={} if self._damaged else self._expected,
             attachments=kept.count("attachment"),
-            covers=kept.count("cover picture"),
+            covers=kept.count("cover art"),
             chapters=len(self.chapters),
         )
 
     @property
     def warnings(self) -> list[str]:
-        """What was lost on the way, in sentences."""
+        """What was lost while copying, in sentences."""
         return (
             [
                 f"{count} damaged packets of stream {index} were dropped"
                 for index, count in self._damaged.items()
             ]
             + [
-                f"the time of stream {index} goes back in the middle: {count} packets are later "
-                "than they were, and may be out of step with the picture"
+                f"timestamps of stream {index} jump back: {count} packets were moved to later "
+                "times and may be out of sync with the video"
                 for index, count in self._displaced.items()
                 if count
             ]
             + [
-                f"the color, place or overlap of {converter.lines_changed} lines of stream {index} "
-                f"(subtitles) could not be kept in {converter.stream.codec_context.name}"
+                f"the color, position or overlap of {converter.lines_changed} lines of stream "
+                f"{index} (subtitles) could not be kept in {converter.stream.codec_context.name}"
                 for index, converter in self._converters.items()
                 if converter.lines_changed
             ]
         )
 
     def copy_until(self, time: Fraction | None, output: OutputContainer) -> None:
-        """Copy all packets up to a time on the clock of the source; None stands for the rest."""
+        """Copy packets up to a time on the clock of the source; None copies the rest."""
         while self._covers:
             output.mux(self._covers.pop())
         if time is None and self._end is not None:
@@ -234,8 +234,8 @@ class CopiedStreams:
             packet = self._pending or next(self._packets, None)
             self._pending = None
             if packet is None:
-                while self._sound_converters:
-                    index, converter = self._sound_converters.popitem()
+                while self._audio_converters:
+                    index, converter = self._audio_converters.popitem()
                     self._write(index, converter.finish(), output)
                 return
             begin = self._begin(packet)
@@ -249,51 +249,51 @@ class CopiedStreams:
             self._copy(packet, output)
 
     def correct(self, path: Path) -> None:
-        """Correct what the muxer could not be told, in the finished output.
+        """Correct stream headers in the finished output that the muxer cannot write.
 
         Raises:
             OSError: If it cannot be written.
         """
         if self._wave_formats:
             with path.open("r+b") as file:
-                correct_names(file, self._wave_formats)
+                correct_codec_ids(file, self._wave_formats)
 
     def close(self) -> None:
         """Close the source."""
         self._container.close()
 
     def _drop_timecode(self) -> str | None:
-        """Take the timecode out of the tags where it cannot stay; say why, in words."""
-        timecode = extras.timecode_of(self._picture_tags, self.tags)
+        """Remove a timecode that cannot be kept from the tags; return the reason."""
+        timecode = metadata.timecode_of(self._video_tags, self.tags)
         if timecode is None:
             return None
-        reason = "it is that of the beginning, which is cut off"
+        reason = "it is the timecode of the first frame, which is cut off"
         if self._first is None:
-            rate = self._pictures.average_rate or self._pictures.guessed_rate or Fraction(25)
-            if extras.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
+            rate = self._video.average_rate or self._video.guessed_rate or Fraction(25)
+            if metadata.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
                 return None
             reason = f"a {self._suffix} file cannot hold it at this frame rate; an .mkv may"
-        self.tags = extras.without_timecode(self.tags)
-        self._picture_tags = extras.without_timecode(self._picture_tags)
+        self.tags = metadata.without_timecode(self.tags)
+        self._video_tags = metadata.without_timecode(self._video_tags)
         return f"timecode {timecode}: {reason}"
 
     def _add_stream(self, output: OutputContainer, plan: StreamPlan) -> None:
         source = self._container.streams[plan.index]
         if isinstance(source, AttachmentStream):
-            extras.add_attachment(output, source)
+            metadata.add_attachment(output, source)
             return
-        if plan.kind == "cover picture":
+        if plan.kind == "cover art":
             assert isinstance(source, VideoStream)
             with open_container(self._path) as container:
-                picture = extras.read_cover(container, container.streams.video[_rank(source)])
-            packet = extras.add_cover(output, source, picture)
+                image = metadata.read_cover(container, container.streams.video[_rank(source)])
+            packet = metadata.add_cover(output, source, image)
             self._covers += [packet] if packet is not None else []
             return
         if plan.is_converted and isinstance(source, AudioStream):
             assert plan.becomes is not None
-            sound = SoundConverter(source, output, plan.becomes)
-            self._sound_converters[plan.index] = sound
-            target = sound.stream
+            audio = AudioConverter(source, output, plan.becomes)
+            self._audio_converters[plan.index] = audio
+            target = audio.stream
         elif plan.is_converted:
             assert isinstance(source, SubtitleStream)
             assert plan.becomes is not None
@@ -304,25 +304,25 @@ class CopiedStreams:
             target = add_copy(output, source)
             if has_wave_format(CONTAINERS[self._suffix], source):
                 self._wave_formats.append(target.codec_context.extradata or b"")
-        target.metadata.update(extras.stream_tags(CONTAINERS[self._suffix], source.metadata))
+        target.metadata.update(metadata.stream_tags(CONTAINERS[self._suffix], source.metadata))
         target.disposition = source.disposition
         self._targets[plan.index] = target
         sample = self._samples[plan.index]
-        self._carried[target.index] = Carried(
+        self._expected[target.index] = ExpectedStream(
             plan.name,
             0,
             Fraction(0),
             Fraction(0),
-            is_decodable=bool(sample.sound or sample.pictures),
+            is_decodable=bool(sample.audio or sample.frames),
         )
 
     def _read(self) -> Iterator[Packet[Stream]]:
-        """Read the packets of the copied streams, past what cannot be read."""
+        """Read the packets of the copied streams, skipping what cannot be read."""
         if not self._sources:
             return
         faults = 0
         packets = self._container.demux(self._sources)
-        while faults <= _FAULTS_IN_A_ROW:
+        while faults <= _MAX_CONSECUTIVE_FAULTS:
             try:
                 packet = next(packets, None)
             except av.FFmpegError:
@@ -345,8 +345,8 @@ class CopiedStreams:
         index = packet.stream.index
         converted = [packet]
         try:
-            if index in self._sound_converters:
-                converted = self._sound_converters[index].convert(packet)
+            if index in self._audio_converters:
+                converted = self._audio_converters[index].convert(packet)
             elif index in self._converters:
                 converted = self._converters[index].convert(packet)
         except _DAMAGE:
@@ -357,33 +357,32 @@ class CopiedStreams:
     def _write(
         self, index: int, packets: Sequence[Packet[Stream]], output: OutputContainer
     ) -> None:
-        """Write packets of one stream of the source."""
+        """Write packets of one source stream."""
         target = self._targets[index]
         for packet in packets:
             self._prepare(packet)
             if CONTAINERS[self._suffix] == "nut" and (packet.pts or 0) < 0:
-                continue  # NUT knows no time before zero; only sound to prime a decoder lies there
-            before = self._carried[target.index]
-            self._note(target.index, packet)
+                continue  # NUT has no negative times; only packets that prime a decoder have them
+            before = self._expected[target.index]
+            self._expect(target.index, packet)
             packet.stream = target
             try:
                 output.mux(packet)
             except _DAMAGE:
-                # What a muxer cannot read, a player could not play.
-                self._carried[target.index] = before
+                self._expected[target.index] = before
                 self._damaged[index] += 1
 
-    def _note(self, index: int, packet: Packet[Stream]) -> None:
+    def _expect(self, index: int, packet: Packet[Stream]) -> None:
         begin = self._begin(packet)
         end = begin + (packet.duration or 0) * packet.time_base
-        before = self._carried[index]
+        before = self._expected[index]
         is_text = packet.stream.type == "subtitle"
-        self._carried[index] = replace(
+        self._expected[index] = replace(
             before,
             packets=before.packets + 1,
             begin=min(before.begin, begin) if before.packets else begin,
             end=max(before.end, end) if before.packets else end,
-            # MP4 cuts subtitles that overlap in pieces.
+            # MP4 splits overlapping subtitles.
             latest=None if is_text else max(before.latest or begin, begin),
         )
 
@@ -394,20 +393,20 @@ class CopiedStreams:
         packet.pts -= ticks
         packet.dts = min(packet.dts - ticks, packet.pts)
         index = packet.stream.index
-        # Muxers refuse a step back in time; a file that takes one is damaged there. Subtitles
-        # may stand still: several lines are often shown at once.
+        # Muxers need increasing dts, which a damaged file may not have. In subtitles they may be
+        # equal: several lines are often shown at once.
         least = self._last_dts.get(index, packet.dts - 1) + (packet.stream.type != "subtitle")
         if packet.dts < least:
-            self._displaced[index] += (least - packet.dts) * packet.time_base > _MOST_DISPLACED
+            self._displaced[index] += (least - packet.dts) * packet.time_base > _MAX_DISPLACEMENT
             packet.dts = least
             packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
 
 
 def _without_hidden(packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream]]:
-    """Leave out what the edit list of an MP4 file hides, but for what primes a decoder.
+    """Drop packets that the edit list of an MP4 file hides, except those that prime a decoder.
 
-    Other containers know no edit list: what was cut away would be there again.
+    Other containers have no edit lists and would show the hidden packets.
     """
     hidden: dict[int, deque[Packet[Stream]]] = {}
     for packet in packets:
@@ -425,12 +424,12 @@ def _without_hidden(packets: Iterator[Packet[Stream]]) -> Iterator[Packet[Stream
 
 
 def _ticks_per_second(stream: Stream) -> int:
-    """In how many ticks all times of a stream are whole numbers; MP4 counts sound in samples."""
+    """Ticks per second in which all times of a stream are integers; MP4 counts audio in samples."""
     clock = stream.time_base.denominator if stream.time_base else 1
     rate = stream.codec_context.sample_rate if isinstance(stream, AudioStream) else 1
     return lcm(clock, rate or 1)
 
 
 def _rank(stream: Stream) -> int:
-    """The place of a video stream among the video streams of its file."""
+    """The index of a video stream among the video streams of its file."""
     return [s.index for s in stream.container.streams.video].index(stream.index)

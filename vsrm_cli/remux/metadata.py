@@ -1,7 +1,7 @@
-"""What lies beside picture and sound: chapters, attached files, cover pictures, names and dates.
+"""Chapters, attachments, cover art and tags.
 
-None of it has a place on the time line but the chapters. Each container keeps it in its own
-way, or not at all: what Matroska attaches as a file, MP4 holds as a stream of one picture.
+Containers store them in different ways, or not at all: cover art is an attachment in Matroska, and
+a stream of one image in MP4.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from av.video.stream import VideoStream
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
 
-# Facts about the old file and its encoder that are not true of the new one.
+# Tags about the source file and its encoder that do not apply to the output.
 _STALE = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"),
     *("software", "duration", "bps", "number_of_", "_statistics", "alpha_mode"),
 )
-# QuickTime knows some languages by another of their codes (ISO 639-2) only.
+# QuickTime supports only one of the two ISO 639-2 codes of these languages.
 _MOV_LANGUAGES = {
     **{"fre": "fra", "deu": "ger", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice"},
     **{"zho": "chi", "fas": "iri", "sqi": "alb", "rum": "ron", "cze": "ces", "slo": "slk"},
@@ -43,25 +43,25 @@ _COVER_FILES = {
 
 
 def is_cover(stream: Stream) -> bool:
-    """Whether a stream is one still picture that stands for the whole file."""
+    """Whether a stream is cover art."""
     return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
 
 
 def keeps_cover(container: str, cover: Stream, codec: str) -> bool:
-    """Whether a container, by FFmpeg's name, keeps a cover picture of a format."""
-    if container == "mp4":  # it asks for the size, which a damaged picture does not tell
+    """Whether a container, by FFmpeg's name, can store cover art of a format."""
+    if container == "mp4":  # it needs the size, which a damaged image does not have
         return codec in _COVER_FILES and isinstance(cover, VideoStream) and cover.width > 0
     return container == "matroska" and codec in _COVER_FILES
 
 
 def keeps_attachments(container: str) -> bool:
-    """Whether a container, by FFmpeg's name, keeps attached files, such as fonts."""
+    """Whether a container, by FFmpeg's name, can store attachments, such as fonts."""
     return container == "matroska"
 
 
-def lasting(metadata: dict[str, str]) -> dict[str, str]:
-    """The metadata that stay true when a video is encoded anew."""
-    kept = {k: v for k, v in metadata.items() if not k.lower().startswith(_STALE)}
+def copied_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The tags that still apply after encoding."""
+    kept = {k: v for k, v in tags.items() if not k.lower().startswith(_STALE)}
     # FFmpeg writes the title of an MP4 stream from "title", and reads it as "name".
     if "name" in kept:
         kept.setdefault("title", kept.pop("name"))
@@ -69,46 +69,46 @@ def lasting(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def stream_tags(container: str, tags: dict[str, str]) -> dict[str, str]:
-    """The tags of a stream that stay true, with its language in the words of a container."""
-    kept = lasting(tags)
+    """The tags of a stream that still apply, with the language code of a container."""
+    kept = copied_tags(tags)
     if container == "mov" and kept.get("language") in _MOV_LANGUAGES:
         kept["language"] = _MOV_LANGUAGES[kept["language"]]
     return kept
 
 
 def tag_options(container: str, tags: dict[str, str]) -> dict[str, str]:
-    """Options with which a container, by FFmpeg's name, keeps the tags of a whole file.
+    """Muxer options that a container, by FFmpeg's name, needs for global tags.
 
-    MP4 has a list of tags that every player knows, and a newer one of any names, which cameras
-    by Apple use and fewer players read. Only one of the two can be written.
+    MP4 has a list of standard tags that every player supports, and a newer one of arbitrary names,
+    which Apple cameras use and fewer players read. Only one of the two can be written.
     """
     is_apples = any(name.startswith("com.apple.") for name in tags)
     return {"movflags": "use_metadata_tags"} if container in ("mp4", "mov") and is_apples else {}
 
 
 def lost_tags(container: str, tags: dict[str, str]) -> list[str]:
-    """Names of the tags that a container does not keep, found by a trial in memory."""
+    """Names of the tags that a container does not keep, found by a trial file in memory."""
     if container not in ("mp4", "mov"):
         return []
     with av.open(_tagged(container, tags), "r", metadata_errors="replace") as trial:
         kept = {name.lower() for name in trial.metadata}
-    # Of a timecode, these containers make a track; see `keeps_timecode`.
+    # These containers store a timecode as a track; see `keeps_timecode`.
     return sorted(name for name in tags if name.lower() not in {*kept, _TIMECODE})
 
 
 def timecode_of(*tags: dict[str, str]) -> str | None:
-    """The timecode of the first frame, which is in the first of these tags that name one."""
+    """The timecode of the first frame, from the first of these dicts that has one."""
     found = (v for several in tags for k, v in several.items() if k.lower() == _TIMECODE)
     return next(found, None)
 
 
 def without_timecode(tags: dict[str, str]) -> dict[str, str]:
-    """The other tags."""
+    """All tags except the timecode."""
     return {k: v for k, v in tags.items() if k.lower() != _TIMECODE}
 
 
 def keeps_timecode(container: str, timecode: str, rate: Fraction) -> bool:
-    """Whether a container keeps a timecode at a frame rate, found by a trial in memory."""
+    """Whether a container keeps a timecode at a frame rate, found by a trial file in memory."""
     try:
         file = _tagged(container, {_TIMECODE: timecode}, rate)
     except (av.FFmpegError, ValueError):
@@ -126,46 +126,44 @@ def _tagged(container: str, tags: dict[str, str], rate: Fraction = Fraction(25))
         codec = "libvpx" if container == "webm" else "mpeg4"
         stream = trial.add_stream(codec, rate=rate, width=16, height=16, pix_fmt="yuv420p")
         assert isinstance(stream, VideoStream)
-        picture = VideoFrame(16, 16, "yuv420p")
-        picture.pts = 0
-        trial.mux([*stream.encode(picture), *stream.encode(None)])
+        frame = VideoFrame(16, 16, "yuv420p")
+        frame.pts = 0
+        trial.mux([*stream.encode(frame), *stream.encode(None)])
     file.seek(0)
     return file
 
 
 def add_attachment(output: OutputContainer, source: AttachmentStream) -> None:
-    """Attach a copy of an attached file to an output that has no header yet."""
+    """Copy an attachment to an output whose header is not written yet."""
     name = source.name or f"attachment-{source.index}"
     attached = output.add_attachment(
         name, source.mimetype or "application/octet-stream", source.data
     )
     others = {k: v for k, v in source.metadata.items() if k not in ("filename", "mimetype")}
-    attached.metadata.update(lasting(others))
+    attached.metadata.update(copied_tags(others))
 
 
-def add_cover(
-    output: OutputContainer, source: VideoStream, picture: bytes
-) -> Packet[Stream] | None:
-    """Give an output that has no header yet a cover picture, in the way of its container.
+def add_cover(output: OutputContainer, source: VideoStream, image: bytes) -> Packet[Stream] | None:
+    """Add cover art to an output whose header is not written yet.
 
     Args:
         output: An MP4 or Matroska file.
-        source: The stream that holds the cover in the source.
-        picture: The file of the picture itself.
+        source: The cover's stream in the source.
+        image: The image file.
 
     Returns:
-        What must be muxed when the header is written, if anything.
+        The packet to mux after the header, if any.
     """
     if output.format.name == "matroska":
         name, kind = _COVER_FILES[source.codec_context.name]
         output.add_attachment(
-            source.metadata.get("filename", name), source.metadata.get("mimetype", kind), picture
+            source.metadata.get("filename", name), source.metadata.get("mimetype", kind), image
         )
         return None
     target = output.add_stream_from_template(source, opaque=True)
     target.disposition = Disposition.attached_pic
-    target.metadata.update(lasting(source.metadata))
-    packet: Packet[Stream] = Packet(picture)
+    target.metadata.update(copied_tags(source.metadata))
+    packet: Packet[Stream] = Packet(image)
     packet.stream = target
     packet.pts = packet.dts = 0
     packet.is_keyframe = True
@@ -173,7 +171,7 @@ def add_cover(
 
 
 def read_cover(container: InputContainer, stream: VideoStream) -> bytes:
-    """Read the file of a cover picture; it stands before all other packets."""
+    """Read the image file of cover art; it comes before all other packets."""
     packet = next(container.demux(stream), None)
     return b"" if packet is None else bytes(packet)
 
@@ -184,13 +182,13 @@ def shifted_chapters(
     """The chapters of a part of a video, on the clock of the output.
 
     Args:
-        chapters: Those of the source.
+        chapters: Of the source.
         first: Where the part begins, in seconds on the clock of the source.
         end: Where it ends, on the same clock.
-        shift: Seconds to take off every time.
+        shift: Seconds to subtract from every time.
 
     Returns:
-        Those that lie at least partly inside, cut where the part is.
+        The chapters that overlap the part, clipped to it.
     """
     kept: list[Chapter] = []
     for chapter in chapters:
@@ -215,11 +213,10 @@ def shifted_chapters(
     return kept
 
 
-def led_in(chapters: list[Chapter]) -> list[Chapter]:
-    """Chapters as MP4 can hold them: in order, each with a title, and from the beginning on.
+def mp4_chapters(chapters: list[Chapter]) -> list[Chapter]:
+    """Adapt chapters to MP4: sorted, the first at zero, and each with a title.
 
-    Its list begins at zero, whatever a muxer is given: what begins later would be moved there, and
-    what has no title be left out.
+    The muxer moves the first chapter to zero, and drops chapters without a title.
     """
     ordered = sorted(chapters, key=lambda c: c["start"] * (c["time_base"] or _NANOSECOND))
     if ordered and ordered[0]["start"] > 0:
@@ -230,6 +227,6 @@ def led_in(chapters: list[Chapter]) -> list[Chapter]:
 
 
 def _clock_for(clock: Fraction, *times: Fraction) -> Fraction:
-    """A clock in which all times are whole numbers, or nearly."""
+    """A time base in which all times are integers, or nearly."""
     ticks = lcm(clock.denominator, *(time.denominator for time in times))
     return Fraction(1, ticks) if ticks <= _NANOSECOND.denominator else _NANOSECOND

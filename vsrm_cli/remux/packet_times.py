@@ -1,4 +1,4 @@
-"""The times that a file leaves out of its packets, filled in."""
+"""Fill in missing packet times and durations."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ class PacketTimes:
     """Completes the packets of all streams of one file, in the order of the file."""
 
     def __init__(self) -> None:
-        """Begin with the first packet."""
+        """Start before the first packet."""
         self._next: dict[int, int] = {}
         self._latest: dict[int, int] = {}
-        self._told: dict[int, int | None] = {}
+        self._stored: dict[int, int | None] = {}
 
     def complete(self, packet: Packet[Stream]) -> None:
-        """Give a packet the times of showing and decoding and the duration that it lacks.
+        """Set the missing pts, dts and duration of a packet.
 
-        A packet without a time, or of sound with the time of the one before it, follows that
-        one: some files give one time to a group of packets. One of sound without a duration lasts
-        as long as its codec says, or as long as the one before it. MP4 plays the last packet of a
-        track for its duration.
+        A packet without a time, or an audio packet with the time of the previous one, follows that
+        one: some files store one time for a group of packets. The duration of an audio packet comes
+        from its codec or from the previous packet. MP4 needs it: the last packet of a track is
+        played for its duration.
         """
         index = packet.stream.index
-        is_sound = isinstance(packet.stream, AudioStream)
-        told = packet.dts if packet.pts is None else packet.pts
-        if is_sound and told is not None and told == self._told.get(index):
+        is_audio = isinstance(packet.stream, AudioStream)
+        stored = packet.dts if packet.pts is None else packet.pts
+        if is_audio and stored is not None and stored == self._stored.get(index):
             packet.pts = packet.dts = None
-        self._told[index] = told
+        self._stored[index] = stored
         if packet.pts is None:
             packet.pts = packet.dts
         if packet.pts is None:
             packet.pts = self._next.get(index, 0)
         if packet.dts is None:
             packet.dts = packet.pts
-        if is_sound and not packet.duration:
+        if is_audio and not packet.duration:
             packet.duration = self._usual_duration(packet)
         self._latest[index] = packet.dts
         self._next[index] = packet.dts + (packet.duration or 1)

@@ -1,7 +1,6 @@
-"""The list of what is on board: what becomes of each stream of a file in another container.
+"""Stream mapping: decide before the work which streams are copied, converted or dropped, and why.
 
-Each container holds some kinds of streams and not others, and the muxers know best. What cannot
-go is known here before any work begins, with the reason.
+What a container can hold is found by trial files, not by a list.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from av.stream import AttachmentStream, DataStream, Stream
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.containers import video_stream
-from vsrm_cli.remux import metadata as extras
-from vsrm_cli.remux.sound import sound_codec
+from vsrm_cli.remux import metadata
+from vsrm_cli.remux.audio import audio_codec
 from vsrm_cli.remux.subtitles import plain_codec
 from vsrm_cli.remux.trial import Sample, can_hold
 
-# The containers that keep times and colors, by the end of the file's name.
+# The containers that keep frame times and colors, by file name suffix.
 CONTAINERS = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -32,45 +31,45 @@ CONTAINERS = {
     ".webm": "webm",
     ".nut": "nut",
 }
-# Where to look for one that can hold everything.
-ROOMY = (".mkv", ".mp4", ".mov", ".nut")
+# Containers to suggest, in order, where one cannot hold all audio.
+ALTERNATIVES = (".mkv", ".mp4", ".mov", ".nut")
 
-# What is done with sound: it is copied; encoded where the container cannot hold it; left out.
+# Copy audio; transcode what the container cannot hold; or drop it.
 Audio = Literal["copy", "transcode", "none"]
 
-Kind = Literal["video", "sound", "subtitles", "cover picture", "attachment", "data"]
+Kind = Literal["video", "audio", "subtitles", "cover art", "attachment", "data"]
 _KINDS: dict[str, Kind] = {
     "video": "video",
-    "audio": "sound",
+    "audio": "audio",
     "subtitle": "subtitles",
     "attachment": "attachment",
 }
 
 
 def check_container_name(path: Path) -> None:
-    """Make sure that a name ends in that of a container that can be written.
+    """Check that the suffix of an output is that of a supported container.
 
     Raises:
-        OutputError: If it does not; says which there are.
+        OutputError: If it is not; lists the supported ones.
     """
     if path.suffix.lower() not in CONTAINERS:
         raise OutputError(
-            f"{path.name} has no ending of a container that keeps the times of frames; "
+            f"{path.name} has no suffix of a container that keeps the times of frames; "
             f"name the output with one of {', '.join(CONTAINERS)}."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """What becomes of one stream of the source.
+    """What happens to one stream of the source.
 
     Attributes:
-        index: Its number in the source.
-        kind: What it is.
-        codec: FFmpeg's name of its format; of an attachment, the name of the file.
-        language: Its language tag, where it has one.
-        becomes: Its format in the output; None where it cannot go.
-        reason: Why it cannot go.
+        index: In the source.
+        kind: Its type.
+        codec: FFmpeg's name of its codec; for an attachment, its file name.
+        language: Its language tag, if any.
+        becomes: Its codec in the output; None if it is dropped.
+        reason: Why it is dropped.
     """
 
     index: int
@@ -82,34 +81,34 @@ class StreamPlan:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it goes into the output."""
+        """Whether the output contains it."""
         return self.becomes is not None
 
     @property
     def is_copied(self) -> bool:
-        """Whether its packets are copied; covers and attachments have none."""
-        return self.is_kept and self.kind in ("video", "sound", "subtitles")
+        """Whether its packets are copied or converted; not for cover art and attachments."""
+        return self.is_kept and self.kind in ("video", "audio", "subtitles")
 
     @property
     def is_converted(self) -> bool:
-        """Whether it is rewritten in another format."""
+        """Whether it is converted to another codec."""
         return self.is_kept and self.becomes != self.codec
 
     @property
     def name(self) -> str:
-        """What to call it: its number, kind, format and language."""
+        """Its index, kind, codec and language, for messages."""
         details = ", ".join(filter(None, (self.kind, self.codec, self.language)))
         return f"stream {self.index} ({details})"
 
     def __str__(self) -> str:
         """Name the stream, and say what happens to it if it is not just copied."""
-        fate = f" becomes {self.becomes}" if self.is_converted else ""
-        return self.name + fate + (self.reason and f": {self.reason}")
+        conversion = f" becomes {self.becomes}" if self.is_converted else ""
+        return self.name + conversion + (self.reason and f": {self.reason}")
 
 
 @cache
 def supported_codecs(suffix: str) -> set[str]:
-    """Names of all codecs that the container of this file name ending can hold."""
+    """Names of the codecs that FFmpeg lists for the container of this suffix."""
     with av.open(f"name{suffix}", "w", format=CONTAINERS[suffix]) as container:
         return container.supported_codecs
 
@@ -121,18 +120,18 @@ def plan_streams(
     samples: Mapping[int, Sample],
     audio: Audio = "copy",
 ) -> list[StreamPlan]:
-    """Say what becomes of every stream but the main video.
+    """Plan what happens to every stream except the main video.
 
     Args:
         container: The source.
         path: Its name, for messages.
-        suffix: The end of the output's name, one of `CONTAINERS`.
-        samples: The first packets of each stream, by its number.
-        audio: What is done with sound.
+        suffix: Of the output's file name, one of `CONTAINERS`.
+        samples: The first packets of each stream, by index.
+        audio: Whether audio is copied, transcoded or dropped.
 
     Returns:
-        A plan for each stream, in their order. The tracks in which MP4 keeps the names of its
-        chapters and the timecode of its frames are left out: both are copied as such.
+        A plan for each stream, in their order, without the chapter and timecode tracks of MP4, as
+        chapters and timecode are copied as metadata.
     """
     main = video_stream(container, path)
     has_chapters = bool(container.chapters())
@@ -147,21 +146,21 @@ def plan_streams(
 
 def _plan(stream: Stream, suffix: str, sample: Sample, audio: Audio) -> StreamPlan:
     container = CONTAINERS[suffix]
-    kind = "cover picture" if extras.is_cover(stream) else _KINDS.get(stream.type, "data")
+    kind = "cover art" if metadata.is_cover(stream) else _KINDS.get(stream.type, "data")
     codec = _codec_name(stream)
     becomes: str | None = None
-    if kind == "sound" and audio == "none":
+    if kind == "audio" and audio == "none":
         return StreamPlan(stream.index, kind, codec, stream.language, None, "--audio none")
     if kind == "attachment":
-        becomes = codec if extras.keeps_attachments(container) else None
-    elif kind == "cover picture":
-        becomes = codec if extras.keeps_cover(container, stream, codec) else None
+        becomes = codec if metadata.keeps_attachments(container) else None
+    elif kind == "cover art":
+        becomes = codec if metadata.keeps_cover(container, stream, codec) else None
     elif kind != "data" and stream.codec_context is not None:
         becomes = codec if can_hold(container, stream, sample) else None
         if becomes is None and kind == "subtitles":
             becomes = plain_codec(codec, container)
-        if becomes is None and kind == "sound" and audio == "transcode" and sample.sound:
-            becomes = sound_codec(container)
+        if becomes is None and kind == "audio" and audio == "transcode" and sample.audio:
+            becomes = audio_codec(container)
     reason = "" if becomes is not None else _why_not(kind, suffix)
     return StreamPlan(stream.index, kind, codec, stream.language, becomes, reason)
 
@@ -181,10 +180,10 @@ def _codec_name(stream: Stream) -> str:
 
 
 def _holds_timecode(stream: Stream) -> bool:
-    """Whether a stream is the one in which MP4 keeps the timecode of its frames."""
-    return stream.type == "data" and extras.timecode_of(stream.metadata) is not None
+    """Whether a stream is the timecode track of MP4."""
+    return stream.type == "data" and metadata.timecode_of(stream.metadata) is not None
 
 
 def _holds_chapters(stream: Stream) -> bool:
-    """Whether a stream is the one in which MP4 keeps the names of chapters."""
+    """Whether a stream is the chapter track of MP4."""
     return stream.type == "data" and stream.name == "bin_data"

@@ -1,8 +1,7 @@
-"""Subtitles made of plain text: from the format of one container to that of another.
+"""Convert text subtitles between the formats of containers.
 
-MP4, Matroska and WebM each have a format of their own for the same thing: some words and how
-long they are shown. Between these the words, line breaks, and bold, italic and underlined type
-pass without loss. What else a line may say about its looks is counted, so that it can be told.
+MP4, Matroska and WebM each have their own text format. Text, line breaks, bold, italic and
+underline are converted without loss. Lines that lose other formatting are counted and reported.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
-# Formats of words and little else. ASS is not among them: it sets type and moves it about.
+# Formats of plain text. ASS is not one: it has fonts, positions and animation.
 _PLAIN = {"subrip", "srt", "text", "mov_text", "webvtt"}
-# What each container calls plain text.
+# The text subtitle codec of each container.
 _NATIVE = {
     "mp4": "mov_text",
     "mov": "mov_text",
@@ -26,41 +25,39 @@ _NATIVE = {
     "webm": "webvtt",
 }
 
-# FFmpeg decodes all text to the lines of an ASS script: eight fields, then the text, with
-# commands in braces. These commands have a counterpart in every plain format.
+# FFmpeg decodes all text subtitles to ASS lines: eight fields, then the text, with override tags in
+# braces. Every text format has an equivalent of these tags.
 _FIELDS_BEFORE_TEXT = 8
 _PORTABLE_COMMAND = re.compile(rb"\{\\(?:[biu][01]?|r)\}")
 _COMMAND = re.compile(rb"\{\\[^}]*\}")
 
 
 def plain_codec(codec: str, container: str) -> str | None:
-    """The format into which a container takes subtitles of the format ``codec``, without loss.
+    """The codec to which a container's text subtitles can be converted without loss.
 
     Args:
-        codec: FFmpeg's name of the format of the source.
-        container: FFmpeg's name of the container of the output.
+        codec: FFmpeg's name of the codec in the source.
+        container: FFmpeg's name of the output's container.
 
     Returns:
-        FFmpeg's name, or None where the source is more than plain text or the container takes
-        no plain text.
+        FFmpeg's name; None if the source is not plain text or the container has no text codec.
     """
     return _NATIVE.get(container) if codec in _PLAIN else None
 
 
 class SubtitleConverter:
-    """Rewrites the packets of one subtitle stream in another plain format.
+    """Converts one subtitle stream to another text codec.
 
     Attributes:
-        stream: The stream of the output that the packets go to.
-        lines_changed: Lines that lost a color, a place on the screen, or the time that they
-            shared with another line.
+        stream: The output stream.
+        lines_changed: Lines that lost a color, a position, or an overlap with another line.
     """
 
     def __init__(self, source: SubtitleStream, output: OutputContainer, codec: str) -> None:
-        """Announce the new stream to an output that has no header yet."""
+        """Add the stream to an output whose header is not written yet."""
         self.lines_changed = 0
         self._decoder = source.codec_context
-        self._decoder.open(strict=False)  # only then it knows the styles that the encoder needs
+        self._decoder.open(strict=False)  # this reads the styles that the encoder needs
         stream = output.add_stream(codec)
         assert isinstance(stream, SubtitleStream)
         self._encoder = stream.codec_context
@@ -68,11 +65,11 @@ class SubtitleConverter:
         stream.time_base = self._encoder.time_base = source.time_base or Fraction(1, 1000)
         self.stream: Stream = stream
         self._escapes = codec == "webvtt"
-        self._takes_turns = codec == "mov_text"
+        self._shows_one_at_a_time = codec == "mov_text"
         self._shown_until = 0
 
     def convert(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
-        """Rewrite one packet, at the same time; nothing where it holds no words."""
+        """Convert one packet; an empty list if it has no text."""
         decoded = self._decoder.decode2(packet)
         if decoded is None:
             return []
@@ -80,11 +77,11 @@ class SubtitleConverter:
         if not any(_COMMAND.sub(b"", text).strip() for text in texts):
             return []  # such lines are common, and muxers drop some of them
         begin, duration = packet.pts or 0, packet.duration or 0
-        overlaps = self._takes_turns and begin < self._shown_until
+        overlaps = self._shows_one_at_a_time and begin < self._shown_until
         self._shown_until = max(self._shown_until, begin + duration)
         self.lines_changed += overlaps or any(_is_restyled(text) for text in texts)
         joined = rb"\N".join(texts)
-        if self._escapes:  # FFmpeg's encoder leaves that out
+        if self._escapes:  # FFmpeg's encoder does not
             joined = joined.replace(b"&", b"&amp;").replace(b"<", b"&lt;")
         line = b"0,0,Default,,0,0,0,," + joined
         converted = self._encoder.encode_subtitle(SubtitleSet.create(line, 0, duration, begin))
@@ -96,7 +93,7 @@ class SubtitleConverter:
 
 
 def is_gap(packet: Packet[Stream]) -> bool:
-    """Whether a packet is an empty MP4 subtitle; muxers put their own between the others."""
+    """Whether a packet is an empty MP4 subtitle, which muxers insert between the others."""
     context = packet.stream.codec_context
     return context is not None and context.name == "mov_text" and bytes(packet)[:2] == b"\0\0"
 

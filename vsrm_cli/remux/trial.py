@@ -1,8 +1,8 @@
-"""What a container can hold, found by trying: a short file in memory, written and read again.
+"""Find out what a container can hold by writing and reading a short file in memory.
 
-Lists of codecs are wrong too often. Some muxers refuse a stream only when the file is closed, and
-some write what nobody can decode. So the first packets of a stream are written with its real
-parameters, read again, and decoded.
+Lists of supported codecs are often wrong: some muxers fail only when the file is closed, and some
+write streams that cannot be decoded. So the first packets of a stream are muxed with its real
+parameters, demuxed and decoded.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from vsrm_cli.remux.subtitles import is_gap
 from vsrm_cli.remux.wave_format import (
     MUXER_OPTIONS,
     add_by_wave_format,
-    correct_names,
+    correct_codec_ids,
     has_wave_format,
 )
 
-# Enough packets of a stream to see whether they come back, ...
+# Packets of each stream in a trial file, ...
 _PACKETS = 12
-# ... and the part of a file that is searched for them, in bytes of packets.
-_MOST_BYTES = 256 << 20
-# One or two channels need no list of their places: they are played the same way everywhere.
-_USUAL_LAYOUTS = {1: "mono", 2: "stereo"}
-# The share of the decoded source that must come back. Some containers leave out the sound that
-# primes a decoder.
-_LEAST_SHARE = 0.25
-# Sound is compared by its loudest moment, of so many samples. Its error may have this share of
-# the energy: two decoders round in two ways, where a container does not tell MP2 from MP3.
+# ... and how much of a file is searched for them, in bytes of packets.
+_MAX_BYTES = 256 << 20
+# The default layouts of one and two channels.
+_DEFAULT_LAYOUTS = {1: "mono", 2: "stereo"}
+# The fraction of the decoded source that must be in the trial file. Some containers drop the audio
+# that primes a decoder.
+_MIN_FRACTION = 0.25
+# Audio is compared at its loudest, over this many samples. The error may have this fraction of the
+# energy: if a container does not distinguish MP2 from MP3, two decoders round differently.
 _COMPARED_SAMPLES = 32
-_LARGEST_ERROR = 1e-3
-_MOST_SAMPLES = 100_000
-# What muxers and decoders say of what they do not take.
+_MAX_ERROR = 1e-3
+_MAX_SAMPLES = 100_000
+# Errors of muxers and decoders for unsupported streams.
 _REFUSALS = (av.FFmpegError, ValueError, OverflowError)
 
 
@@ -56,23 +56,23 @@ class Sample:
     """The first packets of a stream.
 
     Attributes:
-        packets: As they are in the file, with all their times.
-        sound: What they decode to, in pieces of (samples, channels), from -1 to 1.
-        sample_rate: Of that, per second.
-        pictures: How many pictures they decode to.
-        is_damaged: Whether packets between them did not decode. Decoders that make up noise (AAC)
-            then make up other noise.
+        packets: As they are in the file, with complete times.
+        audio: Decoded, in arrays of (samples, channels), -1 to 1.
+        sample_rate: Of the audio, in Hz.
+        frames: Number of decoded video frames.
+        is_damaged: Whether packets between them did not decode. Decoders that generate noise (AAC)
+            then generate different noise.
     """
 
     packets: list[Packet[Stream]] = field(default_factory=list)
-    sound: list[NDArray[np.float32]] = field(default_factory=list)
+    audio: list[NDArray[np.float32]] = field(default_factory=list)
     sample_rate: int = 0
-    pictures: int = 0
+    frames: int = 0
     is_damaged: bool = False
 
 
 def read_samples(path: Path) -> dict[int, Sample]:
-    """Read the first packets of each stream of a file, by its number; there may be none.
+    """Read the first packets of each stream of a file, by index; there may be none.
 
     Raises:
         InputError: If the file cannot be read.
@@ -82,12 +82,12 @@ def read_samples(path: Path) -> dict[int, Sample]:
 
 
 def can_hold(container: str, stream: Stream, sample: Sample) -> bool:
-    """Try whether a container takes a copy of a stream, and gives it back such that it decodes.
+    """Whether a container can hold a copy of a stream that decodes, found by a trial file.
 
     Args:
         container: FFmpeg's name.
-        stream: What would be copied.
-        sample: Its first packets. Without any, only the header of the container is tried.
+        stream: The stream to copy.
+        sample: Its first packets. Without any, only a header is written.
     """
     file = BytesIO()
     try:
@@ -100,7 +100,7 @@ def can_hold(container: str, stream: Stream, sample: Sample) -> bool:
         if not sample.packets:
             return True
         if has_wave_format(container, stream):
-            correct_names(file, [target.codec_context.extradata or b""])
+            correct_codec_ids(file, [target.codec_context.extradata or b""])
         file.seek(0)
         with av.open(file, "r", metadata_errors="replace") as again:
             found = _read_samples(again)[again.streams[0].index]
@@ -110,16 +110,18 @@ def can_hold(container: str, stream: Stream, sample: Sample) -> bool:
 
 
 def add_copy(output: OutputContainer, stream: Stream) -> Stream:
-    """Announce a copy of a stream to an output that has no header yet."""
+    """Add a copy of a stream to an output whose header is not written yet."""
     if has_wave_format(output.format.name, stream):
         assert isinstance(stream, AudioStream)
         return add_by_wave_format(output, stream)
     target = output.add_stream_from_template(stream, opaque=True)
     if isinstance(target, AudioStream):
-        # Old containers count channels and do not say where each belongs; MP4 must know.
+        # Old containers store only the number of channels; MP4 needs their layout.
         channels = target.codec_context.layout.nb_channels
         if target.codec_context.layout.name == f"{channels} channels":
-            target.codec_context.layout = _USUAL_LAYOUTS.get(channels, target.codec_context.layout)
+            target.codec_context.layout = _DEFAULT_LAYOUTS.get(
+                channels, target.codec_context.layout
+            )
     return target
 
 
@@ -128,36 +130,36 @@ def _options(container: str) -> dict[str, str]:
 
 
 def _is_whole(found: Sample, sample: Sample) -> bool:
-    """Whether what was read again is what was written."""
-    if sample.sound and sample.is_damaged:
-        return bool(found.sound)
-    if sample.sound:
-        return found.sample_rate == sample.sample_rate and _sounds_alike(
-            np.concatenate(found.sound) if found.sound else None, np.concatenate(sample.sound)
+    """Whether the trial file contains what was written."""
+    if sample.audio and sample.is_damaged:
+        return bool(found.audio)
+    if sample.audio:
+        return found.sample_rate == sample.sample_rate and _is_same_audio(
+            np.concatenate(found.audio) if found.audio else None, np.concatenate(sample.audio)
         )
-    if sample.pictures:
-        return found.pictures >= _LEAST_SHARE * sample.pictures
-    return len(found.packets) == len(sample.packets)  # subtitles; or nobody can decode it
+    if sample.frames:
+        return found.frames >= _MIN_FRACTION * sample.frames
+    return len(found.packets) == len(sample.packets)  # subtitles, or there is no decoder
 
 
-def _sounds_alike(found: NDArray[np.float32] | None, wanted: NDArray[np.float32]) -> bool:
-    """Whether the loudest moment of the later half of a sound is in another sound, too."""
+def _is_same_audio(found: NDArray[np.float32] | None, wanted: NDArray[np.float32]) -> bool:
+    """Whether the loudest samples in the second half of ``found`` are in ``wanted``, too."""
     if found is None or found.shape[1] != wanted.shape[1]:
         return False
-    if len(found) < max(_LEAST_SHARE * len(wanted), 2 * _COMPARED_SAMPLES):
+    if len(found) < max(_MIN_FRACTION * len(wanted), 2 * _COMPARED_SAMPLES):
         return len(wanted) < 2 * _COMPARED_SAMPLES
     half = len(found) // 2
     moment = half + int(np.abs(found[half:-_COMPARED_SAMPLES]).max(1).argmax())
-    # Damaged sound of floats may be huge: its squares fit into twice the bits only.
+    # Damaged float audio may be huge: its squares need float64.
     samples = wanted.astype(np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(samples, _COMPARED_SAMPLES, axis=0)
     loudest = found[moment : moment + _COMPARED_SAMPLES].T.astype(np.float64)
     errors = ((windows - loudest) ** 2).sum((1, 2))
-    return bool(errors.min() <= _LARGEST_ERROR * (loudest**2).sum() + 1e-9)
+    return bool(errors.min() <= _MAX_ERROR * (loudest**2).sum() + 1e-9)
 
 
 def _copies(packets: list[Packet[Stream]]) -> Iterator[Packet[Stream]]:
-    """New packets of the same content, that begin at zero."""
+    """Copies of packets, with times from zero."""
     first = min((packet.dts or 0 for packet in packets), default=0)
     latest = -1
     for packet in packets:
@@ -186,10 +188,10 @@ def _read_samples(container: InputContainer) -> dict[int, Sample]:
                     sample.is_damaged = True
             if len(sample.packets) == _PACKETS:
                 missing.discard(stream.index)
-            if (not missing and len(samples) > 1) or read_bytes > _MOST_BYTES:
+            if (not missing and len(samples) > 1) or read_bytes > _MAX_BYTES:
                 break
     except av.FFmpegError:
-        pass  # what lies before the fault is enough
+        pass  # the packets before the fault are enough
     for stream in container.streams:
         if samples[stream.index].packets:
             _decode(stream, None, samples[stream.index])
@@ -197,10 +199,10 @@ def _read_samples(container: InputContainer) -> dict[int, Sample]:
 
 
 def _decode(stream: Stream, packet: Packet[Stream] | None, sample: Sample) -> bool:
-    """Add what a packet decodes to, or without a packet what the decoder still holds.
+    """Decode a packet into a sample; None flushes the decoder.
 
     Returns:
-        Whether the packet is sound, as far as anybody can tell.
+        False if the packet is damaged; True if it is not, or if there is no decoder.
     """
     if not isinstance(stream, AudioStream | VideoStream):
         return True
@@ -212,20 +214,20 @@ def _decode(stream: Stream, packet: Packet[Stream] | None, sample: Sample) -> bo
         return True
     for frame in frames:
         if isinstance(frame, VideoFrame):
-            sample.pictures += 1
-        elif isinstance(frame, AudioFrame) and sum(map(len, sample.sound)) < _MOST_SAMPLES:
+            sample.frames += 1
+        elif isinstance(frame, AudioFrame) and sum(map(len, sample.audio)) < _MAX_SAMPLES:
             sample.sample_rate = frame.sample_rate
-            sample.sound.append(_as_float(frame))
+            sample.audio.append(_as_float(frame))
     return True
 
 
 def _as_float(frame: AudioFrame) -> NDArray[np.float32]:
-    if frame.format.name.startswith("s64"):  # PyAV has no arrays of it
+    if frame.format.name.startswith("s64"):  # PyAV cannot convert it to an array
         (frame,) = av.AudioResampler(format="flt").resample(frame)
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if values.dtype.kind == "f":
-        largest = np.finfo(np.float32).max  # infinite samples, and no numbers at all, are damage
+        largest = np.finfo(np.float32).max  # infinity and NaN are damage
         return np.nan_to_num(values).clip(-largest, largest).astype(np.float32)
     full_scale = 2.0 ** (8 * values.itemsize - 1)
     zero = full_scale if values.dtype == np.uint8 else 0.0

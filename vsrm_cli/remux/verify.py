@@ -1,8 +1,7 @@
-"""The last look at a finished file: does it hold what it was promised to hold?
+"""Verify a finished output before it is renamed.
 
-The file is read again from the disk, packet by packet. Every frame must be there at its time, and
-every stream that was copied, from its beginning to its end. The beginning of each stream is
-decoded too. A file that fails does not get its name.
+The file is demuxed from disk. It must contain every frame at its time and every copied stream from
+start to end, and the start of each stream must decode.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from vsrm_cli.media.containers import open_container
 from vsrm_cli.remux.metadata import is_cover
 from vsrm_cli.remux.subtitles import is_gap
 
-# These round every time to milliseconds.
+# Containers that round times, in seconds.
 _ROUNDING = {"matroska": Fraction(1, 1000)}
-# Muxers or demuxers make one packet of several of these, or several of one.
+# Codecs whose packets muxers or demuxers merge or split.
 _REGROUPED = ("pcm_", "adpcm_", "eac3", "truehd", "mlp")
-# What the ends of sounds may differ by: padding of an encoder that one container counts.
+# The ends of audio streams may differ by this: some containers count encoder padding.
 _PADDING_SECONDS = Fraction(1, 10)
-# Within so many packets, a decoder gives its first frame.
+# A decoder returns its first frame within this many packets.
 _PACKETS_DECODED = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """What must be there of one stream that was copied.
+class ExpectedStream:
+    """What the output must hold of one copied stream.
 
     Attributes:
-        name: What to call it in a message.
-        packets: How many there are.
+        name: For messages.
+        packets: Their number.
         begin: When the earliest begins, in seconds on the clock of the output.
-        end: When the latest ends, as far as its packets say.
-        latest: When the latest begins; None if nobody knows.
+        end: When the latest ends, by its duration.
+        latest: When the latest begins; None if unknown.
         is_decodable: Whether the source could be decoded.
     """
 
@@ -60,33 +59,33 @@ class Expected:
     """What a finished file must hold.
 
     Attributes:
-        times: When each frame of the main video is shown, in ticks of `clock`, rising.
+        times: When each frame of the main video is shown, in ticks of `clock`, increasing.
         clock: Length of a tick in seconds.
         last_duration: Ticks that the last frame is shown.
-        carried: The streams beside the main video, by their number in the output.
-        attachments: How many files are attached, cover pictures not counted.
-        covers: How many cover pictures there are.
-        chapters: How many chapters there are.
+        streams: The other streams, by their index in the output.
+        attachments: Number of attachments without cover art.
+        covers: Number of cover images.
+        chapters: Number of chapters.
     """
 
     times: Sequence[int]
     clock: Fraction
     last_duration: int
-    carried: dict[int, Carried] = field(default_factory=dict)
+    streams: dict[int, ExpectedStream] = field(default_factory=dict)
     attachments: int = 0
     covers: int = 0
     chapters: int = 0
 
 
 def verify_file(path: Path, expected: Expected) -> None:
-    """Make sure that a file holds what it must.
+    """Check that a file holds what is expected.
 
     Args:
         path: A complete file; its main video is the first stream.
         expected: What it must hold.
 
     Raises:
-        CheckFailed: If anything is missing, is there twice, or is shown at another time.
+        CheckFailed: If anything is missing, duplicated, or shown at another time.
     """
     with open_container(path) as container:
         tracks = _read_tracks(container)
@@ -94,22 +93,22 @@ def verify_file(path: Path, expected: Expected) -> None:
         rounding = _ROUNDING.get(kind, Fraction(0))
         _compare_frames(tracks[0], expected, rounding=rounding)
         _decode_beginning(path, 0, "the video")
-        if kind == "mov":  # the others do not say how long a frame is shown
+        if kind == "mov":  # other containers do not store the duration of a frame
             shown = tracks[0].durations[tracks[0].latest()] * tracks[0].clock
             _expect("seconds of the last frame", shown, expected.last_duration * expected.clock)
-        # MP4 makes no track of sound that has no packets.
-        missing, skipped = 1 + len(expected.carried) - _count_tracks(container), 0
-        for index, carried in sorted(expected.carried.items()):
-            if skipped < missing and not carried.packets:
+        # MP4 has no track for an audio stream without packets.
+        missing, skipped = 1 + len(expected.streams) - _count_tracks(container), 0
+        for index, stream in sorted(expected.streams.items()):
+            if skipped < missing and not stream.packets:
                 skipped += 1
             else:
-                _compare_stream(tracks.get(index - skipped), carried, rounding=rounding)
-                if carried.packets and carried.is_decodable:
-                    _decode_beginning(path, index - skipped, carried.name)
-        files = sum(stream.type == "attachment" for stream in container.streams)
-        covers = sum(is_cover(stream) for stream in container.streams)
+                _compare_stream(tracks.get(index - skipped), stream, rounding=rounding)
+                if stream.packets and stream.is_decodable:
+                    _decode_beginning(path, index - skipped, stream.name)
+        files = sum(s.type == "attachment" for s in container.streams)
+        covers = sum(is_cover(s) for s in container.streams)
         _expect("attachments", files, expected.attachments)
-        _expect("cover pictures", covers, expected.covers)
+        _expect("cover images", covers, expected.covers)
         _expect("chapters", len(container.chapters()), expected.chapters)
 
 
@@ -123,7 +122,7 @@ class _Track:
         self.durations = array("q")
 
     def latest(self) -> int:
-        """The place of the packet that is shown last."""
+        """The index of the packet that is shown last."""
         return max(range(len(self.begins)), key=self.begins.__getitem__)
 
     def end(self) -> Fraction:
@@ -138,17 +137,17 @@ def _count_tracks(container: InputContainer) -> int:
 
 
 def _read_tracks(container: InputContainer) -> dict[int, _Track]:
-    # Data streams, such as the timecode that a muxer makes of a tag, have no codec context.
-    watched = [s for s in container.streams if s.codec_context is not None and not is_cover(s)]
-    tracks = {stream.index: _Track(stream) for stream in watched}
-    for packet in container.demux(watched):
+    # Data streams, such as a timecode track that a muxer adds for a tag, have no codec context.
+    streams = [s for s in container.streams if s.codec_context is not None and not is_cover(s)]
+    tracks = {stream.index: _Track(stream) for stream in streams}
+    for packet in container.demux(streams):
         if not packet.size or is_gap(packet):
             continue
         track = tracks[packet.stream.index]
         ticks = packet.pts if packet.pts is not None else packet.dts
         if ticks is None and packet.stream.index == 0:
             raise _failure("a frame has no time")
-        if ticks is None:  # Matroska gives none to what lies before zero
+        if ticks is None:  # Matroska stores no negative times
             ticks = track.begins[-1] if track.begins else 0
         track.begins.append(ticks)
         track.durations.append(packet.duration or 0)
@@ -163,28 +162,28 @@ def _compare_frames(track: _Track, expected: Expected, *, rounding: Fraction) ->
             raise _failure(_where("a frame", "is shown", ticks * track.clock, time))
 
 
-def _compare_stream(track: _Track | None, carried: Carried, *, rounding: Fraction) -> None:
+def _compare_stream(track: _Track | None, stream: ExpectedStream, *, rounding: Fraction) -> None:
     if track is None or not track.begins:
-        _expect(f"packets of {carried.name}", 0, carried.packets)
+        _expect(f"packets of {stream.name}", 0, stream.packets)
         return
     if track.codec.startswith(_REGROUPED):
-        if track.end() < carried.end - _PADDING_SECONDS:
-            raise _failure(_where(carried.name, "ends", track.end(), carried.end))
+        if track.end() < stream.end - _PADDING_SECONDS:
+            raise _failure(_where(stream.name, "ends", track.end(), stream.end))
     else:
-        _expect(f"packets of {carried.name}", len(track.begins), carried.packets)
+        _expect(f"packets of {stream.name}", len(track.begins), stream.packets)
         latest = max(track.begins) * track.clock
-        wanted = latest if carried.latest is None else carried.latest
-        if abs(latest - wanted) > max(rounding, track.clock):
-            raise _failure(_where(f"the last packet of {carried.name}", "begins", latest, wanted))
+        expected = latest if stream.latest is None else stream.latest
+        if abs(latest - expected) > max(rounding, track.clock):
+            raise _failure(_where(f"the last packet of {stream.name}", "begins", latest, expected))
     begin = min(track.begins) * track.clock
-    # What primes a decoder may lie before zero; not every container says how far.
-    is_off = begin > 0 if carried.begin < 0 else abs(begin - carried.begin) > track.clock
-    if is_off and abs(begin - carried.begin) > rounding:
-        raise _failure(_where(carried.name, "begins", begin, carried.begin))
+    # Packets that prime a decoder may have negative times, which not every container stores.
+    is_off = begin > 0 if stream.begin < 0 else abs(begin - stream.begin) > track.clock
+    if is_off and abs(begin - stream.begin) > rounding:
+        raise _failure(_where(stream.name, "begins", begin, stream.begin))
 
 
 def _decode_beginning(path: Path, index: int, name: str) -> None:
-    """Make sure that a stream decodes, as far as its first frame tells."""
+    """Check that the first frame of a stream decodes."""
     with open_container(path) as container:
         stream = container.streams[index]
         for packet in islice(container.demux(stream), _PACKETS_DECODED):
@@ -205,6 +204,6 @@ def _expect(what: str, found: int | Fraction, wanted: int | Fraction) -> None:
 
 def _failure(finding: str) -> CheckFailed:
     return CheckFailed(
-        f"The finished file does not hold what it must ({finding}), so it was not kept; "
+        f"The finished file failed its check ({finding}), so it was not kept; "
         "this is a bug in vsrm, please report it."
     )

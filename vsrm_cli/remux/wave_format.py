@@ -1,10 +1,9 @@
-"""Sound in Matroska under the number that it has in WAV files, such as WMA and ADPCM.
+"""Store audio codecs such as WMA and ADPCM in Matroska with the codec ID A_MS/ACM.
 
-Matroska has names of its own for common codecs. All others may go by the name ``A_MS/ACM``, with
-the format chunk of a WAV file (WAVEFORMATEX) to say which one it is. FFmpeg writes that, but PyAV
-asks FFmpeg's list of the common ones first and refuses. So the stream is announced as MP3, whose
-packets and private data the muxer passes on as they are, and its name is corrected in the
-finished file.
+Matroska has codec IDs of its own for common codecs. Others use ``A_MS/ACM`` with the format chunk
+of a WAV file (WAVEFORMATEX) as private data. FFmpeg supports that, but PyAV refuses codecs that are
+not in FFmpeg's list of common ones. So the stream is added as MP3, whose packets and private data
+the muxer does not change, and its codec ID is corrected in the finished file.
 """
 
 from __future__ import annotations
@@ -19,37 +18,37 @@ from av.container import OutputContainer
 from av.stream import Stream
 
 # The element CodecID (0x86) with its size; strings may be padded with zeros.
-_ANNOUNCED = b"\x86\x89A_MPEG/L3"
-_MEANT = b"\x86\x89A_MS/ACM\0"
-# The element BitDepth and its size. The muxer takes the depth of decoded MP3.
+_WRITTEN_ID = b"\x86\x89A_MPEG/L3"
+_CORRECT_ID = b"\x86\x89A_MS/ACM\0"
+# The element BitDepth and its size. The muxer writes the depth of decoded MP3.
 _BIT_DEPTH = b"\x62\x64\x81"
-# Where a WAVEFORMATEX has that number.
-_DEPTH_IN_DESCRIPTION = 14
-# The list of the streams is in this many of the first bytes of a file; attachments follow it.
+# The offset of the bit depth in a WAVEFORMATEX.
+_BIT_DEPTH_OFFSET = 14
+# The track list is in this many of the first bytes of a file; attachments follow it.
 _HEADER_BYTES = 1 << 20
 
-# Matroska protects its headers by checksums, which would be wrong after the correction.
+# Without checksums, which the correction would make wrong.
 MUXER_OPTIONS = {"write_crc32": "0"}
 
 
 @cache
-def _known_to_matroska() -> set[str]:
+def _codecs_of_matroska() -> set[str]:
     with av.open(BytesIO(), "w", format="matroska") as container:
         return container.supported_codecs
 
 
 def has_wave_format(container: str, stream: Stream) -> bool:
-    """Whether a stream goes into a container, by FFmpeg's name, by its number in WAV files."""
+    """Whether a container, by FFmpeg's name, needs A_MS/ACM for a stream."""
     return (
         container == "matroska"
         and isinstance(stream, AudioStream)
         and stream.codec_context is not None
-        and stream.codec_context.name not in _known_to_matroska()
+        and stream.codec_context.name not in _codecs_of_matroska()
     )
 
 
 def wave_format(stream: AudioStream) -> bytes | None:
-    """Give the format chunk with which a WAV file describes a stream; None if it cannot."""
+    """The WAV format chunk of a stream; None if WAV does not support its codec."""
     file = BytesIO()
     try:
         with av.open(file, "w", format="wav") as trial:
@@ -58,20 +57,20 @@ def wave_format(stream: AudioStream) -> bytes | None:
     except (av.FFmpegError, ValueError):
         return None
     data = file.getvalue()
-    place = data.index(b"fmt ")
-    size = int.from_bytes(data[place + 4 : place + 8], "little")
-    return data[place + 8 : place + 8 + size]
+    offset = data.index(b"fmt ")
+    size = int.from_bytes(data[offset + 4 : offset + 8], "little")
+    return data[offset + 8 : offset + 8 + size]
 
 
 def add_by_wave_format(output: OutputContainer, stream: AudioStream) -> AudioStream:
-    """Announce a copy of a stream to a Matroska file that has no header yet.
+    """Add a copy of a stream to a Matroska file whose header is not written yet.
 
     Raises:
-        ValueError: If WAV files have no number for it.
+        ValueError: If WAV does not support its codec.
     """
     description = wave_format(stream)
     if description is None:
-        raise ValueError(f"WAV files have no number for {stream.codec_context.name}")
+        raise ValueError(f"WAV does not support {stream.codec_context.name}")
     with av.open(BytesIO(), "w", format="mp3") as other:
         target = output.add_stream_from_template(other.add_stream("libmp3lame"), opaque=True)
     assert isinstance(target, AudioStream)
@@ -82,23 +81,23 @@ def add_by_wave_format(output: OutputContainer, stream: AudioStream) -> AudioStr
     return target
 
 
-def correct_names(file: IO[bytes], descriptions: list[bytes]) -> None:
-    """Give the streams added by `add_by_wave_format` their names, in a finished file.
+def correct_codec_ids(file: IO[bytes], formats: list[bytes]) -> None:
+    """Correct the codec IDs of streams from `add_by_wave_format` in a finished file.
 
     Args:
         file: Open for reading and writing; written with `MUXER_OPTIONS`.
-        descriptions: The `wave_format` of each such stream, in order.
+        formats: The `wave_format` of each such stream, in order.
     """
     file.seek(0)
     header = bytearray(file.read(_HEADER_BYTES))
-    place = 0
-    for description in descriptions:
-        place = header.index(description, place)
-        name = header.rindex(_ANNOUNCED, 0, place)
-        header[name : name + len(_MEANT)] = _MEANT
-        depth = header.find(_BIT_DEPTH, name, place)
+    offset = 0
+    for data in formats:
+        offset = header.index(data, offset)
+        codec_id = header.rindex(_WRITTEN_ID, 0, offset)
+        header[codec_id : codec_id + len(_CORRECT_ID)] = _CORRECT_ID
+        depth = header.find(_BIT_DEPTH, codec_id, offset)
         if depth >= 0:
-            header[depth + len(_BIT_DEPTH)] = description[_DEPTH_IN_DESCRIPTION]
-        place += len(description)
+            header[depth + len(_BIT_DEPTH)] = data[_BIT_DEPTH_OFFSET]
+        offset += len(data)
     file.seek(0)
     file.write(header)

@@ -1,7 +1,7 @@
 """A self-contained page: tables, plots and before/after sliders in one HTML file.
 
-Plain data go in, HTML comes out. Plots are inline SVG, pictures lie in the page as PNG, and its
-own security policy forbids it to fetch anything: it can be sent by mail and opened anywhere.
+Plots are inline SVG, images are embedded as PNG, and a content security policy forbids all
+requests, so the file works offline and can be sent by mail.
 """
 
 import base64
@@ -18,7 +18,7 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path, write_atomically
 from vsrm_cli.frame import Pixels
 
-# No scripts, styles or pictures but those inside the file, and no connection anywhere.
+# Only scripts, styles and images inside the file, and no network requests.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 _STYLE = """
@@ -75,10 +75,10 @@ for (const input of document.querySelectorAll(".slider input")) {
 
 @dataclass(frozen=True)
 class Table:
-    """Words in rows and columns.
+    """A table of text.
 
     Attributes:
-        title: What it shows.
+        title: Its heading.
         headers: One for each column.
         rows: Each as long as ``headers``.
     """
@@ -91,14 +91,14 @@ class Table:
 def html_page(
     title: str, lead: str, parts: Sequence[str], *, style: str = "", script: str = ""
 ) -> str:
-    """Put parts together to a page.
+    """Make a page.
 
     Args:
-        title: Its name and heading.
+        title: Its title and heading.
         lead: A line below the heading.
-        parts: HTML, made by the other functions of this folder.
-        style: What they need beside the style of every page.
-        script: Likewise.
+        parts: HTML from the other functions of this folder.
+        style: Additional CSS.
+        script: Additional JavaScript.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -117,17 +117,17 @@ def heading(words: str) -> str:
 
 
 def paragraph(words: str) -> str:
-    """A paragraph of plain words."""
+    """A paragraph of text."""
     return f"<p>{escape(words)}</p>"
 
 
 def side_by_side(parts: Sequence[str]) -> str:
-    """Parts beside each other where the screen is wide enough, else below each other."""
+    """Parts in columns if the screen is wide enough, else below each other."""
     return f'<div class="row">{"".join(parts)}</div>'
 
 
 def html_table(table: Table) -> str:
-    """A table with its heading; wide ones can be moved sideways."""
+    """A table with its heading; wide ones scroll horizontally."""
     head = "".join(f"<th>{escape(header)}</th>" for header in table.headers)
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
     return (
@@ -142,13 +142,13 @@ def _cell(words: str) -> str:
 
 
 def slider(before: Pixels, after: Pixels, *, labels: tuple[str, str], caption: str) -> str:
-    """Two pictures of one size, one over the other, with an edge that can be moved.
+    """A before/after slider for two images of one size.
 
     Args:
-        before: Seen to the left of the edge, (3, H, W) uint8.
-        after: Seen to the right of it, likewise.
-        labels: What they are.
-        caption: Words below.
+        before: Left of the edge, (3, H, W) uint8.
+        after: Right of the edge, likewise.
+        labels: Their names.
+        caption: Text below.
     """
     height, width = before.shape[1:]
     return (
@@ -163,27 +163,27 @@ def slider(before: Pixels, after: Pixels, *, labels: tuple[str, str], caption: s
     )
 
 
-def still(picture: Pixels, *, caption: str) -> str:
-    """A picture, (3, H, W) uint8, with words below."""
+def still(image: Pixels, *, caption: str) -> str:
+    """An image, (3, H, W) uint8, with a caption."""
     return (
-        f'<figure class="still"><img src="{data_uri(picture)}" alt="{escape(caption)}">'
+        f'<figure class="still"><img src="{data_uri(image)}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
-def data_uri(picture: Pixels) -> str:
-    """A picture, (3, H, W) uint8, as an address that contains it."""
-    return data_uri_of(encode_png(picture), "png")
+def data_uri(image: Pixels) -> str:
+    """An image, (3, H, W) uint8, as a data URI."""
+    return data_uri_of(encode_png(image), "png")
 
 
 def data_uri_of(file: bytes, kind: str) -> str:
-    """A picture file, such as "png" or "webp", as an address that contains it."""
+    """An image file, such as "png" or "webp", as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(file).decode('ascii')}"
 
 
-def encode_png(picture: Pixels) -> bytes:
+def encode_png(image: Pixels) -> bytes:
     """Encode RGB, (3, H, W) uint8, as PNG (ISO/IEC 15948), each row as differences from above."""
-    rows = np.moveaxis(picture, 0, -1).astype(np.uint8)
+    rows = np.moveaxis(image, 0, -1).astype(np.uint8)
     height, width, _ = rows.shape
     above = np.concatenate((np.zeros_like(rows[:1]), rows[:-1]))
     filtered = np.full((height, 1 + 3 * width), 2, np.uint8)  # 2: the filter named "up"
@@ -200,7 +200,7 @@ def encode_png(picture: Pixels) -> bytes:
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool = False) -> None:
-    """Write a file; it appears under its name when it is complete.
+    """Write a file atomically.
 
     Raises:
         OutputError: As `check_output_path`, or if the disk is full.

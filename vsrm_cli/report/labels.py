@@ -1,6 +1,6 @@
-"""A small font, drawn here: letters for labels in pictures, without a font file.
+"""A small built-in font for labels in images.
 
-Each sign is 5 pixels wide and 7 high; signs that the font does not have become boxes.
+Characters are 5 pixels wide and 7 high; missing ones are drawn as boxes.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from vsrm_cli.frame import Pixels
 
 HEIGHT, WIDTH = 7, 5
 
-# Seven rows of five pixels for each sign, # for ink, rows divided by slashes.
-_SIGNS = {
+# Seven rows of five pixels for each character, # for ink, rows divided by slashes.
+_CHARACTERS = {
     "A": " ### /#   #/#   #/#####/#   #/#   #/#   #",
     "B": "#### /#   #/#   #/#### /#   #/#   #/#### ",
     "C": " ### /#   #/#    /#    /#    /#   #/ ### ",
@@ -96,35 +96,35 @@ _BOX = "#####/#   #/#   #/#   #/#   #/#   #/#####"
 
 
 def text_mask(words: str, *, size: int) -> NDArray[np.bool_]:
-    """Where the ink of a line of words is.
+    """Render a line of text.
 
     Args:
-        words: What is written.
-        size: Side of a pixel of the font, in pixels of the picture.
+        words: The text.
+        size: Side of a pixel of the font, in pixels of the image.
 
     Returns:
-        (7 * size, w), True for ink; one empty column stands between signs.
+        (7 * size, w), True for ink, with an empty column between characters.
     """
     columns = [np.zeros((HEIGHT, 0), bool)]
     for sign in words:
-        rows = _SIGNS.get(sign, _BOX).split("/")
+        rows = _CHARACTERS.get(sign, _BOX).split("/")
         drawn = np.array([[pixel == "#" for pixel in row] for row in rows])
         columns += [drawn, np.zeros((HEIGHT, 1), bool)]
     line = np.concatenate(columns, axis=1)[:, : -1 if words else None]
     return line.repeat(size, axis=0).repeat(size, axis=1)
 
 
-def draw_label(picture: Pixels, words: str, *, right: bool = False) -> None:
-    """Write words into the lower left corner of a picture, white on a darkened band.
+def draw_label(image: Pixels, words: str, *, right: bool = False) -> None:
+    """Draw text into the lower left corner of an image, white on a darkened band.
 
-    The letters grow with the picture; words that are too long for it are cut.
+    The font size follows that of the image; text that is too long is cut.
 
     Args:
-        picture: (3, H, W) uint8 or uint16; changed in place.
-        words: What to write.
-        right: Whether to write into the lower right corner instead.
+        image: (3, H, W) uint8 or uint16; changed in place.
+        words: The text.
+        right: Whether to use the lower right corner instead.
     """
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     size = max(1, height // 180)
     pad = 3 * size
     ink = text_mask(words, size=size)[: max(0, height - 2 * pad), : max(0, width - 2 * pad)]
@@ -132,8 +132,6 @@ def draw_label(picture: Pixels, words: str, *, right: bool = False) -> None:
         return
     band_height, band_width = ink.shape[0] + 2 * pad, ink.shape[1] + 2 * pad
     columns = slice(width - band_width, width) if right else slice(0, band_width)
-    band = picture[:, height - band_height :, columns]
+    band = image[:, height - band_height :, columns]
     band //= 4
-    band[:, pad : pad + ink.shape[0], pad : pad + ink.shape[1]][:, ink] = np.iinfo(
-        picture.dtype
-    ).max
+    band[:, pad : pad + ink.shape[0], pad : pad + ink.shape[1]][:, ink] = np.iinfo(image.dtype).max

@@ -1,7 +1,6 @@
-"""Plots as SVG: lines, points and bars, drawn by hand so that a page needs no library.
+"""Line, point and bar plots as SVG, without a plotting library.
 
-Every plot is a complete SVG document: it can stand inside a page or in a file of its own, and
-brings a light and a dark look.
+Every plot is a complete SVG document for a page or a file, with light and dark colors.
 """
 
 import math
@@ -9,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 520, 330
-LEFT, RIGHT, TOP, BOTTOM = 78, 16, 56, 48  # what the plot leaves free around its axes
+LEFT, RIGHT, TOP, BOTTOM = 78, 16, 56, 48  # margins around the axes
 
-# Okabe and Ito's colors, which people with any color vision can tell apart.
+# Okabe and Ito's colors, which people with any color vision can distinguish.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8f98")
 
 _STYLE = """
@@ -31,11 +30,11 @@ def line_plot(
     """Draw lines through points.
 
     Args:
-        title: Stands above.
-        lines: Points (x, y) of each line by its name, x rising.
-        x_label: What x is, with its unit.
-        y_label: What y is, with its unit.
-        from_zero: Whether both axes begin at zero.
+        title: Of the plot.
+        lines: Points (x, y) of each line by name, with increasing x.
+        x_label: Label of the x axis, with its unit.
+        y_label: Label of the y axis, with its unit.
+        from_zero: Whether both axes start at zero.
     """
     axes = _Axes([p for points in lines.values() for p in points], from_zero=from_zero)
     marks = []
@@ -50,13 +49,13 @@ def line_plot(
 def point_plot(
     title: str, points: Mapping[str, tuple[float, float]], *, x_label: str, y_label: str
 ) -> str:
-    """Draw a point with its name for each thing; the axes take just the room they need.
+    """Draw labeled points, with axes that fit them.
 
     Args:
-        title: Stands above.
+        title: Of the plot.
         points: (x, y) by name.
-        x_label: What x is, with its unit.
-        y_label: What y is, with its unit.
+        x_label: Label of the x axis, with its unit.
+        y_label: Label of the y axis, with its unit.
     """
     axes = _Axes(list(points.values()), from_zero=False, margin=0.15)
     marks = []
@@ -71,20 +70,20 @@ def point_plot(
 def bar_plot(
     title: str, groups: Sequence[str], bars: Mapping[str, Sequence[float]], *, label: str
 ) -> str:
-    """Draw bars lying on their side, in groups, one below the other: names stay readable.
+    """Draw grouped horizontal bars.
 
     Args:
-        title: Stands above.
+        title: Of the plot.
         groups: Names of the groups, from top to bottom.
-        bars: For each name in the legend, the value in each group; bars begin at zero.
-        label: What the values are, with their unit.
+        bars: For each name in the legend, the value in each group.
+        label: Label of the values, with their unit.
     """
     values = [value for row in bars.values() for value in row]
-    ticks = _ticks(min(0.0, *values), max(0.0, *values))  # a bar that begins elsewhere would lie
+    ticks = _ticks(min(0.0, *values), max(0.0, *values))  # bars must start at zero
     left = min(210, 24 + 7.6 * max(len(group) for group in groups))
     thick, gap = (12, 12) if len(bars) > 1 else (16, 10)
     pitch = thick * len(bars) + gap
-    # The room above is enough for a legend of two lines.
+    # The top margin has room for a legend of two lines.
     above = max(TOP, 17 + max((y for _, _, y in _legend_places(list(bars))), default=0.0))
     height = above + pitch * len(groups) + BOTTOM
 
@@ -112,7 +111,7 @@ def bar_plot(
 
 
 class _Axes:
-    """The scales of a plot: values to places."""
+    """The axes of a plot: they map values to coordinates."""
 
     def __init__(self, points: Points, *, from_zero: bool, margin: float = 0.0) -> None:
         self._x_ticks, self._y_ticks = (
@@ -155,7 +154,7 @@ def _room(values: Sequence[float], *, from_zero: bool, margin: float) -> tuple[f
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to eight round numbers; the outer ones enclose the values."""
+    """Four to eight round numbers that enclose the values."""
     if high <= low:
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     raw = (high - low) / 5
@@ -170,7 +169,7 @@ def _colors(count: int) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> str:
-    """Names in their colors, below the title; one name needs none."""
+    """Names in their colors, below the title; empty for one name."""
     parts = []
     for color, (name, x, y) in zip(_colors(len(names)), _legend_places(names), strict=False):
         parts.append(f'<rect x="{x:.1f}" y="{y:g}" width="10" height="10" fill="{color}"/>')
@@ -179,7 +178,7 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _legend_places(names: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Where the names of a legend stand, in as many lines as they need."""
+    """Positions of the names of a legend, in as many lines as needed."""
     places, x, y = [], 14.0, 24.0
     for name in names if len(names) > 1 else ():
         length = 32 + 7.2 * len(name)

@@ -1,8 +1,8 @@
-"""Numbers with their units, for people."""
+"""Format numbers with units."""
 
 
 def in_bytes(count: int) -> str:
-    """A number of bytes in a fitting unit."""
+    """A number of bytes in a suitable unit."""
     amount = float(count)
     for unit in ("bytes", "KB", "MB", "GB"):
         if amount < 1000:
@@ -19,7 +19,7 @@ def in_time(seconds: float) -> str:
 
 
 def in_rough_time(seconds: float) -> str:
-    """Seconds in a fitting unit, for estimates."""
+    """Seconds in a suitable unit, for estimates."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} hours"
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

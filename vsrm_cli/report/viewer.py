@@ -1,14 +1,14 @@
-"""Frames of several versions of a video, one over the other, in a page.
+"""A viewer that compares versions of a video in a page.
 
-An edge that can be moved has one version to its left and another to its right. One toolbar says for
-all pictures of the page which versions these are, how large they are shown, and whether they move.
+A movable edge has one version on its left and another on its right. A toolbar selects versions,
+zoom and playback for all viewers of the page.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-# So many screen pixels for a pixel of a frame; 0 fits the frame into the page.
+# Screen pixels per pixel of a frame; 0 fits the frame into the page.
 _ZOOMS = (("fit", 0), ("1:1", 1), ("2:1", 2))
 
 STYLE = """
@@ -60,7 +60,7 @@ html { scroll-padding-top: 9rem; }
 SCRIPT = """
 const bar = document.querySelector(".bar");
 const views = [...document.querySelectorAll(".view")].map(view => ({
-  pictures: [...view.querySelectorAll(".stage img")],
+  images: [...view.querySelectorAll(".stage img")],
   names: ["left", "right"].map(side => view.querySelector(".name-" + side)),
   stage: view.querySelector(".stage"),
   window: view.querySelector(".window"),
@@ -76,10 +76,10 @@ let isPlaying = false;
 function show(view) {
   const sides = ["left", "right"].map(chosen);
   view.names.forEach((name, side) => { name.textContent = versions[sides[side]]; });
-  view.pictures.forEach((picture, index) => {
+  view.images.forEach((image, index) => {
     const version = Math.floor(index / view.count), isNow = index % view.count === view.number;
-    picture.classList.toggle("left", isNow && version === sides[0]);
-    picture.classList.toggle("right", isNow && version === sides[1] && sides[0] !== sides[1]);
+    image.classList.toggle("left", isNow && version === sides[0]);
+    image.classList.toggle("right", isNow && version === sides[1] && sides[0] !== sides[1]);
   });
 }
 function moveEdge(view) {
@@ -164,14 +164,14 @@ class View:
 
     Attributes:
         title: Its name, such as the time.
-        caption: Words beside it.
-        frames: Of each version, in the order of the toolbar, its frames as addresses that contain
-            them; all versions have equally many.
-        width: Of a frame as it is seen, in pixels.
+        caption: Text next to it.
+        frames: Data URIs of the frames of each version, in the order of the toolbar; all versions
+            have the same number.
+        width: Of a displayed frame, in pixels.
         height: Likewise.
-        milliseconds: How long a frame is shown when they move.
-        number: The frame that is shown while they do not move.
-        overview: The whole frame, small, as an address that contains it; None for none.
+        milliseconds: Duration of a frame during playback.
+        number: The frame shown without playback.
+        overview: Data URI of a thumbnail of the whole frame; None for none.
     """
 
     title: str
@@ -188,8 +188,8 @@ def toolbar(versions: Sequence[str], *, plays: bool) -> str:
     """The toolbar of a page.
 
     Args:
-        versions: What they are called; the first one is shown on the left, the second on the right.
-        plays: Whether there is more than one frame anywhere.
+        versions: Their names; the first is initially on the left, the second on the right.
+        plays: Whether any place has more than one frame.
     """
     options = "".join(
         f'<option value="{number}">{escape(name)}</option>' for number, name in enumerate(versions)
@@ -197,7 +197,7 @@ def toolbar(versions: Sequence[str], *, plays: bool) -> str:
     right = _choice("right", [(name, number) for number, name in enumerate(versions)], checked=1)
     button = '<button type="button">Play</button>' if plays else ""
     return (
-        '<form class="bar" aria-label="What the pictures show">'
+        '<form class="bar" aria-label="Versions and zoom">'
         f'<label>left <select name="left">{options}</select></label>'
         f"{right}{_choice('zoom', _ZOOMS, checked=0)}{button}</form>"
     )
@@ -214,8 +214,8 @@ def _choice(name: str, options: Sequence[tuple[str, int]], *, checked: int) -> s
 
 
 def viewer(view: View, versions: Sequence[str]) -> str:
-    """One place of a video: two versions of it, an edge between them, and a slider for the edge."""
-    pictures = "".join(
+    """A viewer for one place: two versions, an edge between them, and a slider for the edge."""
+    images = "".join(
         f'<img decoding="sync" alt="{escape(name)}, frame {number + 1}" src="{frame}"'
         f"{_side(version, is_shown=number == view.number)}>"
         for version, (name, frames) in enumerate(zip(versions, view.frames, strict=True))
@@ -232,7 +232,7 @@ def viewer(view: View, versions: Sequence[str]) -> str:
         f'data-number="{view.number}">'
         f"<figcaption><div><b>{escape(view.title)}</b> {escape(view.caption)}</div>{overview}"
         f'</figcaption><div class="box"><div class="window" tabindex="0" role="group" '
-        f'aria-label="{escape(view.title)}"><div class="stage">{pictures}</div></div>'
+        f'aria-label="{escape(view.title)}"><div class="stage">{images}</div></div>'
         f'<span class="name-left">{escape(versions[0])}</span>'
         f'<span class="name-right">{escape(versions[1])}</span></div>'
         '<input type="range" min="0" max="100" step="0.5" value="50" '
@@ -241,12 +241,12 @@ def viewer(view: View, versions: Sequence[str]) -> str:
 
 
 def _side(version: int, *, is_shown: bool) -> str:
-    """The class of a picture before the script runs, or without it."""
+    """The class of an image without the script."""
     return f' class="{("left", "right")[version]}"' if is_shown and version < 2 else ""
 
 
 def command(name: str, facts: str, words: str) -> str:
-    """A command line under its name and some facts, with a button that copies it."""
+    """A command line with its name, some facts, and a copy button."""
     return (
         f'<div class="command"><b>{escape(name)}</b> <span>{escape(facts)}</span>'
         f'<code>{escape(words)}</code><button type="button">Copy</button></div>'

@@ -40,8 +40,12 @@ from vsrm_cli.upscale.devices import (
     queue_depths,
     settle_hardware,
 )
-from vsrm_cli.upscale.distributed.cluster import Cluster, hire_nodes
-from vsrm_cli.upscale.distributed.parallel import Team, hire_processes, restore_on_devices
+from vsrm_cli.upscale.distributed.cluster import Cluster, make_node_workers
+from vsrm_cli.upscale.distributed.parallel import (
+    DeviceWorkers,
+    make_device_workers,
+    restore_on_devices,
+)
 from vsrm_cli.upscale.distributed.segment_worker import Settings
 from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
@@ -189,11 +193,11 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     order.warn(scarcity)
                 ends = (source, output)
                 if cluster is not None:
-                    hire = partial(hire_nodes, cluster, kind, files, order.warn)
-                    run = _run_on_devices(hire, devices, ends, journal, order)
+                    make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
+                    run = _run_on_devices(make_workers, devices, ends, journal, order)
                 elif len(devices) > 1 or journal.later:
-                    hire = partial(hire_processes, devices, order.warn)
-                    run = _run_on_devices(hire, devices, ends, journal, order)
+                    make_workers = partial(make_device_workers, devices, order.warn)
+                    run = _run_on_devices(make_workers, devices, ends, journal, order)
                 else:
                     run = _run_here(ends, journal, order)
                 # Sound and all other streams are read only now, and must be of the same file.
@@ -236,7 +240,7 @@ def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -
 
 
 def _run_on_devices(
-    hire: Callable[[Settings], Team],
+    make_workers: Callable[[Settings], DeviceWorkers],
     devices: Sequence[str],
     ends: tuple[Source, Collected],
     journal: Journal,
@@ -255,7 +259,7 @@ def _run_on_devices(
         if advice := suggest_network(ends[0].info, order.options, str(model), scale):
             order.warn(advice)
     return restore_on_devices(
-        hire,
+        make_workers,
         ends,
         journal,
         order.options,

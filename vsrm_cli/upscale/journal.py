@@ -2,7 +2,7 @@
 
 A run works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``large.mp4``:
 
-    journal.json      what was asked for and what was chosen: only the same may go on
+    journal.json      the options and the choices: only the same options may resume
     000000000.mp4     a closed segment of the video, named by the number of its first frame
     segments.jsonl    an entry for each, in a line: when its frames are shown, and how to go on
     lock              held by the process at work; the lock dies with it
@@ -82,7 +82,7 @@ class Entry:
         shot: Number of the first frame of the shot that its last frame belongs to.
         ticks: When its frames are shown, on the clock of the output.
         end: Until when its last frame is shown, on the same clock.
-        tile: Side of the tiles in use at its end; None for whole pictures.
+        tile: Side of the tiles in use at its end; None for whole frames.
         damaged: Damaged pieces met in the input up to its last frame.
         margin: The frames up to its last one that the work behind it begins with.
         size_bytes: Size of the file.
@@ -123,7 +123,7 @@ class Journal:
         self.later: dict[int, Entry] = {}
         self.chosen: Choices | None = None
         self._output = output
-        self._asked: Choices = {}
+        self._requested: Choices = {}
         self._lock: IO[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._flushed_at = 0.0
@@ -190,24 +190,24 @@ class Journal:
         finally:
             self._lock.close()
 
-    def open(self, asked: Choices, *, restart: bool) -> None:
-        """Read what an earlier run has finished, if it was asked for the same.
+    def open(self, requested: Choices, *, restart: bool) -> None:
+        """Read the finished segments of an earlier run with the same options.
 
         Args:
-            asked: All that the pictures depend on, by the names that the user knows.
+            requested: All options that frames depend on, by their names for the user.
             restart: Do as if there were nothing.
 
         Raises:
-            OutputError: If the earlier run was asked for something else; says for what.
+            OutputError: If the earlier run had other options; names them.
         """
-        self._asked = asked
-        told = None if restart else self._read_choices()
-        if told is None:
+        self._requested = requested
+        saved = None if restart else self._read_choices()
+        if saved is None:
             return
         found = self._read_entries()
         if found:
-            self._compare(told["asked"], asked)
-            self.chosen, self.later = told["chosen"], found
+            self._compare(saved["asked"], requested)
+            self.chosen, self.later = saved["chosen"], found
             self._order()
 
     def start(self) -> None:
@@ -223,13 +223,13 @@ class Journal:
             self._write(_ENTRIES, "".join(map(_line, kept)))
 
     def begin(self, chosen: Choices) -> None:
-        """Write down what the run was asked for and what it has chosen.
+        """Write the options and the choices of the run.
 
         Raises:
             OutputError: If the folder cannot be written.
         """
         self.chosen = chosen
-        self._write(_CHOICES, json.dumps({"asked": self._asked, "chosen": chosen}))
+        self._write(_CHOICES, json.dumps({"asked": self._requested, "chosen": chosen}))
 
     def add(self, entry: Entry, *, made_in: Path | None = None) -> None:
         """Record a segment whose file is closed and on the disk; its size is filled in.
@@ -322,11 +322,11 @@ class Journal:
         file.close()
         return None
 
-    def _compare(self, earlier: Choices, asked: Choices) -> None:
+    def _compare(self, earlier: Choices, requested: Choices) -> None:
         changes = [
-            f"{name} (was {_shown(earlier.get(name))}, is {_shown(asked.get(name))})"
-            for name in {**earlier, **asked}
-            if earlier.get(name) != asked.get(name)
+            f"{name} (was {_shown(earlier.get(name))}, is {_shown(requested.get(name))})"
+            for name in {**earlier, **requested}
+            if earlier.get(name) != requested.get(name)
         ]
         if changes:
             raise OutputError(
@@ -347,9 +347,9 @@ class Journal:
     def _read_entry(self, line: bytes) -> Entry | None:
         """Read an entry; None if it is torn, or its file is not as it was."""
         try:
-            told = json.loads(line)
-            margin = [Fingerprint(**stamp) for stamp in told.pop("margin")]
-            entry = Entry(**told, margin=margin)
+            values = json.loads(line)
+            margin = [Fingerprint(**stamp) for stamp in values.pop("margin")]
+            entry = Entry(**values, margin=margin)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         file = self.folder / entry.file
@@ -380,12 +380,12 @@ class Journal:
 
     def _read_choices(self) -> dict[str, Choices] | None:
         try:
-            told: dict[str, Choices] = json.loads((self.folder / _CHOICES).read_bytes())
+            values: dict[str, Choices] = json.loads((self.folder / _CHOICES).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise self._unreadable(_CHOICES, error) from error
-        return told
+        return values
 
     def _write(self, name: str, content: str) -> None:
         try:
@@ -407,8 +407,8 @@ class Journal:
 
 
 def _line(entry: Entry) -> str:
-    told = vars(entry) | {"margin": [vars(stamp) for stamp in entry.margin]}
-    return json.dumps(told) + "\n"
+    values = vars(entry) | {"margin": [vars(stamp) for stamp in entry.margin]}
+    return json.dumps(values) + "\n"
 
 
 def _shown(choice: str | int | None) -> str:
@@ -430,8 +430,8 @@ def describe_files(files: Sequence[Path]) -> Choices:
             file.seek(max(0, abouts[0].st_size - _CHECKED_BYTES))
             digest.update(file.read())
     else:
-        told = [(path.name, about.st_size) for path, about in zip(files, abouts, strict=True)]
-        digest.update(repr(told).encode())
+        values = [(path.name, about.st_size) for path, about in zip(files, abouts, strict=True)]
+        digest.update(repr(values).encode())
     latest = max(about.st_mtime for about in abouts)
     return {
         "size of the input": sum(about.st_size for about in abouts),

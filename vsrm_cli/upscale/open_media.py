@@ -67,7 +67,7 @@ def open_output(
 
     Raises:
         UsageError: If a setting of the encoding can never work.
-        OutputError: If it cannot be written as asked.
+        OutputError: If it cannot be written.
     """
     if _is_for_images(path):
         return ImageSequenceWriter(
@@ -86,7 +86,7 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
 
     Raises:
         UsageError: If a setting of the encoding can never work.
-        OutputError: If it cannot be written as asked.
+        OutputError: If it cannot be written.
     """
     if path == PIPE:
         return Y4mWriter(
@@ -134,13 +134,13 @@ def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
 
 
 def shown_shape(output: FrameWriter, info: VideoInfo) -> Shape:
-    """The picture of an output as players show it: turned, if the file says so.
+    """The displayed size of an output, rotated if the file says so.
 
     Args:
         output: Where the frames go.
         info: Where they come from.
     """
-    # The pixels of pictures and pipes are upright, and .nut cannot hold the mark.
+    # Images and pipes have upright pixels, and .nut cannot store the rotation.
     has_mark = isinstance(output, VideoWriter) and output.path.suffix.lower() != ".nut"
     return output.shape.upright(info) if has_mark else output.shape
 

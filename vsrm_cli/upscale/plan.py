@@ -17,7 +17,7 @@ from vsrm_cli.checkpoints.catalog import (
     FOR_COMPRESSED,
     MODELS,
     pair_of,
-    settle_detail,
+    resolve_detail,
 )
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import network_scale
@@ -323,7 +323,7 @@ def settle_model(
     factor = shape_of_output(info, options).enlargement(info)
     model, reason = select_model(options.model, info, files, factor=factor)
     is_default = options.model == DEFAULT_MODEL
-    detail = settle_detail(str(model), options.detail, is_default=is_default)
+    detail = resolve_detail(str(model), options.detail, is_default=is_default)
     scale = options.scale
     if options.is_size_open and not is_default:
         scale = Fraction(network_scale(model, report=report))

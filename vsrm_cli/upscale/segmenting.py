@@ -21,8 +21,8 @@ from vsrm_cli.upscale.open_media import Collected
 # lost.
 SEGMENT_SECONDS = 30.0
 MAX_WINDOWS = 64
-# Default windows of a segment on several devices: needed before any speed is known, and a device
-# that does not go on from the segment before computes one window twice.
+# Default windows of a segment on several devices: needed before any speed is known, and a
+# segment that does not continue the one before computes one window twice.
 PLANNED_WINDOWS = 16
 
 
@@ -141,7 +141,7 @@ def plan_segments(
     for frame in frames:
         record = frame.record
         assert record is not None
-        stamps[record.number], damaged[record.number] = record.stamp, record.damaged
+        stamps[record.number], damaged[record.number] = record.fingerprint, record.damaged
         total = record.number + 1
         if frame.begins_shot and record.number >= first:
             shots.append(record.number)
@@ -217,9 +217,9 @@ class Recorder:
         frame = restored.frame
         record = frame.record
         assert record is not None
-        if (record.number, record.stamp.time) != (self.frames_written, str(frame.time)):
+        if (record.number, record.fingerprint.time) != (self.frames_written, str(frame.time)):
             raise CheckFailed(
-                f"The frame {record.number}, read at {record.stamp.time} s, came back as the frame "
+                f"Frame {record.number}, read at {record.fingerprint.time} s, came back as frame "
                 f"{self.frames_written} at {frame.time} s; this is a bug in vsrm, please report it."
             )
         if self._segment is None:
@@ -230,7 +230,7 @@ class Recorder:
                 self._segment = SegmentWriter(path, self._output)
         self._segment.write(frame)
         self.frames_written += 1
-        self._stamps[record.number] = record.stamp
+        self._stamps[record.number] = record.fingerprint
         if frame.begins_shot:
             self._shot = record.number
         self._tile, self._damaged = frame.tile, record.damaged

@@ -153,7 +153,7 @@ def test_each_group_of_channels_reads_its_own_weights(run_with):
 
 
 @pytest.mark.parametrize("kernel", ["reference", *FAST, *ON_GPU])
-def test_backward_equals_turning_the_sequence_around_twice(kernel, run_with):
+def test_reverse_equals_flipping_input_and_output(kernel, run_with):
     inputs = with_all_options(scan_inputs(2, 5, 3, 70))
     turned = {
         name: x.flip(-1) if name in ("u", "delta", "B", "C", "z", "add") else x
@@ -180,7 +180,7 @@ def test_the_layout_in_memory_changes_nothing(kernel, run_with):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kernel", ["reference", "auto"])
-def test_the_length_may_stand_before_the_channels(kernel, form, run_with):
+def test_token_major_input_is_supported(kernel, form, run_with):
     inputs = with_all_options(scan_inputs(2, 6, 3, 20, form=form))
 
     expected, slopes = gradients(lambda x: run_with(kernel, x), inputs)
@@ -193,7 +193,7 @@ def test_the_length_may_stand_before_the_channels(kernel, form, run_with):
         assert_near(found[name], slope)
 
 
-def test_tokens_that_stand_first_are_not_copied_on_the_way_in(monkeypatch):
+def test_token_major_input_is_not_copied(monkeypatch):
     received = {}
 
     def scan(u, step, A, B, C, *, reverse):
@@ -293,7 +293,7 @@ def test_the_decay_is_exact_to_a_few_units_of_the_last_digit(kernel, run_with):
 
 
 @pytest.mark.parametrize("kernel", ["reference", *FAST])
-def test_an_enormous_step_forgets_all_and_gives_no_nan(kernel, run_with):
+def test_a_huge_step_clears_the_state_without_nan(kernel, run_with):
     exponents = torch.tensor([87.0, 88.0, 104.0, 1e4, 1e20, 3e38])
 
     decays = exponentials(run_with, kernel, exponents)
@@ -303,7 +303,7 @@ def test_an_enormous_step_forgets_all_and_gives_no_nan(kernel, run_with):
 
 
 @pytest.mark.parametrize("kernel", [*FAST, *ON_GPU])
-def test_enormous_steps_have_finite_gradients(kernel, run_with):
+def test_huge_steps_have_finite_gradients(kernel, run_with):
     inputs = scan_inputs(1, 4, 3, 70)
     inputs["delta"][:, :, ::3] = 1e4
 

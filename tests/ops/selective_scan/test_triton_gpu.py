@@ -76,14 +76,14 @@ def test_each_option_may_be_left_out(left_out, run_with):
     assert_agrees(run_with, inputs)
 
 
-def test_nothing_but_the_recurrence_may_be_asked_for(run_with):
+def test_all_optional_arguments_may_be_omitted(run_with):
     inputs = scan_inputs(1, 3, 2, 10, form="one group")
     del inputs["D"]
 
     assert_agrees(run_with, inputs)
 
 
-def test_the_result_lies_in_memory_like_the_input(run_with):
+def test_the_result_has_the_memory_layout_of_the_input(run_with):
     inputs = scan_inputs(2, 3, 2, 5)
     first = tokens_first(inputs)
 
@@ -136,7 +136,7 @@ def test_the_softplus_keeps_its_digits_where_steps_are_tiny(run_with):
     assert ((y - expected).abs() <= 6e-8 * (4 + raw.abs()) * expected).all()
 
 
-def test_enormous_steps_forget_all_and_have_finite_gradients(run_with):
+def test_huge_steps_clear_the_state_with_finite_gradients(run_with):
     inputs = scan_inputs(1, 3, 2, 12)
     inputs["delta"][:, :, ::3] = 1e4
     inputs["delta"][:, :, 1::3] = 1e30

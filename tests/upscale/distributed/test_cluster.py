@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.cli.app import app
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError, VsrmError
-from vsrm_cli.upscale.distributed.cluster import Cluster, Sight, check_versions
+from vsrm_cli.upscale.distributed.cluster import Cluster, NodeState, check_versions
 from vsrm_cli.upscale.distributed.ray_driver import Node, find_versions
 from vsrm_cli.upscale.distributed.segment_worker import Settings
 from vsrm_cli.upscale.job import upscale_video
@@ -162,7 +162,7 @@ def test_a_disk_that_fills_up_on_a_node_is_told_and_nothing_is_lost(
 
 @pytest.mark.slow
 @needs_ray
-def test_a_command_that_is_killed_goes_on_with_one_machine(film, tmp_path, ray_cluster):
+def test_a_killed_cluster_job_can_be_resumed_on_one_machine(film, tmp_path, ray_cluster):
     import faults
 
     output, entries = tmp_path / "large.mkv", tmp_path / ".large.mkv.vsrm" / "segments.jsonl"
@@ -186,7 +186,7 @@ def test_a_command_that_is_killed_goes_on_with_one_machine(film, tmp_path, ray_c
 
 @pytest.mark.slow
 @needs_ray
-def test_the_command_prints_its_own_words_alone(film, tmp_path, ray_cluster):
+def test_the_command_prints_only_its_own_messages(film, tmp_path, ray_cluster):
     words = ["upscale", film / "small.mkv", "-o", tmp_path / "large.mkv", "--device", "cpu"]
     words += ["--model", film / "tiny.safetensors", "--cluster", ray_cluster.address, "--json"]
     words += ["--window", 7, "--overlap", 3, "--segment-frames", 8, "--quiet"]
@@ -211,7 +211,7 @@ def test_a_node_that_cannot_be_used_is_named_before_the_work(film, tmp_path, ray
 
 @pytest.mark.slow
 @needs_ray
-def test_a_process_on_a_node_that_dies_or_fails_is_seen(tmp_path, ray_cluster):
+def test_a_dead_or_failed_process_on_a_node_is_noticed(tmp_path, ray_cluster):
     said = []
     with Cluster(ray_cluster.address) as cluster:
         for open_worker in (
@@ -255,7 +255,7 @@ def test_the_doctor_lists_the_nodes(ray_cluster):
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
-def test_a_cluster_that_cannot_be_reached_is_told_soon(film, tmp_path, address):
+def test_an_unreachable_cluster_is_reported_quickly(film, tmp_path, address):
     began = time.monotonic()
 
     with pytest.raises(VsrmError, match=rf"^The Ray cluster at {address} cannot be reached; "):
@@ -326,7 +326,7 @@ def test_a_worker_on_cpus_has_as_many_as_the_job_has_threads():
         cluster.devices("cpu", threads=9)
 
 
-def test_a_cluster_without_what_was_asked_for_is_told():
+def test_a_cluster_without_the_requested_device_is_reported():
     with pytest.raises(VsrmError, match="has no GPU"):
         a_cluster(a_node()).kind_of("cuda")
     with pytest.raises(VsrmError, match="has no node that can compute"):
@@ -346,13 +346,13 @@ def test_a_node_with_another_version_is_named(versions, words):
     assert a_cluster(a_node(gpus=1), a_node(**versions)).kind_of("auto") == "cuda"
 
 
-def test_a_node_that_says_nothing_is_named():
+def test_a_silent_node_is_named_in_the_error():
     with pytest.raises(VsrmError, match=r"^The node tiger does not answer; "):
         check_versions({}, find_versions()(), "The node tiger")
 
 
 @pytest.fixture
-def sight(film, tmp_path):
+def node_state(film, tmp_path):
     """What this machine sees of a job, and the settings of that."""
     folder = tmp_path / ".large.mkv.vsrm"
     folder.mkdir()
@@ -363,11 +363,11 @@ def sight(film, tmp_path):
     weights.write_bytes((film / "tiny.safetensors").read_bytes())
     options = UpscaleOptions.read(model=weights)
     settings = Settings(clip, tmp_path / "large.mkv", options, None, 1, folder, "mp4")
-    return Sight.of([clip], settings), settings
+    return NodeState.of([clip], settings), settings
 
 
-def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(sight):
-    seen, settings = sight
+def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(node_state):
+    seen, settings = node_state
     os.utime(settings.src, (1, 1))  # a copy
 
     seen.check(settings)
@@ -378,24 +378,28 @@ def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(sig
 @pytest.mark.parametrize(
     ("harm", "error", "words"),
     [
-        (lambda s: s.src.unlink(), InputError, "does not see the input .*small.mkv"),
-        (lambda s: s.src.write_bytes(b"another"), InputError, "sees another file as .*small.mkv"),
+        (lambda s: s.src.unlink(), InputError, "cannot open the input .*small.mkv"),
+        (lambda s: s.src.write_bytes(b"another"), InputError, "small.mkv is a different one"),
         (lambda s: (s.folder / "lock").unlink(), OutputError, "is not shared with it"),
-        (lambda s: save_weights(make_network(), s.options.model, {"a": "b"}), VsrmError, "other w"),
+        (
+            lambda s: save_weights(make_network(), s.options.model, {"a": "b"}),
+            VsrmError,
+            "are different",
+        ),
     ],
     ids=["no-input", "another-input", "no-folder", "other-weights"],
 )
-def test_a_node_that_sees_something_else_is_refused(sight, harm, error, words):
-    seen, settings = sight
+def test_a_node_that_sees_something_else_is_refused(node_state, harm, error, words):
+    seen, settings = node_state
     harm(settings)
 
     with pytest.raises(error, match=words):
         seen.check(settings)
 
 
-def test_a_folder_that_a_node_cannot_write_is_refused(sight, monkeypatch):
+def test_a_folder_that_a_node_cannot_write_is_refused(node_state, monkeypatch):
     """As a folder that is mounted read-only there; root may write anywhere else."""
-    seen, settings = sight
+    seen, settings = node_state
 
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")

@@ -67,13 +67,15 @@ def test_a_process_that_is_killed_gives_its_segment_back(film, tmp_path):
 
     start_over(film, tmp_path / "large.mkv", report=kill_once, warn=warnings.append)
 
-    assert any("SIGKILL" in words and "it is tried again" in words for words in warnings)
+    assert any("SIGKILL" in words and "retrying" in words for words in warnings)
     assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_segment_that_kills_three_processes_ends_the_job_and_the_rest_is_kept(film, tmp_path):
+def test_a_segment_that_kills_three_processes_ends_the_job_and_finished_ones_are_kept(
+    film, tmp_path
+):
     def kill_always(progress):
         # Then a segment is finished: two at work have fewer frames.
         if progress.shares and progress.frames_done >= 18 and multiprocessing.active_children():
@@ -108,7 +110,7 @@ def test_a_job_goes_from_one_device_to_two_and_back(film, tmp_path):
 
 
 @pytest.mark.slow
-def test_segments_behind_a_gap_are_used_on_one_device(film, tmp_path):
+def test_segments_after_a_gap_are_used_on_one_device(film, tmp_path):
     output = tmp_path / "large.mkv"
     done = []
     with pytest.raises(Interrupted):
@@ -142,7 +144,7 @@ def test_a_network_that_fails_at_every_segment_ends_the_job_in_a_sentence(film, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
-def test_a_command_that_is_killed_ends_its_processes_and_goes_on(film, tmp_path):
+def test_a_killed_command_ends_its_processes_and_can_be_resumed(film, tmp_path):
     import faults
 
     output, log = tmp_path / "large.mkv", tmp_path / "log"
@@ -182,7 +184,7 @@ def is_running(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
-def test_a_disk_that_fills_up_is_told_and_the_work_goes_on_when_there_is_room(film, tmp_path):
+def test_a_disk_that_fills_up_is_reported_and_the_job_can_be_resumed(film, tmp_path):
     import faults
 
     output, log = tmp_path / "large.mkv", tmp_path / "log"
@@ -201,7 +203,7 @@ def test_a_disk_that_fills_up_is_told_and_the_work_goes_on_when_there_is_room(fi
     assert contents(output) == contents(film / "whole.mkv")
 
 
-def test_a_device_that_stays_idle_is_told(film, tmp_path):
+def test_an_idle_device_is_reported(film, tmp_path):
     warnings = []
 
     start_over(film, tmp_path / "large.mkv", segment_frames=100, warn=warnings.append)
@@ -235,7 +237,7 @@ def test_all_gpus_are_those_of_the_machine(monkeypatch):
         find_devices("cuda:all", mixed=False)
 
 
-def test_other_hardware_goes_on_only_where_frames_may_differ(film, tmp_path, monkeypatch):
+def test_other_hardware_resumes_only_if_frames_may_differ(film, tmp_path, monkeypatch):
     asked = iter(range(1000))
     with pytest.raises(Interrupted):
         start_over(film, tmp_path / "large.mkv", device="cpu", should_stop=lambda: next(asked) >= 0)

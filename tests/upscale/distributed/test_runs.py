@@ -1,4 +1,4 @@
-"""Who does which tasks: each process goes from neighbor to neighbor, and all end together."""
+"""Each process gets consecutive tasks, and every task is done once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from vsrm_cli.upscale.distributed.runs import Runs
 
 
-def test_one_taker_gets_all_tasks_in_order():
+def test_one_process_gets_all_tasks_in_order():
     runs = Runs([1, 2, 3, 4])
 
     assert [runs.take("a") for _ in range(4)] == [1, 2, 3, 4]
     assert not runs
 
 
-def test_each_of_two_takers_goes_through_its_half():
+def test_two_processes_get_half_of_the_tasks_each_in_order():
     runs = Runs(range(10))
 
     taken = [(runs.take("a"), runs.take("b")) for _ in range(5)]
@@ -21,7 +21,7 @@ def test_each_of_two_takers_goes_through_its_half():
     assert taken == [(0, 5), (1, 6), (2, 7), (3, 8), (4, 9)]
 
 
-def test_a_task_that_is_given_back_is_the_next_of_anybody():
+def test_a_returned_task_is_the_next_of_any_process():
     runs = Runs([1, 2, 3, 4])
     task = runs.take("a")
     runs.give_back(task)
@@ -30,7 +30,7 @@ def test_a_task_that_is_given_back_is_the_next_of_anybody():
 
 
 @given(count=st.integers(0, 40), takers=st.lists(st.integers(0, 4), min_size=40, max_size=40))
-def test_every_task_is_taken_once_however_fast_each_is(count, takers):
+def test_every_task_is_taken_once_whatever_the_speed_of_processes(count, takers):
     runs = Runs(range(count))
 
     taken = [runs.take(taker) for taker in takers[:count]]

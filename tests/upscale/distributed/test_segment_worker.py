@@ -1,4 +1,4 @@
-"""A worker goes on from segment to segment, and that changes nothing in them."""
+"""Consecutive segments of one worker are identical to those of separate workers."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def make(worker, task):
     return done.entry, file.read_bytes()
 
 
-def test_a_worker_that_goes_on_makes_the_same_segments_with_less_work(plan, counted):
+def test_consecutive_segments_are_identical_and_compute_no_window_twice(plan, counted):
     settings, tasks = plan
 
     one = SegmentWorker(settings, "cpu")
@@ -65,7 +65,7 @@ def test_a_worker_that_goes_on_makes_the_same_segments_with_less_work(plan, coun
     assert sum(counted) >= frames_in_one_go + (len(tasks) - 1) * 4
 
 
-def test_a_worker_jumps_to_any_segment_and_back(plan):
+def test_segments_in_any_order_are_identical(plan):
     settings, tasks = plan
     worker = SegmentWorker(settings, "cpu")
 
@@ -75,12 +75,11 @@ def test_a_worker_jumps_to_any_segment_and_back(plan):
     assert jumping == [alone[place] for place in (0, 1, 2, 0, 3, 0)]
 
 
-def test_a_worker_goes_on_only_with_the_same_tiles(plan, counted):
-    """After a shortage of memory they are smaller; the next segment has those of all others."""
+def test_smaller_tiles_are_used_for_one_segment_only(plan):
     settings, tasks = plan
     worker = SegmentWorker(settings, "cpu")
     make(worker, tasks[0])
-    worker._restorer.tile = 64
+    worker._restorer.tile = 64  # as after lack of memory
 
     again = make(worker, tasks[1])
 
@@ -88,7 +87,7 @@ def test_a_worker_goes_on_only_with_the_same_tiles(plan, counted):
     assert again == make(SegmentWorker(settings, "cpu"), tasks[1])
 
 
-def test_after_a_failure_a_worker_starts_anew(plan):
+def test_a_worker_can_be_used_after_a_failed_segment(plan):
     settings, tasks = plan
     worker = SegmentWorker(settings, "cpu")
     make(worker, tasks[0])

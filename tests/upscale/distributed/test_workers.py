@@ -16,7 +16,7 @@ def do(open_worker, tasks, *, devices=("a", "b"), should_stop=lambda: False, pat
     warnings = []
     with Workers(open_worker, devices, warn=warnings.append) as workers:
         workers.facts()
-        workers.patience_seconds = patience
+        workers.timeout_seconds = patience
         done = [result for result in workers.do(tasks, should_stop=should_stop, **more) if result]
         shares = workers.shares()
     return dict(done), shares, warnings
@@ -31,12 +31,12 @@ def test_all_tasks_are_done_by_all_devices():
     assert warnings == []
 
 
-def test_a_worker_says_of_itself_what_it_is():
+def test_a_worker_reports_its_facts():
     with Workers(pool_workers.Squaring, ["a", "b"], warn=pytest.fail) as workers:
         assert workers.facts() == ["on a", "on b"]
 
 
-def test_a_device_that_cannot_be_used_is_told_before_the_work():
+def test_an_unusable_device_is_reported_before_the_work():
     with pytest.raises(VsrmError, match=r"^b cannot be used: There is no device b\.$"):
         do(pool_workers.Unusable, [1, 2])
 
@@ -66,14 +66,14 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path)
 
 def test_a_process_that_hangs_is_ended_and_its_task_given_to_another(tmp_path, monkeypatch):
     # On a busy machine, twenty of its pauses would be minutes.
-    monkeypatch.setattr("vsrm_cli.upscale.distributed.workers.PATIENCE_PAUSES", 2)
+    monkeypatch.setattr("vsrm_cli.upscale.distributed.workers.TIMEOUT_PAUSES", 2)
     results, _, warnings = do(
         partial(pool_workers.Hanging, str(tmp_path)), [1, 2, 3, 4, 5], devices=["a"], patience=2
     )
 
     assert results == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
     assert len(warnings) == 1
-    assert re.match(r"a: 3 failed \(nothing was heard of it for \d+ s\)", warnings[0])
+    assert re.match(r"a: 3 failed \(it sent no message for \d+ s\)", warnings[0])
 
 
 def test_a_process_whose_pauses_are_long_is_given_time():
@@ -82,7 +82,7 @@ def test_a_process_whose_pauses_are_long_is_given_time():
     assert (results, warnings) == ({2: 4, 10: 100}, [])
 
 
-def test_a_worker_that_comes_back_as_something_else_is_not_used(tmp_path):
+def test_a_restarted_worker_on_other_hardware_is_not_used(tmp_path):
     def accept(facts):
         if facts != "the first":
             raise VsrmError(f"it is {facts}")
@@ -91,7 +91,7 @@ def test_a_worker_that_comes_back_as_something_else_is_not_used(tmp_path):
         do(partial(pool_workers.Changing, str(tmp_path)), [3, 4], devices=["a"], accept=accept)
 
 
-def test_whoever_wants_to_stop_gets_what_is_at_work():
+def test_stopping_returns_the_tasks_in_progress():
     asked = iter(range(100))
 
     results, *_ = do(pool_workers.Slow, range(1, 50), should_stop=lambda: next(asked) >= 3)

@@ -1,7 +1,7 @@
-"""The one door to the selective scan: it checks its input and hands it to an implementation.
+"""The selective scan: check the input and call an implementation.
 
-The environment variable ``VSRM_KERNELS`` decides which one for the whole program, so that any
-doubt about a picture can be settled by one rerun.
+The environment variable ``VSRM_KERNELS`` selects one for the whole program, for example to find out
+whether a kernel causes a wrong frame.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def selective_scan(
 ) -> Tensor:
     """Run the selective state-space recurrence of Mamba over a sequence.
 
-        step = delta + delta_bias, through softplus if asked
+        step = delta + delta_bias, through softplus if delta_softplus
         h[t] = exp(step[t] * A) * h[t-1] + step[t] * B[t] * u[t],    h[-1] = 0
         y[t] = (<C[t], h[t]> + D * u[t] + add[t]) * silu(z[t])
 
@@ -55,16 +55,16 @@ def selective_scan(
         delta_bias: Added to ``delta``, (channel,).
         delta_softplus: Whether the step sizes go through softplus.
         reverse: Run from the last step to the first.
-        add: Added before the gate, shaped like ``u``: in a block of two directions, what the
-            other one gave.
-        token_major: Whether the length stands before the channels and states.
+        add: Added before the gate, shaped like ``u``: in a bidirectional block, the result of the
+            other direction.
+        token_major: Whether the length is before the channels and states.
 
     Returns:
         y, shaped like ``u`` and in its type.
 
     Raises:
         ValueError: If the shapes do not fit together.
-        UsageError: If ``VSRM_KERNELS`` names an implementation that cannot do this.
+        UsageError: If ``VSRM_KERNELS`` names an implementation that does not support the input.
 
     Source: Gu and Dao, "Mamba", arXiv:2312.00752, Algorithm 2.
     """
@@ -87,7 +87,7 @@ def selective_scan(
 
 
 def _tokens_first(x: Tensor) -> Tensor:
-    """Turn (batch, ..., length) to (batch, length, ...); constant weights stay as they are."""
+    """Transpose (batch, ..., length) to (batch, length, ...); constant weights are unchanged."""
     return x if x.dim() == 2 else x.movedim(-1, 1)
 
 
@@ -106,7 +106,7 @@ def _around(
     delta_softplus: bool,
     reverse: bool,
 ) -> Tensor:
-    """Compute the operator around one of the implementations that know the recurrence alone."""
+    """Compute the operator with an implementation of the recurrence alone."""
     if delta.dtype not in (A.dtype, u.dtype) or u.dtype.itemsize < 4:
         delta = delta.float()
     if delta_bias is not None:
@@ -131,7 +131,7 @@ def _recurrence(name: str) -> Callable[..., Tensor]:
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    # Numba is an extra: this file must import without it.
+    # Numba is optional: this file must import without it.
     from vsrm_cli.ops.selective_scan.numba_cpu import selective_scan_compiled
 
     return selective_scan_compiled
@@ -139,7 +139,7 @@ def _compiled() -> Callable[..., Tensor]:
 
 @cache
 def _triton() -> Callable[..., Tensor]:
-    # It comes with PyTorch for CUDA only, and takes a while to import.
+    # It comes only with PyTorch for CUDA, and is slow to import.
     from vsrm_cli.ops.selective_scan.triton_gpu import selective_scan_triton
 
     return selective_scan_triton
@@ -147,14 +147,14 @@ def _triton() -> Callable[..., Tensor]:
 
 @cache
 def _mamba_ssm() -> Callable[..., Tensor]:
-    # An extra, like Numba.
+    # Optional, like Numba.
     from vsrm_cli.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm
 
     return selective_scan_mamba_ssm
 
 
 def _per_channel(weights: Tensor, u: Tensor) -> Tensor:
-    """Bring B or C, tokens first, to (batch, length, channel or 1, state)."""
+    """Reshape B or C, tokens first, to (batch, length, channel or 1, state)."""
     batch, length, channel = u.shape
     if weights.dim() == 2:
         return weights.expand(batch, length, *weights.shape)

@@ -1,12 +1,12 @@
 """The selective scan, many steps at once, in plain PyTorch.
 
-The sequence is cut into blocks that stay in the processor's cache, and each block into chunks
-of a few steps. All chunks of a block advance together, one step at a time, first to find the
-state that each one hands to the next, then again from the right states. That is twice the
-multiplications of the plain loop, in a hundredth of its calls.
+The sequence is split into blocks that fit into the CPU's cache, and each block into chunks of a few
+steps. All chunks of a block advance together, one step at a time: first to find the state at the
+end of each chunk, then again from the correct initial states. That is twice the multiplications of
+a simple loop in a hundredth of its calls.
 
-Nothing of size (length, channel, state) is kept for the backward pass: it holds the state at
-the start of each block and computes the rest again.
+No array of (length, channel, state) is saved for the backward pass: it saves the state at the start
+of each block and recomputes the rest.
 """
 
 import math
@@ -19,12 +19,12 @@ from torch import Tensor
 # Elements of one (block, state, channel) array, 1 MiB: larger blocks leave the cache, smaller
 # ones cost more calls.
 BLOCK_ELEMENTS = 262_144
-# On a GPU it is the calls that cost; the two arrays of 128 MiB are a small part of its memory.
+# On a GPU the calls dominate; the two arrays of 128 MiB are a small part of its memory.
 GPU_BLOCK_ELEMENTS = 1 << 25
 
-# Over a chunk most states are forgotten. exp(-80) is 2e-35 and as good as zero, but zeros and what
-# is nearly zero take exp so much longer that it was a third of the whole scan.
-LEAST_EXPONENT = -80.0
+# Most states decay to zero within a chunk. Exponents are clamped to -80 (2e-35), since exp is so
+# slow for denormals and zeros that it took a third of the scan.
+MIN_EXPONENT = -80.0
 
 
 def selective_scan_chunked(
@@ -33,7 +33,7 @@ def selective_scan_chunked(
     """Compute what `selective_scan_reference` computes, with the same arguments and results."""
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     # The state axis goes before the channels: there are few states, and vector instructions
-    # want long innermost rows. Left as a view, A alone took a quarter of the time.
+    # need long innermost rows. As a view, A alone took a quarter of the time.
     A, B, C = A.t().contiguous(), B.transpose(-1, -2), C.transpose(-1, -2)
     y: Tensor = _Scan.apply(  # type: ignore[no-untyped-call]
         *(x.to(dtype) for x in (u, delta, A, B, C)), reverse
@@ -42,12 +42,12 @@ def selective_scan_chunked(
 
 
 def _blocks(u: Tensor, states: int) -> tuple[list[slice], int]:
-    """Cut the length into blocks of whole chunks (the last one may end early).
+    """Split the length into blocks of whole chunks (the last one may end early).
 
-    A block of n chunks of m steps costs n + 2m rounds of calls, so n and m are kept alike.
+    A block of n chunks of m steps costs n + 2m rounds of calls, so n and m are kept similar.
 
     Returns:
-        The blocks, and the steps of a chunk.
+        The blocks, and the number of steps in a chunk.
     """
     batch, length, channel = u.shape
     elements = BLOCK_ELEMENTS if u.device.type == "cpu" else GPU_BLOCK_ELEMENTS
@@ -61,7 +61,7 @@ def _blocks(u: Tensor, states: int) -> tuple[list[slice], int]:
 def _fold(x: Tensor, chunk: int, reverse: bool) -> Tensor:
     """(batch, steps, ...) to (chunk, chunks, batch, ...), padded with zeros at the end of time.
 
-    A step of zeros changes nothing: delta = 0 keeps the state, and its output is thrown away.
+    Padding does not change states, since delta is zero, and its output is dropped.
     """
     if reverse:
         x = x.flip(1)
@@ -80,17 +80,17 @@ def _unfold(x: Tensor, steps: int, reverse: bool) -> Tensor:
 
 
 class _Rows:
-    """An array, and views of what lies along its first axis: made once, not for each block."""
+    """An array, and views along its first axis, made once instead of for each block."""
 
     def __init__(self, whole: Tensor) -> None:
         self.whole = whole
         self.rows = whole.unbind()
 
 
-class _Room:
-    """Memory that one block after another uses; what a name stood for before is overwritten.
+class _Workspace:
+    """Named buffers that all blocks reuse.
 
-    Fresh memory is handed out by the system page by page, which took as long as the arithmetic.
+    Page faults of new memory took as long as the arithmetic.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -98,7 +98,7 @@ class _Room:
         self._arrays: dict[str, _Rows] = {}
 
     def take(self, name: str, *shape: int) -> _Rows:
-        """The array of this name; its values are undefined."""
+        """The buffer of this name; its values are undefined."""
         found = self._arrays.get(name)
         if found is None or found.whole.shape != shape:
             found = self._arrays[name] = _Rows(self._like.new_empty(shape))
@@ -110,28 +110,28 @@ def _advance(
     adds: Sequence[Tensor],
     span: _Rows,
     state: Tensor,
-    room: _Room,
+    buffers: _Workspace,
     *,
     order: int = 1,
 ) -> Tensor:
-    """Run h = decay * h + add over all chunks of a block; ``adds`` are replaced by the states.
+    """Run h = decay * h + add over all chunks of a block; ``adds`` become the states.
 
     Args:
         decays: For each step, (chunks, batch, state, channel).
         adds: Likewise; overwritten with h after the step.
         span: Product of the decays of each chunk.
         state: State before the first chunk, (batch, state, channel).
-        room: Memory for the states at the edges of chunks.
-        order: Whether the chunks follow one another (1), or each comes before the last (-1).
+        buffers: Buffers for the states at the edges of chunks.
+        order: 1 for chunks in order, -1 for chunks from the last to the first.
 
     Returns:
         The states after each chunk.
     """
-    entry = room.take("entry", *span.whole.shape)  # state before each chunk
+    entry = buffers.take("entry", *span.whole.shape)  # state before each chunk
     entries = entry.rows[::order]
     entries[0].copy_(state)
     if len(span.rows) > 1:
-        alone = room.take("alone", *span.whole.shape)  # each chunk from zero
+        alone = buffers.take("alone", *span.whole.shape)  # each chunk from zero
         end = alone.whole.copy_(adds[0])
         for more, keep in zip(adds[1:], decays[1:], strict=True):
             torch.addcmul(more, keep, end, out=end)
@@ -146,19 +146,19 @@ def _advance(
 
 
 def _block_states(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor, room: _Room
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor, buffers: _Workspace
 ) -> tuple[_Rows, _Rows, Tensor]:
     """Decays and states of a folded block, (chunk, chunks, batch, state, channel), and its end.
 
     Arguments are folded: u and delta (chunk, chunks, batch, channel), B has a state axis before it.
     """
     shape = (*delta.shape[:-1], *A.shape)
-    decay, h = room.take("decay", *shape), room.take("h", *shape)
+    decay, h = buffers.take("decay", *shape), buffers.take("h", *shape)
     torch.mul(delta[..., None, :], A, out=decay.whole).exp_()
     torch.mul((delta * u)[..., None, :], B, out=h.whole)
-    span = room.take("span", *shape[1:])
-    torch.mul(delta.sum(0)[..., None, :], A, out=span.whole).clamp_(min=LEAST_EXPONENT).exp_()
-    ends = _advance(decay.rows, h.rows, span, state, room)
+    span = buffers.take("span", *shape[1:])
+    torch.mul(delta.sum(0)[..., None, :], A, out=span.whole).clamp_(min=MIN_EXPONENT).exp_()
+    ends = _advance(decay.rows, h.rows, span, state, buffers)
     return decay, h, ends[-1].clone()
 
 
@@ -189,12 +189,12 @@ class _Scan(torch.autograd.Function):
     ) -> Tensor:
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         state = u.new_zeros(u.shape[0], *A.shape)
-        starts, room = [], _Room(u)
+        starts, buffers = [], _Workspace(u)
         blocks, chunk = _blocks(u, A.shape[0])
         for block in _ordered(blocks, reverse):
             starts.append(state)
             fu, fdelta, fB, fC = (_fold(x[:, block], chunk, reverse) for x in (u, delta, B, C))
-            _, h, state = _block_states(fu, fdelta, A, fB, state, room)
+            _, h, state = _block_states(fu, fdelta, A, fB, state, buffers)
             y[:, block] = _unfold(_contract(h.whole, fC), block.stop - block.start, reverse)
         ctx.save_for_backward(u, delta, A, B, C, *starts)
         ctx.reverse = reverse
@@ -206,7 +206,7 @@ class _Scan(torch.autograd.Function):
         reverse: bool = ctx.reverse
         du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
         dA = torch.zeros_like(A)
-        room = _Room(u)
+        buffers = _Workspace(u)
         after = torch.zeros_like(starts[0])  # gradient that arrives at the end of a block
         blocks, chunk = _blocks(u, A.shape[0])
         blocks = _ordered(blocks, not reverse)
@@ -214,8 +214,8 @@ class _Scan(torch.autograd.Function):
             fu, fdelta, fB, fC, fdy = (
                 _fold(x[:, block], chunk, reverse) for x in (u, delta, B, C, dy)
             )
-            decay, states, _ = _block_states(fu, fdelta, A, fB, start, room)
-            dh, after = _state_gradient(fdy, fC, fdelta, A, decay, after, room)
+            decay, states, _ = _block_states(fu, fdelta, A, fB, start, buffers)
+            dh, after = _state_gradient(fdy, fC, fdelta, A, decay, after, buffers)
             h = states.whole
             put = [
                 (dC, _gather(h, fdy, C.shape[3])),
@@ -232,12 +232,18 @@ class _Scan(torch.autograd.Function):
 
 
 def _ordered(blocks: list[slice], reverse: bool) -> list[slice]:
-    """Blocks in the order in which the recurrence passes them."""
+    """Blocks in the order of the recurrence."""
     return blocks[::-1] if reverse else blocks
 
 
 def _state_gradient(
-    dy: Tensor, C: Tensor, delta: Tensor, A: Tensor, decay: _Rows, after: Tensor, room: _Room
+    dy: Tensor,
+    C: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    decay: _Rows,
+    after: Tensor,
+    buffers: _Workspace,
 ) -> tuple[Tensor, Tensor]:
     """Run dh[t] = dy[t] C[t] + decay[t+1] dh[t+1] through a block, from its end.
 
@@ -248,21 +254,21 @@ def _state_gradient(
         A: (state, channel).
         decay: (chunk, chunks, batch, state, channel).
         after: decay[t+1] dh[t+1] of the step after the block, (batch, state, channel).
-        room: Memory that may be used.
+        buffers: Buffers to use.
 
     Returns:
         dh, shaped like ``decay``, and the ``after`` of the block before.
     """
     shape = decay.whole.shape
-    dh = room.take("dh", *shape)
+    dh = buffers.take("dh", *shape)
     torch.mul(dy[..., None, :], C, out=dh.whole)
-    # Backwards in time the decay of a step is that of the step behind it, and the chunks come from
-    # the last to the first.
-    behind = torch.ones(shape[1:], dtype=A.dtype, device=A.device)
-    behind[:-1] = decay.rows[0][1:]
-    span = room.take("span", *shape[1:])
+    # Backward in time, a step uses the decay of the step after it, and chunks run from the last to
+    # the first.
+    next_decay = torch.ones(shape[1:], dtype=A.dtype, device=A.device)
+    next_decay[:-1] = decay.rows[0][1:]
+    span = buffers.take("span", *shape[1:])
     torch.mul((delta.sum(0) - delta[0])[..., None, :], A, out=span.whole)
-    span.whole.clamp_(min=LEAST_EXPONENT).exp_().mul_(behind)
-    decays = (behind, *decay.rows[:0:-1])
-    _advance(decays, dh.rows[::-1], span, after, room, order=-1)
+    span.whole.clamp_(min=MIN_EXPONENT).exp_().mul_(next_decay)
+    decays = (next_decay, *decay.rows[:0:-1])
+    _advance(decays, dh.rows[::-1], span, after, buffers, order=-1)
     return dh.whole, dh.whole[0, 0] * decay.whole[0, 0]

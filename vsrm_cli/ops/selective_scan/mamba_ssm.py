@@ -22,25 +22,25 @@ def selective_scan_mamba_ssm(
 ) -> Tensor:
     """Compute the whole operator; arguments as `selective_scan` has them, tokens first.
 
-    The extension wants each channel dense along the tokens, all tokens in one type, and knows
-    no other direction, so everything is copied on the way in.
+    The extension needs channels contiguous along the tokens and one dtype, and has no reverse
+    direction, so inputs are copied.
     """
     dtype = torch.promote_types(u.dtype, delta.dtype)
 
-    def turned(x: Tensor) -> Tensor:
-        """(batch, length, ...) to (batch, ..., length); constant weights as they are."""
+    def channels_first(x: Tensor) -> Tensor:
+        """(batch, length, ...) to (batch, ..., length); constant weights are unchanged."""
         if x.dim() == 2:
             return x.float()
         return (x.flip(1) if reverse else x).movedim(1, -1).to(dtype).contiguous()
 
     y: Tensor = selective_scan_fn(
-        turned(u),
-        turned(delta),
+        channels_first(u),
+        channels_first(delta),
         A.float(),
-        turned(B),
-        turned(C),
+        channels_first(B),
+        channels_first(C),
         D=None if D is None else D.float(),
-        z=None if z is None or add is not None else turned(z),
+        z=None if z is None or add is not None else channels_first(z),
         delta_bias=None if delta_bias is None else delta_bias.float(),
         delta_softplus=delta_softplus,
     )

@@ -1,4 +1,4 @@
-"""The scan on the meta device: shapes without values, an operator that FLOP counters can see."""
+"""The scan on the meta device: an operator without values, for counting FLOPs."""
 
 import torch
 from torch import Tensor
@@ -6,10 +6,7 @@ from torch import Tensor
 
 @torch.library.custom_op("vsrm::selective_scan", mutates_args=())
 def selective_scan_meta(u: Tensor, A: Tensor) -> Tensor:
-    """A scan of meta tensors: ``u`` and ``A`` are those of `selective_scan`.
-
-    It is computed on no other device.
-    """
+    """A scan of meta tensors; ``u`` and ``A`` as in `selective_scan`."""
     raise NotImplementedError("only meta tensors have no values to scan")
 
 

@@ -1,9 +1,8 @@
-"""The selective scan as a compiled loop for CPUs, where Numba is installed (extra ``fast``).
+"""The selective scan as a loop for CPUs, compiled by Numba (extra ``fast``).
 
-Numba brings its own code generator, so no compiler is needed on the user's machine. Channels
-are taken sixteen at a time, one vector register, and the states of those sixteen stay in the
-first-level cache for the whole length. The backward pass restarts from states that the forward
-pass left every `SEGMENT` steps.
+Numba includes its code generator, so users need no compiler. Channels are processed sixteen at a
+time, one vector register, and their states stay in the L1 cache for the whole length. The backward
+pass restarts from states that the forward pass saves every `SEGMENT` steps.
 """
 
 import math
@@ -36,7 +35,7 @@ _LOWEST = np.float32(-87.0)
 
 @njit(inline="always", fastmath=True)
 def _exp(x: Any) -> Any:
-    """exp(x) for x <= 0, in operations that the compiler can do on sixteen numbers at once."""
+    """exp(x) for x <= 0, in operations that the compiler can vectorize."""
     x = max(x, _LOWEST)
     k = np.floor(x * _LOG2E + np.float32(0.5))
     r = x - k * _LN2_HIGH - k * _LN2_LOW
@@ -44,8 +43,7 @@ def _exp(x: Any) -> Any:
     return p * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-# An unsigned index cannot mean "from the end": without that check the compiler sees sixteen
-# neighbors in memory, and loads them at once.
+# An unsigned index cannot be negative: without that check the compiler can vectorize the load.
 _LANES = np.uint64(LANES)
 
 
@@ -61,10 +59,10 @@ def _forward(
     y: Array,
     kept: Array,
 ) -> None:
-    """Some batch items, the sixteen channels from ``first`` on.
+    """Scan sixteen channels from ``first`` on of some batch items.
 
-    All arrays are dense: u, delta, y (items, L, D), A (N, D), B, C (items, L, N). ``kept``,
-    (items, segments, N, D), receives the state before each segment of the way.
+    All arrays are contiguous: u, delta, y (items, L, D), A (N, D), B, C (items, L, N). ``kept``,
+    (items, segments, N, D), receives the state before each segment.
     """
     items, length, states = B.shape
     h = np.empty((states, LANES), np.float32)
@@ -110,7 +108,7 @@ def _backward(
     dB: Array,
     dC: Array,
 ) -> None:
-    """Gradients for what `_forward` computes; dA (N, 16), the others shaped as there."""
+    """Gradients of `_forward`; dA is (N, 16), the others are shaped as there."""
     items, length, states = B.shape
     h = np.empty((SEGMENT + 1, states, LANES), np.float32)
     decay = np.empty((SEGMENT, states, LANES), np.float32)
@@ -224,7 +222,7 @@ class _Scan(torch.autograd.Function):
             )
 
         _share(run, jobs)
-        # Jobs come in the order of their channels.
+        # Jobs are in the order of their channels.
         dA = dA.unflatten(0, (width // LANES, -1)).sum(1).transpose(0, 1).flatten(1)  # (N, D)
         shown = slice(ctx.channel)
         return (
@@ -238,7 +236,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _widen(x: Tensor) -> Tensor:
-    """Lay out (..., channel) densely, filled with zeros up to a whole number of lanes."""
+    """Make (..., channel) contiguous, padded with zeros to a multiple of the lanes."""
     missing = -x.shape[-1] % LANES
     return F.pad(x, (0, missing)).contiguous() if missing else x.contiguous()  # a pad by 0 copies
 
@@ -253,7 +251,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _jobs(width: int, batch: int) -> list[tuple[int, slice]]:
-    """Divide the work: first channel and batch items of each piece, as many for all channels."""
+    """Divide the work: first channel and batch items of each job, equally for all channels."""
     pieces = min(batch, torch.get_num_threads())
     edges = [batch * k // pieces for k in range(pieces + 1)]
     return [
@@ -264,7 +262,7 @@ def _jobs(width: int, batch: int) -> list[tuple[int, slice]]:
 
 
 def _share(run: Callable[[int, int, slice], None], jobs: list[tuple[int, slice]]) -> None:
-    """Do all jobs, on as many threads as torch uses."""
+    """Run all jobs on as many threads as torch uses."""
     threads = torch.get_num_threads()
     calls = [(job, *where) for job, where in enumerate(jobs)]
     if threads == 1 or len(jobs) == 1:

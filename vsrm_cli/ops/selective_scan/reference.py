@@ -1,4 +1,4 @@
-"""The selective scan, one step after another: the meaning of the operator."""
+"""The selective scan step by step: the reference implementation."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def selective_scan_reference(
         h[t] = exp(delta[t] * A) * h[t-1] + delta[t] * B[t] * u[t],    h[-1] = 0
         y[t] = <C[t], h[t]>
 
-    Faster versions are tested against this loop, so it stays slow and plain. It computes in
+    Faster versions are tested against this loop, so it stays slow and simple. It computes in
     float32, or in float64 where ``u`` is float64.
 
     Args:

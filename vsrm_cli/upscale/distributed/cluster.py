@@ -1,7 +1,7 @@
 """Workers on the machines of a Ray cluster: one for each GPU, or for as many CPUs as threads.
 
-Ray lives in a process of its own, the driver, which `ray_driver` describes. What Ray prints does
-not reach this one, which may end it whatever it does, and never imports it.
+Ray runs in a separate driver process, see `ray_driver`. This process never imports Ray, does not
+show its output, and can kill the driver at any time.
 """
 
 import multiprocessing
@@ -37,28 +37,28 @@ from vsrm_cli.upscale.distributed.workers import (
 )
 from vsrm_cli.upscale.journal import LOCK, Choices, describe_files
 
-# A cluster that can be reached answers at once; importing Ray takes its time on a slow disk.
+# Timeouts in seconds. A reachable cluster answers at once, but importing Ray may be slow.
 CONNECT_SECONDS = 15.0
 IMPORT_SECONDS = 60.0
-# A node starts a process for its first answer. What takes longer waits for somebody else's work.
+# A node starts a process for its first answer. If that takes longer, it waits for other jobs.
 ANSWER_SECONDS = 60.0
 PLACE_SECONDS = 45.0
-# To say good-bye.
+# To disconnect.
 END_SECONDS = 5.0
 
-# Of what is set on this machine, the nodes' processes must know it: it can change pixels.
+# Environment variables that processes on the nodes inherit, since they can change pixels.
 _HANDED_DOWN = ("VSRM_KERNELS",)
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a node must see as this machine does.
+class NodeState:
+    """What must be the same on a node as on this machine.
 
     Attributes:
         versions: See `find_versions`.
         files: The input.
-        content: By what it is known, see `describe_files`.
-        weights: Checksum of the network's.
+        content: Its description, see `describe_files`.
+        weights: Checksum of the network's weights.
     """
 
     versions: Versions
@@ -68,22 +68,22 @@ class Sight:
 
     @classmethod
     def of(cls, files: Sequence[Path], settings: Settings) -> Self:
-        """What this machine sees."""
+        """The state on this machine."""
         paths = tuple(file.absolute() for file in files)
         return cls(find_versions()(), paths, _content(paths), _weights(settings))
 
     def check(self, settings: Settings) -> None:
-        """Make sure that the machine on which this runs sees the same.
+        """Check that it is the same on the machine where this runs.
 
         Raises:
-            VsrmError: If it does not; says what.
+            VsrmError: If it is not.
         """
         check_versions(find_versions()(), self.versions, "It")
         folder = settings.folder
         if not (folder / LOCK).exists():
             raise OutputError(
-                f"The folder {folder.parent} is not shared with it; name an output that all nodes "
-                "see under the same path."
+                f"The folder {folder.parent} is not shared with it; name an output that has the "
+                "same path on all nodes."
             )
         trial = folder / f"{uuid4().hex}.part"
         make_empty(trial)
@@ -92,20 +92,20 @@ class Sight:
             content = _content(self.files)
         except OSError as error:
             raise InputError(
-                f"It does not see the input {error.filename} ({error.strerror}); all nodes must "
-                "see it under the same path."
+                f"It cannot open the input {error.filename} ({error.strerror}), which must have "
+                "the same path on all nodes."
             ) from error
         if content != self.content:
             raise InputError(
-                f"It sees another file as {settings.src}; all nodes must see the same one."
+                f"Its file {settings.src} is a different one; it must be the same on all nodes."
             )
         if _weights(settings) != self.weights:
-            raise WeightsError(f"It has other weights as {settings.options.model}.")
+            raise WeightsError(f"Its weights of {settings.options.model} are different.")
 
 
 def _content(files: Sequence[Path]) -> Choices:
-    # A copy may have another date.
-    return {name: told for name, told in describe_files(files).items() if "date" not in name}
+    # A copy may have another modification time.
+    return {name: value for name, value in describe_files(files).items() if "date" not in name}
 
 
 def _weights(settings: Settings) -> str:
@@ -116,10 +116,10 @@ def check_versions(versions: Versions, mine: Versions, who: str) -> None:
     """Compare the versions of a node with those of this machine.
 
     Raises:
-        VsrmError: If they differ; says in what.
+        VsrmError: If they differ.
     """
     if not versions:
-        raise VsrmError(f"{who} does not answer; see that it is well, or take it from the cluster.")
+        raise VsrmError(f"{who} does not answer; check it, or remove it from the cluster.")
     for package, version in mine.items():
         if versions.get(package) != version:
             raise VsrmError(
@@ -128,28 +128,28 @@ def check_versions(versions: Versions, mine: Versions, who: str) -> None:
             )
 
 
-def open_checked(sight: Sight, settings: Settings, device: str) -> SegmentWorker:
-    """Open a worker on a node that sees what it must; raises as both do."""
-    sight.check(settings)
+def open_checked(node_state: NodeState, settings: Settings, device: str) -> SegmentWorker:
+    """Check a node, and open a worker on it."""
+    node_state.check(settings)
     return SegmentWorker(settings, device)
 
 
 class Cluster:
-    """A Ray cluster. Use it in a ``with`` statement; leaving it ends whatever it does for us.
+    """A Ray cluster. Use it in a ``with`` statement; leaving it ends all workers.
 
     Attributes:
-        address: "auto", or where its head listens.
-        nodes: Its machines that can compute.
+        address: "auto", or the address of its head.
+        nodes: Its nodes with CPUs or GPUs.
     """
 
     def __init__(self, address: str) -> None:
-        """Name a cluster; nothing is done yet."""
+        """Set the address; `__enter__` connects."""
         self.address = address
         self.nodes: tuple[Node, ...] = ()
         self._keys = 0
 
     def __enter__(self) -> Self:
-        """Connect to it, and ask its nodes what they are.
+        """Connect, and query the nodes.
 
         Raises:
             VsrmError: If Ray is not installed, or the cluster cannot be reached.
@@ -164,7 +164,7 @@ class Cluster:
         there.close()
         try:
             self._await("ray", IMPORT_SECONDS, "Ray could not be loaded")
-            hint = "check the address, and that Ray runs on this machine, too"
+            hint = "check the address, and that Ray also runs on this machine"
             self._await("connection", CONNECT_SECONDS, f"{self} cannot be reached; {hint}")
             message = self._await("nodes", ANSWER_SECONDS, f"{self} does not answer")
             self.nodes = message.content
@@ -179,22 +179,22 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End all workers, and leave the cluster."""
+        """End all workers, and disconnect."""
         self._end(END_SECONDS)
 
     def __str__(self) -> str:
-        """Name it in messages."""
+        """Its name in messages."""
         where = "that this machine belongs to" if self.address == "auto" else f"at {self.address}"
         return f"The Ray cluster {where}"
 
     def kind_of(self, device: str) -> str:
-        """On which kind of device its workers compute: "cuda" or "cpu".
+        """The device type of its workers: "cuda" or "cpu".
 
         Args:
-            device: One of these, or "auto" for GPUs where it has some.
+            device: One of these, or "auto" for GPUs if there are any.
 
         Raises:
-            VsrmError: If it has none of that kind, or a node has another vsrm than this machine.
+            VsrmError: If it has no such device, or the versions on a node differ.
         """
         gpus = sum(node.gpus for node in self.nodes)
         if not self.nodes or (device == "cuda" and not gpus):
@@ -207,10 +207,10 @@ class Cluster:
         return kind
 
     def devices(self, kind: str, *, threads: int) -> list[str]:
-        """A name for each worker that has room.
+        """A name for each worker that the nodes have resources for.
 
         Raises:
-            VsrmError: If there is no room for a single one.
+            VsrmError: If there are none.
         """
         count = sum(node.gpus if kind == "cuda" else node.cpus // threads for node in self.nodes)
         if not count:
@@ -223,7 +223,7 @@ class Cluster:
     def start(
         self, open_worker: Callable[[str], Worker[Any, Any]], device: str, *, threads: int
     ) -> int:
-        """Start a worker, wherever there is room; the number by which it is known is returned."""
+        """Start a worker on any node with free resources, and return its number."""
         self._keys += 1
         variables = {"OMP_NUM_THREADS": str(threads)}
         variables |= {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ}
@@ -233,15 +233,15 @@ class Cluster:
         return self._keys
 
     def send(self, key: int, task: Any) -> None:
-        """Give a worker a task, or end it with None.
+        """Send a task to a worker; None ends it.
 
         Raises:
             OSError: If the driver has died.
         """
         self._connection.send((key, None if task is None else pickle.dumps(task)))
 
-    def hear(self, seconds: float) -> tuple[int, Message] | None:
-        """What a worker says next, and its number; None if that takes longer.
+    def receive(self, seconds: float) -> tuple[int, Message] | None:
+        """The number of a worker and its next message; None on timeout.
 
         Raises:
             VsrmError: If the connection was lost.
@@ -256,12 +256,12 @@ class Cluster:
 
     def _await(self, kind: str, seconds: float, failure: str) -> Message:
         try:
-            heard = self._connection.recv() if self._connection.poll(seconds) else None
+            message = self._connection.recv() if self._connection.poll(seconds) else None
         except (EOFError, OSError):
             raise VsrmError(f"{failure} (Ray has ended its process).") from None
-        if heard is None:
+        if message is None:
             raise VsrmError(f"{failure} (no answer within {seconds:.0f} s).")
-        message = heard[1]
+        message = message[1]
         assert isinstance(message, Message)
         if message.kind == "death":
             raise VsrmError(f"{failure} ({message.content}).")
@@ -275,27 +275,27 @@ class Cluster:
         self._driver.join()
 
 
-def hire_nodes(
+def make_node_workers(
     cluster: Cluster,
     kind: str,
     files: Sequence[Path],
     warn: Callable[[str], None],
     settings: Settings,
 ) -> Workers[SegmentTask, FinishedSegment]:
-    """The workers that a cluster has room for.
+    """Make the workers that a cluster has resources for.
 
     Args:
         cluster: The cluster.
         kind: Of device, see `Cluster.kind_of`.
         files: The input.
         warn: Called with each failure that does not end the work.
-        settings: What the workers are told.
+        settings: For the workers.
 
     Raises:
-        VsrmError: If there is room for none.
+        VsrmError: If there are no free resources.
     """
     return ClusterWorkers(
-        partial(open_checked, Sight.of(files, settings), settings),
+        partial(open_checked, NodeState.of(files, settings), settings),
         cluster.devices(kind, threads=settings.threads),
         cluster=cluster,
         threads=settings.threads,
@@ -304,7 +304,7 @@ def hire_nodes(
 
 
 class _NodeProcess(WorkerProcess[SegmentTask]):
-    """A worker's process on some node."""
+    """A worker process on a node."""
 
     def __init__(self, device: str, start: Callable[[str], int], cluster: Cluster) -> None:
         super().__init__(device)
@@ -313,7 +313,7 @@ class _NodeProcess(WorkerProcess[SegmentTask]):
 
     def start(self) -> None:
         self.device, self.is_placed = self._kind, False
-        with suppress(OSError):  # that the driver has died is seen where it is listened to
+        with suppress(OSError):  # `receive` notices that the driver has died
             self.key = self._start_worker(self._kind)
 
     def end(self) -> None:
@@ -336,22 +336,22 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
         threads: int,
         warn: Callable[[str], None],
     ) -> None:
-        """Name what is to be started: as for `Workers`, and how many threads each has."""
+        """As for `Workers`, with the number of threads of each."""
         super().__init__(open_worker, devices, warn=warn)
         self._cluster = cluster
         self._start_worker = partial(cluster.start, open_worker, threads=threads)
 
     def facts(self) -> list[Any]:
-        """What the workers say of themselves; those that find no room for long are left out.
+        """The facts of the workers, except those that get no resources in time.
 
         Raises:
-            VsrmError: If one cannot be opened, or there is room for none.
+            VsrmError: If one cannot be opened, or none gets resources.
         """
         facts = super().facts()
         if not facts:
             raise VsrmError(
-                f"{self._cluster} had no room for a worker within {PLACE_SECONDS:.0f} s; wait "
-                "until other jobs on it have ended."
+                f"{self._cluster} had no free resources for a worker within {PLACE_SECONDS:.0f} s; "
+                "wait until other jobs on it have ended."
             )
         if len(facts) < len(self._processes):
             self._warn(
@@ -367,10 +367,10 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
         self, processes: Sequence[WorkerProcess[SegmentTask]]
     ) -> list[tuple[WorkerProcess[SegmentTask], Message]]:
         by_key = {p.key: p for p in self._processes if isinstance(p, _NodeProcess)}
-        heard = self._cluster.hear(WAKE_SECONDS)
-        if heard is None or heard[0] not in by_key:  # of one that was ended
+        message = self._cluster.receive(WAKE_SECONDS)
+        if message is None or message[0] not in by_key:  # from a worker that was ended
             return []
-        return [(by_key[heard[0]], heard[1])]
+        return [(by_key[message[0]], message[1])]
 
     def _is_awaited(self, process: WorkerProcess[SegmentTask]) -> bool:
         assert isinstance(process, _NodeProcess)
@@ -380,7 +380,7 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
         assert isinstance(process, _NodeProcess)
         if process.is_placed:
             return super()._limit(process)
-        # It waits for room: for as long as others work, and a little while where all wait.
+        # It waits for resources as long as others work; if all wait, only for a while.
         return float("inf") if any(p.is_ready for p in self._processes) else PLACE_SECONDS + 5
 
     def _note(self, process: WorkerProcess[SegmentTask], message: Message) -> None:

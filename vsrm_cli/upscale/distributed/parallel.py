@@ -1,8 +1,8 @@
-"""A job on several devices: one worker for each, which goes from one open segment to the next.
+"""A job on several devices: one worker for each, which makes consecutive segments.
 
-What a segment shows follows from the input, the numbers of its frames and the settings. So all
-segments are planned before the work, by reading the input once, and the settings that can change
-a pixel are chosen once, for all devices. Who makes a segment, and when, is of no matter.
+A segment depends on the input, its frame numbers and the settings only. So all segments are planned
+first, by reading the input once, and settings that can change pixels are chosen once for all
+devices. It does not matter which device makes a segment, or when.
 """
 
 import time
@@ -38,16 +38,18 @@ from vsrm_cli.upscale.segmenting import (
 from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import Run
 
-Team = Workers[SegmentTask, FinishedSegment]
+DeviceWorkers = Workers[SegmentTask, FinishedSegment]
 
 
-def hire_processes(devices: Sequence[str], warn: Callable[[str], None], settings: Settings) -> Team:
-    """A worker for each of some devices of this machine."""
+def make_device_workers(
+    devices: Sequence[str], warn: Callable[[str], None], settings: Settings
+) -> DeviceWorkers:
+    """Make a worker for each device of this machine."""
     return Workers(partial(SegmentWorker, settings), devices, warn=warn)
 
 
 def restore_on_devices(
-    hire: Callable[[Settings], Team],
+    make_workers: Callable[[Settings], DeviceWorkers],
     stages: tuple[Source, Collected],
     journal: Journal,
     options: UpscaleOptions,
@@ -59,28 +61,28 @@ def restore_on_devices(
     """Make all segments that are not finished.
 
     Args:
-        hire: Gives the workers, who are told the settings.
+        make_workers: Makes the workers from the settings.
         stages: The input and the output.
         journal: What is finished, and where segments go.
-        options: What the user has asked for.
-        report: Called with the progress of all devices together.
-        should_stop: Asked all the time; after a yes the segments at work are finished.
+        options: Of the job.
+        report: Called with the total progress of all devices.
+        should_stop: Polled; once it returns true, the segments in progress are finished.
         warn: Called with each failure that does not end the work, and if a device stays idle.
 
     Raises:
-        Interrupted: If `should_stop` said yes.
+        Interrupted: If `should_stop` returned true.
         VsrmError: If a device cannot be used, or a segment fails three times.
     """
     source, _ = stages
     settings = _settings(stages, journal, options)
-    with hire(settings) as workers:
+    with make_workers(settings) as workers:
         try:
             facts: list[DeviceFacts] = workers.facts()
             chosen = _choose(workers.devices, facts, settings, journal)
             planned_at = time.monotonic()
             segments = _plan(source, journal, chosen, options, report, should_stop)
-            # On its way to a segment, a worker may have to read all that lies before it.
-            workers.patience_seconds += 3 * (time.monotonic() - planned_at)
+            # Before a segment, a worker may have to read all frames that precede it.
+            workers.timeout_seconds += 3 * (time.monotonic() - planned_at)
             journal.start()
             journal.begin(chosen)
             tasks = [
@@ -114,10 +116,10 @@ def restore_on_devices(
 
 
 def _accept(chosen: Choices, facts: DeviceFacts) -> None:
-    """Make sure that a worker that comes later computes on what the others do.
+    """Check that a worker that joins later has the same hardware as the others.
 
     Raises:
-        VsrmError: If it does not.
+        VsrmError: If it has not.
     """
     if chosen["hardware"] not in (MIXED, facts.hardware):
         raise VsrmError(f"it runs on {facts.hardware}, and the others on {chosen['hardware']}")
@@ -130,7 +132,7 @@ def _describe_run(
     facts: DeviceFacts,
     finished: Sequence[FinishedSegment],
 ) -> Run:
-    """Tell how the network ran, by what one device says of itself and what all have finished."""
+    """Describe how the network ran, from the facts of a device and all finished segments."""
     peaks = [done.peak_memory_bytes for done in finished if done.peak_memory_bytes is not None]
     return Run(
         model=facts.model,
@@ -150,7 +152,7 @@ def _describe_run(
 def _settings(
     stages: tuple[Source, Collected], journal: Journal, options: UpscaleOptions
 ) -> Settings:
-    """What the devices are told: what an earlier run chose, and else what was asked for."""
+    """The settings for the devices: those of an earlier run, else the options."""
     source, output = stages
     threads = number_of(journal.chosen["threads"]) if journal.chosen else None
     return Settings(
@@ -167,7 +169,7 @@ def _settings(
 def _choose(
     devices: Sequence[str], facts: Sequence[DeviceFacts], settings: Settings, journal: Journal
 ) -> Choices:
-    """Choose what every device can do."""
+    """Choose settings that every device supports."""
     tiles = [about.tile for about in facts if about.tile is not None]
     stride = windows_of(settings.options.window, settings.options.overlap).stride
     frames = settings.options.segment_frames
@@ -194,12 +196,12 @@ def _plan(
     report: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool],
 ) -> list[PlannedSegment]:
-    """Read what is left of the input, and say which segments it has.
+    """Read the rest of the input, and plan its segments.
 
-    What the journal has of later segments is kept where it is one of them.
+    Later segments in the journal are kept if they match the plan.
 
     Raises:
-        Interrupted: If `should_stop` said yes.
+        Interrupted: If `should_stop` returned true.
     """
     expected = expected_frames(source.info, options)
     began = time.perf_counter()
@@ -231,15 +233,15 @@ def _is_of(entry: Entry, segment: PlannedSegment) -> bool:
 
 
 def _check(entry: Entry, segment: PlannedSegment, source: Source) -> None:
-    """Make sure that a device has seen the frames that the plan is about.
+    """Check that a device has read the same frames as the plan.
 
     Raises:
         CheckFailed: If it has not.
     """
     if not _is_of(entry, segment):
         raise CheckFailed(
-            f"{source.path} gives other frames after a jump to frame {segment.first} than when it "
-            "is read in one go; give --restart and a single --device."
+            f"{source.path} gives other frames after seeking to frame {segment.first} than when "
+            "it is read from the start; give --restart and a single --device."
         )
 
 

@@ -1,7 +1,7 @@
-"""The process that speaks with Ray, and what it starts on the nodes of a cluster.
+"""The driver process, which uses Ray, and the actors that it starts on the nodes of a cluster.
 
-It has three threads or more: this one takes orders, and one for each worker passes on what that
-says. Ray may hang, abort its process or print what it likes: nobody else is harmed.
+The main thread receives orders, and a thread for each worker forwards its messages. If Ray hangs,
+aborts its process or prints, no other process is affected.
 """
 
 import logging
@@ -21,13 +21,13 @@ from typing import Any
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.upscale.distributed.workers import Message, Worker, attempt, death_by, end_with_parent
 
-# For what a node does not tell within this time, there is no waiting.
+# Timeout of a query to a node.
 NODE_SECONDS = 45.0
-# Of a node's id, where it needs one to be known from others.
+# Characters of a node's id in its name, if its host name is not unique.
 _ID_CHARACTERS = 6
-# What Ray puts before the model of a GPU.
+# The prefix of GPU models in Ray.
 _MODEL = "accelerator_type:"
-# Of what Ray says of a failure.
+# Length of error messages of Ray.
 _SHOWN_CHARACTERS = 200
 
 Versions = dict[str, str | None]
@@ -38,11 +38,11 @@ class Node:
     """A machine of a cluster.
 
     Attributes:
-        name: Of its own among the nodes.
-        cpus: How many it lends.
-        gpus: Likewise.
-        gpu_model: As Ray calls them; empty if it does not know.
-        versions: Of what must be the same everywhere; empty if the node has not answered.
+        name: Unique among the nodes.
+        cpus: Number of CPUs.
+        gpus: Number of GPUs.
+        gpu_model: Name in Ray; empty if unknown.
+        versions: Of packages that must be the same on all nodes; empty if it has not answered.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Start:
-    """The order to start a worker: how to open it, pickled, and what Ray is to set aside for it."""
+    """The order to start a worker: its pickled opener, and the resources to reserve."""
 
     open_worker: bytes
     device: str
@@ -64,9 +64,10 @@ class Start:
 
 
 def find_versions() -> Callable[[], Versions]:
-    """Give a function that tells versions.
+    """Make a function that returns versions.
 
-    It is made here so that Ray sends it whole: a node may have no vsrm, or an old one.
+    Ray pickles a nested function by value, so that it works on nodes without vsrm or with another
+    version.
     """
 
     def versions() -> Versions:
@@ -95,12 +96,12 @@ def find_versions() -> Callable[[], Versions]:
 
 
 def drive(address: str, connection: "Connection[Any, Any]") -> None:
-    """Connect to a cluster, and do what comes through the connection until that ends.
+    """Connect to a cluster, and execute orders from the connection until it closes.
 
-    Orders are pairs of a worker's number and a `Start`, a pickled task, or None to end it. What
-    workers say goes back as pairs of the number and the message, which is pickled once more: this
-    process need not know what is in it, which takes torch. Under the number 0, it says itself that
-    it has loaded Ray, has connected, and what nodes there are.
+    Orders are pairs of a worker's number and a `Start`, a pickled task, or None to end it. Messages
+    of workers are returned as pairs of the number and the pickled message: unpickling it here would
+    need torch. Messages with number 0 are from the driver: Ray is loaded, it is connected, and the
+    nodes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -110,14 +111,14 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     lock = threading.Lock()
 
-    def say(key: int, message: Message | bytes) -> None:
+    def send(key: int, message: Message | bytes) -> None:
         with lock:
             connection.send((key, message))
 
     try:
         import ray
 
-        say(0, Message("ray", None))
+        send(0, Message("ray", None))
         ray.init(
             address=address,
             namespace="vsrm",
@@ -125,11 +126,11 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
             logging_level=logging.ERROR,
             runtime_env={"working_dir": None},
         )
-        say(0, Message("connection", None))
+        send(0, Message("connection", None))
         names = _names(ray.nodes())
-        say(0, Message("nodes", _look(names)))
+        send(0, Message("nodes", _query_nodes(names)))
     except (Exception, SystemExit) as error:
-        say(0, Message("death", VsrmError(_in_a_line(error))))
+        send(0, Message("death", VsrmError(_in_a_line(error))))
         return
     workers: dict[int, _Relay] = {}
     while True:
@@ -138,7 +139,7 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
         except (EOFError, OSError):
             break
         if isinstance(order, Start):
-            workers[key] = _Relay(order, names, partial(say, key))
+            workers[key] = _Relay(order, names, partial(send, key))
         elif order is None:
             workers.pop(key).end()
         else:
@@ -147,7 +148,7 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
 
 
 def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    """A name for each node, by its id: that of the machine, where no two have the same."""
+    """A unique name for each node, by its id: the host name if it is unique."""
     hosts = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in nodes if node["Alive"]}
     count = Counter(hosts.values())
     return {
@@ -156,8 +157,8 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _look(names: Mapping[str, str]) -> tuple[Node, ...]:
-    """Ask all nodes that can compute what they are."""
+def _query_nodes(names: Mapping[str, str]) -> tuple[Node, ...]:
+    """Query all nodes with CPUs or GPUs."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -193,19 +194,19 @@ def _answer(reference: Any) -> Versions:
 
 
 class _Relay:
-    """A worker on some node, and a thread that passes on what it says.
+    """A worker on a node, and a thread that forwards its messages.
 
     Attributes:
-        tasks: What it is to do.
+        tasks: Queue of its tasks.
     """
 
     def __init__(
-        self, start: Start, names: Mapping[str, str], say: Callable[[Message | bytes], None]
+        self, start: Start, names: Mapping[str, str], send: Callable[[Message | bytes], None]
     ) -> None:
         import ray
 
         self.tasks: SimpleQueue[bytes | None] = SimpleQueue()
-        self._start, self._names, self._say = start, names, say
+        self._start, self._names, self._send = start, names, send
         self._actor: Any = (
             ray.remote(_Actor)
             .options(
@@ -231,27 +232,27 @@ class _Relay:
         try:
             node = ray.get(self._actor.node.remote())
             name = self._names.get(node, node[:_ID_CHARACTERS])
-            self._say(Message("place", f"{name} {self._start.device}"))
+            self._send(Message("place", f"{name} {self._start.device}"))
             self._pass_on(self._actor.open, self._start.open_worker, self._start.device)
             for task in iter(self.tasks.get, None):
                 self._pass_on(self._actor.work, task)
-        except OSError:  # nobody listens any more
+        except OSError:  # the connection is closed
             pass
         except Exception as error:
-            self._say(Message("death", VsrmError(_in_a_line(error))))
+            self._send(Message("death", VsrmError(_in_a_line(error))))
 
     def _pass_on(self, method: Any, *arguments: Any) -> None:
         import ray
 
         for reference in method.options(num_returns="streaming").remote(*arguments):
-            self._say(ray.get(reference))
+            self._send(ray.get(reference))
 
 
 class _Actor:
-    """What runs on a node: a worker that is opened once and does one task after another."""
+    """Runs on a node: a worker that is opened once and does one task after another."""
 
     def __init__(self) -> None:
-        # All in one thread, as it would be without Ray.
+        # All in one thread, as without Ray.
         self._thread = ThreadPoolExecutor(1)
 
     def node(self) -> str:
@@ -260,17 +261,17 @@ class _Actor:
         return str(ray.get_runtime_context().get_node_id())
 
     def open(self, open_worker: bytes, device: str) -> Iterator[bytes]:
-        def begin(say: Callable[[Message], None]) -> None:
+        def begin(send: Callable[[Message], None]) -> None:
             self._worker: Worker[Any, Any] = pickle.loads(open_worker)(device)
-            say(Message("facts", self._worker.facts))
+            send(Message("facts", self._worker.facts))
 
         yield from self._listen(begin)
 
     def work(self, task: bytes) -> Iterator[bytes]:
-        yield from self._listen(lambda say: attempt(self._worker, pickle.loads(task), say))
+        yield from self._listen(lambda send: attempt(self._worker, pickle.loads(task), send))
 
     def _listen(self, act: Callable[[Callable[[Message], None]], None]) -> Iterator[bytes]:
-        """What is said while something is done."""
+        """Yield the messages of a call."""
         said: SimpleQueue[Message | None] = SimpleQueue()
 
         def do() -> None:
@@ -287,7 +288,7 @@ class _Actor:
 
 
 def _in_a_line(error: BaseException) -> str:
-    """What Ray says of a failure, short enough for a message."""
+    """An error of Ray as one short line."""
     cause = getattr(error, "cause", None)  # of an error in a node's process
     text = " ".join(f"{type(cause).__name__}: {cause}".split() if cause else str(error).split())
     if "node has died" in text or "node was terminated" in text:

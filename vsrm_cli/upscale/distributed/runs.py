@@ -1,7 +1,6 @@
-"""Which process does which task: each goes from neighbor to neighbor.
+"""Which process does which task: each gets consecutive ones.
 
-A task is cheaper for the process that has done the one before it. So the processes do not take
-turns: each has a run of neighbors.
+A task is cheaper for the process that has just done the one before it.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,15 +10,15 @@ Task = TypeVar("Task")
 
 
 class Runs(Generic[Task]):
-    """Tasks that nobody is doing, divided into runs.
+    """Waiting tasks, divided into runs of consecutive ones.
 
-    Whoever takes the first task has all of them for a run. One without a run takes the second half
-    of the longest: so all end at about the same time, however fast each is.
+    The first process gets all tasks as its run. A process without a run takes the second half of
+    the longest one. So all finish at about the same time, whatever their speeds.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         """Take the tasks, in order."""
-        self._undivided = list(reversed(tasks))  # the first at the end, as in all runs
+        self._undivided = list(reversed(tasks))  # the next one is at the end, as in all runs
         self._runs: dict[Hashable, list[Task]] = {}
         self._returned: list[Task] = []
 
@@ -27,16 +26,16 @@ class Runs(Generic[Task]):
         """Whether there are tasks."""
         return bool(self._undivided or self._returned or any(self._runs.values()))
 
-    def take(self, taker: Hashable) -> Task:
-        """The next task for somebody: one that was given back, or the next of a run."""
+    def take(self, process: Hashable) -> Task:
+        """Take the next task for a process: one that was given back, or the next of its run."""
         if self._returned:
             return self._returned.pop()
-        if not self._runs.get(taker):
-            self._runs[taker] = self._new_run()
-        return self._runs[taker].pop()
+        if not self._runs.get(process):
+            self._runs[process] = self._new_run()
+        return self._runs[process].pop()
 
     def give_back(self, task: Task) -> None:
-        """Give back a task that was taken but not done; whoever asks next gets it."""
+        """Give back a task that was not done; the next process that asks gets it."""
         self._returned.append(task)
 
     def _new_run(self) -> list[Task]:

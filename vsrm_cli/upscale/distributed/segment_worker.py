@@ -1,4 +1,4 @@
-"""Who makes a segment: a worker on one device, in a process of its own, here or elsewhere."""
+"""A worker that makes segments on one device, in its own process, here or on another machine."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -25,13 +25,13 @@ from vsrm_cli.upscale.summary import network_warnings
 
 @dataclass(frozen=True)
 class Settings:
-    """What all devices are told, beside their segments; see `UpscaleOptions` for the rest.
+    """Settings of all workers.
 
     Attributes:
         src: The input.
         dst: The output.
-        options: What the user has asked for.
-        chosen: What an earlier run has chosen; None if there was none.
+        options: Of the job.
+        chosen: Settings of an earlier run; None if there was none.
         threads: For each process.
         folder: Where the segments go.
         container: Of segments of a video.
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a device says of itself, with what it would choose."""
+    """Facts about a device, and the settings that it would choose."""
 
     model: str
     model_scale: int
@@ -60,20 +60,20 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A segment, with the settings that were chosen for all of them."""
+    """A segment, with the settings chosen for all segments."""
 
     segment: PlannedSegment
     tile: int | None
     batch: int
 
     def __str__(self) -> str:
-        """Name it in messages."""
+        """Its name in messages."""
         return f"the segment of frames {self.segment.first} to {self.segment.stop - 1}"
 
 
 @dataclass(frozen=True)
 class FinishedSegment:
-    """What comes back: the entry of the closed segment, where its files are, and how it went."""
+    """The result: the entry of the closed segment, its files, and statistics."""
 
     entry: Entry
     made_in: str
@@ -84,14 +84,14 @@ class FinishedSegment:
 
 
 class SegmentWorker:
-    """Makes segments on one device, in a process of its own.
+    """Makes segments on one device, in its own process.
 
     Attributes:
-        facts: What the device is, and what it would choose.
+        facts: About the device.
     """
 
     def __init__(self, settings: Settings, device: str) -> None:
-        """Load the network and try the output.
+        """Load the network and check the output.
 
         Raises:
             VsrmError: If the device cannot be used, or the output cannot be written from here.
@@ -116,15 +116,15 @@ class SegmentWorker:
             if not is_memory_shortage(error):
                 raise
             raise MemoryShortage(
-                f"{device} has not enough free memory; close other programs, or leave it out."
+                f"{device} has too little free memory; close other programs, or leave it out."
             ) from error
         self._memory = PeakMemory(network.device)
-        # Its own: whoever keeps the journal moves finished segments from there. So it does no harm
-        # if one is made twice, or by a worker that was believed dead.
+        # The parent moves finished segments out of this worker's own folder. So it is harmless if a
+        # segment is made twice, for example by a worker that was assumed dead.
         self._folder = settings.folder / f"{uuid4().hex}.part"
         self._opened = ExitStack()
         self._next: int | None = None
-        self._tell: Callable[[], None] = lambda: None
+        self._report_frames: Callable[[], None] = lambda: None
         self.facts = DeviceFacts(
             model=network.name,
             model_scale=network.scale,
@@ -135,7 +135,7 @@ class SegmentWorker:
         )
 
     def work(self, task: SegmentTask, report: Callable[[int], None]) -> FinishedSegment:
-        """Make a segment; `report` is told how many of its frames are done.
+        """Make a segment; `report` is called with the number of finished frames.
 
         Raises:
             VsrmError: If that fails.
@@ -155,20 +155,20 @@ class SegmentWorker:
             if not self._continues_with(task):
                 self._start_at(task, read_depth)
             with WriteBehind(recorder.write, depth=write_depth) as encoded:
-                self._tell = lambda: report(encoded.timer.items)
+                self._report_frames = lambda: report(encoded.timer.items)
                 restored = islice(self._restored, segment.stop - segment.first)
                 for stop, frame in enumerate(restored, segment.first + 1):
                     encoded.put(Restored(frame, ends_segment=stop == segment.stop))
-                    self._tell()
+                    self._report_frames()
                 encoded.finish()
-                self._tell()
+                self._report_frames()
             if not entries:
                 raise InputError(
                     f"{self._source.path} ends earlier than when the work was planned."
                 )
             self._next = segment.stop
         except BaseException:
-            self._leave()
+            self._stop()
             raise
         finally:
             recorder.abandon()
@@ -182,10 +182,10 @@ class SegmentWorker:
         )
 
     def _continues_with(self, task: SegmentTask) -> bool:
-        """Whether a task starts where the last one ended, and would give the same after a jump.
+        """Whether a task continues the last one, and a fresh start would give the same frames.
 
-        It would not with other tiles (they are smaller after a shortage of memory), or if windows
-        go through the network in batches, which begin anew with each segment.
+        Not with other tiles, which lack of memory reduces; nor with batches, which start anew with
+        each segment and change rounding.
         """
         settings = (self._restorer.tile, self._restorer.batch)
         return (
@@ -195,34 +195,34 @@ class SegmentWorker:
         )
 
     def _start_at(self, task: SegmentTask, depth: int) -> None:
-        """Read and restore from the margin of a segment on."""
-        self._leave()
+        """Start to read and restore, from the margin of a segment."""
+        self._stop()
         segment, behind = task.segment, task.segment.behind
-        # A shortage of memory makes them smaller for one segment only.
+        # Lack of memory reduces them for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
         self._source = self._opened.enter_context(
             open_source(self._settings.src, self._settings.options)
         )
         frames = self._source.frames(behind=behind)
         if task.batch > 1:
-            # The last window must be the last of its batch.
+            # No window of the next segment may join the last batch.
             margin = len(behind.margin) if behind else 0
             frames = islice(frames, segment.read_stop - segment.first + margin)
         decoded = self._opened.enter_context(ReadAhead(frames, depth=depth))
-        self._restorer.watch(lambda _: self._tell())
+        self._restorer.watch(lambda _: self._report_frames())
         begin = segment.first - (behind.shot if behind else 0)
         self._restored = self._opened.enter_context(
             closing(self._restorer.restore(decoded, begin=begin))
         )
 
-    def _leave(self) -> None:
-        """Stop to read and restore."""
+    def _stop(self) -> None:
+        """Stop reading and restoring."""
         self._next = None
         self._opened.close()
 
 
 def make_empty(folder: Path) -> None:
-    """Make a folder, or delete what a segment that failed has left in it.
+    """Make a folder, or delete the remains of a failed segment in it.
 
     Raises:
         OutputError: If it cannot be written.

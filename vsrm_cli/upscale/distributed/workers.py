@@ -1,11 +1,10 @@
-"""Processes that share tasks: one for each device, on this machine.
+"""A pool of worker processes on this machine, one for each device, which share tasks.
 
-Each process opens its worker once, takes a task whenever it is idle (see `runs` for which), and
-gives back a result. A process that dies, or of which nothing is heard any more, gives its task
-back, and is started again; a task that fails three times ends the work. Processes end with the one
-that has started them, however that ends.
+Each process opens its worker once, takes a task whenever it is idle (see `runs`), and returns a
+result. If a process dies or hangs, it is restarted and its task is retried; a task that fails three
+times ends the work. Processes end when their parent ends, for whatever reason.
 
-Only the plumbing lives here: what a task is, workers know.
+Only processes and messages are handled here; tasks are opaque.
 """
 
 import multiprocessing
@@ -30,37 +29,37 @@ Result = TypeVar("Result")
 Task_contra = TypeVar("Task_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
-# A fault that comes three times is none of the moment.
+# A fault that occurs three times is not transient.
 MAX_FAILURES = 3
-# How often somebody is asked whether to stop, while nothing happens.
+# Interval in seconds at which `should_stop` is polled.
 WAKE_SECONDS = 0.25
-# A process at work is given up for lost when nothing was heard of it for so long, and for so many
-# times the longest pause between two reports of progress so far.
-PATIENCE_SECONDS = 600.0
-PATIENCE_PAUSES = 20
+# A busy process is killed if it has sent no message for this many seconds, and for this many times
+# the longest pause between two messages so far.
+TIMEOUT_SECONDS = 600.0
+TIMEOUT_PAUSES = 20
 
 
 class Worker(Protocol[Task_contra, Result_co]):
-    """What does tasks; it lives in a process of its own.
+    """Does tasks in its own process.
 
     Attributes:
-        facts: What it says of itself when it is there.
+        facts: About the worker, sent when it is open.
     """
 
     facts: Any
 
     def work(self, task: Task_contra, report: Callable[[int], None]) -> Result_co:
-        """Do a task, and report how many of its items are done."""
+        """Do a task, and report the number of finished items."""
         ...
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a process says, as ``kind`` tells.
+    """A message of a process.
 
-    That is where it is ("place"), what its worker says of itself ("facts"), how much of a task is
-    done ("progress"), its result ("result"), why it failed ("failure"), or of what it died
-    ("death").
+    Its kinds are the place of the process ("place"), the worker's facts ("facts"), the number of
+    finished items ("progress"), the result of a task ("result"), why it failed ("failure"), or why
+    the process died ("death").
     """
 
     kind: str
@@ -69,25 +68,25 @@ class Message:
 
 
 class _Log(Exception):
-    """The traceback of another process, as the cause of an exception in this one."""
+    """The traceback of another process, as the cause of an exception here."""
 
 
 class WorkerProcess(Generic[Task]):
-    """A process as seen from the one that uses it.
+    """The parent's handle of a process.
 
     Attributes:
-        device: Where it computes.
-        is_ready: Whether its worker is there.
-        facts: What its worker says of itself, when it is.
-        task: What it is doing.
-        items: How much of that is done.
-        items_before: How much it had done in the tasks before.
+        device: Of its worker.
+        is_ready: Whether its worker is open.
+        facts: Of its worker, when it is open.
+        task: The current task.
+        items: Finished items of the current task.
+        items_before: Finished items of earlier tasks.
         failures: How many times it has died since it last finished a task.
-        heard_at: When it last said something, on the clock of those who listen.
+        heard_at: Time of its last message.
     """
 
     def __init__(self, device: str) -> None:
-        """Name a process that is yet to be started."""
+        """Set the device; `start` starts the process."""
         self.device = device
         self.is_ready = False
         self.facts: Any = None
@@ -97,15 +96,15 @@ class WorkerProcess(Generic[Task]):
         self.heard_at = 0.0
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart it."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         raise NotImplementedError
 
     def give(self, task: Task) -> None:
-        """Hand over a task.
+        """Send it a task.
 
         Raises:
             OSError: If it has died.
@@ -139,10 +138,10 @@ class _ChildProcess(WorkerProcess[Task]):
         self.connection.send(task)
 
     def receive(self) -> Message:
-        """What it says next, or how it died."""
+        """Its next message, or a death message."""
         try:
             message = self.connection.recv()
-        except (EOFError, OSError):  # the end of the process is the end of its connection
+        except (EOFError, OSError):  # its connection closes when it ends
             self.process.join()
             return Message("death", VsrmError(f"the process ended with {self._exit()}"))
         assert isinstance(message, Message)
@@ -152,17 +151,16 @@ class _ChildProcess(WorkerProcess[Task]):
         code = self.process.exitcode or 0
         if code >= 0:
             return f"exit code {code}"
-        hint = ", perhaps for lack of memory" if code == -getattr(signal, "SIGKILL", 9) else ""
+        hint = ", possibly out of memory" if code == -getattr(signal, "SIGKILL", 9) else ""
         return f"{signal.Signals(-code).name}{hint}"
 
 
 class Workers(Generic[Task, Result]):
-    """The processes. Use it in a ``with`` statement; leaving it ends them, whatever they do.
+    """The processes. Use it in a ``with`` statement; leaving it kills them.
 
     Attributes:
         devices: One for each process.
-        patience_seconds: For how long nothing must be heard of a process, at least, before it is
-            given up for lost.
+        timeout_seconds: Minimum time without a message before a busy process is killed.
     """
 
     def __init__(
@@ -172,7 +170,7 @@ class Workers(Generic[Task, Result]):
         *,
         warn: Callable[[str], None],
     ) -> None:
-        """Name what is to be started.
+        """Prepare the processes; `__enter__` starts them.
 
         Args:
             open_worker: Called in each process with its device. It must be importable there.
@@ -180,14 +178,14 @@ class Workers(Generic[Task, Result]):
             warn: Called with each failure that does not end the work.
         """
         self.devices = devices
-        self.patience_seconds = PATIENCE_SECONDS
+        self.timeout_seconds = TIMEOUT_SECONDS
         self._open_worker = open_worker
         self._warn = warn
         self._processes: list[WorkerProcess[Task]] = []
         self._unusable: list[WorkerProcess[Task]] = []
         self._failures: dict[int, int] = {}  # by the identity of a task
         self._longest_pause = 0.0
-        self._clock, self._looked_at = 0.0, time.monotonic()
+        self._clock, self._checked_at = 0.0, time.monotonic()
 
     def __enter__(self) -> Self:
         """Start the processes."""
@@ -207,11 +205,11 @@ class Workers(Generic[Task, Result]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the processes, whatever they do."""
+        """Kill the processes."""
         self._end_all()
 
     def facts(self) -> list[Any]:
-        """Wait until all workers are there, and give what they say of themselves.
+        """Wait until all workers are open, and return their facts.
 
         Raises:
             VsrmError: If one cannot be opened.
@@ -224,7 +222,7 @@ class Workers(Generic[Task, Result]):
         return [process.facts for process in self._processes if process.is_ready]
 
     def shares(self) -> list[tuple[str, int]]:
-        """Each device, and how many items it has done."""
+        """Each device, and its number of finished items."""
         processes = [*self._processes, *self._unusable]
         return [(process.device, process.items_before + process.items) for process in processes]
 
@@ -235,16 +233,16 @@ class Workers(Generic[Task, Result]):
         should_stop: Callable[[], bool],
         accept: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[tuple[Task, Result] | None]:
-        """Do tasks; each process goes from one to the next, see `Runs`.
+        """Do tasks; each process gets consecutive ones, see `Runs`.
 
         Args:
-            tasks: What to do, in order; messages call each by its `str`.
-            should_stop: After a yes no task is begun; those at work are finished.
-            accept: Given the facts of a worker that comes later; raises `VsrmError` if it cannot
-                be used.
+            tasks: In order; named in messages by their `str`.
+            should_stop: Once it returns true, no task is started; those in progress are finished.
+            accept: Called with the facts of a worker that joins later; raises `VsrmError` if it
+                cannot be used.
 
         Yields:
-            A task that is done, and its result; or None while others are at work.
+            A finished task and its result; or None while waiting.
 
         Raises:
             VsrmError: If a task fails three times, or no device is left.
@@ -269,7 +267,7 @@ class Workers(Generic[Task, Result]):
                     if task is not None:
                         waiting.give_back(task)
                         self._count_failure(task, message)
-                    self._go_on_after(message, process, task)
+                    self._restart_after(message, process, task)
             yield None
 
     def _new_process(self, device: str) -> WorkerProcess[Task]:
@@ -278,29 +276,29 @@ class Workers(Generic[Task, Result]):
     def _receive(
         self, processes: Sequence[WorkerProcess[Task]]
     ) -> list[tuple[WorkerProcess[Task], Message]]:
-        """What some processes say next; nothing after a little while."""
+        """Wait for messages of some processes; empty on timeout."""
         children = {p.connection: p for p in processes if isinstance(p, _ChildProcess)}
         ready = wait(list(children), timeout=WAKE_SECONDS)
         return [(p, p.receive()) for connection, p in children.items() if connection in ready]
 
     def _is_awaited(self, process: WorkerProcess[Task]) -> bool:
-        """Whether the work cannot begin without a process."""
+        """Whether the work waits for a process to start."""
         return not process.is_ready
 
     def _limit(self, process: WorkerProcess[Task]) -> float:
-        """For how many seconds nothing may be heard of a process that should say something."""
-        return max(self.patience_seconds, PATIENCE_PAUSES * self._longest_pause)
+        """Seconds without a message after which a process is killed."""
+        return max(self.timeout_seconds, TIMEOUT_PAUSES * self._longest_pause)
 
     def _listen(
         self, processes: Sequence[WorkerProcess[Task]]
     ) -> list[tuple[WorkerProcess[Task], Message]]:
-        """What some processes say next, or that one has said nothing for too long."""
-        news = self._receive(processes)
-        # This clock halts while this program does, as by Ctrl-Z, and all processes with it.
+        """What some processes send next, or that one has said nothing for too long."""
+        messages = self._receive(processes)
+        # This clock stops while all processes are suspended, as by Ctrl-Z.
         now = time.monotonic()
-        self._clock += min(now - self._looked_at, 4 * WAKE_SECONDS)
-        self._looked_at = now
-        for process, _ in news:
+        self._clock += min(now - self._checked_at, 4 * WAKE_SECONDS)
+        self._checked_at = now
+        for process, _ in messages:
             if process.task is not None:
                 self._longest_pause = max(self._longest_pause, self._clock - process.heard_at)
             process.heard_at = self._clock
@@ -308,12 +306,12 @@ class Workers(Generic[Task, Result]):
             seconds = self._clock - process.heard_at
             is_busy = process.task is not None or not process.is_ready
             if is_busy and seconds > self._limit(process):
-                told = VsrmError(f"nothing was heard of it for {seconds:.0f} s")
-                news.append((process, Message("death", told)))
-        return news
+                error = VsrmError(f"it sent no message for {seconds:.0f} s")
+                messages.append((process, Message("death", error)))
+        return messages
 
     def _note(self, process: WorkerProcess[Task], message: Message) -> None:
-        """Keep what a message says of its process."""
+        """Update the state of a process from a message."""
         if message.kind == "place":
             process.device = message.content
         elif message.kind == "facts":
@@ -334,7 +332,7 @@ class Workers(Generic[Task, Result]):
         task = waiting.take(process)
         try:
             process.give(task)
-        except OSError:  # it has died: that is seen where it is listened to
+        except OSError:  # `_receive` notices that it has died
             waiting.give_back(task)
             return
         process.task, process.items, process.heard_at = task, 0, self._clock
@@ -344,19 +342,19 @@ class Workers(Generic[Task, Result]):
         if self._failures[id(task)] == MAX_FAILURES:
             raise _failure(message, f"{task} failed {MAX_FAILURES} times")
 
-    def _go_on_after(
+    def _restart_after(
         self, message: Message, process: WorkerProcess[Task], task: Task | None
     ) -> None:
-        """Say what has failed, and start a process that has died again."""
+        """Report a failure, and restart a process that has died."""
         name = "its process" if task is None else str(task)
         what = f"{process.device}: {name} failed ({message.content})"
         if message.kind != "death":
-            self._warn(f"{what}; it is tried again")
+            self._warn(f"{what}; retrying")
             return
         process.failures += 1
         process.end()
         if process.is_ready and process.failures < MAX_FAILURES:
-            self._warn(f"{what}; it is tried again")
+            self._warn(f"{what}; retrying")
             self._start(process)
             return
         self._warn(f"{what}; {process.device} is not used any more")
@@ -373,9 +371,9 @@ class Workers(Generic[Task, Result]):
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Let processes that are started now ignore Ctrl-C, which goes to all of a terminal.
+    """Let processes that are started now ignore Ctrl-C, which a terminal sends to all processes.
 
-    The one that has started them decides what becomes of them.
+    Their parent handles it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -388,7 +386,7 @@ def without_interrupts() -> Iterator[None]:
 
 
 def _examined(facts: Message, accept: Callable[[Any], None]) -> Message:
-    """The facts of a worker, or the death of one that cannot be used."""
+    """The facts of a worker, or a death message if it cannot be used."""
     try:
         accept(facts.content)
     except VsrmError as error:
@@ -397,7 +395,7 @@ def _examined(facts: Message, accept: Callable[[Any], None]) -> Message:
 
 
 def _failure(message: Message, what: str) -> VsrmError:
-    """Make an exception of a failure: of its kind, where that is one for a user."""
+    """Convert a failure to an exception, of the same class if it is a `VsrmError`."""
     error = message.content
     kind = type(error) if isinstance(error, VsrmError) else VsrmError
     failure = kind(f"{what}: {error}")
@@ -405,24 +403,24 @@ def _failure(message: Message, what: str) -> VsrmError:
     return failure
 
 
-def attempt(worker: Worker[Any, Any], task: Any, say: Callable[[Message], None]) -> None:
-    """Do a task and say how it goes; an error that is not for a user is raised."""
+def attempt(worker: Worker[Any, Any], task: Any, send: Callable[[Message], None]) -> None:
+    """Do a task and send messages; errors other than `VsrmError` are raised."""
     try:
-        result = worker.work(task, lambda n: say(Message("progress", n)))
+        result = worker.work(task, lambda n: send(Message("progress", n)))
     except VsrmError as error:
-        say(Message("failure", error, traceback.format_exc()))
+        send(Message("failure", error, traceback.format_exc()))
     else:
-        say(Message("result", result))
+        send(Message("result", result))
 
 
 def death_by(error: Exception) -> Message:
-    """Say of what a process dies: the exception that is handled.
+    """The death message for the current exception.
 
-    After a fault of a driver, nothing works any more in a process: another one must.
+    After a device error a process is unusable and must be replaced.
     """
-    is_told = isinstance(error, VsrmError)
-    told = error if is_told else VsrmError(f"{type(error).__name__}: {error}")
-    return Message("death", told, traceback.format_exc())
+    is_user_error = isinstance(error, VsrmError)
+    shown = error if is_user_error else VsrmError(f"{type(error).__name__}: {error}")
+    return Message("death", shown, traceback.format_exc())
 
 
 def _run(
@@ -430,7 +428,7 @@ def _run(
     device: str,
     connection: "Connection[Message, Any]",
 ) -> None:
-    """What a process does."""
+    """The main function of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
@@ -439,13 +437,13 @@ def _run(
         while True:
             attempt(worker, connection.recv(), connection.send)
     except (EOFError, BrokenPipeError):
-        pass  # nobody listens any more
+        pass  # the connection is closed
     except Exception as error:
         connection.send(death_by(error))
 
 
 def end_with_parent() -> None:
-    """End this process, at once, with the one that has started it."""
+    """Kill this process when its parent ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

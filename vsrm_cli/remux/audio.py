@@ -1,6 +1,6 @@
-"""Sound that the output's container cannot hold, encoded anew: as AAC, or as Opus.
+"""Transcode audio that the output's container cannot hold to AAC or Opus.
 
-Times are those of the source: where it has gaps, there is silence of the same length.
+Times are kept: gaps in the source become silence of the same length.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from av.filter import Graph
 from av.packet import Packet
 from av.stream import Stream
 
-# What each container is given, by FFmpeg's names.
+# The audio codec for each container, in FFmpeg's names.
 _CODECS = {"mp4": "aac", "mov": "aac", "matroska": "opus", "webm": "opus", "nut": "aac"}
 _ENCODERS = {"aac": "aac", "opus": "libopus"}
-# Layouts that both encoders have, by the number of channels; others are mixed down to stereo.
+# Layouts that both encoders support, by number of channels; others are downmixed to stereo.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _USUAL_RATE = 48000
 _BITS_PER_SECOND_AND_CHANNEL = 96_000
 
 
-def sound_codec(container: str) -> str:
-    """FFmpeg's name of the format into which sound is encoded for a container."""
+def audio_codec(container: str) -> str:
+    """FFmpeg's name of the codec to which audio is transcoded for a container."""
     return _CODECS[container]
 
 
-class SoundConverter:
-    """Encodes one sound stream in another format.
+class AudioConverter:
+    """Transcodes one audio stream.
 
     Attributes:
-        stream: The stream of the output that the packets go to.
+        stream: The output stream.
     """
 
     def __init__(self, source: AudioStream, output: OutputContainer, codec: str) -> None:
-        """Announce the new stream to an output that has no header yet."""
+        """Add the stream to an output whose header is not written yet."""
         self._source = source
         context = source.codec_context
         rates = av.Codec(_ENCODERS[codec], "w").audio_rates or []
@@ -55,7 +55,7 @@ class SoundConverter:
         self._graph: Graph | None = None
 
     def convert(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
-        """Encode what a packet decodes to; the encoder keeps some of it until later.
+        """Decode and encode a packet; the encoder may return its output later.
 
         Raises:
             FFmpegError: If the packet is damaged.
@@ -68,12 +68,12 @@ class SoundConverter:
         ]
 
     def finish(self) -> list[Packet[Stream]]:
-        """Encode what is left at the end."""
+        """Flush the decoder, the filters and the encoder."""
         if self._graph is None:
             return []
         rest = [*self._source.decode(None), None]
         packets = [encoded for frame in rest for encoded in self._encode(frame)]
-        return packets + self._named(self._encoder.encode(None))
+        return packets + self._assigned(self._encoder.encode(None))
 
     def _encode(self, frame: AudioFrame | None) -> Iterator[Packet[Stream]]:
         if self._graph is None:
@@ -86,17 +86,17 @@ class SoundConverter:
             except (av.BlockingIOError, av.EOFError):
                 return
             assert isinstance(ready, AudioFrame)
-            yield from self._named(self._encoder.encode(ready))
+            yield from self._assigned(self._encoder.encode(ready))
 
-    def _named(self, packets: Sequence[Packet[Any]]) -> list[Packet[Stream]]:
-        """Say of packets that they are of the source, as those that are copied do."""
+    def _assigned(self, packets: Sequence[Packet[Any]]) -> list[Packet[Stream]]:
+        """Assign packets to the source stream, like copied ones."""
         for packet in packets:
             packet.time_base = self._encoder.time_base
             packet.stream = self._source
         return [*packets]
 
     def _new_graph(self, frame: AudioFrame) -> Graph:
-        """Filters that fill gaps with silence and cut the sound into the encoder's frames."""
+        """Filters that fill gaps with silence and split audio into the encoder's frame size."""
         encoder = self._encoder
         graph = Graph()
         filters = [

@@ -1,4 +1,4 @@
-"""Sound that a container cannot hold is encoded anew, in step with the picture, or left out."""
+"""Audio that a container cannot hold is transcoded in sync, or dropped."""
 
 import av
 import pytest
@@ -19,7 +19,7 @@ STEP = 0.025  # a frame of the encoder, by which sound may begin or end softly
         (("flac", 48000, "stereo"), 0.0, "out.mov", "aac"),
     ],
 )
-def test_sound_that_does_not_fit_is_encoded_in_step_with_the_picture(
+def test_audio_that_the_container_cannot_hold_is_transcoded_in_sync(
     tmp_path, sound, begins, name, codec
 ):
     film = make_film(tmp_path / "film.mkv", sound=sound, begins=begins)
@@ -41,7 +41,7 @@ def test_sound_that_does_not_fit_is_encoded_in_step_with_the_picture(
     assert not writer.warnings
 
 
-def test_sound_that_fits_is_copied_all_the_same(tmp_path):
+def test_audio_that_the_container_can_hold_is_copied_with_transcode(tmp_path):
     film = make_film(tmp_path / "film.mp4")
 
     pass_on(film, tmp_path / "out.mkv", audio="transcode")
@@ -51,7 +51,7 @@ def test_sound_that_fits_is_copied_all_the_same(tmp_path):
         assert packets[0] == packets[1]
 
 
-def test_a_gap_in_the_sound_becomes_silence_and_nothing_after_it_moves(tmp_path):
+def test_a_gap_in_transcoded_audio_becomes_silence_of_the_same_length(tmp_path):
     film = make_film(tmp_path / "film.mkv", sound=("aac", 48000, "stereo"), frames=50)
     holed = tmp_path / "holed.mkv"
     with av.open(str(film)) as source, av.open(str(holed), "w") as output:
@@ -67,7 +67,7 @@ def test_a_gap_in_the_sound_becomes_silence_and_nothing_after_it_moves(tmp_path)
     assert heard(tmp_path / "out.webm") == pytest.approx(heard(holed), abs=STEP)
 
 
-def test_a_part_of_the_sound_belongs_to_its_part_of_the_picture(tmp_path):
+def test_transcoded_audio_of_a_part_stays_in_sync(tmp_path):
     film = make_film(tmp_path / "film.mkv", sound=("aac", 48000, "stereo"), frames=50)
 
     pass_on(film, tmp_path / "out.webm", codec="vp9", audio="transcode", start=1, end=1.5)
@@ -76,17 +76,17 @@ def test_a_part_of_the_sound_belongs_to_its_part_of_the_picture(tmp_path):
     assert (shown, begins, ends) == pytest.approx((0, 0, 0.5), abs=2 * STEP)
 
 
-def test_sound_can_be_left_out(tmp_path):
+def test_audio_none_drops_audio(tmp_path):
     film = make_film(tmp_path / "film.mp4")
 
     writer = pass_on(film, tmp_path / "out.webm", codec="vp9", audio="none")
 
     with av.open(str(tmp_path / "out.webm")) as output:
         assert not output.streams.audio
-    assert writer.dropped == ("stream 1 (sound, aac, und): --audio none",)
+    assert writer.dropped == ("stream 1 (audio, aac, und): --audio none",)
 
 
-def test_the_way_out_is_named_where_sound_does_not_fit(tmp_path):
+def test_the_error_for_unsupported_audio_suggests_options(tmp_path):
     film = make_film(tmp_path / "film.mp4")
 
     with pytest.raises(OutputError, match=r"\.mkv, or give --audio transcode or none"):
