@@ -156,7 +156,7 @@ def test_a_disk_that_fills_up_on_a_node_is_told_and_nothing_is_lost(
         start_over(film, output, ray_cluster)
 
     assert contents(output) == contents(film / "whole.mkv")
-    assert any("disk" in words and words.endswith("it is tried again") for words in warnings)
+    assert any("disk" in words and words.endswith("retrying") for words in warnings)
     assert names_in(tmp_path) == ["full", "large.mkv"]
 
 
@@ -223,7 +223,7 @@ def test_a_dead_or_failed_process_on_a_node_is_noticed(tmp_path, ray_cluster):
             until = time.monotonic() + 60
             message = None
             while time.monotonic() < until:
-                heard = cluster.hear(1)
+                heard = cluster.receive(1)
                 if heard is None or heard[0] != key:
                     continue
                 message = heard[1]
