@@ -6,7 +6,7 @@ the tile, not on the length of the video: finished frames become integers at onc
 frames over which two windows fade are kept as floats.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import groupby, product
@@ -127,7 +127,7 @@ class Restorer:
         """
         self._work = Work(self.network, report)
 
-    def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Iterator[Frame]:
+    def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Generator[Frame, None, None]:
         """Enlarge a stream of frames of one size.
 
         Each shot is restored on its own: no window reaches across a cut. Windows are planned by the

@@ -21,8 +21,8 @@ from vsrm_cli.upscale.open_media import Collected
 # lost.
 SEGMENT_SECONDS = 30.0
 MAX_WINDOWS = 64
-# Default windows of a segment on several devices: needed before any speed is known, and each
-# segment computes one window twice.
+# Default windows of a segment on several devices: needed before any speed is known, and a
+# segment that does not continue the one before computes one window twice.
 PLANNED_WINDOWS = 16
 
 

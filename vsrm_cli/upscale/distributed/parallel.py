@@ -1,4 +1,4 @@
-"""A job on several devices: one worker for each, which takes the next unfinished segment.
+"""A job on several devices: one worker for each, which makes consecutive segments.
 
 A segment depends on the input, its frame numbers and the settings only. So all segments are planned
 first, by reading the input once, and settings that can change pixels are chosen once for all

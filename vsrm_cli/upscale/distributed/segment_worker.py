@@ -1,8 +1,8 @@
 """A worker that makes segments on one device, in its own process, here or on another machine."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -12,16 +12,14 @@ import torch
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, MemoryShortage, OutputError
-from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.upscale.devices import DTYPE_NAMES, MIXED, hardware_of, new_restorer, queue_depths
 from vsrm_cli.upscale.journal import Choices, Entry
 from vsrm_cli.upscale.open_media import open_output, open_source
 from vsrm_cli.upscale.options import UpscaleOptions
-from vsrm_cli.upscale.pipeline import run_stages
+from vsrm_cli.upscale.pipeline import ReadAhead, WriteBehind
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.segmenting import PlannedSegment, Recorder, Restored
-from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import network_warnings
 
 
@@ -114,8 +112,6 @@ class SegmentWorker:
             self._restorer = new_restorer(network, options, chosen)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.settle_tile(frames, self._info.height, self._info.width)
-            self._report: Callable[[float], None] = lambda _: None
-            self._restorer.watch(lambda ahead: self._report(ahead))
         except RuntimeError as error:
             if not is_memory_shortage(error):
                 raise
@@ -126,6 +122,9 @@ class SegmentWorker:
         # The parent moves finished segments out of this worker's own folder. So it is harmless if a
         # segment is made twice, for example by a worker that was assumed dead.
         self._folder = settings.folder / f"{uuid4().hex}.part"
+        self._opened = ExitStack()
+        self._next: int | None = None
+        self._report_frames: Callable[[], None] = lambda: None
         self.facts = DeviceFacts(
             model=network.name,
             model_scale=network.scale,
@@ -141,55 +140,85 @@ class SegmentWorker:
         Raises:
             VsrmError: If that fails.
         """
-        segment, options = task.segment, self._settings.options
-        # Lack of memory reduces them for one segment only.
-        self._restorer.tile, self._restorer.batch = task.tile, task.batch
+        segment = task.segment
         entries: list[Entry] = []
         make_empty(self._folder)
-        with open_source(self._settings.src, options) as source:
-            recorder = Recorder(
-                self._output,
-                self._restorer.windows,
-                folder=self._folder,
-                behind=segment.behind,
-                add=entries.append,
-            )
-            read_depth, write_depth = queue_depths(self._info, options, self._restorer)
-            try:
-                run_stages(
-                    _needed(source, segment),
-                    partial(self._restore, segment),
-                    recorder.write,
-                    read_depth=read_depth,
-                    write_depth=write_depth,
-                    frames_expected=None,
-                    report=lambda progress: report(progress.frames_done),
-                    watch=self._listen,
-                )
-            finally:
-                recorder.abandon()
+        recorder = Recorder(
+            self._output,
+            self._restorer.windows,
+            folder=self._folder,
+            behind=segment.behind,
+            add=entries.append,
+        )
+        read_depth, write_depth = queue_depths(self._info, self._settings.options, self._restorer)
+        try:
+            if not self._continues_with(task):
+                self._start_at(task, read_depth)
+            with WriteBehind(recorder.write, depth=write_depth) as encoded:
+                self._report_frames = lambda: report(encoded.timer.items)
+                restored = islice(self._restored, segment.stop - segment.first)
+                for stop, frame in enumerate(restored, segment.first + 1):
+                    encoded.put(Restored(frame, ends_segment=stop == segment.stop))
+                    self._report_frames()
+                encoded.finish()
+                self._report_frames()
             if not entries:
-                raise InputError(f"{source.path} ends earlier than when the work was planned.")
-            return FinishedSegment(
-                entries[0],
-                self._folder.name,
-                batch=self._restorer.batch or 1,
-                decoder=source.decoder,
-                peak_memory_bytes=self._memory.read_bytes(),
-                warnings=network_warnings(self._restorer),
-            )
+                raise InputError(
+                    f"{self._source.path} ends earlier than when the work was planned."
+                )
+            self._next = segment.stop
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            recorder.abandon()
+        return FinishedSegment(
+            entries[0],
+            self._folder.name,
+            batch=self._restorer.batch or 1,
+            decoder=self._source.decoder,
+            peak_memory_bytes=self._memory.read_bytes(),
+            warnings=network_warnings(self._restorer),
+        )
 
-    def _listen(self, report: Callable[[float], None]) -> None:
-        self._report = report
+    def _continues_with(self, task: SegmentTask) -> bool:
+        """Whether a task continues the last one, and a fresh start would give the same frames.
 
-    def _restore(self, segment: PlannedSegment, frames: Iterable[Frame]) -> Iterator[Restored]:
-        begin = segment.first - (segment.behind.shot if segment.behind else 0)
-        restored = self._restorer.restore(frames, begin=begin)
-        for number in range(segment.first, segment.stop):
-            frame = next(restored, None)
-            if frame is None:
-                return
-            yield Restored(frame, ends_segment=number + 1 == segment.stop)
+        Not with other tiles, which lack of memory reduces; nor with batches, which start anew with
+        each segment and change rounding.
+        """
+        settings = (self._restorer.tile, self._restorer.batch)
+        return (
+            task.segment.first == self._next
+            and settings == (task.tile, task.batch)
+            and task.batch == 1
+        )
+
+    def _start_at(self, task: SegmentTask, depth: int) -> None:
+        """Start to read and restore, from the margin of a segment."""
+        self._stop()
+        segment, behind = task.segment, task.segment.behind
+        # Lack of memory reduces them for one segment only.
+        self._restorer.tile, self._restorer.batch = task.tile, task.batch
+        self._source = self._opened.enter_context(
+            open_source(self._settings.src, self._settings.options)
+        )
+        frames = self._source.frames(behind=behind)
+        if task.batch > 1:
+            # No window of the next segment may join the last batch.
+            margin = len(behind.margin) if behind else 0
+            frames = islice(frames, segment.read_stop - segment.first + margin)
+        decoded = self._opened.enter_context(ReadAhead(frames, depth=depth))
+        self._restorer.watch(lambda _: self._report_frames())
+        begin = segment.first - (behind.shot if behind else 0)
+        self._restored = self._opened.enter_context(
+            closing(self._restorer.restore(decoded, begin=begin))
+        )
+
+    def _stop(self) -> None:
+        """Stop reading and restoring."""
+        self._next = None
+        self._opened.close()
 
 
 def make_empty(folder: Path) -> None:
@@ -207,9 +236,3 @@ def make_empty(folder: Path) -> None:
             f"No segment can be written into {folder.parent} ({error.strerror}); make sure that "
             "every worker may write there."
         ) from error
-
-
-def _needed(source: Source, segment: PlannedSegment) -> Iterator[Frame]:
-    """The frames to read for a segment, with its margin and the rest of its last window."""
-    margin = len(segment.behind.margin) if segment.behind else 0
-    return islice(source.frames(behind=segment.behind), segment.read_stop - segment.first + margin)

@@ -1,8 +1,8 @@
 """A pool of worker processes on this machine, one for each device, which share tasks.
 
-Each process opens its worker once, takes a task whenever it is idle, and returns a result. If a
-process dies or hangs, it is restarted and its task is retried; a task that fails three times ends
-the work. Processes end when their parent ends, for whatever reason.
+Each process opens its worker once, takes a task whenever it is idle (see `runs`), and returns a
+result. If a process dies or hangs, it is restarted and its task is retried; a task that fails three
+times ends the work. Processes end when their parent ends, for whatever reason.
 
 Only processes and messages are handled here; tasks are opaque.
 """
@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from vsrm_cli.errors import VsrmError
+from vsrm_cli.upscale.distributed.runs import Runs
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -232,10 +233,10 @@ class Workers(Generic[Task, Result]):
         should_stop: Callable[[], bool],
         accept: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[tuple[Task, Result] | None]:
-        """Do tasks, started in order.
+        """Do tasks; each process gets consecutive ones, see `Runs`.
 
         Args:
-            tasks: Named in messages by their `str`.
+            tasks: In order; named in messages by their `str`.
             should_stop: Once it returns true, no task is started; those in progress are finished.
             accept: Called with the facts of a worker that joins later; raises `VsrmError` if it
                 cannot be used.
@@ -246,7 +247,7 @@ class Workers(Generic[Task, Result]):
         Raises:
             VsrmError: If a task fails three times, or no device is left.
         """
-        waiting = list(reversed(tasks))
+        waiting = Runs(tasks)
         while True:
             is_stopped = should_stop()
             for process in self._processes:
@@ -264,7 +265,7 @@ class Workers(Generic[Task, Result]):
                     yield task, message.content
                 elif message.kind in ("failure", "death"):
                     if task is not None:
-                        waiting.append(task)
+                        waiting.give_back(task)
                         self._count_failure(task, message)
                     self._restart_after(message, process, task)
             yield None
@@ -327,12 +328,14 @@ class Workers(Generic[Task, Result]):
         process.is_ready, process.heard_at = False, self._clock
         process.start()
 
-    def _give(self, process: WorkerProcess[Task], waiting: list[Task]) -> None:
+    def _give(self, process: WorkerProcess[Task], waiting: Runs[Task]) -> None:
+        task = waiting.take(process)
         try:
-            process.give(waiting[-1])
+            process.give(task)
         except OSError:  # `_receive` notices that it has died
+            waiting.give_back(task)
             return
-        process.task, process.items, process.heard_at = waiting.pop(), 0, self._clock
+        process.task, process.items, process.heard_at = task, 0, self._clock
 
     def _count_failure(self, task: Task, message: Message) -> None:
         self._failures[id(task)] = self._failures.get(id(task), 0) + 1

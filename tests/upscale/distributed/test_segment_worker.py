@@ -1,0 +1,99 @@
+"""Consecutive segments of one worker are identical to those of separate workers."""
+
+from dataclasses import replace
+
+import pytest
+from films import SMALL
+
+from vsrm_cli.checkpoints.loading import load_model
+from vsrm_cli.errors import VsrmError
+from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.upscale.distributed.segment_worker import SegmentTask, SegmentWorker, Settings
+from vsrm_cli.upscale.open_media import open_source
+from vsrm_cli.upscale.options import UpscaleOptions
+from vsrm_cli.upscale.segmenting import plan_segments
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The number of frames in each call of a network."""
+    calls = []
+
+    def load(*arguments, **options):
+        network = load_model(*arguments, **options)
+        network.register_forward_hook(lambda _, clips, __: calls.append(clips[0].shape[1]))
+        return network
+
+    monkeypatch.setattr("vsrm_cli.upscale.distributed.segment_worker.load_model", load)
+    return calls
+
+
+@pytest.fixture
+def plan(film, tmp_path):
+    """The settings of a job, and the tasks of the film."""
+    options = UpscaleOptions.read(**SMALL, model=film / "tiny.safetensors", device="cpu")
+    settings = Settings(
+        film / "small.mkv", tmp_path / "large.mkv", options, None, 1, tmp_path, "mp4"
+    )
+    with open_source(settings.src, options) as source:
+        segments = plan_segments(
+            source.frames(behind=None),
+            windows_of(options.window, options.overlap),
+            length=SMALL["segment_frames"],
+            behind=None,
+        )
+    return settings, [SegmentTask(segment, None, 1) for segment in segments]
+
+
+def make(worker, task):
+    """Make a segment: what is known of it, and its bytes."""
+    done = worker.work(task, lambda _: None)
+    file = worker._settings.folder / done.made_in / done.entry.file
+    return done.entry, file.read_bytes()
+
+
+def test_consecutive_segments_are_identical_and_compute_no_window_twice(plan, counted):
+    settings, tasks = plan
+
+    one = SegmentWorker(settings, "cpu")
+    in_one_go = [make(one, task) for task in tasks]
+    frames_in_one_go = sum(counted)
+    counted.clear()
+    each_alone = [make(SegmentWorker(settings, "cpu"), task) for task in tasks]
+
+    assert in_one_go == each_alone
+    assert sum(counted) >= frames_in_one_go + (len(tasks) - 1) * 4
+
+
+def test_segments_in_any_order_are_identical(plan):
+    settings, tasks = plan
+    worker = SegmentWorker(settings, "cpu")
+
+    jumping = [make(worker, tasks[place]) for place in (3, 0, 1, 3, 2, 3)]
+
+    alone = [make(SegmentWorker(settings, "cpu"), tasks[place]) for place in (3, 0, 1, 2)]
+    assert jumping == [alone[place] for place in (0, 1, 2, 0, 3, 0)]
+
+
+def test_smaller_tiles_are_used_for_one_segment_only(plan):
+    settings, tasks = plan
+    worker = SegmentWorker(settings, "cpu")
+    make(worker, tasks[0])
+    worker._restorer.tile = 64  # as after lack of memory
+
+    again = make(worker, tasks[1])
+
+    assert again[0].tile is None
+    assert again == make(SegmentWorker(settings, "cpu"), tasks[1])
+
+
+def test_a_worker_can_be_used_after_a_failed_segment(plan):
+    settings, tasks = plan
+    worker = SegmentWorker(settings, "cpu")
+    make(worker, tasks[0])
+    too_long = replace(tasks[1], segment=replace(tasks[1].segment, stop=10_000))
+
+    with pytest.raises(VsrmError, match="ends earlier than when the work was planned"):
+        worker.work(too_long, lambda _: None)
+
+    assert make(worker, tasks[1]) == make(SegmentWorker(settings, "cpu"), tasks[1])
