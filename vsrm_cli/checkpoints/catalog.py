@@ -84,7 +84,7 @@ MODELS = {
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
             licence="MIT",
-            quality="24.81 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
+            quality="24.89 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
             quality_source="weights/README.md",
             file="vsrm-t-real.safetensors",
         ),
