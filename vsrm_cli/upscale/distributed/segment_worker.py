@@ -168,7 +168,7 @@ class SegmentWorker:
                 )
             self._next = segment.stop
         except BaseException:
-            self._stop()
+            self.close()
             raise
         finally:
             recorder.abandon()
@@ -180,6 +180,11 @@ class SegmentWorker:
             peak_memory_bytes=self._memory.read_bytes(),
             warnings=network_warnings(self._restorer),
         )
+
+    def close(self) -> None:
+        """Stop reading and restoring; the next segment starts afresh."""
+        self._next = None
+        self._opened.close()
 
     def _continues_with(self, task: SegmentTask) -> bool:
         """Whether a task continues the last one, and a fresh start would give the same frames.
@@ -196,7 +201,7 @@ class SegmentWorker:
 
     def _start_at(self, task: SegmentTask, depth: int) -> None:
         """Start to read and restore, from the margin of a segment."""
-        self._stop()
+        self.close()
         segment, behind = task.segment, task.segment.behind
         # Lack of memory reduces them for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
@@ -214,11 +219,6 @@ class SegmentWorker:
         self._restored = self._opened.enter_context(
             closing(self._restorer.restore(decoded, begin=begin))
         )
-
-    def _stop(self) -> None:
-        """Stop reading and restoring."""
-        self._next = None
-        self._opened.close()
 
 
 def make_empty(folder: Path) -> None:
