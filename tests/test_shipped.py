@@ -129,8 +129,8 @@ def test_short_windows_give_the_frames_of_one_long_window(network, sample):
     together = restore(network, clip, window=20, overlap=0)
     windowed = restore(network, clip, window=10, overlap=4)
 
-    # The sharper a network is, the more of what it shows depends on the frames before.
-    least = {"vsrm-t-real": 38, "vsrm-t-sharp": 32}.get(network.name, 40)
+    # The better a network carries detail along, the more of it depends on the frames before.
+    least = {"vsrm-t": 35, "vsrm-t-real": 38, "vsrm-t-sharp": 32}.get(network.name, 40)
     assert psnr(together, windowed) >= least
 
 
