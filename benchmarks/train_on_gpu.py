@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
     shape = ClipShape(given.frames, given.patch, given.batch, photo_share=0.5)
     batches = load_batches(given.pack, shape, given.photo_clips, device)
-    files = [read_checkpoint(locate(name)) for name in given.from_scratch_weights]
+    files = [read_checkpoint(locate(name)) for name in given.start_weights]
     networks = [network_of(file, file.path.stem).to(device) for file in files]
     clean, real = (network.state_dict() for network in networks)
     difference = {key: real[key] - x for key, x in clean.items()}
@@ -288,7 +288,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--photo-clips", type=int, default=700, help="clips made of photos")
     other = "start from these weight files, not from the bundled ones"
     names = ("VSRM-T", "VSRM-T-REAL")
-    add("--from-scratch-weights", nargs=2, default=STAGES, metavar=names, help=other)
+    add("--start-weights", nargs=2, default=STAGES, metavar=names, help=other)
     given = parser.parse_args(arguments)
     for name in ("minutes", "batch", "patch", "frames"):
         if getattr(given, name) <= 0:

@@ -40,12 +40,8 @@ from vsrm_cli.upscale.devices import (
     queue_depths,
     settle_hardware,
 )
+from vsrm_cli.upscale.distributed import parallel
 from vsrm_cli.upscale.distributed.cluster import Cluster, make_node_workers
-from vsrm_cli.upscale.distributed.parallel import (
-    DeviceWorkers,
-    make_device_workers,
-    restore_on_devices,
-)
 from vsrm_cli.upscale.distributed.segment_worker import Settings
 from vsrm_cli.upscale.journal import Choices, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
@@ -196,7 +192,7 @@ def _upscale_in_segments(order: _Order) -> Summary:
                     make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
                     run = _run_on_devices(make_workers, devices, ends, journal, order)
                 elif len(devices) > 1 or journal.later:
-                    make_workers = partial(make_device_workers, devices, order.warn)
+                    make_workers = partial(parallel.make_device_workers, devices, order.warn)
                     run = _run_on_devices(make_workers, devices, ends, journal, order)
                 else:
                     run = _run_here(ends, journal, order)
@@ -240,7 +236,7 @@ def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -
 
 
 def _run_on_devices(
-    make_workers: Callable[[Settings], DeviceWorkers],
+    make_workers: Callable[[Settings], parallel.DeviceWorkers],
     devices: Sequence[str],
     ends: tuple[Source, Collected],
     journal: Journal,
@@ -258,7 +254,7 @@ def _run_on_devices(
         scale = network_scale(model, report=order.report_transfer)
         if advice := suggest_network(ends[0].info, order.options, str(model), scale):
             order.warn(advice)
-    return restore_on_devices(
+    return parallel.restore_on_devices(
         make_workers,
         ends,
         journal,
