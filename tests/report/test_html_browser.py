@@ -27,7 +27,7 @@ def page(tmp_path_factory):
     """A page with everything on it that `vsrm bench` can measure."""
     sharp = to_8_bits(smooth_picture(120, 160, wavelength=9.0)).numpy()
     soft = to_8_bits(smooth_picture(120, 160, wavelength=30.0)).numpy()
-    pictures = {"bicubic": soft, "lanczos": soft, "vsrm-t": sharp, "truth": sharp}
+    pictures = {"bicubic": soft, "lanczos": soft, "vsrm-t": sharp, "ground truth": sharp}
     crops = [Crop(f"clip {n}", 6, 100.0, pictures) for n in range(2)]
     path = tmp_path_factory.mktemp("page") / "a page, with spaces.html"
     write_whole(path, result_page(result_of(measured()), crops).encode())

@@ -124,7 +124,7 @@ def _sliders(piece: ShownCrop, before: Tensor | None, kept: Tensor) -> list[str]
         (piece.bicubic, kept, ("bicubic", "network"))
         if before is None
         else (before, kept, ("before", "after")),
-        (piece.bicubic, piece.truth, ("bicubic", "truth")),
+        (piece.bicubic, piece.truth, ("bicubic", "ground truth")),
     )
     return [
         slider(left.numpy(), right.numpy(), labels=labels, caption=f"{where}: {' | '.join(labels)}")
