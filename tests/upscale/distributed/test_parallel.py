@@ -203,6 +203,7 @@ def test_a_disk_that_fills_up_is_reported_and_the_job_can_be_resumed(film, tmp_p
     assert contents(output) == contents(film / "whole.mkv")
 
 
+@pytest.mark.slow
 def test_an_idle_device_is_reported(film, tmp_path):
     warnings = []
 
