@@ -48,13 +48,12 @@ class StubWorker:
 
     def work(self, task: PlannedSegment, report: Callable[[int], None]) -> tuple[Entry, str]:
         """Make an entry of an empty segment, and its file."""
-        ahead = task.ahead
         ticks = list(range(task.first, task.stop))
         name = f"{task.first:09}.mp4"
         make_empty(self._folder)
         with (self._folder / name).open("wb") as file:
             os.fsync(file.fileno())
-        entry = Entry(name, task.first, ahead.shot, ticks, task.stop, None, 0, ahead.margin)
+        entry = Entry(name, ticks, task.stop, None, task.resume_point)
         return entry, self._folder.name
 
 
@@ -103,7 +102,7 @@ def stub_frames(count: int) -> Iterator[Frame]:
     """Frames as a reader gives them, with next to no pixels."""
     pixels = np.zeros((3, 1, 1), np.uint8)
     for number in range(count):
-        record = FrameRecord(number, Fingerprint(f"{number}/25", number), 0)
+        record = FrameRecord(number, Fingerprint(f"{number}/25", number))
         yield Frame(pixels, Fraction(number, 25), record=record)
 
 
@@ -114,9 +113,7 @@ def measure_overhead(segments: int) -> float:
         began = time.perf_counter()
         with Journal(Path(folder) / "large.mp4") as journal:
             journal.open({}, restart=False)
-            planned = plan_segments(
-                stub_frames(frames), WINDOWS, length=WINDOWS.stride, behind=None
-            )
+            planned = plan_segments(stub_frames(frames), WINDOWS, length=WINDOWS.stride)
             planned_at = time.perf_counter()
             journal.start()
             journal.begin({"device": "cpu,cpu"})

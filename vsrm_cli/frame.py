@@ -4,8 +4,9 @@ The reader creates frames, the network replaces their pixels, the writer encodes
 frame is never recomputed.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from fractions import Fraction
+from operator import add, sub
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +28,41 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Faults:
+    """Faults of an input up to a frame.
+
+    Attributes:
+        damaged: Packets that could not be decoded or gave a broken frame.
+        resized: Frames of another size than the first, which were scaled to it.
+        reshaped: Frames of another pixel aspect ratio than the first.
+    """
+
+    damaged: int = 0
+    resized: int = 0
+    reshaped: int = 0
+
+    def __add__(self, other: "Faults") -> "Faults":
+        """Both together."""
+        return Faults(*map(add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "Faults") -> "Faults":
+        """Those that are not in the other."""
+        return Faults(*map(sub, astuple(self), astuple(other)))
+
+
+@dataclass(frozen=True, slots=True)
 class FrameRecord:
     """Where a frame comes from; it stays with the frame through the network.
 
     Attributes:
         number: Its number among the frames of the job.
         fingerprint: Identifies it.
-        damaged: Damaged packets in the file up to it.
+        faults: Of the input up to it.
     """
 
     number: int
     fingerprint: Fingerprint
-    damaged: int
+    faults: Faults = Faults()
 
 
 @dataclass(frozen=True, slots=True)

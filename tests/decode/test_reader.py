@@ -12,6 +12,7 @@ from vsrm_cli.decode.image_sequence import ImageSequenceReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
+from vsrm_cli.frame import Faults
 
 FRAMES, RATE = 7, Fraction(25)
 
@@ -104,5 +105,5 @@ def test_an_input_without_faults_has_none_counted(open_reader):
     list(reader)
 
     assert not reader.truncated
-    assert (reader.damaged_packets, reader.resized_frames, reader.reshaped_frames) == (0, 0, 0)
+    assert reader.faults == Faults()
     assert list(reader.notices) == []

@@ -44,7 +44,7 @@ def test_every_frame_of_an_mp4_has_its_exact_time(tmp_path, times, b_frames):
 
     assert times_of(frames) == seconds(times)
     assert [index_of(frame.pixels) for frame in frames] == [i % 25 for i in range(len(times))]
-    assert (reader.frames_read, reader.damaged_packets, reader.truncated) == (len(times), 0, False)
+    assert (reader.frames_read, reader.faults.damaged, reader.truncated) == (len(times), 0, False)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_damaged_middle_costs_only_the_damaged_frames(tmp_path, name):
     frames, reader = read(clip)
 
     assert reader.truncated
-    assert reader.damaged_packets > 0
+    assert reader.faults.damaged > 0
     assert len(frames) == decodable(clip) > 50
     assert times_of(frames) == sorted(set(times_of(frames)))
     assert frames[-1].time == 59 * 512 * MP4_CLOCK
@@ -202,7 +202,7 @@ def test_frames_that_change_their_size_are_scaled_to_the_first_and_counted(tmp_p
 
     assert [index_of(frame.pixels) for frame in frames] == [*range(10), *range(10)]
     assert {frame.pixels.shape for frame in frames} == {(3, 32, 48)}
-    assert reader.resized_frames == 10
+    assert reader.faults.resized == 10
 
 
 def test_pixels_that_change_their_shape_on_the_way_are_counted(tmp_path):
@@ -229,7 +229,7 @@ def test_pixels_that_change_their_shape_on_the_way_are_counted(tmp_path):
 
     assert len(frames) == 24
     assert reader.info.sample_aspect_ratio == Fraction(8, 9)
-    assert 11 <= reader.reshaped_frames <= 13  # the decoder is a frame ahead of what it gives
+    assert 11 <= reader.faults.reshaped <= 13  # the decoder is a frame ahead of what it gives
 
 
 @pytest.mark.parametrize("codec", ["libx264", "ffv1", "libvpx-vp9"])

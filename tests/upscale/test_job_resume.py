@@ -268,6 +268,47 @@ def test_damage_before_an_interruption_is_reported_after_resuming(tmp_path):
     assert summary.warnings == alone.warnings
 
 
+def draw_program(path, *, shapes, frames):
+    """Write parts of a TV program that differ in size and pixel aspect ratio."""
+    with av.open(str(path), "w") as container:
+        stream = None
+        for part, (width, height, pixel) in enumerate(shapes):
+            encoder = av.CodecContext.create("mpeg2video", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.framerate, encoder.time_base = 25, Fraction(1, 25)
+            encoder.sample_aspect_ratio, encoder.gop_size = pixel, 4
+            encoder.open()
+            if stream is None:
+                stream = container.add_stream("mpeg2video", 25)
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.codec_context.sample_aspect_ratio = pixel
+            packets = []
+            for number in range(part * frames, (part + 1) * frames):
+                gray = np.full((height, width, 3), 40 + 3 * number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(gray, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                packets += encoder.encode(frame)
+            for packet in (*packets, *encoder.encode(None)):
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+def test_frames_of_another_shape_are_counted_once_over_all_interruptions(tmp_path):
+    shapes = [(64, 48, Fraction(8, 9)), (96, 64, Fraction(32, 27))]
+    clip = draw_program(tmp_path / "small.ts", shapes=shapes, frames=18)
+    alone = upscale_video(clip, tmp_path / "whole.mkv", **SMALL)
+
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            upscale_video(clip, tmp_path / "large.mkv", should_stop=stop_after(1), **SMALL)
+    summary = upscale_video(clip, tmp_path / "large.mkv", **SMALL)
+
+    assert [word for text in alone.warnings for word in text.split() if word == "18"] == ["18"] * 2
+    assert summary.frames_resumed == 25
+    assert summary.warnings == alone.warnings
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,5 +1,6 @@
 """What the journal says is finished is finished; what it does not know of is thrown away."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.frame import Fingerprint
-from vsrm_cli.upscale.journal import Entry, Journal, describe_files
+from vsrm_cli.frame import Faults, Fingerprint
+from vsrm_cli.upscale.journal import Entry, Journal, ResumePoint, describe_files
 
 ASKED = {"window": 24, "weights": "0123"}
 CHOSEN = {"device": "cpu"}
@@ -29,13 +30,10 @@ def add_segment(journal, *, first, frames=3, made_in=None):
     journal.add(
         Entry(
             file=f"{first:09}.mp4",
-            first=first,
-            shot=0,
             ticks=[512 * number for number in range(first, first + frames)],
             end=512 * (first + frames),
             tile=None,
-            damaged=0,
-            margin=[Fingerprint("1/25", 123)],
+            resume_point=ResumePoint(first + frames, 0, [Fingerprint("1/25", 123)]),
         ),
         made_in=made_in,
     )
@@ -78,6 +76,26 @@ def test_a_later_run_reads_finished_segments_and_choices(output):
         assert later.entries == earlier.entries
         assert later.chosen == CHOSEN
         assert later.frames_done == 6
+
+
+def test_the_journal_of_an_earlier_version_is_read(output):
+    folder = start(output, segments=0).folder
+    folder.mkdir()
+    (folder / "000000000.mp4").write_bytes(b"x" * 10)
+    (folder / "journal.json").write_text(json.dumps({"asked": ASKED, "chosen": CHOSEN}))
+    (folder / "segments.jsonl").write_text(
+        '{"file": "000000000.mp4", "first": 0, "shot": 0, "ticks": [0, 512], "end": 1024, '
+        '"tile": null, "damaged": 7, "margin": [{"time": "1/25", "checksum": 123}], '
+        '"size_bytes": 10}\n'
+    )
+
+    with Journal(output) as journal:
+        journal.open(ASKED, restart=False)
+
+        point = ResumePoint(2, 0, [Fingerprint("1/25", 123)])
+        assert journal.entries == [Entry("000000000.mp4", [0, 512], 1024, None, point, 10)]
+        assert journal.resume_point.faults == Faults(damaged=7)
+        assert journal.chosen == CHOSEN
 
 
 def test_a_run_that_finished_nothing_leaves_no_folder(output):
@@ -290,7 +308,7 @@ def test_a_process_that_is_killed_loses_no_entry(output):
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from vsrm_cli.upscale.journal import Entry, Journal
+from vsrm_cli.upscale.journal import Entry, Journal, ResumePoint
 
 journal = Journal(Path({str(output)!r}))
 journal.__enter__()
@@ -299,7 +317,7 @@ journal.start()
 journal.begin({CHOSEN!r})
 for first in range(50):
     (journal.folder / f"{{first:09}}.mp4").write_bytes(b"x")
-    journal.add(Entry(f"{{first:09}}.mp4", first, 0, [first], first + 1, None, 0, []))
+    journal.add(Entry(f"{{first:09}}.mp4", [first], first + 1, None, ResumePoint(first + 1, 0, [])))
 os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", work]).returncode == 9
@@ -338,4 +356,4 @@ def test_a_missing_segment_is_reported(output):
         journal.open(ASKED, restart=True)
         journal.start()
         with pytest.raises(OutputError, match="could not be written"):
-            journal.add(Entry("absent.mp4", 3, 0, [0], 1, None, 0, []))
+            journal.add(Entry("absent.mp4", [0], 1, None, ResumePoint(4, 0, [])))

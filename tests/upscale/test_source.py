@@ -10,7 +10,8 @@ from clips import HEIGHT, WIDTH, index_of, make_clip, picture
 from PIL import Image
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.upscale.journal import ResumePoint
+from vsrm_cli.frame import Faults
+from vsrm_cli.upscale.journal import BEGINNING, ResumePoint
 from vsrm_cli.upscale.source import PIPE, Source, fingerprint_of
 
 FRAMES = 9
@@ -32,14 +33,14 @@ def path(request, tmp_path):
     return request.param(tmp_path)
 
 
-def read(path, *, behind=None):
+def read(path, *, after=BEGINNING):
     with Source(path, start=None, end=None) as source:
-        return list(source.frames(behind=behind)), source
+        return list(source.frames(after=after)), source
 
 
 def resume_point(frames, *, following, margin):
     prints = [fingerprint_of(frame) for frame in frames[following - margin : following]]
-    return ResumePoint(following, 0, 0, prints)
+    return ResumePoint(following, 0, prints)
 
 
 def test_each_frame_is_recorded_by_number_and_fingerprint(path):
@@ -49,7 +50,7 @@ def test_each_frame_is_recorded_by_number_and_fingerprint(path):
     assert [frame.record.fingerprint for frame in frames] == [
         fingerprint_of(frame) for frame in frames
     ]
-    assert {frame.record.damaged for frame in frames} == {0}
+    assert {frame.record.faults for frame in frames} == {Faults()}
     assert source.frames_read == FRAMES
 
 
@@ -67,7 +68,7 @@ def test_a_pipe_is_recorded_likewise(monkeypatch):
 def test_a_resumed_job_gets_the_margin_and_all_that_follows(path, following, margin):
     whole, _ = read(path)
 
-    frames, source = read(path, behind=resume_point(whole, following=following, margin=margin))
+    frames, source = read(path, after=resume_point(whole, following=following, margin=margin))
 
     assert [index_of(frame.pixels) for frame in frames] == list(range(FRAMES))[following - margin :]
     assert [frame.record for frame in frames] == [
@@ -79,7 +80,7 @@ def test_a_resumed_job_gets_the_margin_and_all_that_follows(path, following, mar
 def test_nothing_is_read_after_the_last_frame(path):
     whole, _ = read(path)
 
-    frames, source = read(path, behind=resume_point(whole, following=FRAMES, margin=2))
+    frames, source = read(path, after=resume_point(whole, following=FRAMES, margin=2))
 
     assert frames == []
     assert source.frames_read == FRAMES
@@ -91,12 +92,12 @@ def test_other_frames_than_before_are_refused(path):
     changed = [replace(point.margin[0], checksum=1), point.margin[1]]
 
     with pytest.raises(InputError, match="give --restart to start over"):
-        read(path, behind=ResumePoint(5, 0, 0, changed))
+        read(path, after=ResumePoint(5, 0, changed))
 
 
 def test_a_part_is_counted_from_its_own_first_frame(path):
     with Source(path, start=Fraction(2, 25), end=Fraction(6, 25)) as source:
-        frames = list(source.frames(behind=None))
+        frames = list(source.frames())
 
     assert [index_of(frame.pixels) for frame in frames] == [2, 3, 4, 5]
     assert [frame.record.number for frame in frames] == [0, 1, 2, 3]

@@ -81,7 +81,7 @@ class Video:
                     images.append(shrink(image, 0.5) if self.is_halved else image)
         except InputError:
             return None
-        is_whole = len(images) == count and not reader.damaged_packets
+        is_whole = len(images) == count and not reader.faults.damaged
         return Run(torch.stack(images)) if is_whole else None
 
 

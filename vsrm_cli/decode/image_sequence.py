@@ -18,7 +18,7 @@ import numpy as np
 
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Frame, Pixels
+from vsrm_cli.frame import Faults, Frame, Pixels
 from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
 from vsrm_cli.media.containers import is_animated_webp, open_container, video_stream
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
@@ -99,16 +99,12 @@ class ImageSequenceReader:
     Attributes:
         info: Of the images, upright, and with the frame rate.
         frames_read: Frames yielded so far.
-        damaged_packets: Always 0: a broken image is an error.
-        resized_frames: Always 0.
-        reshaped_frames: Always 0.
+        faults: None: a broken image is an error.
         truncated: Always False.
         notices: None.
     """
 
-    damaged_packets = 0
-    resized_frames = 0
-    reshaped_frames = 0
+    faults = Faults()
     truncated = False
     notices: tuple[str, ...] = ()
 

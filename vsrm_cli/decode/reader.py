@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.probe import VideoInfo
 
 
@@ -22,16 +22,8 @@ class FrameReader(Protocol):
         """Frames yielded so far."""
 
     @property
-    def damaged_packets(self) -> int:
-        """Packets so far that could not be decoded or gave a broken frame."""
-
-    @property
-    def resized_frames(self) -> int:
-        """Frames so far of another size than the first, which were scaled to it."""
-
-    @property
-    def reshaped_frames(self) -> int:
-        """Frames so far of another pixel aspect ratio than the first."""
+    def faults(self) -> Faults:
+        """Faults of the input so far."""
 
     @property
     def truncated(self) -> bool:

@@ -26,7 +26,7 @@ from vsrm_cli.decode.deinterlace import Fields, FirstField, deinterlaced, filter
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, video_stream
@@ -53,9 +53,7 @@ class VideoReader:
     Attributes:
         info: What the file says about itself.
         frames_read: Frames yielded so far.
-        damaged_packets: Packets that were unreadable or gave a broken frame.
-        resized_frames: Frames of another size than the first, which were scaled to it.
-        reshaped_frames: Frames of another pixel aspect ratio than the first.
+        faults: Faults of the file so far.
         hardware: FFmpeg's name of the hardware interface that decodes; None for software.
     """
 
@@ -89,9 +87,7 @@ class VideoReader:
         self._stored_size = (stored.width, stored.height)
         self._pixel: Fraction | None = None  # its shape, in the first frame
         self.frames_read = 0
-        self.damaged_packets = 0
-        self.resized_frames = 0
-        self.reshaped_frames = 0
+        self.faults = Faults()
         self.hardware = find_decoder(path) if uses_hardware else None
         self._deinterlaces = deinterlace
         self._first = None if not start else self.info.start + start
@@ -141,7 +137,7 @@ class VideoReader:
     @property
     def truncated(self) -> bool:
         """Whether the end of the file is missing, or packets were damaged."""
-        return self._is_cut_short or self.damaged_packets > 0
+        return self._is_cut_short or self.faults.damaged > 0
 
     def __enter__(self) -> Self:
         """Return the reader itself."""
@@ -181,7 +177,7 @@ class VideoReader:
             if color.guessed:
                 color = self.info.color
             self.frames_read += 1
-            self.resized_frames += (av_frame.width, av_frame.height) != size
+            self.faults += Faults(resized=(av_frame.width, av_frame.height) != size)
             duration = av_frame.duration * self.info.time_base if av_frame.duration else None
             pixels = upright(to_rgb(av_frame, color), self._matrix)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
@@ -207,6 +203,7 @@ class VideoReader:
         if time <= self.info.start or clock_restarts(self.info.path):
             return iter(())
         container, stream = self._open()
+        self._pixel = stream.codec_context.sample_aspect_ratio
         depth = stream.codec_context.reorder_depth
         if depth and self.info.has_decoding_times_only:
             return iter(())  # after a seek, frames are missing among those that are reordered
@@ -246,7 +243,7 @@ class VideoReader:
                 # PyAV has the pixel aspect ratio of the decoder, not of each frame.
                 pixel = stream.codec_context.sample_aspect_ratio
                 self._pixel = self._pixel or pixel
-                self.reshaped_frames += pixel is not None and pixel != self._pixel
+                self.faults += Faults(reshaped=pixel is not None and pixel != self._pixel)
                 # Hardware has its own formats, with the same values in another order.
                 yield self._as_in_software(av_frame), time
 
@@ -317,7 +314,7 @@ class VideoReader:
                 f"{self.info.path} could not be decoded by {self.hardware} without faults; "
                 "give --hwaccel off, which can tell what of the file is damaged."
             )
-        self.damaged_packets += 1
+        self.faults += Faults(damaged=1)
 
     def _note_progress(self, packet: Packet[Stream]) -> None:
         ticks = packet.pts if packet.pts is not None else packet.dts

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.probe import VideoInfo, probe
 
@@ -34,15 +34,11 @@ class Y4mReader:
     Attributes:
         info: From the header and the first frame.
         frames_read: Frames yielded so far.
-        damaged_packets: Always 0.
-        resized_frames: Always 0: all frames have one size.
-        reshaped_frames: Always 0.
+        faults: None.
         truncated: Always False: the length of a pipe is unknown.
     """
 
-    damaged_packets = 0
-    resized_frames = 0
-    reshaped_frames = 0
+    faults = Faults()
     truncated = False
 
     def __init__(self, file: BinaryIO, *, start: Fraction | None, end: Fraction | None) -> None:

@@ -196,7 +196,7 @@ def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
         # The headers of all images between start and end are read before the first image.
         end = time + 4 * FRAMES_SHOWN * step if is_sequence(src) else None
         with open_source(src, replace(options, start=time or None, end=end)) as source:
-            yield from source.frames(behind=None)
+            yield from source.frames()
 
     return read
 

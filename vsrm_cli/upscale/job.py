@@ -313,7 +313,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
 
             read_depth, write_depth = queue_depths(source.info, options, restorer)
             run_stages(
-                source.frames(behind=None),
+                source.frames(),
                 restore,
                 output.write,
                 read_depth=read_depth,
@@ -402,18 +402,17 @@ def _restore(
         Interrupted: If `should_stop` returned true.
     """
     source, restorer, output = stages
-    begin = journal.frames_done
-    latest = journal.entries[-1] if journal.entries else None
+    begin = journal.resume_point
     frames = order.options.segment_frames
     if journal.chosen is not None and journal.chosen["segment frames"] is not None:
         frames = int(journal.chosen["segment frames"])
-    segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin)
+    segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin.next)
     recorder = Recorder(
-        output, restorer.windows, folder=journal.folder, behind=latest, add=journal.add
+        output, restorer.windows, folder=journal.folder, after=begin, add=journal.add
     )
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
-        restored = restorer.restore(frames, begin=begin - latest.shot if latest else 0)
+        restored = restorer.restore(frames, begin=begin.next - begin.shot)
         for item in segmenter.cut(restored, should_stop=order.should_stop):
             choices: Choices = {
                 **chosen,
@@ -428,12 +427,12 @@ def _restore(
     read_depth, write_depth = queue_depths(source.info, order.options, restorer)
     try:
         run_stages(
-            source.frames(behind=latest),
+            source.frames(after=begin),
             restore,
             recorder.write,
             read_depth=read_depth,
             write_depth=write_depth,
-            frames_before=begin,
+            frames_before=begin.next,
             frames_expected=expected_frames(source.info, order.options),
             report=order.report,
             watch=restorer.watch,

@@ -24,7 +24,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ from typing import IO, Self
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import flush_names, lock_file, write_atomically
-from vsrm_cli.frame import Fingerprint
+from vsrm_cli.frame import Faults, Fingerprint
 
 # It is there while a process is at work.
 LOCK = "lock"
@@ -57,51 +57,76 @@ def number_of(choice: str | int | None) -> int | None:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """How to go on behind a segment; see `Entry`, which says the same of a finished one.
+    """The end of a segment, from which a job can resume.
 
     Attributes:
-        next: Number of the first frame behind it.
-        shot: Number of the first frame of the shot that the frame before belongs to.
-        damaged: Damaged pieces met in the input up to that frame.
-        margin: The frames up to it that the work behind it begins with.
+        next: Number of the first frame after it.
+        shot: Number of the first frame of the shot that the frame before it belongs to.
+        margin: The frames before it that must be read again.
+        faults: Of the input up to it; after a seek, a decoder may find others.
     """
 
     next: int
     shot: int
-    damaged: int
     margin: list[Fingerprint]
+    faults: Faults = field(default=Faults(), compare=False)
+
+
+BEGINNING = ResumePoint(next=0, shot=0, margin=[])
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A closed segment, and how to go on behind it.
+    """A closed segment.
 
     Attributes:
         file: Its name.
-        first: Number of its first frame in the video.
-        shot: Number of the first frame of the shot that its last frame belongs to.
         ticks: When its frames are shown, on the clock of the output.
         end: Until when its last frame is shown, on the same clock.
         tile: Side of the tiles in use at its end; None for whole frames.
-        damaged: Damaged pieces met in the input up to its last frame.
-        margin: The frames up to its last one that the work behind it begins with.
+        resume_point: Its end.
         size_bytes: Size of the file.
     """
 
     file: str
-    first: int
-    shot: int
     ticks: list[int]
     end: int
     tile: int | None
-    damaged: int
-    margin: list[Fingerprint]
+    resume_point: ResumePoint
     size_bytes: int = 0
 
     @property
+    def first(self) -> int:
+        """Number of its first frame in the video."""
+        return self.next - len(self.ticks)
+
+    @property
     def next(self) -> int:
-        """Number of the first frame behind it."""
-        return self.first + len(self.ticks)
+        """Number of the first frame after it."""
+        return self.resume_point.next
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Self:
+        """Read the line of a journal; also of an older one, which counts fewer faults.
+
+        Raises:
+            ValueError: If it is torn; or a KeyError, TypeError or AttributeError.
+        """
+        values = json.loads(line)
+        point = ResumePoint(
+            next=values.pop("first") + len(values["ticks"]),
+            shot=values.pop("shot"),
+            margin=[Fingerprint(**stamp) for stamp in values.pop("margin")],
+            faults=Faults(**{name: values.pop(name, 0) for name in asdict(Faults())}),
+        )
+        return cls(**values, resume_point=point)
+
+    def to_json(self) -> str:
+        """A line of a journal."""
+        values = asdict(self) | {"first": self.first}
+        point = values.pop("resume_point")
+        del point["next"]
+        return json.dumps(values | point.pop("faults") | point) + "\n"
 
 
 class Journal:
@@ -131,9 +156,14 @@ class Journal:
         self._is_started = False
 
     @property
+    def resume_point(self) -> ResumePoint:
+        """The end of the last of `entries`."""
+        return self.entries[-1].resume_point if self.entries else BEGINNING
+
+    @property
     def frames_done(self) -> int:
         """How many frames are in finished segments, up to the first that is missing."""
-        return self.entries[-1].next if self.entries else 0
+        return self.resume_point.next
 
     @property
     def frames_kept(self) -> int:
@@ -220,7 +250,7 @@ class Journal:
         self._clean()
         if self.chosen is not None:
             kept = [*self.entries, *self.later.values()]
-            self._write(_ENTRIES, "".join(map(_line, kept)))
+            self._write(_ENTRIES, "".join(entry.to_json() for entry in kept))
 
     def begin(self, chosen: Choices) -> None:
         """Write the options and the choices of the run.
@@ -250,7 +280,7 @@ class Journal:
             entry = replace(entry, size_bytes=(self.folder / entry.file).stat().st_size)
             if self._log is None:
                 self._log = (self.folder / _ENTRIES).open("ab")
-            self._log.write(_line(entry).encode())
+            self._log.write(entry.to_json().encode())
             self._log.flush()
         except OSError as error:
             raise self._failure(error) from error
@@ -347,9 +377,7 @@ class Journal:
     def _read_entry(self, line: bytes) -> Entry | None:
         """Read an entry; None if it is torn, or its file is not as it was."""
         try:
-            values = json.loads(line)
-            margin = [Fingerprint(**stamp) for stamp in values.pop("margin")]
-            entry = Entry(**values, margin=margin)
+            entry = Entry.from_json(line)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         file = self.folder / entry.file
@@ -404,11 +432,6 @@ class Journal:
             f"{self.folder} could not be written ({error.strerror}); make sure that the folder "
             "exists and the disk is not full, then run the same command to resume."
         )
-
-
-def _line(entry: Entry) -> str:
-    values = vars(entry) | {"margin": [vars(stamp) for stamp in entry.margin]}
-    return json.dumps(values) + "\n"
 
 
 def _shown(choice: str | int | None) -> str:

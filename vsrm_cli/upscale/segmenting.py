@@ -11,9 +11,9 @@ from vsrm_cli.encode.segments import Segment, SegmentWriter, join
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.writer import SegmentFile
 from vsrm_cli.errors import CheckFailed
-from vsrm_cli.frame import Fingerprint, Frame
+from vsrm_cli.frame import Frame, FrameRecord
 from vsrm_cli.inference.tiling import Chunking
-from vsrm_cli.upscale.journal import Entry, Journal, ResumePoint
+from vsrm_cli.upscale.journal import BEGINNING, Entry, Journal, ResumePoint
 from vsrm_cli.upscale.open_media import Collected
 
 # Maximum work in a segment. A crash may happen just before it is closed, and the window by which
@@ -111,54 +111,48 @@ class PlannedSegment:
         first: Number of its first frame.
         stop: One past the number of its last frame.
         read_stop: One past the last frame that must be read for it.
-        behind: The resume point before it; None for the first frame of the video.
-        ahead: The resume point after it.
+        after: The resume point before it.
+        resume_point: Its end.
     """
 
     first: int
     stop: int
     read_stop: int
-    behind: ResumePoint | None
-    ahead: ResumePoint
+    after: ResumePoint
+    resume_point: ResumePoint
 
 
 def plan_segments(
-    frames: Iterable[Frame], windows: Chunking, *, length: int, behind: Entry | None
+    frames: Iterable[Frame], windows: Chunking, *, length: int, after: ResumePoint = BEGINNING
 ) -> list[PlannedSegment]:
     """Plan all segments of a video; they end where `Segmenter` would end them.
 
     Args:
-        frames: Of the video, with their records, from the margin of ``behind``.
+        frames: Of the video, with their records, from the margin of ``after``.
         windows: How a shot is divided into windows.
         length: Minimum frames of a segment.
-        behind: The segment after which to start; None for the first frame.
+        after: Where to start.
     """
-    first = behind.next if behind else 0
-    shots = [behind.shot if behind else 0]
-    stamps: dict[int, Fingerprint] = {}
-    damaged: dict[int, int] = {}
-    total = first
+    first = total = after.next
+    shots = [after.shot]
+    records: dict[int, FrameRecord] = {}
     for frame in frames:
         record = frame.record
         assert record is not None
-        stamps[record.number], damaged[record.number] = record.fingerprint, record.damaged
+        records[record.number] = record
         total = record.number + 1
         if frame.begins_shot and record.number >= first:
             shots.append(record.number)
-    place = None if behind is None else _resume_point(behind)
     segments = []
     for stop, read_stop, shot in _ends(shots, total, windows):
         if stop <= first or (stop - first < length and stop < total):
             continue
         margin = range(shot + windows.margin_start(stop - shot), stop)
-        ahead = ResumePoint(stop, shot, damaged[stop - 1], [stamps[n] for n in margin])
-        segments.append(PlannedSegment(first, stop, read_stop, place, ahead))
-        first, place = stop, ahead
+        prints = [records[number].fingerprint for number in margin]
+        point = ResumePoint(stop, shot, prints, records[stop - 1].faults)
+        segments.append(PlannedSegment(first, stop, read_stop, after, point))
+        first, after = stop, point
     return segments
-
-
-def _resume_point(entry: Entry) -> ResumePoint:
-    return ResumePoint(entry.next, entry.shot, entry.damaged, entry.margin)
 
 
 def _ends(shots: Sequence[int], total: int, windows: Chunking) -> Iterator[tuple[int, int, int]]:
@@ -182,7 +176,7 @@ class Recorder:
         windows: Chunking,
         *,
         folder: Path,
-        behind: Entry | ResumePoint | None,
+        after: ResumePoint = BEGINNING,
         add: Callable[[Entry], None],
     ) -> None:
         """Prepare to write.
@@ -191,21 +185,20 @@ class Recorder:
             output: The output of the segments.
             windows: How a shot is divided into windows.
             folder: Where the segments go.
-            behind: The segment after which to continue; None for the first frame.
+            after: Where to continue.
             add: Called with the entry of each segment when it is closed.
         """
-        self.frames_written = behind.next if behind else 0
+        self.frames_written = after.next
         self._output = output
         self._windows = windows
         self._folder = folder
         self._add = add
         self._segment: SegmentFile | None = None
-        self._shot = behind.shot if behind else 0
+        self._shot = after.shot
         self._tile: int | None = None
-        self._damaged = 0
-        margin = behind.margin if behind else []
+        self._faults = after.faults
         # Fingerprints of the latest frames by number; a resumed job starts with the last of them.
-        self._stamps = dict(enumerate(margin, self.frames_written - len(margin)))
+        self._prints = dict(enumerate(after.margin, after.next - len(after.margin)))
 
     def write(self, restored: Restored) -> None:
         """Write a frame, and close its segment after the last one.
@@ -230,10 +223,10 @@ class Recorder:
                 self._segment = SegmentWriter(path, self._output)
         self._segment.write(frame)
         self.frames_written += 1
-        self._stamps[record.number] = record.fingerprint
+        self._prints[record.number] = record.fingerprint
         if frame.begins_shot:
             self._shot = record.number
-        self._tile, self._damaged = frame.tile, record.damaged
+        self._tile, self._faults = frame.tile, record.faults
         if restored.ends_segment:
             self._close(self._segment)
 
@@ -249,23 +242,13 @@ class Recorder:
             self._segment.abandon()
 
     def _close(self, segment: SegmentFile) -> None:
-        first = self.frames_written - len(segment.ticks)
-        margin_start = self._shot + self._windows.margin_start(self.frames_written - self._shot)
+        following = self.frames_written
+        margin_start = self._shot + self._windows.margin_start(following - self._shot)
         # Only the next margin may start before the next segment.
-        self._stamps = {n: stamp for n, stamp in self._stamps.items() if n >= margin_start}
+        self._prints = {n: mark for n, mark in self._prints.items() if n >= margin_start}
         segment.close()
-        self._add(
-            Entry(
-                file=segment.path.name,
-                first=first,
-                shot=self._shot,
-                ticks=segment.ticks,
-                end=segment.end,
-                tile=self._tile,
-                damaged=self._damaged,
-                margin=list(self._stamps.values()),
-            )
-        )
+        point = ResumePoint(following, self._shot, list(self._prints.values()), self._faults)
+        self._add(Entry(segment.path.name, segment.ticks, segment.end, self._tile, point))
         self._segment = None
 
 

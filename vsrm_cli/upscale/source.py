@@ -21,8 +21,8 @@ from vsrm_cli.decode.reader import FrameReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.upscale.journal import Choices, Entry, ResumePoint, describe_files
+from vsrm_cli.frame import Faults, Fingerprint, Frame, FrameRecord
+from vsrm_cli.upscale.journal import BEGINNING, Choices, ResumePoint, describe_files
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -64,7 +64,7 @@ class Source:
         self._rate = rate
         self._uses_hardware = uses_hardware
         self._reader = self._read_from(start)
-        self._damaged_before = 0
+        self._faults_before = Faults()
         self.info = self._reader.info
         self.frames_read = 0
 
@@ -84,24 +84,14 @@ class Source:
         return getattr(self._reader, "hardware", None) or "software"
 
     @property
-    def resized_frames(self) -> int:
-        """Frames of another size than the first, of those read so far."""
-        return self._reader.resized_frames
-
-    @property
-    def reshaped_frames(self) -> int:
-        """Frames of another pixel aspect ratio than the first, of those read so far."""
-        return self._reader.reshaped_frames
-
-    @property
-    def damaged_packets(self) -> int:
-        """Damaged packets up to the latest frame."""
-        return self._damaged_before + self._reader.damaged_packets
+    def faults(self) -> Faults:
+        """Faults of the input from the first frame of the job to the latest one."""
+        return self._faults_before + self._reader.faults
 
     @property
     def truncated(self) -> bool:
         """Whether the end of the file is missing, or packets were damaged."""
-        return self._reader.truncated or self.damaged_packets > 0
+        return self._reader.truncated or self.faults.damaged > 0
 
     def __enter__(self) -> Self:
         """Return the source itself."""
@@ -116,31 +106,32 @@ class Source:
         """Close the file."""
         self._reader.close()
 
-    def frames(self, *, behind: Entry | ResumePoint | None) -> Iterator[Frame]:
+    def frames(self, *, after: ResumePoint = BEGINNING) -> Iterator[Frame]:
         """Read the frames in order, each with its record.
 
         Args:
-            behind: Start with the margin of this segment instead of the first frame. If no frame
-                follows it, nothing is yielded.
+            after: Start with the margin of this point. If no frame follows it, nothing is yielded.
 
         Raises:
             InputError: If no frame can be read, or the margin has changed.
         """
-        if behind is None:
+        if after == BEGINNING:
             yield from self._recorded(self._reader, first=0)
             return
-        margin, rest = self._margin_by_jump(behind) or self._margin_by_count(behind)
-        after = next(rest, None)
-        if after is None:
-            self.frames_read = behind.next
+        margin, rest = self._margin_by_jump(after) or self._margin_by_count(after)
+        # The reader has counted those of the margin again.
+        self._faults_before = after.faults - self._reader.faults
+        following = next(rest, None)
+        if following is None:
+            self.frames_read = after.next
         else:
-            first = behind.next - len(margin)
-            yield from self._recorded(chain(margin, [after], rest), first=first)
+            first = after.next - len(margin)
+            yield from self._recorded(chain(margin, [following], rest), first=first)
 
     def _recorded(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
         for number, frame in enumerate(frames, first):
             self.frames_read = number + 1
-            record = FrameRecord(number, fingerprint_of(frame), self.damaged_packets)
+            record = FrameRecord(number, fingerprint_of(frame), self.faults)
             yield replace(frame, record=record)
 
     def _read_from(self, start: Fraction | None) -> FrameReader:
@@ -156,31 +147,27 @@ class Source:
             uses_hardware=self._uses_hardware,
         )
 
-    def _margin_by_jump(
-        self, entry: Entry | ResumePoint
-    ) -> tuple[list[Frame], Iterator[Frame]] | None:
+    def _margin_by_jump(self, point: ResumePoint) -> tuple[list[Frame], Iterator[Frame]] | None:
         """Find the margin by seeking; None if that gives other frames."""
-        start = Fraction(entry.margin[0].time) - self.info.start
-        self._damaged_before = entry.damaged
+        start = Fraction(point.margin[0].time) - self.info.start
         self._reader = self._read_from(start)
         frames = iter(self._reader)
         try:
-            margin = list(islice(frames, len(entry.margin)))
+            margin = list(islice(frames, len(point.margin)))
         except InputError:
             margin = []
-        if [fingerprint_of(frame) for frame in margin] == entry.margin:
+        if [fingerprint_of(frame) for frame in margin] == point.margin:
             return margin, frames
         self._reader.close()
         return None
 
-    def _margin_by_count(self, entry: Entry | ResumePoint) -> tuple[list[Frame], Iterator[Frame]]:
+    def _margin_by_count(self, point: ResumePoint) -> tuple[list[Frame], Iterator[Frame]]:
         """Find the margin by reading from the beginning."""
-        self._damaged_before = 0
         self._reader = self._read_from(self._start)
         frames = iter(self._reader)
-        first = entry.next - len(entry.margin)
-        margin = list(islice(frames, first, entry.next))
-        if [fingerprint_of(frame) for frame in margin] != entry.margin:
+        first = point.next - len(point.margin)
+        margin = list(islice(frames, first, point.next))
+        if [fingerprint_of(frame) for frame in margin] != point.margin:
             raise InputError(
                 f"{self.path} has other frames now than when the job started; give --restart "
                 "to start over."

@@ -161,15 +161,16 @@ class Summary:
 
 def _warnings(source: Source, options: UpscaleOptions) -> tuple[str, ...]:
     warnings = []
-    if source.resized_frames:
+    faults = source.faults
+    if faults.resized:
         warnings.append(
             f"the frame size of {source.info.path} changes: "
-            f"{source.resized_frames} frames were scaled to the size of the first one"
+            f"{faults.resized} frames were scaled to the size of the first one"
         )
-    if source.reshaped_frames:
+    if faults.reshaped:
         warnings.append(
             f"the shape of the pixels of {source.info.path} changes on the way: "
-            f"{source.reshaped_frames} frames are stretched or squeezed, because a file holds one "
+            f"{faults.reshaped} frames are stretched or squeezed, because a file holds one "
             "aspect ratio; use --start and --end to make a file of each part"
         )
     if not source.truncated:
@@ -177,7 +178,7 @@ def _warnings(source: Source, options: UpscaleOptions) -> tuple[str, ...]:
     expected = expected_frames(source.info, options)
     of_about = "" if expected is None else f" of about {expected}"
     warnings.append(
-        f"{source.info.path} is damaged or its end is missing ({source.damaged_packets} damaged "
+        f"{source.info.path} is damaged or its end is missing ({faults.damaged} damaged "
         f"packets): {source.frames_read}{of_about} frames could be read, and all of them were kept"
     )
     return tuple(warnings)

@@ -268,18 +268,18 @@ def test_segments_are_planned_where_the_work_would_end_them(shots, window, overl
     windows = windows_of(window, min(overlap, window // 2))
     starts = {0, *accumulate(shots)}
 
-    planned = plan_segments(draw_frames(starts, sum(shots)), windows, length=length, behind=None)
+    planned = plan_segments(draw_frames(starts, sum(shots)), windows, length=length)
 
     assert [segment.stop for segment in planned] == ends_of_the_work(shots, windows, length)
     assert [segment.first for segment in planned] == [0, *(s.stop for s in planned)][:-1]
     for segment in planned:
-        assert segment.ahead.margin[-1].checksum == segment.stop - 1
+        assert segment.resume_point.margin[-1].checksum == segment.stop - 1
         assert segment.stop <= segment.read_stop <= sum(shots)
 
 
 def draw_frames(starts, count):
     for number in range(count):
-        record = FrameRecord(number, Fingerprint(str(number), number), 0)
+        record = FrameRecord(number, Fingerprint(str(number), number))
         pixels = np.zeros((3, 1, 1), np.uint8)
         yield Frame(pixels, Fraction(number), begins_shot=number in starts - {0}, record=record)
 

@@ -38,10 +38,9 @@ def plan(film, tmp_path):
     )
     with open_source(settings.src, options) as source:
         segments = plan_segments(
-            source.frames(behind=None),
+            source.frames(),
             windows_of(options.window, options.overlap),
             length=SMALL["segment_frames"],
-            behind=None,
         )
     return settings, [SegmentTask(segment, None, 1) for segment in segments]
 

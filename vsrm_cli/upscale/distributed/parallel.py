@@ -205,10 +205,9 @@ def _plan(
     """
     expected = expected_frames(source.info, options)
     began = time.perf_counter()
-    behind = journal.entries[-1] if journal.entries else None
 
     def watched() -> Iterator[Frame]:
-        for number, frame in enumerate(source.frames(behind=behind), 1):
+        for number, frame in enumerate(source.frames(after=journal.resume_point), 1):
             if should_stop():
                 raise Interrupted(journal.resume_hint())
             if report:
@@ -218,7 +217,7 @@ def _plan(
 
     windows = windows_of(options.window, options.overlap)
     length = int(chosen["segment frames"] or 1)
-    segments = plan_segments(watched(), windows, length=length, behind=behind)
+    segments = plan_segments(watched(), windows, length=length, after=journal.resume_point)
     journal.later = {
         segment.first: entry
         for segment in segments
@@ -228,8 +227,7 @@ def _plan(
 
 
 def _is_of(entry: Entry, segment: PlannedSegment) -> bool:
-    place = (segment.first, segment.stop, segment.ahead.shot, segment.ahead.margin)
-    return (entry.first, entry.next, entry.shot, entry.margin) == place
+    return (entry.first, entry.resume_point) == (segment.first, segment.resume_point)
 
 
 def _check(entry: Entry, segment: PlannedSegment, source: Source) -> None:

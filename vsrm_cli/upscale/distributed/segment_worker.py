@@ -147,7 +147,7 @@ class SegmentWorker:
             self._output,
             self._restorer.windows,
             folder=self._folder,
-            behind=segment.behind,
+            after=segment.after,
             add=entries.append,
         )
         read_depth, write_depth = queue_depths(self._info, self._settings.options, self._restorer)
@@ -202,20 +202,20 @@ class SegmentWorker:
     def _start_at(self, task: SegmentTask, depth: int) -> None:
         """Start to read and restore, from the margin of a segment."""
         self.close()
-        segment, behind = task.segment, task.segment.behind
+        segment = task.segment
         # Lack of memory reduces them for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
         self._source = self._opened.enter_context(
             open_source(self._settings.src, self._settings.options)
         )
-        frames = self._source.frames(behind=behind)
+        frames = self._source.frames(after=segment.after)
         if task.batch > 1:
             # No window of the next segment may join the last batch.
-            margin = len(behind.margin) if behind else 0
+            margin = len(segment.after.margin)
             frames = islice(frames, segment.read_stop - segment.first + margin)
         decoded = self._opened.enter_context(ReadAhead(frames, depth=depth))
         self._restorer.watch(lambda _: self._report_frames())
-        begin = segment.first - (behind.shot if behind else 0)
+        begin = segment.first - segment.after.shot
         self._restored = self._opened.enter_context(
             closing(self._restorer.restore(decoded, begin=begin))
         )
