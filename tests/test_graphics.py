@@ -20,7 +20,7 @@ CASES = [(FOR_CLEAN, "bi"), (FOR_CLEAN, "h264-23"), (FOR_COMPRESSED, "h264-23")]
 def case(request):
     """A network, with the detail that `upscale` gives it, and how its input is made."""
     name, degradation = request.param
-    detail = resolve_detail(name, None, is_default=True)
+    detail = resolve_detail(name, None)
     return load_model(name, device="cpu", dtype="fp32", detail=detail), detail, degradation
 
 

@@ -311,7 +311,7 @@ def pair(tmp_path, monkeypatch):
     """Two catalog names, soft and sharp, of two tiny networks."""
     for seed, name in enumerate(("soft", "sharp")):
         save_weights(make_network(seed=seed), tmp_path / f"{name}.safetensors", {"name": name})
-    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp", 0.5),))
+    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp"),))
     monkeypatch.setattr(
         weights, "locate", lambda name, report=None: tmp_path / f"{name}.safetensors"
     )
@@ -358,9 +358,8 @@ def test_networks_of_different_sizes_cannot_be_blended(pair, tmp_path):
         load_model("soft", device="cpu", detail=0.5)
 
 
-def test_the_default_network_has_the_detail_of_its_pair(pair):
-    assert resolve_detail("soft", None, is_default=True) == 0.5
-    assert resolve_detail("soft", None, is_default=False) == 0
-    assert resolve_detail("sharp", None, is_default=False) == 1
-    assert resolve_detail("soft", 0.75, is_default=True) == 0.75
-    assert resolve_detail("gsm-t", None, is_default=False) is None
+def test_a_network_of_a_pair_has_the_detail_of_its_file_unless_one_is_given(pair):
+    assert resolve_detail("soft", None) == 0
+    assert resolve_detail("sharp", None) == 1
+    assert resolve_detail("sharp", 0.75) == 0.75
+    assert resolve_detail("gsm-t", None) is None

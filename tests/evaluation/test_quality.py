@@ -222,7 +222,7 @@ def test_sharpness_and_flicker_distinguish_soft_clips_from_the_ground_truth(tmp_
 
 def test_the_detail_of_a_pair_can_be_chosen_and_is_part_of_the_name(tmp_path, monkeypatch):
     draw_folder(tmp_path / "waves")
-    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp", 0.5),))
+    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", "sharp"),))
     asked = []
 
     def load(name, **options):

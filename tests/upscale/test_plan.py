@@ -209,12 +209,12 @@ def test_the_summary_names_the_network_and_the_reason(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("model", "wish", "detail"),
-    [("auto", None, 0.5), ("auto", 0.25, 0.25), (FOR_COMPRESSED, None, 0.0), ("sharp", None, 1.0)],
+    [("auto", None, 1.0), ("auto", 0.25, 0.25), ("soft", None, 0.0), (FOR_COMPRESSED, None, 1.0)],
 )
 def test_the_detail_is_the_option_or_the_default_and_is_reported(
     tmp_path, monkeypatch, model, wish, detail
 ):
-    monkeypatch.setattr(catalog, "PAIRS", (DetailPair(FOR_COMPRESSED, "sharp", 0.5),))
+    monkeypatch.setattr(catalog, "PAIRS", (DetailPair("soft", FOR_COMPRESSED),))
     monkeypatch.setattr(upscale, "network_scale", lambda name, report: 4)
     monkeypatch.setattr("vsrm_cli.upscale.plan.network_scale", lambda name, report: 4)
     monkeypatch.setattr(

@@ -53,7 +53,9 @@ _TRAIN_IT = (
 )
 
 # The best network for each kind of footage (see weights/README.md).
-FOR_CLEAN, FOR_COMPRESSED = "vsrm-t", "vsrm-t-real"
+FOR_CLEAN, FOR_COMPRESSED = "vsrm-t", "vsrm-t-sharp"
+# Fine-tuning for compressed footage starts from its soft one.
+START_FOR_COMPRESSED = "vsrm-t-real"
 # The same for scale 2; there is none for compressed footage.
 FOR_CLEAN_X2 = "vsrm-t-x2"
 
@@ -182,15 +184,13 @@ class DetailPair:
     Attributes:
         soft: The name with the higher PSNR; detail 0.
         sharp: The name with the sharper frames; detail 1.
-        default: The detail of `auto`.
     """
 
     soft: str
     sharp: str
-    default: float
 
 
-PAIRS: tuple[DetailPair, ...] = (DetailPair("vsrm-t-real", "vsrm-t-sharp", 1.0),)
+PAIRS: tuple[DetailPair, ...] = (DetailPair("vsrm-t-real", "vsrm-t-sharp"),)
 
 
 def pair_of(name: str) -> DetailPair | None:
@@ -198,13 +198,12 @@ def pair_of(name: str) -> DetailPair | None:
     return next((pair for pair in PAIRS if name in (pair.soft, pair.sharp)), None)
 
 
-def resolve_detail(name: str, detail: float | None, *, is_default: bool) -> float | None:
+def resolve_detail(name: str, detail: float | None) -> float | None:
     """Resolve the detail of a network.
 
     Args:
         name: Of the network.
         detail: The option, 0 to 1; None if it is not given.
-        is_default: Whether the program has chosen the name.
 
     Returns:
         0 to 1; None if the network belongs to no pair.
@@ -219,9 +218,7 @@ def resolve_detail(name: str, detail: float | None, *, is_default: bool) -> floa
         others = " or ".join(f"--model {pair.soft}" for pair in PAIRS)
         hint = f"; give it with {others}" if others else ""
         raise UsageError(f'"{name}" has no second weight file for --detail{hint}.')
-    if detail is not None:
-        return detail
-    return pair.default if is_default else float(name == pair.sharp)
+    return float(name == pair.sharp) if detail is None else detail
 
 
 def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
@@ -234,7 +231,7 @@ def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
     Raises:
         UsageError: If there is a detail and the name belongs to no pair.
     """
-    pair = None if resolve_detail(name, detail, is_default=False) is None else pair_of(name)
+    pair = None if resolve_detail(name, detail) is None else pair_of(name)
     if detail is None or pair is None:
         return ((name, 1.0),)
     shares = ((pair.soft, 1 - detail), (pair.sharp, detail))

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry, pair_of
+from vsrm_cli.checkpoints.catalog import FOR_COMPRESSED, MODELS, ModelEntry, pair_of, resolve_detail
 from vsrm_cli.checkpoints.download import Transfer, checksum
 from vsrm_cli.checkpoints.loading import network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate, weights_location
@@ -51,6 +51,7 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
     """
     where = weights_location(entry)
     left_out = ("config", "file", "remote")
+    default = {"default": resolve_detail(FOR_COMPRESSED, None)}
     return {
         **{f.name: getattr(entry, f.name) for f in fields(entry) if f.name not in left_out},
         "place": str(where.place),
@@ -58,7 +59,7 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
         "bytes": where.size,
         "url": entry.remote.url if entry.remote else None,
         "checksum": entry.remote.checksum if entry.remote else None,
-        "detail_pair": asdict(pair) if (pair := pair_of(entry.name)) else None,
+        "detail_pair": asdict(pair) | default if (pair := pair_of(entry.name)) else None,
     }
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from vsrm_cli.checkpoints.catalog import pair_of, resolve_detail
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.data.degradations import SCALE
@@ -161,10 +160,7 @@ def preview_video(
 def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> list[_Version]:
     """The networks to show, the default one first unless they are given."""
     name, reason = select_model(DEFAULT_MODEL, info, files)
-    best = _Version(str(name), resolve_detail(str(name), None, is_default=True), reason)
-    pair = pair_of(best.model)
-    if pair and best.detail == 1:  # only the sharp network
-        best = _Version(pair.sharp, None, reason)
+    best = _Version(str(name), reason=reason)
     versions: dict[tuple[str, float | None], _Version] = {}
     for model in models or (DEFAULT_MODEL, *suitable_models(best.model)):
         version = best if model == DEFAULT_MODEL else _Version(model)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS, pair_of
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED, pair_of
 from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
 from vsrm_cli.data.degradations import SCALE, Degradation
 from vsrm_cli.data.footage import Footage, open_footage
@@ -172,16 +172,16 @@ def settle_model(
     """
     if options.model == AUTO:
         is_open = not options.from_scratch and options.preset is None
-        model = FOR_COMPRESSED if is_open and footage.is_compressed else FOR_CLEAN
+        model = START_FOR_COMPRESSED if is_open and footage.is_compressed else FOR_CLEAN
         options = replace(options, model=model)
-        if model == FOR_COMPRESSED:
+        if model == START_FOR_COMPRESSED:
             warn(
                 f"the footage is compressed video, so training starts from {model} and degrades "
                 f"like such footage; for clean footage give --model {FOR_CLEAN}"
             )
     pair = pair_of(options.model)
     start = options.model if pair is None else pair.soft
-    if start == FOR_COMPRESSED and options.degradation is None and options.preset is None:
+    if start == START_FOR_COMPRESSED and options.degradation is None and options.preset is None:
         options = replace(options, degradation=str(Degradation.REAL))
     return options
 

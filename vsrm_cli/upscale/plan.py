@@ -323,7 +323,7 @@ def settle_model(
     factor = shape_of_output(info, options).enlargement(info)
     model, reason = select_model(options.model, info, files, factor=factor)
     is_default = options.model == DEFAULT_MODEL
-    detail = resolve_detail(str(model), options.detail, is_default=is_default)
+    detail = resolve_detail(str(model), options.detail)
     scale = options.scale
     if options.is_size_open and not is_default:
         scale = Fraction(network_scale(model, report=report))
