@@ -29,6 +29,7 @@ from vsrm_cli.upscale.distributed.segment_worker import make_empty
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.journal import Entry, Journal
 from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
+from vsrm_cli.upscale.settings import JobSettings
 
 WINDOWS = windows_of(24, 4)
 
@@ -112,23 +113,24 @@ def measure_overhead(segments: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         with Journal(Path(folder) / "large.mp4") as journal:
-            journal.open({}, restart=False)
+            journal.load({}, restart=False)
             planned = plan_segments(stub_frames(frames), WINDOWS, length=WINDOWS.stride)
             planned_at = time.perf_counter()
-            journal.start()
-            journal.begin({"device": "cpu,cpu"})
+            journal.discard_unfinished()
+            settings = JobSettings(device="cpu,cpu", hardware="cpu", dtype="fp32", threads=1)
+            journal.write_settings(settings)
             open_worker = partial(StubWorker, journal.folder)
             with Workers(open_worker, ["cpu", "cpu"], warn=say) as workers:
                 workers.facts()
                 ready_at = time.perf_counter()
                 for result in workers.do(planned, should_stop=lambda: False):
                     if result is not None:
-                        entry, made_in = result[1]
-                        journal.add(entry, made_in=journal.folder / made_in)
+                        entry, move_from = result[1]
+                        journal.add(entry, move_from=journal.folder / move_from)
                     journal.flush_if_due()
             done_at = time.perf_counter()
         with Journal(Path(folder) / "large.mp4") as journal:
-            journal.open({}, restart=False)
+            journal.load({}, restart=False)
             assert journal.frames_done == frames, "segments are missing"
         ended = time.perf_counter()
     say(

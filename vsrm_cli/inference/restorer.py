@@ -31,7 +31,7 @@ from vsrm_cli.inference.tiling import (
     read_chunks,
     smaller_tile,
 )
-from vsrm_cli.inference.work import SECONDS_BETWEEN_REPORTS, Work
+from vsrm_cli.inference.window_progress import SECONDS_BETWEEN_REPORTS, WindowProgress
 
 # A window: which of its frames are kept and how they fade, and its frames.
 Window = tuple[Chunk, list[Frame]]
@@ -117,7 +117,7 @@ class Restorer:
         self._workers = workers
         self._threads = max(1, torch.get_num_threads() // workers)
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
-        self._work: Work | None = None
+        self._progress: WindowProgress | None = None
 
     def watch(self, report: Callable[[float], None]) -> None:
         """Report progress while windows are computed, in this thread, until all of them are.
@@ -125,7 +125,7 @@ class Restorer:
         Args:
             report: Called with the number of frames computed since the last window, as a fraction.
         """
-        self._work = Work(self.network, report)
+        self._progress = WindowProgress(self.network, report)
 
     def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Generator[Frame, None, None]:
         """Enlarge a stream of frames of one size.
@@ -155,8 +155,8 @@ class Restorer:
                 yield from self._restore_shot(shot, begin=begin)
                 begin = 0
         finally:
-            if self._work is not None:
-                self._work.stop()
+            if self._progress is not None:
+                self._progress.stop()
 
     def _restore_shot(self, frames: Iterable[Frame], *, begin: int) -> Iterator[Frame]:
         carry_over: Tensor | None = None
@@ -178,7 +178,7 @@ class Restorer:
         group: list[Window] = []
         for window in windows:
             _, clip = window
-            self.settle_tile(len(clip), *clip[0].pixels.shape[1:])
+            self.choose_tile(len(clip), *clip[0].pixels.shape[1:])
             if group and len(group[0][1]) != len(clip):
                 yield group
                 group = []
@@ -194,7 +194,7 @@ class Restorer:
         is_whole = self.tile is None or max(frame.pixels.shape[1:]) <= self.tile
         return (self.batch or 1) if is_whole else 1
 
-    def settle_tile(self, frames: int, height: int, width: int) -> None:
+    def choose_tile(self, frames: int, height: int, width: int) -> None:
         """Choose the tile and the batch, if they are automatic, for a size of windows.
 
         Raises:
@@ -296,9 +296,9 @@ class Restorer:
             carry_over = buffer.next_carry_over  # filled line by line, before the next one needs it
         clips = [self._to_tensor(clip) for _, clip in windows]
         grid = plan_grid(*clips[0].shape[-2:], tile=self.tile, overlap=TILE_OVERLAP)
-        if self._work:
+        if self._progress:
             kept = sum(chunk.keep_stop - chunk.fall - chunk.keep_start for chunk, _ in windows)
-            self._work.begin(
+            self._progress.begin(
                 tiles=len(grid.rows) * len(grid.columns) * len(clips),
                 frames=len(clips[0]),
                 outputs=kept,
@@ -328,8 +328,8 @@ class Restorer:
             for (column, w), restored in zip(group, self._restore_tiles(tiles), strict=True):
                 chunks = (buffers[w].chunk, large, column.scaled(self.network.scale))
                 self._add_tile(row_buffers[w], restored, chunks)
-            if self._work:
-                self._work.note_tiles(len(group))
+            if self._progress:
+                self._progress.note_tiles(len(group))
         for buffer, row_buffer in zip(buffers, row_buffers, strict=True):
             buffer.add(row_buffer, large)
 
@@ -338,8 +338,8 @@ class Restorer:
         if self._pool is None or len(tiles) == 1:
             return self.network(torch.stack(tiles))
         futures = [self._pool.submit(self._restore_tile_aside, tile) for tile in tiles]
-        while self._work and wait(futures, SECONDS_BETWEEN_REPORTS).not_done:
-            self._work.report()
+        while self._progress and wait(futures, SECONDS_BETWEEN_REPORTS).not_done:
+            self._progress.report()
         return (future.result() for future in futures)
 
     def _restore_tile_aside(self, tile: Tensor) -> Tensor:

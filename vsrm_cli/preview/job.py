@@ -207,7 +207,7 @@ def _offer(
 ) -> Offer:
     """Estimate the whole job, and format its command."""
     frames = expected_frames(info, options)
-    restorer.settle_tile(min(options.window, frames or options.window), info.height, info.width)
+    restorer.choose_tile(min(options.window, frames or options.window), info.height, info.width)
     shape = output_shape(info, scale=Fraction(restorer.network.scale))
     encoding = choose_codec(
         encoding_of(options), _suffix(src), bits=info.bits, size=(shape.width, shape.height)

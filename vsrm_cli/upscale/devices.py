@@ -13,9 +13,10 @@ from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import MAX_BATCH
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.models.network import Network
-from vsrm_cli.upscale.journal import Choices, Journal, number_of
+from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import queue_depth
+from vsrm_cli.upscale.settings import JobSettings
 
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -74,7 +75,7 @@ def hardware_of(device: torch.device) -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
-def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -> str:
+def resolve_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -> str:
     """The hardware of a whole job, including its finished part; or `MIXED`.
 
     Raises:
@@ -86,7 +87,7 @@ def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -
             f"The devices are {' and '.join(sorted(kinds))}, whose frames differ by rounding; "
             "name devices of one kind, or allow it with --mixed."
         )
-    earlier = (journal.chosen or {}).get("hardware")
+    earlier = journal.settings.hardware if journal.settings else None
     if earlier == "cpu":  # journals of 0.1 did not distinguish CPUs
         earlier = next((kind for kind in kinds if kind.startswith("cpu")), earlier)
     if earlier is not None and {earlier} != kinds:
@@ -100,13 +101,15 @@ def settle_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -
     return kinds.pop() if len(kinds) == 1 else MIXED
 
 
-def new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | None) -> Restorer:
+def new_restorer(
+    network: Network, options: UpscaleOptions, settings: JobSettings | None
+) -> Restorer:
     """Create the restorer of a network, with the settings for its device.
 
     Args:
         network: On its device.
         options: The options of the job.
-        chosen: The settings of the earlier run that is resumed.
+        settings: Of the interrupted job that is resumed.
     """
     is_cpu = network.device.type == "cpu"
     if is_cpu:
@@ -115,11 +118,11 @@ def new_restorer(network: Network, options: UpscaleOptions, chosen: Choices | No
         network if network.device.type != "cuda" else ReplayedNetwork(network),
         window=options.window,
         overlap=options.overlap,
-        tile=number_of(chosen["tile"]) if chosen else options.tile,
+        tile=settings.tile if settings else options.tile,
         device=network.device,
         dtype=network.dtype,
         workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
-        batch=1 if is_cpu else number_of(chosen["batch"]) if chosen else None,
+        batch=1 if is_cpu else settings.batch if settings else None,
     )
 
 

@@ -38,12 +38,12 @@ from vsrm_cli.upscale.devices import (
     kind_of,
     new_restorer,
     queue_depths,
-    settle_hardware,
+    resolve_hardware,
 )
 from vsrm_cli.upscale.distributed import parallel
 from vsrm_cli.upscale.distributed.cluster import Cluster, make_node_workers
 from vsrm_cli.upscale.distributed.segment_worker import Settings
-from vsrm_cli.upscale.journal import Choices, Journal, describe_files
+from vsrm_cli.upscale.journal import JobIdentity, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
     check_output,
@@ -58,7 +58,7 @@ from vsrm_cli.upscale.plan import (
     Plan,
     check_room,
     expected_frames,
-    settle_model,
+    resolve_model,
     suggest_height,
     suggest_network,
 )
@@ -69,7 +69,9 @@ from vsrm_cli.upscale.segmenting import (
     check_counts,
     join_segments,
     keep_container,
+    segment_frames,
 )
+from vsrm_cli.upscale.settings import JobSettings
 from vsrm_cli.upscale.source import PIPE, Source, check_unchanged
 from vsrm_cli.upscale.summary import Run, Summary
 
@@ -175,34 +177,34 @@ def _upscale_in_segments(order: _Order) -> Summary:
             kind = kind_of(devices)
         else:
             devices, kind = [], cluster.kind_of(options.device)
-        order = _settle_model(order, source.info, files)
+        order = _resolve_model(order, source.info, files)
         options = order.options
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.open(content | _describe(order, kind), restart=options.restart)
+                journal.load(content | _describe(order, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
-                keep_container(output, [*journal.entries, *journal.later.values()])
+                keep_container(output, [*journal.entries, *journal.after_gap.values()])
                 _warn_beforehand(source, output, order)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
-                ends = (source, output)
                 if cluster is not None:
                     make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
-                    run = _run_on_devices(make_workers, devices, ends, journal, order)
-                elif len(devices) > 1 or journal.later:
+                    run = _run_on_devices(make_workers, devices, source, output, journal, order)
+                elif len(devices) > 1 or journal.after_gap:
                     make_workers = partial(parallel.make_device_workers, devices, order.warn)
-                    run = _run_on_devices(make_workers, devices, ends, journal, order)
+                    run = _run_on_devices(make_workers, devices, source, output, journal, order)
                 else:
-                    run = _run_here(ends, journal, order)
+                    run = _run_here(source, output, journal, order)
                 # Sound and all other streams are read only now, and must be of the same file.
                 check_unchanged(src, files, content)
                 join_segments(output, journal)
                 check_unchanged(src, files, content)
             journal.clear()
     return Summary.of(
-        ends,
+        source,
+        output,
         order.options,
         run,
         path=order.dst,
@@ -212,51 +214,50 @@ def _upscale_in_segments(order: _Order) -> Summary:
     )
 
 
-def _run_here(ends: tuple[Source, Collected], journal: Journal, order: _Order) -> Run:
+def _run_here(source: Source, output: Collected, journal: Journal, order: _Order) -> Run:
     """Make the missing segments, in this process."""
-    source, output = ends
-    network = _load(order, ends[0].info, journal.chosen)
-    restorer = new_restorer(network, order.options, journal.chosen)
-    chosen: Choices = {
-        "device": str(network.device),
-        "hardware": settle_hardware(
-            [hardware_of(network.device)], journal, mixed=order.options.mixed
-        ),
-        "dtype": DTYPE_NAMES[network.dtype],
-        "threads": torch.get_num_threads(),
-    }
-    _confirm((source, restorer, output), journal, order, network.name, chosen)
-    journal.start()
+    network = _load(order, source.info, journal.settings)
+    restorer = new_restorer(network, order.options, journal.settings)
+    hardware = [hardware_of(network.device)]
+    settings = JobSettings(
+        device=str(network.device),
+        hardware=resolve_hardware(hardware, journal, mixed=order.options.mixed),
+        dtype=DTYPE_NAMES[network.dtype],
+        threads=torch.get_num_threads(),
+    )
+    _confirm(source, network, restorer, output, journal, order, device=settings.device)
+    journal.discard_unfinished()
     memory = PeakMemory(network.device)
-    _restore((source, restorer, output), journal, order, chosen)
+    _restore(source, restorer, output, journal, order, settings)
     return replace(
         Run.of(source, network, restorer, memory),
-        equal=chosen["hardware"] != MIXED and len({entry.tile for entry in journal.entries}) == 1,
+        equal=settings.hardware != MIXED and len({entry.tile for entry in journal.entries}) == 1,
     )
 
 
 def _run_on_devices(
     make_workers: Callable[[Settings], parallel.DeviceWorkers],
     devices: Sequence[str],
-    ends: tuple[Source, Collected],
+    source: Source,
+    output: Collected,
     journal: Journal,
     order: _Order,
 ) -> Run:
     """Make the missing segments, with a worker for each device."""
     if order.confirm is not None:  # speed and memory are measured on the first device
-        network = _load(order, ends[0].info, journal.chosen)
-        restorer = new_restorer(network, order.options, journal.chosen)
-        chosen: Choices = {"device": ",".join(devices), "dtype": DTYPE_NAMES[network.dtype]}
-        _confirm((ends[0], restorer, ends[1]), journal, order, network.name, chosen)
+        network = _load(order, source.info, journal.settings)
+        restorer = new_restorer(network, order.options, journal.settings)
+        _confirm(source, network, restorer, output, journal, order, device=",".join(devices))
         del network, restorer
     else:
         model = order.options.model
         scale = network_scale(model, report=order.report_transfer)
-        if advice := suggest_network(ends[0].info, order.options, str(model), scale):
+        if advice := suggest_network(source.info, order.options, str(model), scale):
             order.warn(advice)
     return parallel.restore_on_devices(
         make_workers,
-        ends,
+        source,
+        output,
         journal,
         order.options,
         report=order.report,
@@ -266,11 +267,14 @@ def _run_on_devices(
 
 
 def _confirm(
-    stages: tuple[Source, Restorer, Collected],
+    source: Source,
+    network: Network,
+    restorer: Restorer,
+    output: Collected,
     journal: Journal,
     order: _Order,
-    model: str,
-    chosen: Choices,
+    *,
+    device: str,
 ) -> None:
     """Show the plan, if there is a `confirm`.
 
@@ -279,13 +283,23 @@ def _confirm(
     """
     if order.confirm is None:
         return
-    plan = Plan.of(stages, journal, order.options, model, order.model_reason, chosen)
+    plan = Plan.of(
+        source,
+        restorer,
+        output,
+        journal,
+        order.options,
+        model=network.name,
+        model_reason=order.model_reason,
+        device=device,
+        dtype=DTYPE_NAMES[network.dtype],
+    )
     if not order.confirm(plan):
         raise Declined("Nothing was done.")
 
 
-def _settle_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
-    options, reason = settle_model(order.options, info, files, report=order.report_transfer)
+def _resolve_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
+    options, reason = resolve_model(order.options, info, files, report=order.report_transfer)
     return replace(order, options=options, model_reason=reason)
 
 
@@ -297,7 +311,7 @@ def _upscale_through_pipe(order: _Order) -> Summary:
             "A job with a pipe runs on one device of this machine; name one with --device."
         )
     with open_source(order.src, order.options) as source:
-        order = _settle_model(order, source.info)
+        order = _resolve_model(order, source.info)
         options = order.options
         with open_direct_output(order.dst, source, options) as output:
             _warn_beforehand(source, output, order)
@@ -325,7 +339,8 @@ def _upscale_through_pipe(order: _Order) -> Summary:
             check_counts(read=source.frames_read, written=output.frames_written)
     run = Run.of(source, network, restorer, memory)
     return Summary.of(
-        (source, output),
+        source,
+        output,
         options,
         run,
         path=order.dst,
@@ -342,7 +357,7 @@ def _warn_beforehand(source: Source, output: FrameWriter, order: _Order) -> None
         order.warn(advice)
 
 
-def _describe(order: _Order, kind: str) -> Choices:
+def _describe(order: _Order, kind: str) -> JobIdentity:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
@@ -356,15 +371,15 @@ def _describe(order: _Order, kind: str) -> Choices:
     }
 
 
-def _load(order: _Order, info: VideoInfo, chosen: Choices | None) -> Network:
+def _load(order: _Order, info: VideoInfo, settings: JobSettings | None) -> Network:
     """Load the network, on the device and in the precision that the job started with."""
     device, dtype = find_devices(order.options.device, mixed=True)[0], order.options.dtype
-    if chosen is not None:
-        dtype = str(chosen["dtype"])
+    if settings is not None:
+        dtype = settings.dtype
         if device == "auto":
-            device = str(chosen["device"]).split(",")[0]
+            device = settings.device.split(",")[0]
         # Sums over another number of threads differ by rounding.
-        torch.set_num_threads(int(chosen.get("threads") or torch.get_num_threads()))
+        torch.set_num_threads(settings.threads or torch.get_num_threads())
     options = replace(order.options, device=device, dtype=dtype)
     weights = weights_checksum(options.model, detail=options.detail, report=order.report_transfer)
     loaded_as = (weights, device, dtype)
@@ -391,21 +406,20 @@ def load_network(
 
 
 def _restore(
-    stages: tuple[Source, Restorer, Collected],
+    source: Source,
+    restorer: Restorer,
+    output: Collected,
     journal: Journal,
     order: _Order,
-    chosen: Choices,
+    settings: JobSettings,
 ) -> None:
     """Pass every unfinished frame from the source through the network to segments.
 
     Raises:
         Interrupted: If `should_stop` returned true.
     """
-    source, restorer, output = stages
     begin = journal.resume_point
-    frames = order.options.segment_frames
-    if journal.chosen is not None and journal.chosen["segment frames"] is not None:
-        frames = int(journal.chosen["segment frames"])
+    frames = segment_frames(journal, order.options)
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin.next)
     recorder = Recorder(
         output, restorer.windows, folder=journal.folder, after=begin, add=journal.add
@@ -414,14 +428,14 @@ def _restore(
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin.next - begin.shot)
         for item in segmenter.cut(restored, should_stop=order.should_stop):
-            choices: Choices = {
-                **chosen,
-                "tile": restorer.tile,
-                "batch": restorer.batch,
-                "segment frames": segmenter.frames,
-            }
-            if journal.chosen != choices:
-                journal.begin(choices)
+            now = replace(
+                settings,
+                tile=item.frame.tile,
+                batch=restorer.batch,
+                segment_frames=segmenter.frames,
+            )
+            if journal.settings != now:
+                journal.write_settings(now)
             yield item
 
     read_depth, write_depth = queue_depths(source.info, order.options, restorer)

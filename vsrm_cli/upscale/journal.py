@@ -1,19 +1,18 @@
-"""What of a run is finished on disk, so that it can go on after a crash.
+"""The record of what a job has finished on disk, so that it can resume after a crash.
 
-A run works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``large.mp4``:
+A job works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``large.mp4``:
 
-    journal.json      the options and the choices: only the same options may resume
+    journal.json      the options and the settings: only a job with the same options may resume
     000000000.mp4     a closed segment of the video, named by the number of its first frame
-    segments.jsonl    an entry for each, in a line: when its frames are shown, and how to go on
-    lock              held by the process at work; the lock dies with it
+    segments.jsonl    one line for each: when its frames are shown, and where to resume
+    lock              held by the running process; the system releases it when the process ends
 
-A segment counts when its entry is there: the entry is written when the segment is on the disk. That
-of the entry is waited for once a second at most, so a crash loses none, and a power cut those of
-that second. A line that is torn, or whose file is not as it was, is as none; what no line speaks of
-is thrown away. Where several devices work on a run, segments may be finished before earlier ones
-are.
+A segment is finished when it has an entry, which is written when the segment is on disk. Entries
+are flushed to disk once a second at most: a crash loses none, a power cut those of that second. An
+entry is ignored if its line is incomplete or its file has changed, and a file without an entry is
+deleted. If several devices work on a job, segments may be finished before earlier ones.
 
-Only words and numbers live here: what a segment is made of, and how, others know.
+The journal holds text and numbers only; it does not know how a segment is made.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,26 +32,23 @@ from typing import IO, Self
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import flush_names, lock_file, write_atomically
 from vsrm_cli.frame import Faults, Fingerprint
+from vsrm_cli.upscale.settings import JobSettings, Json
 
-# It is there while a process is at work.
+# Held by the running process.
 LOCK = "lock"
-_CHOICES = "journal.json"
+_SETTINGS = "journal.json"
 _ENTRIES = "segments.jsonl"
 _NUMBERED = re.compile(r"\d{9}\.[a-z0-9]+")
-# Files of a run, beside the lock: segments, what is known of them, and what was never finished.
+# Our files in the folder, except the lock: segments, the journal, and unfinished files.
 _OURS = re.compile(r"\d{9}\..*|journal\.json|segments\.jsonl|.*\.part(\..*)?")
-# Of a checksum, so much is enough for a person to see that two differ.
+# Characters of a checksum in messages: enough to see that two differ.
 _SHOWN_CHARACTERS = 32
 _CHECKED_BYTES = 2**20
-# How often somebody waits for the disk, where segments are finished faster.
+# Entries are flushed to disk at most once in this time.
 _FLUSH_SECONDS = 1.0
 
-Choices = dict[str, str | int | None]
-
-
-def number_of(choice: str | int | None) -> int | None:
-    """A choice that is a number, or none."""
-    return None if choice is None else int(choice)
+# What must be the same to resume a job: options and facts of the input, named as for the user.
+JobIdentity = dict[str, str | int | None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class Entry:
         """Read the line of a journal; also of an older one, which counts fewer faults.
 
         Raises:
-            ValueError: If it is torn; or a KeyError, TypeError or AttributeError.
+            Exception: If it is incomplete: ValueError, KeyError, TypeError or AttributeError.
         """
         values = json.loads(line)
         point = ResumePoint(
@@ -130,25 +126,27 @@ class Entry:
 
 
 class Journal:
-    """The folder of one run. Use it in a ``with`` statement: meanwhile nobody else may.
+    """The folder of one job. Use it in a ``with`` statement, which locks the folder.
 
     Leaving the statement removes the folder if work was started and no segment is finished.
 
+    One thread may write the settings while another adds entries: they share no file or attribute.
+
     Attributes:
-        folder: Where the run works.
+        folder: Where the job works.
         entries: The finished segments, in order, up to the first that is missing.
-        later: Those finished behind it, by the numbers of their first frames.
-        chosen: What the run chose where it was left the choice; None if it has not yet.
+        after_gap: Those finished after it, by the numbers of their first frames.
+        settings: The settings of the job; None before it starts.
     """
 
     def __init__(self, output: Path) -> None:
         """Name the folder of an output; nothing is read or written yet."""
         self.folder = output.with_name(f".{output.name}.vsrm")
         self.entries: list[Entry] = []
-        self.later: dict[int, Entry] = {}
-        self.chosen: Choices | None = None
+        self.after_gap: dict[int, Entry] = {}
+        self.settings: JobSettings | None = None
         self._output = output
-        self._requested: Choices = {}
+        self._identity: JobIdentity = {}
         self._lock: IO[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._flushed_at = 0.0
@@ -168,10 +166,10 @@ class Journal:
     @property
     def frames_kept(self) -> int:
         """How many frames are in finished segments."""
-        return self.frames_done + sum(len(entry.ticks) for entry in self.later.values())
+        return self.frames_done + sum(len(entry.ticks) for entry in self.after_gap.values())
 
     def resume_hint(self) -> str:
-        """Say what an interrupted run leaves, and what to do with it."""
+        """Say what an interrupted job leaves, and how to resume it."""
         if not self.frames_kept:
             return "interrupted: nothing was written"
         return (
@@ -180,10 +178,10 @@ class Journal:
         )
 
     def __enter__(self) -> Self:
-        """Make the folder and lock it.
+        """Create the folder and lock it.
 
         Raises:
-            OutputError: If another process works in it, or it cannot be made.
+            OutputError: If another process works in it, or it cannot be created.
         """
         try:
             while self._lock is None:
@@ -203,10 +201,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Unlock the folder, and remove it if nothing in it is worth keeping.
+        """Unlock the folder, and remove it if no segment is finished.
 
         Raises:
-            OutputError: If an entry does not reach the disk.
+            OutputError: If an entry cannot be flushed to disk.
         """
         assert self._lock is not None
         try:
@@ -215,67 +213,80 @@ class Journal:
                 self.clear()
             if {path.name for path in self.folder.iterdir()} == {LOCK}:
                 self._remove_folder(self._lock)
-        except FileNotFoundError:  # somebody has removed it
+        except FileNotFoundError:  # the user has removed it
             pass
         finally:
             self._lock.close()
 
-    def open(self, requested: Choices, *, restart: bool) -> None:
-        """Read the finished segments of an earlier run with the same options.
+    def load(self, identity: JobIdentity, *, restart: bool) -> None:
+        """Load the finished segments and the settings of an interrupted job with the same options.
 
         Args:
-            requested: All options that frames depend on, by their names for the user.
-            restart: Do as if there were nothing.
+            identity: What must be the same to resume.
+            restart: Load nothing.
 
         Raises:
-            OutputError: If the earlier run had other options; names them.
+            OutputError: If the interrupted job has other options; the message names them.
         """
-        self._requested = requested
-        saved = None if restart else self._read_choices()
+        self._identity = identity
+        saved = None if restart else self._read_settings()
         if saved is None:
             return
         found = self._read_entries()
         if found:
-            self._compare(saved["asked"], requested)
-            self.chosen, self.later = saved["chosen"], found
-            self._order()
+            self._compare(saved["asked"], identity)
+            self.settings, self.after_gap = JobSettings.from_json(saved["chosen"]), found
+            self._close_gap()
 
-    def start(self) -> None:
-        """Throw away what was not read, and what was never finished: the work begins.
+    def keep_only(self, planned: Mapping[int, ResumePoint]) -> None:
+        """Drop the segments after the gap that are not planned.
+
+        Args:
+            planned: The ends of planned segments, by the numbers of their first frames.
+        """
+        self.after_gap = {
+            first: entry
+            for first, entry in self.after_gap.items()
+            if planned.get(first) == entry.resume_point
+        }
+
+    def discard_unfinished(self) -> None:
+        """Delete all files that belong to no loaded segment: the work starts.
 
         Raises:
             OutputError: If the folder cannot be written.
         """
         self._is_started = True
         self._clean()
-        if self.chosen is not None:
-            kept = [*self.entries, *self.later.values()]
+        if self.settings is not None:
+            kept = [*self.entries, *self.after_gap.values()]
             self._write(_ENTRIES, "".join(entry.to_json() for entry in kept))
 
-    def begin(self, chosen: Choices) -> None:
-        """Write the options and the choices of the run.
+    def write_settings(self, settings: JobSettings) -> None:
+        """Write the options and the settings of the job.
 
         Raises:
             OutputError: If the folder cannot be written.
         """
-        self.chosen = chosen
-        self._write(_CHOICES, json.dumps({"asked": self._requested, "chosen": chosen}))
+        self.settings = settings
+        content = {"asked": self._identity, "chosen": settings.to_json()}
+        self._write(_SETTINGS, json.dumps(content))
 
-    def add(self, entry: Entry, *, made_in: Path | None = None) -> None:
-        """Record a segment whose file is closed and on the disk; its size is filled in.
+    def add(self, entry: Entry, *, move_from: Path | None = None) -> None:
+        """Record a segment whose file is closed and flushed to disk; its size is filled in.
 
-        Segments may come in any order.
+        Segments may be added in any order.
 
         Args:
-            entry: What is known of it.
-            made_in: A folder that holds its files and nothing else, which are moved from there.
+            entry: The segment.
+            move_from: A folder that contains its files only; they are moved from there.
 
         Raises:
-            OutputError: If the folder cannot be written, or the segment is not there.
+            OutputError: If the folder cannot be written, or the segment is missing.
         """
         try:
-            if made_in is not None:
-                for file in made_in.iterdir():
+            if move_from is not None:
+                for file in move_from.iterdir():
                     file.replace(self.folder / file.name)
             entry = replace(entry, size_bytes=(self.folder / entry.file).stat().st_size)
             if self._log is None:
@@ -285,15 +296,15 @@ class Journal:
         except OSError as error:
             raise self._failure(error) from error
         self._is_flushed = False
-        self.later[entry.first] = entry
-        self._order()
+        self.after_gap[entry.first] = entry
+        self._close_gap()
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Wait until all entries are on the disk, if the last time was a while ago.
+        """Flush new entries to disk, at most once a second.
 
         Raises:
-            OutputError: If they do not get there.
+            OutputError: If that fails.
         """
         if not self._is_flushed and time.monotonic() - self._flushed_at >= _FLUSH_SECONDS:
             self._flush()
@@ -319,21 +330,21 @@ class Journal:
         finally:
             self._log = None
 
-    def _order(self) -> None:
-        """Put those into `entries` that follow without a gap."""
-        while self.frames_done in self.later:
-            self.entries.append(self.later.pop(self.frames_done))
+    def _close_gap(self) -> None:
+        """Move those into `entries` that follow without a gap."""
+        while self.frames_done in self.after_gap:
+            self.entries.append(self.after_gap.pop(self.frames_done))
 
     def clear(self) -> None:
-        """Throw away all that is finished."""
+        """Discard all segments."""
         self._close_log()
         self.entries = []
-        self.later = {}
-        self.chosen = None
+        self.after_gap = {}
+        self.settings = None
         self._clean()
 
     def _try_to_lock(self) -> IO[bytes] | None:
-        """Lock the folder; None if it was removed meanwhile and must be made again."""
+        """Lock the folder; None if it was removed meanwhile and must be created again."""
         self.folder.mkdir(exist_ok=True)
         path = self.folder / LOCK
         try:
@@ -352,11 +363,11 @@ class Journal:
         file.close()
         return None
 
-    def _compare(self, earlier: Choices, requested: Choices) -> None:
+    def _compare(self, earlier: JobIdentity, now: JobIdentity) -> None:
         changes = [
-            f"{name} (was {_shown(earlier.get(name))}, is {_shown(requested.get(name))})"
-            for name in {**earlier, **requested}
-            if earlier.get(name) != requested.get(name)
+            f"{name} (was {_shown(earlier.get(name))}, is {_shown(now.get(name))})"
+            for name in {**earlier, **now}
+            if earlier.get(name) != now.get(name)
         ]
         if changes:
             raise OutputError(
@@ -365,7 +376,7 @@ class Journal:
             )
 
     def _read_entries(self) -> dict[int, Entry]:
-        """Read the entries of the segments that are there, by the numbers of their first frames."""
+        """Read the entries of existing segments, by the numbers of their first frames."""
         try:
             lines = (self.folder / _ENTRIES).read_bytes().splitlines()
         except FileNotFoundError:
@@ -375,7 +386,7 @@ class Journal:
         return {entry.first: entry for entry in map(self._read_entry, lines) if entry is not None}
 
     def _read_entry(self, line: bytes) -> Entry | None:
-        """Read an entry; None if it is torn, or its file is not as it was."""
+        """Read an entry; None if it is incomplete, or its file is missing or has changed."""
         try:
             entry = Entry.from_json(line)
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -385,14 +396,14 @@ class Journal:
         return entry if is_whole else None
 
     def _clean(self) -> None:
-        """Delete files of ours that no entry speaks of; what others have put there stays."""
-        later = {number for e in self.later.values() for number in range(e.first, e.next)}
+        """Delete our files that belong to no segment; files of others stay."""
+        after_gap = {number for e in self.after_gap.values() for number in range(e.first, e.next)}
         for path in self.folder.glob("*"):
             if _NUMBERED.fullmatch(path.name):
                 number = int(path.name[:9])
-                is_finished = number < self.frames_done or number in later
+                is_finished = number < self.frames_done or number in after_gap
             else:
-                is_finished = path.name in (_CHOICES, _ENTRIES) and self.chosen is not None
+                is_finished = path.name in (_SETTINGS, _ENTRIES) and self.settings is not None
             if not _OURS.fullmatch(path.name) or is_finished:
                 continue
             if path.is_dir():
@@ -406,13 +417,13 @@ class Journal:
         (self.folder / LOCK).unlink()
         self.folder.rmdir()
 
-    def _read_choices(self) -> dict[str, Choices] | None:
+    def _read_settings(self) -> dict[str, Json] | None:
         try:
-            values: dict[str, Choices] = json.loads((self.folder / _CHOICES).read_bytes())
+            values: dict[str, Json] = json.loads((self.folder / _SETTINGS).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise self._unreadable(_CHOICES, error) from error
+            raise self._unreadable(_SETTINGS, error) from error
         return values
 
     def _write(self, name: str, content: str) -> None:
@@ -434,16 +445,16 @@ class Journal:
         )
 
 
-def _shown(choice: str | int | None) -> str:
-    text = str(choice)
+def _shown(value: str | int | None) -> str:
+    text = str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-def describe_files(files: Sequence[Path]) -> Choices:
-    """Say by what an input of one or more files is known again.
+def describe_files(files: Sequence[Path]) -> JobIdentity:
+    """Describe an input of one or more files, so that a change is noticed.
 
-    That is their size, the latest of their dates, and a checksum: of the first and last mebibyte
-    of a single file, of the names and sizes of several.
+    The description has their total size, their latest date, and a checksum: of the first and last
+    mebibyte of a single file, of the names and sizes of several.
     """
     abouts = [file.stat() for file in files]
     digest = hashlib.sha256()

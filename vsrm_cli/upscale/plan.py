@@ -28,7 +28,7 @@ from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.upscale.journal import Choices, Journal
+from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.open_media import Collected, shape_of_output, shown_shape
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
@@ -109,21 +109,24 @@ class Plan:
     @classmethod
     def of(
         cls,
-        stages: tuple[Source, Restorer, Collected],
+        source: Source,
+        restorer: Restorer,
+        output: Collected,
         journal: Journal,
         options: UpscaleOptions,
+        *,
         model: str,
         model_reason: str,
-        chosen: Choices,
+        device: str,
+        dtype: str,
     ) -> Self:
         """Plan a job; the network restores one small tile to measure its speed."""
-        source, restorer, output = stages
         info, shown = source.info, shown_shape(output, source.info)
         seen = info.upright()
         frames = expected_frames(info, options)
-        restorer.settle_tile(min(options.window, frames or options.window), *_size(info))
+        restorer.choose_tile(min(options.window, frames or options.window), *_size(info))
         grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
-        devices = str(chosen["device"]).count(",") + 1
+        devices = device.count(",") + 1
         planned = PLANNED_WINDOWS * restorer.windows.stride if devices > 1 else None
         seconds = None
         if frames is not None:
@@ -145,8 +148,8 @@ class Plan:
             model_scale=restorer.network.scale,
             model_reason=model_reason,
             detail=options.detail,
-            device=str(chosen["device"]),
-            dtype=str(chosen["dtype"]),
+            device=device,
+            dtype=dtype,
             window=options.window,
             overlap=options.overlap,
             tile=restorer.tile,
@@ -300,7 +303,7 @@ def select_model(
     return FOR_CLEAN, f"for {clean}"
 
 
-def settle_model(
+def resolve_model(
     options: UpscaleOptions,
     info: VideoInfo,
     files: Sequence[Path] = (),

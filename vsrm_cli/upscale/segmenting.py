@@ -15,6 +15,7 @@ from vsrm_cli.frame import Frame, FrameRecord
 from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale.journal import BEGINNING, Entry, Journal, ResumePoint
 from vsrm_cli.upscale.open_media import Collected
+from vsrm_cli.upscale.options import UpscaleOptions
 
 # Maximum work in a segment. A crash may happen just before it is closed, and the window by which
 # the speed is measured may have been a fast one: so it is half a minute, and at most a minute is
@@ -101,6 +102,11 @@ class Segmenter:
         ):
             windows *= 2
         return windows * self._stride
+
+
+def segment_frames(journal: Journal, options: UpscaleOptions) -> int | None:
+    """Minimum frames of a segment, if known: of the interrupted job, else of the options."""
+    return (journal.settings and journal.settings.segment_frames) or options.segment_frames
 
 
 @dataclass(frozen=True)

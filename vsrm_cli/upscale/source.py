@@ -22,7 +22,7 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults, Fingerprint, Frame, FrameRecord
-from vsrm_cli.upscale.journal import BEGINNING, Choices, ResumePoint, describe_files
+from vsrm_cli.upscale.journal import BEGINNING, JobIdentity, ResumePoint, describe_files
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -180,7 +180,7 @@ def fingerprint_of(frame: Frame) -> Fingerprint:
     return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))
 
 
-def check_unchanged(path: Path, files: Sequence[Path], content: Choices) -> None:
+def check_unchanged(path: Path, files: Sequence[Path], content: JobIdentity) -> None:
     """Make sure that the input has not changed since the job started.
 
     Args:

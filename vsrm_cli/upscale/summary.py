@@ -111,7 +111,8 @@ class Summary:
     @classmethod
     def of(
         cls,
-        ends: tuple[Source, FrameWriter],
+        source: Source,
+        output: FrameWriter,
         options: UpscaleOptions,
         run: Run,
         *,
@@ -121,7 +122,6 @@ class Summary:
         seconds: float,
     ) -> Self:
         """Summarize a job by its input, its output and how the network ran."""
-        source, output = ends
         shown = shown_shape(output, source.info)
         return cls(
             input=str(source.path),

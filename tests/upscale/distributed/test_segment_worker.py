@@ -59,7 +59,7 @@ def new_worker(plan):
 def make(worker, task):
     """Make a segment: what is known of it, and its bytes."""
     done = worker.work(task, lambda _: None)
-    file = worker._settings.folder / done.made_in / done.entry.file
+    file = worker._settings.folder / done.folder / done.entry.file
     return done.entry, file.read_bytes()
 
 

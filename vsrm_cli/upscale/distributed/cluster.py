@@ -35,7 +35,7 @@ from vsrm_cli.upscale.distributed.workers import (
     Workers,
     without_interrupts,
 )
-from vsrm_cli.upscale.journal import LOCK, Choices, describe_files
+from vsrm_cli.upscale.journal import LOCK, JobIdentity, describe_files
 
 # Timeouts in seconds. A reachable cluster answers at once, but importing Ray may be slow.
 CONNECT_SECONDS = 15.0
@@ -63,7 +63,7 @@ class NodeState:
 
     versions: Versions
     files: tuple[Path, ...]
-    content: Choices
+    content: JobIdentity
     weights: str
 
     @classmethod
@@ -103,7 +103,7 @@ class NodeState:
             raise WeightsError(f"Its weights of {settings.options.model} are different.")
 
 
-def _content(files: Sequence[Path]) -> Choices:
+def _content(files: Sequence[Path]) -> JobIdentity:
     # A copy may have another modification time.
     return {name: value for name, value in describe_files(files).items() if "date" not in name}
 

@@ -15,7 +15,7 @@ from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import windows_of
-from vsrm_cli.upscale.devices import MIXED, settle_hardware
+from vsrm_cli.upscale.devices import MIXED, resolve_hardware
 from vsrm_cli.upscale.distributed.segment_worker import (
     DeviceFacts,
     FinishedSegment,
@@ -24,7 +24,7 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     Settings,
 )
 from vsrm_cli.upscale.distributed.workers import Workers
-from vsrm_cli.upscale.journal import Choices, Entry, Journal, number_of
+from vsrm_cli.upscale.journal import Entry, Journal
 from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
@@ -34,7 +34,9 @@ from vsrm_cli.upscale.segmenting import (
     PlannedSegment,
     check_counts,
     plan_segments,
+    segment_frames,
 )
+from vsrm_cli.upscale.settings import JobSettings
 from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import Run
 
@@ -50,7 +52,8 @@ def make_device_workers(
 
 def restore_on_devices(
     make_workers: Callable[[Settings], DeviceWorkers],
-    stages: tuple[Source, Collected],
+    source: Source,
+    output: Collected,
     journal: Journal,
     options: UpscaleOptions,
     *,
@@ -62,7 +65,8 @@ def restore_on_devices(
 
     Args:
         make_workers: Makes the workers from the settings.
-        stages: The input and the output.
+        source: The input.
+        output: The output.
         journal: What is finished, and where segments go.
         options: Of the job.
         report: Called with the total progress of all devices.
@@ -73,8 +77,7 @@ def restore_on_devices(
         Interrupted: If `should_stop` returned true.
         VsrmError: If a device cannot be used, or a segment fails three times.
     """
-    source, _ = stages
-    settings = _settings(stages, journal, options)
+    settings = _settings(source, output, journal, options)
     with make_workers(settings) as workers:
         try:
             facts: list[DeviceFacts] = workers.facts()
@@ -83,12 +86,12 @@ def restore_on_devices(
             segments = _plan(source, journal, chosen, options, report, should_stop)
             # Before a segment, a worker may have to read all frames that precede it.
             workers.timeout_seconds += 3 * (time.monotonic() - planned_at)
-            journal.start()
-            journal.begin(chosen)
+            journal.discard_unfinished()
+            journal.write_settings(chosen)
             tasks = [
-                SegmentTask(segment, number_of(chosen["tile"]), int(chosen["batch"] or 1))
+                SegmentTask(segment, chosen.tile, chosen.batch or 1)
                 for segment in segments
-                if segment.first not in journal.later
+                if segment.first not in journal.after_gap
             ]
             if 0 < len(tasks) < (count := len(workers.devices)):
                 warn(
@@ -102,7 +105,7 @@ def restore_on_devices(
                 if result is not None:
                     task, done = result
                     _check(done.entry, task.segment, source)
-                    journal.add(done.entry, made_in=settings.folder / done.made_in)
+                    journal.add(done.entry, move_from=settings.folder / done.folder)
                     finished.append(done)
                 journal.flush_if_due()
                 if report:
@@ -115,20 +118,20 @@ def restore_on_devices(
     return _describe_run(source, journal, chosen, facts[0], finished)
 
 
-def _accept(chosen: Choices, facts: DeviceFacts) -> None:
+def _accept(chosen: JobSettings, facts: DeviceFacts) -> None:
     """Check that a worker that joins later has the same hardware as the others.
 
     Raises:
         VsrmError: If it has not.
     """
-    if chosen["hardware"] not in (MIXED, facts.hardware):
-        raise VsrmError(f"it runs on {facts.hardware}, and the others on {chosen['hardware']}")
+    if chosen.hardware not in (MIXED, facts.hardware):
+        raise VsrmError(f"it runs on {facts.hardware}, and the others on {chosen.hardware}")
 
 
 def _describe_run(
     source: Source,
     journal: Journal,
-    chosen: Choices,
+    chosen: JobSettings,
     facts: DeviceFacts,
     finished: Sequence[FinishedSegment],
 ) -> Run:
@@ -137,30 +140,29 @@ def _describe_run(
     return Run(
         model=facts.model,
         model_scale=facts.model_scale,
-        device=str(chosen["device"]),
+        device=chosen.device,
         dtype=facts.dtype,
-        tile=number_of(chosen["tile"]),
+        tile=chosen.tile,
         decoder=finished[0].decoder if finished else source.decoder,
-        equal=chosen["hardware"] != MIXED
-        and all(entry.tile == chosen["tile"] for entry in journal.entries)
-        and all(done.batch == chosen["batch"] for done in finished),
+        equal=chosen.hardware != MIXED
+        and all(entry.tile == chosen.tile for entry in journal.entries)
+        and all(done.batch == chosen.batch for done in finished),
         peak_memory_bytes=max(peaks, default=None),
         warnings=tuple(dict.fromkeys(words for done in finished for words in done.warnings)),
     )
 
 
 def _settings(
-    stages: tuple[Source, Collected], journal: Journal, options: UpscaleOptions
+    source: Source, output: Collected, journal: Journal, options: UpscaleOptions
 ) -> Settings:
     """The settings for the devices: those of an earlier run, else the options."""
-    source, output = stages
-    threads = number_of(journal.chosen["threads"]) if journal.chosen else None
+    earlier = journal.settings
     return Settings(
         src=source.path.absolute(),
         dst=output.path.absolute(),
         options=options,
-        chosen=journal.chosen,
-        threads=threads or torch.get_num_threads(),
+        earlier=earlier,
+        threads=(earlier and earlier.threads) or torch.get_num_threads(),
         folder=journal.folder.absolute(),
         container=output.segment_container if isinstance(output, VideoWriter) else None,
     )
@@ -168,30 +170,27 @@ def _settings(
 
 def _choose(
     devices: Sequence[str], facts: Sequence[DeviceFacts], settings: Settings, journal: Journal
-) -> Choices:
+) -> JobSettings:
     """Choose settings that every device supports."""
     tiles = [about.tile for about in facts if about.tile is not None]
     stride = windows_of(settings.options.window, settings.options.overlap).stride
-    frames = settings.options.segment_frames
-    if journal.chosen and journal.chosen["segment frames"] is not None:
-        frames = int(journal.chosen["segment frames"])
-    return {
-        "device": ",".join(devices),
-        "hardware": settle_hardware(
+    return JobSettings(
+        device=",".join(devices),
+        hardware=resolve_hardware(
             [about.hardware for about in facts], journal, mixed=settings.options.mixed
         ),
-        "dtype": facts[0].dtype,
-        "threads": settings.threads,
-        "tile": min(tiles, default=None),
-        "batch": min(about.batch for about in facts),
-        "segment frames": frames or PLANNED_WINDOWS * stride,
-    }
+        dtype=facts[0].dtype,
+        threads=settings.threads,
+        tile=min(tiles, default=None),
+        batch=min(about.batch for about in facts),
+        segment_frames=segment_frames(journal, settings.options) or PLANNED_WINDOWS * stride,
+    )
 
 
 def _plan(
     source: Source,
     journal: Journal,
-    chosen: Choices,
+    chosen: JobSettings,
     options: UpscaleOptions,
     report: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool],
@@ -216,18 +215,10 @@ def _plan(
             yield frame
 
     windows = windows_of(options.window, options.overlap)
-    length = int(chosen["segment frames"] or 1)
+    length = chosen.segment_frames or 1
     segments = plan_segments(watched(), windows, length=length, after=journal.resume_point)
-    journal.later = {
-        segment.first: entry
-        for segment in segments
-        if (entry := journal.later.get(segment.first)) and _is_of(entry, segment)
-    }
+    journal.keep_only({segment.first: segment.resume_point for segment in segments})
     return segments
-
-
-def _is_of(entry: Entry, segment: PlannedSegment) -> bool:
-    return (entry.first, entry.resume_point) == (segment.first, segment.resume_point)
 
 
 def _check(entry: Entry, segment: PlannedSegment, source: Source) -> None:
@@ -236,7 +227,7 @@ def _check(entry: Entry, segment: PlannedSegment, source: Source) -> None:
     Raises:
         CheckFailed: If it has not.
     """
-    if not _is_of(entry, segment):
+    if (entry.first, entry.resume_point) != (segment.first, segment.resume_point):
         raise CheckFailed(
             f"{source.path} gives other frames after seeking to frame {segment.first} than when "
             "it is read from the start; give --restart and a single --device."

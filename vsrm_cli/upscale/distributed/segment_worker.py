@@ -14,12 +14,13 @@ from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, MemoryShortage, OutputError
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.upscale.devices import DTYPE_NAMES, MIXED, hardware_of, new_restorer, queue_depths
-from vsrm_cli.upscale.journal import Choices, Entry
+from vsrm_cli.upscale.journal import Entry
 from vsrm_cli.upscale.open_media import open_output, open_source
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import ReadAhead, WriteBehind
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.segmenting import PlannedSegment, Recorder, Restored
+from vsrm_cli.upscale.settings import JobSettings
 from vsrm_cli.upscale.summary import network_warnings
 
 
@@ -31,7 +32,7 @@ class Settings:
         src: The input.
         dst: The output.
         options: Of the job.
-        chosen: Settings of an earlier run; None if there was none.
+        earlier: Settings of the interrupted job that is resumed.
         threads: For each process.
         folder: Where the segments go.
         container: Of segments of a video.
@@ -40,7 +41,7 @@ class Settings:
     src: Path
     dst: Path
     options: UpscaleOptions
-    chosen: Choices | None
+    earlier: JobSettings | None
     threads: int
     folder: Path
     container: str | None
@@ -76,7 +77,7 @@ class FinishedSegment:
     """The result: the entry of the closed segment, its files, and statistics."""
 
     entry: Entry
-    made_in: str
+    folder: str
     batch: int
     decoder: str
     peak_memory_bytes: int | None
@@ -98,9 +99,9 @@ class SegmentWorker:
         """
         self._settings = settings
         options = settings.options
-        chosen, dtype = settings.chosen, options.dtype
-        if chosen is not None and chosen["hardware"] != MIXED:
-            dtype = str(chosen["dtype"])
+        earlier, dtype = settings.earlier, options.dtype
+        if earlier is not None and earlier.hardware != MIXED:
+            dtype = earlier.dtype
         torch.set_num_threads(settings.threads)
         try:
             network = load_model(options.model, device=device, dtype=dtype, detail=options.detail)
@@ -109,9 +110,9 @@ class SegmentWorker:
                 self._output = open_output(settings.dst, source, options, folder=settings.folder)
             if isinstance(self._output, VideoWriter):
                 self._output.segment_container = settings.container
-            self._restorer = new_restorer(network, options, chosen)
+            self._restorer = new_restorer(network, options, earlier)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
-            self._restorer.settle_tile(frames, self._info.height, self._info.width)
+            self._restorer.choose_tile(frames, self._info.height, self._info.width)
         except RuntimeError as error:
             if not is_memory_shortage(error):
                 raise

@@ -9,7 +9,7 @@ from time import monotonic
 SECONDS_BETWEEN_REPORTS = 0.5
 
 
-class Work:
+class WindowProgress:
     """Counts how much of the current windows a network has computed.
 
     A network that computes frame by frame names modules, and the share of a frame's work that each
@@ -36,7 +36,7 @@ class Work:
         ]
 
     def stop(self) -> None:
-        """Listen no more: the network may go on to another job."""
+        """Remove the hooks: the network may be used for another job."""
         for hook in self._hooks:
             hook.remove()
 
