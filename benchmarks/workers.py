@@ -27,7 +27,8 @@ from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
 from vsrm_cli.inference.restorer import windows_of
 from vsrm_cli.upscale.distributed.segment_worker import make_empty
 from vsrm_cli.upscale.distributed.workers import Workers
-from vsrm_cli.upscale.journal import Entry, Journal
+from vsrm_cli.upscale.entries import Entry
+from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
 from vsrm_cli.upscale.settings import JobSettings
 

@@ -107,3 +107,4 @@ def test_an_input_without_faults_has_none_counted(open_reader):
     assert not reader.truncated
     assert reader.faults == Faults()
     assert list(reader.notices) == []
+    assert reader.decoder == "software"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults
-from vsrm_cli.upscale.journal import BEGINNING, ResumePoint
+from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
 from vsrm_cli.upscale.source import PIPE, Source, fingerprint_of
 
 FRAMES = 9

@@ -98,12 +98,14 @@ class ImageSequenceReader:
 
     Attributes:
         info: Of the images, upright, and with the frame rate.
+        decoder: Always "software".
         frames_read: Frames yielded so far.
         faults: None: a broken image is an error.
         truncated: Always False.
         notices: None.
     """
 
+    decoder = "software"
     faults = Faults()
     truncated = False
     notices: tuple[str, ...] = ()
@@ -139,7 +141,7 @@ class ImageSequenceReader:
         )
 
     @property
-    def names(self) -> list[str]:
+    def image_names(self) -> list[str]:
         """Names of the files."""
         return [file.name for _, file in self._files_in_range(self.info.time_base)]
 

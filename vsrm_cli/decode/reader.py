@@ -18,6 +18,14 @@ class FrameReader(Protocol):
         """What the input says about itself; its frames have this size."""
 
     @property
+    def image_names(self) -> Sequence[str]:
+        """Names of the image files; empty for a video."""
+
+    @property
+    def decoder(self) -> str:
+        """The decoder: "software", or FFmpeg's name of the hardware interface."""
+
+    @property
     def frames_read(self) -> int:
         """Frames yielded so far."""
 

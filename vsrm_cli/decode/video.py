@@ -54,8 +54,10 @@ class VideoReader:
         info: What the file says about itself.
         frames_read: Frames yielded so far.
         faults: Faults of the file so far.
-        hardware: FFmpeg's name of the hardware interface that decodes; None for software.
+        image_names: None.
     """
+
+    image_names = ()
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class VideoReader:
         self._pixel: Fraction | None = None  # its shape, in the first frame
         self.frames_read = 0
         self.faults = Faults()
-        self.hardware = find_decoder(path) if uses_hardware else None
+        self._hardware = find_decoder(path) if uses_hardware else None
         self._deinterlaces = deinterlace
         self._first = None if not start else self.info.start + start
         self._end = None if end is None else self.info.start + end
@@ -100,6 +102,11 @@ class VideoReader:
         self._longest_gap = Fraction(0)
         self._reached: Fraction | None = None  # the end of the latest packet, of any stream
         self._is_cut_short = False
+
+    @property
+    def decoder(self) -> str:
+        """The decoder: "software", or FFmpeg's name of the hardware interface."""
+        return self._hardware or "software"
 
     @cached_property
     def fields(self) -> Fields:
@@ -249,7 +256,7 @@ class VideoReader:
 
     def _as_in_software(self, av_frame: VideoFrame) -> VideoFrame:
         return (
-            av_frame if self.hardware is None else av_frame.reformat(format=self.info.pixel_format)
+            av_frame if self._hardware is None else av_frame.reformat(format=self.info.pixel_format)
         )
 
     def _packets(
@@ -282,7 +289,7 @@ class VideoReader:
         self._continuous = ContinuousClock(self.info.path)
         self._packets_seen = 0
         self._reached = None
-        container = open_container(self.info.path, hardware=self.hardware)
+        container = open_container(self.info.path, hardware=self._hardware)
         stream = video_stream(container, self.info.path)
         self._opened = (container, stream)
         self._indexed_packets = len(stream.index_entries)
@@ -309,9 +316,9 @@ class VideoReader:
             ticks = packet.pts if packet.pts is not None else packet.dts
             if ticks is not None and ticks * self.info.time_base < self._first:
                 return
-        if self.hardware is not None:
+        if self._hardware is not None:
             raise InputError(
-                f"{self.info.path} could not be decoded by {self.hardware} without faults; "
+                f"{self.info.path} could not be decoded by {self._hardware} without faults; "
                 "give --hwaccel off, which can tell what of the file is damaged."
             )
         self.faults += Faults(damaged=1)

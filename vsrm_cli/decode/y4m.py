@@ -33,11 +33,15 @@ class Y4mReader:
 
     Attributes:
         info: From the header and the first frame.
+        image_names: None.
+        decoder: Always "software".
         frames_read: Frames yielded so far.
         faults: None.
         truncated: Always False: the length of a pipe is unknown.
     """
 
+    image_names = ()
+    decoder = "software"
     faults = Faults()
     truncated = False
 

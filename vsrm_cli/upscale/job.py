@@ -134,8 +134,6 @@ def upscale_video(
     order = _Order(
         src=Path(src),
         dst=Path(dst),
-        options=options,
-        model_reason="",
         confirm=confirm,
         report=report,
         report_transfer=report_transfer,
@@ -145,18 +143,16 @@ def upscale_video(
     )
     if confirm is not None and options.cluster:
         raise UsageError("A plan tells of this machine; ask for it without --cluster.")
-    through_pipe = PIPE in (order.src, order.dst)
-    return _upscale_through_pipe(order) if through_pipe else _upscale_in_segments(order)
+    upscale = _upscale_through_pipe if PIPE in (order.src, order.dst) else _upscale_in_segments
+    return upscale(order, options)
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The arguments of `upscale_video`."""
+    """The arguments of `upscale_video`, except the options."""
 
     src: Path
     dst: Path
-    options: UpscaleOptions
-    model_reason: str
     confirm: Callable[[Plan], bool] | None
     report: Callable[[Progress], None] | None
     report_transfer: Callable[[Transfer], None] | None
@@ -165,10 +161,22 @@ class _Order:
     networks: dict[LoadedAs, Network]
 
 
-def _upscale_in_segments(order: _Order) -> Summary:
+@dataclass(frozen=True)
+class _Job:
+    """A job whose input and output are open, and whose network is selected; see `resolve_model`."""
+
+    order: _Order
+    options: UpscaleOptions
+    model_reason: str
+    source: Source
+    output: Collected
+    journal: Journal
+
+
+def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
-    src, dst, options = order.src, order.dst, order.options
+    src, dst = order.src, order.dst
     files = find_images(src) if is_sequence(src) else [src]
     cluster = Cluster(options.cluster) if options.cluster else None
     with cluster or nullcontext(), open_source(src, options) as source:
@@ -177,26 +185,26 @@ def _upscale_in_segments(order: _Order) -> Summary:
             kind = kind_of(devices)
         else:
             devices, kind = [], cluster.kind_of(options.device)
-        order = _resolve_model(order, source.info, files)
-        options = order.options
+        options, reason = resolve_model(options, source.info, files, report=order.report_transfer)
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.load(content | _describe(order, kind), restart=options.restart)
+                journal.load(content | _describe(order, options, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
                 keep_container(output, [*journal.entries, *journal.after_gap.values()])
-                _warn_beforehand(source, output, order)
+                _warn_beforehand(source, output, order, options)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
+                job = _Job(order, options, reason, source, output, journal)
                 if cluster is not None:
                     make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
-                    run = _run_on_devices(make_workers, devices, source, output, journal, order)
+                    run = _run_on_devices(make_workers, devices, job)
                 elif len(devices) > 1 or journal.after_gap:
                     make_workers = partial(parallel.make_device_workers, devices, order.warn)
-                    run = _run_on_devices(make_workers, devices, source, output, journal, order)
+                    run = _run_on_devices(make_workers, devices, job)
                 else:
-                    run = _run_here(source, output, journal, order)
+                    run = _run_here(job)
                 # Sound and all other streams are read only now, and must be of the same file.
                 check_unchanged(src, files, content)
                 join_segments(output, journal)
@@ -205,32 +213,33 @@ def _upscale_in_segments(order: _Order) -> Summary:
     return Summary.of(
         source,
         output,
-        order.options,
+        options,
         run,
-        path=order.dst,
-        model_reason=order.model_reason,
+        path=dst,
+        model_reason=reason,
         frames_resumed=frames_resumed,
         seconds=time.perf_counter() - began,
     )
 
 
-def _run_here(source: Source, output: Collected, journal: Journal, order: _Order) -> Run:
+def _run_here(job: _Job) -> Run:
     """Make the missing segments, in this process."""
-    network = _load(order, source.info, journal.settings)
-    restorer = new_restorer(network, order.options, journal.settings)
+    options, journal = job.options, job.journal
+    network = _load(job.order, options, job.source.info, journal.settings)
+    restorer = new_restorer(network, options, journal.settings)
     hardware = [hardware_of(network.device)]
     settings = JobSettings(
         device=str(network.device),
-        hardware=resolve_hardware(hardware, journal, mixed=order.options.mixed),
+        hardware=resolve_hardware(hardware, journal, mixed=options.mixed),
         dtype=DTYPE_NAMES[network.dtype],
         threads=torch.get_num_threads(),
     )
-    _confirm(source, network, restorer, output, journal, order, device=settings.device)
+    _confirm(job, network, restorer, device=settings.device)
     journal.discard_unfinished()
     memory = PeakMemory(network.device)
-    _restore(source, restorer, output, journal, order, settings)
+    _restore(job, restorer, settings)
     return replace(
-        Run.of(source, network, restorer, memory),
+        Run.of(job.source, network, restorer, memory),
         equal=settings.hardware != MIXED and len({entry.tile for entry in journal.entries}) == 1,
     )
 
@@ -238,84 +247,66 @@ def _run_here(source: Source, output: Collected, journal: Journal, order: _Order
 def _run_on_devices(
     make_workers: Callable[[Settings], parallel.DeviceWorkers],
     devices: Sequence[str],
-    source: Source,
-    output: Collected,
-    journal: Journal,
-    order: _Order,
+    job: _Job,
 ) -> Run:
     """Make the missing segments, with a worker for each device."""
+    order, options, info, earlier = job.order, job.options, job.source.info, job.journal.settings
     if order.confirm is not None:  # speed and memory are measured on the first device
-        network = _load(order, source.info, journal.settings)
-        restorer = new_restorer(network, order.options, journal.settings)
-        _confirm(source, network, restorer, output, journal, order, device=",".join(devices))
+        network = _load(order, options, info, earlier)
+        restorer = new_restorer(network, options, earlier)
+        _confirm(job, network, restorer, device=",".join(devices))
         del network, restorer
     else:
-        model = order.options.model
-        scale = network_scale(model, report=order.report_transfer)
-        if advice := suggest_network(source.info, order.options, str(model), scale):
+        scale = network_scale(options.model, report=order.report_transfer)
+        if advice := suggest_network(info, options, str(options.model), scale):
             order.warn(advice)
     return parallel.restore_on_devices(
         make_workers,
-        source,
-        output,
-        journal,
-        order.options,
+        job.source,
+        job.output,
+        job.journal,
+        options,
         report=order.report,
         should_stop=order.should_stop,
         warn=order.warn,
     )
 
 
-def _confirm(
-    source: Source,
-    network: Network,
-    restorer: Restorer,
-    output: Collected,
-    journal: Journal,
-    order: _Order,
-    *,
-    device: str,
-) -> None:
+def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) -> None:
     """Show the plan, if there is a `confirm`.
 
     Raises:
         Declined: If it returns false.
     """
-    if order.confirm is None:
+    if job.order.confirm is None:
         return
     plan = Plan.of(
-        source,
+        job.source,
         restorer,
-        output,
-        journal,
-        order.options,
+        job.output,
+        job.journal,
+        job.options,
         model=network.name,
-        model_reason=order.model_reason,
+        model_reason=job.model_reason,
         device=device,
         dtype=DTYPE_NAMES[network.dtype],
     )
-    if not order.confirm(plan):
+    if not job.order.confirm(plan):
         raise Declined("Nothing was done.")
 
 
-def _resolve_model(order: _Order, info: VideoInfo, files: Sequence[Path] = ()) -> _Order:
-    options, reason = resolve_model(order.options, info, files, report=order.report_transfer)
-    return replace(order, options=options, model_reason=reason)
-
-
-def _upscale_through_pipe(order: _Order) -> Summary:
+def _upscale_through_pipe(order: _Order, options: UpscaleOptions) -> Summary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
-    if order.options.cluster or len(find_devices(order.options.device, mixed=True)) > 1:
+    if options.cluster or len(find_devices(options.device, mixed=True)) > 1:
         raise UsageError(
             "A job with a pipe runs on one device of this machine; name one with --device."
         )
-    with open_source(order.src, order.options) as source:
-        order = _resolve_model(order, source.info)
-        options = order.options
+    with open_source(order.src, options) as source:
+        options, reason = resolve_model(options, source.info, report=order.report_transfer)
         with open_direct_output(order.dst, source, options) as output:
-            _warn_beforehand(source, output, order)
-            network = _load(order, source.info, None)
+            _warn_beforehand(source, output, order, options)
+            network = _load(order, options, source.info, None)
             restorer = new_restorer(network, options, None)
             memory = PeakMemory(network.device)
 
@@ -344,26 +335,28 @@ def _upscale_through_pipe(order: _Order) -> Summary:
         options,
         run,
         path=order.dst,
-        model_reason=order.model_reason,
+        model_reason=reason,
         frames_resumed=0,
         seconds=time.perf_counter() - began,
     )
 
 
-def _warn_beforehand(source: Source, output: FrameWriter, order: _Order) -> None:
+def _warn_beforehand(
+    source: Source, output: FrameWriter, order: _Order, options: UpscaleOptions
+) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         order.warn(notice)
-    if advice := suggest_height(order.options, output.shape):
+    if advice := suggest_height(options, output.shape):
         order.warn(advice)
 
 
-def _describe(order: _Order, kind: str) -> JobIdentity:
+def _describe(order: _Order, options: UpscaleOptions, kind: str) -> JobIdentity:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
-            order.options.model, detail=order.options.detail, report=order.report_transfer
+            options.model, detail=options.detail, report=order.report_transfer
         ),
-        **order.options.for_journal(),
+        **options.for_journal(),
         "device": kind,
         "version of vsrm": __version__,
         "version of PyAV": version("av"),
@@ -371,23 +364,25 @@ def _describe(order: _Order, kind: str) -> JobIdentity:
     }
 
 
-def _load(order: _Order, info: VideoInfo, settings: JobSettings | None) -> Network:
+def _load(
+    order: _Order, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
+) -> Network:
     """Load the network, on the device and in the precision that the job started with."""
-    device, dtype = find_devices(order.options.device, mixed=True)[0], order.options.dtype
-    if settings is not None:
-        dtype = settings.dtype
+    device, dtype = find_devices(options.device, mixed=True)[0], options.dtype
+    if earlier is not None:
+        dtype = earlier.dtype
         if device == "auto":
-            device = settings.device.split(",")[0]
+            device = earlier.device.split(",")[0]
         # Sums over another number of threads differ by rounding.
-        torch.set_num_threads(settings.threads or torch.get_num_threads())
-    options = replace(order.options, device=device, dtype=dtype)
+        torch.set_num_threads(earlier.threads or torch.get_num_threads())
+    options = replace(options, device=device, dtype=dtype)
     weights = weights_checksum(options.model, detail=options.detail, report=order.report_transfer)
     loaded_as = (weights, device, dtype)
     if loaded_as not in order.networks:
         order.networks.clear()  # memory is for one
         order.networks[loaded_as] = load_network(options, order.report_transfer)
     network = order.networks[loaded_as]
-    if advice := suggest_network(info, order.options, network.name, network.scale):
+    if advice := suggest_network(info, options, network.name, network.scale):
         order.warn(advice)
     return network
 
@@ -405,24 +400,18 @@ def load_network(
     )
 
 
-def _restore(
-    source: Source,
-    restorer: Restorer,
-    output: Collected,
-    journal: Journal,
-    order: _Order,
-    settings: JobSettings,
-) -> None:
+def _restore(job: _Job, restorer: Restorer, settings: JobSettings) -> None:
     """Pass every unfinished frame from the source through the network to segments.
 
     Raises:
         Interrupted: If `should_stop` returned true.
     """
+    source, options, journal, order = job.source, job.options, job.journal, job.order
     begin = journal.resume_point
-    frames = segment_frames(journal, order.options)
+    frames = segment_frames(journal, options)
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin.next)
     recorder = Recorder(
-        output, restorer.windows, folder=journal.folder, after=begin, add=journal.add
+        job.output, restorer.windows, folder=journal.folder, after=begin, add=journal.add
     )
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
@@ -438,7 +427,7 @@ def _restore(
                 journal.write_settings(now)
             yield item
 
-    read_depth, write_depth = queue_depths(source.info, order.options, restorer)
+    read_depth, write_depth = queue_depths(source.info, options, restorer)
     try:
         run_stages(
             source.frames(after=begin),
@@ -447,7 +436,7 @@ def _restore(
             read_depth=read_depth,
             write_depth=write_depth,
             frames_before=begin.next,
-            frames_expected=expected_frames(source.info, order.options),
+            frames_expected=expected_frames(source.info, options),
             report=order.report,
             watch=restorer.watch,
         )

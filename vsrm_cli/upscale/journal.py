@@ -23,7 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,7 @@ from typing import IO, Self
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import flush_names, lock_file, write_atomically
-from vsrm_cli.frame import Faults, Fingerprint
+from vsrm_cli.upscale.entries import BEGINNING, Entry, ResumePoint
 from vsrm_cli.upscale.settings import JobSettings, Json
 
 # Held by the running process.
@@ -49,80 +49,6 @@ _FLUSH_SECONDS = 1.0
 
 # What must be the same to resume a job: options and facts of the input, named as for the user.
 JobIdentity = dict[str, str | int | None]
-
-
-@dataclass(frozen=True)
-class ResumePoint:
-    """The end of a segment, from which a job can resume.
-
-    Attributes:
-        next: Number of the first frame after it.
-        shot: Number of the first frame of the shot that the frame before it belongs to.
-        margin: The frames before it that must be read again.
-        faults: Of the input up to it; after a seek, a decoder may find others.
-    """
-
-    next: int
-    shot: int
-    margin: list[Fingerprint]
-    faults: Faults = field(default=Faults(), compare=False)
-
-
-BEGINNING = ResumePoint(next=0, shot=0, margin=[])
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A closed segment.
-
-    Attributes:
-        file: Its name.
-        ticks: When its frames are shown, on the clock of the output.
-        end: Until when its last frame is shown, on the same clock.
-        tile: Side of the tiles in use at its end; None for whole frames.
-        resume_point: Its end.
-        size_bytes: Size of the file.
-    """
-
-    file: str
-    ticks: list[int]
-    end: int
-    tile: int | None
-    resume_point: ResumePoint
-    size_bytes: int = 0
-
-    @property
-    def first(self) -> int:
-        """Number of its first frame in the video."""
-        return self.next - len(self.ticks)
-
-    @property
-    def next(self) -> int:
-        """Number of the first frame after it."""
-        return self.resume_point.next
-
-    @classmethod
-    def from_json(cls, line: bytes) -> Self:
-        """Read the line of a journal; also of an older one, which counts fewer faults.
-
-        Raises:
-            Exception: If it is incomplete: ValueError, KeyError, TypeError or AttributeError.
-        """
-        values = json.loads(line)
-        point = ResumePoint(
-            next=values.pop("first") + len(values["ticks"]),
-            shot=values.pop("shot"),
-            margin=[Fingerprint(**stamp) for stamp in values.pop("margin")],
-            faults=Faults(**{name: values.pop(name, 0) for name in asdict(Faults())}),
-        )
-        return cls(**values, resume_point=point)
-
-    def to_json(self) -> str:
-        """A line of a journal."""
-        values = asdict(self) | {"first": self.first}
-        point = values.pop("resume_point")
-        del point["next"]
-        return json.dumps(values | point.pop("faults") | point) + "\n"
 
 
 class Journal:

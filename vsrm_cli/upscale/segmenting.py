@@ -13,7 +13,8 @@ from vsrm_cli.encode.writer import SegmentFile
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, FrameRecord
 from vsrm_cli.inference.tiling import Chunking
-from vsrm_cli.upscale.journal import BEGINNING, Entry, Journal, ResumePoint
+from vsrm_cli.upscale.entries import BEGINNING, Entry, ResumePoint
+from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import UpscaleOptions
 

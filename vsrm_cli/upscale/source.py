@@ -22,7 +22,8 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults, Fingerprint, Frame, FrameRecord
-from vsrm_cli.upscale.journal import BEGINNING, JobIdentity, ResumePoint, describe_files
+from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
+from vsrm_cli.upscale.journal import JobIdentity, describe_files
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -76,12 +77,12 @@ class Source:
     @property
     def image_names(self) -> Sequence[str]:
         """Names of the images; empty for a video."""
-        return self._reader.names if isinstance(self._reader, ImageSequenceReader) else ()
+        return self._reader.image_names
 
     @property
     def decoder(self) -> str:
         """The decoder: "software", or FFmpeg's name of the hardware interface."""
-        return getattr(self._reader, "hardware", None) or "software"
+        return self._reader.decoder
 
     @property
     def faults(self) -> Faults:

@@ -24,7 +24,8 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     Settings,
 )
 from vsrm_cli.upscale.distributed.workers import Workers
-from vsrm_cli.upscale.journal import Entry, Journal
+from vsrm_cli.upscale.entries import Entry
+from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress

@@ -14,7 +14,7 @@ from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, MemoryShortage, OutputError
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.upscale.devices import DTYPE_NAMES, MIXED, hardware_of, new_restorer, queue_depths
-from vsrm_cli.upscale.journal import Entry
+from vsrm_cli.upscale.entries import Entry
 from vsrm_cli.upscale.open_media import open_output, open_source
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import ReadAhead, WriteBehind
