@@ -123,8 +123,11 @@ class Restorer:
         """Report progress while windows are computed, in this thread, until all of them are.
 
         Args:
-            report: Called with the number of frames computed since the last window, as a fraction.
+            report: Called with the number of frames computed since the last window, as a fraction;
+                replaces the one before.
         """
+        if self._progress is not None:
+            self._progress.stop()
         self._progress = WindowProgress(self.network, report)
 
     def restore(self, frames: Iterable[Frame], *, begin: int = 0) -> Generator[Frame, None, None]:

@@ -1,8 +1,8 @@
 """A worker that makes segments on one device, in its own process, here or on another machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +12,7 @@ import torch
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, MemoryShortage, OutputError
+from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.upscale.devices import DTYPE_NAMES, MIXED, hardware_of, new_restorer, queue_depths
 from vsrm_cli.upscale.entries import Entry
@@ -21,6 +22,7 @@ from vsrm_cli.upscale.pipeline import ReadAhead, WriteBehind
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.segmenting import PlannedSegment, Recorder, Restored
 from vsrm_cli.upscale.settings import JobSettings
+from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import network_warnings
 
 
@@ -84,6 +86,21 @@ class FinishedSegment:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Stream:
+    """Frames of the input that are read and restored one after another.
+
+    Attributes:
+        source: The input.
+        restored: The restored frames.
+        next: Number of the next one.
+    """
+
+    source: Source
+    restored: Iterator[Frame]
+    next: int
+
+
 class SegmentWorker:
     """Makes segments on one device, in its own process.
 
@@ -124,8 +141,7 @@ class SegmentWorker:
         # segment is made twice, for example by a worker that was assumed dead.
         self._folder = settings.folder / f"{uuid4().hex}.part"
         self._opened = ExitStack()
-        self._next: int | None = None
-        self._report_frames: Callable[[], None] = lambda: None
+        self._stream: _Stream | None = None
         self.facts = DeviceFacts(
             model=network.name,
             model_scale=network.scale,
@@ -153,21 +169,20 @@ class SegmentWorker:
         )
         read_depth, write_depth = queue_depths(self._info, self._settings.options, self._restorer)
         try:
-            if not self._continues_with(task):
-                self._start_at(task, read_depth)
+            stream = self._stream_for(task, read_depth)
             with WriteBehind(recorder.write, depth=write_depth) as encoded:
-                self._report_frames = lambda: report(encoded.timer.items)
-                restored = islice(self._restored, segment.stop - segment.first)
+                self._restorer.watch(lambda _: report(encoded.timer.items))
+                restored = islice(stream.restored, segment.stop - segment.first)
                 for stop, frame in enumerate(restored, segment.first + 1):
                     encoded.put(Restored(frame, ends_segment=stop == segment.stop))
-                    self._report_frames()
+                    report(encoded.timer.items)
                 encoded.finish()
-                self._report_frames()
+                report(encoded.timer.items)
             if not entries:
                 raise InputError(
-                    f"{self._source.path} ends earlier than when the work was planned."
+                    f"{stream.source.path} ends earlier than when the work was planned."
                 )
-            self._next = segment.stop
+            self._stream = replace(stream, next=segment.stop)
         except BaseException:
             self.close()
             raise
@@ -177,49 +192,39 @@ class SegmentWorker:
             entries[0],
             self._folder.name,
             batch=self._restorer.batch or 1,
-            decoder=self._source.decoder,
+            decoder=stream.source.decoder,
             peak_memory_bytes=self._memory.read_bytes(),
             warnings=network_warnings(self._restorer),
         )
 
     def close(self) -> None:
         """Stop reading and restoring; the next segment starts afresh."""
-        self._next = None
+        self._stream = None
         self._opened.close()
 
-    def _continues_with(self, task: SegmentTask) -> bool:
-        """Whether a task continues the last one, and a fresh start would give the same frames.
+    def _stream_for(self, task: SegmentTask, depth: int) -> _Stream:
+        """The stream of the last task if this one continues it, else one from its margin.
 
-        Not with other tiles, which lack of memory reduces; nor with batches, which start anew with
-        each segment and change rounding.
+        It is not continued with other tiles, which lack of memory reduces; nor with batches, which
+        start anew with each segment and change rounding.
         """
-        settings = (self._restorer.tile, self._restorer.batch)
-        return (
-            task.segment.first == self._next
-            and settings == (task.tile, task.batch)
-            and task.batch == 1
-        )
-
-    def _start_at(self, task: SegmentTask, depth: int) -> None:
-        """Start to read and restore, from the margin of a segment."""
+        segment, tile, batch = task.segment, self._restorer.tile, self._restorer.batch
+        is_same = (tile, batch) == (task.tile, task.batch) and batch == 1
+        if self._stream is not None and self._stream.next == segment.first and is_same:
+            return self._stream
         self.close()
-        segment = task.segment
         # Lack of memory reduces them for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
-        self._source = self._opened.enter_context(
-            open_source(self._settings.src, self._settings.options)
-        )
-        frames = self._source.frames(after=segment.after)
+        opened = self._opened
+        source = opened.enter_context(open_source(self._settings.src, self._settings.options))
+        frames = source.frames(after=segment.after)
         if task.batch > 1:
             # No window of the next segment may join the last batch.
             margin = len(segment.after.margin)
             frames = islice(frames, segment.read_stop - segment.first + margin)
-        decoded = self._opened.enter_context(ReadAhead(frames, depth=depth))
-        self._restorer.watch(lambda _: self._report_frames())
-        begin = segment.first - segment.after.shot
-        self._restored = self._opened.enter_context(
-            closing(self._restorer.restore(decoded, begin=begin))
-        )
+        decoded = opened.enter_context(ReadAhead(frames, depth=depth))
+        restored = self._restorer.restore(decoded, begin=segment.first - segment.after.shot)
+        return _Stream(source, opened.enter_context(closing(restored)), segment.first)
 
 
 def make_empty(folder: Path) -> None:

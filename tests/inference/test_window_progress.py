@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference import work
+from vsrm_cli.inference import window_progress
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
@@ -17,7 +17,7 @@ from vsrm_cli.models.vsrm_compact import VSRMCompact
 
 @pytest.fixture(autouse=True)
 def every_call(monkeypatch):
-    monkeypatch.setattr(work, "SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(window_progress, "SECONDS_BETWEEN_REPORTS", 0.0)
 
 
 class Paced(nn.Module):
@@ -102,11 +102,13 @@ def test_a_tile_in_a_thread_of_its_own_is_reported_by_the_caller(monkeypatch):
 
     reports, callers = [], set()
     job = restorer(Slow(), tile=64, workers=2)
-    job.watch(lambda done: (reports.append(done), callers.add(work.threading.get_ident())))
+    job.watch(
+        lambda done: (reports.append(done), callers.add(window_progress.threading.get_ident()))
+    )
 
     list(job.restore(frames(8, size=100)))
 
-    assert callers == {work.threading.get_ident()}
+    assert callers == {window_progress.threading.get_ident()}
     assert len(reports) > 2
 
 
