@@ -7,7 +7,7 @@ import numpy as np
 from clips import picture
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.media.geometry import Shape
 
 # From this level on, of 1, a sound is heard.
@@ -80,12 +80,14 @@ def pass_on(source, target, *, codec="h264", audio="copy", **part):
     with VideoReader(source, **part) as reader:
         info = reader.info
         with VideoWriter(
-            target,
-            source=info,
-            shape=Shape(info.width, info.height, None),
-            encoding=Encoding(codec),
-            audio=audio,
-            **part,
+            VideoTarget(
+                target,
+                source=info,
+                shape=Shape(info.width, info.height, None),
+                encoding=Encoding(codec),
+                audio=audio,
+                **part,
+            )
         ) as writer:
             for frame in reader:
                 writer.write(frame)

@@ -17,7 +17,7 @@ import torch
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video import VideoTarget, VideoWriter
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.evaluation.quality import densest_place
@@ -129,13 +129,15 @@ def compare_videos(
             renderer = _Renderer(mode, names, width=videos.width, height=videos.height)
             writer = stack.enter_context(
                 VideoWriter(
-                    output,
-                    source=source,
-                    shape=Shape(renderer.width, renderer.height, source.sample_aspect_ratio),
-                    encoding=encoding or Encoding(),
-                    start=start,
-                    end=videos.end,
-                    overwrite=overwrite,
+                    VideoTarget(
+                        output,
+                        source=source,
+                        shape=Shape(renderer.width, renderer.height, source.sample_aspect_ratio),
+                        encoding=encoding or Encoding(),
+                        start=start,
+                        end=videos.end,
+                        overwrite=overwrite,
+                    )
                 )
             )
             run_stages(

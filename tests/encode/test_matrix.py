@@ -13,7 +13,7 @@ from clips import index_of, make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video import VideoTarget, VideoWriter
 from vsrm_cli.media.geometry import Shape
 
 SIZE = (96, 64)
@@ -105,7 +105,12 @@ def test_every_frame_is_read_once_in_order_at_its_time(tmp_path, source, timing,
 
     with VideoReader(clip) as reader:
         with VideoWriter(
-            tmp_path / name, source=reader.info, shape=Shape(*SIZE, None), encoding=Encoding(codec)
+            VideoTarget(
+                tmp_path / name,
+                source=reader.info,
+                shape=Shape(*SIZE, None),
+                encoding=Encoding(codec),
+            )
         ) as writer:
             before = list(reader)
             for frame in before:

@@ -15,7 +15,7 @@ from clips import CONSTANT, MP4_CLOCK, VARIABLE, index_of, make_clip, packets, s
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import check_limits, choose_codec, plan_encoding
-from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
@@ -29,13 +29,15 @@ def enlarge(source, target, *, scale=2, start=None, end=None, overwrite=False, *
     with VideoReader(source, start=start, end=end) as reader:
         info = reader.info
         with VideoWriter(
-            target,
-            source=info,
-            shape=Shape(info.width * scale, info.height * scale, info.sample_aspect_ratio),
-            encoding=Encoding(**encoding),
-            start=start,
-            end=end,
-            overwrite=overwrite,
+            VideoTarget(
+                target,
+                source=info,
+                shape=Shape(info.width * scale, info.height * scale, info.sample_aspect_ratio),
+                encoding=Encoding(**encoding),
+                start=start,
+                end=end,
+                overwrite=overwrite,
+            )
         ) as writer:
             frames = list(reader)
             for frame in frames:
@@ -48,11 +50,13 @@ def enlarge(source, target, *, scale=2, start=None, end=None, overwrite=False, *
 def open_writer(source, target, *, overwrite=False, **encoding):
     info = probe(source)
     return VideoWriter(
-        target,
-        source=info,
-        shape=Shape(info.width, info.height, info.sample_aspect_ratio),
-        encoding=Encoding(**encoding),
-        overwrite=overwrite,
+        VideoTarget(
+            target,
+            source=info,
+            shape=Shape(info.width, info.height, info.sample_aspect_ratio),
+            encoding=Encoding(**encoding),
+            overwrite=overwrite,
+        )
     )
 
 

@@ -13,8 +13,8 @@ from vsrm_cli.decode.image_sequence import ImageSequenceReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, SegmentWriter, choose_container, join
-from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.segments import Segment, SegmentedVideo, SegmentWriter
+from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
@@ -35,7 +35,10 @@ class Video:
         self.writer = self.open(folder)
 
     def open(self, folder):
-        return VideoWriter(self.path, source=self.info, shape=SHAPE, encoding=Encoding())
+        return VideoWriter(self.target())
+
+    def target(self, **options):
+        return VideoTarget(self.path, source=self.info, shape=SHAPE, encoding=Encoding(), **options)
 
     def write(self, frames):
         for frame in frames:
@@ -60,14 +63,16 @@ class JoinedVideo(Video):
     def open(self, folder):
         self.folder, self.segments = folder / "segments", []
         self.folder.mkdir()
-        writer = VideoWriter(
-            self.path, source=self.info, shape=SHAPE, encoding=Encoding(), folder=self.folder
-        )
-        choose_container(writer)
-        return writer
+        return SegmentedVideo(self.target(folder=self.folder))
+
+    def segment(self, path):
+        return SegmentWriter(path, self.writer.target, self.writer.container)
+
+    def clock(self):
+        return self.writer.target.track.time_base
 
     def write(self, frames):
-        segment = SegmentWriter(self.folder / f"{len(self.segments):09}", self.writer)
+        segment = self.segment(self.folder / f"{len(self.segments):09}")
         for frame in frames:
             segment.write(frame)
         segment.close()
@@ -75,7 +80,7 @@ class JoinedVideo(Video):
 
     def finish(self):
         finished = [Segment(segment.path, segment.ticks) for segment in self.segments]
-        join(finished, self.segments[-1].end, self.writer)
+        self.writer.join(finished, self.segments[-1].end)
 
 
 class Images(Video):
@@ -88,8 +93,14 @@ class Images(Video):
         self.folder.mkdir()
         return ImageSequenceWriter(self.path, source=self.info, names=(), shape=SHAPE)
 
+    def segment(self, path):
+        return ImageSegment(path, self.writer)
+
+    def clock(self):
+        return self.writer.time_base
+
     def write(self, frames):
-        segment = ImageSegment(self.folder / f"{self.count:09}", self.writer)
+        segment = self.segment(self.folder / f"{self.count:09}")
         for frame in frames:
             segment.write(frame)
         segment.close()
@@ -181,15 +192,13 @@ def test_the_name_is_there_only_when_the_output_is_complete(tmp_path, clip, fram
 @pytest.mark.parametrize("kind", [JoinedVideo, Images])
 def test_a_segment_has_the_times_of_its_frames(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
-    is_video = kind is JoinedVideo
-    path = output.folder / "000000000"
-    segment = (SegmentWriter if is_video else ImageSegment)(path, output.writer)
+    segment = output.segment(output.folder / "000000000")
 
     for frame in frames[:3]:
         segment.write(frame)
     segment.close()
 
-    clock = output.writer.time_base
+    clock = output.clock()
     assert [tick * clock for tick in segment.ticks] == [n / RATE for n in range(3)]
     assert segment.end > segment.ticks[-1]
     assert segment.path.exists()

@@ -10,7 +10,7 @@ from clips import make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video import VideoTarget, VideoWriter
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import HdrMetadata, dropped_side_data, hdr_metadata_of, hdr_parameters
 from vsrm_cli.media.probe import probe
@@ -47,7 +47,7 @@ def copy(source, target, codec):
     with VideoReader(source) as reader:
         shape = Shape(reader.info.width, reader.info.height, None)
         with VideoWriter(
-            target, source=reader.info, shape=shape, encoding=Encoding(codec)
+            VideoTarget(target, source=reader.info, shape=shape, encoding=Encoding(codec))
         ) as writer:
             for frame in reader:
                 writer.write(replace(frame))
@@ -136,7 +136,9 @@ def test_dropped_side_data_are_reported(tmp_path):
     info = replace(info, dropped=("Dolby Vision metadata",))
     target = tmp_path / "out.mp4"
 
-    writer = VideoWriter(target, source=info, shape=Shape(48, 32, None), encoding=Encoding())
+    writer = VideoWriter(
+        VideoTarget(target, source=info, shape=Shape(48, 32, None), encoding=Encoding())
+    )
     writer.__exit__(KeyboardInterrupt, None, None)
 
     assert writer.dropped == ("Dolby Vision metadata",)

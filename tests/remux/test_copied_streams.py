@@ -12,7 +12,7 @@ from PIL import Image
 from sounds import heard, make_film, pass_on
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.media.geometry import Shape
 
 MILLISECONDS = Fraction(1, 1000)
@@ -89,12 +89,14 @@ def copy(source, target, *, start=None, end=None, codec="h264"):
     with VideoReader(source, start=start, end=end) as reader:
         info = reader.info
         with VideoWriter(
-            target,
-            source=info,
-            shape=Shape(info.width, info.height, None),
-            encoding=Encoding(codec),
-            start=start,
-            end=end,
+            VideoTarget(
+                target,
+                source=info,
+                shape=Shape(info.width, info.height, None),
+                encoding=Encoding(codec),
+                start=start,
+                end=end,
+            )
         ) as writer:
             for frame in reader:
                 writer.write(replace(frame))
@@ -293,7 +295,9 @@ def test_dropped_streams_are_reported_before_the_first_frame(tmp_path):
     with VideoReader(tmp_path / "in.mkv") as reader:
         info = reader.info
         writer = VideoWriter(
-            tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
+            VideoTarget(
+                tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
+            )
         )
         dropped = list(writer.dropped)
         with pytest.raises(KeyboardInterrupt), writer:

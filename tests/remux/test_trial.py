@@ -7,8 +7,8 @@ import pytest
 from sounds import count, heard, make_film, pass_on
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.segments import Segment, SegmentWriter, choose_container, join
-from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.segments import Segment, SegmentedVideo, SegmentWriter, choose_container
+from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
@@ -77,10 +77,12 @@ def test_audio_that_only_another_container_holds_is_refused_and_that_one_suggest
 
     with pytest.raises(OutputError, match=r"adpcm_ima_wav.*name the output \.mkv"):
         VideoWriter(
-            tmp_path / "out.mp4",
-            source=probe(film),
-            shape=Shape(64, 48, None),
-            encoding=Encoding(),
+            VideoTarget(
+                tmp_path / "out.mp4",
+                source=probe(film),
+                shape=Shape(64, 48, None),
+                encoding=Encoding(),
+            )
         )
 
 
@@ -142,20 +144,22 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
     film = make_film(tmp_path / "in.mp4", frames=5)
     with VideoReader(film) as reader:
         frames = list(reader)
-        writer = VideoWriter(
-            tmp_path / "out.nut",
-            source=reader.info,
-            shape=Shape(64, 48, None),
-            encoding=Encoding(codec),
-            folder=tmp_path,
+        writer = SegmentedVideo(
+            VideoTarget(
+                tmp_path / "out.nut",
+                source=reader.info,
+                shape=Shape(64, 48, None),
+                encoding=Encoding(codec),
+                folder=tmp_path,
+            )
         )
 
     with writer:
-        segment = SegmentWriter(tmp_path / "000", writer)
+        segment = SegmentWriter(tmp_path / "000", writer.target, writer.container)
         for frame in frames:
             segment.write(frame)
         segment.close()
-        join([Segment(segment.path, segment.ticks)], segment.end, writer)
+        writer.join([Segment(segment.path, segment.ticks)], segment.end)
 
     with VideoReader(tmp_path / "out.nut") as reader:
         found = list(reader)
@@ -166,7 +170,7 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
 
 def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
     film = make_film(tmp_path / "in.mp4", frames=5)
-    writer = VideoWriter(
+    target = VideoTarget(
         tmp_path / "out.mov",
         source=probe(film),
         shape=Shape(64, 48, None),
@@ -175,7 +179,7 @@ def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
     )
 
     with pytest.raises(OutputError, match=r"rawvideo.*cannot be decoded from a \.mov file"):
-        choose_container(writer)
+        SegmentedVideo(target)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
@@ -183,24 +187,26 @@ def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
     film = make_film(tmp_path / "in.mp4", frames=6)
     with VideoReader(film) as reader:
         read = list(reader)
-        writer = VideoWriter(
-            tmp_path / "out.mkv",
-            source=reader.info,
-            shape=Shape(64, 48, None),
-            encoding=Encoding("hevc", preset="ultrafast"),
-            folder=tmp_path,
+        writer = SegmentedVideo(
+            VideoTarget(
+                tmp_path / "out.mkv",
+                source=reader.info,
+                shape=Shape(64, 48, None),
+                encoding=Encoding("hevc", preset="ultrafast"),
+                folder=tmp_path,
+            )
         )
 
-    containers = {choose_container(writer) for _ in range(8)}
+    containers = {choose_container(writer.target) for _ in range(8)}
     with writer:
         segments = []
         for begin in range(0, 6, frames):
-            segment = SegmentWriter(tmp_path / f"{begin}", writer)
+            segment = SegmentWriter(tmp_path / f"{begin}", writer.target, writer.container)
             for frame in read[begin : begin + frames]:
                 segment.write(frame)
             segment.close()
             segments.append(Segment(segment.path, segment.ticks))
-        join(segments, segment.end, writer)
+        writer.join(segments, segment.end)
 
     assert containers == {"mp4"}
     with VideoReader(tmp_path / "out.mkv") as reader:

@@ -10,7 +10,7 @@ from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode import video as writer
-from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
@@ -101,7 +101,12 @@ def test_a_file_that_fails_verification_is_not_kept(tmp_path, clip, monkeypatch)
         with (
             VideoReader(clip) as frames,
             VideoWriter(
-                tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
+                VideoTarget(
+                    tmp_path / "out.mp4",
+                    source=info,
+                    shape=Shape(48, 32, None),
+                    encoding=Encoding(),
+                )
             ) as output,
         ):
             for frame in frames:

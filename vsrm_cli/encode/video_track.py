@@ -6,11 +6,13 @@ one into the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import lcm
 
 import numpy as np
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -22,6 +24,8 @@ from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
 MAX_TICKS_PER_SECOND = 2**31 - 1
+# Frames by which x265 reorders; it does not report this itself.
+_X265_REORDERS = 2
 
 
 class VideoTrack:
@@ -97,6 +101,27 @@ class VideoTrack:
         self._describe(stream)
         return stream
 
+    def frames_reordered(self, stream: VideoStream) -> int:
+        """By how many frames decoding is ahead of presentation, once the encoder is open."""
+        context = stream.codec_context
+        is_silent = self.plan.encoder == "libx265" and context.max_b_frames != 0
+        return _X265_REORDERS if is_silent else context.reorder_depth
+
+    def correct_decoding_time(
+        self, packet: Packet[VideoStream], stream: VideoStream, ticks: Sequence[int], place: int
+    ) -> None:
+        """Correct the decoding time of a packet of a segment, which x265 may set at random.
+
+        Args:
+            packet: As the encoder gave it.
+            stream: Of the segment.
+            ticks: When the frames of the segment are shown, rising, as far as they are encoded.
+            place: How many packets of the segment came before.
+        """
+        reordered = self.frames_reordered(stream)
+        if self.plan.encoder == "libx265" and reordered:
+            packet.dts = min(packet.pts or 0, decoding_time(ticks, place, reordered=reordered))
+
     def add_finished(self, container: OutputContainer, finished: VideoStream) -> VideoStream:
         """Add the video to a container, as a copy of an encoded stream."""
         stream = container.add_stream_from_template(finished, opaque=True)
@@ -127,6 +152,20 @@ class VideoTrack:
             context.codec_tag = "hvc1"  # Apple's players know no other tag
         if self._display_matrix is not None:
             stream.set_display_matrix(_without_offset(self._display_matrix))
+
+
+def decoding_time(ticks: Sequence[int], place: int, *, reordered: int) -> int:
+    """The decoding time of a packet, as many frames ahead as the encoder reorders.
+
+    It is derived because x265 gives random times to videos that are shorter than that.
+
+    Args:
+        ticks: When the frames are shown, rising.
+        place: How many packets came before.
+        reordered: By how many frames decoding is ahead of presentation.
+    """
+    place -= reordered
+    return ticks[place] if place >= 0 else ticks[0] + place
 
 
 def _time_base(source: Fraction, shift: Fraction) -> Fraction:

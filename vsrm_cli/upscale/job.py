@@ -42,7 +42,7 @@ from vsrm_cli.upscale.devices import (
 )
 from vsrm_cli.upscale.distributed import parallel
 from vsrm_cli.upscale.distributed.cluster import Cluster, make_node_workers
-from vsrm_cli.upscale.distributed.segment_worker import Settings
+from vsrm_cli.upscale.distributed.segment_worker import WorkerSettings
 from vsrm_cli.upscale.journal import JobIdentity, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
     Collected,
@@ -68,7 +68,7 @@ from vsrm_cli.upscale.segmenting import (
     Segmenter,
     check_counts,
     join_segments,
-    keep_container,
+    segment_container,
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
@@ -192,7 +192,6 @@ def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
                 content = describe_files(files)
                 journal.load(content | _describe(order, options, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
-                keep_container(output, [*journal.entries, *journal.after_gap.values()])
                 _warn_beforehand(source, output, order, options)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
@@ -245,7 +244,7 @@ def _run_here(job: _Job) -> Run:
 
 
 def _run_on_devices(
-    make_workers: Callable[[Settings], parallel.DeviceWorkers],
+    make_workers: Callable[[WorkerSettings], parallel.DeviceWorkers],
     devices: Sequence[str],
     job: _Job,
 ) -> Run:
@@ -410,19 +409,16 @@ def _restore(job: _Job, restorer: Restorer, settings: JobSettings) -> None:
     begin = journal.resume_point
     frames = segment_frames(journal, options)
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin.next)
+    container = segment_container(job.output, journal)
     recorder = Recorder(
-        job.output, restorer.windows, folder=journal.folder, after=begin, add=journal.add
+        job.output, restorer.windows, container, folder=journal.folder, after=begin, add=journal.add
     )
 
     def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
         restored = restorer.restore(frames, begin=begin.next - begin.shot)
         for item in segmenter.cut(restored, should_stop=order.should_stop):
-            now = replace(
-                settings,
-                tile=item.frame.tile,
-                batch=restorer.batch,
-                segment_frames=segmenter.frames,
-            )
+            tile, batch = item.frame.tile, restorer.batch
+            now = replace(settings, tile=tile, batch=batch, segment_frames=segmenter.frames)
             if journal.settings != now:
                 journal.write_settings(now)
             yield item

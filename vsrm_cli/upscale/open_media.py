@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, names_files
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.segments import choose_container
-from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.segments import SegmentedVideo
+from vsrm_cli.encode.video import VideoTarget, VideoWriter
 from vsrm_cli.encode.writer import DirectWriter, FrameWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
@@ -19,7 +19,7 @@ from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
 # Outputs that are joined from segments.
-Collected = VideoWriter | ImageSequenceWriter
+Collected = SegmentedVideo | ImageSequenceWriter
 
 
 def open_source(path: Path, options: UpscaleOptions) -> Source:
@@ -76,9 +76,7 @@ def open_output(
             names=source.image_names,
             shape=shape_of_output(source.info, options),
         )
-    output = _open_video(path, source, options, overwrite=True, folder=folder)
-    choose_container(output)
-    return output
+    return SegmentedVideo(_video_target(path, source, options, overwrite=True, folder=folder))
 
 
 def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> DirectWriter:
@@ -99,7 +97,7 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
         raise OutputError(
             "A pipe cannot be written as image files; write a video, such as out.mkv."
         )
-    return _open_video(path, source, options, overwrite=options.overwrite, folder=None)
+    return VideoWriter(_video_target(path, source, options, overwrite=options.overwrite))
 
 
 def encoding_of(options: UpscaleOptions) -> Encoding:
@@ -107,15 +105,15 @@ def encoding_of(options: UpscaleOptions) -> Encoding:
     return Encoding(options.codec, options.crf, options.preset, options.pix_fmt)
 
 
-def _open_video(
+def _video_target(
     path: Path,
     source: Source,
     options: UpscaleOptions,
     *,
     overwrite: bool,
-    folder: Path | None,
-) -> VideoWriter:
-    return VideoWriter(
+    folder: Path | None = None,
+) -> VideoTarget:
+    return VideoTarget(
         path,
         source=source.info,
         shape=shape_of_output(source.info, options),
@@ -141,7 +139,9 @@ def shown_shape(output: FrameWriter, info: VideoInfo) -> Shape:
         info: Where they come from.
     """
     # Images and pipes have upright pixels, and .nut cannot store the rotation.
-    has_mark = isinstance(output, VideoWriter) and output.path.suffix.lower() != ".nut"
+    has_mark = (
+        isinstance(output, VideoWriter | SegmentedVideo) and output.path.suffix.lower() != ".nut"
+    )
     return output.shape.upright(info) if has_mark else output.shape
 
 

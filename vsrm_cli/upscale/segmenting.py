@@ -7,8 +7,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, SegmentWriter, join
-from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.segments import Segment, SegmentWriter
 from vsrm_cli.encode.writer import SegmentFile
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, FrameRecord
@@ -179,8 +178,9 @@ class Recorder:
 
     def __init__(
         self,
-        output: VideoWriter | ImageSequenceWriter,
+        output: Collected,
         windows: Chunking,
+        container: str | None,
         *,
         folder: Path,
         after: ResumePoint = BEGINNING,
@@ -191,6 +191,7 @@ class Recorder:
         Args:
             output: The output of the segments.
             windows: How a shot is divided into windows.
+            container: Of segments of a video, see `segment_container`.
             folder: Where the segments go.
             after: Where to continue.
             add: Called with the entry of each segment when it is closed.
@@ -199,6 +200,7 @@ class Recorder:
         self._output = output
         self._windows = windows
         self._folder = folder
+        self._container = container
         self._add = add
         self._segment: SegmentFile | None = None
         self._shot = after.shot
@@ -227,7 +229,8 @@ class Recorder:
             if isinstance(self._output, ImageSequenceWriter):
                 self._segment = ImageSegment(path, self._output)
             else:
-                self._segment = SegmentWriter(path, self._output)
+                container = self._container or self._output.container
+                self._segment = SegmentWriter(path, self._output.target, container)
         self._segment.write(frame)
         self.frames_written += 1
         self._prints[record.number] = record.fingerprint
@@ -259,15 +262,16 @@ class Recorder:
         self._segment = None
 
 
-def keep_container(output: VideoWriter | ImageSequenceWriter, entries: Iterable[Entry]) -> None:
-    """Write further segments into the container of those that are finished.
+def segment_container(output: Collected, journal: Journal) -> str | None:
+    """The container of segments of a video: that of the finished ones, else that of the output.
 
     The container is chosen by a trial, and x265 gives videos of two frames random decoding times:
     the same container may fail in one trial and pass in the next.
     """
-    if isinstance(output, VideoWriter):
-        for entry in entries:
-            output.segment_container = Path(entry.file).suffix.removeprefix(".")
+    if isinstance(output, ImageSequenceWriter):
+        return None
+    finished = [*journal.entries, *journal.after_gap.values()]
+    return Path(finished[0].file).suffix.removeprefix(".") if finished else output.container
 
 
 def check_counts(*, read: int, written: int) -> None:
@@ -289,4 +293,4 @@ def join_segments(output: Collected, journal: Journal) -> None:
         output.collect(journal.folder, journal.frames_done)
     else:
         segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
-        join(segments, journal.entries[-1].end, output)
+        output.join(segments, journal.entries[-1].end)

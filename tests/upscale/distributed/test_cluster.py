@@ -27,7 +27,7 @@ from vsrm_cli.cli.app import app
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError, VsrmError
 from vsrm_cli.upscale.distributed.cluster import Cluster, NodeState, check_versions
 from vsrm_cli.upscale.distributed.ray_driver import Node, find_versions
-from vsrm_cli.upscale.distributed.segment_worker import Settings
+from vsrm_cli.upscale.distributed.segment_worker import WorkerSettings
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.options import UpscaleOptions
 
@@ -362,7 +362,7 @@ def node_state(film, tmp_path):
     weights = tmp_path / "tiny.safetensors"
     weights.write_bytes((film / "tiny.safetensors").read_bytes())
     options = UpscaleOptions.read(model=weights)
-    settings = Settings(clip, tmp_path / "large.mkv", options, None, 1, folder, "mp4")
+    settings = WorkerSettings(clip, tmp_path / "large.mkv", options, None, 1, folder, "mp4")
     return NodeState.of([clip], settings), settings
 
 

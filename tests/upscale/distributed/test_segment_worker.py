@@ -9,7 +9,7 @@ from films import SMALL
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.inference.restorer import windows_of
-from vsrm_cli.upscale.distributed.segment_worker import SegmentTask, SegmentWorker, Settings
+from vsrm_cli.upscale.distributed.segment_worker import SegmentTask, SegmentWorker, WorkerSettings
 from vsrm_cli.upscale.open_media import open_source
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.segmenting import plan_segments
@@ -33,7 +33,7 @@ def counted(monkeypatch):
 def plan(film, tmp_path):
     """The settings of a job, and the tasks of the film."""
     options = UpscaleOptions.read(**SMALL, model=film / "tiny.safetensors", device="cpu")
-    settings = Settings(
+    settings = WorkerSettings(
         film / "small.mkv", tmp_path / "large.mkv", options, None, 1, tmp_path, "mp4"
     )
     with open_source(settings.src, options) as source:

@@ -24,7 +24,7 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     FinishedSegment,
     SegmentTask,
     SegmentWorker,
-    Settings,
+    WorkerSettings,
     make_empty,
 )
 from vsrm_cli.upscale.distributed.workers import (
@@ -67,12 +67,12 @@ class NodeState:
     weights: str
 
     @classmethod
-    def of(cls, files: Sequence[Path], settings: Settings) -> Self:
+    def of(cls, files: Sequence[Path], settings: WorkerSettings) -> Self:
         """The state on this machine."""
         paths = tuple(file.absolute() for file in files)
         return cls(find_versions()(), paths, _content(paths), _weights(settings))
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: WorkerSettings) -> None:
         """Check that it is the same on the machine where this runs.
 
         Raises:
@@ -108,7 +108,7 @@ def _content(files: Sequence[Path]) -> JobIdentity:
     return {name: value for name, value in describe_files(files).items() if "date" not in name}
 
 
-def _weights(settings: Settings) -> str:
+def _weights(settings: WorkerSettings) -> str:
     return weights_checksum(settings.options.model, detail=settings.options.detail)
 
 
@@ -128,7 +128,7 @@ def check_versions(versions: Versions, mine: Versions, who: str) -> None:
             )
 
 
-def open_checked(node_state: NodeState, settings: Settings, device: str) -> SegmentWorker:
+def open_checked(node_state: NodeState, settings: WorkerSettings, device: str) -> SegmentWorker:
     """Check a node, and open a worker on it."""
     node_state.check(settings)
     return SegmentWorker(settings, device)
@@ -280,7 +280,7 @@ def make_node_workers(
     kind: str,
     files: Sequence[Path],
     warn: Callable[[str], None],
-    settings: Settings,
+    settings: WorkerSettings,
 ) -> Workers[SegmentTask, FinishedSegment]:
     """Make the workers that a cluster has resources for.
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 
-from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import windows_of
@@ -21,7 +20,7 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     FinishedSegment,
     SegmentTask,
     SegmentWorker,
-    Settings,
+    WorkerSettings,
 )
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.entries import Entry
@@ -35,6 +34,7 @@ from vsrm_cli.upscale.segmenting import (
     PlannedSegment,
     check_counts,
     plan_segments,
+    segment_container,
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
@@ -45,14 +45,14 @@ DeviceWorkers = Workers[SegmentTask, FinishedSegment]
 
 
 def make_device_workers(
-    devices: Sequence[str], warn: Callable[[str], None], settings: Settings
+    devices: Sequence[str], warn: Callable[[str], None], settings: WorkerSettings
 ) -> DeviceWorkers:
     """Make a worker for each device of this machine."""
     return Workers(partial(SegmentWorker, settings), devices, warn=warn)
 
 
 def restore_on_devices(
-    make_workers: Callable[[Settings], DeviceWorkers],
+    make_workers: Callable[[WorkerSettings], DeviceWorkers],
     source: Source,
     output: Collected,
     journal: Journal,
@@ -155,22 +155,22 @@ def _describe_run(
 
 def _settings(
     source: Source, output: Collected, journal: Journal, options: UpscaleOptions
-) -> Settings:
+) -> WorkerSettings:
     """The settings for the devices: those of an earlier run, else the options."""
     earlier = journal.settings
-    return Settings(
+    return WorkerSettings(
         src=source.path.absolute(),
         dst=output.path.absolute(),
         options=options,
         earlier=earlier,
         threads=(earlier and earlier.threads) or torch.get_num_threads(),
         folder=journal.folder.absolute(),
-        container=output.segment_container if isinstance(output, VideoWriter) else None,
+        container=segment_container(output, journal),
     )
 
 
 def _choose(
-    devices: Sequence[str], facts: Sequence[DeviceFacts], settings: Settings, journal: Journal
+    devices: Sequence[str], facts: Sequence[DeviceFacts], settings: WorkerSettings, journal: Journal
 ) -> JobSettings:
     """Choose settings that every device supports."""
     tiles = [about.tile for about in facts if about.tile is not None]

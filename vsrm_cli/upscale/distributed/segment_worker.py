@@ -10,7 +10,6 @@ from uuid import uuid4
 import torch
 
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, MemoryShortage, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
@@ -27,14 +26,14 @@ from vsrm_cli.upscale.summary import network_warnings
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of all workers.
+class WorkerSettings:
+    """WorkerSettings of all workers.
 
     Attributes:
         src: The input.
         dst: The output.
         options: Of the job.
-        earlier: Settings of the interrupted job that is resumed.
+        earlier: WorkerSettings of the interrupted job that is resumed.
         threads: For each process.
         folder: Where the segments go.
         container: Of segments of a video.
@@ -108,7 +107,7 @@ class SegmentWorker:
         facts: About the device.
     """
 
-    def __init__(self, settings: Settings, device: str) -> None:
+    def __init__(self, settings: WorkerSettings, device: str) -> None:
         """Load the network and check the output.
 
         Raises:
@@ -125,8 +124,6 @@ class SegmentWorker:
             with open_source(settings.src, options) as source:
                 self._info = source.info
                 self._output = open_output(settings.dst, source, options, folder=settings.folder)
-            if isinstance(self._output, VideoWriter):
-                self._output.segment_container = settings.container
             self._restorer = new_restorer(network, options, earlier)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.choose_tile(frames, self._info.height, self._info.width)
@@ -163,6 +160,7 @@ class SegmentWorker:
         recorder = Recorder(
             self._output,
             self._restorer.windows,
+            self._settings.container,
             folder=self._folder,
             after=segment.after,
             add=entries.append,
