@@ -24,11 +24,11 @@ _FRAMES = 3
 # Blocks of JPEG and of most video codecs are so large, or a multiple.
 _BLOCK = 8
 # Steps at the edges of blocks, against those elsewhere. Eleven clean clips (DAVIS, halved) have
-# 1.025 at most; behind x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055. HEVC
+# 1.025 at most; after x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055. HEVC
 # smooths the edges of its blocks so well that it is not seen.
 _LEAST_BLOCKING = 1.04
 # The same for frames that were cropped afterwards: any of eight grids may be the one. Those clips
-# have 1.11 at most, and behind JPEG of quality 75 1.14 and more.
+# have 1.11 at most, and after JPEG of quality 75 1.14 and more.
 _LEAST_BLOCKING_CROPPED = 1.13
 # Chance alone makes one of eight grids stand out where there are few blocks.
 _LEAST_SIDE_CROPPED = 96

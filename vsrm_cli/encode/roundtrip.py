@@ -1,4 +1,4 @@
-"""What is left of frames behind a real encoder and decoder, without a file."""
+"""What is left of frames after a real encoder and decoder, without a file."""
 
 from __future__ import annotations
 
