@@ -71,8 +71,8 @@ def finetune(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="Network to start from: a name, a weight file, or a Hub id; auto is the one that "
-            "vsrm upscale takes for such footage.",
+            help="Network to start from: a name, a weight file, or a Hub id; auto is "
+            "vsrm-t-real for compressed footage, else vsrm-t.",
             autocompletion=complete_model,
             rich_help_panel="Network",
         ),

@@ -26,7 +26,7 @@ from vsrm_cli.training.loop import Progress, Result, finetune
 from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.training.run_dir import RunDir
 
-# The network that `vsrm upscale` selects for such footage.
+# `FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
 AUTO = "auto"
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
@@ -50,7 +50,7 @@ class FinetuneOptions:
 
     Attributes:
         model: The network to start from: a name of the catalog, a weight file, or a Hub id; "auto"
-            for the one that is made for such footage, see `settle_model`.
+            lets the footage decide, see `settle_model`.
         from_scratch: Whether to start from new weights of that network instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
         stage: What to train: "flow", "frames", "clips" or "sharp".
@@ -163,7 +163,7 @@ def adapt(
 def settle_model(
     options: FinetuneOptions, footage: Footage, warn: Callable[[str], None]
 ) -> FinetuneOptions:
-    """Choose the network that `vsrm upscale` selects for such footage, and its degradation.
+    """Choose the network to start from by the codecs of the footage, and its degradation.
 
     Args:
         options: Options that the user has set are kept.
