@@ -30,7 +30,7 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
 from vsrm_cli.training.distributed import barrier, process_group, rank
-from vsrm_cli.training.loop import Progress, finetune
+from vsrm_cli.training.loop import Progress, train
 from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, Stage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.validation import Pair, with_lr_frames
@@ -164,7 +164,7 @@ def run_stage(
         )
     if options.minutes is not None:
         recipe = replace(recipe, steps=None)
-    finetune(
+    train(
         network,
         options.pack,
         out,

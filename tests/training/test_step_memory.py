@@ -9,7 +9,7 @@ from networks import TINY, TINY_GSM, TINY_VSRM, make_network
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.errors import MemoryShortage
 from vsrm_cli.training import step_memory
-from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.loop import train
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.step_memory import PeakMeter, check_memory
 from vsrm_cli.training.trainer import Trainer
@@ -72,7 +72,7 @@ def test_a_run_that_does_not_fit_is_refused_with_ways_out_before_anything_is_mad
     with pytest.raises(
         MemoryShortage, match=r"GB are free on cpu; give --recompute .*--accumulate 2"
     ):
-        finetune(make_network(), tmp_path / "no pack is read", tmp_path / "out", RECIPE)
+        train(make_network(), tmp_path / "no pack is read", tmp_path / "out", RECIPE)
 
     assert not (tmp_path / "out").exists()
 

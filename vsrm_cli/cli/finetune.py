@@ -286,11 +286,11 @@ def finetune(
         "cleaning_weight": cleaning_weight,
         "discriminator_lr": discriminator_lr,
     }
+    from vsrm_cli.training import finetune as job
     from vsrm_cli.training.distributed import process_group, rank
-    from vsrm_cli.training.finetune import FinetuneOptions, adapt
 
     with process_group(device) as place:
-        options = FinetuneOptions(
+        options = job.FinetuneOptions(
             model=model,
             from_scratch=from_scratch,
             preset=preset,
@@ -319,7 +319,7 @@ def finetune(
             stop_on_signal(bar.print_note, "step") as should_stop,
         ):
             try:
-                result = adapt(
+                result = job.finetune(
                     data,
                     folder,
                     options,

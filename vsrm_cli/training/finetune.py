@@ -22,8 +22,15 @@ from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.loop import Progress, Result, finetune
-from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
+from vsrm_cli.training.loop import Progress, Result, train
+from vsrm_cli.training.recipe import (
+    FREQUENCY_WEIGHT,
+    PRESETS,
+    Precision,
+    Recipe,
+    Stage,
+    start_recipe,
+)
 from vsrm_cli.training.run_dir import RunDir
 
 # `FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
@@ -68,6 +75,9 @@ class FinetuneOptions:
         recompute: Whether to use gradient checkpointing.
         workers: Processes that prepare samples.
         perceptual: Values of `PerceptualWeights` by name, for the stage "sharp" only.
+
+    Raises:
+        UsageError: If an option can never work; the message says which and why.
     """
 
     model: str
@@ -89,8 +99,34 @@ class FinetuneOptions:
     workers: int | None = None
     perceptual: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse values that can never work."""
+        for name in ("steps", "batch", "frames", "patch", "accumulate", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                option = "clip-frames" if name == "frames" else name
+                raise UsageError(f"The number for --{option} must be 1 or more, not {value}.")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise UsageError(f"The learning rate must be a number above 0, not {self.lr}.")
+        for name, weight in self.perceptual.items():
+            option = f"--{name.replace('_', '-')}"
+            if self.stage != Stage.SHARP:
+                raise UsageError(f"{option} is for --stage sharp.")
+            if not 0 <= weight < math.inf:
+                raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
+        dtypes = ("auto", *DTYPES, *Precision)
+        for name, value, choices in (
+            ("preset", self.preset, tuple(PRESETS)),
+            ("stage", self.stage, tuple(Stage)),
+            ("loss", self.loss, tuple(LOSSES)),
+            ("degradation", self.degradation, tuple(Degradation)),
+            ("dtype", self.dtype, dtypes),
+        ):
+            if value is not None and value not in choices:
+                raise UsageError(f'The {name} must be one of {", ".join(choices)}, not "{value}".')
 
-def adapt(
+
+def finetune(
     data: Path,
     out: Path,
     options: FinetuneOptions,
@@ -102,7 +138,7 @@ def adapt(
     report: Callable[[Progress], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Train a network on the footage in a folder; see `vsrm_cli.training.loop.finetune`.
+    """Train a network on the footage in a folder; see `vsrm_cli.training.loop.train`.
 
     Args:
         data: Videos, folders of frames, photos, packs, or pairs of such in ``hr`` and ``lr``.
@@ -118,8 +154,7 @@ def adapt(
     Raises:
         VsrmError: Any of its subclasses; the message says what to do.
     """
-    recipe = choose_recipe(options, has_time=math.isfinite(minutes))
-    features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
+    features = load_efficientnet_lite0() if options.stage == Stage.SHARP else None
     find_device(options.device)  # fails before the footage is read
     if not resume:
         RunDir(out).check_is_free()
@@ -138,7 +173,7 @@ def adapt(
     watched = footage if validation is None else validation
     sizes = VALIDATION_ON_CPU if on_cpu else {}
     workers = 1 if on_cpu else min(MOST_WORKERS, os.cpu_count() or 1)
-    return finetune(
+    return train(
         network,
         footage,
         out,
@@ -193,11 +228,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
         options: The options.
         has_time: Whether there is a time budget: it decides the number of steps if neither an
             option nor a preset does.
-
-    Raises:
-        UsageError: If an option can never work; the message says which and why.
     """
-    _check(options)
     on_gpu = options.device.startswith("cuda") or (
         options.device == "auto" and torch.cuda.is_available()
     )
@@ -251,31 +282,6 @@ def _check_scale(network: Network) -> None:
             f"{network.name} enlarges {network.scale} times, and vsrm finetune trains networks "
             f"that enlarge {SCALE} times; give another --model, such as vsrm-t."
         )
-
-
-def _check(options: FinetuneOptions) -> None:
-    for name in ("steps", "batch", "frames", "patch", "accumulate", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            option = "clip-frames" if name == "frames" else name
-            raise UsageError(f"The number for --{option} must be 1 or more, not {value}.")
-    if options.lr is not None and not 0 < options.lr < math.inf:
-        raise UsageError(f"The learning rate must be a number above 0, not {options.lr}.")
-    for name, weight in options.perceptual.items():
-        option = f"--{name.replace('_', '-')}"
-        if options.stage != Stage.SHARP:
-            raise UsageError(f"{option} is for --stage sharp.")
-        if not 0 <= weight < math.inf:
-            raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
-    dtypes = ("auto", *DTYPES, *Precision)
-    for name, value, choices in (
-        ("stage", options.stage, tuple(Stage)),
-        ("loss", options.loss, tuple(LOSSES)),
-        ("degradation", options.degradation, tuple(Degradation)),
-        ("dtype", options.dtype, dtypes),
-    ):
-        if value is not None and value not in choices:
-            raise UsageError(f'The {name} must be one of {", ".join(choices)}, not "{value}".')
 
 
 def _precision(dtype: str) -> Precision:

@@ -105,7 +105,7 @@ class Result:
         return figures
 
 
-def finetune(
+def train(
     network: Network,
     data: Footage | Path,
     out: Path,

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.errors import UsageError
 
 # The paper's weight of the loss in frequencies.
 FREQUENCY_WEIGHT = 0.02
@@ -173,12 +172,7 @@ def start_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Rec
         preset: A name of `PRESETS`, or None for our own recipe.
         on_gpu: Whether the run computes on a GPU. Float16 is for GPUs only.
         from_scratch: Whether the network starts from new weights.
-
-    Raises:
-        UsageError: If there is no such preset.
     """
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f'The preset must be one of {", ".join(PRESETS)}, not "{preset}".')
     if preset is not None:
         recipe = PRESETS[preset]
         return recipe if on_gpu else replace(recipe, dtype=Precision.FLOAT32)
