@@ -28,7 +28,7 @@ def trainer():
 def go_on(trainer, guard, steps):
     """Pretend some good steps, each of which adds 1 to a weight."""
     for _ in range(steps):
-        assert guard.trusts(StepLosses(0.9, 1.0))
+        assert guard.accept(StepLosses(0.9, 1.0))
         with torch.no_grad():
             trainer.network.conv_first.bias[0] += 1
         trainer.step += 1
@@ -38,20 +38,20 @@ def go_on(trainer, guard, steps):
 def test_a_loss_that_is_no_number_is_not_trusted(trainer):
     guard = DivergenceGuard(trainer)
 
-    assert not guard.trusts(StepLosses(math.nan, 0.1))
-    assert not guard.trusts(StepLosses(math.inf, 0.1))
+    assert not guard.accept(StepLosses(math.nan, 0.1))
+    assert not guard.accept(StepLosses(math.inf, 0.1))
 
 
 def test_the_first_loss_is_trusted_whatever_it_is(trainer):
-    assert DivergenceGuard(trainer).trusts(StepLosses(7.0, 0.1))
+    assert DivergenceGuard(trainer).accept(StepLosses(7.0, 0.1))
 
 
 def test_a_loss_far_above_the_usual_is_not_trusted(trainer):
     guard = DivergenceGuard(trainer)
     go_on(trainer, guard, 5)
 
-    assert guard.trusts(StepLosses(2.9, 1.0))
-    assert not guard.trusts(StepLosses(3.1, 1.0))
+    assert guard.accept(StepLosses(2.9, 1.0))
+    assert not guard.accept(StepLosses(3.1, 1.0))
 
 
 def test_rich_pictures_are_no_accident(trainer):
@@ -59,13 +59,13 @@ def test_rich_pictures_are_no_accident(trainer):
     go_on(trainer, guard, 5)
 
     # A hundred times the loss, on a batch that is as hard for anyone.
-    assert guard.trusts(StepLosses(90.0, 100.0))
+    assert guard.accept(StepLosses(90.0, 100.0))
 
 
 def test_a_loss_that_grows_a_tenth_each_step_is_noticed(trainer):
     guard, loss = DivergenceGuard(trainer), 0.9
 
-    while guard.trusts(StepLosses(loss, 1.0)):
+    while guard.accept(StepLosses(loss, 1.0)):
         loss *= 1.1
 
     assert 3 < loss < 15
@@ -74,8 +74,8 @@ def test_a_loss_that_grows_a_tenth_each_step_is_noticed(trainer):
 def test_a_network_that_begins_far_off_may_stay_there_for_a_while(trainer):
     guard = DivergenceGuard(trainer)
 
-    assert all(guard.trusts(StepLosses(8.0, 1.0)) for _ in range(10))
-    assert not guard.trusts(StepLosses(25.0, 1.0))
+    assert all(guard.accept(StepLosses(8.0, 1.0)) for _ in range(10))
+    assert not guard.accept(StepLosses(25.0, 1.0))
 
 
 def test_after_an_accident_the_weights_are_those_of_a_proven_state_and_the_rate_is_halved(trainer):
@@ -133,7 +133,7 @@ def test_a_restored_guard_decides_as_the_former_one(trainer):
     later.restore(former.state())
 
     assert later.state() == former.state()
-    assert not later.trusts(StepLosses(3.1, 1.0))
+    assert not later.accept(StepLosses(3.1, 1.0))
 
 
 @pytest.fixture
@@ -151,12 +151,12 @@ def test_flat_clips_are_no_loss_spike_in_the_sharp_stage(rivals):
     for contrast in (1.0, 1.0, 0.02):
         clip = 0.5 + contrast * (hr - 0.5)
         lr = F.avg_pool2d(clip[0], 4)[None]
-        assert guard.trusts(rivals.learn(Sample(lr, clip, still, still, none)))
+        assert guard.accept(rivals.learn(Sample(lr, clip, still, still, none)))
 
 
 def test_a_discriminator_that_has_won_for_long_is_put_back_and_slowed_down(rivals):
     guard = DivergenceGuard(rivals)
-    lessons = [guard.trusts(StepLosses(0.9, 1.0, 0.001)) for _ in range(guards.STEPS_REMEMBERED)]
+    lessons = [guard.accept(StepLosses(0.9, 1.0, 0.001)) for _ in range(guards.STEPS_REMEMBERED)]
 
     told = guard.roll_back()
 
@@ -166,13 +166,13 @@ def test_a_discriminator_that_has_won_for_long_is_put_back_and_slowed_down(rival
         "other samples"
     )
     assert (rivals.lr_backoff, rivals.perceptual.lr_backoff) == (1.0, 0.5)
-    assert guard.trusts(StepLosses(0.9, 1.0, 0.001))  # it has as long as before to do better
+    assert guard.accept(StepLosses(0.9, 1.0, 0.001))  # it has as long as before to do better
 
 
 def test_a_discriminator_that_diverges_slows_both_down(rivals):
     guard = DivergenceGuard(rivals)
 
-    assert not guard.trusts(StepLosses(0.9, 1.0, math.nan))
+    assert not guard.accept(StepLosses(0.9, 1.0, math.nan))
     guard.roll_back()
 
     assert (rivals.lr_backoff, rivals.perceptual.lr_backoff) == (0.5, 0.5)
@@ -182,7 +182,7 @@ def test_a_discriminator_that_wins_again_and_again_ends_the_run_with_the_way_out
     guard = DivergenceGuard(rivals)
 
     def win():
-        while guard.trusts(StepLosses(0.9, 1.0, 0.001)):
+        while guard.accept(StepLosses(0.9, 1.0, 0.001)):
             pass
 
     for _ in range(MAX_RETURNS):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.layers.spynet import SpyNet
-from vsrm_cli.training.flow_loss import motion_losses
+from vsrm_cli.training.flow_loss import compare_flows
 
 
 def moving(dx, *, known, clips=2, side=16, seed=0):
@@ -50,13 +50,13 @@ class Pointing(SpyNet):
 def test_of_all_motions_the_true_one_costs_least(known):
     sample = moving(1.5, known=known)
 
-    costs = {dx: motion_losses(Pointing(dx), sample)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)}
+    costs = {dx: compare_flows(Pointing(dx), sample)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)}
 
     assert min(costs, key=costs.__getitem__) == 1.5
 
 
 def test_a_network_that_sees_no_motion_costs_what_who_knows_nothing_costs():
-    loss, plain = motion_losses(SpyNet(levels=3, widths=(4,), kernel=3), moving(2.0, known=True))
+    loss, plain = compare_flows(SpyNet(levels=3, widths=(4,), kernel=3), moving(2.0, known=True))
 
     assert loss == plain
     # The levels are 2, 1 and half a pixel off; the coarser ones count three tenths.
@@ -70,9 +70,9 @@ def test_every_clip_counts_alike_whatever_is_known_of_it():
         *(torch.cat((getattr(known, n), getattr(unknown, n))) for n in Sample.__annotations__)
     )
 
-    whole = motion_losses(network, both)[0]
+    whole = compare_flows(network, both)[0]
 
-    parts = [motion_losses(network, sample)[0] for sample in (known, unknown)]
+    parts = [compare_flows(network, sample)[0] for sample in (known, unknown)]
     torch.testing.assert_close(whole, (parts[0] + parts[1]) / 2)
 
 
@@ -87,7 +87,7 @@ def test_sides_that_the_pyramid_cannot_halve_are_cut():
     )
 
     torch.testing.assert_close(
-        motion_losses(Pointing(0.5), sample), motion_losses(Pointing(0.5), even)
+        compare_flows(Pointing(0.5), sample), compare_flows(Pointing(0.5), even)
     )
 
 
@@ -96,7 +96,7 @@ def test_motion_is_learned_from_frames_alone():
     network = SpyNet(levels=2, widths=(12, 8), kernel=5)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for step in range(120):
-        loss, _ = motion_losses(network, moving(1.0, known=False, seed=step))
+        loss, _ = compare_flows(network, moving(1.0, known=False, seed=step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

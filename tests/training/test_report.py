@@ -41,7 +41,7 @@ def page(first, best, latest, lines=None):
         first=first,
         best=best,
         latest=latest,
-        pieces=pieces,
+        crops=pieces,
         settings=SETTINGS,
     )
 
@@ -88,7 +88,7 @@ def test_without_validation_the_losses_are_shown():
         first=None,
         best=None,
         latest=None,
-        pieces=[],
+        crops=[],
         settings=SETTINGS,
     )
 
@@ -128,7 +128,7 @@ def test_in_a_browser_all_of_it_is_there_and_nothing_is_complained_about(tmp_pat
         assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 64)")
         assert browser.complaints == []
         assert {u for u in browser.requests if not u.startswith("data:")} == {path.as_uri()}
-    assert torch.equal(best.pictures[0], best.pictures[1])
+    assert torch.equal(best.images[0], best.images[1])
 
 
 LINE = {"step": 7, "loss": 0.5, "lr": 0.1}

@@ -49,7 +49,7 @@ def test_there_is_no_plan_before_some_steps_are_timed(now):
 
 def test_time_for_validations_is_set_aside(now):
     clock = TimeBudget(10, CPU)
-    with clock.aside():
+    with clock.untimed():
         now.seconds += 5
 
     do_steps(clock, now)
@@ -60,7 +60,7 @@ def test_time_for_validations_is_set_aside(now):
 def test_slow_validations_are_fewer_and_never_none(now):
     for seconds_each, count in ((50, 2), (400, 1)):
         clock = TimeBudget(10, CPU)
-        with clock.aside():
+        with clock.untimed():
             now.seconds += seconds_each
         do_steps(clock, now)
 
@@ -74,7 +74,7 @@ def test_what_is_done_aside_is_no_part_of_a_step(now):
     clock = TimeBudget(10, CPU)
 
     do_steps(clock, now, seconds=2.0)
-    with clock.aside():
+    with clock.untimed():
         now.seconds += 60
     now.seconds += 2
     clock.note_step()
@@ -108,6 +108,6 @@ def test_a_save_is_due_every_two_minutes(now):
     due = []
     for _ in range(5):
         now.seconds += 61
-        due.append(clock.is_save_due())
+        due.append(clock.take_save_due())
 
     assert due == [False, True, False, True, False]

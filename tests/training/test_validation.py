@@ -198,7 +198,7 @@ def test_weights_that_give_no_numbers_are_never_the_best():
     validator.validate(Brighter(1.0), 0)
 
     assert not validator.validate(Brighter(float("nan")), 1)
-    assert validator.pieces
+    assert validator.crops
 
 
 def test_what_shows_in_no_picture_is_kept_as_it_comes():
@@ -220,11 +220,11 @@ def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
     validator.validate(Brighter(1.0), 0)
 
     shown_clips = [f"clip {2 * n}" for n in range(CLIPS_SHOWN)]
-    assert [piece.clip for piece in validator.pieces] == shown_clips
-    piece, picture = validator.pieces[0], validator.first.pictures[0]
+    assert [piece.clip for piece in validator.crops] == shown_clips
+    piece, picture = validator.crops[0], validator.first.images[0]
     assert piece.frame == 1
-    assert piece.truth.shape == piece.bicubic.shape == picture.shape == (3, shown, shown)
-    assert (piece.truth[:, -20:] != 128).any()
+    assert piece.hr.shape == piece.bicubic.shape == picture.shape == (3, shown, shown)
+    assert (piece.hr[:, -20:] != 128).any()
     assert lr.shape[-1] == side // 4
 
 
@@ -238,6 +238,6 @@ def test_a_restored_judge_remembers(tmp_path):
 
     assert (later.first.step, later.best.step, later.latest.step) == (0, 0, 5)
     assert later.first.scores == former.first.scores
-    assert torch.equal(later.best.pictures[0], former.best.pictures[0])
-    assert torch.equal(later.pieces[1].truth, former.pieces[1].truth)
+    assert torch.equal(later.best.images[0], former.best.images[0])
+    assert torch.equal(later.crops[1].hr, former.crops[1].hr)
     assert not later.validate(Brighter(0.9), 6)
