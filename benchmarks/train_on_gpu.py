@@ -34,10 +34,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is 
 from vsrm_cli.checkpoints.loading import find_device, network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
+from vsrm_cli.data.crops import most_detailed
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.degradations import SCALE, shrink_bicubic
 from vsrm_cli.data.footage import Footage
-from vsrm_cli.data.packs import load_lr_clips, load_pack, most_detailed
+from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Stored
 from vsrm_cli.errors import InputError, VsrmError

@@ -13,15 +13,15 @@ from PIL import Image
 from scenes import draw_folder, draw_photo
 
 from vsrm_cli.data import file_sources as films
-from vsrm_cli.data.file_index import Index
+from vsrm_cli.data.crops import CropBox
+from vsrm_cli.data.file_index import FileIndex
 from vsrm_cli.data.file_sources import find_sources, read_photo
-from vsrm_cli.data.sources import Window, whole
 
 
 def sources_in(folder, **options):
     """Sources and what was skipped, without an index."""
     files = [p for p in folder.rglob("*") if p.is_file()]
-    return find_sources(folder, files, Index(folder / "none"), **options)
+    return find_sources(folder, files, FileIndex(folder / "none"), **options)
 
 
 def only_source(folder, **options):
@@ -30,7 +30,7 @@ def only_source(folder, **options):
 
 
 def read(source, first, count):
-    return source.read(first, count, whole(source))
+    return source.read(first, count, CropBox(0, 0, *source.size))
 
 
 # Photos
@@ -130,7 +130,7 @@ def test_a_part_of_a_picture_is_what_is_seen_there(tmp_path, monkeypatch, halved
     monkeypatch.setattr(films, "HALVED_LINES", halved_lines)
     source = only_source(tmp_path)
 
-    part = source.read(5, 2, Window(4, 8, 12, 16)).hr
+    part = source.read(5, 2, CropBox(4, 8, 12, 16)).hr
 
     expected = read(source, 5, 2).hr[..., 4:16, 8:24]
     inside = (..., slice(2, -2), slice(2, -2))  # at its border a part is shrunk without the rest
@@ -142,7 +142,7 @@ def test_what_is_taken_as_it_is_is_not_halved(tmp_path, monkeypatch):
     make_clip(tmp_path / "a.mp4", size=(64, 48))
     monkeypatch.setattr(films, "HALVED_LINES", 48)
 
-    assert only_source(tmp_path, as_they_are=True).size == (48, 64)
+    assert only_source(tmp_path, keeps_size=True).size == (48, 64)
 
 
 @pytest.mark.parametrize("kind", ["video", "pictures"])
@@ -194,7 +194,7 @@ def test_an_interlaced_video_is_named(tmp_path):
 
     assert not sources
     assert [s.path.name for s in skipped] == ["combs.mp4"]
-    assert "interlaced" in skipped[0].why
+    assert "interlaced" in skipped[0].reason
 
 
 # Folders
@@ -243,7 +243,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
     assert [source.name for source in sources] == ["good"]
     assert sorted(s.path.name for s in skipped) == ["bad.mp4", "empty.png"]
-    assert all(str(s.path) in s.why for s in skipped)
+    assert all(str(s.path) in s.reason for s in skipped)
 
 
 # The index
@@ -259,7 +259,7 @@ def test_a_file_is_looked_at_once_as_long_as_it_stays_what_it_is(tmp_path):
 
     for words in ("one", "one", "three"):
         file.write_text(words) if file.read_text() != words else None
-        index = Index(tmp_path / "cache" / "index.json")
+        index = FileIndex(tmp_path / "cache" / "index.json")
         assert index.facts(file, find_out) == {"words": words}
         index.save()
 
@@ -271,7 +271,7 @@ def test_an_index_that_cannot_be_read_is_made_anew(tmp_path, content):
     file = tmp_path / "index.json"
     file.write_text(content)
 
-    index = Index(file)
+    index = FileIndex(file)
     index.facts(tmp_path / "..", lambda _: {"n": 1})
     index.save()
 
@@ -281,7 +281,7 @@ def test_an_index_that_cannot_be_read_is_made_anew(tmp_path, content):
 def test_where_no_index_can_be_written_there_is_none(tmp_path):
     (tmp_path / "file").write_text("in the way")
 
-    index = Index(tmp_path / "file" / "index.json")
+    index = FileIndex(tmp_path / "file" / "index.json")
     index.facts(tmp_path, lambda _: {})
     index.save()
 
@@ -291,7 +291,7 @@ def test_where_no_index_can_be_written_there_is_none(tmp_path):
 def test_files_that_are_gone_leave_the_index(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-        index = Index(tmp_path / "index.json")
+        index = FileIndex(tmp_path / "index.json")
         index.facts(tmp_path / name, lambda _: {})
         index.save()
 

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 from vsrm_cli.data import clip_cache as cache
 from vsrm_cli.data import footage as finding
+from vsrm_cli.data.crops import CropBox
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.degradations import Degradation, shrink_bicubic
 from vsrm_cli.data.footage import open_footage
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Run, Stored, whole
+from vsrm_cli.data.sources import Run, Stored
 from vsrm_cli.errors import InputError
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
@@ -80,7 +81,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
 
     assert names(footage.sources) == ["good"]
     assert skipped_names(footage) == ["broken.mp4", "broken.png", "tiny", "weights.safetensors"]
-    assert any("tiny is too small: 48x28 pixels" in skipped.why for skipped in footage.skipped)
+    assert any("tiny is too small: 48x28 pixels" in skipped.reason for skipped in footage.skipped)
 
 
 def test_an_empty_folder_is_told(tmp_path):
@@ -156,7 +157,7 @@ def test_what_does_not_fit_a_shape_is_named(tmp_path):
 
     clips = Clips(footage, SHAPE, steps=1, seed=0)
 
-    assert [skipped.why for skipped in clips.skipped] == [
+    assert [skipped.reason for skipped in clips.skipped] == [
         "1 is too short: 2 frames, where clips have 3.",
         "3 is too small: 31x64 pixels, where patches have 32.",
     ]
@@ -335,7 +336,7 @@ def test_what_has_no_twin_is_named(tmp_path):
     footage = open_footage(tmp_path)
 
     assert names(footage.sources) == ["city"]
-    assert [s.why for s in footage.skipped] == ["hr/lonely has no counterpart in lr/."]
+    assert [s.reason for s in footage.skipped] == ["hr/lonely has no counterpart in lr/."]
 
 
 def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
@@ -347,7 +348,7 @@ def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
     sources = open_footage(tmp_path / "pack.safetensors").sources
 
     assert names(sources) == ["b", "city", "city"]
-    runs = [source.read(1, 2, whole(source)) for source in sources]
+    runs = [source.read(1, 2, CropBox(0, 0, *source.size)) for source in sources]
     assert runs[0].lr is None
     assert torch.equal(runs[1].lr, first[1:3])
     assert torch.equal(runs[2].lr, second[1:3])

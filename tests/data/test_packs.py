@@ -8,7 +8,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from scenes import to_8_bits
 
-from vsrm_cli.data.packs import detail, load_pack, shrink
+from vsrm_cli.data.crops import detail, shrink
+from vsrm_cli.data.packs import load_pack
 
 
 def test_photos_and_clips_come_back_by_their_names(tmp_path):

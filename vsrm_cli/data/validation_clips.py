@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsrm_cli.data.crops import CropBox
 from vsrm_cli.data.degradations import SCALE, Degradation, degrade
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Run, Source, Window
+from vsrm_cli.data.sources import Run, Source
 from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.errors import InputError
 
@@ -98,14 +99,14 @@ def _places(room: int, number: int) -> list[int]:
     return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 
-def _middle(source: Source, side: int) -> Window:
+def _middle(source: Source, side: int) -> CropBox:
     """The middle of its frames; sides and position are multiples of four."""
     height, width = (min(side, length) // SCALE * SCALE for length in source.size)
     top, left = (
         (length - part) // (2 * SCALE) * SCALE
         for length, part in zip(source.size, (height, width), strict=True)
     )
-    return Window(top, left, height, width)
+    return CropBox(top, left, height, width)
 
 
 def _photo_clip(run: Run, frames: int) -> Run:

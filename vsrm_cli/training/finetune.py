@@ -305,7 +305,7 @@ def _metadata(options: FinetuneOptions, out: Path, recipe: Recipe) -> dict[str, 
 
 def _skipped(footage: Footage) -> str:
     """What is wrong with skipped files; a few of them are named."""
-    first = "; ".join(skipped.why.rstrip(".") for skipped in footage.skipped[:SKIPPED_NAMED])
+    first = "; ".join(skipped.reason.rstrip(".") for skipped in footage.skipped[:SKIPPED_NAMED])
     more = len(footage.skipped) - SKIPPED_NAMED
     return f"{len(footage.skipped)} skipped: {first}" + (f"; and {more} more" if more > 0 else "")
 
