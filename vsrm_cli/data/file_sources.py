@@ -12,18 +12,17 @@ from torch import Tensor
 from vsrm_cli.data.crops import CropBox, shrink
 from vsrm_cli.data.file_index import Facts, FileIndex
 from vsrm_cli.data.sources import (
-    PHOTO_ENDINGS,
-    VIDEO_ENDINGS,
     Run,
     Skipped,
     Source,
-    to_8_bits,
 )
 from vsrm_cli.decode.frame_index import read_frame_index
 from vsrm_cli.decode.image_sequence import by_number, read_image
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
+from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS
+from vsrm_cli.frame import to_8_bits
 from vsrm_cli.media.probe import probe
 
 # The longer side of a photo becomes at most 1.5 times this.
@@ -72,7 +71,7 @@ class Video:
                 for frame in islice(reader, count):
                     if images and frame.begins_shot:
                         return None
-                    image = to_8_bits(stored.crop(torch.from_numpy(frame.pixels)))
+                    image = stored.crop(torch.from_numpy(to_8_bits(frame.pixels)))
                     images.append(shrink(image, 0.5) if self.is_halved else image)
         except InputError:
             return None
@@ -238,12 +237,12 @@ def _probe_folder(folder: Path) -> Facts:
 
 def _images(files: Iterable[Path]) -> list[Path]:
     """The images among files, in the order of the numbers in their names."""
-    images = (f for f in files if f.suffix.lower() in PHOTO_ENDINGS and f.name[0] != ".")
+    images = (f for f in files if f.suffix.lower() in IMAGE_ENDINGS and f.name[0] != ".")
     return sorted(images, key=by_number)
 
 
 def _read_image(path: Path) -> Tensor:
-    return to_8_bits(torch.from_numpy(read_image(path)))
+    return torch.from_numpy(to_8_bits(read_image(path)))
 
 
 def _name(path: Path, root: Path) -> str:

@@ -13,15 +13,13 @@ from vsrm_cli.data.file_index import FileIndex
 from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import (
-    PHOTO_ENDINGS,
-    VIDEO_ENDINGS,
     Pair,
     Skipped,
     Source,
     Stored,
 )
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import cache_dir, files_below
+from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, cache_dir, files_below
 
 HR_FOLDER, LR_FOLDER = "hr", "lr"
 PACK_ENDING = ".safetensors"
@@ -228,7 +226,7 @@ def _in_files(
     media = [
         file
         for file in (_files(root) if files is None else files)
-        if file.suffix.lower() in PHOTO_ENDINGS | VIDEO_ENDINGS
+        if file.suffix.lower() in IMAGE_ENDINGS | VIDEO_ENDINGS
     ]
     if not media:
         return [], []

@@ -4,14 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from vsrm_cli.data.crops import CropBox
 from vsrm_cli.data.degradations import SCALE
-
-PHOTO_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-VIDEO_ENDINGS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".264", ".m4v", ".ts"}
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,3 @@ class Pair:
         hr = self.hr.read(first, count, box)
         lr = self.lr.read(first, count, box.scaled(1 / SCALE))
         return None if hr is None or lr is None else Run(hr.hr, lr.hr)
-
-
-def to_8_bits(pixels: Tensor) -> Tensor:
-    """RGB of 8 or 16 bits as 8 bits."""
-    return pixels if pixels.dtype == torch.uint8 else (pixels.float() / 257).round().to(torch.uint8)

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vsrm_cli.frame import Pixels
+from vsrm_cli.frame import LUMA_WEIGHTS, Pixels, to_8_bits
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, video_stream
 
@@ -43,7 +43,7 @@ _LEAST_NOISE = 2.6
 _LEAST_SIDE = 32
 # A step of more is an edge of the scene.
 _LARGEST_STEP = 20
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA_WEIGHTS, np.float32)
 
 _Plane = NDArray[np.float32]
 
@@ -163,4 +163,4 @@ def _frames_of(path: Path) -> Iterator[Pixels]:
             for frame in frames:
                 to_rgb = ToRgb(width=frame.width, height=frame.height)
                 pixels = to_rgb(frame, color_of(frame))
-                yield pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+                yield to_8_bits(pixels)

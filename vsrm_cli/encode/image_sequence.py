@@ -15,11 +15,11 @@ from typing import Self
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from vsrm_cli.decode.image_sequence import IMAGE_ENDINGS, NUMBER, find_images, is_image
+from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import InputError, OutputError
-from vsrm_cli.files import flush_names
-from vsrm_cli.frame import Frame
+from vsrm_cli.files import IMAGE_ENDINGS, flush_names
+from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.orientation import upright
@@ -67,7 +67,7 @@ class ImageSequenceWriter:
         self._matrix = source.display_matrix
         self.time_base = source.time_base
         self.frames_written = 0
-        self._rate = source.frame_rate or Fraction(25)
+        self._rate = source.frame_rate or FALLBACK_RATE
         stems = [Path(name).stem for name in names]
         self._stems = stems if len(set(stems)) == len(stems) else []
         color = Color(RGB, True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.frame import LUMA_WEIGHTS
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.ops.warp import warp
 
@@ -24,8 +25,6 @@ DAMPING = 2e-5
 KERNEL = "bicubic"
 # Maximum correction of one step in pixels: frames are only locally linear.
 REACH = 0.5
-# Weights of R, G and B in the luma on which flow is refined (BT.601).
-LUMA = (0.299, 0.587, 0.114)
 
 
 def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
@@ -82,8 +81,10 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
 
 def luma(frames: Tensor) -> Tensor:
     """The luma of RGB frames: (..., 3, H, W) to (..., 1, H, W)."""
+    # Numbers, not a tensor of weights: that would be copied to the device each time, which a CUDA
+    # graph cannot record.
     red, green, blue = frames.unbind(-3)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(-3)
+    return (LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue).unsqueeze(-3)
 
 
 def refine_clip_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS, pair_of
-from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
+from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, find_device, load_model
 from vsrm_cli.data.degradations import SCALE, Degradation
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
@@ -37,7 +37,6 @@ from vsrm_cli.training.run_dir import RunDir
 AUTO = "auto"
 
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
-DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}
 
 # More worker processes cost more memory than they save time.
 MOST_WORKERS = 8
@@ -70,7 +69,7 @@ class FinetuneOptions:
         degradation: How LR frames are made: "bi", "bd" or "real".
         seed: Of all samples and new weights.
         device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
-        dtype: "auto", one of `DTYPES`, or its long name, such as "bfloat16".
+        dtype: "auto", a name of `DTYPES`, or its long one, such as "bfloat16".
         accumulate: Into how many parts each batch is divided.
         recompute: Whether to use gradient checkpointing.
         workers: Processes that prepare samples.
@@ -114,13 +113,12 @@ class FinetuneOptions:
                 raise UsageError(f"{option} is for --stage sharp.")
             if not 0 <= weight < math.inf:
                 raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
-        dtypes = ("auto", *DTYPES, *Precision)
         for name, value, choices in (
             ("preset", self.preset, tuple(PRESETS)),
             ("stage", self.stage, tuple(Stage)),
             ("loss", self.loss, tuple(LOSSES)),
             ("degradation", self.degradation, tuple(Degradation)),
-            ("dtype", self.dtype, dtypes),
+            ("dtype", self.dtype, ("auto", *DTYPES, *Precision)),
         ):
             if value is not None and value not in choices:
                 raise UsageError(f'The {name} must be one of {", ".join(choices)}, not "{value}".')
@@ -285,7 +283,7 @@ def _check_scale(network: Network) -> None:
 
 
 def _precision(dtype: str) -> Precision:
-    return DTYPES[dtype] if dtype in DTYPES else Precision(dtype)
+    return Precision(str(DTYPES.get(dtype, dtype)).removeprefix("torch."))
 
 
 def _with(values: _Values, **changes: Any) -> _Values:

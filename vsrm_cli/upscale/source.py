@@ -23,6 +23,7 @@ from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
 from vsrm_cli.upscale.journal import Choices, Entry, ResumePoint, describe_files
+from vsrm_cli.upscale.options import DEFAULT_RATE
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -44,7 +45,7 @@ class Source:
         start: Fraction | None,
         end: Fraction | None,
         deinterlace: bool | FirstField = False,
-        rate: Fraction = Fraction(25),
+        rate: Fraction = DEFAULT_RATE,
         uses_hardware: bool = False,
     ) -> None:
         """Open the input; see the readers for errors.
