@@ -45,14 +45,14 @@ def browser(tmp_path_factory):
 )
 def test_the_page_works_on_a_laptop_and_on_a_phone(browser, page, width, is_phone):
     browser.requests.clear()
-    browser.complaints.clear()
+    browser.console_errors.clear()
 
     browser.open(page, width=width, is_phone=is_phone)
 
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("document.querySelectorAll('svg').length") == 3
     assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 160)")
-    assert browser.complaints == []
+    assert browser.console_errors == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
 
 
@@ -101,4 +101,4 @@ def test_an_address_outside_is_refused_by_the_page_itself(browser, page):
     )
     browser.run("new Promise(go => setTimeout(go, 100))")
 
-    assert any("Content Security Policy" in words for words in browser.complaints)
+    assert any("Content Security Policy" in words for words in browser.console_errors)

@@ -227,7 +227,7 @@ def test_many_blocks_give_what_one_gives(elements, reverse, run_with, monkeypatc
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
 @pytest.mark.parametrize("form", ["shared", "grouped"])
 @pytest.mark.parametrize("kernel", ["reference", "chunked"])
-def test_gradients_are_those_of_small_differences(kernel, form, reverse, run_with, monkeypatch):
+def test_gradients_match_finite_differences(kernel, form, reverse, run_with, monkeypatch):
     monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 24)  # several blocks of several chunks
     inputs = with_all_options(scan_inputs(1, 4, 2, 9, form=form))
     names = [name for name, x in inputs.items() if isinstance(x, torch.Tensor)]
