@@ -93,7 +93,7 @@ def test_the_slider_follows_the_mouse_and_the_keyboard(browser, page):
     assert after_the_key == "inset(0px 100% 0px 0px)"
 
 
-def test_an_address_outside_is_refused_by_the_page_itself(browser, page):
+def test_the_page_blocks_requests_to_other_addresses(browser, page):
     browser.open(page, width=1280)
 
     browser.run(
