@@ -31,12 +31,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import ResidualBlock, channels_last
 from vsrm_cli.layers.flow_refinement import luma, refine_clip_flow
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS, subpixel_samples
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
-from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.models.network import Network
 from vsrm_cli.ops.warp import warp
 
 # Brings corrections of a hundredth of full scale to the size of features.
