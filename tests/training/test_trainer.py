@@ -250,7 +250,7 @@ def test_the_network_hears_the_discriminator_only_after_it_has_learned_alone(pac
 
 
 def test_a_discriminator_that_is_nearly_always_right_rests(pack, monkeypatch):
-    monkeypatch.setattr(perceptual_stage, "RESTS_BELOW", 99.0)
+    monkeypatch.setattr(perceptual_stage, "MIN_UPDATE_LOSS", 99.0)
     trainer = new_learner(make_network(), replace(RECIPE, stage=Stage.SHARP))
     before = trainer.perceptual.discriminator.first.weight.clone()
 
