@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
 from woven import make_video
 
+from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.tiling import Chunking
@@ -345,7 +346,7 @@ def test_choices_of_the_first_run_are_kept(tmp_path, monkeypatch):
 def test_a_job_with_all_segments_finished_is_only_joined(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
     with monkeypatch.context() as patch:
-        patch.setattr(segmenting, "join", lambda *_: pytest.fail("power cut"))
+        patch.setattr(segments.SegmentedVideo, "join", lambda *_: pytest.fail("power cut"))
         with pytest.raises(BaseException, match="power cut"):
             upscale_video(clip, tmp_path / "large.mp4", **SMALL)
     windows = Remembering.calls
