@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
 from woven import make_video
 
+from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.tiling import Chunking
@@ -231,7 +232,7 @@ def test_ctrl_c_at_any_window_loses_nothing_that_is_finished(tmp_path, monkeypat
         (tmp_path / "large.mp4").unlink()
 
 
-def test_a_file_that_leads_jumps_astray_is_read_from_its_beginning(tmp_path, monkeypatch):
+def test_a_file_with_unreliable_seeking_is_read_from_its_beginning(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=33)
     upscale_video(clip, tmp_path / "whole.mp4", **SMALL)
     with pytest.raises(Interrupted):
@@ -342,10 +343,10 @@ def test_choices_of_the_first_run_are_kept(tmp_path, monkeypatch):
     assert (summary.frames_resumed, summary.tile) == (9, 64)
 
 
-def test_work_that_is_finished_but_for_the_join_is_only_joined(tmp_path, monkeypatch):
+def test_a_job_with_all_segments_finished_is_only_joined(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
     with monkeypatch.context() as patch:
-        patch.setattr(segmenting, "join", lambda *_: pytest.fail("power cut"))
+        patch.setattr(segments.SegmentedVideo, "join", lambda *_: pytest.fail("power cut"))
         with pytest.raises(BaseException, match="power cut"):
             upscale_video(clip, tmp_path / "large.mp4", **SMALL)
     windows = Remembering.calls

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 
 from vsrm_cli.data.clip_cache import ClipCache
 from vsrm_cli.data.crops import flip_and_rotate, most_detailed
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, load_pack_sources
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.frame import SCALE
 
 # LR pixels around a patch that are compressed along with it, as far as there are any, and cropped
 # afterwards: an encoder treats the borders of a frame differently.

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vsrm_cli.data.crops import detail, shrink
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.file_sources import read_photo
 from vsrm_cli.data.packs import LR_PREFIX
 from vsrm_cli.decode.video import VideoReader
@@ -21,7 +21,7 @@ from vsrm_cli.files import (
     files_below,
     write_atomically,
 )
-from vsrm_cli.frame import to_8_bits
+from vsrm_cli.frame import SCALE, to_8_bits
 
 # Compressed video is shrunk to this height first: at half size, 720p shows no codec artifacts.
 CLIP_HEIGHT = 360

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vsrm_cli.data.crops import CropBox
-from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.frame import SCALE
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.data.crops import CropBox
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Run, Source
 from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.errors import InputError
+from vsrm_cli.frame import SCALE
 
 # Side of clips that are made from photos.
 PHOTO_CLIP_SIDE = 192
