@@ -512,7 +512,7 @@ def test_a_forked_worker_frees_no_object_of_its_parent(pack, tmp_path, monkeypat
             with freed_by.open("a") as log:
                 log.write(f"{os.getpid()}\n")
 
-    monkeypatch.setattr(loop, "_calm", lambda _: gc.collect())
+    monkeypatch.setattr(loop, "_set_up_worker", lambda _: gc.collect())
     gc.disable()
     try:
         Decoder()

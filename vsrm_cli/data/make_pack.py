@@ -85,7 +85,7 @@ def make_pack(
             warn(f"skipped: {error}")
             continue
         for clip in clips:
-            tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if lr_versions else clip
+            tensors[f"clip.{len(tensors) - photos}"] = _crop_to_fours(clip) if lr_versions else clip
     if not tensors:
         raise InputError(f"{folder} has no photos and no videos; give a folder that has some.")
     lr_clips = {
@@ -98,7 +98,7 @@ def make_pack(
     return len(tensors)
 
 
-def _in_fours(clip: Tensor) -> Tensor:
+def _crop_to_fours(clip: Tensor) -> Tensor:
     """Crop the sides of frames to multiples of four."""
     height, width = (side - side % SCALE for side in clip.shape[-2:])
     return clip[..., :height, :width].contiguous()
@@ -130,7 +130,7 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
         paths = sorted(p for p in clip.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
         if paths:
             frames = torch.stack([read_photo(path) for path in paths])
-            tensors[f"clip.{clip.name}"] = _in_fours(frames)
+            tensors[f"clip.{clip.name}"] = _crop_to_fours(frames)
     if not tensors:
         raise InputError(f"{folder} holds no folder of images; give one with a folder per clip.")
     with write_atomically(pack) as part:

@@ -403,15 +403,15 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_calm,
+        worker_init_fn=_set_up_worker,
     )
-    with _left_to_the_parent():
+    with _freeze_objects():
         samples = iter(loader)
     yield from samples
 
 
 @contextmanager
-def _left_to_the_parent() -> Iterator[None]:
+def _freeze_objects() -> Iterator[None]:
     """Keep the garbage collector of a forked worker away from existing objects.
 
     Freeing a decoder there would wait forever for threads that only the parent has.
@@ -424,8 +424,8 @@ def _left_to_the_parent() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _calm(_: int) -> None:
-    """Set up a worker: one thread, and Ctrl-C goes to the training process only."""
+def _set_up_worker(_: int) -> None:
+    """Give a worker one thread, and leave Ctrl-C to the training process."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
