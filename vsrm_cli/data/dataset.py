@@ -150,9 +150,7 @@ def _cut_pair(hr: Tensor, lr: Tensor, shape: ClipShape, rng: np.random.Generator
     """
     is_photo = len(hr) == 1
     seed = int(rng.integers(1 << 32))
-    hr, lr = (
-        flip_and_rotate(frames.float() / 255, np.random.default_rng(seed)) for frames in (hr, lr)
-    )
+    hr, lr = (flip_and_rotate(x.float() / 255, np.random.default_rng(seed)) for x in (hr, lr))
     tops, down = _walk(lr.shape[-2] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
     lefts, right = _walk(lr.shape[-1] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
     start = int(rng.integers(max(len(hr) - shape.frames, 0) + 1))

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from vsrm_cli.data.crops import CropBox, shrink
 from vsrm_cli.data.file_index import Facts, FileIndex
-from vsrm_cli.data.sources import (
-    Run,
-    Skipped,
-    Source,
-)
+from vsrm_cli.data.sources import Run, Skipped, Source
 from vsrm_cli.decode.frame_index import read_frame_index
 from vsrm_cli.decode.image_sequence import by_number, read_image
 from vsrm_cli.decode.scene_cuts import SceneCutFinder

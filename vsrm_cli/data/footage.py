@@ -11,12 +11,7 @@ from pathlib import Path
 from vsrm_cli.data.file_index import FileIndex
 from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import (
-    Pair,
-    Skipped,
-    Source,
-    Stored,
-)
+from vsrm_cli.data.sources import Pair, Skipped, Source, Stored
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, cache_dir, files_below
 from vsrm_cli.frame import SCALE

@@ -24,20 +24,11 @@ from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.loop import Progress, Result, train
-from vsrm_cli.training.recipe import (
-    FREQUENCY_WEIGHT,
-    PRESETS,
-    Precision,
-    Recipe,
-    Stage,
-    start_recipe,
-)
+from vsrm_cli.training.recipe import LOSSES, PRESETS, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.training.run_dir import RunDir
 
 # `FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
 AUTO = "auto"
-
-LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 
 # More worker processes cost more memory than they save time.
 MOST_WORKERS = 8

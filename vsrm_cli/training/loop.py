@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Subset
 
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.footage import Footage
@@ -369,19 +369,6 @@ class _Run:
             self.folder.forget_after(self.trainer.step if self.drawn else -1)
 
 
-class _From(Dataset[Sample]):
-    """A data set without its first items."""
-
-    def __init__(self, clips: Clips, start: int) -> None:
-        self.clips, self.start = clips, start
-
-    def __len__(self) -> int:
-        return len(self.clips) - self.start
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.clips[self.start + index]
-
-
 def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
     """This process's share of each batch, prepared by worker processes."""
     processes, shape = process_count(), recipe.shape
@@ -399,7 +386,7 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
         degradation=recipe.degradation,
     )
     loader = DataLoader(
-        _From(clips, start),
+        Subset(clips, range(start, ENDLESS)),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,

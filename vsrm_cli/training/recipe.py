@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.sample import ClipShape
 
-# The paper's weight of the loss in frequencies.
+# The weight of the loss in frequencies, by the name of the whole loss. The second is the paper's.
 FREQUENCY_WEIGHT = 0.02
+LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 
 
 class Stage(enum.StrEnum):

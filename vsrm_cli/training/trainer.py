@@ -49,17 +49,11 @@ class StepLosses:
 
 @dataclass(frozen=True)
 class _Forward:
-    """The loss of a part of a batch.
-
-    Attributes:
-        loss: With its gradients.
-        baseline: As in `StepLosses`.
-        clips: The restored and the HR clip, if there is a discriminator to compare them.
-    """
+    """The loss of a part of a batch, with its gradients, and what else is computed for a step."""
 
     loss: Tensor
-    baseline: Tensor | None = None
-    clips: tuple[Tensor, Tensor] | None = None
+    baseline: Tensor | None = None  # as in `StepLosses`
+    clips: tuple[Tensor, Tensor] | None = None  # restored and HR, for the discriminator
 
 
 class Trainer:
@@ -117,9 +111,8 @@ class Trainer:
             if forward.baseline is not None:
                 figures[1] += share * forward.baseline
             if self.perceptual is not None and forward.clips is not None:
-                figures[2] += share * self.perceptual.learn(
-                    *forward.clips, step=self.step, share=share
-                )
+                mean = self.perceptual.learn(*forward.clips, step=self.step, share=share)
+                figures[2] += share * mean
         own = [group["params"] for group in self._optimizer.param_groups]
         parameters = [p for group in own for p in group if p.grad is not None]
         others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
@@ -197,12 +190,10 @@ class Trainer:
             state: Left unchanged.
             is_network_slower: Whether the rate of the network is halved as well.
         """
-        lr_backoff = self.lr_backoff / 2 if is_network_slower else self.lr_backoff
-        discriminator_backoff = self.perceptual.lr_backoff / 2 if self.perceptual else 1.0
-        self.restore(state)
-        self.lr_backoff = lr_backoff
+        state = {**state, "brake": self.lr_backoff / (2 if is_network_slower else 1)}
         if self.perceptual is not None:
-            self.perceptual.lr_backoff = discriminator_backoff
+            state["perceptual"] = {**state["perceptual"], "brake": self.perceptual.lr_backoff / 2}
+        self.restore(state)
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         is_half = self.recipe.dtype is Precision.FLOAT16
