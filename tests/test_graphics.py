@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from graphics import cartoon, clip_of, pixel_art, screen
+from drawn_graphics import cartoon, clip_of, pixel_art, screen
 from torch.nn import functional as F
 
 from vsrm_cli import load_model

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, load_nearest
 
 from vsrm_cli.bench.end_to_end import measure_pipeline
 from vsrm_cli.errors import InputError

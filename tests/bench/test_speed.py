@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from networks import TINY_VSRM
-from stand_in import NearestNeighbor, load_nearest
+from stub_network import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
 from vsrm_cli.checkpoints.catalog import MODELS

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from PIL import Image
-from stand_in import draw_clip, load_nearest, read_clip
+from stub_network import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli

@@ -13,7 +13,7 @@ import av
 import pytest
 import torch
 from clips import CONSTANT, make_clip
-from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
+from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
@@ -24,15 +24,7 @@ from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth
 
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return draw_clip(tmp_path / "small.mp4")
+pytestmark = pytest.mark.usefixtures("stub_network")
 
 
 def files_beside(path):
