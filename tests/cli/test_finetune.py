@@ -178,6 +178,7 @@ def test_from_packs_it_trains_without_pyav(folder):
     assert metrics(folder / "run")[-1]["step"] == 2
 
 
+@pytest.mark.slow
 def test_the_sharp_stage_runs_from_packs_without_pyav_and_reports_its_weights(folder):
     (folder / "packs").mkdir()
     draw_pack(folder / "packs" / "drawn.safetensors")

@@ -399,7 +399,9 @@ def test_hevc_in_mp4_has_the_tag_that_every_player_knows(tmp_path, clip):
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+@pytest.mark.parametrize(
+    "codec", ["h264", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hevc", "av1"))]
+)
 def test_encoders_print_nothing(tmp_path, codec):
     clip = make_clip(tmp_path / "clip.mp4", size=(96, 64))
     # SVT-AV1 reads the variable that silences it once in a process, and here it is set for all.

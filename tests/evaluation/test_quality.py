@@ -237,6 +237,15 @@ def test_the_detail_of_a_pair_can_be_chosen_and_is_part_of_the_name(tmp_path, mo
     assert "nearest, detail 0.25" in by_method(quality.means)
 
 
+def test_weight_files_of_one_name_have_a_row_each(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    quality, _ = measured(tmp_path, models=("a.safetensors", "b.safetensors", "b.safetensors"))
+
+    names = [name for name in by_method(quality.means) if name.startswith("vsrm-compact")]
+    assert names[::2] == ["vsrm-compact (a.safetensors)", "vsrm-compact (b.safetensors)"]
+
+
 def test_the_output_of_another_program_is_found_by_the_name_of_the_clip(tmp_path):
     for name in ("calm", "wild"):
         draw_folder(tmp_path / "set" / name)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from networks import make_feature_network, make_network
+from torch.nn import functional as F
 
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard
 from vsrm_cli.training.divergence_guard import MAX_RETURNS, DivergenceGuard
@@ -140,6 +141,17 @@ def adversarial_trainer():
     """A trainer with a discriminator."""
     recipe, network = replace(RECIPE, stage=Stage.SHARP), make_network()
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
+
+
+def test_flat_clips_are_no_loss_spike_in_the_sharp_stage(adversarial_trainer):
+    guard = DivergenceGuard(adversarial_trainer)
+    hr = torch.rand(1, 2, 3, 32, 32)
+    still, none = torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, dtype=torch.bool)
+
+    for contrast in (1.0, 1.0, 0.02):
+        clip = 0.5 + contrast * (hr - 0.5)
+        lr = F.avg_pool2d(clip[0], 4)[None]
+        assert guard.trusts(adversarial_trainer.learn(Sample(lr, clip, still, still, none)))
 
 
 def test_a_discriminator_that_wins_for_long_is_rolled_back_with_half_its_rate(adversarial_trainer):

@@ -45,7 +45,14 @@ def spy(function, results):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("config", [TINY, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(TINY, id="compact"),
+        pytest.param(TINY_VSRM, id="vsrm", marks=pytest.mark.slow),
+        pytest.param(TINY_GSM, id="gsm", marks=pytest.mark.slow),
+    ],
+)
 def test_the_estimate_is_close_to_the_peak_memory_of_a_step(monkeypatch, config, recompute):
     shape = replace(SHAPE, batch=1)
     trainer = Trainer(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))

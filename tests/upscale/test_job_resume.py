@@ -90,7 +90,7 @@ def stop_after(segments):
         ("large.mp4", {"codec": "hevc", "preset": "ultrafast"}),
         ("large.mkv", {"codec": "hevc", "preset": "ultrafast"}),
         ("large.webm", {"codec": "vp9"}),
-        ("large.webm", {"codec": "vp8"}),
+        pytest.param("large.webm", {"codec": "vp8"}, marks=pytest.mark.slow),
         ("large.mkv", {"codec": "ffv1"}),
         ("large.mp4", {"codec": "mpeg4"}),
     ],

@@ -200,6 +200,7 @@ def test_a_full_disk_is_reported_and_the_job_can_be_resumed(example, tmp_path):
     assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
 
 
+@pytest.mark.slow
 def test_an_idle_device_is_reported(example, tmp_path):
     warnings = []
 
