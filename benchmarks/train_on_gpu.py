@@ -35,13 +35,14 @@ from vsrm_cli.checkpoints.loading import find_device, network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.degradations import SCALE, shrink_bicubic
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.footage import Footage
 from vsrm_cli.data.packs import load_lr_clips, load_pack, most_detailed
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Stored
 from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.files import write_atomically
+from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.losses import charbonnier, psnr_loss
 from vsrm_cli.training.trainer import EARLIER_PASS

@@ -1,4 +1,4 @@
-"""Two videos beside each other: frame n with frame n, at its own time, or a sentence why not."""
+"""Two videos side by side: frame n with frame n, at its time, or a clear error."""
 
 import re
 from fractions import Fraction

@@ -10,6 +10,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+# How many times larger most networks make frames; others say so themselves.
+SCALE = 4
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 

@@ -1,4 +1,4 @@
-"""A whole video is timed, and the stage that holds it up is named."""
+"""A whole video is timed, and its slowest stage is named."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Networks are timed fairly, and what does not fit is told instead of tried."""
+"""Networks are timed fairly, and sizes that do not fit are reported."""
 
 from dataclasses import replace
 

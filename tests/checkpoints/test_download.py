@@ -1,4 +1,4 @@
-"""A download ends with the right bytes or with a sentence, whatever the host does."""
+"""A download gives the right bytes or a clear error, whatever the host does."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""`vsrm models`: what is there, where it is, and how to get what is not."""
+"""`vsrm models`: which networks are available, where, and how to get the others."""
 
 import hashlib
 import json

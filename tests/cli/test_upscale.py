@@ -1,4 +1,4 @@
-"""The command line: what each exit code stands for, and that nothing is said or left by mistake."""
+"""The command line: exit codes, messages, and no leftover files."""
 
 import json
 import os

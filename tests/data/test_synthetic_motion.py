@@ -7,9 +7,10 @@ from networks import draw_randomly
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.data import synthetic_motion
-from vsrm_cli.data.degradations import SCALE, shrink_bicubic
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
 
 MOTION = ClipShape(frames=3, patch=32, batch=1, photo_share=1.0, motion=3.0)

@@ -1,4 +1,4 @@
-"""Combs are seen whatever the file says, and whole frames are made of them, one for one."""
+"""Combing is detected whatever the flags say, and each such frame is deinterlaced."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Hardware decodes only where it gives the pictures of software; else everything is as without."""
+"""Hardware decodes only if its frames are those of software; otherwise software does."""
 
 from contextlib import contextmanager
 from itertools import chain, islice

@@ -12,9 +12,10 @@ from clips import HEIGHT, WIDTH, index_of, make_clip
 from vsrm_cli.decode.image_sequence import ImageSequenceReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
-from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, SegmentWriter, choose_container, join
+from vsrm_cli.encode.image_sequence import ImageSequenceWriter
+from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
@@ -58,45 +59,37 @@ class JoinedVideo(Video):
     """A video that is joined from segments."""
 
     def open(self, folder):
-        self.folder, self.segments = folder / "segments", []
+        self.folder, self.segments, self.count = folder / "segments", [], 0
         self.folder.mkdir()
-        writer = VideoWriter(
+        return self.open_joined()
+
+    def open_joined(self):
+        writer = SegmentedVideo(
             self.path, source=self.info, shape=SHAPE, encoding=Encoding(), folder=self.folder
         )
-        choose_container(writer)
+        writer.choose_container()
         return writer
 
     def write(self, frames):
-        segment = SegmentWriter(self.folder / f"{len(self.segments):09}", self.writer)
+        segment = self.writer.open_segment(self.folder / f"{self.count:09}")
         for frame in frames:
             segment.write(frame)
         segment.close()
         self.segments.append(segment)
+        self.count += len(frames)
 
     def finish(self):
         finished = [Segment(segment.path, segment.ticks) for segment in self.segments]
-        join(finished, self.segments[-1].end, self.writer)
+        self.writer.join(finished, self.segments[-1].end)
 
 
-class Images(Video):
+class Images(JoinedVideo):
     """Image files that get their names together."""
 
     name = "images"
 
-    def open(self, folder):
-        self.folder, self.count = folder / "segments", 0
-        self.folder.mkdir()
+    def open_joined(self):
         return ImageSequenceWriter(self.path, source=self.info, names=(), shape=SHAPE)
-
-    def write(self, frames):
-        segment = ImageSegment(self.folder / f"{self.count:09}", self.writer)
-        for frame in frames:
-            segment.write(frame)
-        segment.close()
-        self.count += len(frames)
-
-    def finish(self):
-        self.writer.collect(self.folder, self.count)
 
     def reader(self):
         return ImageSequenceReader(self.path, start=None, end=None, rate=RATE)
@@ -181,9 +174,7 @@ def test_the_output_exists_only_when_it_is_complete(tmp_path, clip, frames, kind
 @pytest.mark.parametrize("kind", [JoinedVideo, Images])
 def test_a_segment_has_the_times_of_its_frames(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
-    is_video = kind is JoinedVideo
-    path = output.folder / "000000000"
-    segment = (SegmentWriter if is_video else ImageSegment)(path, output.writer)
+    segment = output.writer.open_segment(output.folder / "000000000")
 
     for frame in frames[:3]:
         segment.write(frame)

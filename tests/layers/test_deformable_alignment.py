@@ -1,4 +1,4 @@
-"""The alignment looks where the flow points, and knows how far from there each value was read."""
+"""The alignment samples where the flow points, and encodes the distance of each sample."""
 
 import math
 

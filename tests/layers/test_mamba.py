@@ -1,4 +1,4 @@
-"""The mixer computes what the paper writes, in each direction, and forgets at the right pace."""
+"""The mixer matches the paper in each direction, and starts with the published decays."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The network is the one that the specification writes down, trap by trap."""
+"""The network matches its specification, detail by detail."""
 
 from dataclasses import replace
 

@@ -9,7 +9,7 @@ from scenes import smooth_picture
 from torch.nn import functional
 
 from vsrm_cli.models.presets import VSRM_T
-from vsrm_cli.models.vsrm_compact import Carried, Cell, VSRMCompact
+from vsrm_cli.models.vsrm_compact import Cell, CellState, VSRMCompact
 
 # Two float32 computations of one thing whose sums run in another order.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -116,13 +116,13 @@ def test_one_step_of_the_temporal_scan_by_hand():
     state = torch.full((1, cell.states * cell.hidden, 2, 2), 4.0)
     base = torch.full((1, 3, 8, 8), 0.5)
 
-    carried, told = cell(torch.zeros(1, 8, 2, 2), base, Carried(base, state), None)
+    after, features = cell(torch.zeros(1, 8, 2, 2), base, CellState(base, state), None)
 
     ln2 = torch.tensor(2.0).log()
     fast, slow = 0.5 * 4 + ln2 * 6, 0.5**0.5 * 4 + ln2 * 6
-    torch.testing.assert_close(carried.state[0, 0, 0, 0], fast)
-    torch.testing.assert_close(carried.state[0, -1, 0, 0], slow)
-    torch.testing.assert_close(told.read_out[0, 0, 0, 0], fast + 10 * slow)
+    torch.testing.assert_close(after.scan[0, 0, 0, 0], fast)
+    torch.testing.assert_close(after.scan[0, -1, 0, 0], slow)
+    torch.testing.assert_close(features.scan_output[0, 0, 0, 0], fast + 10 * slow)
 
 
 def test_a_single_frame_needs_no_flow():

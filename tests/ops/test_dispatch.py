@@ -1,4 +1,4 @@
-"""Which implementation of the selective scan runs, and what is said when a wished one cannot."""
+"""Which implementation of the selective scan runs, and the error for one that cannot."""
 
 import pytest
 import torch

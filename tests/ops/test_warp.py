@@ -1,4 +1,4 @@
-"""A flow says where to look: result(p) = picture(p + flow(p)), x before y."""
+"""Warping samples along the flow: result(p) = image(p + flow(p)), x before y."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A preview shows the frames that it says, offers commands that run, and refuses in a sentence."""
+"""A preview shows the right frames, offers commands that run, and reports errors in a sentence."""
 
 import base64
 import io

@@ -7,8 +7,9 @@ import pytest
 from audio_video import audible_range, count_packets, make_av_clip, rewrite
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.segments import Segment, SegmentWriter, choose_container, join
+from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import Encoding, VideoWriter
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
@@ -142,7 +143,7 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
     clip = make_av_clip(tmp_path / "in.mp4", frames=5)
     with VideoReader(clip) as reader:
         frames = list(reader)
-        writer = VideoWriter(
+        writer = SegmentedVideo(
             tmp_path / "out.nut",
             source=reader.info,
             shape=Shape(64, 48, None),
@@ -151,11 +152,11 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
         )
 
     with writer:
-        segment = SegmentWriter(tmp_path / "000", writer)
+        segment = writer.open_segment(tmp_path / "000")
         for frame in frames:
             segment.write(frame)
         segment.close()
-        join([Segment(segment.path, segment.ticks)], segment.end, writer)
+        writer.join([Segment(segment.path, segment.ticks)], segment.end)
 
     with VideoReader(tmp_path / "out.nut") as reader:
         found = list(reader)
@@ -166,7 +167,7 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
 
 def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
     clip = make_av_clip(tmp_path / "in.mp4", frames=5)
-    writer = VideoWriter(
+    writer = SegmentedVideo(
         tmp_path / "out.mov",
         source=probe(clip),
         shape=Shape(64, 48, None),
@@ -175,7 +176,7 @@ def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
     )
 
     with pytest.raises(OutputError, match=r"rawvideo.*cannot be decoded from a \.mov file"):
-        choose_container(writer)
+        writer.choose_container()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
@@ -183,7 +184,7 @@ def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
     clip = make_av_clip(tmp_path / "in.mp4", frames=6)
     with VideoReader(clip) as reader:
         read = list(reader)
-        writer = VideoWriter(
+        writer = SegmentedVideo(
             tmp_path / "out.mkv",
             source=reader.info,
             shape=Shape(64, 48, None),
@@ -191,16 +192,16 @@ def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
             folder=tmp_path,
         )
 
-    containers = {choose_container(writer) for _ in range(8)}
+    containers = {writer.choose_container() for _ in range(8)}
     with writer:
         segments = []
         for begin in range(0, 6, frames):
-            segment = SegmentWriter(tmp_path / f"{begin}", writer)
+            segment = writer.open_segment(tmp_path / f"{begin}")
             for frame in read[begin : begin + frames]:
                 segment.write(frame)
             segment.close()
             segments.append(Segment(segment.path, segment.ticks))
-        join(segments, segment.end, writer)
+        writer.join(segments, segment.end)
 
     assert containers == {"mp4"}
     with VideoReader(tmp_path / "out.mkv") as reader:

@@ -1,4 +1,4 @@
-"""Pages in a real browser: the slider moves, nothing is complained about, nothing is fetched."""
+"""Pages in a real browser: sliders move, without console errors and without requests."""
 
 import re
 from dataclasses import replace

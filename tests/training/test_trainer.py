@@ -250,7 +250,7 @@ def test_the_adversarial_loss_starts_after_the_discriminator_trained_alone(pack,
 
 
 def test_a_discriminator_that_is_nearly_always_right_is_not_updated(pack, monkeypatch):
-    monkeypatch.setattr(perceptual_stage, "RESTS_BELOW", 99.0)
+    monkeypatch.setattr(perceptual_stage, "MIN_UPDATE_LOSS", 99.0)
     trainer = new_trainer(make_network(), replace(RECIPE, stage=Stage.SHARP))
     before = trainer.perceptual.discriminator.first.weight.clone()
 

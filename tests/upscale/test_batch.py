@@ -1,4 +1,4 @@
-"""Several inputs: what they become is known, and told if it cannot be, before any work begins."""
+"""Several inputs: their outputs are decided, and problems reported, before the work begins."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The job from file to file: as many frames as went in, at their times, or nothing at all."""
+"""The job from file to file: every frame at its time, or no output at all."""
 
 import os
 import sys
@@ -15,10 +15,11 @@ import torch
 from clips import CONSTANT, make_clip
 from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
+from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
-from vsrm_cli.upscale import devices, segmenting, source
+from vsrm_cli.upscale import devices, source
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.journal import Journal
@@ -340,7 +341,7 @@ def test_an_error_in_the_network_leaves_no_file_and_no_thread(tmp_path, clip, mo
 
 
 @pytest.mark.parametrize(
-    "stage", [(source.VideoReader, "__iter__"), (segmenting.SegmentWriter, "write")]
+    "stage", [(source.VideoReader, "__iter__"), (segments.SegmentWriter, "write")]
 )
 def test_an_error_in_another_stage_leaves_no_file_and_no_thread(tmp_path, clip, monkeypatch, stage):
     def fail(*_):

@@ -1,4 +1,4 @@
-"""Through a network that only enlarges, colors come out as they went in."""
+"""Colors are unchanged by a network that only repeats pixels."""
 
 from fractions import Fraction
 

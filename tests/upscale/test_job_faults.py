@@ -1,4 +1,4 @@
-"""Whatever breaks, one sentence says so, and neither the input nor a former output is harmed."""
+"""Every fault is reported in one sentence, and damages neither the input nor an earlier output."""
 
 import os
 import random

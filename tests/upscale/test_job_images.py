@@ -1,4 +1,4 @@
-"""Films of pictures: as deep as they were, in the order of their numbers, and resumable."""
+"""Image sequences keep their bit depth and numerical order, and can be resumed."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Films through pipes: the same frames as through files, and a sentence where that cannot be."""
+"""Videos through pipes: the same frames as through files, or a clear error."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Whatever stops the work, the same call goes on behind the last segment, to the same pictures."""
+"""After any interruption the same call resumes after the last segment, with identical frames."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from interlaced_video import make_video
 from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, names_in, read_clip
 
+from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.tiling import Chunking
@@ -341,7 +342,7 @@ def test_choices_of_the_first_run_are_kept(tmp_path, monkeypatch):
 def test_a_job_with_all_segments_finished_is_only_joined(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
     with monkeypatch.context() as patch:
-        patch.setattr(segmenting, "join", lambda *_: pytest.fail("power cut"))
+        patch.setattr(segments.SegmentedVideo, "join", lambda *_: pytest.fail("power cut"))
         with pytest.raises(BaseException, match="power cut"):
             upscale_video(clip, tmp_path / "large.mp4", **SMALL)
     windows = Remembering.calls

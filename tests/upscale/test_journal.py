@@ -1,4 +1,4 @@
-"""What the journal says is finished is finished; what it does not know of is thrown away."""
+"""Segments in the journal are complete; all others are deleted."""
 
 import os
 import subprocess

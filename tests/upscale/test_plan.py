@@ -1,4 +1,4 @@
-"""What a job will need is told beforehand, and a disk that is far too small ends it."""
+"""The needs of a job are estimated in advance, and a far too small disk is refused."""
 
 from collections import namedtuple
 from fractions import Fraction

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.data.sources import Run, Source, Window, whole
 from vsrm_cli.errors import InputError
+from vsrm_cli.frame import SCALE
 
 SLOTS = 24
 # The run of each slot is replaced after so many steps, one slot after the other.

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vsrm_cli.data.clip_cache import ClipCache
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, stored_in
 from vsrm_cli.data.packs import most_detailed
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.data.synthetic_motion import move_camera, turn
+from vsrm_cli.frame import SCALE
 
 # LR pixels around a patch that are compressed along with it, as far as there are any, and cropped
 # afterwards: an encoder treats the borders of a frame differently.

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.data.real_degradation import degrade_real
-
-SCALE = 4
+from vsrm_cli.frame import SCALE
 
 # The Gaussian of BD: standard deviation and reach in pixels.
 BD_SIGMA, BD_REACH = 1.6, 6

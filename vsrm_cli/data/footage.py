@@ -8,7 +8,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.data.file_index import Index
 from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
@@ -22,6 +21,7 @@ from vsrm_cli.data.sources import (
 )
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import cache_dir, files_below
+from vsrm_cli.frame import SCALE
 
 HR_FOLDER, LR_FOLDER = "hr", "lr"
 PACK_ENDING = ".safetensors"

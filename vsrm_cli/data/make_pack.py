@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.file_sources import read_photo
 from vsrm_cli.data.packs import LR_PREFIX, detail, shrink
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import check_output_path, files_below, write_atomically
+from vsrm_cli.frame import SCALE
 
 # Compressed video is shrunk to this height first: at half size, 720p shows no codec artifacts.
 CLIP_HEIGHT = 360

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE
+from vsrm_cli.frame import SCALE
 
 PHOTO_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEO_ENDINGS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".264", ".m4v", ".ts"}

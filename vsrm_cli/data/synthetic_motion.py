@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.data.packs import detail
 from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.frame import SCALE
 
 
 def move_camera(

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Run, Source, Window
 from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.errors import InputError
+from vsrm_cli.frame import SCALE
 
 # Side of clips that are made from photos.
 PHOTO_CLIP_SIDE = 192

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.encode.encoders import start_encoding
 from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.containers import open_container, video_stream
@@ -32,19 +32,6 @@ _FRAMES_TRIED = 2
 _GRAY_TOLERANCE = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A closed segment of a video.
-
-    Attributes:
-        path: Its file.
-        ticks: When its frames are shown, rising, in ticks of the output's clock.
-    """
-
-    path: Path
-    ticks: Sequence[int]
-
-
 class SegmentWriter:
     """One segment while it is written.
 
@@ -54,7 +41,7 @@ class SegmentWriter:
         end: Until when the last of them is shown.
     """
 
-    def __init__(self, path: Path, output: VideoWriter) -> None:
+    def __init__(self, path: Path, output: SegmentedVideo) -> None:
         """Open the file and write its header.
 
         Args:
@@ -64,7 +51,7 @@ class SegmentWriter:
         Raises:
             OutputError: If the folder cannot be written.
         """
-        container = output.segment_container or choose_container(output)
+        container = output.segment_container or output.choose_container()
         self.path = path.with_suffix(f".{container}")
         self.ticks: list[int] = []
         self.end = 0
@@ -124,30 +111,55 @@ class SegmentWriter:
             self._file.close()
 
 
-def join(segments: Sequence[Segment], end: int, output: VideoWriter) -> None:
-    """Join segments to the output, with the sound and subtitles of the source.
+class SegmentedVideo(VideoWriter):
+    """A video file that is joined from segments, with the sound and subtitles of the source.
 
-    Args:
-        segments: All segments of the video, in order.
-        end: Until when the last frame is shown, in ticks of the output's clock.
-        output: Created for segments; it is completed by leaving its ``with`` statement.
-
-    Raises:
-        CheckFailed: If a segment does not hold the frames that it should.
-        OutputError: If the output cannot be written, or a segment has vanished.
+    Attributes:
+        segment_container: FFmpeg's name of the container of its segments, when it is known.
     """
-    if missing := [segment.path for segment in segments if not segment.path.exists()]:
-        raise OutputError(f"The segment {missing[0]} is missing; run the same command again.")
-    reordered = max(_reordering(segment, output) for segment in segments)
-    times = [tick for segment in segments for tick in segment.ticks]
-    for number, (stream, packet) in enumerate(_packets(segments, output)):
-        if number == 0:
-            output.open_for(stream, times, end=end, frames_reordered=reordered)
-        output.copy(packet)
+
+    segment_container: str | None = None
+
+    def choose_container(self) -> str:
+        """Choose the container of the segments, by a trial in memory.
+
+        Some frames are encoded into it, copied into a file like the output, and decoded from both.
+
+        Returns:
+            FFmpeg's name of the container, which is also set in the output.
+
+        Raises:
+            OutputError: If no container works: the output cannot hold such video.
+        """
+        self.segment_container = next((c for c in _CONTAINERS if _gives_back(c, self)), None)
+        if self.segment_container is None:
+            raise OutputError(
+                f"{self.plan.encoder} video ({self.plan.pixel_format}) cannot be decoded from a "
+                f"{self.path.suffix} file; choose another --codec, --pix-fmt or container."
+            )
+        return self.segment_container
+
+    def open_segment(self, path: Path) -> SegmentWriter:
+        """Open a segment; see `SegmentedWriter.open_segment`."""
+        return SegmentWriter(path, self)
+
+    def join(self, segments: Sequence[Segment], end: int) -> None:
+        """Join segments to the output; see `SegmentedWriter.join`.
+
+        Leaving the ``with`` statement then completes the file.
+        """
+        if missing := [segment.path for segment in segments if not segment.path.exists()]:
+            raise OutputError(f"The segment {missing[0]} is missing; run the same command again.")
+        reordered = max(_reordering(segment, self) for segment in segments)
+        times = [tick for segment in segments for tick in segment.ticks]
+        for number, (stream, packet) in enumerate(_packets(segments, self)):
+            if number == 0:
+                self.open_for(stream, times, end=end, frames_reordered=reordered)
+            self.copy(packet)
 
 
 def _packets(
-    segments: Sequence[Segment], output: VideoWriter
+    segments: Sequence[Segment], output: SegmentedVideo
 ) -> Iterator[tuple[VideoStream, Packet[VideoStream]]]:
     """Read the packets of all segments, with presentation times in ticks of the output's clock.
 
@@ -170,7 +182,7 @@ def _packets(
                 yield stream, packet
 
 
-def _reordering(segment: Segment, output: VideoWriter) -> int:
+def _reordering(segment: Segment, output: SegmentedVideo) -> int:
     """By how many frames decoding is ahead of presentation in a segment.
 
     Raises:
@@ -186,7 +198,7 @@ def _reordering(segment: Segment, output: VideoWriter) -> int:
     return max(number - places[tick] for number, tick in enumerate(found))
 
 
-def _ticks(packet: Packet[VideoStream], output: VideoWriter) -> int:
+def _ticks(packet: Packet[VideoStream], output: SegmentedVideo) -> int:
     """The presentation time of a packet, in ticks of the output; -1 if between two."""
     assert packet.pts is not None
     ticks = packet.pts * packet.time_base / output.time_base
@@ -197,27 +209,7 @@ def _broken(segment: Segment, what: str) -> str:
     return f"The segment {segment.path} {what}; give --restart to start over."
 
 
-def choose_container(output: VideoWriter) -> str:
-    """Choose the container of the segments of an output, by a trial in memory.
-
-    Some frames are encoded into it, copied into a file like the output, and decoded from both.
-
-    Returns:
-        FFmpeg's name of the container, which is also set in the output.
-
-    Raises:
-        OutputError: If no container works: the output cannot hold such video.
-    """
-    output.segment_container = next((c for c in _CONTAINERS if _gives_back(c, output)), None)
-    if output.segment_container is None:
-        raise OutputError(
-            f"{output.plan.encoder} video ({output.plan.pixel_format}) cannot be decoded from a "
-            f"{output.path.suffix} file; choose another --codec, --pix-fmt or container."
-        )
-    return output.segment_container
-
-
-def _gives_back(container: str, output: VideoWriter) -> bool:
+def _gives_back(container: str, output: SegmentedVideo) -> bool:
     segment, copy = BytesIO(), BytesIO()
     options = {"avoid_negative_ts": "disabled"}
     try:

@@ -65,7 +65,6 @@ class VideoWriter:
         track: Its video, as it is encoded.
         time_base: The clock of the video; its times are whole numbers of it, in seconds.
         part: Where the file grows until it is complete.
-        segment_container: FFmpeg's name of the container of its segments, when it is known.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class VideoWriter:
             end: Seconds after the first frame of the source at which the output ends.
             overwrite: Replace an existing file, when the new one is complete.
             folder: Folder of the segments, on the disk of the output. The file is only tried now,
-                and made of them by `segments.join`.
+                and made of them by `SegmentedVideo.join`.
             audio: How the sound of the source is handled.
 
         Raises:
@@ -107,7 +106,6 @@ class VideoWriter:
         check_output_path(path, inputs=[source.path], overwrite=overwrite)
         self.frames_written = 0
         self._is_complete = False
-        self.segment_container: str | None = None
         self.plan = plan
         self.path = path
         self.part = part_path(path, folder)
@@ -135,6 +133,12 @@ class VideoWriter:
         self._is_only_tried = folder is not None
         if self._is_only_tried:
             self._discard()
+
+    @property
+    def shown_shape(self) -> Shape:
+        """The displayed size of the frames: containers but .nut store the rotation."""
+        is_rotated = self.path.suffix.lower() != ".nut"
+        return self.shape.upright(self._source) if is_rotated else self.shape
 
     @property
     def kept(self) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import UsageError
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import SCALE, Frame
 from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.inference.restorer import Restorer, SupportsRestore
 from vsrm_cli.models.network import Network

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from vsrm_cli.checkpoints.catalog import pair_of
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation.baselines import FILTERS, common_scale, methods_of
 from vsrm_cli.evaluation.countdown import Countdown
@@ -37,7 +36,7 @@ from vsrm_cli.evaluation.test_sets import (
     read_clip,
     read_result,
 )
-from vsrm_cli.frame import Pixels
+from vsrm_cli.frame import SCALE, Pixels
 from vsrm_cli.models.network import Network
 
 # Size of a crop on the page, in pixels: large enough for context, small enough to see pixels.

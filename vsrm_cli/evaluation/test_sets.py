@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, blur_and_subsample, shrink_bicubic
+from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.files import files_below
+from vsrm_cli.frame import SCALE
 
 HR_FOLDERS = ("GT", "target")
 LR_FOLDERS: dict[str, tuple[str, ...]] = {

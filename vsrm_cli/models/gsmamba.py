@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.flow_composition import ComposedFlows
 from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
@@ -27,7 +28,7 @@ from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
-from vsrm_cli.models.network import SCALE, FeaturePropagation
+from vsrm_cli.models.network import FeaturePropagation
 from vsrm_cli.ops.depthwise_conv import depthwise_conv
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.spynet import SpyNet
-
-SCALE = 4
 
 
 class Network(nn.Module, ABC):

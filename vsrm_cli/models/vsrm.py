@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import TGFN, TwoStepUpsampler, channels_last
 from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
-from vsrm_cli.models.network import SCALE, FeaturePropagation
+from vsrm_cli.models.network import FeaturePropagation
 from vsrm_cli.ops.warp import warp
 
 

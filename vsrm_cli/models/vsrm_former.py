@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import ResidualBlock, channels_last
 from vsrm_cli.layers.subpixel import CHANNELS, GAIN, subpixel_samples
 from vsrm_cli.models.config_checks import check_choice
-from vsrm_cli.models.network import SCALE
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 

@@ -15,12 +15,13 @@ import torch
 
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, MODELS, pair_of
 from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
-from vsrm_cli.data.degradations import SCALE, Degradation
+from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
+from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.loop import Progress, Result, finetune
 from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe

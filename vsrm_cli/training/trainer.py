@@ -19,7 +19,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from vsrm_cli.data.sample import Sample
-from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.frame import SCALE
+from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, average_over_processes
 from vsrm_cli.training.flow_loss import motion_losses
 from vsrm_cli.training.losses import restoration_loss

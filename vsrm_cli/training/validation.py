@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE, shrink_bicubic
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.packs import detail
 from vsrm_cli.evaluation.metrics import psnr_y
+from vsrm_cli.frame import SCALE
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import Recipe, Stage
 

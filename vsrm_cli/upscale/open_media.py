@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, names_files
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.segments import choose_container
+from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import VideoWriter
-from vsrm_cli.encode.writer import DirectWriter, FrameWriter
+from vsrm_cli.encode.writer import DirectWriter, SegmentedWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
@@ -18,8 +19,7 @@ from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
 
-# Outputs that are joined from segments.
-Collected = VideoWriter | ImageSequenceWriter
+VideoFile = TypeVar("VideoFile", bound=VideoWriter)
 
 
 def open_source(path: Path, options: UpscaleOptions) -> Source:
@@ -62,7 +62,7 @@ def open_output(
     options: UpscaleOptions,
     *,
     folder: Path,
-) -> Collected:
+) -> SegmentedWriter:
     """Try an output that has been checked; its segments go into a folder.
 
     Raises:
@@ -76,8 +76,8 @@ def open_output(
             names=source.image_names,
             shape=shape_of_output(source.info, options),
         )
-    output = _open_video(path, source, options, overwrite=True, folder=folder)
-    choose_container(output)
+    output = _open_video(SegmentedVideo, path, source, options, overwrite=True, folder=folder)
+    output.choose_container()
     return output
 
 
@@ -99,7 +99,7 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
         raise OutputError(
             "A pipe cannot be written as image files; write a video, such as out.mkv."
         )
-    return _open_video(path, source, options, overwrite=options.overwrite, folder=None)
+    return _open_video(VideoWriter, path, source, options, overwrite=options.overwrite, folder=None)
 
 
 def encoding_of(options: UpscaleOptions) -> Encoding:
@@ -108,14 +108,15 @@ def encoding_of(options: UpscaleOptions) -> Encoding:
 
 
 def _open_video(
+    kind: type[VideoFile],
     path: Path,
     source: Source,
     options: UpscaleOptions,
     *,
     overwrite: bool,
     folder: Path | None,
-) -> VideoWriter:
-    return VideoWriter(
+) -> VideoFile:
+    return kind(
         path,
         source=source.info,
         shape=shape_of_output(source.info, options),
@@ -131,18 +132,6 @@ def _open_video(
 def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
     """The shape of the output."""
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
-
-
-def shown_shape(output: FrameWriter, info: VideoInfo) -> Shape:
-    """The displayed size of an output, rotated if the file says so.
-
-    Args:
-        output: Where the frames go.
-        info: Where they come from.
-    """
-    # Images and pipes have upright pixels, and .nut cannot store the rotation.
-    has_mark = isinstance(output, VideoWriter) and output.path.suffix.lower() != ".nut"
-    return output.shape.upright(info) if has_mark else output.shape
 
 
 def _is_for_images(path: Path) -> bool:

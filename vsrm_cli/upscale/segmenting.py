@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 
-from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, SegmentWriter, join
-from vsrm_cli.encode.video import VideoWriter
-from vsrm_cli.encode.writer import SegmentFile
+from vsrm_cli.encode.writer import Segment, SegmentedWriter, SegmentFile
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Fingerprint, Frame
 from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale.journal import Entry, Journal, ResumePoint
-from vsrm_cli.upscale.open_media import Collected
 
 # Maximum work in a segment. A crash may happen just before it is closed, and the window by which
 # the speed is measured may have been a fast one: so it is half a minute, and at most a minute is
@@ -178,7 +174,7 @@ class Recorder:
 
     def __init__(
         self,
-        output: VideoWriter | ImageSequenceWriter,
+        output: SegmentedWriter,
         windows: Chunking,
         *,
         folder: Path,
@@ -224,10 +220,7 @@ class Recorder:
             )
         if self._segment is None:
             path = self._folder / f"{self.frames_written:09}"
-            if isinstance(self._output, ImageSequenceWriter):
-                self._segment = ImageSegment(path, self._output)
-            else:
-                self._segment = SegmentWriter(path, self._output)
+            self._segment = self._output.open_segment(path)
         self._segment.write(frame)
         self.frames_written += 1
         self._stamps[record.number] = record.fingerprint
@@ -269,15 +262,14 @@ class Recorder:
         self._segment = None
 
 
-def keep_container(output: VideoWriter | ImageSequenceWriter, entries: Iterable[Entry]) -> None:
+def keep_container(output: SegmentedWriter, entries: Iterable[Entry]) -> None:
     """Write further segments into the container of those that are finished.
 
     The container is chosen by a trial, and x265 gives videos of two frames random decoding times:
     the same container may fail in one trial and pass in the next.
     """
-    if isinstance(output, VideoWriter):
-        for entry in entries:
-            output.segment_container = Path(entry.file).suffix.removeprefix(".")
+    for entry in entries:
+        output.segment_container = Path(entry.file).suffix.removeprefix(".")
 
 
 def check_counts(*, read: int, written: int) -> None:
@@ -293,10 +285,7 @@ def check_counts(*, read: int, written: int) -> None:
         )
 
 
-def join_segments(output: Collected, journal: Journal) -> None:
+def join_segments(output: SegmentedWriter, journal: Journal) -> None:
     """Join the finished segments to the output."""
-    if isinstance(output, ImageSequenceWriter):
-        output.collect(journal.folder, journal.frames_done)
-    else:
-        segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
-        join(segments, journal.entries[-1].end, output)
+    segments = [Segment(journal.folder / entry.file, entry.ticks) for entry in journal.entries]
+    output.join(segments, journal.entries[-1].end)

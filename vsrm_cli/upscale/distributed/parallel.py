@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import windows_of
@@ -25,7 +25,6 @@ from vsrm_cli.upscale.distributed.segment_worker import (
 )
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.journal import Choices, Entry, Journal, number_of
-from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import expected_frames
@@ -50,7 +49,7 @@ def make_device_workers(
 
 def restore_on_devices(
     make_workers: Callable[[Settings], DeviceWorkers],
-    stages: tuple[Source, Collected],
+    stages: tuple[Source, SegmentedWriter],
     journal: Journal,
     options: UpscaleOptions,
     *,
@@ -150,7 +149,7 @@ def _describe_run(
 
 
 def _settings(
-    stages: tuple[Source, Collected], journal: Journal, options: UpscaleOptions
+    stages: tuple[Source, SegmentedWriter], journal: Journal, options: UpscaleOptions
 ) -> Settings:
     """The settings for the devices: those of an earlier run, else the options."""
     source, output = stages
@@ -162,7 +161,7 @@ def _settings(
         chosen=journal.chosen,
         threads=threads or torch.get_num_threads(),
         folder=journal.folder.absolute(),
-        container=output.segment_container if isinstance(output, VideoWriter) else None,
+        container=output.segment_container,
     )
 
 

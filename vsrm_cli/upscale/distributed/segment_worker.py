@@ -10,7 +10,6 @@ from uuid import uuid4
 import torch
 
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.errors import InputError, MemoryShortage, OutputError
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.upscale.devices import DTYPE_NAMES, MIXED, hardware_of, new_restorer, queue_depths
@@ -107,8 +106,7 @@ class SegmentWorker:
             with open_source(settings.src, options) as source:
                 self._info = source.info
                 self._output = open_output(settings.dst, source, options, folder=settings.folder)
-            if isinstance(self._output, VideoWriter):
-                self._output.segment_container = settings.container
+            self._output.segment_container = settings.container
             self._restorer = new_restorer(network, options, chosen)
             frames = min(options.window, expected_frames(self._info, options) or options.window)
             self._restorer.settle_tile(frames, self._info.height, self._info.width)
