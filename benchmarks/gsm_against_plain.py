@@ -24,7 +24,7 @@ from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
-from gsm_twin import Twin
+from gsm_reference import GSMReference
 
 SIZE = (1, 5, 3, 64, 64)
 seconds: dict[str, float] = defaultdict(float)
@@ -67,7 +67,7 @@ def main():
     restored = timed("whole", network)(clip)
     fast = dict(seconds)
     seconds.clear()
-    twin = Twin(
+    twin = GSMReference(
         network.state_dict(), heads=GSM_FULL.heads, radius=GSM_FULL.radius, scan=step_by_step
     )
     twin.gather = timed("alignment", twin.gather)
