@@ -28,7 +28,7 @@ from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
-from vsrm_cli.models.network import FeaturePropagation
+from vsrm_cli.models.network import FeaturePropagation, initialize_linear
 from vsrm_cli.ops.depthwise_conv import depthwise_conv
 
 
@@ -359,11 +359,7 @@ class GSM(FeaturePropagation):
         """
         for name, module in self.prop_layers.named_modules():
             if isinstance(module, nn.Linear) and ".mamba_block." in name:
-                is_last = name.endswith(("out_proj", "fc2"))
-                std = 0.02 if is_last else module.in_features**-0.5
-                nn.init.trunc_normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                initialize_linear(module, ends_residual=name.endswith(("out_proj", "fc2")))
         nn.init.zeros_(self.conv_after_body.weight)
         nn.init.zeros_(self.conv_after_body.bias)
         self.reset_scans()

@@ -23,7 +23,7 @@ from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
-from vsrm_cli.models.network import FeaturePropagation
+from vsrm_cli.models.network import FeaturePropagation, initialize_linear
 from vsrm_cli.ops.warp import warp
 
 
@@ -220,11 +220,7 @@ class VSRM(FeaturePropagation):
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                is_last = name.endswith(("out_proj", "proj_out"))
-                std = 0.02 if is_last else module.in_features**-0.5
-                nn.init.trunc_normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                initialize_linear(module, ends_residual=name.endswith(("out_proj", "proj_out")))
         self.reset_scans()
 
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:

@@ -55,11 +55,9 @@ def test_sharpening_widens_a_step_on_both_sides_and_stays_within_the_range():
 
 def test_feature_loss_is_a_share_of_what_the_ground_truth_shows():
     # Differences 0.1, 0, 0.2 of features 0.5, 0.25, 0.75: 0.1 of 0.5 on average.
-    loss = feature_loss(
-        identity_network(), colored(0.6, 0.25, 0.55), colored(0.5, 0.25, 0.75), weights=[2.0]
-    )
+    loss = feature_loss(identity_network(), colored(0.6, 0.25, 0.55), colored(0.5, 0.25, 0.75))
 
-    assert loss.item() == pytest.approx(2 * 0.1 / 0.5)
+    assert loss.item() == pytest.approx(0.1 / 0.5)
 
 
 def test_lpips_by_hand():
