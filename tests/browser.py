@@ -35,12 +35,12 @@ class Browser:
 
     Attributes:
         requests: Every address that the tab has asked for.
-        complaints: Errors and warnings of its console.
+        console_errors: Errors and warnings of its console.
     """
 
     def __init__(self, profile):
         self.requests = []
-        self.complaints = []
+        self.console_errors = []
         self._profile = profile
         self._numbers = count(1)
         self._unread = b""
@@ -147,11 +147,11 @@ class Browser:
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         elif method == "Runtime.exceptionThrown":
-            self.complaints.append(parameters["exceptionDetails"]["text"])
+            self.console_errors.append(parameters["exceptionDetails"]["text"])
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(parameters["entry"]["text"])
+            self.console_errors.append(parameters["entry"]["text"])
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
-            self.complaints.append(str(parameters["args"]))
+            self.console_errors.append(str(parameters["args"]))
 
 
 def _pipe():

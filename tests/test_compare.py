@@ -192,7 +192,7 @@ def test_a_page_shows_frames_of_both_exactly(pair, tmp_path):
     assert re.findall(r'alt="(before|after), frame 1"', page) == ["before", "after"] * 5
 
 
-def test_a_still_shows_the_place_that_differs_most(tmp_path):
+def test_an_image_is_cropped_to_the_largest_difference(tmp_path):
     clips = {n: tmp_path / f"{n}.mkv" for n in ("one", "two")}
     for name, path in clips.items():
         with av.open(str(path), "w") as container:

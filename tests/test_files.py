@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import cache_dir, check_output_path, part_path, write_atomically
+from vsrm_cli.files import cache_dir, check_output_path, files_below, part_path, write_atomically
 
 
 def on_the_disk(monkeypatch):
@@ -139,6 +139,18 @@ def test_the_cache_is_where_the_system_has_its_caches(monkeypatch, platform, var
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_files_below_a_folder_are_found_through_links_and_once(tmp_path):
+    clips, data = tmp_path / "clips", tmp_path / "data"
+    for name in ("clips/b.png", "data/a.png", "data/._a.png", "data/.cache/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (data / "linked").symlink_to(clips, target_is_directory=True)
+    (clips / "back").symlink_to(data, target_is_directory=True)
+    (data / "broken.png").symlink_to(tmp_path / "missing.png")
+
+    assert files_below(data) == [data / "a.png", data / "linked" / "b.png"]
+
+
 def test_permissions_of_a_file_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:

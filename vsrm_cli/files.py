@@ -1,4 +1,4 @@
-"""Write files atomically, and check output paths so that no user's file is overwritten."""
+"""Write files atomically, check output paths so that nothing is overwritten, list folders."""
 
 import os
 import sys
@@ -94,6 +94,24 @@ def flush_names(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of all folders in it, sorted; hidden ones are left out.
+
+    Links to folders are followed, as data sets are often linked to; each folder is listed once.
+    """
+    files: list[Path] = []
+    visited: set[Path] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root)
+        if here.resolve() in visited:
+            folders.clear()  # a link back to where it lies
+            continue
+        visited.add(here.resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [here / name for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.is_file())
 
 
 def lock_file(file: IO[bytes]) -> None:

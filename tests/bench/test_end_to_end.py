@@ -23,7 +23,7 @@ def measure(video):
     )
 
 
-def test_the_slowest_stage_is_named_and_nothing_is_left(tmp_path):
+def test_the_slowest_stage_is_named_and_no_file_is_left(tmp_path):
     video = draw_clip(tmp_path / "small.mp4", frames=12)
 
     (row,) = measure(video)

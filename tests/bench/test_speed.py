@@ -101,6 +101,7 @@ def test_an_unknown_size_is_wrong_usage():
 def test_a_network_without_weights_is_timed_untrained(monkeypatch):
     tiny = replace(MODELS["vsrm"], config=TINY_VSRM)
     monkeypatch.setitem(speed.MODELS, "vsrm", tiny)
+    monkeypatch.setitem(speed.SIZES, "180p", (32, 24))
 
     (row,) = speed.measure_speed(
         ["vsrm"],

@@ -43,7 +43,7 @@ def test_a_wrong_result_is_reported_with_exit_code_1(gpu, tmp_path, monkeypatch)
     assert "plain code **WRONG**" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
 
 
-def test_what_raises_is_told_and_the_rest_goes_on(gpu, tmp_path, monkeypatch):
+def test_an_error_in_one_part_is_reported_and_the_others_run(gpu, tmp_path, monkeypatch):
     def broken(bench):
         raise RuntimeError("no kernel image is available")
 
@@ -58,7 +58,7 @@ def test_what_raises_is_told_and_the_rest_goes_on(gpu, tmp_path, monkeypatch):
     assert second["is_right"]
 
 
-def test_a_part_whose_seconds_are_over_begins_no_further_row(gpu, tmp_path, monkeypatch):
+def test_a_part_past_its_time_limit_starts_no_further_row(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "FIGURES", {gpu.hot_spots: -1})
 
     code = gpu.main(["--rehearse", "--parts", "figures", "--out", str(tmp_path)])
@@ -69,7 +69,7 @@ def test_a_part_whose_seconds_are_over_begins_no_further_row(gpu, tmp_path, monk
     assert not part["rows"]
 
 
-def test_no_part_is_begun_when_the_time_is_up(gpu, tmp_path):
+def test_no_part_starts_after_the_time_limit(gpu, tmp_path):
     gpu.main(["--rehearse", "--minutes", "-1", "--out", str(tmp_path)])
 
     parts = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
@@ -77,7 +77,7 @@ def test_no_part_is_begun_when_the_time_is_up(gpu, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_measures_nothing_but_a_rehearsal(gpu, tmp_path, capsys):
+def test_without_a_gpu_only_a_rehearsal_runs(gpu, tmp_path, capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--out", str(tmp_path)])
 

@@ -208,7 +208,7 @@ def test_a_web_page_is_not_mistaken_for_the_file(remote, host):
 
 
 @pytest.mark.parametrize("declared", [0, 134, 10 * len(CONTENT)])
-def test_another_length_is_refused_before_anything_is_kept(remote, host, declared):
+def test_another_length_is_refused_before_anything_is_stored(remote, host, declared):
     host.declared = declared
 
     refuse(remote, rf"offers {declared} bytes as net, which has {len(CONTENT)}")
@@ -216,7 +216,7 @@ def test_another_length_is_refused_before_anything_is_kept(remote, host, declare
 
 
 @pytest.mark.parametrize("declared", ["many", "-5", ""])
-def test_a_length_that_is_none_is_not_needed(remote, host, declared):
+def test_an_invalid_content_length_is_ignored(remote, host, declared):
     host.declared = declared
 
     assert fetch(remote).read_bytes() == CONTENT
@@ -229,7 +229,7 @@ def test_an_endless_response_is_not_stored(remote, host):
     assert sum(path.stat().st_size for path in cache_dir().rglob("*") if path.is_file()) == 0
 
 
-def test_a_length_known_to_a_tenth_is_enough(remote):
+def test_an_approximate_length_is_enough(remote):
     path = fetch(replace(remote, size=2_900_000, is_size_exact=False))
 
     assert path.read_bytes() == CONTENT
@@ -251,13 +251,13 @@ def test_a_redirect_is_followed(remote, host):
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/file.pth"])
-def test_a_redirect_out_of_the_web_is_not_followed(remote, host, target):
+def test_a_redirect_to_another_scheme_is_not_followed(remote, host, target):
     host.moved_to = target
 
     refuse(remote, "unsafe address|answered 302")
 
 
-def test_a_redirect_out_of_encryption_is_not_followed():
+def test_a_redirect_from_https_to_http_is_not_followed():
     request = Request("https://example.org/file.pth")
 
     with pytest.raises(WeightsError, match="unsafe address"):
@@ -266,7 +266,7 @@ def test_a_redirect_out_of_encryption_is_not_followed():
         )
 
 
-def test_redirects_in_a_circle_end(remote, host):
+def test_circular_redirects_are_reported(remote, host):
     host.moved_to = host.url
 
     refuse(remote, "answered 302")

@@ -108,14 +108,14 @@ def test_resuming_with_other_options_is_wrong_usage_and_lists_them(folder):
 
 
 @pytest.mark.parametrize("minutes", [0, -1, "nan"])
-def test_a_time_that_is_none_is_wrong_usage(minutes):
+def test_an_invalid_time_is_wrong_usage(minutes):
     result = run("--time", minutes)
 
     assert result.exit_code == 2
     assert "must be a number of minutes above 0" in result.stderr
 
 
-def test_a_rate_that_explodes_fails_with_the_way_out(folder):
+def test_divergence_fails_with_a_suggestion(folder):
     result = run("--steps", 20, "--lr", 50, "--out", "run")
 
     assert result.exit_code == 1
@@ -178,6 +178,7 @@ def test_from_packs_it_trains_without_pyav(folder):
     assert metrics(folder / "run")[-1]["step"] == 2
 
 
+@pytest.mark.slow
 def test_the_sharp_stage_runs_from_packs_without_pyav_and_reports_its_weights(folder):
     (folder / "packs").mkdir()
     draw_pack(folder / "packs" / "drawn.safetensors")

@@ -79,7 +79,7 @@ def test_the_list_fits_a_narrow_terminal_and_names_every_network():
     assert "Train it (docs/training.md)" in told
 
 
-def test_the_list_is_there_for_programs_too():
+def test_the_list_is_available_as_json():
     listed = {model["name"]: model for model in json.loads(run("--json").stdout)}
 
     assert listed.keys() == MODELS.keys()
@@ -107,7 +107,7 @@ def test_the_list_is_there_for_programs_too():
     }
 
 
-def test_a_name_is_fetched_once_and_then_loads_without_its_host(far):
+def test_a_network_is_downloaded_once_and_then_loaded_offline(far):
     pulled = run("pull", "far")
     again = run("pull", "far", "--quiet")
     far.statuses = 20 * [500]
@@ -199,7 +199,7 @@ def test_a_hostile_file_gets_one_line(tmp_path):
     assert "it ran" not in result.output
 
 
-def test_a_bug_is_called_one_and_shows_where(monkeypatch):
+def test_a_bug_is_reported_as_one_with_its_place(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
@@ -215,7 +215,7 @@ def test_a_bug_is_called_one_and_shows_where(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
-def test_a_lack_of_memory_is_no_bug(monkeypatch, error):
+def test_out_of_memory_is_not_a_bug(monkeypatch, error):
     def fail(*_, **__):
         raise error
 

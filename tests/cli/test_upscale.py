@@ -189,7 +189,7 @@ def test_a_dry_run_in_json_reports_the_remaining_work(folder):
     assert names_in(folder / ".large.mp4.vsrm") == kept
 
 
-def test_a_dry_run_of_a_restart_throws_nothing_away(folder):
+def test_a_dry_run_with_restart_deletes_nothing(folder):
     upscale_one_segment("small.mp4", "large.mp4")
     kept = names_in(folder / ".large.mp4.vsrm")
 
@@ -309,7 +309,7 @@ def test_a_failure_shows_a_traceback_only_for_debugging(folder, monkeypatch, deb
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_a_bug_is_called_one(folder, monkeypatch, debug):
+def test_a_bug_is_reported_as_one(folder, monkeypatch, debug):
     monkeypatch.setattr(upscale, "load_model", fail_with(ZeroDivisionError("by zero")))
 
     result = run("small.mp4", "-o", "large.mp4", *debug)
@@ -366,7 +366,7 @@ def test_the_version_is_printed():
         (["enlarge"], "No such command 'enlarge'"),
     ],
 )
-def test_a_command_line_that_cannot_be_read_gets_one_line(capsys, words, message):
+def test_an_invalid_command_line_gets_one_line(capsys, words, message):
     exit_code = cli.run(words)
 
     told = capsys.readouterr()
@@ -392,7 +392,7 @@ def test_the_installed_command_exits_with_the_code_of_its_failure(folder):
     assert stderr.startswith("error: missing.mp4 does not exist")
 
 
-def test_a_reader_of_stdout_that_has_gone_is_no_reason_to_complain():
+def test_a_closed_stdout_is_not_an_error():
     program = start_program("-m", "vsrm_cli", "--help")
     program.stdout.close()
     stderr = program.stderr.read()

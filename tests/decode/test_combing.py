@@ -46,7 +46,7 @@ def test_a_still_image_has_no_combing_and_no_motion():
 
 
 @pytest.mark.slow
-def test_no_drawn_progressive_clip_is_taken_for_interlaced_and_most_interlaced_ones_are_seen(
+def test_no_drawn_progressive_clip_and_most_interlaced_ones_are_detected_as_interlaced(
     tmp_path,
 ):
     found = list(drawn(tmp_path))

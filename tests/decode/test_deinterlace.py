@@ -27,7 +27,7 @@ def test_combing_is_detected_in_a_flagged_video(tmp_path, order):
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
-def test_combs_are_seen_in_a_video_that_denies_them(tmp_path, order):
+def test_combing_is_detected_in_a_video_without_a_flag(tmp_path, order):
     clip = make_video(tmp_path / "clip.mp4", order)
 
     assert fields_of(clip) == Fields(first=order, is_marked=False)
@@ -50,7 +50,7 @@ def test_a_progressive_video_of_any_length_has_no_fields(tmp_path, frames):
 @pytest.mark.parametrize(
     ("codec", "pixel_format"), [("libx264", "yuv420p"), ("ffv1", "yuv422p10le")]
 )
-def test_progressive_frames_are_made_of_the_first_field(tmp_path, order, codec, pixel_format):
+def test_deinterlaced_frames_are_made_of_the_first_field(tmp_path, order, codec, pixel_format):
     clip = make_video(
         tmp_path / "clip.mkv",
         order,

@@ -113,7 +113,7 @@ def decoding_by_stand_in(monkeypatch):
     yield asked
 
 
-def test_the_reader_hands_on_the_values_of_hardware_in_the_format_of_software(clip, monkeypatch):
+def test_frames_of_hardware_have_the_pixel_format_of_software(clip, monkeypatch):
     with VideoReader(clip) as plain:
         expected = [frame.pixels for frame in plain]
 
@@ -149,7 +149,7 @@ def test_damage_in_hardware_decoding_is_reported_with_a_suggestion(clip, monkeyp
     ("name", "codec"),
     [("h264_nvenc", "h264"), ("hevc_nvenc", "hevc"), ("av1_nvenc", "av1")],
 )
-def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, monkeypatch):
+def test_an_encoder_without_its_hardware_is_replaced_by_software(name, codec, monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: False)
 
     encoding, said = replace_absent_hardware(Encoding(codec=name, crf=20, preset="p5"))
@@ -158,7 +158,7 @@ def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, 
     assert said == f"no hardware for {name}: encoded as {codec} in software"
 
 
-def test_an_encoder_whose_hardware_is_there_is_used(monkeypatch):
+def test_an_encoder_with_its_hardware_is_used(monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: True)
     asked = Encoding(codec="hevc_nvenc", preset="p5")
 

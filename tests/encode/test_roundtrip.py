@@ -85,7 +85,7 @@ def test_colors_are_unchanged():
     assert np.abs(coded.astype(int) - frames).max() <= 3
 
 
-def test_without_its_filter_h264_leaves_edges_between_its_blocks():
+def test_without_deblocking_h264_has_edges_between_blocks():
     frames = scene(height=64, width=64)
     steps = {}
 

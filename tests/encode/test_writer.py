@@ -145,7 +145,7 @@ def test_frames_pass_in_order_at_their_times(tmp_path, clip, frames, kind):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("kind", NAMED)
-def test_an_exception_leaves_nothing_under_the_name(tmp_path, clip, frames, kind, error):
+def test_an_exception_leaves_no_output(tmp_path, clip, frames, kind, error):
     output = kind(tmp_path, clip)
 
     def stop_halfway():
@@ -160,7 +160,7 @@ def test_an_exception_leaves_nothing_under_the_name(tmp_path, clip, frames, kind
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_the_name_is_there_only_when_the_output_is_complete(tmp_path, clip, frames, kind):
+def test_the_output_exists_only_when_it_is_complete(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
 
     with output.writer:

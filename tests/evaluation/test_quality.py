@@ -180,7 +180,7 @@ def test_the_window_and_the_number_of_frames_can_be_chosen(tmp_path):
     )
 
 
-def test_the_crop_lies_where_the_network_gains_most():
+def test_the_crop_is_where_the_network_improves_most():
     truth = torch.zeros(1, 3, 200, 300, dtype=torch.uint8)
     bicubic, network = truth.clone(), truth.clone()
     bicubic[..., 60:180, 100:260] = 50
@@ -235,6 +235,15 @@ def test_the_detail_of_a_pair_can_be_chosen_and_is_part_of_the_name(tmp_path, mo
 
     assert asked == [("soft", 0.25), ("other", None)]
     assert "nearest, detail 0.25" in by_method(quality.means)
+
+
+def test_weight_files_of_one_name_have_a_row_each(tmp_path):
+    draw_folder(tmp_path / "waves")
+
+    quality, _ = measured(tmp_path, models=("a.safetensors", "b.safetensors", "b.safetensors"))
+
+    names = [name for name in by_method(quality.means) if name.startswith("vsrm-compact")]
+    assert names[::2] == ["vsrm-compact (a.safetensors)", "vsrm-compact (b.safetensors)"]
 
 
 def test_the_output_of_another_program_is_found_by_the_name_of_the_clip(tmp_path):

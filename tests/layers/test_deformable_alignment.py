@@ -74,7 +74,7 @@ def test_untrained_it_reads_the_four_pixels_around_the_place_the_flow_points_to(
 
 
 @pytest.mark.parametrize("reach", [0.5, 2.0])
-def test_learned_offsets_go_no_farther_than_their_reach(reach, sampled):
+def test_learned_offsets_stay_within_their_reach(reach, sampled):
     dca, flow = make_dca(reach=reach), constant_flow(0.25, 0.25, 4, 5)
     dca.offset[-1].bias.copy_(torch.tensor([100.0, -100.0] * 4))  # all to the right and up
 
@@ -202,7 +202,7 @@ def test_the_position_code_by_hand():
     assert code.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_position_code_tells_all_places_a_sixteenth_of_a_pixel_apart():
+def test_the_position_code_differs_for_places_a_sixteenth_of_a_pixel_apart():
     line = torch.arange(-48, 49) / 16  # as far as lattice and offsets go
     places = torch.cartesian_prod(line, line)
 

@@ -82,7 +82,7 @@ def test_any_size_and_precision_gives_finite_float32(height, width, dtype):
     assert flow.isfinite().all()
 
 
-def test_no_step_is_no_change():
+def test_without_steps_the_flow_is_unchanged():
     guess = draw_randomly(1, 2, 8, 8)
 
     assert torch.equal(

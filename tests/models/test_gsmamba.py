@@ -210,7 +210,7 @@ def test_equals_the_reference_implementation(time, height, width):
     torch.testing.assert_close(restored, twin_of(network).forward(clip, *flows), **TOLERANCE)
 
 
-def test_clips_of_a_batch_do_not_mix():
+def test_clips_of_a_batch_do_not_affect_each_other():
     network = make_lively()
     clips = draw_randomly(2, 3, 3, 12, 20)
 
@@ -221,7 +221,7 @@ def test_clips_of_a_batch_do_not_mix():
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
-def test_every_mistake_would_be_seen(mistake):
+def test_every_mistake_in_the_reference_is_detected(mistake):
     network = make_lively(seed=3)
     clip, flows = draw_randomly(1, 5, 3, 19, 12), restless_flows(5, 19, 12)
     network.flows = lambda clip: flows
@@ -237,7 +237,7 @@ def test_every_mistake_would_be_seen(mistake):
     ("time", "height", "width"), [(1, 20, 24), (3, 5, 3), (1, 1, 1), (2, 32, 9)]
 )
 @pytest.mark.parametrize("config", [TINY_GSM, RELEASED_LIKE], ids=["compact", "released"])
-def test_restores_what_the_authors_code_refuses(config, time, height, width):
+def test_restores_clips_that_the_authors_code_refuses(config, time, height, width):
     network = make_network(config).requires_grad_(False)
 
     restored = network(draw_randomly(1, time, 3, height, width))
@@ -269,7 +269,7 @@ def test_one_table_of_flows_serves_both_directions_of_time():
             assert torch.equal(a.query, b.query)
 
 
-def test_a_floor_is_taken_after_the_sum():
+def test_sample_positions_are_rounded_down_after_adding_the_flow():
     # Pixel 20 minus 3.6e-7 is 20 in float32; the floor of the flow would be one pixel less.
     network = make_lively()
     flow = torch.full((1, 2, 24, 24), -3.6e-7)

@@ -261,7 +261,7 @@ def numbered_flows(count, height=2, width=40):
     return flows
 
 
-def test_going_backward_each_frame_sees_the_results_of_the_two_after_it():
+def test_a_backward_branch_uses_the_results_of_the_two_frames_after():
     stacks, calls, results = propagate(numbered_flows(3), backward=True)
 
     # The frame of value 4 comes first; the second one has no second neighbor.
@@ -276,7 +276,7 @@ def test_going_backward_each_frame_sees_the_results_of_the_two_after_it():
     assert values(results) == [101, 102, 103, 104]
 
 
-def test_going_forward_each_frame_sees_the_results_of_the_two_before_it():
+def test_a_forward_branch_uses_the_results_of_the_two_frames_before():
     stacks, calls, results = propagate(numbered_flows(3), backward=False)
 
     assert values_of_stacks(stacks) == [[1, 1, 1], [101, 2, 0], [102, 3, 101], [103, 4, 102]]
@@ -363,7 +363,7 @@ def test_a_single_frame_needs_no_flow():
     assert network(clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
 
 
-def test_clips_of_a_batch_do_not_see_each_other():
+def test_clips_of_a_batch_do_not_affect_each_other():
     network, pair = make_network(TINY_VSRM).requires_grad_(False), clip(3, 5, 7, batch=2)
 
     together = network(pair)
@@ -372,7 +372,7 @@ def test_clips_of_a_batch_do_not_see_each_other():
     torch.testing.assert_close(together[1:], network(pair[1:]), **TOLERANCE)
 
 
-def test_every_frame_sees_every_other():
+def test_every_frame_depends_on_every_other():
     network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(4, 6, 6)
     before = network(frames)
 
@@ -400,7 +400,7 @@ def still(frames):
     return (torch.zeros(batch, time - 1, 2, height, width),) * 2
 
 
-def test_untrained_branches_leave_frames_to_themselves():
+def test_untrained_branches_do_not_use_other_frames():
     network, frames = (
         make_network(TINY_VSRM, awake=False).requires_grad_(False),
         clip(3, 5, 7, batch=2),
@@ -453,13 +453,13 @@ def missing_gradients(network, frames):
 
 
 @pytest.mark.parametrize("config", [TINY_VSRM, PAPER_LIKE], ids=["tiny", "as published"])
-def test_every_weight_learns_from_a_clip(config):
+def test_every_weight_gets_a_gradient_from_a_clip(config):
     network = make_network(config).train()
 
     assert missing_gradients(network, clip(3, 6, 6)) == set()
 
 
-def test_frames_alone_teach_the_stem_and_the_upsampler_and_nothing_else():
+def test_single_frames_train_only_the_stem_and_the_upsampler():
     network, frames = make_network(TINY_VSRM).train(), clip(2, 6, 6)
 
     network.frames(frames, still(frames)).square().mean().backward()

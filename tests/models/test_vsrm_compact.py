@@ -54,7 +54,7 @@ def test_untrained_it_gives_the_bicubic_frame():
     torch.testing.assert_close(large[0], base)
 
 
-def test_clips_of_a_batch_do_not_see_each_other():
+def test_clips_of_a_batch_do_not_affect_each_other():
     network, pair = make_network(TINY).requires_grad_(False), clip(3, 5, 7, batch=2)
 
     together = network(pair)
@@ -63,7 +63,7 @@ def test_clips_of_a_batch_do_not_see_each_other():
     torch.testing.assert_close(together[1:], network(pair[1:]), **TOLERANCE)
 
 
-def test_every_frame_sees_every_other():
+def test_every_frame_depends_on_every_other():
     network, frames = make_network(TINY).requires_grad_(False), clip(5, 6, 6)
     before = network(frames)
 
@@ -74,7 +74,7 @@ def test_every_frame_sees_every_other():
         assert (seen > 0).all()
 
 
-def test_one_frame_is_what_it_is_without_propagation():
+def test_a_single_frame_is_restored_without_propagation():
     network, frame = make_network(TINY).requires_grad_(False), clip(1, 6, 8)
 
     first = network.passes(frame, network.flows(frame))[0]
@@ -137,7 +137,7 @@ def test_a_single_frame_needs_no_flow():
 
 
 @pytest.mark.parametrize("kind", ["flat", "noise", "cut"])
-def test_clips_without_anything_to_follow_stay_finite(kind):
+def test_clips_without_matching_frames_stay_finite(kind):
     network = make_network(TINY).requires_grad_(False)
     frames = torch.full((1, 4, 3, 12, 16), 0.3) if kind == "flat" else clip(4, 12, 16)
     if kind == "cut":
@@ -157,7 +157,7 @@ def test_half_precision_agrees_with_single():
     assert (half.float() - single).abs().mean() < 0.02
 
 
-def test_every_weight_learns_from_a_clip():
+def test_every_weight_gets_a_gradient_from_a_clip():
     network = make_network(TINY).train()
     frames = clip(4, 8, 8)
 
@@ -172,7 +172,7 @@ def test_every_weight_learns_from_a_clip():
     assert missing == set()
 
 
-def test_frames_alone_teach_everything_but_propagation_and_flow():
+def test_single_frames_train_everything_but_propagation_and_flow():
     network, frames = make_network(TINY).train(), clip(2, 8, 8)
 
     network.frames(frames, (torch.zeros(1, 1, 2, 8, 8),) * 2).square().mean().backward()
@@ -268,6 +268,6 @@ def test_samples_of_a_folded_network_lie_in_the_places_of_its_output():
     assert places.nonzero().tolist() == [[y, x] for y in (2, 3) for x in (4, 5)]
 
 
-def test_a_fold_that_there_is_not_is_refused():
+def test_an_unknown_fold_is_refused():
     with pytest.raises(ValueError, match="fold can be 1 or 2, not 3"):
         replace(TINY, fold=3)

@@ -34,7 +34,7 @@ def test_zero_flow_gives_the_image():
     assert_same(warp(picture, torch.zeros(1, 2, 5, 7)), picture)
 
 
-def test_a_flow_to_the_right_brings_what_lies_to_the_right():
+def test_a_flow_to_the_right_samples_pixels_to_the_right():
     picture = numbered(3, 5)
 
     warped = warp(picture, constant_flow(2.0, 0.0, 3, 5))
@@ -43,7 +43,7 @@ def test_a_flow_to_the_right_brings_what_lies_to_the_right():
     assert_same(warped[..., 3:], torch.zeros(1, 1, 3, 2))
 
 
-def test_a_flow_down_brings_what_lies_below():
+def test_a_flow_down_samples_pixels_below():
     picture = numbered(4, 3)
 
     warped = warp(picture, constant_flow(0.0, 1.0, 4, 3))

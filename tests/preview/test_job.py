@@ -202,7 +202,7 @@ def test_a_video_shorter_than_a_place_is_shown_whole(tmp_path, frames):
     assert (">Play</button>" in page.read_text(encoding="utf-8")) == (frames > 1)
 
 
-def test_the_last_frames_can_be_asked_for(tmp_path):
+def test_the_last_frames_can_be_requested(tmp_path):
     clip, page = draw(tmp_path / "a.mp4", frames=20), tmp_path / "a.html"
 
     made(clip, "-o", page, "--at", "0.7", "--at", "0:00.1")
@@ -254,7 +254,7 @@ def test_invalid_input_gives_one_sentence(tmp_path, monkeypatch, words, exit_cod
     assert (tmp_path / "mine.html").read_text() == "precious"
 
 
-def test_a_network_that_does_not_exist_is_refused_before_another_has_worked(tmp_path):
+def test_an_unknown_network_is_refused_before_another_runs(tmp_path):
     clip, seen = draw(tmp_path / "a.mp4"), []
 
     with pytest.raises(WeightsError, match="There is no model 'vsrm-z'"):

@@ -39,10 +39,10 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def opened(browser, page):
     browser.requests.clear()
-    browser.complaints.clear()
+    browser.console_errors.clear()
     browser.open(page, width=1280)
     yield browser
-    assert browser.complaints == []
+    assert browser.console_errors == []
 
 
 def shown(browser, side):
@@ -86,7 +86,7 @@ def right(version):
 )
 def test_the_page_is_self_contained(browser, page, width, is_phone, scheme):
     browser.requests.clear()
-    browser.complaints.clear()
+    browser.console_errors.clear()
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.ask("Emulation.setEmulatedMedia", features=[feature])
 
@@ -98,7 +98,7 @@ def test_the_page_is_self_contained(browser, page, width, is_phone, scheme):
     assert browser.run("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)"
     )
-    assert browser.complaints == []
+    assert browser.console_errors == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
 
 

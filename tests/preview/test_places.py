@@ -82,7 +82,7 @@ def test_black_and_still_parts_are_left_out():
     assert [film.shot_at(place) for place in film.places()] == [1, 3]
 
 
-def test_a_scene_that_comes_again_is_shown_once():
+def test_a_repeated_scene_is_shown_once():
     film = Film(*((COLORS[n % 2], 5, "moving") for n in range(10)))
 
     assert len({film.shot_at(place) % 2 for place in film.places()}) == len(film.places()) == 2
@@ -97,7 +97,7 @@ def test_there_is_no_cut_between_the_frames_of_a_place():
     assert all(film.shot_at(place) == film.shot_at(place + Fraction(7, RATE)) for place in places)
 
 
-def test_where_nothing_moves_still_scenes_are_shown():
+def test_without_motion_still_scenes_are_shown():
     film = Film(*((color, 10, "still") for color in COLORS))
 
     assert len({film.shot_at(place) for place in film.places()}) == 5
@@ -112,7 +112,7 @@ def test_without_a_good_place_the_beginning_is_shown(film):
     assert film.places() == [0]
 
 
-def test_a_long_video_is_read_at_a_few_times_only():
+def test_a_long_video_is_sampled_at_a_few_times():
     film = Film(*((COLORS[n % 6], 600, "moving") for n in range(6)))
 
     film.places()

@@ -41,7 +41,7 @@ def test_audio_that_the_container_cannot_hold_is_transcoded_in_sync(
     assert not writer.warnings
 
 
-def test_audio_that_the_container_can_hold_is_copied_with_transcode(tmp_path):
+def test_audio_that_the_container_can_hold_is_copied_even_with_transcode(tmp_path):
     film = make_film(tmp_path / "film.mp4")
 
     pass_on(film, tmp_path / "out.mkv", audio="transcode")

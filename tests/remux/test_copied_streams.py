@@ -193,7 +193,7 @@ def test_fonts_and_cover_art_of_matroska_are_copied(tmp_path):
 @pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
 @pytest.mark.parametrize("start", [None, Fraction(1, 2)], ids=["whole", "part"])
-def test_cover_art_is_converted_to_the_way_of_the_container(tmp_path, source, target, start):
+def test_cover_art_is_stored_as_the_container_requires(tmp_path, source, target, start):
     is_mkv = source == "in.mkv"
     make_rich(
         tmp_path / source,

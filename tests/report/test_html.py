@@ -41,7 +41,7 @@ def test_a_slider_has_both_images_and_their_names():
     assert "aspect-ratio:34/21" in html
 
 
-def test_words_cannot_become_markup():
+def test_text_cannot_become_markup():
     evil = "<script>alert('x')</script>"
     table = Table(evil, (evil,), ((evil,),))
 

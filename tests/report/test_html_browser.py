@@ -45,14 +45,14 @@ def browser(tmp_path_factory):
 )
 def test_the_page_works_on_a_laptop_and_on_a_phone(browser, page, width, is_phone):
     browser.requests.clear()
-    browser.complaints.clear()
+    browser.console_errors.clear()
 
     browser.open(page, width=width, is_phone=is_phone)
 
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("document.querySelectorAll('svg').length") == 3
     assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 160)")
-    assert browser.complaints == []
+    assert browser.console_errors == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
 
 
@@ -93,7 +93,7 @@ def test_the_slider_follows_the_mouse_and_the_keyboard(browser, page):
     assert after_the_key == "inset(0px 100% 0px 0px)"
 
 
-def test_an_address_outside_is_refused_by_the_page_itself(browser, page):
+def test_the_page_blocks_requests_to_other_addresses(browser, page):
     browser.open(page, width=1280)
 
     browser.run(
@@ -101,4 +101,4 @@ def test_an_address_outside_is_refused_by_the_page_itself(browser, page):
     )
     browser.run("new Promise(go => setTimeout(go, 100))")
 
-    assert any("Content Security Policy" in words for words in browser.complaints)
+    assert any("Content Security Policy" in words for words in browser.console_errors)

@@ -151,7 +151,7 @@ def test_another_size_is_resampled_from_that_of_the_network(tmp_path, clip, wish
 @pytest.mark.parametrize(
     "name", ["with spaces & 'quotes' $HOME %05d", "Übergröße 日本語 🎬", "l" * 230, "-o", "a:b"]
 )
-def test_names_of_any_kind_are_only_names(tmp_path, monkeypatch, name):
+def test_special_characters_in_names_have_no_meaning(tmp_path, monkeypatch, name):
     if sys.platform == "win32" and not name.isalnum():
         pytest.skip("Windows has rules of its own for names")
     folder = tmp_path / name
@@ -217,7 +217,7 @@ def test_dropped_streams_are_reported_before_the_network_is_loaded(tmp_path, mon
     assert (summary.kept, summary.dropped) == ((), (lost,))
 
 
-def test_the_warnings_are_no_part_of_the_facts(tmp_path, clip):
+def test_warnings_are_not_part_of_the_facts(tmp_path, clip):
     summary = upscale_video(clip, tmp_path / "large.mp4")
 
     facts = [field.name for field in fields(Summary) if field.name != "warnings"]
@@ -383,7 +383,7 @@ def test_an_existing_file_is_replaced_only_with_overwrite_and_by_a_complete_one(
     assert len(read_clip(output)[0]) == 10
 
 
-def test_queues_hold_a_window_but_never_gigabytes():
+def test_queues_hold_a_window_but_not_gigabytes():
     assert queue_depth(16, 48 * 32 * 3) == 16
     assert queue_depth(16, 7680 * 4320 * 3) == 2
     assert queue_depth(16, 2**40) == 1

@@ -95,7 +95,7 @@ def test_a_full_disk_is_reported_and_the_job_can_be_resumed(tmp_path, largest_fi
     assert names_in(tmp_path) == ["large.mp4", "log", "small.mp4", "whole.mp4"]
 
 
-def test_a_full_disk_is_no_bug(tmp_path):
+def test_a_full_disk_is_not_a_bug(tmp_path):
     clip = draw_noise(tmp_path / "small.mp4", frames=20)
     log = tmp_path / "log"
 
@@ -178,7 +178,7 @@ def test_a_truncated_input_gives_its_frames_or_an_error(tmp_path, suffix):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_of_a_hundred_files_with_flipped_bytes_each_is_made_or_refused(tmp_path, suffix):
+def test_a_hundred_files_with_flipped_bytes_are_upscaled_or_refused(tmp_path, suffix):
     whole = make_clip(tmp_path / f"whole{suffix}", sound="aac", subtitles=None).read_bytes()
     clip, output = tmp_path / f"small{suffix}", tmp_path / "large.mkv"
     log = tmp_path / "log"
@@ -259,7 +259,7 @@ def wait_for(path):
 
 
 @pytest.mark.slow
-def test_a_second_process_on_one_output_is_turned_away_and_the_first_is_not_disturbed(tmp_path):
+def test_a_second_process_on_one_output_is_refused_without_disturbing_the_first(tmp_path):
     clip = draw_clip(tmp_path / "small.mp4", frames=40)
     output, log = tmp_path / "large.mp4", tmp_path / "log"
     first = faults.start(clip, "-o", output, *WORDS, seconds_per_window=1)

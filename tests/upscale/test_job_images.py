@@ -79,7 +79,7 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path):
         np.testing.assert_array_equal(large, enlarged(pixels))
 
 
-def test_numbers_in_names_are_read_as_numbers_and_gaps_do_no_harm(tmp_path):
+def test_images_are_sorted_by_number_and_gaps_are_allowed(tmp_path):
     drawn = draw_pictures(tmp_path / "in", [10, 2, 1, 7], name="x{}.png")
 
     upscale_video(tmp_path / "in" / "x%d.png", tmp_path / "y_%03d.png")
@@ -148,7 +148,7 @@ def test_existing_images_are_kept_without_overwrite(tmp_path):
         assert large.size == (4 * WIDTH, 4 * HEIGHT)
 
 
-def test_the_input_is_no_place_for_the_output(tmp_path):
+def test_the_input_folder_cannot_be_the_output(tmp_path):
     draw_pictures(tmp_path / "in", range(2))
 
     with pytest.raises(OutputError, match="holds the input itself"):

@@ -163,7 +163,7 @@ def test_a_frame_lost_on_the_way_is_noticed(tmp_path, pipes, monkeypatch):
         upscale_video("-", tmp_path / "large.mp4")
 
 
-def test_the_program_is_one_of_a_chain(tmp_path):
+def test_the_program_works_in_a_chain_of_pipes(tmp_path):
     film = io.BytesIO()
     send(film, frames=5)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}

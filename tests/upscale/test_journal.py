@@ -125,7 +125,7 @@ def test_other_options_are_accepted_without_finished_segments(output):
         assert journal.chosen is None
 
 
-def test_a_restart_throws_the_finished_away(output):
+def test_a_restart_deletes_finished_segments(output):
     start(output, segments=2)
 
     with Journal(output) as journal:
@@ -198,7 +198,7 @@ def test_a_filled_gap_connects_later_segments(output):
         assert (journal.frames_done, journal.later) == (9, {})
 
 
-def test_files_of_others_are_left_alone(output):
+def test_files_of_other_programs_are_not_deleted(output):
     folder = start(output, segments=1).folder
     (folder / "notes.txt").write_text("mine")
 
@@ -268,7 +268,7 @@ def test_a_small_file_is_identified_by_all_its_bytes(tmp_path_factory, data, at,
     assert (describe_files([path]) == before) == (changed == data)
 
 
-def test_a_segment_that_was_made_elsewhere_is_moved_to_the_others(output):
+def test_a_segment_made_elsewhere_is_moved_to_the_others(output):
     with Journal(output) as journal:
         journal.open(ASKED, restart=True)
         journal.start()

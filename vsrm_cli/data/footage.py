@@ -20,7 +20,7 @@ from vsrm_cli.data.sources import (
     Stored,
 )
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import cache_dir
+from vsrm_cli.files import cache_dir, files_below
 from vsrm_cli.frame import SCALE
 
 HR_FOLDER, LR_FOLDER = "hr", "lr"
@@ -143,13 +143,7 @@ def _index(data: Path, file: Path | None) -> Index:
 
 
 def _files(data: Path) -> list[Path]:
-    if data.is_file():
-        return [data]
-    return [
-        file
-        for file in sorted(data.rglob("*"))
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(data).parts)
-    ]
+    return [data] if data.is_file() else files_below(data)
 
 
 def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:

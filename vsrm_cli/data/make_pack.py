@@ -14,7 +14,7 @@ from vsrm_cli.data.packs import LR_PREFIX, detail, shrink
 from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import check_output_path, write_atomically
+from vsrm_cli.files import check_output_path, files_below, write_atomically
 from vsrm_cli.frame import SCALE
 
 # Compressed video is shrunk to this height first: at half size, 720p shows no codec artifacts.
@@ -63,14 +63,15 @@ def make_pack(
         raise InputError(f"{folder} is not a folder; give one with photos and videos.")
     rng = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_ENDINGS):
+    files = files_below(folder)
+    for path in (file for file in files if file.suffix.lower() in PHOTO_ENDINGS):
         report(str(path))
         try:
             tensors[f"photo.{len(tensors)}"] = read_photo(path)
         except InputError as error:
             warn(f"skipped: {error}")
     photos = len(tensors)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS):
+    for path in (file for file in files if file.suffix.lower() in VIDEO_ENDINGS):
         report(str(path))
         try:
             clips = _detailed_clips(path, clips_per_video, rng)

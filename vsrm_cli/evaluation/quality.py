@@ -209,7 +209,7 @@ def measure_quality(
         VsrmError: If a network cannot be loaded.
     """
     check_degradation(options.degradation)
-    networks = [_load(model, options.detail, device=device, dtype=dtype) for model in models]
+    networks = _load_all(models, options.detail, device=device, dtype=dtype)
     scale = common_scale(networks)
     check_degradation(options.degradation, scale)
     found = find_clips(folder, options.degradation, scale=scale)
@@ -265,6 +265,19 @@ def measure_quality(
         problems=tuple(problems),
     )
     return quality, sorted(crops, key=lambda crop: crop.gain, reverse=True)
+
+
+def _load_all(
+    models: Sequence[str], detail: float | None, *, device: torch.device, dtype: str
+) -> list[Network]:
+    """Load networks under names that differ: weight files of one name are told apart by path."""
+    models = list(dict.fromkeys(models))
+    networks = [_load(model, detail, device=device, dtype=dtype) for model in models]
+    names = [network.name for network in networks]
+    for model, network in zip(models, networks, strict=True):
+        if names.count(network.name) > 1:
+            network.name = f"{network.name} ({model})"
+    return networks
 
 
 def _load(model: str, detail: float | None, *, device: torch.device, dtype: str) -> Network:

@@ -20,6 +20,7 @@ from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
 from vsrm_cli.errors import InputError, UsageError
+from vsrm_cli.files import files_below
 from vsrm_cli.frame import SCALE
 
 HR_FOLDERS = ("GT", "target")
@@ -179,7 +180,7 @@ def _clips_below(root: Path) -> dict[str, Path]:
     if root.is_file():
         return {root.stem: root}
     found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
+    for path in files_below(root):
         ending = path.suffix.lower()
         if ending in PHOTO_ENDINGS:
             below = path.parent.relative_to(root).as_posix()

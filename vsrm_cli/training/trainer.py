@@ -38,7 +38,7 @@ class StepLosses:
     Attributes:
         loss: What is minimized; not finite if no step can be made of it.
         plain: The loss of the bicubic baseline, or of zero flow, on the same batch: how difficult
-            the batch is.
+            the batch is. 1 with perceptual losses, which are relative already.
         discriminator: The loss of the discriminator, if there is one.
     """
 
@@ -225,6 +225,9 @@ class Trainer:
         for attempt in earlier:
             loss = loss + EARLIER_PASS * restoration_loss(attempt, target, frequency_weight=weight)
         loss = loss / (1 + EARLIER_PASS * len(earlier))
+        if self.perceptual is not None:
+            # Mostly relative losses, which are as large on flat frames as on detailed ones.
+            return loss, torch.ones_like(loss.detach()), restored, hr
         with torch.no_grad():
             plain = F.interpolate(
                 lr.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False

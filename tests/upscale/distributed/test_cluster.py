@@ -118,7 +118,7 @@ def test_a_node_that_is_lost_gives_its_segment_back(film, tmp_path, ray_cluster)
 
 @pytest.mark.slow
 @needs_ray
-def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, ray_cluster):
+def test_a_segment_that_always_fails_ends_the_job_with_one_sentence(film, tmp_path, ray_cluster):
     network = make_network()
     with torch.no_grad():
         for weight in network.parameters():
@@ -135,7 +135,7 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
 @needs_ray
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
 @pytest.mark.parametrize("is_full_everywhere", [False, True])
-def test_a_disk_that_fills_up_on_a_node_is_told_and_nothing_is_lost(
+def test_a_full_disk_on_a_node_is_reported_and_nothing_is_lost(
     film, tmp_path, ray_cluster, monkeypatch, is_full_everywhere
 ):
     """Other nodes make the segment, or it fails three times: that depends on who is free."""
@@ -279,7 +279,7 @@ def test_ray_is_not_imported_here():
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "ray://10.0.0.1:10001", "a b:1"])
-def test_an_address_that_is_none_is_refused(address):
+def test_an_invalid_address_is_refused(address):
     with pytest.raises(UsageError, match=r"must be auto, or an address such as 10\.0\.0\.1:6379"):
         UpscaleOptions.read(cluster=address)
 
@@ -309,7 +309,7 @@ def a_node(*, cpus=8, gpus=0, **versions):
     return Node("tiger", cpus, gpus, "", find_versions()() | versions)
 
 
-def test_gpus_are_used_where_there_are_some_and_each_has_a_worker():
+def test_each_gpu_of_a_node_has_a_worker():
     cluster = a_cluster(a_node(gpus=2), a_node(), a_node(gpus=1))
 
     assert cluster.kind_of("auto") == cluster.kind_of("cuda") == "cuda"
@@ -317,7 +317,7 @@ def test_gpus_are_used_where_there_are_some_and_each_has_a_worker():
     assert cluster.kind_of("cpu") == "cpu"
 
 
-def test_a_worker_on_cpus_has_as_many_as_the_job_has_threads():
+def test_a_cpu_worker_reserves_as_many_cpus_as_the_job_has_threads():
     cluster = a_cluster(a_node(cpus=8), a_node(cpus=3))
 
     assert cluster.kind_of("auto") == "cpu"
@@ -366,7 +366,7 @@ def node_state(film, tmp_path):
     return NodeState.of([clip], settings), settings
 
 
-def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(node_state):
+def test_a_node_with_the_same_files_is_used_and_trial_files_are_removed(node_state):
     seen, settings = node_state
     os.utime(settings.src, (1, 1))  # a copy
 
@@ -389,7 +389,7 @@ def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(nod
     ],
     ids=["no-input", "another-input", "no-folder", "other-weights"],
 )
-def test_a_node_that_sees_something_else_is_refused(node_state, harm, error, words):
+def test_a_node_with_different_files_is_refused(node_state, harm, error, words):
     seen, settings = node_state
     harm(settings)
 

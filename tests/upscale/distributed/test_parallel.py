@@ -129,7 +129,7 @@ def test_segments_after_a_gap_are_used_on_one_device(film, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_that_fails_at_every_segment_ends_the_job_in_a_sentence(film, tmp_path):
+def test_a_network_that_fails_at_every_segment_ends_the_job_with_one_sentence(film, tmp_path):
     network = make_network()
     with torch.no_grad():
         for weight in network.parameters():
@@ -184,7 +184,7 @@ def is_running(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
-def test_a_disk_that_fills_up_is_reported_and_the_job_can_be_resumed(film, tmp_path):
+def test_a_full_disk_is_reported_and_the_job_can_be_resumed(film, tmp_path):
     import faults
 
     output, log = tmp_path / "large.mkv", tmp_path / "log"
@@ -203,6 +203,7 @@ def test_a_disk_that_fills_up_is_reported_and_the_job_can_be_resumed(film, tmp_p
     assert contents(output) == contents(film / "whole.mkv")
 
 
+@pytest.mark.slow
 def test_an_idle_device_is_reported(film, tmp_path):
     warnings = []
 
@@ -229,7 +230,7 @@ def test_devices_that_cannot_share_a_job_are_refused(monkeypatch, wanted, messag
     assert failure.value.exit_code == 1
 
 
-def test_all_gpus_are_those_of_the_machine(monkeypatch):
+def test_all_selects_every_gpu_of_the_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert find_devices("cuda:all", mixed=False) == ["cuda:0", "cuda:1", "cuda:2"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -263,7 +264,7 @@ def test_a_pipe_is_for_one_device(film, tmp_path):
     overlap=st.integers(0, 4),
     length=st.integers(1, 20),
 )
-def test_segments_are_planned_where_the_work_would_end_them(shots, window, overlap, length):
+def test_planned_segments_end_where_a_single_process_ends_them(shots, window, overlap, length):
     windows = windows_of(window, min(overlap, window // 2))
     starts = {0, *accumulate(shots)}
 
