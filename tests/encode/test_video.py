@@ -392,6 +392,21 @@ def test_pixels_made_square_are_reported(tmp_path):
     assert (writer.shape.width, writer.shape.height) == (70, 32)
 
 
+@pytest.mark.parametrize(
+    ("codec", "lost"),
+    [("vp9", ("bit depth: 10 bits become 8 in libvpx-vp9",)), ("hevc", ())],
+)
+def test_a_lost_bit_depth_is_reported(tmp_path, codec, lost):
+    source = make_clip(
+        tmp_path / "source.mkv", size=(96, 64), codec="ffv1", pixel_format="yuv420p10le"
+    )
+
+    writer = open_writer(source, tmp_path / "out.mkv", codec=codec)
+    writer.__exit__(KeyboardInterrupt, None, None)
+
+    assert tuple(note.split(";")[0] for note in writer.dropped) == lost
+
+
 def test_hevc_in_mp4_has_the_tag_that_every_player_knows(tmp_path, clip):
     enlarge(clip, tmp_path / "out.mp4", codec="hevc")
 

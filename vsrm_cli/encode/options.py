@@ -180,6 +180,11 @@ def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | Non
         pixel: The shape that its pixels should have, width over height.
     """
     losses = list(source.dropped)
+    if source.bits > bits_of(plan.pixel_format):
+        losses.append(
+            f"bit depth: {source.bits} bits become {bits_of(plan.pixel_format)} in "
+            f"{plan.encoder}; another --codec or --pix-fmt may keep them"
+        )
     if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
         losses.append(
             f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "

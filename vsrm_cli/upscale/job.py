@@ -100,8 +100,8 @@ def upscale_video(
             A file appears when it is complete.
         options: The options, if they have been read already.
         confirm: Called with the plan before the work starts; the job ends if it returns false.
-        report: Called in this thread twice a second while the network computes, and for each
-            finished frame.
+        report: Called in this thread for each finished frame, and twice a second while a window is
+            computed, where the network can tell (`Network.paced`, without CUDA graphs).
         should_stop: Called at each resume point; the job stops there if it returns true.
         warn: Called, before the work starts, with warnings about the input and about what the
             output cannot hold.
