@@ -25,7 +25,7 @@ DAMPING = 2e-5
 KERNEL = "bicubic"
 # Maximum correction of one step in pixels: frames are only locally linear.
 REACH = 0.5
-# Weights of R, G and B in the luma on which flow is refined (BT.601).
+# Weights of full-range R, G and B in the luma (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -82,7 +82,8 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
 
 
 def luma(frames: Tensor) -> Tensor:
-    """The luma of RGB frames: (..., 3, H, W) to (..., 1, H, W)."""
+    """The luma of RGB frames or differences: (..., 3, H, W) to (..., 1, H, W)."""
+    # Numbers, not a tensor of weights: a CUDA graph cannot record copying that to the device.
     red, green, blue = frames.unbind(-3)
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(-3)
 

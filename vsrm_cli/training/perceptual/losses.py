@@ -9,8 +9,6 @@ Clips are (B, T, 3, H, W) with values 0 to 1 at the size of the HR frames, unles
 values may be slightly outside this range.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,12 +54,10 @@ def _usm_blur(frames: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(planes, line), line.transpose(2, 3)).view(frames.shape)
 
 
-def feature_loss(
-    network: FeatureNetwork, restored: Tensor, hr: Tensor, weights: Sequence[float] | None = None
-) -> Tensor:
+def feature_loss(network: FeatureNetwork, restored: Tensor, hr: Tensor) -> Tensor:
     """The difference between the features of restored frames and of the ground truth.
 
-        sum over stages of weight * mean |f(restored) - f(hr)| / mean |f(hr)|
+        sum over stages of mean |f(restored) - f(hr)| / mean |f(hr)|
 
     of each frame, and the mean over all frames.
 
@@ -69,7 +65,6 @@ def feature_loss(
         network: Frozen; gradients pass through it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
         hr: Shaped like ``restored``.
-        weights: One for each stage of the network; all 1 where None.
 
     Returns:
         A scalar in float32; each stage adds about 1 if the features are unrelated.
@@ -78,10 +73,9 @@ def feature_loss(
     Super-Resolution", arXiv:1603.08155; the division gives all stages the same scale.
     """
     features, targets = extract_features(network, restored, hr)
-    weights = weights or [1.0] * len(features)
     shares = [
-        weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
-        for weight, x, y in zip(weights, features, targets, strict=True)
+        (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
+        for x, y in zip(features, targets, strict=True)
     ]
     return torch.stack(shares).sum(0).mean()
 
