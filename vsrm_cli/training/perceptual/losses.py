@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork, extract_features
+from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import EPS, charbonnier
 
@@ -172,6 +173,23 @@ def _checkers(frames: Tensor, square: int) -> Tensor:
     down = a - b
     strength = (down[..., :-square] - down[..., square:]).abs() / 4
     return F.avg_pool2d(strength, 7, 4)
+
+
+def grid_loss(restored: Tensor, hr: Tensor) -> Tensor:
+    """How much the mean error depends on the position within the pixels of the LR grid.
+
+    Pixel shuffle has its own weights for each position, and an adversarial loss tempts them to add
+    a fixed pattern, fine grain that repeats every `SCALE` pixels. Over a clip it does not average
+    out, as all other errors do.
+
+    Args:
+        restored: (B, T, 3, H, W); H and W are multiples of `SCALE`.
+        hr: Shaped like ``restored``.
+    """
+    # (B, T, 3, positions, H / SCALE, W / SCALE)
+    error = F.pixel_unshuffle(restored - hr, SCALE).unflatten(2, (3, -1))
+    by_position: Tensor = error.mean((1, 4, 5))
+    return (by_position - by_position.mean(-1, keepdim=True)).abs().mean()
 
 
 class CleaningHead(nn.Conv2d):
