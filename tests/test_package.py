@@ -48,7 +48,7 @@ sys.platform = "win32"
 
 for name in ours:
     importlib.import_module(name)
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, load_nearest
 from vsrm_cli.upscale import job
 job.load_model = load_nearest
 summary = job.upscale_video(draw_clip(Path("small.mp4")), Path("large.mp4"))

@@ -1,4 +1,4 @@
-"""The README and the pages in docs tell the truth: commands, options, code and links."""
+"""Commands, options, code and links in the README and in docs are correct."""
 
 import re
 import shlex

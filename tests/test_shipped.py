@@ -1,4 +1,4 @@
-"""What a user relies on in the weights that come with the program, on the clip that comes too."""
+"""The bundled weights on the bundled sample clip."""
 
 import json
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""A whole video is timed, and the stage that holds it up is named."""
+"""A whole video is timed, and its slowest stage is named."""
 
 import pytest
 import torch
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, load_nearest
 
 from vsrm_cli.bench.end_to_end import measure_pipeline
 from vsrm_cli.errors import InputError

@@ -1,4 +1,4 @@
-"""The script for a future GPU works as far as a machine without one can tell."""
+"""The script for a GPU works as far as a machine without one can tell."""
 
 import importlib
 import json

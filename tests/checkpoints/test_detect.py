@@ -1,4 +1,4 @@
-"""A file that does not say what it is is known by its keys and shapes."""
+"""The network of a file without metadata is detected from its keys and shapes."""
 
 import json
 import re

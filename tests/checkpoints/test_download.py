@@ -1,4 +1,4 @@
-"""A download ends with the right bytes or with a sentence, whatever the host does."""
+"""A download gives the right bytes or a clear error, whatever the host does."""
 
 import errno
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import Request
 
 import pytest
-from host import serving
+from http_host import serve
 
 from vsrm_cli.checkpoints import download as downloads
 from vsrm_cli.checkpoints.download import RemoteFile, cache_path, checksum, fetch
@@ -42,7 +42,7 @@ def quick(tmp_path, monkeypatch):
 
 @pytest.fixture
 def host():
-    with serving(CONTENT) as host:
+    with serve(CONTENT) as host:
         yield host
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_changed_between_attempts_is_downloaded_again(remote, host):
 
 
 def test_a_host_without_range_requests_sends_the_whole_file(remote, host):
-    host.knows_ranges, host.cuts = False, [1_000_000]
+    host.supports_ranges, host.cuts = False, [1_000_000]
 
     assert fetch(remote).read_bytes() == CONTENT
     assert len(host.requests) == 2
@@ -202,7 +202,7 @@ def test_a_file_with_a_wrong_checksum_is_deleted(remote, host):
 
 
 def test_a_web_page_is_not_mistaken_for_the_file(remote, host):
-    host.content, host.kind = b"<html>Please log in</html>", "text/html; charset=utf-8"
+    host.content, host.content_type = b"<html>Please log in</html>", "text/html; charset=utf-8"
 
     refuse(remote, "answered with a web page")
 
@@ -244,15 +244,15 @@ def test_a_content_length_that_is_too_large_does_not_hang(remote, host):
 
 
 def test_a_redirect_is_followed(remote, host):
-    with serving(b"") as first:
-        first.moved_to = host.url
+    with serve(b"") as first:
+        first.redirect = host.url
 
         assert fetch(replace(remote, url=first.url)).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/file.pth"])
 def test_a_redirect_to_another_scheme_is_not_followed(remote, host, target):
-    host.moved_to = target
+    host.redirect = target
 
     refuse(remote, "unsafe address|answered 302")
 
@@ -267,7 +267,7 @@ def test_a_redirect_from_https_to_http_is_not_followed():
 
 
 def test_circular_redirects_are_reported(remote, host):
-    host.moved_to = host.url
+    host.redirect = host.url
 
     refuse(remote, "answered 302")
 

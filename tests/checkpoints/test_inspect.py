@@ -1,4 +1,4 @@
-"""What a strange file holds can be told, and kept in a file that says what it is."""
+"""Foreign weight files are described, and converted to files with metadata."""
 
 import json
 from dataclasses import asdict

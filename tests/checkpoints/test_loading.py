@@ -1,4 +1,4 @@
-"""A weight file says what it is; loading it gives the network that was saved, or a reason."""
+"""Loading a weight file gives the network that was saved, or a clear error."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What a user types becomes a file on this machine, or a sentence that says what to do."""
+"""A model argument becomes a local file, or an error that says what to do."""
 
 from dataclasses import replace
 

@@ -14,7 +14,7 @@ import torch
 from networks import make_network
 from safetensors import safe_open
 from scenes import draw_folder, draw_pack
-from stand_in import draw_clip
+from stub_network import draw_clip
 from typer.testing import CliRunner
 
 from vsrm_cli.checkpoints.loading import save_weights

@@ -1,4 +1,4 @@
-"""`vsrm models`: what is there, where it is, and how to get what is not."""
+"""`vsrm models`: which networks are available, where, and how to get the others."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host import serving
+from http_host import serve
 from networks import make_network
 from typer.testing import CliRunner
 
@@ -41,7 +41,7 @@ def tiny(tmp_path):
 def far(tiny, monkeypatch):
     """A name whose weights have to be fetched, and the host that has them."""
     content = tiny.read_bytes()
-    with serving(content) as host:
+    with serve(content) as host:
         remote = RemoteFile(
             name="far",
             url=host.url,

@@ -1,4 +1,4 @@
-"""The command line: what each exit code stands for, and that nothing is said or left by mistake."""
+"""The command line: exit codes, messages, and no leftover files."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stand_in import draw_clip, load_nearest, read_clip
+from stub_network import draw_clip, names_in, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli import __version__
@@ -21,31 +21,28 @@ from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.devices import MAX_WORKERS
 
+pytestmark = pytest.mark.usefixtures("stub_network")
+
 HERE = Path(__file__).parents[1]
 SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
 
-# Runs the installed command, but with the stand-in for a network; `slow` makes that one wait.
+# Runs the installed command, but with a stub network; `slow` makes it wait.
 PROGRAM = """
 import sys, time
-import stand_in
+import stub_network
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.__main__ import main
 
-class Slow(stand_in.NearestNeighbor):
+class Slow(stub_network.NearestNeighbor):
     def forward(self, clip):
         print("computing", file=sys.stderr, flush=True)
         time.sleep(60)
 
 slow = "slow" in sys.argv[1]
-upscale.load_model = lambda *_, **__: Slow() if slow else stand_in.NearestNeighbor()
+upscale.load_model = lambda *_, **__: Slow() if slow else stub_network.NearestNeighbor()
 sys.argv = ["vsrm", *sys.argv[2:]]
 main()
 """
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 @pytest.fixture
@@ -58,10 +55,6 @@ def folder(tmp_path, monkeypatch):
 
 def run(*arguments):
     return CliRunner().invoke(cli.app, ["upscale", *map(str, arguments)])
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 def start_program(*arguments, **options):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import save_file
-from scenes import draw_pack, smooth_picture, to_8_bits
+from scenes import assert_equal_samples, draw_pack, levels, smooth_picture, to_8_bits
 
 from vsrm_cli.data import dataset
 from vsrm_cli.data.dataset import Clips
@@ -19,15 +19,6 @@ SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors", clips=2)
-
-
-def levels(picture):
-    return picture.mul(255).round().to(torch.int64)
-
-
-def assert_equal_samples(a, b):
-    for field in dataclasses.fields(a):
-        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
 
 
 def test_a_sample_has_the_documented_shapes_and_ranges(pack):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from networks import draw_randomly
 from PIL import Image
-from scenes import smooth_picture, to_8_bits
+from scenes import levels, smooth_picture, to_8_bits
 
 from vsrm_cli.data.degradations import Degradation, blur_and_subsample, degrade, shrink_bicubic
 
@@ -14,10 +14,6 @@ RNG = np.random.default_rng(0)
 # times: 1.5 x^3 - 2.5 x^2 + 1 up to 1, then -0.5 x^3 + 2.5 x^2 - 4 x + 2. In 1/1024, and not yet
 # divided by 4, the width to which it is stretched.
 RIGHT_HALF = (987, 745, 399, 93, -49, -75, -45, -7)
-
-
-def levels(picture):
-    return picture.mul(255).round().to(torch.int64)
 
 
 def imresize_weights(length):

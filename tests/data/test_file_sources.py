@@ -4,10 +4,10 @@ import json
 import shutil
 
 import av
+import interlaced_video
 import numpy as np
 import pytest
 import torch
-import woven
 from clips import VARIABLE, index_of, make_clip
 from PIL import Image
 from scenes import draw_folder, draw_photo
@@ -189,7 +189,7 @@ def test_a_run_of_frames_never_has_damaged_frames(tmp_path):
 
 
 def test_an_interlaced_video_is_skipped_with_a_reason(tmp_path):
-    woven.make_video(tmp_path / "interlaced.mp4", "tff", mark="tff")
+    interlaced_video.make_video(tmp_path / "interlaced.mp4", "tff", mark="tff")
 
     sources, skipped = sources_in(tmp_path)
 

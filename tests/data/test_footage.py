@@ -9,7 +9,7 @@ import torch
 from clips import make_clip
 from PIL import Image
 from safetensors.torch import save_file
-from scenes import draw_folder, draw_pack, draw_pair, draw_photo
+from scenes import assert_equal_samples, draw_folder, draw_pack, draw_pair, draw_photo
 from torch.utils.data import DataLoader
 
 from vsrm_cli.data import clip_cache as cache
@@ -30,11 +30,6 @@ def names(sources):
 
 def skipped_names(footage):
     return sorted(skipped.path.name for skipped in footage.skipped)
-
-
-def assert_equal_samples(a, b):
-    for field in dataclasses.fields(a):
-        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
 
 
 # Finding footage

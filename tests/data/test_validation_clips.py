@@ -7,11 +7,16 @@ from safetensors.torch import save_file
 from scenes import draw_folder, draw_pair, draw_photo
 
 from vsrm_cli.data.degradations import Degradation, shrink_bicubic
-from vsrm_cli.data.validation_clips import validation_clips, validation_pairs
+from vsrm_cli.data.validation_clips import validation_pairs
+
+
+def hr_clips(data, **limits):
+    pairs = validation_pairs(data, Degradation.BI, **limits)
+    return {name: hr for name, (_, hr) in pairs.items()}
 
 
 def test_validation_clips_are_reproducible_and_of_the_requested_size(mixed):
-    first, again = (validation_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
+    first, again = (hr_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
 
     assert list(first) == list(again)
     assert len(first) in (3, 4)
@@ -21,10 +26,10 @@ def test_validation_clips_are_reproducible_and_of_the_requested_size(mixed):
         assert clip.dtype == torch.uint8
 
 
-def test_one_video_gives_several_validation_clips(tmp_path):
+def test_one_video_gives_several_hr_clips(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
 
-    clips = validation_clips(tmp_path, most=3, frames=4, side=640)
+    clips = hr_clips(tmp_path, most=3, frames=4, side=640)
 
     assert list(clips) == ["a 3", "a 10", "a 16"]
     assert {tuple(clip.shape) for clip in clips.values()} == {(4, 3, 64, 96)}
@@ -34,7 +39,7 @@ def test_the_number_of_validation_clips_can_be_limited(tmp_path):
     for number in range(5):
         draw_folder(tmp_path / f"clip{number}", height=34, width=48)
 
-    clips = validation_clips(tmp_path, most=2)
+    clips = hr_clips(tmp_path, most=2)
 
     assert list(clips) == ["clip0", "clip2"]
     assert {tuple(clip.shape) for clip in clips.values()} == {(3, 3, 32, 48)}
@@ -43,7 +48,7 @@ def test_the_number_of_validation_clips_can_be_limited(tmp_path):
 def test_without_clips_photos_with_synthetic_motion_are_used(tmp_path):
     draw_photo(tmp_path / "p.png", height=64, width=80)
 
-    ((name, clip),) = validation_clips(tmp_path, frames=5).items()
+    ((name, clip),) = hr_clips(tmp_path, frames=5).items()
 
     assert name == "p"
     assert clip.shape == (5, 3, 64, 64)

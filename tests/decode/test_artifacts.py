@@ -1,4 +1,4 @@
-"""What was done to frames is seen in them, whatever their codec says."""
+"""Artifacts are detected in the frames, whatever their codec."""
 
 import av
 import numpy as np

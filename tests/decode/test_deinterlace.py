@@ -1,4 +1,4 @@
-"""Combs are seen whatever the file says, and whole frames are made of them, one for one."""
+"""Combing is detected whatever the flags say, and each such frame is deinterlaced."""
 
 from fractions import Fraction
 
@@ -6,17 +6,12 @@ import av
 import numpy as np
 import pytest
 from clips import make_clip
-from interlacing_rates import encode
+from interlaced_video import make_video, moment
+from interlacing_rates import encode, fields_of
 from motion import INTERLACED, interlaced, progressive
-from woven import make_video, moment
 
-from vsrm_cli.decode.deinterlace import Fields, look_for_fields, sample_frames
+from vsrm_cli.decode.deinterlace import Fields, sample_frames
 from vsrm_cli.decode.video import VideoReader
-
-
-def fields_of(path):
-    with av.open(str(path)) as container:
-        return look_for_fields(container, container.streams.video[0])
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])

@@ -1,4 +1,4 @@
-"""Hardware decodes only where it gives the pictures of software; else everything is as without."""
+"""Hardware decodes only if its frames are those of software; otherwise software does."""
 
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -6,7 +6,7 @@ from itertools import chain, islice
 import av
 import numpy as np
 import pytest
-from stand_in import draw_clip
+from stub_network import draw_clip
 
 from vsrm_cli.decode import hwaccel as hardware
 from vsrm_cli.decode import video as reader
@@ -52,7 +52,7 @@ def clip(tmp_path):
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
+def stub_network(monkeypatch):
     """A machine with one kind of hardware."""
 
     def put(**faults):
@@ -62,15 +62,15 @@ def stand_in(monkeypatch):
     return put
 
 
-def test_hardware_with_identical_frames_is_used(clip, stand_in):
-    stand_in()
+def test_hardware_with_identical_frames_is_used(clip, stub_network):
+    stub_network()
 
     assert find_decoder(clip) == "cuda"
 
 
 @pytest.mark.parametrize("faults", [{"brightens": 1}, {"fails_after": 0}, {"fails_after": 5}])
-def test_hardware_with_different_frames_is_not_used(clip, stand_in, faults):
-    stand_in(**faults)
+def test_hardware_with_different_frames_is_not_used(clip, stub_network, faults):
+    stub_network(**faults)
 
     assert find_decoder(clip) is None
 

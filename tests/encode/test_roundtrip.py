@@ -1,4 +1,4 @@
-"""Frames behind an encoder: as many, as large, in order, worse by what the quality says."""
+"""Encoded frames: same number, size and order, with a loss that follows the quality."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is written comes back: every frame at its time, and sound and subtitles untouched."""
+"""Written videos have every frame at its time, and unchanged audio and subtitles."""
 
 import os
 import subprocess
@@ -422,10 +422,14 @@ def test_encoders_print_nothing(tmp_path, codec):
     # SVT-AV1 reads the variable that silences it once in a process, and here it is set for all.
     variables = {name: value for name, value in os.environ.items() if name != "SVT_LOG"}
     variables["PYTHONPATH"] = os.pathsep.join(sys.path)
-    call = f"pass_on(Path({str(clip)!r}), Path({str(tmp_path / 'out.mkv')!r}), codec={codec!r})"
+    call = f"rewrite(Path({str(clip)!r}), Path({str(tmp_path / 'out.mkv')!r}), codec={codec!r})"
 
     done = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; from sounds import pass_on; {call}"],
+        [
+            sys.executable,
+            "-c",
+            f"from pathlib import Path; from audio_video import rewrite; {call}",
+        ],
         env=variables,
         capture_output=True,
     )

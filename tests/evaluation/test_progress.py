@@ -1,4 +1,4 @@
-"""Whoever waits for a long measurement is told where it is and how long the rest will take."""
+"""Long measurements report their progress and the remaining time."""
 
 import pytest
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scenes import draw_folder
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from stand_in import NearestNeighbor
+from stub_network import NearestNeighbor
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import DetailPair

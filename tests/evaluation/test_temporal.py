@@ -1,4 +1,4 @@
-"""Flicker shows in the warping error; motion that the truth has does not."""
+"""Flicker raises the warping error; motion of the ground truth does not."""
 
 import pytest
 import torch

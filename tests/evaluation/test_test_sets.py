@@ -1,4 +1,4 @@
-"""Folders of clips are understood as they are handed out, and what is wrong in one is named."""
+"""Published test sets are read as they are distributed, and errors name the clip."""
 
 import pytest
 import torch

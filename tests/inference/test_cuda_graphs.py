@@ -1,4 +1,4 @@
-"""Work is recorded where a shape comes again and again, and replayed where that gives the same."""
+"""Repeated shapes are recorded as CUDA graphs, and replayed if the result is the same."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is said of memory follows what is taken."""
+"""The measured peak follows the memory that is used."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Frames go out as they came, larger: none lost, none repeated, none out of its time."""
+"""Frames are upscaled in order: none is lost, repeated or moved in time."""
 
 from dataclasses import replace
 from fractions import Fraction

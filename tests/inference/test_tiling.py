@@ -1,4 +1,4 @@
-"""Every item is kept, once in all, whatever the length; and a pencil gives the same numbers."""
+"""Every item has a total weight of one, for any length; some examples are computed by hand."""
 
 from collections import Counter
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Lucas-Kanade steps find the shift that is left, and leave alone what they cannot see."""
+"""Lucas-Kanade steps find the remaining shift, and keep the flow of flat areas."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What neighbors say between the pixels of a frame."""
+"""What neighboring frames add between the pixels of a frame."""
 
 import torch
 

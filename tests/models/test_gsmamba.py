@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gsm_twin import MISTAKES, Twin
+from gsm_reference import MISTAKES, GSMReference
 from networks import RELEASED_LIKE, TINY_GSM, count_parameters, draw_randomly, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -180,9 +180,9 @@ def restless_flows(time, height, width):
     return tuple(6 * draw_randomly(*shape, seed=seed) - 3 for seed in (1, 2))
 
 
-def twin_of(network, **how):
+def reference_of(network, **how):
     config = network.config
-    return Twin(network.state_dict(), heads=config.heads, radius=config.radius, **how)
+    return GSMReference(network.state_dict(), heads=config.heads, radius=config.radius, **how)
 
 
 def make_lively(config=RELEASED_LIKE, seed=0):
@@ -207,7 +207,7 @@ def test_equals_the_reference_implementation(time, height, width):
 
     restored = network(clip)
 
-    torch.testing.assert_close(restored, twin_of(network).forward(clip, *flows), **TOLERANCE)
+    torch.testing.assert_close(restored, reference_of(network).forward(clip, *flows), **TOLERANCE)
 
 
 def test_clips_of_a_batch_do_not_affect_each_other():
@@ -226,7 +226,7 @@ def test_every_mistake_in_the_reference_is_detected(mistake):
     clip, flows = draw_randomly(1, 5, 3, 19, 12), restless_flows(5, 19, 12)
     network.flows = lambda clip: flows
 
-    wrong = twin_of(network, mistake=mistake).forward(clip, *flows)
+    wrong = reference_of(network, mistake=mistake).forward(clip, *flows)
 
     # A mistake that changes the authors' output by 1e-4 of what others do changes this one less.
     least = 1e-5 if mistake == "GELU by tanh" else 2e-3

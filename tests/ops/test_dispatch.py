@@ -1,4 +1,4 @@
-"""Which implementation of the selective scan runs, and what is said when a wished one cannot."""
+"""Which implementation of the selective scan runs, and the error for one that cannot."""
 
 import pytest
 import torch
@@ -30,17 +30,17 @@ def chosen(device=CPU, dtype=torch.float32, *, is_shared=True):
 def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
     called = []
 
-    def stand_in(name):
+    def stub_network(name):
         def scan(u, *_, **__):
             called.append(name)
             return u
 
         return scan
 
-    monkeypatch.setattr(door, "selective_scan_reference", stand_in("reference"))
-    monkeypatch.setattr(door, "selective_scan_chunked", stand_in("chunked"))
+    monkeypatch.setattr(door, "selective_scan_reference", stub_network("reference"))
+    monkeypatch.setattr(door, "selective_scan_chunked", stub_network("chunked"))
     for name in ("compiled", "triton", "mamba_ssm"):
-        scan = stand_in(name)
+        scan = stub_network(name)
         monkeypatch.setattr(door, f"_{name}", lambda scan=scan: scan)
     monkeypatch.setattr(choice, "_missing", lambda *_: "")
     monkeypatch.setenv("VSRM_KERNELS", kernel)

@@ -1,13 +1,10 @@
-"""A flow says where to look: result(p) = picture(p + flow(p)), x before y."""
+"""Warping samples along the flow: result(p) = image(p + flow(p)), x before y."""
 
 import pytest
 import torch
+from scenes import constant_flow
 
 from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens, warp
-
-
-def constant_flow(dx, dy, height, width):
-    return torch.tensor([dx, dy]).view(1, 2, 1, 1).expand(1, 2, height, width)
 
 
 def numbered(height, width):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from networks import make_network
 from scenes import draw_folder
-from stand_in import X2_ENTRY, NearestNeighbor, draw_clip
+from stub_network import X2_ENTRY, NearestNeighbor, draw_clip
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights

@@ -98,9 +98,9 @@ def loss_on_other_samples(network, recipe, pack):
 
 @pytest.mark.parametrize("stage", [Stage.FRAMES, Stage.CLIPS])
 def test_training_lowers_the_loss(pack, tmp_path, stage):
-    network, shape = make_network(awake=False), replace(SHAPE, frames=2)
+    network, shape = make_network(randomized=False), replace(SHAPE, frames=2)
     recipe = Recipe(stage, steps=40, shape=shape, lr=5e-3, warmup=3, ema=0.9)
-    before = loss_on_other_samples(make_network(awake=False), recipe, pack)
+    before = loss_on_other_samples(make_network(randomized=False), recipe, pack)
 
     train(pack, tmp_path / "run", recipe, network=network, clips=False)
 
@@ -404,7 +404,7 @@ def test_progress_has_step_speed_and_time_left(pack, tmp_path):
 
 
 def test_weights_worse_than_the_initial_ones_are_not_kept(pack, tmp_path):
-    network = make_network(awake=False)  # as good as bicubic
+    network = make_network(randomized=False)  # as good as bicubic
     start = {name: x.clone() for name, x in network.state_dict().items()}
 
     recipe = replace(CHEAP, lr=0.05, warmup=0, ema=0.0, steps=1)

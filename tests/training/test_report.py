@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from browser import PROGRAM, Browser
+from browser import CHROMIUM
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.training import report
@@ -115,19 +115,18 @@ def test_plots_of_long_runs_have_few_points():
     assert len(points) == POINTS
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
-def test_the_report_opens_on_a_phone_without_errors_and_requests(tmp_path):
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_the_report_opens_on_a_phone_without_errors_and_requests(browser, tmp_path):
     best = validation(100, 28.0, 0.02)
     path = tmp_path / "report.html"
     path.write_text(page(validation(0, 27.0, 0.025), best, best), encoding="utf-8")
 
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(path, width=390, is_phone=True)
+    browser.open(path, width=390, is_phone=True)
 
-        assert browser.run("document.documentElement.scrollWidth") <= 390
-        assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 64)")
-        assert browser.console_errors == []
-        assert {u for u in browser.requests if not u.startswith("data:")} == {path.as_uri()}
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 64)")
+    assert browser.console_errors == []
+    assert {u for u in browser.requests if not u.startswith("data:")} == {path.as_uri()}
     assert torch.equal(best.images[0], best.images[1])
 
 

@@ -303,7 +303,7 @@ def test_gradients_are_clipped_to_the_norm(pack):
 
 
 def test_an_untrained_network_has_the_loss_of_bicubic(pack):
-    losses = Trainer(make_network(awake=False), RECIPE).learn(batch(pack))
+    losses = Trainer(make_network(randomized=False), RECIPE).learn(batch(pack))
 
     assert losses.loss == pytest.approx(losses.baseline, rel=1e-4)
 

@@ -1,10 +1,10 @@
-"""Several inputs: what they become is known, and told if it cannot be, before any work begins."""
+"""Several inputs: their outputs are decided, and problems reported, before the work begins."""
 
 import json
 
 import pytest
 from PIL import Image
-from stand_in import draw_clip, load_nearest, read_clip
+from stub_network import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli

@@ -1,4 +1,4 @@
-"""The job from file to file: as many frames as went in, at their times, or nothing at all."""
+"""The job from file to file: every frame at its time, or no output at all."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ import av
 import pytest
 import torch
 from clips import CONSTANT, make_clip
-from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
+from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
 from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
@@ -25,15 +25,7 @@ from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth
 
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return draw_clip(tmp_path / "small.mp4")
+pytestmark = pytest.mark.usefixtures("stub_network")
 
 
 def files_beside(path):

@@ -1,4 +1,4 @@
-"""Films of pictures: as deep as they were, in the order of their numbers, and resumable."""
+"""Image sequences keep their bit depth and numerical order, and can be resumed."""
 
 from fractions import Fraction
 
@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 from clips import make_clip
 from PIL import Image
-from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
+from stub_network import HEIGHT, WIDTH, draw_clip, names_in, read_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError, Interrupted, OutputError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import upscale_video
 
+pytestmark = pytest.mark.usefixtures("stub_network")
+
 SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 def draw_pictures(folder, numbers, *, name="frame_{:05}.png"):
@@ -49,10 +46,6 @@ def read_deep_picture(path):
 
 def enlarged(pixels):
     return pixels.repeat(4, axis=0).repeat(4, axis=1)
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 def test_a_folder_becomes_a_folder_of_the_same_names_pixel_by_pixel(tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever stops the work, the same call goes on behind the last segment, to the same pictures."""
+"""After any interruption the same call resumes after the last segment, with identical frames."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import torch
 from clips import VARIABLE, make_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
-from woven import make_video
+from interlaced_video import make_video
+from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, names_in, read_clip
 
 from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
@@ -80,10 +80,6 @@ def stop_after(segments):
     """A `should_stop` that says yes behind so many segments."""
     asked = iter(range(segments))
     return lambda: next(asked) == segments - 1
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the journal says is finished is finished; what it does not know of is thrown away."""
+"""Segments in the journal are complete; all others are deleted."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_network import names_in
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Fingerprint
@@ -63,10 +64,6 @@ def start(output, *, segments):
         for number in range(segments):
             add_segment(journal, first=3 * number)
     return journal
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_later_run_reads_finished_segments_and_choices(output):

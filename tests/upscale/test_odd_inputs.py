@@ -1,4 +1,4 @@
-"""Of odd inputs, each becomes a right result, or is refused before its first frame."""
+"""Every odd input gives a correct result, or is refused before the first frame."""
 
 import pytest
 from odd_inputs import try_many

@@ -1,4 +1,4 @@
-"""What a user may ask for: each value is read without rounding, or refused in one sentence."""
+"""Options: each value is read without rounding, or refused in one sentence."""
 
 from fractions import Fraction
 

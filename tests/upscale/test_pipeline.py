@@ -44,14 +44,14 @@ def test_every_item_arrives_once_and_in_order(count, depth):
 def test_each_stage_has_a_thread_of_its_own_and_the_middle_one_is_the_callers():
     threads = {}
 
-    def pass_on(items, stage):
+    def rewrite(items, stage):
         for item in items:
             threads[stage] = threading.current_thread()
             yield item
 
     run(
-        pass_on(range(3), "read"),
-        lambda items: pass_on(items, "restore"),
+        rewrite(range(3), "read"),
+        lambda items: rewrite(items, "restore"),
         lambda item: threads.update(write=threading.current_thread()),
     )
 

@@ -1,4 +1,4 @@
-"""What a job will need is told beforehand, and a disk that is far too small ends it."""
+"""The needs of a job are estimated in advance, and a far too small disk is refused."""
 
 from collections import namedtuple
 from fractions import Fraction
@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from clips import CONSTANT, make_clip
+from interlaced_video import make_video
 from motion import nature
 from PIL import Image
-from stand_in import X2_ENTRY, draw_clip, load_nearest
-from woven import make_video
+from stub_network import X2_ENTRY, draw_clip, load_nearest
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS, DetailPair

@@ -203,7 +203,7 @@ def finetune(
         float | None,
         typer.Option(
             metavar="X",
-            help="Weight of the loss on fine checkerboards along edges.",
+            help="Weight of the loss on checkerboards and other fine grids.",
             show_default="4",
             rich_help_panel="Stage sharp",
         ),

@@ -50,7 +50,7 @@ def detail(image: Tensor) -> float:
 
 
 def most_detailed(
-    image: Tensor, height: int, width: int, rng: np.random.Generator, *, step: int = 1
+    image: Tensor, height: int, width: int, rng: np.random.Generator
 ) -> tuple[int, int]:
     """Choose the place with most detail out of three random places in an image.
 
@@ -59,15 +59,14 @@ def most_detailed(
         height: Of the place; if the image is smaller, the place is at its border.
         width: Of the place, likewise.
         rng: Chooses the places.
-        step: Places are multiples of this.
 
     Returns:
         The top and the left of the place.
     """
     places = [
         (
-            step * int(rng.integers(max(image.shape[-2] - height, 0) // step + 1)),
-            step * int(rng.integers(max(image.shape[-1] - width, 0) // step + 1)),
+            int(rng.integers(max(image.shape[-2] - height, 0) + 1)),
+            int(rng.integers(max(image.shape[-1] - width, 0) + 1)),
         )
         for _ in range(3)
     ]

@@ -26,16 +26,13 @@ class Degradation(enum.StrEnum):
     REAL = "real"
 
 
-def degrade(
-    hr: Tensor, kind: Degradation, rng: np.random.Generator, *, scale: int = SCALE
-) -> Tensor:
+def degrade(hr: Tensor, kind: Degradation, rng: np.random.Generator) -> Tensor:
     """Make the LR frames of a clip.
 
     Args:
-        hr: (T, 3, scale H, scale W), values 0 to 1.
+        hr: (T, 3, 4H, 4W), values 0 to 1.
         kind: `shrink_bicubic`, `blur_and_subsample` or `degrade_real`. Only the last needs PyAV.
         rng: For `Degradation.REAL`; the others are not random.
-        scale: How many times smaller; 4 for `Degradation.BD`.
 
     Returns:
         (T, 3, H, W), values 0 to 1 in steps of 1/255.
@@ -44,10 +41,10 @@ def degrade(
         ValueError: If a side is no multiple of the scale.
     """
     if kind is Degradation.BI:
-        return shrink_bicubic(hr, scale=scale)
+        return shrink_bicubic(hr)
     if kind is Degradation.BD:
         return blur_and_subsample(hr)
-    return degrade_real(hr, lr_size(hr, scale), rng)
+    return degrade_real(hr, lr_size(hr), rng)
 
 
 def lr_size(hr: Tensor, scale: int = SCALE) -> tuple[int, int]:

@@ -20,18 +20,6 @@ from vsrm_cli.frame import SCALE
 PHOTO_CLIP_SIDE = 192
 
 
-def validation_clips(
-    data: Footage | Path, *, most: int = 16, frames: int = 12, side: int = 640
-) -> dict[str, Tensor]:
-    """Choose validation clips: the HR clips of `validation_pairs`.
-
-    Returns:
-        (T, 3, H, W) uint8 by their names, sides multiples of four.
-    """
-    runs = _runs(data, most=most, frames=frames, side=side)
-    return {name: run.hr for name, run in runs.items()}
-
-
 def validation_pairs(
     data: Footage | Path,
     degradation: Degradation,

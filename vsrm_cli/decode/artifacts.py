@@ -1,7 +1,7 @@
-"""Artifacts in frames of earlier compression, whatever the codec of the file is.
+"""Detect artifacts of earlier compression in frames, whatever codec the file has now.
 
-Frames out of a lossless codec, an image file or a pipe may have been compressed, reduced to a
-palette or recorded in the dark. The network that suits them is another one than for clean footage.
+Frames of a lossless codec, an image file or a pipe may have been compressed before, reduced to a
+palette, or recorded in the dark. They need another network than clean footage.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from vsrm_cli.media.containers import open_container, video_stream
 
 # Consecutive frames that are examined, at the start of a file and after a third of it.
 _FRAMES = 3
-# Blocks of JPEG and of most video codecs are so large, or a multiple.
+# Blocks of JPEG and of most video codecs have this size, or a multiple of it.
 _BLOCK = 8
 # Steps at the edges of blocks, against those elsewhere. Eleven clean clips (DAVIS, halved) have
-# 1.025 at most; behind x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055. HEVC
-# smooths the edges of its blocks so well that it is not seen.
+# 1.025 at most; encoded by x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055.
+# HEVC filters the edges of its blocks so well that it is not detected.
 _LEAST_BLOCKING = 1.04
 # The same for frames that were cropped afterwards: any of eight grids may be the one. Those clips
-# have 1.11 at most, and behind JPEG of quality 75 1.14 and more.
+# have 1.11 at most, and as JPEG of quality 75 1.14 and more.
 _LEAST_BLOCKING_CROPPED = 1.13
 # Chance alone makes one of eight grids stand out where there are few blocks.
 _LEAST_SIDE_CROPPED = 96

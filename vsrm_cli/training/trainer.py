@@ -149,12 +149,11 @@ class Trainer:
             return self._forward(self._to_device(sample)).loss.item()
 
     def rate(self) -> float:
-        """Learning rate of the next step: linear warmup, then a cosine."""
+        """Learning rate of the next step."""
         recipe = self.recipe
         done = self.step / self.length if self.length else 0.0
-        fall = recipe.lr_end + (1 - recipe.lr_end) * (0.5 + 0.5 * math.cos(math.pi * done))
-        warmup = min(1.0, (self.step + 1) / max(1, recipe.warmup))
-        return self.lr_backoff * recipe.lr * warmup * fall
+        peak = self.lr_backoff * recipe.lr
+        return scheduled_lr(peak, self.step, done, warmup=recipe.warmup, end=recipe.lr_end)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
@@ -270,6 +269,20 @@ class Trainer:
         return torch.autocast(self.network.device.type, dtype, enabled=is_half)
 
 
+def scheduled_lr(peak: float, step: int, done: float, *, warmup: int, end: float) -> float:
+    """The learning rate of a step: linear warmup, then a cosine.
+
+    Args:
+        peak: Peak learning rate.
+        step: Steps done.
+        done: Part of the schedule that is done, 0 to 1.
+        warmup: Steps of the warmup.
+        end: The last learning rate, as a fraction of the peak.
+    """
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    return peak * rise * (end + (1 - end) * (0.5 + 0.5 * math.cos(math.pi * done)))
+
+
 def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
     """The parts of a batch that are computed one after the other, and the weight of each."""
     chunks = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
@@ -298,7 +311,7 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
 def gradient_checkpointing(network: Network) -> Iterator[None]:
     """Keep only the inputs of the modules in `Network.checkpointed`, and recompute the rest.
 
-    Values and gradients are the same as without it, as long as the forward pass is inside.
+    Values and gradients are the same as without it if the forward pass runs inside.
 
     Args:
         network: Restored when this ends.

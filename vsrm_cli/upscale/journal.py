@@ -1,19 +1,18 @@
-"""What of a run is finished on disk, so that it can go on after a crash.
+"""The journal: which segments of a run are finished on disk, so that it can resume after a crash.
 
 A run works in a hidden folder beside its output, ``.large.mp4.vsrm`` for ``large.mp4``:
 
     journal.json      the options and the choices: only the same options may resume
     000000000.mp4     a closed segment of the video, named by the number of its first frame
-    segments.jsonl    an entry for each, in a line: when its frames are shown, and how to go on
-    lock              held by the process at work; the lock dies with it
+    segments.jsonl    an entry per line for each segment: its times, and how to resume after it
+    lock              held by the running process, and released when it ends
 
-A segment counts when its entry is there: the entry is written when the segment is on the disk. That
-of the entry is waited for once a second at most, so a crash loses none, and a power cut those of
-that second. A line that is torn, or whose file is not as it was, is as none; what no line speaks of
-is thrown away. Where several devices work on a run, segments may be finished before earlier ones
-are.
+A segment is finished when its entry exists. The entry is written after the segment was flushed to
+disk. Entries are flushed at most once a second, so a crash loses none, and a power cut loses those
+of the last second. Incomplete lines and entries whose file has changed are ignored, and files
+without an entry are deleted. With several devices, segments may be finished out of order.
 
-Only words and numbers live here: what a segment is made of, and how, others know.
+This module handles only text and numbers; it does not read or write video.
 """
 
 import hashlib
@@ -34,36 +33,36 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.files import flush_names, lock_file, write_atomically
 from vsrm_cli.frame import Fingerprint
 
-# It is there while a process is at work.
+# Exists while a process works on the run.
 LOCK = "lock"
 _CHOICES = "journal.json"
 _ENTRIES = "segments.jsonl"
 _NUMBERED = re.compile(r"\d{9}\.[a-z0-9]+")
-# Files of a run, beside the lock: segments, what is known of them, and what was never finished.
+# Files of a run besides the lock: segments, journal, entries, and unfinished files.
 _OURS = re.compile(r"\d{9}\..*|journal\.json|segments\.jsonl|.*\.part(\..*)?")
-# Of a checksum, so much is enough for a person to see that two differ.
+# Characters of a checksum that a message shows: enough to see that two differ.
 _SHOWN_CHARACTERS = 32
 _CHECKED_BYTES = 2**20
-# How often somebody waits for the disk, where segments are finished faster.
+# Minimum time between flushes, if segments are finished faster.
 _FLUSH_SECONDS = 1.0
 
 Choices = dict[str, str | int | None]
 
 
 def number_of(choice: str | int | None) -> int | None:
-    """A choice that is a number, or none."""
+    """Convert a choice to a number; None stays None."""
     return None if choice is None else int(choice)
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """How to go on behind a segment; see `Entry`, which says the same of a finished one.
+    """How to resume after a segment; `Entry` has the same data for a finished segment.
 
     Attributes:
-        next: Number of the first frame behind it.
+        next: Number of the first frame after it.
         shot: Number of the first frame of the shot that the frame before belongs to.
-        damaged: Damaged pieces met in the input up to that frame.
-        margin: The frames up to it that the work behind it begins with.
+        damaged: Damaged packets in the input up to that frame.
+        margin: The last frames before ``next``, which are computed again when resuming.
     """
 
     next: int
@@ -74,7 +73,7 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Entry:
-    """A closed segment, and how to go on behind it.
+    """A closed segment, and how to resume after it.
 
     Attributes:
         file: Its name.
@@ -83,8 +82,8 @@ class Entry:
         ticks: When its frames are shown, on the clock of the output.
         end: Until when its last frame is shown, on the same clock.
         tile: Side of the tiles in use at its end; None for whole frames.
-        damaged: Damaged pieces met in the input up to its last frame.
-        margin: The frames up to its last one that the work behind it begins with.
+        damaged: Damaged packets in the input up to its last frame.
+        margin: Its last frames, and earlier ones, that are computed again when resuming after it.
         size_bytes: Size of the file.
     """
 
@@ -100,20 +99,20 @@ class Entry:
 
     @property
     def next(self) -> int:
-        """Number of the first frame behind it."""
+        """Number of the first frame after it."""
         return self.first + len(self.ticks)
 
 
 class Journal:
-    """The folder of one run. Use it in a ``with`` statement: meanwhile nobody else may.
+    """The folder of one run. The ``with`` statement locks it for this process.
 
     Leaving the statement removes the folder if work was started and no segment is finished.
 
     Attributes:
         folder: Where the run works.
-        entries: The finished segments, in order, up to the first that is missing.
-        later: Those finished behind it, by the numbers of their first frames.
-        chosen: What the run chose where it was left the choice; None if it has not yet.
+        entries: The finished segments, in order, up to the first missing one.
+        later: Finished segments after a missing one, by the numbers of their first frames.
+        chosen: The choices of the run; None before it has made them.
     """
 
     def __init__(self, output: Path) -> None:
@@ -132,16 +131,16 @@ class Journal:
 
     @property
     def frames_done(self) -> int:
-        """How many frames are in finished segments, up to the first that is missing."""
+        """Frames in finished segments, up to the first missing one."""
         return self.entries[-1].next if self.entries else 0
 
     @property
     def frames_kept(self) -> int:
-        """How many frames are in finished segments."""
+        """Frames in all finished segments."""
         return self.frames_done + sum(len(entry.ticks) for entry in self.later.values())
 
     def resume_hint(self) -> str:
-        """Say what an interrupted run leaves, and what to do with it."""
+        """A message that says what an interrupted run keeps and how to resume."""
         if not self.frames_kept:
             return "interrupted: nothing was written"
         return (
@@ -173,7 +172,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Unlock the folder, and remove it if nothing in it is worth keeping.
+        """Unlock the folder, and remove it if it contains no finished segment.
 
         Raises:
             OutputError: If an entry does not reach the disk.
@@ -185,7 +184,7 @@ class Journal:
                 self.clear()
             if {path.name for path in self.folder.iterdir()} == {LOCK}:
                 self._remove_folder(self._lock)
-        except FileNotFoundError:  # somebody has removed it
+        except FileNotFoundError:  # it was removed
             pass
         finally:
             self._lock.close()
@@ -211,7 +210,7 @@ class Journal:
             self._order()
 
     def start(self) -> None:
-        """Throw away what was not read, and what was never finished: the work begins.
+        """Delete files that are not part of the run and start the work.
 
         Raises:
             OutputError: If the folder cannot be written.
@@ -260,7 +259,7 @@ class Journal:
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Wait until all entries are on the disk, if the last time was a while ago.
+        """Flush the entries to disk, if the last flush was a while ago.
 
         Raises:
             OutputError: If they do not get there.
@@ -290,12 +289,12 @@ class Journal:
             self._log = None
 
     def _order(self) -> None:
-        """Put those into `entries` that follow without a gap."""
+        """Move segments from `later` to `entries` that follow without a gap."""
         while self.frames_done in self.later:
             self.entries.append(self.later.pop(self.frames_done))
 
     def clear(self) -> None:
-        """Throw away all that is finished."""
+        """Delete all finished segments."""
         self._close_log()
         self.entries = []
         self.later = {}
@@ -303,7 +302,7 @@ class Journal:
         self._clean()
 
     def _try_to_lock(self) -> IO[bytes] | None:
-        """Lock the folder; None if it was removed meanwhile and must be made again."""
+        """Create and lock the folder; None if it was removed in between."""
         self.folder.mkdir(exist_ok=True)
         path = self.folder / LOCK
         try:
@@ -335,7 +334,7 @@ class Journal:
             )
 
     def _read_entries(self) -> dict[int, Entry]:
-        """Read the entries of the segments that are there, by the numbers of their first frames."""
+        """Read the entries of existing segments, by the numbers of their first frames."""
         try:
             lines = (self.folder / _ENTRIES).read_bytes().splitlines()
         except FileNotFoundError:
@@ -345,7 +344,7 @@ class Journal:
         return {entry.first: entry for entry in map(self._read_entry, lines) if entry is not None}
 
     def _read_entry(self, line: bytes) -> Entry | None:
-        """Read an entry; None if it is torn, or its file is not as it was."""
+        """Read an entry; None if the line is incomplete or the file has changed."""
         try:
             values = json.loads(line)
             margin = [Fingerprint(**stamp) for stamp in values.pop("margin")]
@@ -357,7 +356,7 @@ class Journal:
         return entry if is_whole else None
 
     def _clean(self) -> None:
-        """Delete files of ours that no entry speaks of; what others have put there stays."""
+        """Delete files of the run that have no entry; other files stay."""
         later = {number for e in self.later.values() for number in range(e.first, e.next)}
         for path in self.folder.glob("*"):
             if _NUMBERED.fullmatch(path.name):
@@ -373,7 +372,7 @@ class Journal:
                 path.unlink(missing_ok=True)
 
     def _remove_folder(self, lock: IO[bytes]) -> None:
-        if sys.platform == "win32":  # there, no open file can be deleted
+        if sys.platform == "win32":  # cannot delete open files
             lock.close()
         (self.folder / LOCK).unlink()
         self.folder.rmdir()
@@ -417,7 +416,7 @@ def _shown(choice: str | int | None) -> str:
 
 
 def describe_files(files: Sequence[Path]) -> Choices:
-    """Say by what an input of one or more files is known again.
+    """Describe an input of one or more files, so that a change is noticed.
 
     That is their size, the latest of their dates, and a checksum: of the first and last mebibyte
     of a single file, of the names and sizes of several.

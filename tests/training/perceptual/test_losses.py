@@ -14,6 +14,7 @@ from vsrm_cli.training.perceptual.losses import (
     cleaning_loss,
     discriminator_loss,
     feature_loss,
+    grid_loss,
     pattern_loss,
     temporal_loss,
     usm_sharpen,
@@ -55,11 +56,9 @@ def test_sharpening_overshoots_on_both_sides_of_an_edge_and_stays_in_range():
 
 def test_feature_loss_is_relative_to_the_features_of_the_ground_truth():
     # Differences 0.1, 0, 0.2 of features 0.5, 0.25, 0.75: 0.1 of 0.5 on average.
-    loss = feature_loss(
-        identity_network(), colored(0.6, 0.25, 0.55), colored(0.5, 0.25, 0.75), weights=[2.0]
-    )
+    loss = feature_loss(identity_network(), colored(0.6, 0.25, 0.55), colored(0.5, 0.25, 0.75))
 
-    assert loss.item() == pytest.approx(2 * 0.1 / 0.5)
+    assert loss.item() == pytest.approx(0.1 / 0.5)
 
 
 def test_lpips_by_hand():
@@ -171,6 +170,20 @@ def test_pattern_loss_of_soft_frames_and_of_true_edges_is_zero():
 
     assert pattern_loss(hr, soft).item() == 0
     assert pattern_loss(soft, draw_randomly(1, 2, 3, 32, 32)).item() == 0
+
+
+def test_grid_loss_is_the_height_of_a_pattern_that_repeats_with_the_lr_pixels():
+    hr = draw_randomly(1, 2, 3, 32, 32)
+    columns = torch.arange(32) % 2 * 0.02
+
+    assert grid_loss(hr + columns, hr).item() == pytest.approx(0.01, rel=0.01)
+
+
+def test_grid_loss_ignores_a_shift_of_brightness_and_errors_that_do_not_repeat():
+    hr = draw_randomly(1, 6, 3, 96, 96)
+
+    assert grid_loss(hr + 0.1, hr).item() == pytest.approx(0, abs=1e-6)
+    assert grid_loss(hr + 0.02 * torch.randn_like(hr), hr).item() < 1e-3
 
 
 def test_an_untrained_cleaning_head_leaves_frames_unchanged():

@@ -1,4 +1,4 @@
-"""Processes share tasks, and what happens to one of them is no end of the work."""
+"""Processes share tasks, and the work survives the loss of one."""
 
 import re
 import sys

@@ -9,13 +9,12 @@ Clips are (B, T, 3, H, W) with values 0 to 1 at the size of the HR frames, unles
 values may be slightly outside this range.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork, extract_features
+from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import EPS, charbonnier
 
@@ -56,12 +55,10 @@ def _usm_blur(frames: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(planes, line), line.transpose(2, 3)).view(frames.shape)
 
 
-def feature_loss(
-    network: FeatureNetwork, restored: Tensor, hr: Tensor, weights: Sequence[float] | None = None
-) -> Tensor:
+def feature_loss(network: FeatureNetwork, restored: Tensor, hr: Tensor) -> Tensor:
     """The difference between the features of restored frames and of the ground truth.
 
-        sum over stages of weight * mean |f(restored) - f(hr)| / mean |f(hr)|
+        sum over stages of mean |f(restored) - f(hr)| / mean |f(hr)|
 
     of each frame, and the mean over all frames.
 
@@ -69,7 +66,6 @@ def feature_loss(
         network: Frozen; gradients pass through it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
         hr: Shaped like ``restored``.
-        weights: One for each stage of the network; all 1 where None.
 
     Returns:
         A scalar in float32; each stage adds about 1 if the features are unrelated.
@@ -78,10 +74,9 @@ def feature_loss(
     Super-Resolution", arXiv:1603.08155; the division gives all stages the same scale.
     """
     features, targets = extract_features(network, restored, hr)
-    weights = weights or [1.0] * len(features)
     shares = [
-        weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
-        for weight, x, y in zip(weights, features, targets, strict=True)
+        (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
+        for x, y in zip(features, targets, strict=True)
     ]
     return torch.stack(shares).sum(0).mean()
 
@@ -178,6 +173,23 @@ def _checkers(frames: Tensor, square: int) -> Tensor:
     down = a - b
     strength = (down[..., :-square] - down[..., square:]).abs() / 4
     return F.avg_pool2d(strength, 7, 4)
+
+
+def grid_loss(restored: Tensor, hr: Tensor) -> Tensor:
+    """How much the mean error depends on the position within the pixels of the LR grid.
+
+    Pixel shuffle has its own weights for each position, and an adversarial loss tempts them to add
+    a fixed pattern, fine grain that repeats every `SCALE` pixels. Over a clip it does not average
+    out, as all other errors do.
+
+    Args:
+        restored: (B, T, 3, H, W); H and W are multiples of `SCALE`.
+        hr: Shaped like ``restored``.
+    """
+    # (B, T, 3, positions, H / SCALE, W / SCALE)
+    error = F.pixel_unshuffle(restored - hr, SCALE).unflatten(2, (3, -1))
+    by_position: Tensor = error.mean((1, 4, 5))
+    return (by_position - by_position.mean(-1, keepdim=True)).abs().mean()
 
 
 class CleaningHead(nn.Conv2d):

@@ -18,6 +18,7 @@ from vsrm_cli.training.perceptual.losses import (
     cleaning_loss,
     discriminator_loss,
     feature_loss,
+    grid_loss,
     pattern_loss,
     temporal_loss,
     usm_sharpen,
@@ -32,6 +33,8 @@ STEPS_ALONE, RAMP_STEPS = 100, 300
 MIN_UPDATE_LOSS = 0.15
 # Frames of each clip that the discriminator gets in a step.
 DISCRIMINATOR_FRAMES = 2
+# Weight of the grid loss within the pattern loss; a pattern of half a gray level is visible.
+GRID_WEIGHT = 4.0
 
 
 class PerceptualStage:
@@ -104,7 +107,8 @@ class PerceptualStage:
         if weights.temporal_weight and restored.shape[1] > 1:
             loss = loss + weights.temporal_weight * temporal_loss(restored, target, flow)
         if weights.pattern_weight:
-            loss = loss + weights.pattern_weight * pattern_loss(restored, target)
+            pattern = pattern_loss(restored, target) + GRID_WEIGHT * grid_loss(restored, target)
+            loss = loss + weights.pattern_weight * pattern
         if weights.feature_weight:
             with self._autocast():
                 features_loss = feature_loss(self._features, restored, target)
