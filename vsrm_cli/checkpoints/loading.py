@@ -31,7 +31,7 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
-from vsrm_cli.models.vsrm_former import FormerConfig, FormerVSRM
+from vsrm_cli.models.vsrm_compact_v01 import CompactV01, CompactV01Config
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -71,7 +71,7 @@ class Family:
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
     "vsrm-compact": Family(CompactConfig, VSRMCompact),
-    "vsrm-former": Family(FormerConfig, FormerVSRM),
+    "vsrm-former": Family(CompactV01Config, CompactV01),
     "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
