@@ -1,10 +1,10 @@
-"""Draw the picture at the top of the README: the sample by bicubic, by a network, and as it was.
+"""Make the image at the top of the README: bicubic, a network, and the ground truth.
 
     vsrm upscale tests/data/sample.mp4 -o sample_x4.mp4
     python benchmarks/before_after.py sample_x4.mp4 benchmarks/before_after.png --label vsrm-t-sharp
 
-A script draws the sample, so its ground truth at four times the size can be drawn as well. The
-extra `test` must be installed.
+The sample is drawn by a script, which can also draw the ground truth at four times the size. This
+needs the extra `test`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from vsrm_cli.report.labels import draw_label
 SAMPLE_FOLDER = Path(__file__).parents[1] / "tests" / "data"
 sys.path.insert(0, str(SAMPLE_FOLDER))
 
-import make  # noqa: E402  it draws the sample and is no part of the package
+import make  # noqa: E402  the script that draws the sample
 
 FRAME = 12  # the middle of the first window
 TOP, LEFT, HEIGHT, WIDTH = 72, 150, 320, 272  # awning, curtain, bricks and a wheel
@@ -33,7 +33,7 @@ GAP = 8
 
 
 def main() -> None:
-    """Cut the same place out of the three and write them side by side."""
+    """Crop the three frames alike and write them side by side."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("upscaled", type=Path)
     arguments.add_argument("out", type=Path)

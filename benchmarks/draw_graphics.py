@@ -1,11 +1,11 @@
-"""Draw clips of text, flat cartoons and pixel art, to train on along with real footage.
+"""Draw clips of text, flat cartoons and pixel art, to train on together with real footage.
 
-A small share of them keeps networks from spoiling such clips.
+A small share of such clips prevents artifacts on text and graphics.
 
     python benchmarks/draw_graphics.py FOLDER --clips 60
 
-FOLDER, below the training folder, receives lossless videos of 12 frames. Everything is random, and
-the same for the same seed.
+FOLDER, a subfolder of the training folder, receives lossless videos of 12 frames. The same seed
+gives the same clips.
 """
 
 import argparse
@@ -19,36 +19,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE, FRAMES = 208, 12
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "you",
-    "that",
-    "it",
-    "was",
-    "for",
-    "with",
-    "his",
-    "this",
-]
-WORDS += [
-    "have",
-    "from",
-    "word",
-    "but",
-    "what",
-    "all",
-    "were",
-    "when",
-    "your",
-    "said",
-    "which",
-    "how",
-]
+WORDS = (
+    "the of and to in is you that it was for with his this "
+    "have from word but what all were when your said which how"
+)
 
 Clip = npt.NDArray[np.uint8]
 
@@ -68,7 +42,7 @@ def main() -> None:
 
 
 def write(path: Path, clip: Clip) -> None:
-    """Write frames (T, H, W, 3) without loss."""
+    """Write frames, (T, H, W, 3), to a lossless video."""
     with av.open(path, "w") as file:
         stream: Any = file.add_stream("ffv1", rate=25)
         stream.height, stream.width = clip.shape[1:3]
@@ -79,7 +53,7 @@ def write(path: Path, clip: Clip) -> None:
 
 
 def text(rng: np.random.Generator) -> Clip:
-    """A page of words, light or dark, with bars and lines, that scrolls by whole pixels."""
+    """A scrolling page of text, light or dark, with bars and lines; whole pixels per frame."""
     is_dark = rng.random() < 0.35
     height = SIDE + 5 * FRAMES
     page = Image.new("RGB", (SIDE, height), color(rng, 10, 50) if is_dark else color(rng, 215))
@@ -93,7 +67,7 @@ def text(rng: np.random.Generator) -> Clip:
             draw.line((0, top, SIDE, top), fill=color(rng), width=int(rng.integers(1, 4)))
         else:
             ink = color(rng, 160) if is_dark else color(rng, 0, 100)
-            line = " ".join(rng.choice(WORDS, 12))
+            line = " ".join(rng.choice(WORDS.split(), 12))
             font = ImageFont.load_default(size)
             draw.text((int(rng.integers(-30, 40)), top), line, font=font, fill=ink)
         top += round(1.3 * size)
@@ -123,15 +97,15 @@ def cartoon(rng: np.random.Generator) -> Clip:
 
 
 def pixel_art(rng: np.random.Generator) -> Clip:
-    """Large square pixels of a few colors that move by whole small ones."""
+    """Large square blocks of a few colors that move by whole pixels."""
     palette = rng.integers(0, 256, (int(rng.integers(2, 9)), 3)).astype(np.uint8)
     square = int(rng.integers(4, 13))
     reach = square * FRAMES
     cells = rng.integers(0, len(palette), 2 * ((SIDE + reach) // square + 1,))
-    picture = palette[cells].repeat(square, 0).repeat(square, 1)
+    image = palette[cells].repeat(square, 0).repeat(square, 1)
     down, right = rng.integers(0, square + 1, 2)
     return np.stack(
-        [picture[down * t : down * t + SIDE, right * t : right * t + SIDE] for t in range(FRAMES)]
+        [image[down * t : down * t + SIDE, right * t : right * t + SIDE] for t in range(FRAMES)]
     )
 
 

@@ -1,11 +1,11 @@
-"""How much faster GSMamba is than its plain twin, which repeats all work as the authors' code does.
+"""Compare the speed of GSMamba with a plain implementation that follows the authors' code.
 
     python benchmarks/gsm_against_plain.py
 
-The released configuration with random weights restores five frames of 64 x 64. Compared are the
-alignment (flows composed, frames gathered onto each anchor) and the whole; the twin's scan runs
-step by step. Both must give the same picture. Seconds are of the processor, which a busy machine
-disturbs less than the clock; it takes some minutes.
+The released configuration restores five frames of 64 x 64 with random weights. Timed are the
+alignment (composing flows, gathering frames onto each anchor) and the whole network; the scan of
+the plain implementation runs step by step. Both must give the same frames. The times are processor
+time, which depends less on other programs than wall time. It takes some minutes.
 """
 
 import sys
@@ -24,14 +24,14 @@ from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
-from gsm_twin import Twin
+from gsm_reference import GSMReference
 
 SIZE = (1, 5, 3, 64, 64)
 seconds: dict[str, float] = defaultdict(float)
 
 
 def timed(name, function):
-    """The function, its time added to an entry of `seconds`."""
+    """Wrap a function so that its processor time is added to an entry of `seconds`."""
 
     def run(*args, **kwargs):
         began = time.process_time()
@@ -58,26 +58,26 @@ def main():
     network = gsmamba.GSM(GSM_FULL).eval().requires_grad_(False)
     torch.nn.init.normal_(network.conv_after_body.weight, std=0.05)
     clip = torch.rand(SIZE)
-    network(clip)  # compiles what is compiled at the first call
+    network(clip)  # the first call compiles
     align = implicit_alignment.ImplicitAlign
-    gsmamba.Motion = timed("alignment", gsmamba.Motion)
-    for name in ("ask", "answers", "forward"):
+    gsmamba.ComposedFlows = timed("alignment", gsmamba.ComposedFlows)
+    for name in ("project_query", "project_keys_values", "forward"):
         setattr(align, name, timed("alignment", getattr(align, name)))
     flows = network.flows(clip)
     restored = timed("whole", network)(clip)
     fast = dict(seconds)
     seconds.clear()
-    twin = Twin(
+    twin = GSMReference(
         network.state_dict(), heads=GSM_FULL.heads, radius=GSM_FULL.radius, scan=step_by_step
     )
     twin.gather = timed("alignment", twin.gather)
     plain = timed("whole", twin.forward)(clip, *flows)
-    table = Table("stage", "plain twin (s)", "this network (s)", "ratio")
+    table = Table("stage", "plain (s)", "vsrm (s)", "ratio")
     for name, slow in seconds.items():
         table.add_row(name, f"{slow:.1f}", f"{fast[name]:.1f}", f"{slow / fast[name]:.1f}")
     console = Console()
     console.print(table)
-    console.print(f"Greatest difference of the pictures: {(plain - restored).abs().max():.1e}")
+    console.print(f"Largest difference of the frames: {(plain - restored).abs().max():.1e}")
 
 
 if __name__ == "__main__":

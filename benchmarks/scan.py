@@ -1,11 +1,11 @@
-"""Print how long the implementations of the selective scan take, beside one another.
+"""Compare the speed of the implementations of the selective scan.
 
     python benchmarks/scan.py
 
-On the CPU: the recurrence alone, one thread, processor time, the best of interleaved runs, at
-16,384 tokens of 64 channels with 16 states. With a CUDA device also the whole operator there, in
-half precision, at 57,600 tokens of 384 channels: medians by events, and the bytes that must move
-(u, delta, z, B, C in, y out) each second, beside what a plain copy reaches.
+On the CPU it times the recurrence alone: one thread, processor time, the best of interleaved runs,
+16,384 tokens of 64 channels with 16 states. On a CUDA device it times the whole operator in half
+precision, with 57,600 tokens of 384 channels: the median by CUDA events, and the memory bandwidth
+(u, delta, z, B and C read, y written) compared with that of a copy.
 """
 
 import os
@@ -36,7 +36,7 @@ def main() -> None:
 def _inputs(
     length: int, channel: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """What a Mamba block gives to its scan, tokens first."""
+    """Inputs of a scan in a Mamba block, token-major."""
     torch.manual_seed(0)
     state = 16
 
@@ -97,7 +97,7 @@ def _on_cpu() -> Table:
 
 
 def _processor_ms(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """The least processor time of each; in turns, so that a busy moment falls on all of them."""
+    """The lowest processor time of each; interleaved, so that other load affects all of them."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -134,15 +134,15 @@ def _on_gpu(device: torch.device) -> Table:
 
 
 def _event_ms(run: Run, rounds: int = 20) -> float:
-    """The median time on the device, after it has been warmed up."""
+    """The median time on the device, after a warm-up."""
     times = []
-    for turn in range(rounds + 3):
+    for index in range(rounds + 3):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         run()
         end.record()
         torch.cuda.synchronize()
-        if turn >= 3:
+        if index >= 3:
             times.append(begin.elapsed_time(end))
     return statistics.median(times)
 

@@ -3,13 +3,16 @@
     vsrm pack FOLDER pack.safetensors --degraded 6
     python benchmarks/train_on_gpu.py pack.safetensors OUT --minutes 10
 
-OUT receives a weight file of each network, for `vsrm upscale --model FILE`, and a ``.state.pt``
-with its optimizer and the weights before averaging. ``--device cpu`` rehearses all of it.
+For each network, OUT receives a weight file for `vsrm upscale --model FILE` and a ``.state.pt``
+with the optimizer and the weights before averaging. ``--device cpu`` is a test run on the CPU.
 
-On a GPU a small network waits for everything else. So all footage lies on the device as 8-bit
-frames, is cropped there, and a step is one CUDA graph: forward, backward, clipping, Adam and the
-average of the weights. The schedule follows the clock. The minutes are those of the training;
-loading the footage and recording the graphs comes on top.
+A small network leaves a GPU idle while it waits for data and kernel launches. So all footage is
+stored on the device as 8-bit frames and cropped there, and a step is one CUDA graph: forward,
+backward, clipping, Adam and the average of the weights. The schedule follows the clock. The minutes
+are training time; loading the footage and recording the graphs take more.
+
+The trainer is separate from that of `vsrm finetune`, which reads losses and gradient norms on the
+CPU to drop steps and scale losses; a CUDA graph cannot do that. They share schedule and losses.
 """
 
 import argparse
@@ -34,42 +37,44 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is 
 from vsrm_cli.checkpoints.loading import find_device, network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
+from vsrm_cli.data.crops import most_detailed
 from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.degradations import SCALE, shrink_bicubic
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.footage import Footage
-from vsrm_cli.data.packs import load_lr_clips, load_pack, most_detailed
+from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.sources import Stored
 from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.files import write_atomically
+from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.losses import charbonnier, psnr_loss
-from vsrm_cli.training.trainer import EARLIER_PASS
+from vsrm_cli.training.trainer import EARLIER_PASS, scheduled_lr
 
 CLEAN, REAL = STAGES = ("vsrm-t", "vsrm-t-real")
-SHARES = (0.36, 0.64)  # of the time
+SHARES = (0.36, 0.64)  # of the training time
 PEAK_LR, LAST_LR_SHARE, FLOW_LR_SHARE, WARMUP_STEPS = 8e-4, 0.01, 0.15, 60
 CLIP_NORM, EMA = 0.5, 0.998
-# From here on, as shares of the time, the loss turns from Charbonnier into PSNR, and for so long. A
-# decibel weighs so much that both have gradients of about the same size.
+# The loss changes from Charbonnier to PSNR at this share of the training time, over this share.
+# With this weight, the gradients of both have about the same size.
 PSNR_FROM, PSNR_TURN, PSNR_WEIGHT = 0.55, 0.1, 0.0023
-ROOM = 8  # LR pixels by which clips of photos are larger than crops
+PHOTO_MARGIN = 8  # LR pixels by which clips made from photos are larger than crops
 MOST_WORKERS = 16
 
 
 class Clip(NamedTuple):
-    """A clip on the device: HR frames, versions of its LR frames, and one of these on the CPU."""
+    """A clip on the device: HR frames, versions of LR frames, and one LR frame on the CPU."""
 
     hr: Tensor  # (T, 3, 4H, 4W) uint8
     lr: tuple[Tensor, ...]  # (T, 3, H, W) uint8
-    overview: Tensor  # (3, H, W) uint8, where places are chosen
+    overview: Tensor  # (3, H, W) uint8, to choose crops with detail
 
 
 class Batches:
-    """Random crops of clips; of each list that is not empty there are as many, on average."""
+    """Random crops of clips; each list that is not empty is chosen equally often."""
 
     def __init__(self, kinds: Sequence[list[Clip]], shape: ClipShape, *, is_clean: bool) -> None:
-        """Swap colors only in clean frames: artifacts of compression depend on them."""
+        """Permute colors only in clean frames: compression artifacts depend on the color."""
         self._kinds = [kind for kind in kinds if kind]
         self._shape, self._is_clean = shape, is_clean
         self._rng = np.random.default_rng(0)
@@ -102,10 +107,10 @@ class Batches:
 def load_batches(
     pack: Path, shape: ClipShape, photo_clips: int, device: torch.device
 ) -> dict[str, Batches]:
-    """Put a pack on the device, with bicubic LR frames for one network and its own for the other.
+    """Load a pack: bicubic LR frames for the first network, LR frames of the pack for the second.
 
-    Clips that are too small or too short for the shape are left out. Of the photos a moving camera
-    makes so many clips, for the first network only.
+    Clips that are too small or too short for the shape are skipped. ``photo_clips`` clips are made
+    from photos by a moving camera, for the first network only.
     """
     photos, clips = load_pack(pack)
     clean, real, moved = [], [], []
@@ -116,11 +121,11 @@ def load_batches(
             real.append(clean[-1]._replace(lr=tuple(lr.to(device) for lr in versions)))
     if not real:
         size = f"{shape.frames} frames of {SCALE * shape.patch} pixels"
-        way_out = "make it with vsrm pack --degraded 6, or lower --frames or --patch."
-        raise InputError(f"{pack} has no clip of {size} with LR versions; {way_out}")
+        advice = "make it with vsrm pack --degraded 6, or lower --frames or --patch."
+        raise InputError(f"{pack} has no clip of {size} with LR versions; {advice}")
     if photos and photo_clips:
         sources = tuple(Stored(name, photo[None]) for name, photo in photos.items())
-        wide = ClipShape(shape.frames, shape.patch + ROOM, batch=1, photo_share=1.0)
+        wide = ClipShape(shape.frames, shape.patch + PHOTO_MARGIN, batch=1, photo_share=1.0)
         loader = DataLoader(
             Clips(Footage(pack, sources), wide, steps=photo_clips, seed=0),
             batch_size=None,
@@ -144,18 +149,18 @@ def _with_bicubic_lr(hr: Tensor) -> Clip:
 
 
 class Trainer:
-    """A network, its average and its optimizer; on CUDA, a step is one graph for one shape."""
+    """A network, its average and its optimizer; on CUDA, a step is one graph of a fixed shape."""
 
     def __init__(self, network: Network, lr: Tensor, hr: Tensor) -> None:
-        """Take a first batch, and record a step with it on CUDA; no weight is changed by that."""
+        """Record a step on CUDA with a first batch; this changes no weights."""
         self._network, self._lr, self._hr = network.train().requires_grad_(True), lr, hr
         flow = list(network.spynet.parameters())
-        known = {id(parameter) for parameter in flow}
-        rest = [p for p in network.parameters() if id(p) not in known]
+        flow_ids = {id(parameter) for parameter in flow}
+        rest = [p for p in network.parameters() if id(p) not in flow_ids]
         self._parameters: list[Tensor] = [*rest, *flow]
         self._average = [p.detach().clone() for p in self._parameters]
         self._update_average = get_ema_multi_avg_fn(EMA)
-        # A graph reads what changes from step to step out of tensors.
+        # A graph reads values that change between steps from tensors.
         self._psnr_share, self.loss_sum, *self._rates = torch.zeros(4, device=lr.device).unbind()
         is_cuda = lr.device.type == "cuda"
         parts = zip((rest, flow), self._rates, strict=True)
@@ -165,7 +170,7 @@ class Trainer:
         self._graph = self._record() if is_cuda else None
 
     def step(self, lr: Tensor, hr: Tensor, *, rate: float, psnr_share: float) -> None:
-        """Make a step; on CUDA it is only begun when this returns."""
+        """Run a step; on CUDA it is only queued when this returns."""
         self._lr.copy_(lr)
         self._hr.copy_(hr)
         self._psnr_share.fill_(psnr_share)
@@ -174,7 +179,7 @@ class Trainer:
         (self._graph.replay if self._graph else self._update)()
 
     def finish(self, state: Path) -> None:
-        """Write the weights and the optimizer; then give the network its averaged weights."""
+        """Save the weights and the optimizer, then copy the average into the network."""
         weights, optimizer = self._network.state_dict(), self._optimizer.state_dict()
         with write_atomically(state) as part:
             torch.save({"weights": weights, "optimizer": optimizer}, part)
@@ -183,17 +188,17 @@ class Trainer:
 
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # Adam has no state before its first step, and libraries choose their kernels in it.
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        # Adam creates its state in the first step, and libraries choose their kernels.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(2):
                 self._update()
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(stream)
         self._optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph):
             self._update()
-        # The rates were zero, so no weight has changed; but moments and sums have.
+        # The learning rates were zero, so the weights are unchanged; the moments are not.
         for state in self._optimizer.state.values():
             for value in state.values():
                 value.zero_()
@@ -209,7 +214,7 @@ class Trainer:
         loss.backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = get_total_norm(gradients)
-        # A batch whose gradients are not finite counts as zero: a graph cannot leave it out.
+        # A graph cannot skip a batch, so gradients that are not finite become zero.
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
         clip_grads_with_norm_(self._parameters, CLIP_NORM, norm.nan_to_num(math.inf, math.inf))
@@ -223,15 +228,14 @@ class Trainer:
 
 
 def train(network: Network, batches: Batches, *, seconds: float, state: Path) -> int:
-    """Train for a time, and give the network its average; returns the number of steps, 1 or more.
+    """Train for some seconds, at least one step; returns the number of steps.
 
-    The weights before averaging and the optimizer are written to ``state``.
+    The network gets its averaged weights. The others and the optimizer are saved in ``state``.
     """
     trainer = Trainer(network, *batches.draw())
     began, done, steps = time.perf_counter(), 0.0, 0
     while done < 1 or not steps:
-        rate = PEAK_LR * min(1.0, (steps + 1) / WARMUP_STEPS)
-        rate *= LAST_LR_SHARE + (1 - LAST_LR_SHARE) * (1 + math.cos(math.pi * done)) / 2
+        rate = scheduled_lr(PEAK_LR, steps, done, warmup=WARMUP_STEPS, end=LAST_LR_SHARE)
         psnr_share = min(1.0, max(0.0, (done - PSNR_FROM) / PSNR_TURN))
         trainer.step(*batches.draw(), rate=rate, psnr_share=psnr_share)
         steps += 1
@@ -241,7 +245,7 @@ def train(network: Network, batches: Batches, *, seconds: float, state: Path) ->
             line = f"step {steps}, {done:.0%} of the time: loss {mean:.5f}"
             print(line, flush=True)  # noqa: T201 - this script is a terminal program
         if network.device.type == "cuda" and steps % 4 == 0:
-            torch.cuda.synchronize()  # else the queue runs ahead of the clock
+            torch.cuda.synchronize()  # otherwise steps are queued faster than they run
         done = (time.perf_counter() - began) / seconds
     trainer.finish(state)
     return steps
@@ -263,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = json.loads(file.metadata.get("recipe", "[]"))
         recipe = recipe if isinstance(recipe, list) else [recipe]  # `vsrm finetune` writes one
         if name == REAL:
-            # By now these are the new weights of the first network.
+            # `clean` refers to the weights of the first network, which has been trained by now.
             network.load_state_dict({key: x + difference[key] for key, x in clean.items()})
             recipe.append({"start": "the new vsrm-t, plus the difference of the former two"})
         seconds, state = 60 * share * given.minutes, given.out / f"{name}.state.pt"

@@ -1,15 +1,15 @@
-"""Train the bundled networks from nothing: `vsrm-t`, then `vsrm-t-real`, then `vsrm-t-sharp`.
+"""Train the bundled networks from scratch: `vsrm-t`, then `vsrm-t-real`, then `vsrm-t-sharp`.
 
     python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
     python benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT --minutes 8 --device cuda
     torchrun --nproc-per-node 2 benchmarks/train_vsrm_t.py TRAIN VALIDATION OUT
 
-TRAIN holds photos and videos, drawn ones among them (`draw_graphics.py`), VALIDATION one folder of
-frames for each clip. OUT receives the packs made of them and a folder for each stage. Run it again
-to resume. With --minutes the stages share that time instead of doing their steps, and the schedule
-of each follows the clock.
+TRAIN holds photos and videos, including drawn ones (`draw_graphics.py`), VALIDATION one folder of
+frames for each clip. OUT receives the packs made from them and a folder for each stage. Run it
+again to resume. With --minutes, the stages share that time instead of a fixed number of steps, and
+the schedule of each follows the clock.
 
-The bundled weights took a few detours, which `weights/README.md` tells.
+The bundled weights were trained with some changes on the way; see `weights/README.md`.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
 from vsrm_cli.training.distributed import barrier, process_group, rank
-from vsrm_cli.training.loop import Progress, finetune
+from vsrm_cli.training.loop import Progress, train
 from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, Stage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.validation import Pair, with_lr_frames
 
 SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 
-# True motion first, of photos alone; then half real footage, whose frames tell it.
+# First flow, on photos with known motion; then half of the clips are real footage.
 FLOW = Recipe(
     stage=Stage.FLOW,
     steps=3000,
@@ -56,8 +56,8 @@ FLOW_OF_FOOTAGE = replace(
     ema=0.99,
     seed=9,
 )
-# Then frames without propagation, which are cheap, and at last whole clips: what carries over from
-# frame to frame starts small and learns fast. Long clips come late, and the flow learns with them.
+# Then single frames without propagation, which are cheap, then clips, where propagation starts
+# small and learns fast. The last stage has long clips and trains the flow, too.
 FRAMES = Recipe(
     stage=Stage.FRAMES,
     steps=5000,
@@ -91,7 +91,7 @@ LONG_CLIPS = replace(
     trunk_lr=1.0,
     seed=57,
 )
-# Each stage, and its share of the time where that is given.
+# Each stage, and its share of --minutes.
 STAGES = (
     (FLOW, 0.07),
     (FLOW_OF_FOOTAGE, 0.03),
@@ -99,9 +99,9 @@ STAGES = (
     (CLIPS, 0.3),
     (LONG_CLIPS, 0.2),
 )
-# From the weights for clean footage to those for compressed and noisy footage.
+# From clean footage to compressed and noisy footage.
 REAL = replace(LONG_CLIPS, lr=4e-4, degradation=Degradation.REAL, seed=67)
-# And on from these for looks.
+# From there to perceptual quality.
 SHARP = replace(
     REAL,
     stage=Stage.SHARP,
@@ -120,16 +120,16 @@ NETWORKS = {
     "vsrm-t-sharp": ((SHARP, 0.2),),
 }
 
-# What a GPU is given instead: the same stages with larger batches and patches.
+# Factors of batch and patch size on a GPU.
 ON_GPU = {"batch": 4, "patch": 1.6}
 
-# What each weight file says of itself.
-WORDS = {"licence": "MIT", "author": "the vsrm authors"}
+# Metadata of each weight file.
+METADATA = {"licence": "MIT", "author": "the vsrm authors"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Results, the pack to train on, clips to validate with, time for all stages, device."""
+    """Output folder, training pack, validation clips, time for all stages, and device."""
 
     out: Path
     pack: Path
@@ -139,7 +139,7 @@ class Options:
 
 
 def main() -> None:
-    """Run the stages one after another."""
+    """Run all stages."""
     options = read_options(__doc__ or "")
     with process_group(options.device):
         torch.manual_seed(0)
@@ -164,16 +164,16 @@ def run_stage(
         )
     if options.minutes is not None:
         recipe = replace(recipe, steps=None)
-    finetune(
+    train(
         network,
         options.pack,
         out,
         recipe,
         validation=options.clips,
-        metadata={**WORDS, "name": name, "degradation": str(recipe.degradation)},
+        metadata={**METADATA, "name": name, "degradation": str(recipe.degradation)},
         minutes=math.inf if options.minutes is None else share * options.minutes,
         resume=(out / STATE_FILE).exists(),
-        report=tell,
+        report=print_metrics,
         every=50,
         validations=10 if options.minutes is None else 1,
         features=load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None,
@@ -182,7 +182,7 @@ def run_stage(
 
 
 def read_options(about: str) -> Options:
-    """Read the command line, and make the packs that are missing."""
+    """Read the command line, and create missing packs."""
     arguments = argparse.ArgumentParser(description=about)
     for name in ("train", "validation", "out"):
         arguments.add_argument(name, type=Path)
@@ -201,8 +201,8 @@ def read_options(about: str) -> Options:
     return Options(given.out, pack, lr_clips, given.minutes, given.device)
 
 
-def tell(progress: Progress) -> None:
-    """Print a line where the metrics have got one."""
+def print_metrics(progress: Progress) -> None:
+    """Print each new line of the metrics."""
     if progress.rollback:
         print(progress.rollback, flush=True)  # noqa: T201 - this script is a terminal program
     if progress.line:

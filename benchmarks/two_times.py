@@ -1,10 +1,10 @@
-"""Print how long two times larger takes: by a network made for it, and by one of four, shrunk.
+"""Compare two ways to enlarge two times: `vsrm-t-x2`, and `vsrm-t` with its result resampled.
 
     python benchmarks/two_times.py [--frames 12]
 
-A clip of 640x360 is drawn, losslessly, and both ways are whole jobs of `vsrm upscale --scale 2`
-from file to file, in this process, with the same threads. The goal is at most 0.4 of the time.
-Processor time is told, too: other programs disturb it less.
+Both upscale the same drawn 640x360 clip from file to file with `--scale 2`, in this process, with
+the same threads. The goal is a ratio of at most 0.4. Processor time is printed, too, because it
+depends less on other programs.
 """
 
 import argparse
@@ -30,19 +30,19 @@ def main() -> None:
     frames = parser.parse_args().frames
     with TemporaryDirectory() as folder:
         clip = draw_clip(Path(folder) / "clip.mkv", frames=frames)
-        # The first one is for what only a first job loads and allocates.
+        # A warm-up: the first job also loads and allocates.
         upscale(clip, "vsrm-t-x2", end="0.08")
-        passed, worked = {}, {}
+        wall, processor = {}, {}
         for model in ("vsrm-t-x2", "vsrm-t"):
             began = time.process_time()
-            passed[model] = upscale(clip, model).elapsed_s
-            worked[model] = time.process_time() - began
+            wall[model] = upscale(clip, model).elapsed_s
+            processor[model] = time.process_time() - began
             print(  # noqa: T201 - this script is a terminal program
-                f"{model}: {passed[model]:.1f} s, {worked[model]:.1f} s of the processor, for "
+                f"{model}: {wall[model]:.1f} s, {processor[model]:.1f} s of processor time, for "
                 f"{frames} frames of {WIDTH}x{HEIGHT}"
             )
-    ratios = [seconds["vsrm-t-x2"] / seconds["vsrm-t"] for seconds in (passed, worked)]
-    print("ratio {:.3f}, of the processor {:.3f}, goal {}".format(*ratios, GOAL))  # noqa: T201
+    ratios = [seconds["vsrm-t-x2"] / seconds["vsrm-t"] for seconds in (wall, processor)]
+    print("ratio {:.3f}, of processor time {:.3f}, goal {}".format(*ratios, GOAL))  # noqa: T201
 
 
 def draw_clip(path: Path, *, frames: int) -> Path:
@@ -56,15 +56,15 @@ def draw_clip(path: Path, *, frames: int) -> Path:
                 np.sin((x + 0.7 * index) / length) * np.cos((y - 0.3 * index) / length)
                 for length in (3.0, 7.0, math.e * 10)
             ]
-            picture = np.stack(waves, axis=-1) * 100 + 128
-            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            image = np.stack(waves, axis=-1) * 100 + 128
+            frame = av.VideoFrame.from_ndarray(image.astype(np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
 
 def upscale(clip: Path, model: str, *, end: str | None = None) -> Summary:
-    """Make the clip two times larger."""
+    """Enlarge the clip two times."""
     output = clip.with_name(f"{model}.mkv")
     return upscale_video(clip, output, model=model, scale=2, end=end, overwrite=True)
 

@@ -1,11 +1,11 @@
-"""Measure what several processes gain, and what planning and handing out segments costs.
+"""Measure the speedup of several processes, and the overhead of planning and assigning segments.
 
     python benchmarks/workers.py            # two workers of one thread against one, on two cores
     python benchmarks/workers.py --overhead # 10,000 segments that take no work
 
-The first prints the time of two workers over that of one; the bar is 0.6. The second prints the
-seconds for everything but decoder, network, encoder and join; the bar is 30. Give the machine
-nothing else to do.
+The first prints the time of two workers divided by that of one; the limit is 0.6. The second prints
+the seconds for everything but decoder, network, encoder and join; the limit is 30. Run it on an
+otherwise idle machine.
 """
 
 import argparse
@@ -35,21 +35,21 @@ from vsrm_cli.upscale.settings import JobSettings
 WINDOWS = windows_of(24, 4)
 
 
-def say(words: str) -> None:
+def print_line(line: str) -> None:
     """Print a line."""
-    print(words, flush=True)  # noqa: T201 - this script is a terminal program
+    print(line, flush=True)  # noqa: T201 - this script is a terminal program
 
 
 class StubWorker:
-    """Makes an empty file for each segment, as a worker makes a full one."""
+    """Writes an empty file for each segment, in place of a real worker."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        """Say nothing of itself."""
+        """Choose a folder."""
         self.facts = device
         self._folder = folder / f"{os.getpid()}.part"
 
     def work(self, task: PlannedSegment, report: Callable[[int], None]) -> tuple[Entry, str]:
-        """Make an entry of an empty segment, and its file."""
+        """Write an empty segment and return its entry."""
         ticks = list(range(task.first, task.stop))
         name = f"{task.first:09}.mp4"
         make_empty(self._folder)
@@ -62,8 +62,7 @@ class StubWorker:
 def draw_clip(path: Path, frames: int) -> None:
     """Write a clip with motion and without scene cuts, so that all windows are full.
 
-    Blocks of color move by a pixel for each frame. In noise, most frames would be shots of their
-    own: each pixel changes.
+    Blocks of color move by one pixel per frame. In noise, most frames would be detected as cuts.
     """
     colors = np.random.default_rng(0).integers(0, 255, (12, 20 + frames // 8 + 1, 3), np.uint8)
     blocks = colors.repeat(8, axis=0).repeat(8, axis=1)[:90]
@@ -77,7 +76,7 @@ def draw_clip(path: Path, frames: int) -> None:
 
 
 def measure_gain(frames: int) -> float:
-    """Time of a job on two workers over that of one, one thread each, with their starts."""
+    """The time of a job on two workers divided by that on one; one thread each, with startup."""
     torch.set_num_threads(1)
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -96,12 +95,12 @@ def measure_gain(frames: int) -> float:
                 preset="ultrafast",
             )
             seconds[device] = time.perf_counter() - began
-            say(f"{device}: {seconds[device]:.1f} s for {frames} frames of 160x90")
+            print_line(f"{device}: {seconds[device]:.1f} s for {frames} frames of 160x90")
     return seconds["cpu,cpu"] / seconds["cpu"]
 
 
 def stub_frames(count: int) -> Iterator[Frame]:
-    """Frames as a reader gives them, with next to no pixels."""
+    """Frames of one pixel, with records as from a reader."""
     pixels = np.zeros((3, 1, 1), np.uint8)
     for number in range(count):
         record = FrameRecord(number, Fingerprint(f"{number}/25", number))
@@ -109,7 +108,7 @@ def stub_frames(count: int) -> Iterator[Frame]:
 
 
 def measure_overhead(segments: int) -> float:
-    """Seconds to plan, hand out and record so many segments, and to read the journal again."""
+    """Seconds to plan, assign and record segments, and to read the journal again."""
     frames = segments * WINDOWS.stride
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -121,7 +120,7 @@ def measure_overhead(segments: int) -> float:
             settings = JobSettings(device="cpu,cpu", hardware="cpu", dtype="fp32", threads=1)
             journal.write_settings(settings)
             open_worker = partial(StubWorker, journal.folder)
-            with Workers(open_worker, ["cpu", "cpu"], warn=say) as workers:
+            with Workers(open_worker, ["cpu", "cpu"], warn=print_line) as workers:
                 workers.facts()
                 ready_at = time.perf_counter()
                 for result in workers.do(planned, should_stop=lambda: False):
@@ -134,10 +133,10 @@ def measure_overhead(segments: int) -> float:
             journal.load({}, restart=False)
             assert journal.frames_done == frames, "segments are missing"
         ended = time.perf_counter()
-    say(
+    print_line(
         f"{len(planned)} segments: planned in {planned_at - began:.1f} s, "
         f"workers started in {ready_at - planned_at:.1f} s, "
-        f"handed out and recorded in {done_at - ready_at:.1f} s, "
+        f"assigned and recorded in {done_at - ready_at:.1f} s, "
         f"journal read again in {ended - done_at:.1f} s"
     )
     return ended - began
@@ -152,12 +151,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.overhead:
         seconds = measure_overhead(options.segments)
-        say(f"overhead: {seconds:.1f} s (bar: 30 s)")
+        print_line(f"overhead: {seconds:.1f} s (limit: 30 s)")
         sys.exit(seconds > 30)
     if hasattr(os, "sched_getaffinity"):
-        say(f"cores: {len(os.sched_getaffinity(0))}, load: {os.getloadavg()[0]:.1f}")
+        print_line(f"cores: {len(os.sched_getaffinity(0))}, load: {os.getloadavg()[0]:.1f}")
     ratio = measure_gain(options.frames)
-    say(f"ratio: {ratio:.2f} (bar: 0.6)")
+    print_line(f"ratio: {ratio:.2f} (limit: 0.6)")
     sys.exit(ratio > 0.6)
 
 

@@ -1,9 +1,8 @@
-"""A real browser without a window, steered through Chromium's own protocol over two pipes.
+"""Headless Chromium, controlled through the DevTools protocol over two pipes.
 
-https://chromedevtools.github.io/devtools-protocol/ lists what it understands.
+https://chromedevtools.github.io/devtools-protocol/ lists its commands.
 """
 
-import base64
 import json
 import os
 import select
@@ -18,8 +17,8 @@ if sys.platform != "win32":
     import fcntl
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PROGRAM = None if sys.platform == "win32" else next(filter(None, map(shutil.which, _NAMES)), None)
-SECONDS_OF_PATIENCE = 60
+CHROMIUM = None if sys.platform == "win32" else next(filter(None, map(shutil.which, _NAMES)), None)
+TIMEOUT_S = 60
 
 # Chromium reads from its third file and writes to its fourth.
 LAUNCH = """
@@ -34,13 +33,13 @@ class Browser:
     """One tab; use it in a ``with`` statement.
 
     Attributes:
-        requests: Every address that the tab has asked for.
-        complaints: Errors and warnings of its console.
+        requests: Every URL that the tab has requested.
+        console_errors: Errors and warnings of its console.
     """
 
     def __init__(self, profile):
         self.requests = []
-        self.complaints = []
+        self.console_errors = []
         self._profile = profile
         self._numbers = count(1)
         self._unread = b""
@@ -49,13 +48,13 @@ class Browser:
     def __enter__(self):
         commands_out, self._commands = _pipe()
         self._answers, answers_in = _pipe()
-        words = (
+        options = (
             *("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"),
             *("--no-first-run", "--disable-extensions", "--disable-dev-shm-usage"),
             f"--user-data-dir={self._profile}",
         )
         self._program = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, str(commands_out), str(answers_in), PROGRAM, *words],
+            [sys.executable, "-c", LAUNCH, str(commands_out), str(answers_in), CHROMIUM, *options],
             pass_fds=(commands_out, answers_in),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -65,11 +64,11 @@ class Browser:
         os.close(commands_out)
         os.close(answers_in)
         try:
-            target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-            session = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+            target = self.send("Target.createTarget", url="about:blank")["targetId"]
+            session = self.send("Target.attachToTarget", targetId=target, flatten=True)
             self._session = session["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
-                self.ask(f"{domain}.enable")
+                self.send(f"{domain}.enable")
         except BaseException:
             self.__exit__()
             raise
@@ -82,7 +81,7 @@ class Browser:
         os.close(self._commands)
         os.close(self._answers)
 
-    def ask(self, method, **parameters):
+    def send(self, method, **parameters):
         """Send a command and return its result."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
@@ -97,15 +96,15 @@ class Browser:
 
     def open(self, path, *, width, height=900, is_phone=False):
         """Show a file in a window of some size, and wait until all of it is there."""
-        self.ask(
+        self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
             deviceScaleFactor=2 if is_phone else 1,
             mobile=is_phone,
         )
-        self.ask("Page.navigate", url=path.as_uri())
-        deadline = time.monotonic() + SECONDS_OF_PATIENCE
+        self.send("Page.navigate", url=path.as_uri())
+        deadline = time.monotonic() + TIMEOUT_S
         while self.run("document.readyState") != "complete" or self.run("location.href") == (
             "about:blank"
         ):
@@ -113,7 +112,7 @@ class Browser:
 
     def run(self, code):
         """Run JavaScript in the page and return its value."""
-        answer = self.ask("Runtime.evaluate", expression=code, returnByValue=True)
+        answer = self.send("Runtime.evaluate", expression=code, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -124,34 +123,29 @@ class Browser:
             ("mouseMoved", end),
             ("mouseReleased", end),
         ):
-            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def picture(self, path):
-        """Keep a picture of the whole page."""
-        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def _read(self):
         while b"\0" not in self._unread:
-            ready, _, _ = select.select([self._answers], [], [], SECONDS_OF_PATIENCE)
+            ready, _, _ = select.select([self._answers], [], [], TIMEOUT_S)
             assert ready, "the browser does not answer"
             received = os.read(self._answers, 2**20)
             assert received, "the browser has ended"
             self._unread += received
         message, _, self._unread = self._unread.partition(b"\0")
         event = json.loads(message)
-        self._note(event.get("method"), event.get("params", {}))
+        self._record(event.get("method"), event.get("params", {}))
         return event
 
-    def _note(self, method, parameters):
+    def _record(self, method, parameters):
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         elif method == "Runtime.exceptionThrown":
-            self.complaints.append(parameters["exceptionDetails"]["text"])
+            self.console_errors.append(parameters["exceptionDetails"]["text"])
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(parameters["entry"]["text"])
+            self.console_errors.append(parameters["entry"]["text"])
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
-            self.complaints.append(str(parameters["args"]))
+            self.console_errors.append(str(parameters["args"]))
 
 
 def _pipe():

@@ -1,7 +1,7 @@
-"""Videos drawn by code: what the tests of media, and of all that stands on it, are fed with.
+"""Videos drawn by code, for the tests of media and of everything above it.
 
-Every frame carries its number in its brightness, so that a frame out of order, lost or repeated
-is seen in the pixels and not only in the count.
+The brightness of a frame is its number, so that frames out of order, lost or repeated show in
+the pixels and not only in the count.
 """
 
 from fractions import Fraction

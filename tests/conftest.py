@@ -1,4 +1,4 @@
-"""What GPUs, and encoders that take the whole machine, change for the tests."""
+"""Shared fixtures, GPU tests, and what encoders that take the whole machine change for tests."""
 
 import os
 from contextlib import suppress
@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from browser import Browser
+from stub_network import load_nearest
 
 if find_spec("triton") and not torch.cuda.is_available():
     # Kernels that are imported under this setting run on the CPU, by Triton's interpreter. Here,
@@ -39,3 +41,16 @@ def pytest_runtest_setup(item):
         if "VSRM_REQUIRE_GPU" in os.environ:
             pytest.fail("VSRM_REQUIRE_GPU is set, and there is no CUDA device")
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def stub_network(monkeypatch):
+    """Let jobs restore frames by nearest neighbor."""
+    monkeypatch.setattr("vsrm_cli.upscale.job.load_model", load_nearest)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless browser."""
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

@@ -1,10 +1,9 @@
-"""How often progressive clips are taken for interlaced, and interlaced ones are seen.
+"""How often progressive clips are detected as interlaced, and how often interlaced ones are.
 
     python tests/interlacing_rates.py [FOLDER]
 
-Drawn clips of `motion.py` are encoded by three encoders. Of a folder, each video is looked at as it
-is; then its frames are woven, two into one, and looked at again. Prints what goes wrong, and the
-rates.
+Drawn clips of `motion.py` are encoded by three encoders. Each video of a folder is checked as
+it is, and again with every two frames interlaced into one. Prints the errors and the rates.
 """
 
 import argparse
@@ -51,7 +50,7 @@ def fields_of(path):
 
 
 def drawn(folder):
-    """Each drawn clip: what it is, the order of its fields or None, its fields as found."""
+    """Each drawn clip: its name, its field order or None, the detected fields."""
     path = folder / "clip.mkv"
     for encoder, (codec, options) in ENCODERS.items():
         for name, draw in PROGRESSIVE.items():
@@ -68,7 +67,7 @@ def drawn(folder):
 
 
 def real(videos, folder):
-    """Each video of a folder, as it is and woven, likewise."""
+    """Each video of a folder, as it is and interlaced, likewise."""
     for source in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEOS):
         yield source.name, None, fields_of(source)
         moments = []
@@ -78,13 +77,13 @@ def real(videos, folder):
                 if len(moments) == 2 * FRAMES:
                     break
         height = moments[0].shape[0] // 2 * 2
-        woven = [np.array(one[:height]) for one in moments[::2]]
-        for one, other in zip(woven, moments[1::2], strict=False):
+        frames = [np.array(one[:height]) for one in moments[::2]]
+        for one, other in zip(frames, moments[1::2], strict=False):
             one[1::2] = other[1:height:2]
-        yield f"{source.name}, woven", "tff", fields_of(encode(folder / "clip.mkv", woven))
+        yield f"{source.name}, interlaced", "tff", fields_of(encode(folder / "clip.mkv", frames))
 
 
-def tell(line):
+def report(line):
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -102,9 +101,9 @@ def main():
             for name, order, fields in found:
                 (alarms if order is None else hits).append(fields.first == order)
                 if fields.first != order or fields.is_doubtful:
-                    tell(f"{name}: {order or 'progressive'}, found {fields}")
-    tell(f"false alarms: {alarms.count(False)} of {len(alarms)} progressive clips")
-    tell(f"hits: {hits.count(True)} of {len(hits)} interlaced clips")
+                    report(f"{name}: {order or 'progressive'}, found {fields}")
+    report(f"false alarms: {alarms.count(False)} of {len(alarms)} progressive clips")
+    report(f"hits: {hits.count(True)} of {len(hits)} interlaced clips")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 `PROGRESSIVE` holds those that detectors of interlacing are known to trip over. Pixel art that
 scrolls by a line, credits, bricks and dithering change from line to line as combing does.
-`INTERLACED` holds motion that leaves combing in its wake where two moments are woven.
+`INTERLACED` holds motion that leaves combing in its wake where two moments share a frame.
 """
 
 from functools import cache
@@ -97,7 +97,7 @@ def shaking(sheet):
     return lambda time: crop(sheet, 100 + int(places[int(time)]), 100)
 
 
-def held(draw, frames):
+def repeated(draw, frames):
     """Each picture shown for several frames."""
     return lambda time: draw(time // frames * frames)
 
@@ -170,13 +170,13 @@ PROGRESSIVE = {
     "game, three lines": moving(tiles(), 3),
     "game, every other frame": moving(tiles(), 0.5, whole=True),
     "game, one and two lines": moving(tiles(), 1.5, whole=True),
-    "game, aslant": moving(tiles(), 1, 1),
+    "game, diagonal": moving(tiles(), 1, 1),
     "game, sideways": moving(tiles(), 0, 1),
     "doubled game, one line": moving(doubled(tiles()), 1),
     "doubled game, two lines": moving(doubled(tiles()), 2),
     "doubled game, two lines up": moving(doubled(tiles()), -2),
-    "doubled game, every other frame": held(moving(doubled(tiles()), 1), 2),
-    "doubled game, aslant": moving(doubled(tiles()), 2, 2),
+    "doubled game, every other frame": repeated(moving(doubled(tiles()), 1), 2),
+    "doubled game, diagonal": moving(doubled(tiles()), 2, 2),
     "tripled game": moving(doubled(tiles(), 3), 3),
     "shaking game": shaking(doubled(tiles())),
     "bricks, tilt": moving(bricks(), 1),
@@ -196,7 +196,7 @@ PROGRESSIVE = {
     "terminal": lambda time: crop(text(), 18 * (time // 3), 10),
     "dithered, tilt": moving(dithered(), 1),
     "dithered, two lines": moving(dithered(), 2),
-    "dithered, aslant": moving(dithered(), 1, 3),
+    "dithered, diagonal": moving(dithered(), 1, 3),
     "stripes of two lines": moving(stripes(2), 1),
     "stripes of three lines": moving(stripes(3), 1),
     "lightning": lightning,
@@ -214,7 +214,7 @@ INTERLACED = {
     "box": box,
     "pan": moving(nature(1), 0, 4),
     "fast pan": moving(nature(7), 0, 14),
-    "aslant": moving(nature(3), 3, 4),
+    "diagonal": moving(nature(3), 3, 4),
     "pan over text": moving(text(), 0, 6),
     "ticker": ticker,
     "zoom": zoom(nature(6)),
@@ -232,7 +232,7 @@ def progressive(draw, frames):
 def interlaced(draw, frames, *, order):
     """Frames of two moments each, half a frame apart; the earlier one in the field named."""
     moments = progressive(lambda n: draw(n / 2), 2 * frames)
-    return _woven(moments[::2], moments[1::2], order=order)
+    return _interlace(moments[::2], moments[1::2], order=order)
 
 
 def telecined(draw, frames):
@@ -241,14 +241,14 @@ def telecined(draw, frames):
     film = progressive(draw, frames)
     pairs = zip(fields[0 : 2 * frames : 2], fields[1 : 2 * frames : 2], strict=True)
     first, second = zip(*pairs, strict=True)
-    return _woven([film[n] for n in first], [film[n] for n in second], order="tff")
+    return _interlace([film[n] for n in first], [film[n] for n in second], order="tff")
 
 
-def _woven(early, late, *, order):
-    woven = []
+def _interlace(early, late, *, order):
+    frames = []
     for one, other in zip(early, late, strict=True):
         frame = one.copy()
         rows = slice(1 if order == "tff" else 0, None, 2)
         frame[rows] = other[rows]
-        woven.append(frame)
-    return woven
+        frames.append(frame)
+    return frames

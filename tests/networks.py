@@ -1,4 +1,4 @@
-"""Networks small enough for tests, with every part of them at work."""
+"""Networks small enough for tests, with every part of them in use."""
 
 from dataclasses import replace
 
@@ -83,21 +83,21 @@ TINY = CompactConfig(
 NETWORKS = {VSRMConfig: VSRM, GSMConfig: GSM, CompactConfig: VSRMCompact}
 
 
-def make_network(config=TINY, *, seed=0, awake=True):
+def make_network(config=TINY, *, seed=0, randomized=True):
     """A network with weights of its own.
 
-    ``awake`` gives values to the layers that start at zero: without them the branches, the
-    offsets and the upsampler would show in no output, and a test would see nothing of them.
+    ``randomized`` gives values to the layers that start at zero: without them the branches, the
+    offsets and the upsampler would not affect the output, and no test would find their errors.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = NETWORKS[type(config)](config).eval()
-        if awake:
-            awaken(network)
+        if randomized:
+            randomize_zeros(network)
     return network
 
 
-def awaken(module):
+def randomize_zeros(module):
     """Give every weight that is all zero small random values."""
     with torch.no_grad():
         for weight in module.parameters():
@@ -106,7 +106,7 @@ def awaken(module):
 
 
 def make_feature_network(seed=0):
-    """A feature network of two stages that has learned nothing, which is enough to be followed."""
+    """An untrained feature network of two stages."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stages = [
@@ -123,3 +123,8 @@ def count_parameters(module):
 def draw_randomly(*shape, seed=0):
     """Values 0 to 1."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draw_clip(time, height, width, *, batch=1, seed=0):
+    """A clip of noise, (B, T, 3, H, W), values 0 to 1."""
+    return draw_randomly(batch, time, 3, height, width, seed=seed)

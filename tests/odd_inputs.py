@@ -19,8 +19,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from sounds import heard
-from stand_in import load_nearest
+from audio_video import audible_range
+from stub_network import load_nearest
 
 from vsrm_cli.errors import CheckFailed, VsrmError
 from vsrm_cli.upscale import job
@@ -226,7 +226,7 @@ def _judge(path, target, facts, summary):
 
 def _judge_sound(path, target, facts, summary):
     try:
-        shown, begins, ends = heard(path)
+        shown, begins, ends = audible_range(path)
     except (ValueError, av.FFmpegError, IndexError):
         return None  # there is none, or nobody hears it
     dropped = [part for part in summary.dropped if "sound" in part]
@@ -240,7 +240,7 @@ def _judge_sound(path, target, facts, summary):
         if facts["clock"]:
             return None
         shown = 0.0  # it counts the decoding of frames
-    picture, first, last = heard(target)
+    picture, first, last = audible_range(target)
     apart = (first - picture) - (begins - shown)
     tolerance = 0.06 if facts["output"][0] == "nut" else SYNC
     if abs(apart) > tolerance:

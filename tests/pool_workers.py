@@ -1,4 +1,4 @@
-"""Workers without a network, which the tests of processes start and the benchmark counts with."""
+"""Workers without a network, for the tests of worker processes."""
 
 import os
 import signal
@@ -29,14 +29,14 @@ class Failing(Squaring):
 
 
 class Broken(Squaring):
-    """Fails at everything, by a bug."""
+    """Fails at every task, by a bug."""
 
     def work(self, task, report):
         raise ZeroDivisionError("by zero")
 
 
 class Unusable(Squaring):
-    """Is not there on one device."""
+    """Cannot be used on one device."""
 
     def __init__(self, device):
         super().__init__(device)
@@ -45,7 +45,7 @@ class Unusable(Squaring):
 
 
 class Dying:
-    """Is killed at 3 until there is a file."""
+    """Is killed at 3, once."""
 
     def __init__(self, folder, device):
         self.facts = None
@@ -67,7 +67,7 @@ class Slow(Squaring):
 
 
 class Hanging:
-    """Hangs at 3 until there is a file, as a call of a driver that never returns."""
+    """Hangs at 3, once, as a call of a driver that never returns."""
 
     def __init__(self, folder, device):
         self.facts = None
@@ -92,7 +92,7 @@ class Slowing(Squaring):
 
 
 class Changing(Squaring):
-    """Dies at 3, and comes back as something else."""
+    """Dies at 3, once, and is restarted on other hardware."""
 
     def __init__(self, folder, device):
         self._once = Path(folder) / "died"

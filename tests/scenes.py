@@ -1,5 +1,6 @@
-"""Pictures that are smooth functions of the place, so that they can be shifted exactly."""
+"""Images that are smooth functions of position, for exact shifts, and footage made of them."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -31,6 +32,20 @@ def to_8_bits(picture):
     return (picture * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def levels(picture):
+    """Values 0 to 1 as 8-bit levels that may overshoot, int64."""
+    return picture.mul(255).round().to(torch.int64)
+
+
+def constant_flow(dx, dy, height, width):
+    return torch.tensor([dx, dy]).view(1, 2, 1, 1).expand(1, 2, height, width)
+
+
+def assert_equal_samples(a, b):
+    for field in dataclasses.fields(a):
+        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
+
+
 def draw_pack(path, *, photos=2, clips=1, side=64, clip_frames=4):
     """A training pack of smooth photos, and of clips in which they move; returns its path."""
     tensors = {
@@ -48,7 +63,7 @@ def draw_pack(path, *, photos=2, clips=1, side=64, clip_frames=4):
 
 
 def draw_folder(folder, *, frames=3, height=32, width=48, names="{:03}.png"):
-    """A clip as a folder of pictures, in which a scene moves; returns its frames."""
+    """A clip as a folder of images, in which a scene moves; returns its frames."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number in range(frames):
@@ -61,7 +76,7 @@ def draw_folder(folder, *, frames=3, height=32, width=48, names="{:03}.png"):
 
 
 def draw_photo(path, *, height=20, width=30, seed=0):
-    """A photo of noise, of which nothing may be lost; returns it, (3, H, W) uint8."""
+    """A photo of noise; returns it, (3, H, W) uint8."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -69,7 +84,7 @@ def draw_photo(path, *, height=20, width=30, seed=0):
 
 
 def draw_pair(folder, name, *, frames=4, height=16, width=20):
-    """Small frames of noise, and sharp ones of which every pixel is sixteen of those."""
+    """LR frames of noise, and HR frames that repeat every LR pixel sixteen times."""
     generator = torch.Generator().manual_seed(len(name))
     first = torch.randint(0, 256, (3, height, width), generator=generator)
     for number in range(frames):

@@ -1,4 +1,4 @@
-"""Two videos beside each other: frame n with frame n, at its own time, or a sentence why not."""
+"""Two videos side by side: frame n with frame n, at its time, or a clear error."""
 
 import re
 from fractions import Fraction
@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip, packets, seconds
-from pages import decoded, pictures_of
+from html_images import decode_png, images_of
 from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli
@@ -183,7 +183,7 @@ def test_a_page_shows_frames_of_both_exactly(pair, tmp_path):
 
     page = output.read_text(encoding="utf-8")
     _, source = read(pair[0])
-    pictures = pictures_of(page)
+    pictures = images_of(page)
     assert made.frames == 24
     assert re.findall(r"<b>frame (\d+), at", page) == ["0", "6", "12", "17", "23"]
     assert len(pictures) == 10
@@ -192,7 +192,7 @@ def test_a_page_shows_frames_of_both_exactly(pair, tmp_path):
     assert re.findall(r'alt="(before|after), frame 1"', page) == ["before", "after"] * 5
 
 
-def test_a_still_shows_the_place_that_differs_most(tmp_path):
+def test_an_image_is_cropped_to_the_largest_difference(tmp_path):
     clips = {n: tmp_path / f"{n}.mkv" for n in ("one", "two")}
     for name, path in clips.items():
         with av.open(str(path), "w") as container:
@@ -207,7 +207,7 @@ def test_a_still_shows_the_place_that_differs_most(tmp_path):
 
     compare_videos(*clips.values(), output)
 
-    still = decoded(output.read_bytes())
+    still = decode_png(output.read_bytes())
     left, gap, right = np.split(still, [400, 408], axis=2)
     assert still.shape == (3, 360, 808)
     assert (gap == 255).all()
@@ -227,7 +227,7 @@ def test_three_videos_stand_side_by_side_and_on_one_page(pair, tmp_path):
     assert made.enlarged == str(small)
     assert frames.shape == (24, 96, 192, 3)
     assert (frames[:, :80, 64:128] == frames[:, :80, 128:]).all()
-    assert len(pictures_of(page.read_text(encoding="utf-8"))) == 15
+    assert len(images_of(page.read_text(encoding="utf-8"))) == 15
     with pytest.raises(UsageError, match='"wipe" is for two videos'):
         compare_videos(small, *pair[:1], tmp_path / "b.mkv", third=pair[1], mode="wipe")
 

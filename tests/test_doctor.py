@@ -1,4 +1,4 @@
-"""`vsrm doctor` tells the truth: what works, what is absent, and what is broken."""
+"""`vsrm doctor` reports what works, what is missing and what is broken."""
 
 import json
 from dataclasses import replace

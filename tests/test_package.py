@@ -48,7 +48,7 @@ sys.platform = "win32"
 
 for name in ours:
     importlib.import_module(name)
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, load_nearest
 from vsrm_cli.upscale import job
 job.load_model = load_nearest
 summary = job.upscale_video(draw_clip(Path("small.mp4")), Path("large.mp4"))
@@ -159,7 +159,7 @@ def test_help_answers_in_less_than_half_a_second(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["vsrm_cli", "vsrm_cli.cli.app", "vsrm_cli.cli.console"])
-def test_importing_does_not_bring_torch(module):
+def test_importing_the_package_does_not_import_torch(module):
     told = run("-c", f"import sys, {module}; print('torch' in sys.modules)", cwd=ROOT)
 
     assert told.strip() == "False"

@@ -1,4 +1,4 @@
-"""The README and the pages in docs tell the truth: commands, options, code and links."""
+"""Commands, options, code and links in the README and in docs are correct."""
 
 import re
 import shlex
@@ -71,7 +71,7 @@ def command_of(words):
 
 
 @pytest.mark.parametrize("mark", ["sample command", "test command"])
-def test_a_marked_command_is_one_line_that_sets_itself_up(mark):
+def test_a_marked_command_is_one_line_with_its_setup(mark):
     command = marked_command(mark)
 
     assert command.count("\n") == 1
@@ -85,18 +85,18 @@ def test_the_readme_shows_the_sample_command_first_and_the_test_command_last():
     assert marked_command("test command") in "\n".join(lines[len(lines) * 2 // 3 :])
 
 
-def test_the_readme_is_short_enough_to_be_read():
+def test_the_readme_is_short():
     assert len(README.splitlines()) <= 230
 
 
-def test_the_page_of_options_is_what_the_program_says_of_itself():
+def test_the_options_page_is_generated_from_the_program():
     written = OUTPUT.read_text(encoding="utf-8")
 
     assert written == options_page(), "run: python docs/make_options.py"
 
 
 @pytest.mark.parametrize("name", PROGRAM, ids=" ".join)
-def test_the_page_of_options_names_every_option_of_every_command(name):
+def test_the_options_page_names_every_option_of_every_command(name):
     (section,) = re.findall(
         rf"^## vsrm {' '.join(name)}\n(.*?)(?=^## )", options_page(), re.M | re.S
     )
@@ -163,18 +163,18 @@ def test_the_readme_names_every_network(model):
 
 
 @pytest.mark.parametrize("kernel", ["auto", *NAMES])
-def test_the_page_of_options_names_every_kernel(kernel):
+def test_the_options_page_names_every_kernel(kernel):
     assert f"`{kernel}`" in options_page()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_between_pages_leads_somewhere(page):
+def test_every_link_between_pages_works(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
 
     assert all((page.parent / link).exists() for link in links)
 
 
-def test_the_table_of_pains_names_tests_that_exist():
+def test_the_table_of_complaints_names_tests_that_exist():
     table = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     written = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").rglob("test_*.py"))
 

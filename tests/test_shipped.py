@@ -1,4 +1,4 @@
-"""What a user relies on in the weights that come with the program, on the clip that comes too."""
+"""The bundled weights on the bundled sample clip."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_a_clip_has_higher_psnr_than_bicubic(network):
     assert score.together > score.bicubic + (0.8 if network.name != "vsrm-t-sharp" else 0.0)
 
 
-def test_shrunk_again_the_result_is_the_source(network, sample):
+def test_the_downscaled_result_is_the_source(network, sample):
     clip = sample[:3]
 
     restored = restore(network, clip)

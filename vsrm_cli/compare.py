@@ -22,7 +22,7 @@ from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.evaluation.quality import densest_place
 from vsrm_cli.files import check_output_path
-from vsrm_cli.frame import Frame, Pixels, to_8_bits
+from vsrm_cli.frame import Frame, Pixels, to_8_bits, to_16_bits
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.report import viewer
@@ -243,10 +243,7 @@ def _same_depth(frames: Sequence[Frame]) -> Frames:
     """Convert frames to the largest bit depth among them."""
     if len({frame.pixels.dtype for frame in frames}) == 1:
         return tuple(frames)
-    return tuple(
-        replace(f, pixels=f.pixels.astype(np.uint16) * 257) if f.pixels.dtype == np.uint8 else f
-        for f in frames
-    )
+    return tuple(replace(frame, pixels=to_16_bits(frame.pixels)) for frame in frames)
 
 
 class _Renderer:

@@ -1,4 +1,4 @@
-"""Write files atomically, check output paths so that nothing is overwritten, list folders."""
+"""Write files atomically, check output paths so that nothing is overwritten, find inputs."""
 
 import os
 import sys
@@ -13,6 +13,13 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+# Images and videos in a folder are found by these endings; a file given by name may have any.
+IMAGE_ENDINGS = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
+VIDEO_ENDINGS = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".nut", ".avi", ".ts", ".m2ts", ".mts", ".mpg"),
+    *(".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp", ".264"),
+}
 
 
 def check_output_path(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool) -> None:

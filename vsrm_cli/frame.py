@@ -11,7 +11,15 @@ from operator import add, sub
 import numpy as np
 from numpy.typing import NDArray
 
+# How many times larger most networks make frames; others say so themselves.
+SCALE = 4
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+# Frames per second of a video whose file states none.
+FALLBACK_RATE = Fraction(25)
+# ITU-R BT.601: the share of each channel of full-range RGB in the luma.
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -96,3 +104,8 @@ def to_8_bits(pixels: Pixels) -> Pixels:
         return pixels
     rounded: Pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return rounded
+
+
+def to_16_bits(pixels: Pixels) -> Pixels:
+    """Spread pixels of 8 bits over 16; others are unchanged."""
+    return pixels.astype(np.uint16) * 257 if pixels.dtype == np.uint8 else pixels

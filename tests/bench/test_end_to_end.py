@@ -1,8 +1,8 @@
-"""A whole video is timed, and the stage that holds it up is named."""
+"""A whole video is timed, and its slowest stage is named."""
 
 import pytest
 import torch
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, load_nearest
 
 from vsrm_cli.bench.end_to_end import measure_pipeline
 from vsrm_cli.errors import InputError
@@ -23,7 +23,7 @@ def measure(video):
     )
 
 
-def test_the_slowest_stage_is_named_and_nothing_is_left(tmp_path):
+def test_the_slowest_stage_is_named_and_no_file_is_left(tmp_path):
     video = draw_clip(tmp_path / "small.mp4", frames=12)
 
     (row,) = measure(video)

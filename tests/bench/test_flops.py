@@ -1,4 +1,4 @@
-"""Operations are counted without being done, scans included, and the network stays as it is."""
+"""FLOPs are counted without computing, scans included, and without changing the network."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ def rows(monkeypatch):
     return kernels.measure_kernels(torch.device("cpu"), is_quick=False, report=lambda _: None)
 
 
-def test_all_give_the_answer_of_the_reference(rows):
+def test_all_kernels_agree_with_the_reference(rows):
     short = {row.kernel: row for row in rows if row.length == 96}
 
     assert {"reference", "chunked"} <= set(short)
@@ -34,7 +34,7 @@ def test_the_reference_skips_long_scans(rows):
     assert (long.ms, long.problem) == (None, "skipped: it takes minutes")
 
 
-def test_the_choice_of_the_user_is_restored(rows):
+def test_the_kernel_setting_of_the_user_is_restored(rows):
     assert os.environ["VSRM_KERNELS"] == "chunked"
 
 

@@ -1,11 +1,11 @@
-"""Networks are timed fairly, and what does not fit is told instead of tried."""
+"""Networks are timed fairly, and sizes that do not fit are reported."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from networks import TINY_VSRM
-from stand_in import NearestNeighbor, load_nearest
+from stub_network import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
 from vsrm_cli.checkpoints.catalog import MODELS

@@ -1,6 +1,6 @@
-"""The script for a future GPU works as far as a machine without one can tell."""
+"""The script for a GPU works as far as a machine without one can tell."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def gpu():
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
     paths = list(sys.path)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(FOLDER))
+    module = importlib.import_module("gpu")
     sys.path[:] = paths
     return module
 
@@ -36,7 +34,8 @@ def test_a_rehearsal_checks_and_measures_everything(gpu, tmp_path):
 def test_a_wrong_result_is_reported_with_exit_code_1(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "CHECKS", {gpu.fused_kernels_are_right: 10})
     monkeypatch.setattr(gpu, "FIGURES", {})
-    monkeypatch.setattr(gpu, "LARGEST_ERROR", {"fp32": -1.0, "fp16": 1.0, "bf16": 1.0})
+    checks = sys.modules[gpu.fused_kernels_are_right.__module__]
+    monkeypatch.setattr(checks, "LARGEST_ERROR", {"fp32": -1.0, "fp16": 1.0, "bf16": 1.0})
 
     code = gpu.main(["--rehearse", "--out", str(tmp_path)])
 
@@ -44,7 +43,7 @@ def test_a_wrong_result_is_reported_with_exit_code_1(gpu, tmp_path, monkeypatch)
     assert "plain code **WRONG**" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
 
 
-def test_what_raises_is_told_and_the_rest_goes_on(gpu, tmp_path, monkeypatch):
+def test_an_error_in_one_part_is_reported_and_the_others_run(gpu, tmp_path, monkeypatch):
     def broken(bench):
         raise RuntimeError("no kernel image is available")
 
@@ -59,7 +58,7 @@ def test_what_raises_is_told_and_the_rest_goes_on(gpu, tmp_path, monkeypatch):
     assert second["is_right"]
 
 
-def test_a_part_whose_seconds_are_over_begins_no_further_row(gpu, tmp_path, monkeypatch):
+def test_a_part_past_its_time_limit_starts_no_further_row(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "FIGURES", {gpu.hot_spots: -1})
 
     code = gpu.main(["--rehearse", "--parts", "figures", "--out", str(tmp_path)])
@@ -70,7 +69,7 @@ def test_a_part_whose_seconds_are_over_begins_no_further_row(gpu, tmp_path, monk
     assert not part["rows"]
 
 
-def test_no_part_is_begun_when_the_time_is_up(gpu, tmp_path):
+def test_no_part_starts_after_the_time_limit(gpu, tmp_path):
     gpu.main(["--rehearse", "--minutes", "-1", "--out", str(tmp_path)])
 
     parts = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
@@ -78,7 +77,7 @@ def test_no_part_is_begun_when_the_time_is_up(gpu, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_measures_nothing_but_a_rehearsal(gpu, tmp_path, capsys):
+def test_without_a_gpu_only_a_rehearsal_runs(gpu, tmp_path, capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--out", str(tmp_path)])
 

@@ -37,7 +37,7 @@ def draw_degraded_pack(path):
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0.2), (1.0, -0.0023 * 13.98)])
-def test_the_loss_turns_from_charbonnier_into_psnr(script, share, expected):
+def test_the_loss_changes_from_charbonnier_to_psnr(script, share, expected):
     frames = torch.full((1, 1, 3, 4, 4), 0.5)
     trainer = script.Trainer.__new__(script.Trainer)
     trainer._hr, trainer._psnr_share = frames, torch.tensor(share)
@@ -45,7 +45,7 @@ def test_the_loss_turns_from_charbonnier_into_psnr(script, share, expected):
     assert trainer._loss(frames + 0.2).item() == pytest.approx(expected, rel=1e-3)
 
 
-def test_lr_and_hr_crops_show_the_same_place_turned_alike(script):
+def test_lr_and_hr_crops_have_the_same_position_and_rotation(script):
     hr = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8).repeat_interleave(4, -1)
     hr = hr.repeat_interleave(4, -2)
     clip = script.Clip(hr, (hr[..., ::4, ::4],), hr[0, ..., ::4, ::4])
@@ -58,7 +58,7 @@ def test_lr_and_hr_crops_show_the_same_place_turned_alike(script):
 
 
 @pytest.mark.slow
-def test_a_step_without_a_rate_changes_no_weight(script):
+def test_a_learning_rate_of_zero_changes_no_weight(script):
     # A graph is recorded by such steps.
     network = load_model("vsrm-t", device="cpu")
     before = {name: x.clone() for name, x in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""A pickle of arrays gives its numbers; one that asks for anything else is refused, unexecuted."""
+"""A pickle of arrays is read; one with anything else is refused and not executed."""
 
 import pickle
 from pathlib import Path

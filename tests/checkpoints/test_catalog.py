@@ -1,4 +1,4 @@
-"""The catalog tells the truth about each network."""
+"""The catalog is correct about each network."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""A file that does not say what it is is known by its keys and shapes."""
+"""The network of a file without metadata is detected from its keys and shapes."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def test_scale_3_is_detected_from_the_pixel_shuffle(shapes):
     assert gsm_settings(shapes, {})["upscale"] == 3
 
 
-def test_an_index_beyond_all_measure_counts_as_one_layer(shapes):
+def test_a_huge_layer_index_counts_as_one_layer(shapes):
     shapes["prop_layers.999999999.stage.x"] = (1,)
 
     assert gsm_settings(shapes, {})["prop_depth"] == 5

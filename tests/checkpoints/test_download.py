@@ -1,4 +1,4 @@
-"""A download ends with the right bytes or with a sentence, whatever the host does."""
+"""A download gives the right bytes or a clear error, whatever the host does."""
 
 import errno
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import Request
 
 import pytest
-from host import serving
+from http_host import serve
 
 from vsrm_cli.checkpoints import download as downloads
 from vsrm_cli.checkpoints.download import RemoteFile, cache_path, checksum, fetch
@@ -42,7 +42,7 @@ def quick(tmp_path, monkeypatch):
 
 @pytest.fixture
 def host():
-    with serving(CONTENT) as host:
+    with serve(CONTENT) as host:
         yield host
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_changed_between_attempts_is_downloaded_again(remote, host):
 
 
 def test_a_host_without_range_requests_sends_the_whole_file(remote, host):
-    host.knows_ranges, host.cuts = False, [1_000_000]
+    host.supports_ranges, host.cuts = False, [1_000_000]
 
     assert fetch(remote).read_bytes() == CONTENT
     assert len(host.requests) == 2
@@ -202,13 +202,13 @@ def test_a_file_with_a_wrong_checksum_is_deleted(remote, host):
 
 
 def test_a_web_page_is_not_mistaken_for_the_file(remote, host):
-    host.content, host.kind = b"<html>Please log in</html>", "text/html; charset=utf-8"
+    host.content, host.content_type = b"<html>Please log in</html>", "text/html; charset=utf-8"
 
     refuse(remote, "answered with a web page")
 
 
 @pytest.mark.parametrize("declared", [0, 134, 10 * len(CONTENT)])
-def test_another_length_is_refused_before_anything_is_kept(remote, host, declared):
+def test_another_length_is_refused_before_anything_is_stored(remote, host, declared):
     host.declared = declared
 
     refuse(remote, rf"offers {declared} bytes as net, which has {len(CONTENT)}")
@@ -216,7 +216,7 @@ def test_another_length_is_refused_before_anything_is_kept(remote, host, declare
 
 
 @pytest.mark.parametrize("declared", ["many", "-5", ""])
-def test_a_length_that_is_none_is_not_needed(remote, host, declared):
+def test_an_invalid_content_length_is_ignored(remote, host, declared):
     host.declared = declared
 
     assert fetch(remote).read_bytes() == CONTENT
@@ -229,7 +229,7 @@ def test_an_endless_response_is_not_stored(remote, host):
     assert sum(path.stat().st_size for path in cache_dir().rglob("*") if path.is_file()) == 0
 
 
-def test_a_length_known_to_a_tenth_is_enough(remote):
+def test_an_approximate_length_is_enough(remote):
     path = fetch(replace(remote, size=2_900_000, is_size_exact=False))
 
     assert path.read_bytes() == CONTENT
@@ -244,20 +244,20 @@ def test_a_content_length_that_is_too_large_does_not_hang(remote, host):
 
 
 def test_a_redirect_is_followed(remote, host):
-    with serving(b"") as first:
-        first.moved_to = host.url
+    with serve(b"") as first:
+        first.redirect = host.url
 
         assert fetch(replace(remote, url=first.url)).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/file.pth"])
-def test_a_redirect_out_of_the_web_is_not_followed(remote, host, target):
-    host.moved_to = target
+def test_a_redirect_to_another_scheme_is_not_followed(remote, host, target):
+    host.redirect = target
 
     refuse(remote, "unsafe address|answered 302")
 
 
-def test_a_redirect_out_of_encryption_is_not_followed():
+def test_a_redirect_from_https_to_http_is_not_followed():
     request = Request("https://example.org/file.pth")
 
     with pytest.raises(WeightsError, match="unsafe address"):
@@ -266,8 +266,8 @@ def test_a_redirect_out_of_encryption_is_not_followed():
         )
 
 
-def test_redirects_in_a_circle_end(remote, host):
-    host.moved_to = host.url
+def test_circular_redirects_are_reported(remote, host):
+    host.redirect = host.url
 
     refuse(remote, "answered 302")
 

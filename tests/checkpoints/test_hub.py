@@ -1,4 +1,4 @@
-"""Weight files of the Hugging Face Hub: which one is taken, and what is told when there is none."""
+"""Weight files of the Hugging Face Hub: which one is used, and the errors."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""What a strange file holds can be told, and kept in a file that says what it is."""
+"""Foreign weight files are described, and converted to files with metadata."""
 
 import json
 from dataclasses import asdict
@@ -58,7 +58,7 @@ def test_a_converted_file_has_the_same_weights_and_names_its_source(saved, tmp_p
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_another_precision_come_in_single(saved, tmp_path, dtype):
+def test_weights_of_other_precisions_are_loaded_as_float32(saved, tmp_path, dtype):
     tensors = {name: x.to(dtype) for name, x in load_file(saved).items()}
     with safe_open(saved, framework="pt") as file:
         metadata = file.metadata()

@@ -1,4 +1,4 @@
-"""A weight file says what it is; loading it gives the network that was saved, or a reason."""
+"""Loading a weight file gives the network that was saved, or a clear error."""
 
 import json
 import subprocess
@@ -81,7 +81,7 @@ def test_every_tensor_comes_back_bit_for_bit(saved):
     assert all(torch.equal(x, expected[name]) for name, x in network.state_dict().items())
 
 
-def test_a_loaded_network_is_ready_and_does_not_learn(saved):
+def test_a_loaded_network_is_in_eval_mode_without_gradients(saved):
     network = load_model(str(saved))
 
     assert not network.training
@@ -96,7 +96,7 @@ def test_a_file_without_a_name_is_named_after_its_path(tmp_path):
     assert load_model(path, device="cpu").name == "mine"
 
 
-def test_the_file_says_what_it_holds(saved):
+def test_the_metadata_of_a_file_describe_its_network(saved):
     metadata = words_of(saved)
 
     assert metadata["network"] == "vsrm"
@@ -117,7 +117,7 @@ def test_half_precision_gives_nearly_the_same_image_in_its_dtype(saved, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
-def test_half_precision_keeps_what_decides_over_memory_and_motion_exact(saved, dtype):
+def test_half_precision_keeps_scan_and_flow_weights_in_float32(saved, dtype):
     expected = make_network(TINY_VSRM).state_dict()
 
     network = load_model(saved, device="cpu", dtype=dtype)
@@ -285,7 +285,7 @@ def test_an_unknown_dtype_is_a_usage_error(saved, dtype):
     assert error.value.exit_code == 2
 
 
-def test_saving_leaves_the_file_alone(tmp_path):
+def test_saving_leaves_no_other_file(tmp_path):
     save_weights(make_network(TINY_VSRM), tmp_path / "tiny.safetensors", {})
 
     assert folder(tmp_path) == ["tiny.safetensors"]
@@ -318,7 +318,7 @@ def pair(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["soft", "sharp"])
-def test_detail_mixes_the_weights_of_a_pair_whichever_of_them_is_named(pair, name):
+def test_detail_blends_the_weights_of_a_pair_by_either_name(pair, name):
     ends = [load_model(end, device="cpu").state_dict() for end in ("soft", "sharp")]
 
     mixed = load_model(name, device="cpu", detail=0.25)

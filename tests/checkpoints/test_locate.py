@@ -1,4 +1,4 @@
-"""What a user types becomes a file on this machine, or a sentence that says what to do."""
+"""A model argument becomes a local file, or an error that says what to do."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def test_a_missing_bundled_file_suggests_reinstalling(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "meant"), [("vsrm-x", "vsrm-t"), ("VSRM-T", "vsrm-t"), ("vsrm_ablation", "ablation")]
 )
-def test_an_unknown_name_is_answered_with_the_nearest_ones(typed, meant):
+def test_an_unknown_name_suggests_the_nearest_ones(typed, meant):
     with pytest.raises(WeightsError, match=rf"no model '{typed}'; .*nearest.*{meant}.*vsrm models"):
         locate(typed)
 
@@ -84,7 +84,7 @@ def test_a_folder_is_no_weight_file(tmp_path):
         locate(tmp_path)
 
 
-def test_a_file_is_taken_before_a_hub_id(tmp_path, monkeypatch):
+def test_a_file_has_priority_over_a_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").write_bytes(b"weights")

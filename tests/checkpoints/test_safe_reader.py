@@ -1,4 +1,4 @@
-"""A file from a stranger is read without trusting it: nothing runs, nothing swells."""
+"""Untrusted files are read safely: no code runs, and no small file takes much memory."""
 
 import io
 import json

@@ -8,7 +8,7 @@ import pytest
 import torch
 from networks import make_network
 from scenes import draw_folder
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, load_nearest
 from typer.testing import CliRunner
 
 from vsrm_cli.bench import kernels, speed

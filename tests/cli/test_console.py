@@ -150,7 +150,7 @@ def test_ctrl_c_does_not_break_the_progress_bar(terminal):
     assert max(map(len, lines)) < 80 - len("^C^C") - 1
 
 
-def test_a_bar_that_is_cleared_is_gone_before_the_job_is(terminal):
+def test_the_progress_bar_can_be_cleared_during_the_job(terminal):
     with redirect_stderr(terminal), Display(is_quiet=False) as display:
         display.clear()
         assert terminal.getvalue().endswith("\x1b[2K")

@@ -14,7 +14,7 @@ import torch
 from networks import make_network
 from safetensors import safe_open
 from scenes import draw_folder, draw_pack
-from stand_in import draw_clip
+from stub_network import draw_clip
 from typer.testing import CliRunner
 
 from vsrm_cli.checkpoints.loading import save_weights
@@ -108,14 +108,14 @@ def test_resuming_with_other_options_is_wrong_usage_and_lists_them(folder):
 
 
 @pytest.mark.parametrize("minutes", [0, -1, "nan"])
-def test_a_time_that_is_none_is_wrong_usage(minutes):
+def test_an_invalid_time_is_wrong_usage(minutes):
     result = run("--time", minutes)
 
     assert result.exit_code == 2
     assert "must be a number of minutes above 0" in result.stderr
 
 
-def test_a_rate_that_explodes_fails_with_the_way_out(folder):
+def test_divergence_fails_with_a_suggestion(folder):
     result = run("--steps", 20, "--lr", 50, "--out", "run")
 
     assert result.exit_code == 1

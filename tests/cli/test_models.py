@@ -1,4 +1,4 @@
-"""`vsrm models`: what is there, where it is, and how to get what is not."""
+"""`vsrm models`: which networks are available, where, and how to get the others."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host import serving
+from http_host import serve
 from networks import make_network
 from typer.testing import CliRunner
 
@@ -41,7 +41,7 @@ def tiny(tmp_path):
 def far(tiny, monkeypatch):
     """A name whose weights have to be fetched, and the host that has them."""
     content = tiny.read_bytes()
-    with serving(content) as host:
+    with serve(content) as host:
         remote = RemoteFile(
             name="far",
             url=host.url,
@@ -79,7 +79,7 @@ def test_the_list_fits_a_narrow_terminal_and_names_every_network():
     assert "Train it (docs/training.md)" in told
 
 
-def test_the_list_is_there_for_programs_too():
+def test_the_list_is_available_as_json():
     listed = {model["name"]: model for model in json.loads(run("--json").stdout)}
 
     assert listed.keys() == MODELS.keys()
@@ -107,7 +107,7 @@ def test_the_list_is_there_for_programs_too():
     }
 
 
-def test_a_name_is_fetched_once_and_then_loads_without_its_host(far):
+def test_a_network_is_downloaded_once_and_then_loaded_offline(far):
     pulled = run("pull", "far")
     again = run("pull", "far", "--quiet")
     far.statuses = 20 * [500]
@@ -199,7 +199,7 @@ def test_a_hostile_file_gets_one_line(tmp_path):
     assert "it ran" not in result.output
 
 
-def test_a_bug_is_called_one_and_shows_where(monkeypatch):
+def test_a_bug_is_reported_as_one_with_its_place(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
@@ -215,7 +215,7 @@ def test_a_bug_is_called_one_and_shows_where(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
-def test_a_lack_of_memory_is_no_bug(monkeypatch, error):
+def test_out_of_memory_is_not_a_bug(monkeypatch, error):
     def fail(*_, **__):
         raise error
 

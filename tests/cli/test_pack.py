@@ -39,6 +39,6 @@ def test_a_pack_is_not_replaced_without_overwrite(tmp_path):
     assert replaced.exit_code == 0
 
 
-def test_a_pack_has_the_ending_of_one_and_a_folder_is_there(tmp_path):
+def test_a_wrong_pack_suffix_or_a_missing_folder_is_refused(tmp_path):
     assert run(tmp_path, tmp_path / "pack.zip").exit_code == 2
     assert run(tmp_path / "nothing", tmp_path / "pack.safetensors").exit_code == 1

@@ -1,4 +1,4 @@
-"""The command line: what each exit code stands for, and that nothing is said or left by mistake."""
+"""The command line: exit codes, messages, and no leftover files."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stand_in import draw_clip, load_nearest, read_clip
+from stub_network import draw_clip, names_in, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli import __version__
@@ -21,31 +21,28 @@ from vsrm_cli.errors import Interrupted, VsrmError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.devices import MAX_WORKERS
 
+pytestmark = pytest.mark.usefixtures("stub_network")
+
 HERE = Path(__file__).parents[1]
 SMALL = ("--window", "6", "--overlap", "1", "--segment-frames", "1")
 
-# Runs the installed command, but with the stand-in for a network; `slow` makes that one wait.
+# Runs the installed command, but with a stub network; `slow` makes it wait.
 PROGRAM = """
 import sys, time
-import stand_in
+import stub_network
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.__main__ import main
 
-class Slow(stand_in.NearestNeighbor):
+class Slow(stub_network.NearestNeighbor):
     def forward(self, clip):
         print("computing", file=sys.stderr, flush=True)
         time.sleep(60)
 
 slow = "slow" in sys.argv[1]
-upscale.load_model = lambda *_, **__: Slow() if slow else stand_in.NearestNeighbor()
+upscale.load_model = lambda *_, **__: Slow() if slow else stub_network.NearestNeighbor()
 sys.argv = ["vsrm", *sys.argv[2:]]
 main()
 """
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 @pytest.fixture
@@ -58,10 +55,6 @@ def folder(tmp_path, monkeypatch):
 
 def run(*arguments):
     return CliRunner().invoke(cli.app, ["upscale", *map(str, arguments)])
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 def start_program(*arguments, **options):
@@ -189,7 +182,7 @@ def test_a_dry_run_in_json_reports_the_remaining_work(folder):
     assert names_in(folder / ".large.mp4.vsrm") == kept
 
 
-def test_a_dry_run_of_a_restart_throws_nothing_away(folder):
+def test_a_dry_run_with_restart_deletes_nothing(folder):
     upscale_one_segment("small.mp4", "large.mp4")
     kept = names_in(folder / ".large.mp4.vsrm")
 
@@ -309,7 +302,7 @@ def test_a_failure_shows_a_traceback_only_for_debugging(folder, monkeypatch, deb
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_a_bug_is_called_one(folder, monkeypatch, debug):
+def test_a_bug_is_reported_as_one(folder, monkeypatch, debug):
     monkeypatch.setattr(upscale, "load_model", fail_with(ZeroDivisionError("by zero")))
 
     result = run("small.mp4", "-o", "large.mp4", *debug)
@@ -366,7 +359,7 @@ def test_the_version_is_printed():
         (["enlarge"], "No such command 'enlarge'"),
     ],
 )
-def test_a_command_line_that_cannot_be_read_gets_one_line(capsys, words, message):
+def test_an_invalid_command_line_gets_one_line(capsys, words, message):
     exit_code = cli.run(words)
 
     told = capsys.readouterr()
@@ -392,7 +385,7 @@ def test_the_installed_command_exits_with_the_code_of_its_failure(folder):
     assert stderr.startswith("error: missing.mp4 does not exist")
 
 
-def test_a_reader_of_stdout_that_has_gone_is_no_reason_to_complain():
+def test_a_closed_stdout_is_not_an_error():
     program = start_program("-m", "vsrm_cli", "--help")
     program.stdout.close()
     stderr = program.stderr.read()

@@ -1,4 +1,4 @@
-"""Footage of every kind, and a cache of its own."""
+"""Footage of every kind, and an empty cache."""
 
 import pytest
 from clips import make_clip
@@ -15,11 +15,11 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A folder of everything."""
+    """A folder with a video, a folder of frames, a photo and a pack."""
     folder = tmp_path_factory.mktemp("mixed")
-    (folder / "films").mkdir()
-    make_clip(folder / "films" / "a.mp4", size=(96, 64))
-    draw_folder(folder / "films" / "waves", frames=5, height=64, width=80)
+    (folder / "videos").mkdir()
+    make_clip(folder / "videos" / "a.mp4", size=(96, 64))
+    draw_folder(folder / "videos" / "waves", frames=5, height=64, width=80)
     draw_photo(folder / "photos" / "p.png", height=64, width=64)
     draw_pack(folder / "pack.safetensors", photos=1, clips=1)
     return folder

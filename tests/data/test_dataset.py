@@ -1,13 +1,13 @@
-"""A sample is a sharp clip, its small twin, and its true motion."""
+"""A sample is an HR clip, its LR clip and the true flow."""
 
 import dataclasses
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from scenes import draw_pack, smooth_picture, to_8_bits
+from scenes import assert_equal_samples, draw_pack, levels, smooth_picture, to_8_bits
 
-from vsrm_cli.data import dataset as data
+from vsrm_cli.data import dataset
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.degradations import Degradation, blur_and_subsample, shrink_bicubic
 from vsrm_cli.data.sample import ClipShape
@@ -21,16 +21,7 @@ def pack(tmp_path_factory):
     return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors", clips=2)
 
 
-def levels(picture):
-    return picture.mul(255).round().to(torch.int64)
-
-
-def assert_equal_samples(a, b):
-    for field in dataclasses.fields(a):
-        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
-
-
-def test_a_sample_has_the_shapes_and_ranges_it_promises(pack):
+def test_a_sample_has_the_documented_shapes_and_ranges(pack):
     sample = Clips(pack, SHAPE, steps=3, seed=0)[1]
 
     assert sample.hr.shape == (4, 3, 3, 32, 32)
@@ -42,13 +33,13 @@ def test_a_sample_has_the_shapes_and_ranges_it_promises(pack):
     assert all(getattr(sample, f.name).isfinite().all() for f in dataclasses.fields(sample))
 
 
-def test_the_small_frames_are_the_sharp_ones_shrunk(pack):
+def test_with_bi_lr_frames_are_hr_frames_downscaled_by_bicubic(pack):
     sample = Clips(pack, SHAPE, steps=1, seed=3)[0]
 
     assert torch.equal(sample.lr, shrink_bicubic(sample.hr))
 
 
-def test_a_sample_depends_on_its_seed_and_its_step_alone(pack):
+def test_a_sample_depends_only_on_seed_and_step(pack):
     clips = Clips(pack, SHAPE, steps=9, seed=7)
     expected = clips[5]
 
@@ -58,14 +49,14 @@ def test_a_sample_depends_on_its_seed_and_its_step_alone(pack):
     assert_equal_samples(other[5], expected)
 
 
-def test_other_steps_and_other_seeds_give_other_samples(pack):
+def test_other_steps_and_seeds_give_other_samples(pack):
     clips = Clips(pack, SHAPE, steps=9, seed=7)
 
     assert not torch.equal(clips[4].hr, clips[5].hr)
     assert not torch.equal(Clips(pack, SHAPE, steps=9, seed=8)[5].hr, clips[5].hr)
 
 
-def test_two_processes_divide_the_batch_that_one_would_have_seen(pack):
+def test_two_processes_share_the_batch_of_one(pack):
     whole = Clips(pack, SHAPE, steps=9, seed=7)[5]
     half = dataclasses.replace(SHAPE, batch=2)
 
@@ -76,7 +67,7 @@ def test_two_processes_divide_the_batch_that_one_would_have_seen(pack):
         assert torch.equal(divided, getattr(whole, field.name)), field.name
 
 
-def test_there_are_as_many_items_as_steps(pack):
+def test_the_dataset_has_one_batch_per_step(pack):
     clips = Clips(pack, SHAPE, steps=2, seed=0)
 
     assert len(clips) == 2
@@ -85,7 +76,7 @@ def test_there_are_as_many_items_as_steps(pack):
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, False), (1.0, True)])
-def test_the_share_of_photos_decides_where_the_flow_is_known(pack, share, expected):
+def test_the_flow_is_known_for_photos_only(pack, share, expected):
     shape = dataclasses.replace(SHAPE, photo_share=share, batch=6)
 
     sample = Clips(pack, shape, steps=1, seed=0)[0]
@@ -103,7 +94,7 @@ def test_a_single_frame_has_no_flow(pack):
     assert sample.flow_backward.shape == (4, 0, 2, 8, 8)
 
 
-def test_a_pack_of_photos_alone_or_of_clips_alone_is_enough(tmp_path):
+def test_a_pack_may_have_only_photos_or_only_clips(tmp_path):
     photos = draw_pack(tmp_path / "photos.safetensors", clips=0)
     clips = draw_pack(tmp_path / "clips.safetensors", photos=0)
 
@@ -111,8 +102,8 @@ def test_a_pack_of_photos_alone_or_of_clips_alone_is_enough(tmp_path):
     assert not Clips(clips, SHAPE, steps=1, seed=0)[0].has_flow.any()
 
 
-def test_a_clip_is_cut_out_of_what_the_pack_holds(tmp_path):
-    # Every pixel of frame t of the stored clip is t in red; green and blue tell the place.
+def test_a_sample_is_a_crop_of_a_clip_in_the_pack(tmp_path):
+    # Every pixel of frame t of the stored clip is t in red; green and blue are its position.
     stored = torch.zeros(4, 3, 40, 40, dtype=torch.uint8)
     stored[:, 0] = torch.arange(4).view(4, 1, 1)
     stored[:, 1] = 100 + torch.arange(40)
@@ -122,7 +113,7 @@ def test_a_clip_is_cut_out_of_what_the_pack_holds(tmp_path):
     sample = Clips(tmp_path / "clip.safetensors", SHAPE, steps=1, seed=0)[0]
 
     for hr in levels(sample.hr):
-        t, x, y = hr.sort(dim=1).values.unbind(1)  # whatever channel each of them went to
+        t, x, y = hr.sort(dim=1).values.unbind(1)  # channels are shuffled
         assert (t.flatten(1) == t[:, :1, 0]).all()
         assert t[:, 0, 0].tolist() in ([0, 1, 2], [1, 2, 3], [2, 1, 0], [3, 2, 1])
         assert len(x[0].unique()) == len(y[0].unique()) == 32
@@ -132,7 +123,7 @@ def test_a_clip_is_cut_out_of_what_the_pack_holds(tmp_path):
 @pytest.mark.parametrize(
     ("photo_side", "clip_side", "clip_frames"), [(32, 31, 4), (31, 32, 3), (32, 40, 2)]
 )
-def test_what_is_too_small_or_too_short_is_left_out(tmp_path, photo_side, clip_side, clip_frames):
+def test_too_small_and_too_short_clips_are_left_out(tmp_path, photo_side, clip_side, clip_frames):
     tensors = {
         "photo.0": torch.zeros(3, 60, photo_side, dtype=torch.uint8),
         "clip.0": torch.zeros(clip_frames, 3, clip_side, 60, dtype=torch.uint8),
@@ -145,7 +136,7 @@ def test_what_is_too_small_or_too_short_is_left_out(tmp_path, photo_side, clip_s
     assert len(clips.clips) == (clip_side >= 32 and clip_frames >= 3)
 
 
-def test_a_pack_with_nothing_large_and_long_enough_is_told(tmp_path):
+def test_a_pack_with_nothing_large_and_long_enough_is_refused(tmp_path):
     pack = draw_pack(tmp_path / "small.safetensors", side=31)
 
     with pytest.raises(InputError, match=r"no photo and no clip of 32 pixels and 3 frames"):
@@ -155,13 +146,13 @@ def test_a_pack_with_nothing_large_and_long_enough_is_told(tmp_path):
 # Other degradations
 
 
-def test_bd_is_made_where_it_is_asked_for(pack):
+def test_with_bd_lr_frames_are_blurred_and_subsampled(pack):
     sample = Clips(pack, SHAPE, steps=1, seed=3, degradation=Degradation.BD)[0]
 
     assert torch.equal(sample.lr, blur_and_subsample(sample.hr))
 
 
-def test_the_degradation_leaves_the_sharp_side_as_it_is(pack):
+def test_the_degradation_does_not_change_hr_frames(pack):
     shape = dataclasses.replace(SHAPE, photo_share=0.0)
 
     bi, bd, real = (Clips(pack, shape, steps=2, seed=3, degradation=d)[1] for d in Degradation)
@@ -172,7 +163,7 @@ def test_the_degradation_leaves_the_sharp_side_as_it_is(pack):
     assert not torch.equal(real.lr, bi.lr)
 
 
-def test_worn_samples_depend_on_seed_and_step_alone(pack):
+def test_real_degradation_depends_only_on_seed_and_step(pack):
     clips = Clips(pack, SHAPE, steps=9, seed=7, degradation=Degradation.REAL)
     expected = clips[5]
 
@@ -184,7 +175,7 @@ def test_worn_samples_depend_on_seed_and_step_alone(pack):
 
 @pytest.fixture(scope="module")
 def wide_pack(tmp_path_factory):
-    """Pictures with more around each patch than is degraded with it."""
+    """Images with more around each patch than is degraded with it."""
     path = tmp_path_factory.mktemp("packs") / "wide.safetensors"
     picture = to_8_bits(smooth_picture(240, 240, wavelength=80.0))
     save_file({"photo.0": picture, "clip.0": picture.repeat(4, 1, 1, 1)}, path)
@@ -192,7 +183,7 @@ def wide_pack(tmp_path_factory):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_worn_patch_shows_the_same_place_as_its_sharp_twin(wide_pack, share):
+def test_a_degraded_patch_is_aligned_with_its_hr_patch(wide_pack, share):
     shape = dataclasses.replace(SHAPE, batch=12, patch=12, photo_share=share)
 
     sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
@@ -204,18 +195,18 @@ def test_a_worn_patch_shows_the_same_place_as_its_sharp_twin(wide_pack, share):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_what_surrounds_a_patch_is_degraded_with_it(wide_pack, share, monkeypatch):
+def test_patches_are_degraded_together_with_their_surroundings(wide_pack, share, monkeypatch):
     shape = dataclasses.replace(SHAPE, batch=12, photo_share=share)
     seen = []
 
-    def remember(hr, kind, rng):
+    def record_size(hr, kind, rng):
         seen.append(hr.shape[-1])
         return shrink_bicubic(hr)
 
-    monkeypatch.setattr(data, "degrade", remember)
+    monkeypatch.setattr(dataset, "degrade", record_size)
     sample = Clips(wide_pack, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
 
-    assert max(seen) == 32 + 2 * 4 * data.CONTEXT
+    assert max(seen) == 32 + 2 * 4 * dataset.CONTEXT
     assert sample.lr.shape == (12, 3, 3, 8, 8)
     inside = (..., slice(2, -2), slice(2, -2))
     torch.testing.assert_close(sample.lr[inside], shrink_bicubic(sample.hr)[inside])

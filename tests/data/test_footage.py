@@ -1,4 +1,4 @@
-"""Whatever lies in a folder becomes footage; what cannot be used is named."""
+"""All usable files of a folder become footage; others are skipped with a reason."""
 
 import dataclasses
 import subprocess
@@ -9,16 +9,16 @@ import torch
 from clips import make_clip
 from PIL import Image
 from safetensors.torch import save_file
-from scenes import draw_folder, draw_pack, draw_pair, draw_photo
+from scenes import assert_equal_samples, draw_folder, draw_pack, draw_pair, draw_photo
 from torch.utils.data import DataLoader
 
 from vsrm_cli.data import clip_cache as cache
-from vsrm_cli.data import footage as finding
+from vsrm_cli.data.crops import CropBox
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.degradations import Degradation, shrink_bicubic
-from vsrm_cli.data.footage import open_footage
+from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Run, Stored, whole
+from vsrm_cli.data.sources import Run, Stored
 from vsrm_cli.errors import InputError
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
@@ -32,35 +32,30 @@ def skipped_names(footage):
     return sorted(skipped.path.name for skipped in footage.skipped)
 
 
-def assert_equal_samples(a, b):
-    for field in dataclasses.fields(a):
-        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
+# Finding footage
 
 
-# Finding
-
-
-def test_everything_below_a_folder_is_found(mixed):
+def test_footage_in_all_subfolders_is_found(mixed):
     footage = open_footage(mixed)
 
-    assert names(footage.clips) == ["pack/0", "films/a", "films/waves"]
+    assert names(footage.clips) == ["pack/0", "videos/a", "videos/waves"]
     assert names(footage.photos) == ["pack/photo.0", "photos/p"]
     assert footage.skipped == ()
 
 
-@pytest.mark.parametrize("name", ["films/a.mp4", "photos/p.png", "pack.safetensors"])
-def test_one_file_is_footage_too(mixed, name):
+@pytest.mark.parametrize("name", ["videos/a.mp4", "photos/p.png", "pack.safetensors"])
+def test_a_single_file_is_footage_too(mixed, name):
     assert open_footage(mixed / name).sources
 
 
-def test_two_files_that_differ_only_in_their_endings_are_both_there(tmp_path):
+def test_files_that_differ_only_in_their_suffix_are_both_used(tmp_path):
     for ending in ("mp4", "mkv"):
         make_clip(tmp_path / f"a.{ending}", size=(96, 64))
 
     assert names(open_footage(tmp_path).clips) == ["a", "a"]
 
 
-def test_hidden_files_are_passed_over(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     draw_photo(tmp_path / "p.png", height=64, width=64)
     draw_photo(tmp_path / ".p.png", height=64, width=64)
     draw_folder(tmp_path / ".work" / "waves", height=64, width=64)
@@ -68,40 +63,40 @@ def test_hidden_files_are_passed_over(tmp_path):
     assert names(open_footage(tmp_path).sources) == ["p"]
 
 
-def test_what_cannot_be_used_is_named(tmp_path):
+def test_unusable_files_are_skipped_with_a_reason(tmp_path):
     make_clip(tmp_path / "good.mp4", size=(96, 64))
     make_clip(tmp_path / "tiny.mp4", size=(48, 28))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    (tmp_path / "words.txt").write_text("not meant")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("ignored")
     save_file({"weights": torch.zeros(3)}, tmp_path / "weights.safetensors")
 
     footage = open_footage(tmp_path)
 
     assert names(footage.sources) == ["good"]
     assert skipped_names(footage) == ["broken.mp4", "broken.png", "tiny", "weights.safetensors"]
-    assert any("tiny is too small: 48x28 pixels" in skipped.why for skipped in footage.skipped)
+    assert any("tiny is too small: 48x28 pixels" in skipped.reason for skipped in footage.skipped)
 
 
-def test_an_empty_folder_is_told(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="has no usable footage; give a folder of"):
         open_footage(tmp_path)
 
 
-def test_a_folder_of_which_nothing_is_left_is_told_with_a_reason(tmp_path):
+def test_a_folder_without_usable_files_is_refused_with_the_first_reason(tmp_path):
     make_clip(tmp_path / "tiny.mp4", size=(16, 16))
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
 
     with pytest.raises(InputError, match=r"2 were skipped, the first: .*broken\.png"):
         open_footage(tmp_path)
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        open_footage(tmp_path / "nowhere")
+        open_footage(tmp_path / "missing")
 
 
-def test_files_are_looked_at_once(tmp_path, cache, monkeypatch):
+def test_files_are_probed_once(tmp_path, cache, monkeypatch):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
     first = open_footage(tmp_path)
 
@@ -112,7 +107,7 @@ def test_files_are_looked_at_once(tmp_path, cache, monkeypatch):
     assert len(list((cache / "footage").glob("*.json"))) == 1
 
 
-def test_the_index_may_lie_elsewhere(tmp_path, cache):
+def test_the_path_of_the_index_can_be_chosen(tmp_path, cache):
     draw_photo(tmp_path / "data" / "p.png", height=64, width=64)
 
     open_footage(tmp_path / "data", index=tmp_path / "run" / "index.json")
@@ -121,7 +116,7 @@ def test_the_index_may_lie_elsewhere(tmp_path, cache):
     assert not (cache / "footage").exists()
 
 
-# Fitting
+# Fitting the clip shape
 
 
 def stored(*sizes):
@@ -132,16 +127,16 @@ def stored(*sizes):
 
 
 def footage_of(tmp_path, *sizes):
-    return finding.Footage(tmp_path, stored(*sizes))
+    return Footage(tmp_path, stored(*sizes))
 
 
-def test_a_shape_that_fits_half_of_the_footage_stays(tmp_path):
+def test_a_clip_shape_that_fits_half_of_the_footage_is_kept(tmp_path):
     shape = dataclasses.replace(SHAPE, patch=16, frames=5)
 
     assert footage_of(tmp_path, (5, 64, 64), (3, 40, 40)).fit(shape) == shape
 
 
-def test_patches_shrink_and_clips_grow_shorter_until_half_of_the_footage_fits(tmp_path):
+def test_patches_and_clips_are_reduced_until_half_of_the_footage_fits(tmp_path):
     shape = dataclasses.replace(SHAPE, patch=16, frames=5)
     footage = footage_of(tmp_path, (9, 99, 99), (4, 50, 70), (3, 40, 40))
 
@@ -151,12 +146,12 @@ def test_patches_shrink_and_clips_grow_shorter_until_half_of_the_footage_fits(tm
     assert names(footage.usable(fitted).sources) == ["0", "1"]
 
 
-def test_what_does_not_fit_a_shape_is_named(tmp_path):
+def test_footage_that_does_not_fit_the_clip_shape_is_skipped_with_a_reason(tmp_path):
     footage = footage_of(tmp_path, (3, 64, 64), (2, 64, 64), (1, 64, 64), (3, 64, 31))
 
     clips = Clips(footage, SHAPE, steps=1, seed=0)
 
-    assert [skipped.why for skipped in clips.skipped] == [
+    assert [skipped.reason for skipped in clips.skipped] == [
         "1 is too short: 2 frames, where clips have 3.",
         "3 is too small: 31x64 pixels, where patches have 32.",
     ]
@@ -165,17 +160,17 @@ def test_what_does_not_fit_a_shape_is_named(tmp_path):
 # Samples
 
 
-class Unread:
-    """A large clip in which there is nothing to see."""
+class BlackClip:
+    """A large black clip."""
 
-    name, frames, size, is_in_memory = "unread", 40, (2000, 3000), False
+    name, frames, size, is_in_memory = "black", 40, (2000, 3000), False
 
     def read(self, first, count, window):
         return Run(torch.zeros(count, 3, window.height, window.width, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("degradation", Degradation)
-def test_samples_of_files_have_the_shapes_they_promise(mixed, degradation):
+def test_samples_from_files_have_the_documented_shapes(mixed, degradation):
     clips = Clips(open_footage(mixed), SHAPE, steps=2, seed=0, degradation=degradation)
 
     sample = clips[1]
@@ -186,7 +181,7 @@ def test_samples_of_files_have_the_shapes_they_promise(mixed, degradation):
         assert torch.equal(sample.lr, shrink_bicubic(sample.hr))
 
 
-def test_a_sample_depends_neither_on_order_nor_on_what_is_cached(mixed, monkeypatch):
+def test_a_sample_does_not_depend_on_order_or_cache(mixed, monkeypatch):
     footage = open_footage(mixed)
     straight = Clips(footage, SHAPE, steps=400, seed=7)
     expected = {step: straight[step] for step in (0, 5, 300, 301)}
@@ -198,17 +193,17 @@ def test_a_sample_depends_neither_on_order_nor_on_what_is_cached(mixed, monkeypa
         assert_equal_samples(other[step], expected[step])
 
 
-def test_a_worker_makes_the_same_samples(mixed):
+def test_a_worker_process_gives_the_same_samples(mixed):
     clips = Clips(open_footage(mixed), SHAPE, steps=4, seed=7)
     expected = [clips[step] for step in range(4)]
 
     samples = list(DataLoader(clips, batch_size=None, num_workers=1))
 
-    for sample, wanted in zip(samples, expected, strict=True):
-        assert_equal_samples(sample, wanted)
+    for sample, expected_sample in zip(samples, expected, strict=True):
+        assert_equal_samples(sample, expected_sample)
 
 
-def test_other_steps_bring_other_runs_in_the_end(mixed):
+def test_later_steps_use_other_runs_of_frames(mixed):
     clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7)
 
     runs = {clips.clips.take(0, step).hr.numpy().tobytes() for step in range(0, 2000, 96)}
@@ -216,7 +211,7 @@ def test_other_steps_bring_other_runs_in_the_end(mixed):
     assert len(runs) > 10
 
 
-def test_a_run_is_at_hand_for_many_steps(mixed):
+def test_a_run_of_frames_is_cached_for_many_steps(mixed):
     clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
     reads = []
     read = type(clips)._read
@@ -229,7 +224,7 @@ def test_a_run_is_at_hand_for_many_steps(mixed):
     assert len(reads) < 2 * cache.SLOTS + 1
 
 
-def test_the_cache_keeps_to_its_bounds(mixed, monkeypatch):
+def test_the_cache_stays_within_its_size_limit(mixed, monkeypatch):
     monkeypatch.setattr(cache, "CACHE_BYTES", 200_000)
     clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
 
@@ -240,16 +235,16 @@ def test_the_cache_keeps_to_its_bounds(mixed, monkeypatch):
 
 
 @pytest.mark.parametrize(("patch", "side"), [(32, 320), (64, 404), (128, 512)])
-def test_more_than_a_patch_is_at_hand_as_long_as_it_can_be_afforded(tmp_path, patch, side):
-    clip = Unread()
+def test_cached_crops_are_larger_than_a_patch_if_they_fit(tmp_path, patch, side):
+    clip = BlackClip()
     shape = dataclasses.replace(SHAPE, frames=17, patch=patch)
 
-    run = Clips(finding.Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
+    run = Clips(Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
 
     assert run.hr.shape == (21, 3, side, side)
 
 
-def test_footage_that_is_gone_is_told(tmp_path):
+def test_deleted_footage_is_reported(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
     clips = Clips(open_footage(tmp_path), SHAPE, steps=1, seed=0)
     (tmp_path / "a.mp4").unlink()
@@ -262,7 +257,7 @@ def test_footage_that_is_gone_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("frames", [1, 4])
-def test_pairs_are_cut_at_the_same_places_and_not_degraded(tmp_path, frames):
+def test_lr_hr_pairs_are_cropped_alike_and_not_degraded(tmp_path, frames):
     draw_pair(tmp_path, "one", frames=frames)
     draw_pair(tmp_path, "second", frames=frames)
     footage = open_footage(tmp_path)
@@ -276,7 +271,7 @@ def test_pairs_are_cut_at_the_same_places_and_not_degraded(tmp_path, frames):
     assert sample.has_flow.tolist() == [frames == 1] * 8
 
 
-def test_a_pair_of_photos_is_walked_over_as_its_flow_says(tmp_path):
+def test_a_crop_moves_over_an_lr_hr_photo_as_its_flow_says(tmp_path):
     draw_pair(tmp_path, "photo", frames=1, height=24, width=32)
     shape = dataclasses.replace(SHAPE, batch=8)
 
@@ -290,15 +285,15 @@ def test_a_pair_of_photos_is_walked_over_as_its_flow_says(tmp_path):
         assert torch.equal(backward, -forward)
         assert abs(x) <= 2
         assert abs(y) <= 2
-        # What is at a place is found, in the next frame, where the backward flow leads.
+        # A pixel is found in the next frame where the backward flow points.
         rows, columns = slice(2, 6), slice(2, 6)
-        there = lr[1:, :, 2 + y : 6 + y, 2 + x : 6 + x]
-        assert torch.equal(lr[:-1, :, rows, columns], there)
+        followed = lr[1:, :, 2 + y : 6 + y, 2 + x : 6 + x]
+        assert torch.equal(lr[:-1, :, rows, columns], followed)
         moved += (x, y) != (0, 0)
     assert moved >= 5
 
 
-def test_pairs_may_be_videos(tmp_path):
+def test_lr_hr_pairs_may_be_videos(tmp_path):
     for kind, size in (("hr", (128, 64)), ("lr", (32, 16))):
         (tmp_path / kind).mkdir()
         make_clip(tmp_path / kind / "a.mp4", size=size)
@@ -310,7 +305,7 @@ def test_pairs_may_be_videos(tmp_path):
     assert brightness.abs().max() < 2 / 255  # frames of one pair are eight levels apart
 
 
-def test_pairs_of_different_length_are_told(tmp_path):
+def test_lr_hr_pairs_of_different_length_are_refused(tmp_path):
     draw_pair(tmp_path, "city", frames=4)
     (tmp_path / "lr" / "city" / "3.png").unlink()
 
@@ -318,7 +313,7 @@ def test_pairs_of_different_length_are_told(tmp_path):
         open_footage(tmp_path)
 
 
-def test_pairs_of_sizes_that_do_not_belong_together_are_told(tmp_path):
+def test_lr_hr_pairs_of_mismatched_sizes_are_refused(tmp_path):
     draw_pair(tmp_path, "city", frames=1, height=16, width=20)
     Image.new("RGB", (20, 17)).save(tmp_path / "lr" / "city.png")
 
@@ -326,19 +321,19 @@ def test_pairs_of_sizes_that_do_not_belong_together_are_told(tmp_path):
         open_footage(tmp_path)
 
 
-def test_what_has_no_twin_is_named(tmp_path):
+def test_an_hr_clip_without_an_lr_version_is_skipped_with_a_reason(tmp_path):
     draw_pair(tmp_path, "city")
-    draw_pair(tmp_path, "lonely")
-    for file in (tmp_path / "lr" / "lonely").iterdir():
+    draw_pair(tmp_path, "unpaired")
+    for file in (tmp_path / "lr" / "unpaired").iterdir():
         file.unlink()
 
     footage = open_footage(tmp_path)
 
     assert names(footage.sources) == ["city"]
-    assert [s.why for s in footage.skipped] == ["hr/lonely has no counterpart in lr/."]
+    assert [s.reason for s in footage.skipped] == ["hr/unpaired has no counterpart in lr/."]
 
 
-def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
+def test_a_clip_of_a_pack_is_one_source_per_lr_version(tmp_path):
     first, second = (torch.randint(0, 200, (4, 3, 16, 20), dtype=torch.uint8) for _ in range(2))
     hr = first.repeat_interleave(4, -1).repeat_interleave(4, -2)
     tensors = {"clip.city": hr, "twin-0.city": first, "twin-1.city": second, "clip.b": hr + 1}
@@ -347,14 +342,14 @@ def test_a_clip_of_a_pack_is_there_once_for_each_twin(tmp_path):
     sources = open_footage(tmp_path / "pack.safetensors").sources
 
     assert names(sources) == ["b", "city", "city"]
-    runs = [source.read(1, 2, whole(source)) for source in sources]
+    runs = [source.read(1, 2, CropBox(0, 0, *source.size)) for source in sources]
     assert runs[0].lr is None
     assert torch.equal(runs[1].lr, first[1:3])
     assert torch.equal(runs[2].lr, second[1:3])
     assert torch.equal(runs[1].hr, hr[1:3])
 
 
-def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
+def test_a_pack_with_a_mismatched_lr_version_is_refused(tmp_path):
     hr = torch.zeros(4, 3, 64, 80, dtype=torch.uint8)
     tensors = {"clip.city": hr, "twin-0.city": hr[:3, :, :16, :20].contiguous()}
     save_file(tensors, tmp_path / "pack.safetensors")
@@ -367,7 +362,7 @@ def test_twins_in_a_pack_that_do_not_belong_together_make_it_useless(tmp_path):
 
 WITHOUT_PYAV = """
 import sys
-sys.modules["av"] = None  # whoever imports it fails
+sys.modules["av"] = None  # importing it fails
 from pathlib import Path
 from vsrm_cli.errors import InputError
 from vsrm_cli.data.dataset import Clips
@@ -388,19 +383,19 @@ except InputError as error:
 """
 
 
-def test_packs_are_enough_where_pyav_is_not_installed(tmp_path):
+def test_packs_can_be_used_without_pyav(tmp_path):
     for name in ("packs", "photos"):
         (tmp_path / name).mkdir()
     draw_pack(tmp_path / "packs" / "a.safetensors")
     draw_photo(tmp_path / "photos" / "p.png", height=64, width=64)
 
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", WITHOUT_PYAV, tmp_path / "packs", tmp_path / "photos"],
         capture_output=True,
         text=True,
         check=True,
     )
 
-    *packs, photos = told.stdout.splitlines()
+    *packs, photos = result.stdout.splitlines()
     assert packs == ["1 4 3 3 8 8"] * 2
     assert photos.endswith("p.png needs PyAV, which is not installed; install it, or give packs.")

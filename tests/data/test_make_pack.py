@@ -1,17 +1,17 @@
-"""A folder becomes one pack: all of its photos, and of its videos what is worth seeing."""
+"""A folder becomes one pack: all of its photos, and the most detailed crops of its videos."""
 
 import pytest
 import torch
 from clips import CONSTANT, make_clip
 from scenes import draw_photo
 
-from vsrm_cli.data import make_pack as packing
+from vsrm_cli.data import make_pack as job
 from vsrm_cli.data.make_pack import make_pack
 from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.errors import InputError
 
 
-def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
+def test_photos_of_all_subfolders_are_stored_without_loss(tmp_path):
     first = draw_photo(tmp_path / "in" / "a.png")
     second = draw_photo(tmp_path / "in" / "deep" / "er" / "B.PNG", height=9, seed=1)
 
@@ -24,7 +24,7 @@ def test_photos_of_all_subfolders_are_kept_pixel_by_pixel(tmp_path):
     assert torch.equal(photos["1"], second)
 
 
-def test_of_a_video_runs_of_twelve_frames_are_kept_twice(tmp_path):
+def test_two_crops_of_every_twelve_frames_of_a_video_are_stored(tmp_path):
     make_clip(tmp_path / "a.mp4")  # 24 frames: two runs
 
     count = make_pack(tmp_path, tmp_path / "pack")
@@ -39,45 +39,45 @@ def test_of_a_video_runs_of_twelve_frames_are_kept_twice(tmp_path):
         assert (brightness.diff() - 8).abs().max() < 2
 
 
-def test_no_more_clips_are_kept_than_asked_for(tmp_path):
+def test_the_number_of_clips_per_video_can_be_limited(tmp_path):
     make_clip(tmp_path / "a.mp4")
 
     assert make_pack(tmp_path, tmp_path / "pack", clips_per_video=3) == 3
 
 
-def test_a_video_is_cut_to_squares_where_it_is_larger(tmp_path, monkeypatch):
+def test_a_large_video_is_cropped_to_squares(tmp_path, monkeypatch):
     make_clip(tmp_path / "a.mp4", times=CONSTANT[:12])
-    monkeypatch.setattr(packing, "CLIP_SIDE", 16)
+    monkeypatch.setattr(job, "CLIP_SIDE", 16)
 
     make_pack(tmp_path, tmp_path / "pack")
 
     assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(12, 3, 16, 16)}
 
 
-def test_a_tall_video_is_shrunk_first(tmp_path, monkeypatch):
+def test_a_tall_video_is_downscaled_first(tmp_path, monkeypatch):
     make_clip(tmp_path / "a.mp4", times=CONSTANT[:12])
-    monkeypatch.setattr(packing, "CLIP_HEIGHT", 16)
+    monkeypatch.setattr(job, "CLIP_HEIGHT", 16)
 
     make_pack(tmp_path, tmp_path / "pack")
 
     assert {tuple(c.shape) for c in load_pack(tmp_path / "pack")[1].values()} == {(12, 3, 16, 24)}
 
 
-def test_the_places_with_most_detail_are_kept(monkeypatch):
-    # Left even, right noise: of eight random places the two with most noise.
+def test_the_most_detailed_crops_are_stored(monkeypatch):
+    # Flat on the left, noise on the right: of eight random crops, the two with most noise.
     run = torch.full((12, 3, 32, 200), 100, dtype=torch.uint8)
     rng = torch.Generator().manual_seed(0)
     run[..., 100:] = torch.randint(0, 256, (12, 3, 32, 100), generator=rng, dtype=torch.uint8)
-    monkeypatch.setattr(packing, "_runs", lambda _: iter([run]))
-    monkeypatch.setattr(packing, "CLIP_SIDE", 32)
+    monkeypatch.setattr(job, "_runs", lambda _: iter([run]))
+    monkeypatch.setattr(job, "CLIP_SIDE", 32)
 
-    kept = packing._detailed_clips(None, 32, torch.Generator().manual_seed(1))
+    kept = job._detailed_clips(None, 32, torch.Generator().manual_seed(1))
 
     assert len(kept) == 2
     assert all((clip == 100).float().mean() < 0.1 for clip in kept)
 
 
-def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
+def test_clips_have_the_requested_number_of_lr_versions(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(70, 50))
 
     count = make_pack(tmp_path, tmp_path / "pack", clips_per_video=2, lr_versions=3)
@@ -90,7 +90,7 @@ def test_clips_bring_as_many_worn_twins_as_asked_for(tmp_path):
     assert not torch.equal(lr_clips["0"][0], lr_clips["0"][1])
 
 
-def test_photos_and_videos_share_a_pack(tmp_path):
+def test_photos_and_videos_are_stored_in_one_pack(tmp_path):
     draw_photo(tmp_path / "in" / "b.png")
     make_clip(tmp_path / "in" / "a.mp4")
 
@@ -102,7 +102,7 @@ def test_photos_and_videos_share_a_pack(tmp_path):
 
 def test_the_same_seed_makes_the_same_pack(tmp_path, monkeypatch):
     make_clip(tmp_path / "a.mp4")
-    monkeypatch.setattr(packing, "CLIP_SIDE", 16)
+    monkeypatch.setattr(job, "CLIP_SIDE", 16)
 
     for name in ("one", "two"):
         make_pack(tmp_path, tmp_path / name, seed=4)
@@ -110,21 +110,21 @@ def test_the_same_seed_makes_the_same_pack(tmp_path, monkeypatch):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_a_folder_without_pictures_is_told(tmp_path):
-    (tmp_path / "words.txt").write_text("no picture")
+def test_a_folder_without_photos_and_videos_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
 
     with pytest.raises(InputError, match="has no photos and no videos"):
         make_pack(tmp_path, tmp_path / "pack")
     assert not (tmp_path / "pack").exists()
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def test_an_unreadable_photo_is_skipped_with_a_warning(tmp_path):
     draw_photo(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture at all")
+    (tmp_path / "bad.png").write_bytes(b"no image at all")
 
-    warned = []
-    count = make_pack(tmp_path, tmp_path / "pack", warn=warned.append)
+    warnings = []
+    count = make_pack(tmp_path, tmp_path / "pack", warn=warnings.append)
 
     assert count == 1
-    assert len(warned) == 1
-    assert "bad.png" in warned[0]
+    assert len(warnings) == 1
+    assert "bad.png" in warnings[0]

@@ -1,4 +1,4 @@
-"""A pack gives back what went in; detail and shrinking by hand."""
+"""Photos and clips of a pack are loaded as they were stored; detail and downscaling."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from scenes import to_8_bits
 
-from vsrm_cli.data.packs import detail, load_pack, shrink
+from vsrm_cli.data.crops import detail, shrink
+from vsrm_cli.data.packs import load_pack
 
 
-def test_photos_and_clips_come_back_by_their_names(tmp_path):
+def test_photos_and_clips_are_loaded_by_name(tmp_path):
     photo, clip = to_8_bits(draw_randomly(3, 5, 7)), to_8_bits(draw_randomly(2, 3, 5, 7))
     save_file({"clip.0": clip, "photo.0": photo, "photo.1": photo + 1}, tmp_path / "pack")
 
@@ -23,7 +24,7 @@ def test_photos_and_clips_come_back_by_their_names(tmp_path):
     assert torch.equal(clips["0"], clip)
 
 
-def test_names_may_have_dots_of_their_own(tmp_path):
+def test_names_may_contain_dots(tmp_path):
     save_file({"clip.city.2": torch.zeros(1, 3, 4, 4, dtype=torch.uint8)}, tmp_path / "pack")
 
     assert list(load_pack(tmp_path / "pack")[1]) == ["city.2"]
@@ -38,15 +39,15 @@ def test_the_detail_of_stripes_by_hand():
     assert detail(torch.full((3, 4, 4), 200)) == 0
 
 
-def test_shrinking_agrees_with_pillow():
-    pictures = to_8_bits(draw_randomly(2, 3, 30, 40))
+def test_downscaling_agrees_with_pillow():
+    images = to_8_bits(draw_randomly(2, 3, 30, 40))
 
-    lr = shrink(pictures, 0.5)
+    lr = shrink(images, 0.5)
 
     assert lr.shape == (2, 3, 15, 20)
     assert lr.dtype == torch.uint8
-    for picture, found in zip(pictures, lr, strict=True):
-        expected = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(
+    for image, found in zip(images, lr, strict=True):
+        expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
             (20, 15), Image.Resampling.BICUBIC
         )
         # Pillow rounds twice, once after each direction.
@@ -55,5 +56,5 @@ def test_shrinking_agrees_with_pillow():
 
 
 @pytest.mark.parametrize(("factor", "size"), [(0.4, (12, 16)), (0.9, (27, 36))])
-def test_any_factor_gives_the_size_it_says(factor, size):
+def test_any_factor_gives_the_expected_size(factor, size):
     assert shrink(to_8_bits(draw_randomly(3, 30, 40)), factor).shape == (3, *size)

@@ -1,4 +1,4 @@
-"""Worn footage: drawn once a clip, steady in time, the same for the same seed, truly compressed."""
+"""Real-world degradation: drawn once per clip, steady in time, decided by its seed."""
 
 from itertools import permutations
 
@@ -32,9 +32,9 @@ def draws(count=2000):
     return [draw_steps(np.random.default_rng(seed)) for seed in range(count)]
 
 
-def seeds_where(wanted, count):
-    """The first seeds whose steps are as wanted."""
-    found = (s for s in range(1000) if wanted(draw_steps(np.random.default_rng(s))))
+def seeds_where(condition, count):
+    """The first seeds whose steps satisfy a condition."""
+    found = (s for s in range(1000) if condition(draw_steps(np.random.default_rng(s))))
     return [next(found) for _ in range(count)]
 
 
@@ -42,7 +42,7 @@ def has(kind):
     return lambda steps: any(isinstance(step, kind) for step in steps)
 
 
-def test_two_fifths_of_the_clips_are_shrunk_and_compressed_by_h264_and_little_else():
+def test_two_fifths_of_the_clips_are_only_downscaled_and_compressed_by_h264():
     kinds = [tuple(type(step) for step in steps) for steps in draws()]
     downloads = [Resize, Compression], [Resize, Blur, Compression]
     plain = [steps for steps in draws() if [*map(type, steps)] in downloads]
@@ -53,7 +53,7 @@ def test_two_fifths_of_the_clips_are_shrunk_and_compressed_by_h264_and_little_el
     assert 0.08 < kinds.count((Resize,)) / len(kinds) < 0.15
 
 
-def test_qualities_are_those_of_real_files_most_of_them_medium():
+def test_most_crf_values_are_medium_like_those_of_real_files():
     crfs = [
         step.crf
         for steps in draws()
@@ -66,7 +66,7 @@ def test_qualities_are_those_of_real_files_most_of_them_medium():
     assert sum(19 <= crf <= 31 for crf in crfs) > 0.7 * len(crfs)
 
 
-def test_each_order_and_each_codec_occurs():
+def test_every_order_and_every_codec_occurs():
     orders = {tuple(type(step).__name__ for step in steps) for steps in draws()}
     codecs = {s.codec for steps in draws() for s in steps if isinstance(s, Compression)}
 
@@ -78,7 +78,7 @@ def test_each_order_and_each_codec_occurs():
     assert codecs == {"h264", "hevc", "vp9", "mpeg4", "mpeg2"}
 
 
-def test_only_old_files_lack_the_filter_against_blocks():
+def test_few_clips_lack_the_deblocking_filter_and_all_of_them_are_h264():
     unfiltered = [
         step
         for steps in draws()
@@ -90,7 +90,7 @@ def test_only_old_files_lack_the_filter_against_blocks():
     assert {step.codec for step in unfiltered} == {"h264"}
 
 
-def test_sharpening_gives_edges_halos_and_leaves_flat_places_alone():
+def test_sharpening_adds_halos_at_edges_and_leaves_flat_areas_unchanged():
     step = torch.full((1, 3, 16, 32), 0.3)
     step[..., 16:] = 0.7
 
@@ -102,7 +102,7 @@ def test_sharpening_gives_edges_halos_and_leaves_flat_places_alone():
     assert hr[0, 0, 8, 3].item() == pytest.approx(0.3, abs=1e-3)
 
 
-def test_remnants_of_fields_are_rows_of_the_next_frame():
+def test_interlacing_artifacts_are_rows_of_the_next_frame():
     clip = torch.stack([torch.full((3, 4, 4), 0.1 * (t + 1)) for t in range(3)])
 
     combs = Fields(blends=False).apply(clip, (4, 4), np.random.default_rng(0))
@@ -114,7 +114,7 @@ def test_remnants_of_fields_are_rows_of_the_next_frame():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_worn_frames_have_the_size_and_the_range_of_small_ones(seed):
+def test_degraded_frames_have_the_size_and_the_range_of_lr_frames(seed):
     hr = draw_randomly(3, 3, 64, 96).round()
 
     lr = degrade(hr, Degradation.REAL, np.random.default_rng(seed))
@@ -125,7 +125,7 @@ def test_worn_frames_have_the_size_and_the_range_of_small_ones(seed):
     torch.testing.assert_close(lr * 255, (lr * 255).round(), rtol=0, atol=1e-4)
 
 
-def test_the_same_seed_gives_the_same_frames_and_another_one_others():
+def test_the_seed_decides_the_frames():
     hr = draw_randomly(4, 3, 64, 96)
     seeds = sorted({*seeds_where(has(Compression), 4), *seeds_where(has(Noise), 2)})
 
@@ -137,61 +137,61 @@ def test_the_same_seed_gives_the_same_frames_and_another_one_others():
     assert not any(torch.equal(first[0], other) for other in first[1:])
 
 
-def test_a_still_clip_without_grain_and_compression_stays_still():
-    def is_calm(steps):
+def test_a_still_clip_without_noise_and_compression_stays_still():
+    def blurs_only(steps):
         return has(Blur)(steps) and not has((Noise, Compression))(steps)
 
-    for seed in seeds_where(is_calm, 3):
+    for seed in seeds_where(blurs_only, 3):
         lr = degrade_real(still(), SIZE, np.random.default_rng(seed))
         assert torch.equal(lr, lr[:1].expand_as(lr))
 
 
-def test_a_still_clip_without_grain_flickers_no_more_than_its_compression_allows():
+def test_a_still_clip_without_noise_flickers_only_by_compression():
     for seed in seeds_where(lambda steps: not has(Noise)(steps) and has(Compression)(steps), 6):
         lr = degrade_real(still(), SIZE, np.random.default_rng(seed))
         assert (lr[1:] - lr[:-1]).abs().mean() < 2 / 255
 
 
-def test_grain_is_new_in_each_frame_but_its_strength_stays():
+def test_noise_differs_in_each_frame_and_keeps_its_strength():
     noise = Noise(10.0, follows_light=False, is_gray=False)
     gray = torch.full((6, 3, 64, 64), 0.5)
 
-    grain = (noise.apply(gray, SIZE, np.random.default_rng(0)) - gray) * 255
+    noise_values = (noise.apply(gray, SIZE, np.random.default_rng(0)) - gray) * 255
 
     # Of 12288 numbers the standard deviation is known to within 0.6 percent.
-    assert all(frame.std().item() == pytest.approx(10, rel=0.03) for frame in grain)
-    assert not torch.equal(grain[0], grain[1])
-    assert abs(np.corrcoef(grain[:2].flatten(1))[0, 1]) < 0.05
+    assert all(frame.std().item() == pytest.approx(10, rel=0.03) for frame in noise_values)
+    assert not torch.equal(noise_values[0], noise_values[1])
+    assert abs(np.corrcoef(noise_values[:2].flatten(1))[0, 1]) < 0.05
 
 
-def test_grain_of_light_grows_with_the_brightness():
+def test_shot_noise_grows_with_the_brightness():
     noise = Noise(10.0, follows_light=True, is_gray=True)
     steps = torch.tensor([0.0, 0.125, 0.5]).repeat_interleave(64).expand(2, 3, 64, 192)
 
-    grain = (noise.apply(steps, SIZE, np.random.default_rng(0)) - steps) * 255
+    noise_values = (noise.apply(steps, SIZE, np.random.default_rng(0)) - steps) * 255
 
-    dark, dim, medium = (part.std().item() for part in grain.split(64, dim=-1))
+    dark, dim, medium = (part.std().item() for part in noise_values.split(64, dim=-1))
     assert dark == 0
     assert dim == pytest.approx(5, rel=0.05)
     assert medium == pytest.approx(10, rel=0.05)
-    assert torch.equal(grain[:, 0], grain[:, 2])
+    assert torch.equal(noise_values[:, 0], noise_values[:, 2])
 
 
 @pytest.mark.parametrize("angle", [0.0, np.pi / 2])
-def test_blur_is_a_gaussian_of_the_lengths_it_says(angle):
+def test_blur_is_a_gaussian_of_the_given_length_and_width(angle):
     spike = torch.zeros(1, 3, 64, 64)
     spike[..., 32, 32] = 1
-    blur = Blur(length=0.8, width=0.4, angle=angle)  # of 16 small pixels, here 64
+    blur = Blur(length=0.8, width=0.4, angle=angle)  # of 16 LR pixels, here 64
 
-    light = blur.apply(spike, (16, 16), np.random.default_rng(0))[0, 0].double()
+    spot = blur.apply(spike, (16, 16), np.random.default_rng(0))[0, 0].double()
 
     place = torch.arange(64, dtype=torch.float64) - 32
-    x, y = (float((light.sum(d) @ place**2 / light.sum()).sqrt()) for d in (0, 1))
-    assert light.sum().item() == pytest.approx(1, abs=1e-4)
+    x, y = (float((spot.sum(d) @ place**2 / spot.sum()).sqrt()) for d in (0, 1))
+    assert spot.sum().item() == pytest.approx(1, abs=1e-4)
     assert (x, y) == pytest.approx((3.2, 1.6) if angle == 0 else (1.6, 3.2), rel=0.02)
 
 
-def test_blur_leaves_plain_borders_alone():
+def test_blur_leaves_constant_borders_unchanged():
     plain = torch.full((2, 3, 20, 12), 0.3)
 
     blurred = Blur(0.8, 0.8, 0.0).apply(plain, (5, 3), np.random.default_rng(0))
@@ -200,7 +200,7 @@ def test_blur_leaves_plain_borders_alone():
 
 
 @pytest.mark.parametrize("name", ["area", "bilinear", "bicubic"])
-def test_each_filter_reaches_its_share_of_the_size_without_moving_the_picture(name):
+def test_each_resize_filter_gives_its_size_without_shifting_the_image(name):
     ramp = torch.linspace(0, 1, 96).expand(1, 3, 64, 96)
 
     lr = Resize(name, 0.5).apply(ramp, SIZE, np.random.default_rng(0))
@@ -211,7 +211,7 @@ def test_each_filter_reaches_its_share_of_the_size_without_moving_the_picture(na
     torch.testing.assert_close(middle, expected, rtol=0, atol=2e-3)
 
 
-def test_frames_before_the_clip_are_not_handed_out():
+def test_frames_encoded_before_the_clip_are_not_returned():
     clip = torch.stack([torch.full((3, 32, 32), 0.2 + 0.1 * n) for n in range(5)])
 
     for lead in (0, 3, 9):
@@ -219,7 +219,7 @@ def test_frames_before_the_clip_are_not_handed_out():
         assert coded.mean((1, 2, 3)).tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6], abs=0.02)
 
 
-def test_a_single_frame_is_compressed_too():
+def test_a_single_frame_can_be_compressed():
     coded = Compression("hevc", 20.0, "superfast", 3).apply(still(1), (64, 96), None)
 
     assert coded.shape == (1, 3, 64, 96)

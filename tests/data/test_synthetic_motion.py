@@ -1,4 +1,4 @@
-"""A filmed photo moves as its flows say."""
+"""A photo with synthetic motion moves as its flows say."""
 
 import numpy as np
 import pytest
@@ -6,20 +6,21 @@ import torch
 from networks import draw_randomly
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.data import synthetic_motion as camera
-from vsrm_cli.data.degradations import SCALE, shrink_bicubic
+from vsrm_cli.data import synthetic_motion
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
 
 MOTION = ClipShape(frames=3, patch=32, batch=1, photo_share=1.0, motion=3.0)
-# Bilinear interpolation of waves of 96 large pixels, of 18 small ones where the camera is nearest,
+# Bilinear interpolation of waves of 96 HR pixels, of 18 LR pixels where the camera is nearest,
 # errs by 0.002 on average, and rounding to 8 bits, twice, by another 0.002.
 EXACT = 0.004
 
 
-def film(seed):
-    """A clip of smooth photos, shrunk, (T, 3, P, P), and its flows."""
+def draw_motion(seed):
+    """A clip of a smooth photo in motion, downscaled, (T, 3, P, P), and its flows."""
     photo, cover = (
         to_8_bits(smooth_picture(200, 240, wavelength=96.0, phase=phase)) for phase in (0.0, 2.0)
     )
@@ -28,51 +29,51 @@ def film(seed):
 
 
 def errors(frames, neighbors, flows):
-    """Absolute differences of frames from their neighbors along the flow, away from borders."""
+    """Absolute differences between frames and their neighbors along the flow, away from borders."""
     along = warp(neighbors, flows, padding="border")
     return (along - frames).abs()[..., 6:-6, 6:-6]
 
 
-@pytest.mark.parametrize("layer", ["behind", "in front"])
+@pytest.mark.parametrize("layer", ["background", "foreground"])
 @pytest.mark.parametrize("seed", range(6))
-def test_along_the_flow_each_frame_finds_itself_in_its_neighbor(seed, layer, monkeypatch):
+def test_warping_a_neighbor_along_the_flow_gives_the_frame(seed, layer, monkeypatch):
     # One layer fills the frame, so nothing is hidden.
-    filled = float(layer == "in front")
-    monkeypatch.setattr(camera, "_ellipse", lambda *_: torch.full((128, 128), filled))
+    filled = float(layer == "foreground")
+    monkeypatch.setattr(synthetic_motion, "_ellipse", lambda *_: torch.full((128, 128), filled))
 
-    frames, backward, forward = film(seed)
+    frames, backward, forward = draw_motion(seed)
 
     assert errors(frames[:-1], frames[1:], backward).mean() < EXACT
     assert errors(frames[1:], frames[:-1], forward).mean() < EXACT
 
 
-def test_a_flow_of_the_wrong_sign_or_scale_would_have_been_seen():
-    seeds = [seed for seed in range(12) if film(seed)[1].norm(dim=1).mean() > 1]
+def test_a_flow_of_the_wrong_sign_or_scale_does_not_match():
+    seeds = [seed for seed in range(12) if draw_motion(seed)[1].norm(dim=1).mean() > 1]
 
     assert len(seeds) >= 3
     for seed in seeds:
-        frames, backward, _ = film(seed)
+        frames, backward, _ = draw_motion(seed)
         right = errors(frames[:-1], frames[1:], backward).median()
         for wrong in (-backward, 0.5 * backward, 2 * backward, backward.flip(1)):
             assert errors(frames[:-1], frames[1:], wrong).median() > 2 * right
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_most_pixels_find_themselves_where_a_piece_moves_in_front(seed):
-    frames, backward, forward = film(seed)
+def test_with_a_moving_foreground_the_flow_matches_for_most_pixels(seed):
+    frames, backward, forward = draw_motion(seed)
 
     assert errors(frames[:-1], frames[1:], backward).median() < EXACT
     assert errors(frames[1:], frames[:-1], forward).median() < EXACT
 
 
-def test_the_camera_keeps_to_its_speed():
-    fastest = max(film(seed)[1].norm(dim=1).median().item() for seed in range(20))
+def test_the_camera_moves_at_about_the_requested_speed():
+    fastest = max(draw_motion(seed)[1].norm(dim=1).median().item() for seed in range(20))
 
     # Zoom, turn and the slow change of speed come on top.
     assert 1.5 < fastest < 1.5 * MOTION.motion
 
 
-def test_filmed_values_are_levels_of_8_bits():
+def test_frames_of_a_photo_have_the_hr_size_and_range():
     photo = to_8_bits(draw_randomly(3, 200, 200))
 
     clip, _, _ = move_camera(photo, photo, MOTION, np.random.default_rng(1))
@@ -82,7 +83,7 @@ def test_filmed_values_are_levels_of_8_bits():
     assert clip.max() <= 1
 
 
-def test_a_photo_no_larger_than_the_frame_is_reflected_at_its_borders():
+def test_a_photo_as_small_as_the_frame_is_reflected_at_its_borders():
     photo = to_8_bits(smooth_picture(128, 128, wavelength=48.0))
 
     clip, backward, _ = move_camera(photo, photo, MOTION, np.random.default_rng(2))

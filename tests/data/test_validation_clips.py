@@ -1,4 +1,4 @@
-"""Clips to watch the learning by are few, always the same, and spread over the footage."""
+"""Validation clips are few, always the same, and spread over the footage."""
 
 import pytest
 import torch
@@ -7,11 +7,16 @@ from safetensors.torch import save_file
 from scenes import draw_folder, draw_pair, draw_photo
 
 from vsrm_cli.data.degradations import Degradation, shrink_bicubic
-from vsrm_cli.data.validation_clips import validation_clips, validation_pairs
+from vsrm_cli.data.validation_clips import validation_pairs
 
 
-def test_validation_clips_are_always_the_same_and_no_larger_than_asked_for(mixed):
-    first, again = (validation_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
+def hr_clips(data, **limits):
+    pairs = validation_pairs(data, Degradation.BI, **limits)
+    return {name: hr for name, (_, hr) in pairs.items()}
+
+
+def test_validation_clips_are_reproducible_and_of_the_requested_size(mixed):
+    first, again = (hr_clips(mixed, most=4, frames=3, side=48) for _ in range(2))
 
     assert list(first) == list(again)
     assert len(first) in (3, 4)
@@ -21,29 +26,29 @@ def test_validation_clips_are_always_the_same_and_no_larger_than_asked_for(mixed
         assert clip.dtype == torch.uint8
 
 
-def test_of_one_clip_several_moments_are_taken(tmp_path):
+def test_one_video_gives_several_hr_clips(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
 
-    clips = validation_clips(tmp_path, most=3, frames=4, side=640)
+    clips = hr_clips(tmp_path, most=3, frames=4, side=640)
 
     assert list(clips) == ["a 3", "a 10", "a 16"]
     assert {tuple(clip.shape) for clip in clips.values()} == {(4, 3, 64, 96)}
 
 
-def test_of_many_clips_as_many_are_taken_as_asked_for(tmp_path):
+def test_the_number_of_validation_clips_can_be_limited(tmp_path):
     for number in range(5):
         draw_folder(tmp_path / f"clip{number}", height=34, width=48)
 
-    clips = validation_clips(tmp_path, most=2)
+    clips = hr_clips(tmp_path, most=2)
 
     assert list(clips) == ["clip0", "clip2"]
     assert {tuple(clip.shape) for clip in clips.values()} == {(3, 3, 32, 48)}
 
 
-def test_photos_are_filmed_where_there_is_no_clip(tmp_path):
+def test_without_clips_photos_with_synthetic_motion_are_used(tmp_path):
     draw_photo(tmp_path / "p.png", height=64, width=80)
 
-    ((name, clip),) = validation_clips(tmp_path, frames=5).items()
+    ((name, clip),) = hr_clips(tmp_path, frames=5).items()
 
     assert name == "p"
     assert clip.shape == (5, 3, 64, 64)
@@ -51,7 +56,7 @@ def test_photos_are_filmed_where_there_is_no_clip(tmp_path):
 
 
 @pytest.mark.parametrize("degradation", Degradation)
-def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
+def test_validation_pairs_have_degraded_lr_frames(mixed, degradation):
     pairs = validation_pairs(mixed, degradation, frames=3, side=48)
 
     for lr, hr in pairs.values():
@@ -61,7 +66,7 @@ def test_validation_pairs_bring_what_a_network_is_given(mixed, degradation):
             assert torch.equal(lr, (shrink_bicubic(hr / 255) * 255).round().byte())
 
 
-def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):
+def test_lr_frames_of_the_footage_are_used_for_validation(tmp_path):
     draw_pair(tmp_path, "city")
 
     ((lr, hr),) = validation_pairs(tmp_path, Degradation.BI).values()
@@ -69,7 +74,7 @@ def test_small_frames_that_came_with_the_footage_are_validated_on(tmp_path):
     assert torch.equal(hr[..., ::4, ::4], lr)
 
 
-def test_clips_of_one_name_are_all_there(tmp_path):
+def test_clips_of_the_same_name_are_all_used(tmp_path):
     lr = torch.randint(0, 256, (3, 3, 16, 20), dtype=torch.uint8)
     hr = lr.repeat_interleave(4, -1).repeat_interleave(4, -2)
     tensors = {"clip.city": hr, "twin-0.city": lr, "twin-1.city": lr // 2}

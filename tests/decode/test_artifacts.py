@@ -1,4 +1,4 @@
-"""What was done to frames is seen in them, whatever their codec says."""
+"""Artifacts are detected in the frames, whatever their codec."""
 
 import av
 import numpy as np
@@ -23,13 +23,13 @@ def save(path, image, **options):
     return path
 
 
-def test_clean_frames_show_nothing(tmp_path):
+def test_clean_frames_have_no_artifacts(tmp_path):
     files = [save(tmp_path / f"{n}.png", scene(n)) for n in range(3)]
 
     assert find_artifacts(files) is None
 
 
-def test_blocks_of_a_codec_are_seen_in_lossless_files(tmp_path):
+def test_blocks_of_a_codec_are_detected_in_lossless_files(tmp_path):
     clip = np.stack([scene(n).transpose(2, 0, 1) for n in range(4)])
     worn = compressed(clip, "h264", crf=32, preset="medium")
     files = [save(tmp_path / f"{n}.png", frame.transpose(1, 2, 0)) for n, frame in enumerate(worn)]
@@ -37,7 +37,7 @@ def test_blocks_of_a_codec_are_seen_in_lossless_files(tmp_path):
     assert "blocks" in find_artifacts(files)
 
 
-def test_blocks_of_a_photo_are_seen_in_a_lossless_file(tmp_path):
+def test_jpeg_blocks_are_detected_in_a_lossless_file(tmp_path):
     photo = save(tmp_path / "photo.jpg", scene(), quality=75)
     with Image.open(photo) as opened:
         copy = save(tmp_path / "copy.png", np.asarray(opened))
@@ -46,7 +46,7 @@ def test_blocks_of_a_photo_are_seen_in_a_lossless_file(tmp_path):
 
 
 @pytest.mark.parametrize("corner", [(3, 5), (4, 4)])
-def test_blocks_of_a_photo_are_seen_though_it_was_cropped(tmp_path, corner):
+def test_jpeg_blocks_are_detected_in_a_cropped_photo(tmp_path, corner):
     photo = save(tmp_path / "photo.jpg", scene(), quality=75)
     with Image.open(photo) as opened:
         copy = save(tmp_path / "copy.png", np.asarray(opened)[corner[0] :, corner[1] :])
@@ -55,7 +55,7 @@ def test_blocks_of_a_photo_are_seen_though_it_was_cropped(tmp_path, corner):
 
 
 @pytest.mark.parametrize("ending", ["gif", "png"])
-def test_a_palette_with_dithering_is_seen(tmp_path, ending):
+def test_a_palette_with_dithering_is_detected(tmp_path, ending):
     palette = Image.fromarray(scene()).quantize(64)
     images = [Image.fromarray(scene(n)).quantize(palette=palette, dither=3) for n in range(3)]
     path = tmp_path / f"film.{ending}"
@@ -78,7 +78,7 @@ def test_a_gray_video_has_few_colors_and_is_clean(tmp_path):
     assert find_artifacts([save(tmp_path / "gray.png", gray)]) is None
 
 
-def test_noise_is_seen(tmp_path):
+def test_noise_is_detected(tmp_path):
     noisy = scene() + RNG.normal(0, 6, scene().shape)
     path = save(tmp_path / "dark.png", noisy.clip(0, 255).astype(np.uint8))
 
@@ -98,7 +98,7 @@ def test_a_video_is_sampled_in_two_places(tmp_path):
     assert "noisy" in find_artifacts([tmp_path / "clip.mkv"])
 
 
-def test_tiny_and_plain_frames_say_nothing(tmp_path):
+def test_tiny_and_constant_frames_are_not_classified(tmp_path):
     tiny = save(tmp_path / "tiny.png", RNG.integers(0, 256, (9, 9, 3), np.uint8))
     plain = save(tmp_path / "plain.png", np.full((64, 64, 3), 90, np.uint8))
 

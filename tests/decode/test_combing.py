@@ -1,4 +1,4 @@
-"""Combing is seen where two moments are woven, and nowhere else."""
+"""Combing is detected where a frame shows two moments, and nowhere else."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from motion import INTERLACED, PROGRESSIVE, interlaced, progressive, telecined
 from vsrm_cli.decode.combing import Blocks, find_combing
 
 # Lines that change as combing does: one kind of scroll, tilt, credits, dithering, and noise each.
-TRAPS = ["game", "doubled game, two lines", "bricks, tilt", "doubled credits", "dithered, aslant"]
+TRAPS = ["game", "doubled game, two lines", "bricks, tilt", "doubled credits", "dithered, diagonal"]
 
 
 def blocks_of(frames):
@@ -46,7 +46,7 @@ def test_a_still_image_has_no_combing_and_no_motion():
 
 
 @pytest.mark.slow
-def test_no_drawn_progressive_clip_is_taken_for_interlaced_and_most_interlaced_ones_are_seen(
+def test_no_drawn_progressive_clip_and_most_interlaced_ones_are_detected_as_interlaced(
     tmp_path,
 ):
     found = list(drawn(tmp_path))

@@ -1,4 +1,4 @@
-"""Combs are seen whatever the file says, and whole frames are made of them, one for one."""
+"""Combing is detected whatever the flags say, and each such frame is deinterlaced."""
 
 from fractions import Fraction
 
@@ -6,17 +6,12 @@ import av
 import numpy as np
 import pytest
 from clips import make_clip
-from interlacing_rates import encode
+from interlaced_video import make_video, moment
+from interlacing_rates import encode, fields_of
 from motion import INTERLACED, interlaced, progressive
-from woven import make_video, moment
 
-from vsrm_cli.decode.deinterlace import Fields, look_for_fields, sample_frames
+from vsrm_cli.decode.deinterlace import Fields, sample_frames
 from vsrm_cli.decode.video import VideoReader
-
-
-def fields_of(path):
-    with av.open(str(path)) as container:
-        return look_for_fields(container, container.streams.video[0])
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
@@ -27,7 +22,7 @@ def test_combing_is_detected_in_a_flagged_video(tmp_path, order):
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
-def test_combs_are_seen_in_a_video_that_denies_them(tmp_path, order):
+def test_combing_is_detected_in_a_video_without_a_flag(tmp_path, order):
     clip = make_video(tmp_path / "clip.mp4", order)
 
     assert fields_of(clip) == Fields(first=order, is_marked=False)
@@ -50,7 +45,7 @@ def test_a_progressive_video_of_any_length_has_no_fields(tmp_path, frames):
 @pytest.mark.parametrize(
     ("codec", "pixel_format"), [("libx264", "yuv420p"), ("ffv1", "yuv422p10le")]
 )
-def test_progressive_frames_are_made_of_the_first_field(tmp_path, order, codec, pixel_format):
+def test_deinterlaced_frames_are_made_of_the_first_field(tmp_path, order, codec, pixel_format):
     clip = make_video(
         tmp_path / "clip.mkv",
         order,

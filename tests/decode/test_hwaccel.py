@@ -1,4 +1,4 @@
-"""Hardware decodes only where it gives the pictures of software; else everything is as without."""
+"""Hardware decodes only if its frames are those of software; otherwise software does."""
 
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -6,7 +6,7 @@ from itertools import chain, islice
 import av
 import numpy as np
 import pytest
-from stand_in import draw_clip
+from stub_network import draw_clip
 
 from vsrm_cli.decode import hwaccel as hardware
 from vsrm_cli.decode import video as reader
@@ -52,7 +52,7 @@ def clip(tmp_path):
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
+def stub_network(monkeypatch):
     """A machine with one kind of hardware."""
 
     def put(**faults):
@@ -62,15 +62,15 @@ def stand_in(monkeypatch):
     return put
 
 
-def test_hardware_with_identical_frames_is_used(clip, stand_in):
-    stand_in()
+def test_hardware_with_identical_frames_is_used(clip, stub_network):
+    stub_network()
 
     assert find_decoder(clip) == "cuda"
 
 
 @pytest.mark.parametrize("faults", [{"brightens": 1}, {"fails_after": 0}, {"fails_after": 5}])
-def test_hardware_with_different_frames_is_not_used(clip, stand_in, faults):
-    stand_in(**faults)
+def test_hardware_with_different_frames_is_not_used(clip, stub_network, faults):
+    stub_network(**faults)
 
     assert find_decoder(clip) is None
 
@@ -113,7 +113,7 @@ def decoding_by_stand_in(monkeypatch):
     yield asked
 
 
-def test_the_reader_hands_on_the_values_of_hardware_in_the_format_of_software(clip, monkeypatch):
+def test_frames_of_hardware_have_the_pixel_format_of_software(clip, monkeypatch):
     with VideoReader(clip) as plain:
         expected = [frame.pixels for frame in plain]
 
@@ -149,7 +149,7 @@ def test_damage_in_hardware_decoding_is_reported_with_a_suggestion(clip, monkeyp
     ("name", "codec"),
     [("h264_nvenc", "h264"), ("hevc_nvenc", "hevc"), ("av1_nvenc", "av1")],
 )
-def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, monkeypatch):
+def test_an_encoder_without_its_hardware_is_replaced_by_software(name, codec, monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: False)
 
     encoding, said = replace_absent_hardware(Encoding(codec=name, crf=20, preset="p5"))
@@ -158,7 +158,7 @@ def test_an_encoder_whose_hardware_is_absent_gives_way_to_software(name, codec, 
     assert said == f"no hardware for {name}: encoded as {codec} in software"
 
 
-def test_an_encoder_whose_hardware_is_there_is_used(monkeypatch):
+def test_an_encoder_with_its_hardware_is_used(monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: True)
     asked = Encoding(codec="hevc_nvenc", preset="p5")
 

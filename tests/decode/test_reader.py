@@ -73,7 +73,7 @@ def test_times_are_exact_and_start_at_the_announced_time(open_reader):
     assert {frame.duration for frame in frames} == {1 / RATE}
 
 
-def test_the_first_frame_begins_no_new_shot_and_none_has_a_record_yet(open_reader):
+def test_frames_of_one_shot_have_no_scene_cut_and_no_record_yet(open_reader):
     frames = list(open_reader())
 
     assert not any(frame.begins_shot for frame in frames)
@@ -94,12 +94,12 @@ def test_a_part_is_exactly_the_frames_inside_at_their_times(open_reader, start, 
     assert reader.frames_read == len(kept)
 
 
-def test_a_part_without_frames_is_refused_with_the_way_out(open_reader):
+def test_a_part_without_frames_is_refused_with_a_suggestion(open_reader):
     with pytest.raises(InputError, match="--start and --end; choose another --start"):
         list(open_reader(start=Fraction(5)))
 
 
-def test_an_input_without_faults_has_none_counted(open_reader):
+def test_an_intact_input_has_no_errors(open_reader):
     reader = open_reader()
 
     list(reader)

@@ -1,4 +1,4 @@
-"""A cut is found where it is, and nothing else is taken for one.
+"""Scene cuts are found, and nothing else is detected as one.
 
 `PYSCENEDETECT` is what PySceneDetect 0.7.1 finds in the same frames:
 AdaptiveDetector(min_scene_len=1) fed with each frame as BGR.

@@ -57,7 +57,7 @@ def test_every_frame_of_an_mp4_has_its_exact_time(tmp_path, times, b_frames):
     ],
     ids=["matroska", "transport stream", "ntsc", "one frame"],
 )
-def test_other_clocks_are_read_as_exactly(tmp_path, name, clock, times):
+def test_other_time_bases_are_read_exactly(tmp_path, name, clock, times):
     clip = make_clip(tmp_path / name, clock=clock, times=times, encoder={"bf": "0"})
 
     frames, reader = read(clip)
@@ -66,7 +66,7 @@ def test_other_clocks_are_read_as_exactly(tmp_path, name, clock, times):
     assert not reader.truncated
 
 
-def test_a_stream_without_times_gets_rising_ones(tmp_path):
+def test_frames_without_times_get_increasing_ones(tmp_path):
     clip = make_clip(tmp_path / "raw.h264", encoder={"bf": "2"})
 
     frames, _ = read(clip)
@@ -135,7 +135,7 @@ def test_a_part_of_a_video_is_exactly_the_frames_inside(tmp_path, name, start, e
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.ts", "clip.mp4", "fragments.mp4", "clip.avi"])
 @pytest.mark.parametrize("kept", [0.65, 0.85])
-def test_a_file_that_was_cut_gives_every_frame_that_is_left(tmp_path, name, kept):
+def test_a_truncated_file_gives_every_remaining_frame(tmp_path, name, kept):
     flags = {"clip.mp4": "+faststart", "fragments.mp4": "frag_keyframe+empty_moov"}
     clip = make_clip(
         tmp_path / name,
@@ -174,7 +174,7 @@ def test_a_damaged_middle_costs_only_the_damaged_frames(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
-def test_sound_that_lasts_longer_is_no_missing_tail(tmp_path, name):
+def test_audio_longer_than_the_video_is_not_a_truncated_video(tmp_path, name):
     clip = make_clip(tmp_path / name, sound="aac", sound_seconds=4)
 
     _, reader = read(clip)

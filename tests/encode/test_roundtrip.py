@@ -1,4 +1,4 @@
-"""Frames behind an encoder: as many, as large, in order, worse by what the quality says."""
+"""Encoded frames: same number, size and order, with a loss that follows the quality."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_colors_are_unchanged():
     assert np.abs(coded.astype(int) - frames).max() <= 3
 
 
-def test_without_its_filter_h264_leaves_edges_between_its_blocks():
+def test_without_deblocking_h264_has_edges_between_blocks():
     frames = scene(height=64, width=64)
     steps = {}
 

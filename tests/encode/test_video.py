@@ -1,4 +1,4 @@
-"""What is written comes back: every frame at its time, and sound and subtitles untouched."""
+"""Written videos have every frame at its time, and unchanged audio and subtitles."""
 
 import os
 import subprocess
@@ -255,7 +255,7 @@ def test_a_part_begins_at_zero_with_its_sound_and_subtitles(tmp_path, suffix, su
             assert abs(time + start - expected) <= HALF_A_MILLISECOND
 
 
-def test_a_start_between_two_ticks_is_taken_off_exactly(tmp_path):
+def test_a_start_between_two_ticks_is_subtracted_exactly(tmp_path):
     clock = Fraction(1001, 30000)
     source = make_clip(tmp_path / "source.mov", clock=clock, times=range(30))
 
@@ -332,7 +332,7 @@ def test_color_tags_are_those_of_the_source(tmp_path, tags, name, codec):
     assert abs(after[0].pixels.mean((1, 2)) - before[0].pixels.mean((1, 2))).max() < 2
 
 
-def test_a_guessed_matrix_is_written_down(tmp_path, clip):
+def test_an_assumed_matrix_is_tagged(tmp_path, clip):
     enlarge(clip, tmp_path / "out.mp4", scale=32)
 
     color = probe(tmp_path / "out.mp4").color
@@ -396,6 +396,21 @@ def test_pixels_made_square_are_reported(tmp_path):
     assert (writer.shape.width, writer.shape.height) == (70, 32)
 
 
+@pytest.mark.parametrize(
+    ("codec", "lost"),
+    [("vp9", ("bit depth: 10 bits become 8 in libvpx-vp9",)), ("hevc", ())],
+)
+def test_a_lost_bit_depth_is_reported(tmp_path, codec, lost):
+    source = make_clip(
+        tmp_path / "source.mkv", size=(96, 64), codec="ffv1", pixel_format="yuv420p10le"
+    )
+
+    writer = open_writer(source, tmp_path / "out.mkv", codec=codec)
+    writer.__exit__(KeyboardInterrupt, None, None)
+
+    assert tuple(note.split(";")[0] for note in writer.dropped) == lost
+
+
 def test_hevc_in_mp4_has_the_tag_that_every_player_knows(tmp_path, clip):
     enlarge(clip, tmp_path / "out.mp4", codec="hevc")
 
@@ -406,15 +421,19 @@ def test_hevc_in_mp4_has_the_tag_that_every_player_knows(tmp_path, clip):
 @pytest.mark.parametrize(
     "codec", ["h264", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hevc", "av1"))]
 )
-def test_encoders_keep_quiet(tmp_path, codec):
+def test_encoders_print_nothing(tmp_path, codec):
     clip = make_clip(tmp_path / "clip.mp4", size=(96, 64))
     # SVT-AV1 reads the variable that silences it once in a process, and here it is set for all.
     variables = {name: value for name, value in os.environ.items() if name != "SVT_LOG"}
     variables["PYTHONPATH"] = os.pathsep.join(sys.path)
-    call = f"pass_on(Path({str(clip)!r}), Path({str(tmp_path / 'out.mkv')!r}), codec={codec!r})"
+    call = f"rewrite(Path({str(clip)!r}), Path({str(tmp_path / 'out.mkv')!r}), codec={codec!r})"
 
     done = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; from sounds import pass_on; {call}"],
+        [
+            sys.executable,
+            "-c",
+            f"from pathlib import Path; from audio_video import rewrite; {call}",
+        ],
         env=variables,
         capture_output=True,
     )
@@ -454,7 +473,7 @@ def test_vp9_and_opus_make_a_webm(tmp_path):
         ({"pixel_format": "pal8"}, "h264 cannot store pal8"),
     ],
 )
-def test_a_setting_that_can_never_work_is_wrong_usage(tmp_path, clip, encoding, message):
+def test_an_invalid_setting_is_wrong_usage(tmp_path, clip, encoding, message):
     with pytest.raises(UsageError, match=message):
         open_writer(clip, tmp_path / "out.mp4", **encoding)
 
@@ -534,7 +553,7 @@ def test_an_output_without_frames_is_refused(tmp_path, clip):
     assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
-def test_frames_out_of_order_are_a_mistake_of_the_caller(tmp_path, clip):
+def test_frames_out_of_order_are_refused(tmp_path, clip):
     first, second = read(clip)[:2]
 
     with open_writer(clip, tmp_path / "out.mp4") as writer:
@@ -546,7 +565,7 @@ def test_frames_out_of_order_are_a_mistake_of_the_caller(tmp_path, clip):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_part_far_inside_a_long_video_is_found_by_a_jump(tmp_path, suffix):
+def test_a_part_far_inside_a_long_video_is_found_by_seeking(tmp_path, suffix):
     clock, start = Fraction(1, 1000), Fraction(12)
     source = make_clip(
         tmp_path / f"long{suffix}",
@@ -575,7 +594,7 @@ def test_a_part_far_inside_a_long_video_is_found_by_a_jump(tmp_path, suffix):
         ("a.webm", 10, (48, 32), "vp9"),
     ],
 )
-def test_the_codec_is_one_that_the_container_holds_and_players_play(name, bits, size, codec):
+def test_the_default_codec_fits_the_container_and_common_players(name, bits, size, codec):
     chosen = choose_codec(Encoding("auto", crf=20), Path(name).suffix, bits=bits, size=size)
 
     assert chosen == Encoding(codec, crf=20)

@@ -12,9 +12,10 @@ from clips import HEIGHT, WIDTH, index_of, make_clip
 from vsrm_cli.decode.image_sequence import ImageSequenceReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
-from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, SegmentedVideo, SegmentWriter
+from vsrm_cli.encode.image_sequence import ImageSequenceWriter
+from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
@@ -61,53 +62,43 @@ class JoinedVideo(Video):
     """A video that is joined from segments."""
 
     def open(self, folder):
-        self.folder, self.segments = folder / "segments", []
+        self.folder, self.segments, self.count = folder / "segments", [], 0
         self.folder.mkdir()
+        return self.open_joined()
+
+    def open_joined(self):
         return SegmentedVideo(self.target(folder=self.folder))
 
-    def segment(self, path):
-        return SegmentWriter(path, self.writer.target, self.writer.container)
+    def open_segment(self):
+        path = self.folder / f"{self.count:09}"
+        return self.writer.open_segment(path, self.writer.segment_container)
 
     def clock(self):
         return self.writer.target.track.time_base
 
     def write(self, frames):
-        segment = self.segment(self.folder / f"{len(self.segments):09}")
+        segment = self.open_segment()
         for frame in frames:
             segment.write(frame)
         segment.close()
         self.segments.append(segment)
+        self.count += len(frames)
 
     def finish(self):
         finished = [Segment(segment.path, segment.ticks) for segment in self.segments]
         self.writer.join(finished, self.segments[-1].end)
 
 
-class Images(Video):
+class Images(JoinedVideo):
     """Image files that get their names together."""
 
     name = "images"
 
-    def open(self, folder):
-        self.folder, self.count = folder / "segments", 0
-        self.folder.mkdir()
+    def open_joined(self):
         return ImageSequenceWriter(self.path, source=self.info, names=(), shape=SHAPE)
-
-    def segment(self, path):
-        return ImageSegment(path, self.writer)
 
     def clock(self):
         return self.writer.time_base
-
-    def write(self, frames):
-        segment = self.segment(self.folder / f"{self.count:09}")
-        for frame in frames:
-            segment.write(frame)
-        segment.close()
-        self.count += len(frames)
-
-    def finish(self):
-        self.writer.collect(self.folder, self.count)
 
     def reader(self):
         return ImageSequenceReader(self.path, start=None, end=None, rate=RATE)
@@ -163,7 +154,7 @@ def test_frames_pass_in_order_at_their_times(tmp_path, clip, frames, kind):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("kind", NAMED)
-def test_an_exception_leaves_nothing_under_the_name(tmp_path, clip, frames, kind, error):
+def test_an_exception_leaves_no_output(tmp_path, clip, frames, kind, error):
     output = kind(tmp_path, clip)
 
     def stop_halfway():
@@ -178,7 +169,7 @@ def test_an_exception_leaves_nothing_under_the_name(tmp_path, clip, frames, kind
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_the_name_is_there_only_when_the_output_is_complete(tmp_path, clip, frames, kind):
+def test_the_output_exists_only_when_it_is_complete(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
 
     with output.writer:
@@ -192,7 +183,7 @@ def test_the_name_is_there_only_when_the_output_is_complete(tmp_path, clip, fram
 @pytest.mark.parametrize("kind", [JoinedVideo, Images])
 def test_a_segment_has_the_times_of_its_frames(tmp_path, clip, frames, kind):
     output = kind(tmp_path, clip)
-    segment = output.segment(output.folder / "000000000")
+    segment = output.open_segment()
 
     for frame in frames[:3]:
         segment.write(frame)

@@ -48,7 +48,7 @@ def test_each_way_of_running_a_network_gets_its_quality_and_time(network, tmp_pa
     assert rows["without propagation"].psnr != rows["whole"].psnr
 
 
-def test_a_part_that_was_left_out_is_back_afterwards(network):
+def test_an_ablated_part_is_restored_afterwards(network):
     clip = torch.rand(1, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     before = network(clip)
 

@@ -42,7 +42,7 @@ def test_luma_takes_whole_clips():
     assert torch.equal(luma(clip)[1, 2], luma(clip[1, 2]))
 
 
-def test_the_psnr_of_an_even_error_by_hand():
+def test_the_psnr_of_a_constant_error_by_hand():
     # One level of grey is 219 / 255 of luma: 20 log10(255 / (5 * 219 / 255))
     restored, hr = even(*[105 / 255] * 3), even(*[100 / 255] * 3)
 
@@ -139,7 +139,7 @@ def test_the_golden_values_of_a_generated_image(on_luma, golden_psnr, golden_ssi
     assert found == pytest.approx((golden_psnr, golden_ssim), abs=1e-6)
 
 
-def test_ssim_of_even_pictures_by_hand():
+def test_ssim_of_constant_images_by_hand():
     # Without any variance only the means count: (2ab + C1) / (a^2 + b^2 + C1)
     a, b, c1 = 100.0, 120.0, 2.55**2
 
@@ -170,7 +170,7 @@ def test_an_image_smaller_than_the_window_is_refused():
         ssim(draw_randomly(3, 10, 12), draw_randomly(3, 10, 12), on_luma=True)
 
 
-def test_sharpness_is_the_share_of_the_contrast_that_is_left():
+def test_sharpness_is_the_remaining_share_of_the_contrast():
     # Columns of 0 and 255: of 3 differences each is 219 levels of luma; half of them, 110.
     stripes = torch.tensor([0.0, 1.0, 0.0, 1.0]).expand(3, 4, 4)
     energy, half = gradient_energy(stripes), gradient_energy(0.25 + stripes / 2)

@@ -1,4 +1,4 @@
-"""What others have made is measured where it is installed, and left out where it is not."""
+"""LPIPS, VMAF and CVVDP are measured if they are installed, and left out otherwise."""
 
 import sys
 from types import SimpleNamespace

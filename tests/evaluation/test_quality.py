@@ -12,7 +12,7 @@ from PIL import Image
 from scenes import draw_folder
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from stand_in import NearestNeighbor
+from stub_network import NearestNeighbor
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import DetailPair
@@ -180,7 +180,7 @@ def test_the_window_and_the_number_of_frames_can_be_chosen(tmp_path):
     )
 
 
-def test_the_crop_lies_where_the_network_gains_most():
+def test_the_crop_is_where_the_network_improves_most():
     truth = torch.zeros(1, 3, 200, 300, dtype=torch.uint8)
     bicubic, network = truth.clone(), truth.clone()
     bicubic[..., 60:180, 100:260] = 50

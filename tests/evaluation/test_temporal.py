@@ -1,4 +1,4 @@
-"""Flicker shows in the warping error; motion that the truth has does not."""
+"""Flicker raises the warping error; motion of the ground truth does not."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_pixels_with_inconsistent_flow_are_ignored():
     assert not seen[0, :, 5:].any()
 
 
-def test_an_error_that_stays_does_not_flicker_and_one_that_comes_and_goes_does():
+def test_flicker_counts_changing_errors_and_not_constant_ones():
     hr = torch.full((3, 3, 4, 4), 100, dtype=torch.uint8)
     blinking = hr.clone()
     blinking[1] += 6

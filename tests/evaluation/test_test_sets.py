@@ -1,4 +1,4 @@
-"""Folders of clips are understood as they are handed out, and what is wrong in one is named."""
+"""Published test sets are read as they are distributed, and errors name the clip."""
 
 import pytest
 import torch
@@ -162,7 +162,7 @@ def test_errors_in_a_clip_name_the_clip(tmp_path, damage, message):
     ],
     ids=["empty", "small only"],
 )
-def test_a_folder_without_sharp_clips_is_refused(tmp_path, prepare, message):
+def test_a_folder_without_hr_clips_is_refused(tmp_path, prepare, message):
     prepare(tmp_path)
 
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Work is recorded where a shape comes again and again, and replayed where that gives the same."""
+"""Repeated shapes are recorded as CUDA graphs, and replayed if the result is the same."""
 
 import pytest
 import torch
@@ -89,7 +89,7 @@ def test_graphs_are_kept_within_the_memory_estimate():
 
 
 @pytest.mark.parametrize("difference", [0.01, float("nan")])
-def test_a_replay_that_gives_something_else_is_never_used(difference):
+def test_a_replay_with_a_different_result_is_never_used(difference):
     network, recorder = Doubling(), Recorder(differs_by=difference)
     replayed = ReplayedNetwork(network, record=recorder)
 
@@ -112,14 +112,14 @@ def test_work_that_cannot_be_recorded_is_computed_without_a_graph():
     assert replayed.disabled_reason == "operation not permitted when stream is capturing"
 
 
-def test_any_other_error_while_recording_is_seen():
+def test_any_other_error_while_recording_is_raised():
     replayed = ReplayedNetwork(Doubling(), record=Recorder(error=ValueError("a bug")))
 
     with pytest.raises(ValueError, match="a bug"):
         call(replayed, 5, times=10)
 
 
-def test_a_shortage_of_memory_gives_recordings_up_and_is_seen():
+def test_out_of_memory_drops_recorded_graphs_and_is_raised():
     network = Doubling()
     replayed = ReplayedNetwork(network, record=Recorder())
     call(replayed, 5, times=10)
@@ -134,7 +134,7 @@ def test_a_shortage_of_memory_gives_recordings_up_and_is_seen():
     assert replayed.disabled_reason == "the memory is too small for recordings"
 
 
-def test_it_replaces_its_network():
+def test_a_replayed_network_has_the_scale_and_memory_estimate_of_its_network():
     replayed = ReplayedNetwork(Doubling(), record=Recorder())
 
     assert replayed.scale == 4
@@ -154,7 +154,7 @@ def test_a_cuda_graph_gives_the_result_of_the_network():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="graphs can be recorded")
-def test_where_no_graph_can_be_recorded_all_is_computed():
+def test_without_graph_support_everything_is_computed():
     network = Doubling()
     replayed = ReplayedNetwork(network)
 

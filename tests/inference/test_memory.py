@@ -1,4 +1,4 @@
-"""What is said of memory follows what is taken."""
+"""The measured peak follows the memory that is used."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_peak_memory_is_measured_since_the_start_of_the_work():
     assert after < with_it - 0.5 * HUNDRED_MEGABYTES
 
 
-def test_where_a_peak_cannot_be_reset_it_counts_only_if_it_has_risen(monkeypatch):
+def test_a_peak_that_cannot_be_reset_counts_only_if_it_has_risen(monkeypatch):
     peaks = iter([7, 7, 7, 9])
     monkeypatch.setattr(memory, "_can_forget", lambda: False)
     monkeypatch.setattr(memory, "_largest_so_far", lambda: next(peaks))

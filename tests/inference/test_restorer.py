@@ -1,4 +1,4 @@
-"""Frames go out as they came, larger: none lost, none repeated, none out of its time."""
+"""Frames are upscaled in order: none is lost, repeated or moved in time."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -291,7 +291,7 @@ def test_frames_are_read_only_when_they_are_needed(window, overlap):
     ],
     ids=["cuda", "mps", "cublas"],
 )
-def test_a_shortage_of_memory_makes_the_tile_smaller_and_loses_nothing(error):
+def test_out_of_memory_reduces_the_tile_and_loses_nothing(error):
     network = Hungry(area=90 * 90, error=error)
     frames = draw_frames(15, height=100, width=200)
     job = restorer(network)
@@ -305,7 +305,7 @@ def test_a_shortage_of_memory_makes_the_tile_smaller_and_loses_nothing(error):
     assert [shape[-2:] for shape in network.shapes].count((100, 112)) == 1
 
 
-def test_a_shortage_in_a_later_window_keeps_the_fade_from_the_window_before():
+def test_out_of_memory_in_a_later_window_keeps_the_fade_from_the_previous_one():
     network = Hungry(area=70 * 70, error=torch.OutOfMemoryError("CUDA out of memory"))
     frames = draw_frames(15, height=20, width=100)
     job = restorer(network)
@@ -326,14 +326,14 @@ def test_out_of_memory_with_the_smallest_tile_is_reported():
         list(restorer(network).restore(draw_frames(3, height=100, width=100)))
 
 
-def test_the_shortage_of_a_real_cpu_is_recognized():
+def test_out_of_memory_on_a_real_cpu_is_recognized():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
 
     assert is_memory_shortage(caught.value)
 
 
-def test_any_other_error_of_the_network_is_seen():
+def test_any_other_error_of_the_network_is_raised():
     network = Hungry(area=1, error=RuntimeError("expected 64 channels"))
 
     with pytest.raises(RuntimeError, match="expected 64 channels"):
@@ -355,7 +355,7 @@ def test_the_next_tile_is_half_as_large(tile, longer_side, expected):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_output_that_is_no_number_stops_the_job(value):
+def test_nan_output_stops_the_job(value):
     frames = draw_frames(6)
 
     with pytest.raises(CheckFailed, match=r"frame at 0\.010 s is not finite; try --dtype fp32"):
@@ -469,7 +469,7 @@ def test_real_networks_restore_a_batch_as_they_restore_each_clip(config):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
-def test_a_shortage_of_memory_makes_the_batch_smaller_before_the_tile():
+def test_out_of_memory_reduces_the_batch_before_the_tile():
     frames = draw_frames(41, height=20, width=210)
     network = Hungry(area=2 * 20 * 210, error=torch.OutOfMemoryError("CUDA out of memory"))
     job = restorer(network, batch=4)
@@ -526,7 +526,7 @@ def test_an_automatic_tile_is_chosen_with_the_first_window(monkeypatch):
     assert_repeats(restored, frames)
 
 
-def test_an_automatic_choice_that_was_too_large_is_not_made_again(monkeypatch):
+def test_an_automatic_tile_that_was_too_large_is_not_chosen_again(monkeypatch):
     monkeypatch.setattr("vsrm_cli.inference.restorer.free_memory_bytes", lambda _: 1 << 40)
     network = Hungry(area=64 * 64, error=torch.OutOfMemoryError("CUDA out of memory"))
     frames = draw_frames(21, height=20, width=210)
@@ -602,7 +602,7 @@ def test_a_shot_is_restored_as_if_it_stood_alone():
         np.testing.assert_array_equal(frame.pixels, expected.pixels)
 
 
-def test_a_video_begun_in_the_middle_of_a_shot_meets_the_next_cut_at_its_place():
+def test_a_video_started_in_the_middle_of_a_shot_has_the_next_cut_at_its_place():
     frames = draw_frames(40)
     frames[25] = replace(frames[25], begins_shot=True)
     whole = list(restorer(Remembering()).restore(frames))

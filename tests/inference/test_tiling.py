@@ -1,4 +1,4 @@
-"""Every item is kept, once in all, whatever the length; and a pencil gives the same numbers."""
+"""Every item has a total weight of one, for any length; some examples are computed by hand."""
 
 from collections import Counter
 from fractions import Fraction
@@ -75,7 +75,7 @@ def test_weights_sum_to_one_in_the_upscaled_frame(length, chunking, scale):
 
 
 @given(LENGTHS, cuts(), st.data())
-def test_a_line_begun_in_its_middle_is_cut_as_if_begun_at_its_start(length, chunking, data):
+def test_a_line_started_in_its_middle_has_the_same_chunks(length, chunking, data):
     item = data.draw(st.integers(0, length - 1))
     first = chunking.chunk_before(item)
 
@@ -96,7 +96,7 @@ def test_a_stream_of_unknown_length_has_the_same_windows(length, chunking):
 
 
 @given(LENGTHS, cuts())
-def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, chunking):
+def test_a_stream_is_read_one_item_beyond_the_current_chunk(length, chunking):
     arrived = 0
 
     def count_arrivals():
@@ -109,7 +109,7 @@ def test_a_stream_is_read_one_item_beyond_the_piece_at_hand(length, chunking):
         assert arrived == min(chunk.stop + 1, length)
 
 
-def test_an_empty_stream_gives_no_piece():
+def test_an_empty_stream_gives_no_chunk():
     assert list(read_chunks([], Chunking(8, 2))) == []
 
 
@@ -140,7 +140,7 @@ def test_half_of_an_overlap_fades(overlap, context, ramp):
     assert (chunking.context, chunking.ramp) == (context, ramp)
 
 
-def test_a_line_as_long_as_a_piece_is_one_piece_and_one_item_more_makes_two():
+def test_a_line_as_long_as_a_chunk_is_one_chunk_and_one_item_more_makes_two():
     chunking = Chunking(8, 2)
 
     assert chunking.chunks(8) == [Chunk(0, 8, 0, 8, 0, 0)]
@@ -148,7 +148,7 @@ def test_a_line_as_long_as_a_piece_is_one_piece_and_one_item_more_makes_two():
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-1, 0), (8, -1), (8, 5), (1, 1)])
-def test_a_cut_by_which_three_pieces_could_meet_is_refused(size, overlap):
+def test_a_chunking_by_which_three_chunks_could_overlap_is_refused(size, overlap):
     with pytest.raises(ValueError, match=r"must be .*, got -?\d"):
         Chunking(size, overlap)
 

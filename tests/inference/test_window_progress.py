@@ -1,4 +1,4 @@
-"""A window takes minutes on a slow machine: what is done of it is reported while it is computed."""
+"""Progress is reported within a window, which takes minutes on a slow machine."""
 
 import time
 from fractions import Fraction

@@ -1,10 +1,11 @@
-"""The alignment looks where the flow points, and knows how far from there each value was read."""
+"""The alignment samples where the flow points, and encodes the distance of each sample."""
 
 import math
 
 import pytest
 import torch
-from networks import awaken, count_parameters, draw_randomly
+from networks import count_parameters, draw_randomly, randomize_zeros
+from scenes import constant_flow
 from torch.nn import functional
 
 from vsrm_cli.layers import deformable_alignment as alignment
@@ -14,22 +15,18 @@ from vsrm_cli.ops.warp import pixel_grid, sample_tokens, warp
 CHANNELS = 8
 
 
-def make_dca(*, awake=False, reach=2.0):
+def make_dca(*, randomized=False, reach=2.0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dca = DCA(CHANNELS, state=3, rank=2, reach=reach)
-        if awake:
-            awaken(dca)
+        if randomized:
+            randomize_zeros(dca)
             dca.offset[-1].bias.data.uniform_(-1, 1)
     return dca.eval().requires_grad_(False)
 
 
 def features(height, width, *, batch=1, seed=0):
     return draw_randomly(batch, CHANNELS, height, width, seed=seed) * 2 - 1
-
-
-def constant_flow(dx, dy, height, width):
-    return torch.tensor([dx, dy]).view(1, 2, 1, 1).expand(1, 2, height, width)
 
 
 def without_recurrence(dca):
@@ -74,7 +71,7 @@ def test_untrained_it_reads_the_four_pixels_around_the_place_the_flow_points_to(
 
 
 @pytest.mark.parametrize("reach", [0.5, 2.0])
-def test_learned_offsets_go_no_farther_than_their_reach(reach, sampled):
+def test_learned_offsets_stay_within_their_reach(reach, sampled):
     dca, flow = make_dca(reach=reach), constant_flow(0.25, 0.25, 4, 5)
     dca.offset[-1].bias.copy_(torch.tensor([100.0, -100.0] * 4))  # all to the right and up
 
@@ -110,7 +107,7 @@ def test_the_recurrence_is_added_to_a_bilinear_warp():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (6, 1), (7, 9)])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_any_size_keeps_its_shape(batch, height, width):
-    dca = make_dca(awake=True)
+    dca = make_dca(randomized=True)
     ref, tgt = features(height, width, batch=batch), features(height, width, batch=batch, seed=1)
     flow = 4 * draw_randomly(batch, 2, height, width) - 2
 
@@ -122,7 +119,7 @@ def test_any_size_keeps_its_shape(batch, height, width):
 
 @pytest.mark.parametrize("pixels", [1, 7, 63, 64, 1000])
 def test_portions_of_any_size_give_the_same_result(pixels, monkeypatch):
-    dca = make_dca(awake=True)
+    dca = make_dca(randomized=True)
     ref, tgt = features(8, 8, batch=2), features(8, 8, batch=2, seed=1)
     flow = 4 * draw_randomly(2, 2, 8, 8) - 2
     whole = dca(ref, tgt, flow)
@@ -133,7 +130,7 @@ def test_portions_of_any_size_give_the_same_result(pixels, monkeypatch):
 
 
 def test_the_recurrence_over_the_four_values_corrects_their_bilinear_mean():
-    dca = make_dca(awake=True)
+    dca = make_dca(randomized=True)
     values, target = draw_randomly(5, 4, CHANNELS) * 2 - 1, draw_randomly(5, CHANNELS, seed=1)
     delta = 4 * draw_randomly(5, 4, 2, seed=2) - 2
 
@@ -155,7 +152,7 @@ def test_the_recurrence_over_the_four_values_corrects_their_bilinear_mean():
 
 
 def test_the_same_values_read_a_quarter_pixel_apart_give_another_answer():
-    dca = make_dca(awake=True)
+    dca = make_dca(randomized=True)
     dca.offset[-1].weight.zero_()
     dca.offset[-1].bias.zero_()
     even, tgt = torch.ones(1, CHANNELS, 4, 4), features(4, 4)
@@ -167,7 +164,7 @@ def test_the_same_values_read_a_quarter_pixel_apart_give_another_answer():
 
 
 def test_the_flow_learns_through_the_alignment():
-    dca = make_dca(awake=True)
+    dca = make_dca(randomized=True)
     flow = constant_flow(0.3, 0.4, 5, 6).clone().requires_grad_()
 
     dca(features(5, 6), features(5, 6, seed=1), flow).square().sum().backward()
@@ -202,7 +199,7 @@ def test_the_position_code_by_hand():
     assert code.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_position_code_tells_all_places_a_sixteenth_of_a_pixel_apart():
+def test_the_position_code_differs_for_places_a_sixteenth_of_a_pixel_apart():
     line = torch.arange(-48, 49) / 16  # as far as lattice and offsets go
     places = torch.cartesian_prod(line, line)
 

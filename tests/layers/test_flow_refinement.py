@@ -1,4 +1,4 @@
-"""Lucas-Kanade steps find the shift that is left, and leave alone what they cannot see."""
+"""Lucas-Kanade steps find the remaining shift, and keep the flow of flat areas."""
 
 import math
 
@@ -82,7 +82,7 @@ def test_any_size_and_precision_gives_finite_float32(height, width, dtype):
     assert flow.isfinite().all()
 
 
-def test_no_step_is_no_change():
+def test_without_steps_the_flow_is_unchanged():
     guess = draw_randomly(1, 2, 8, 8)
 
     assert torch.equal(

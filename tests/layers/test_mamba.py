@@ -1,4 +1,4 @@
-"""The mixer computes what the paper writes, in each direction, and forgets at the right pace."""
+"""The mixer matches the paper in each direction, and starts with the published decays."""
 
 import pytest
 import torch
@@ -135,7 +135,7 @@ def scans_of(network):
 
 def test_a_whole_network_starts_with_steps_from_a_thousandth_to_a_tenth():
     # A network's own initialization of all linear layers would set the biases to zero: steps 0.69.
-    scans = scans_of(make_network(PAPER_LIKE, awake=False))
+    scans = scans_of(make_network(PAPER_LIKE, randomized=False))
 
     steps = torch.cat([functional.softplus(scan.dt_proj.bias) for scan in scans])
 
@@ -156,7 +156,7 @@ def test_the_first_steps_are_spread_evenly_over_their_logarithm():
 
 
 def test_a_whole_network_starts_with_decays_one_to_n_and_a_skip_of_one():
-    for scan in scans_of(make_network(awake=False)):
+    for scan in scans_of(make_network(randomized=False)):
         rates = scan.A_log.exp()
         torch.testing.assert_close(rates, torch.tensor([1.0, 2.0]).expand_as(rates))
         assert torch.equal(scan.D, torch.ones_like(scan.D))
@@ -164,7 +164,7 @@ def test_a_whole_network_starts_with_decays_one_to_n_and_a_skip_of_one():
 
 def test_a_whole_network_keeps_the_step_projections_as_they_were_drawn():
     # Evenly within rank^-0.5 = 1, not as the linear layers around them.
-    scans = scans_of(make_network(PAPER_LIKE, awake=False))
+    scans = scans_of(make_network(PAPER_LIKE, randomized=False))
 
     weights = torch.cat([scan.dt_proj.weight.flatten() for scan in scans])
 
@@ -178,7 +178,7 @@ def test_a_whole_network_keeps_the_step_projections_as_they_were_drawn():
     [("out_proj", 0.02), ("proj_out", 0.02), ("in_proj", 8**-0.5), ("x_proj", 16**-0.5)],
 )
 def test_a_whole_network_starts_its_linear_layers_at_their_size(ending, deviation):
-    branches = make_network(PAPER_LIKE, awake=False).branches
+    branches = make_network(PAPER_LIKE, randomized=False).branches
 
     weights = [m.weight.flatten() for name, m in branches.named_modules() if name.endswith(ending)]
 

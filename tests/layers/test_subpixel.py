@@ -1,4 +1,4 @@
-"""What neighbors say between the pixels of a frame."""
+"""What neighboring frames add between the pixels of a frame."""
 
 import torch
 
@@ -31,7 +31,7 @@ def test_a_frame_alone_has_nothing_from_its_neighbors():
     assert torch.equal(around, torch.zeros(2, CHANNELS, 5, 7))
 
 
-def test_where_nothing_moves_a_neighbor_adds_its_difference_at_the_center_of_each_pixel():
+def test_without_motion_a_neighbor_adds_its_difference_at_the_center_of_each_pixel():
     clip = torch.full((1, 2, 3, 6, 9), 0.5)
     clip[:, 1] += 0.01
 
@@ -59,7 +59,7 @@ def test_rows_and_columns_are_not_confused():
     assert known[0, 1:, :, 3, 4].sum() < 1e-5
 
 
-def test_a_neighbor_that_is_the_moved_scene_adds_no_difference_wherever_it_points():
+def test_a_neighbor_that_is_the_shifted_frame_adds_no_difference_for_any_flow():
     clip = ramp()
     clip[:, 1] -= 0.01 * 1.25  # the scene moved to the right by 1.25 pixels
 
@@ -70,7 +70,7 @@ def test_a_neighbor_that_is_the_moved_scene_adds_no_difference_wherever_it_point
         assert known[..., inside].sum((1, 2)).min() > 0.99
 
 
-def test_a_sample_from_outside_of_the_neighbor_is_none():
+def test_samples_outside_of_the_neighbor_are_ignored():
     _, known = split(subpixel_samples(ramp(), motion(3.0, 0.0), 0, 1))
 
     assert known[..., -3:].abs().max() == 0

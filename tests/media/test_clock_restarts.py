@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import av
 import pytest
+from audio_video import audible_range, count_packets, make_av_clip, rewrite
 from clips import index_of
-from sounds import count, heard, make_film, pass_on
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.media.clock_restarts import clock_restarts
@@ -27,12 +27,12 @@ def times_of(path):
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
 @pytest.mark.parametrize(("source", "clock"), [("in.ts", 52000.5), ("in.mpg", 700), ("in.mkv", 90)])
 def test_a_clock_with_an_arbitrary_start_is_shifted_to_zero(tmp_path, source, clock, target):
-    film = make_film(tmp_path / source, clock=clock, begins=0.3, **BROADCAST)
+    clip = make_av_clip(tmp_path / source, clock=clock, begins=0.3, **BROADCAST)
 
-    pass_on(film, tmp_path / target)
+    rewrite(clip, tmp_path / target)
 
-    shown, begins, ends = heard(film)
-    picture, first, last = heard(tmp_path / target)
+    shown, begins, ends = audible_range(clip)
+    picture, first, last = audible_range(tmp_path / target)
     assert 0 <= picture < 0.5
     assert first - picture == pytest.approx(begins - shown, abs=0.001)
     assert last - picture == pytest.approx(ends - shown, abs=0.001)
@@ -42,14 +42,14 @@ def test_a_clock_with_an_arbitrary_start_is_shifted_to_zero(tmp_path, source, cl
 @pytest.mark.parametrize("source", ["in.ts", "in.vob"])
 def test_audio_before_the_first_frame_is_kept_where_the_clock_wraps(tmp_path, source, target):
     wrap = 2**33 / 90000
-    film = make_film(
+    clip = make_av_clip(
         tmp_path / source, clock=wrap - 0.5, begins=-0.3, seconds=1.3, frames=25, **BROADCAST
     )
 
-    pass_on(film, tmp_path / target)
+    rewrite(clip, tmp_path / target)
 
-    shown, begins, ends = heard(film)
-    picture, first, last = heard(tmp_path / target)
+    shown, begins, ends = audible_range(clip)
+    picture, first, last = audible_range(tmp_path / target)
     assert shown < 0
     assert first >= 0
     assert first - picture == pytest.approx(begins - shown, abs=0.001)
@@ -58,11 +58,11 @@ def test_audio_before_the_first_frame_is_kept_where_the_clock_wraps(tmp_path, so
 
 @pytest.mark.parametrize("clock", [0, 3])
 def test_files_with_a_clock_from_zero_keep_their_times(tmp_path, clock):
-    film = make_film(tmp_path / "in.mp4", clock=clock, sound=("aac", 48000, "mono"))
+    clip = make_av_clip(tmp_path / "in.mp4", clock=clock, sound=("aac", 48000, "mono"))
 
-    pass_on(film, tmp_path / "out.mp4")
+    rewrite(clip, tmp_path / "out.mp4")
 
-    assert times_of(tmp_path / "out.mp4") == times_of(film)
+    assert times_of(tmp_path / "out.mp4") == times_of(clip)
 
 
 @pytest.mark.parametrize("ending", ["ts", "vob"])
@@ -70,20 +70,20 @@ def test_files_with_a_clock_from_zero_keep_their_times(tmp_path, clock):
 def test_video_and_audio_stay_in_sync_across_clock_restarts(tmp_path, ending, clocks):
     # Each part starts with silence, so there are three tones.
     parts = [
-        make_film(tmp_path / f"{n}.{ending}", clock=clock, seconds=0.5, begins=0.25, **BROADCAST)
+        make_av_clip(tmp_path / f"{n}.{ending}", clock=clock, seconds=0.5, begins=0.25, **BROADCAST)
         for n, clock in enumerate(clocks)
     ]
-    film = join_files(tmp_path / f"in.{ending}", *parts)
+    clip = join_files(tmp_path / f"in.{ending}", *parts)
 
-    pass_on(film, tmp_path / "out.mkv")
+    rewrite(clip, tmp_path / "out.mkv")
 
-    assert len(clock_restarts(film)) == 2
+    assert len(clock_restarts(clip)) == 2
     frames = times_of(tmp_path / "out.mkv")
     assert len(frames) == 75
     assert [b - a for a, b in pairwise(frames)] == pytest.approx([0.04] * 74, abs=0.0011)
-    assert count(tmp_path / "out.mkv") >= sum(map(count, parts)) - 2
+    assert count_packets(tmp_path / "out.mkv") >= sum(map(count_packets, parts)) - 2
     found = tones(tmp_path / "out.mkv", frames[0])
-    shown, begins, _ = heard(parts[0])
+    shown, begins, _ = audible_range(parts[0])
     expected = [begins - shown + n for n in range(3)]
     assert found == pytest.approx(expected, abs=0.03)
 
@@ -120,10 +120,10 @@ def test_a_single_wrong_timestamp_is_not_a_restart(tmp_path):
 
 
 def test_part_of_a_file_with_restarts_is_selected_by_continuous_time(tmp_path):
-    parts = [make_film(tmp_path / f"{n}.ts", **BROADCAST) for n in range(2)]
-    film = join_files(tmp_path / "in.ts", *parts)
+    parts = [make_av_clip(tmp_path / f"{n}.ts", **BROADCAST) for n in range(2)]
+    clip = join_files(tmp_path / "in.ts", *parts)
 
-    with VideoReader(film, start=Fraction(6, 5), end=Fraction(8, 5)) as reader:
+    with VideoReader(clip, start=Fraction(6, 5), end=Fraction(8, 5)) as reader:
         frames = list(reader)
 
     assert [index_of(frame.pixels) for frame in frames] == list(range(5, 15))
@@ -132,14 +132,14 @@ def test_part_of_a_file_with_restarts_is_selected_by_continuous_time(tmp_path):
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
 def test_frame_times_of_an_avi_with_b_frames_are_correct(tmp_path, codec, target):
-    film = make_film(
+    clip = make_av_clip(
         tmp_path / "in.avi",
         codec=codec,
         encoder={"bf": "2", "g": "12"},
         sound=("libmp3lame", 44100, "mono"),
     )
 
-    pass_on(film, tmp_path / target)
+    rewrite(clip, tmp_path / target)
 
     assert times_of(tmp_path / target) == pytest.approx([n / 25 for n in range(25)], abs=0.0006)
     with VideoReader(tmp_path / target) as reader:

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from bars import BT601, BT709, BT2020, FULL, LIMITED, color_bars, plane_of
+from color_bars import BT601, BT709, BT2020, FULL, LIMITED, color_bars, plane_of
 
 from vsrm_cli.media.color import (
     Color,

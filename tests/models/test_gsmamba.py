@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gsm_twin import MISTAKES, Twin
+from gsm_reference import MISTAKES, GSMReference
 from networks import RELEASED_LIKE, TINY_GSM, count_parameters, draw_randomly, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -180,9 +180,9 @@ def restless_flows(time, height, width):
     return tuple(6 * draw_randomly(*shape, seed=seed) - 3 for seed in (1, 2))
 
 
-def twin_of(network, **how):
+def reference_of(network, **how):
     config = network.config
-    return Twin(network.state_dict(), heads=config.heads, radius=config.radius, **how)
+    return GSMReference(network.state_dict(), heads=config.heads, radius=config.radius, **how)
 
 
 def make_lively(config=RELEASED_LIKE, seed=0):
@@ -207,10 +207,10 @@ def test_equals_the_reference_implementation(time, height, width):
 
     restored = network(clip)
 
-    torch.testing.assert_close(restored, twin_of(network).forward(clip, *flows), **TOLERANCE)
+    torch.testing.assert_close(restored, reference_of(network).forward(clip, *flows), **TOLERANCE)
 
 
-def test_clips_of_a_batch_do_not_mix():
+def test_clips_of_a_batch_do_not_affect_each_other():
     network = make_lively()
     clips = draw_randomly(2, 3, 3, 12, 20)
 
@@ -221,12 +221,12 @@ def test_clips_of_a_batch_do_not_mix():
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
-def test_every_mistake_would_be_seen(mistake):
+def test_every_mistake_in_the_reference_is_detected(mistake):
     network = make_lively(seed=3)
     clip, flows = draw_randomly(1, 5, 3, 19, 12), restless_flows(5, 19, 12)
     network.flows = lambda clip: flows
 
-    wrong = twin_of(network, mistake=mistake).forward(clip, *flows)
+    wrong = reference_of(network, mistake=mistake).forward(clip, *flows)
 
     # A mistake that changes the authors' output by 1e-4 of what others do changes this one less.
     least = 1e-5 if mistake == "GELU by tanh" else 2e-3
@@ -237,7 +237,7 @@ def test_every_mistake_would_be_seen(mistake):
     ("time", "height", "width"), [(1, 20, 24), (3, 5, 3), (1, 1, 1), (2, 32, 9)]
 )
 @pytest.mark.parametrize("config", [TINY_GSM, RELEASED_LIKE], ids=["compact", "released"])
-def test_restores_what_the_authors_code_refuses(config, time, height, width):
+def test_restores_clips_that_the_authors_code_refuses(config, time, height, width):
     network = make_network(config).requires_grad_(False)
 
     restored = network(draw_randomly(1, time, 3, height, width))
@@ -269,7 +269,7 @@ def test_one_table_of_flows_serves_both_directions_of_time():
             assert torch.equal(a.query, b.query)
 
 
-def test_a_floor_is_taken_after_the_sum():
+def test_sample_positions_are_rounded_down_after_adding_the_flow():
     # Pixel 20 minus 3.6e-7 is 20 in float32; the floor of the flow would be one pixel less.
     network = make_lively()
     flow = torch.full((1, 2, 24, 24), -3.6e-7)

@@ -1,10 +1,18 @@
-"""The network is the one that the specification writes down, trap by trap."""
+"""The network matches its specification, detail by detail."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from networks import PAPER_LIKE, TINY_VSRM, awaken, count_parameters, draw_randomly, make_network
+from networks import (
+    PAPER_LIKE,
+    TINY_VSRM,
+    count_parameters,
+    draw_clip,
+    draw_randomly,
+    make_network,
+    randomize_zeros,
+)
 from scenes import smooth_picture
 from torch import nn
 from torch.nn import functional
@@ -26,10 +34,6 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 def on_the_meta_device(config):
     with torch.device("meta"):
         return VSRM(config)
-
-
-def clip(time, height, width, *, batch=1, seed=0):
-    return draw_randomly(batch, time, 3, height, width, seed=seed)
 
 
 def block_input(time=3, height=4, width=5):
@@ -145,7 +149,7 @@ def test_the_middle_frame_alone_equals_that_of_the_whole_block():
 
 def test_a_branch_adds_its_correction_to_the_middle_frame():
     branch = Branch(replace(TINY_VSRM, dambs=2)).requires_grad_(False)
-    awaken(branch)
+    randomize_zeros(branch)
     stack = draw_randomly(2, 3, TINY_VSRM.channels, 4, 5)
 
     y = branch(stack)
@@ -261,7 +265,7 @@ def numbered_flows(count, height=2, width=40):
     return flows
 
 
-def test_going_backward_each_frame_sees_the_results_of_the_two_after_it():
+def test_a_backward_branch_uses_the_results_of_the_two_frames_after():
     stacks, calls, results = propagate(numbered_flows(3), backward=True)
 
     # The frame of value 4 comes first; the second one has no second neighbor.
@@ -276,7 +280,7 @@ def test_going_backward_each_frame_sees_the_results_of_the_two_after_it():
     assert values(results) == [101, 102, 103, 104]
 
 
-def test_going_forward_each_frame_sees_the_results_of_the_two_before_it():
+def test_a_forward_branch_uses_the_results_of_the_two_frames_before():
     stacks, calls, results = propagate(numbered_flows(3), backward=False)
 
     assert values_of_stacks(stacks) == [[1, 1, 1], [101, 2, 0], [102, 3, 101], [103, 4, 102]]
@@ -350,7 +354,7 @@ def test_the_second_frame_has_no_second_neighbor_at_all():
 def test_any_length_and_size_is_upscaled_four_times(config, time, height, width):
     network = make_network(config).requires_grad_(False)
 
-    large = network(clip(time, height, width))
+    large = network(draw_clip(time, height, width))
 
     assert large.shape == (1, time, 3, 4 * height, 4 * width)
     assert large.isfinite().all()
@@ -360,11 +364,11 @@ def test_a_single_frame_needs_no_flow():
     network = make_network(TINY_VSRM).requires_grad_(False)
     network.spynet = network.align = None
 
-    assert network(clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
+    assert network(draw_clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
 
 
-def test_clips_of_a_batch_do_not_see_each_other():
-    network, pair = make_network(TINY_VSRM).requires_grad_(False), clip(3, 5, 7, batch=2)
+def test_clips_of_a_batch_do_not_affect_each_other():
+    network, pair = make_network(TINY_VSRM).requires_grad_(False), draw_clip(3, 5, 7, batch=2)
 
     together = network(pair)
 
@@ -372,8 +376,8 @@ def test_clips_of_a_batch_do_not_see_each_other():
     torch.testing.assert_close(together[1:], network(pair[1:]), **TOLERANCE)
 
 
-def test_every_frame_sees_every_other():
-    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(4, 6, 6)
+def test_every_frame_depends_on_every_other():
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), draw_clip(4, 6, 6)
     before = network(frames)
 
     for t in range(4):
@@ -384,7 +388,7 @@ def test_every_frame_sees_every_other():
 
 
 def test_the_network_corrects_a_bilinear_frame():
-    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(2, 5, 7)
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), draw_clip(2, 5, 7)
     for weight in network.upsampler.conv_last.parameters():
         weight.zero_()
 
@@ -400,10 +404,10 @@ def still(frames):
     return (torch.zeros(batch, time - 1, 2, height, width),) * 2
 
 
-def test_untrained_branches_leave_frames_to_themselves():
+def test_untrained_branches_do_not_use_other_frames():
     network, frames = (
-        make_network(TINY_VSRM, awake=False).requires_grad_(False),
-        clip(3, 5, 7, batch=2),
+        make_network(TINY_VSRM, randomized=False).requires_grad_(False),
+        draw_clip(3, 5, 7, batch=2),
     )
 
     large = network.frames(frames, network.flows(frames))
@@ -412,13 +416,13 @@ def test_untrained_branches_leave_frames_to_themselves():
 
 
 def test_the_same_clip_gives_the_same_bits():
-    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(3, 9, 7)
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), draw_clip(3, 9, 7)
 
     assert torch.equal(network(frames), network(frames))
 
 
 def test_double_precision_agrees_with_single():
-    network, frames = make_network(TINY_VSRM).requires_grad_(False), clip(3, 5, 7)
+    network, frames = make_network(TINY_VSRM).requires_grad_(False), draw_clip(3, 5, 7)
     single = network(frames)
 
     double = network.double()(frames.double())
@@ -453,14 +457,14 @@ def missing_gradients(network, frames):
 
 
 @pytest.mark.parametrize("config", [TINY_VSRM, PAPER_LIKE], ids=["tiny", "as published"])
-def test_every_weight_learns_from_a_clip(config):
+def test_every_weight_gets_a_gradient_from_a_clip(config):
     network = make_network(config).train()
 
-    assert missing_gradients(network, clip(3, 6, 6)) == set()
+    assert missing_gradients(network, draw_clip(3, 6, 6)) == set()
 
 
-def test_frames_alone_teach_the_stem_and_the_upsampler_and_nothing_else():
-    network, frames = make_network(TINY_VSRM).train(), clip(2, 6, 6)
+def test_single_frames_train_only_the_stem_and_the_upsampler():
+    network, frames = make_network(TINY_VSRM).train(), draw_clip(2, 6, 6)
 
     network.frames(frames, still(frames)).square().mean().backward()
 
@@ -470,7 +474,7 @@ def test_frames_alone_teach_the_stem_and_the_upsampler_and_nothing_else():
 
 @pytest.mark.slow
 def test_the_published_network_runs_forward_and_backward_on_a_small_clip():
-    network, frames = make_network(VSRM_FULL).train(), clip(2, 8, 8)
+    network, frames = make_network(VSRM_FULL).train(), draw_clip(2, 8, 8)
 
     assert missing_gradients(network, frames) == set()
     assert network(frames).shape == (1, 2, 3, 32, 32)

@@ -4,19 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import TINY, count_parameters, draw_randomly, make_network
+from networks import TINY, count_parameters, draw_clip, make_network
 from scenes import smooth_picture
 from torch.nn import functional
 
 from vsrm_cli.models.presets import VSRM_T
-from vsrm_cli.models.vsrm_compact import Carried, Cell, VSRMCompact
+from vsrm_cli.models.vsrm_compact import Cell, CellState, VSRMCompact
 
 # Two float32 computations of one thing whose sums run in another order.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def clip(time, height, width, *, batch=1, seed=0):
-    return draw_randomly(batch, time, 3, height, width, seed=seed)
 
 
 def moving_scene(time=4, height=16, width=24):
@@ -39,14 +35,14 @@ def test_the_bundled_network_has_at_most_a_million_parameters():
 def test_any_length_and_size_is_upscaled_four_times(time, height, width):
     network = make_network(TINY).requires_grad_(False)
 
-    large = network(clip(time, height, width))
+    large = network(draw_clip(time, height, width))
 
     assert large.shape == (1, time, 3, 4 * height, 4 * width)
     assert large.isfinite().all()
 
 
 def test_untrained_it_gives_the_bicubic_frame():
-    network, frames = make_network(TINY, awake=False).requires_grad_(False), clip(3, 6, 8)
+    network, frames = make_network(TINY, randomized=False).requires_grad_(False), draw_clip(3, 6, 8)
 
     large = network(frames)
 
@@ -54,8 +50,8 @@ def test_untrained_it_gives_the_bicubic_frame():
     torch.testing.assert_close(large[0], base)
 
 
-def test_clips_of_a_batch_do_not_see_each_other():
-    network, pair = make_network(TINY).requires_grad_(False), clip(3, 5, 7, batch=2)
+def test_clips_of_a_batch_do_not_affect_each_other():
+    network, pair = make_network(TINY).requires_grad_(False), draw_clip(3, 5, 7, batch=2)
 
     together = network(pair)
 
@@ -63,8 +59,8 @@ def test_clips_of_a_batch_do_not_see_each_other():
     torch.testing.assert_close(together[1:], network(pair[1:]), **TOLERANCE)
 
 
-def test_every_frame_sees_every_other():
-    network, frames = make_network(TINY).requires_grad_(False), clip(5, 6, 6)
+def test_every_frame_depends_on_every_other():
+    network, frames = make_network(TINY).requires_grad_(False), draw_clip(5, 6, 6)
     before = network(frames)
 
     for t in range(5):
@@ -74,8 +70,8 @@ def test_every_frame_sees_every_other():
         assert (seen > 0).all()
 
 
-def test_one_frame_is_what_it_is_without_propagation():
-    network, frame = make_network(TINY).requires_grad_(False), clip(1, 6, 8)
+def test_a_single_frame_is_restored_without_propagation():
+    network, frame = make_network(TINY).requires_grad_(False), draw_clip(1, 6, 8)
 
     first = network.passes(frame, network.flows(frame))[0]
 
@@ -120,26 +116,26 @@ def test_one_step_of_the_temporal_scan_by_hand():
     state = torch.full((1, cell.states * cell.hidden, 2, 2), 4.0)
     base = torch.full((1, 3, 8, 8), 0.5)
 
-    carried, told = cell(torch.zeros(1, 8, 2, 2), base, Carried(base, state), None)
+    after, features = cell(torch.zeros(1, 8, 2, 2), base, CellState(base, state), None)
 
     ln2 = torch.tensor(2.0).log()
     fast, slow = 0.5 * 4 + ln2 * 6, 0.5**0.5 * 4 + ln2 * 6
-    torch.testing.assert_close(carried.state[0, 0, 0, 0], fast)
-    torch.testing.assert_close(carried.state[0, -1, 0, 0], slow)
-    torch.testing.assert_close(told.read_out[0, 0, 0, 0], fast + 10 * slow)
+    torch.testing.assert_close(after.scan[0, 0, 0, 0], fast)
+    torch.testing.assert_close(after.scan[0, -1, 0, 0], slow)
+    torch.testing.assert_close(features.scan_output[0, 0, 0, 0], fast + 10 * slow)
 
 
 def test_a_single_frame_needs_no_flow():
     network = make_network(TINY).requires_grad_(False)
     network.spynet = None
 
-    assert network(clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
+    assert network(draw_clip(1, 5, 7)).shape == (1, 1, 3, 20, 28)
 
 
 @pytest.mark.parametrize("kind", ["flat", "noise", "cut"])
-def test_clips_without_anything_to_follow_stay_finite(kind):
+def test_clips_without_matching_frames_stay_finite(kind):
     network = make_network(TINY).requires_grad_(False)
-    frames = torch.full((1, 4, 3, 12, 16), 0.3) if kind == "flat" else clip(4, 12, 16)
+    frames = torch.full((1, 4, 3, 12, 16), 0.3) if kind == "flat" else draw_clip(4, 12, 16)
     if kind == "cut":
         frames = torch.cat((torch.zeros_like(frames), torch.ones_like(frames)), dim=1)
 
@@ -147,7 +143,7 @@ def test_clips_without_anything_to_follow_stay_finite(kind):
 
 
 def test_half_precision_agrees_with_single():
-    network, frames = make_network(TINY).requires_grad_(False), clip(3, 12, 16)
+    network, frames = make_network(TINY).requires_grad_(False), draw_clip(3, 12, 16)
     single = network(frames)
 
     network.set_precision(torch.bfloat16)
@@ -157,9 +153,9 @@ def test_half_precision_agrees_with_single():
     assert (half.float() - single).abs().mean() < 0.02
 
 
-def test_every_weight_learns_from_a_clip():
+def test_every_weight_gets_a_gradient_from_a_clip():
     network = make_network(TINY).train()
-    frames = clip(4, 8, 8)
+    frames = draw_clip(4, 8, 8)
 
     first, second = network.passes(frames, network.flows(frames))
     (first.square().mean() + second.square().mean()).backward()
@@ -172,8 +168,8 @@ def test_every_weight_learns_from_a_clip():
     assert missing == set()
 
 
-def test_frames_alone_teach_everything_but_propagation_and_flow():
-    network, frames = make_network(TINY).train(), clip(2, 8, 8)
+def test_single_frames_train_everything_but_propagation_and_flow():
+    network, frames = make_network(TINY).train(), draw_clip(2, 8, 8)
 
     network.frames(frames, (torch.zeros(1, 1, 2, 8, 8),) * 2).square().mean().backward()
 
@@ -209,7 +205,7 @@ FOLDED_TINY = replace(TINY, fold=2)
 )
 def test_with_fold_2_any_length_and_size_is_upscaled_two_times(time, height, width):
     network = make_network(FOLDED_TINY).requires_grad_(False)
-    frames = clip(time, height, width)
+    frames = draw_clip(time, height, width)
 
     large, flows = network(frames), network.flows(frames)
 
@@ -232,8 +228,8 @@ def test_a_fold_of_one_has_the_keys_and_the_configuration_of_earlier_files():
 
 
 def test_untrained_and_folded_it_gives_the_bicubic_frame_of_the_input_itself():
-    network = make_network(FOLDED_TINY, awake=False).requires_grad_(False)
-    frames = clip(3, 5, 8)
+    network = make_network(FOLDED_TINY, randomized=False).requires_grad_(False)
+    frames = draw_clip(3, 5, 8)
 
     large = network(frames)
 
@@ -243,12 +239,12 @@ def test_untrained_and_folded_it_gives_the_bicubic_frame_of_the_input_itself():
 
 
 def test_flows_of_a_folded_network_are_in_pixels_of_the_input():
-    network = make_network(FOLDED_TINY, awake=False).requires_grad_(False)
+    network = make_network(FOLDED_TINY, randomized=False).requires_grad_(False)
     truth = torch.full((1, 1, 2, 4, 4), 1.5)
     network.spynet.forward = lambda here, there: truth[0].expand(len(here), -1, -1, -1)
     network.steps_small = 0
 
-    backward, forward = network.flows(clip(2, 8, 8))
+    backward, forward = network.flows(draw_clip(2, 8, 8))
 
     assert torch.equal(backward, torch.full((1, 1, 2, 8, 8), 3.0))
     assert torch.equal(forward, backward)
@@ -268,6 +264,6 @@ def test_samples_of_a_folded_network_lie_in_the_places_of_its_output():
     assert places.nonzero().tolist() == [[y, x] for y in (2, 3) for x in (4, 5)]
 
 
-def test_a_fold_that_there_is_not_is_refused():
+def test_an_unknown_fold_is_refused():
     with pytest.raises(ValueError, match="fold can be 1 or 2, not 3"):
         replace(TINY, fold=3)

@@ -1,4 +1,4 @@
-"""Which implementation of the selective scan runs, and what is said when a wished one cannot."""
+"""Which implementation of the selective scan runs, and the error for one that cannot."""
 
 import pytest
 import torch
@@ -30,17 +30,17 @@ def chosen(device=CPU, dtype=torch.float32, *, is_shared=True):
 def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
     called = []
 
-    def stand_in(name):
+    def stub_network(name):
         def scan(u, *_, **__):
             called.append(name)
             return u
 
         return scan
 
-    monkeypatch.setattr(door, "selective_scan_reference", stand_in("reference"))
-    monkeypatch.setattr(door, "selective_scan_chunked", stand_in("chunked"))
+    monkeypatch.setattr(door, "selective_scan_reference", stub_network("reference"))
+    monkeypatch.setattr(door, "selective_scan_chunked", stub_network("chunked"))
     for name in ("compiled", "triton", "mamba_ssm"):
-        scan = stand_in(name)
+        scan = stub_network(name)
         monkeypatch.setattr(door, f"_{name}", lambda scan=scan: scan)
     monkeypatch.setattr(choice, "_missing", lambda *_: "")
     monkeypatch.setenv("VSRM_KERNELS", kernel)
@@ -62,13 +62,13 @@ def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
         (torch.device("mps"), ("numba", "triton"), "chunked"),
     ],
 )
-def test_unforced_the_fastest_that_is_installed_runs(device, installed, fastest, install):
+def test_by_default_the_fastest_installed_implementation_runs(device, installed, fastest, install):
     install(*installed)
 
     assert chosen(device) == fastest
 
 
-def test_unforced_an_input_goes_to_what_can_do_it(install):
+def test_by_default_an_input_goes_to_an_implementation_that_supports_it(install):
     install("numba", "triton", "mamba_ssm", "selective_scan_cuda")
 
     assert chosen(CPU, torch.float64) == "chunked"
@@ -98,7 +98,7 @@ def test_an_unknown_implementation_is_refused_with_the_known_ones(monkeypatch):
         ("mamba_ssm", ("mamba_ssm", "selective_scan_cuda"), CPU, "not on cpu"),
     ],
 )
-def test_forcing_what_cannot_run_here_says_why(
+def test_forcing_an_unavailable_implementation_says_why(
     kernel, installed, device, message, install, monkeypatch
 ):
     install(*installed)

@@ -1,4 +1,4 @@
-"""What is fused for GPUs is what the plain code computes; here by Triton's interpreter."""
+"""Fused GPU kernels agree with plain PyTorch; here they run in Triton's interpreter."""
 
 import pytest
 import torch

@@ -1,13 +1,10 @@
-"""A flow says where to look: result(p) = picture(p + flow(p)), x before y."""
+"""Warping samples along the flow: result(p) = image(p + flow(p)), x before y."""
 
 import pytest
 import torch
+from scenes import constant_flow
 
 from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens, warp
-
-
-def constant_flow(dx, dy, height, width):
-    return torch.tensor([dx, dy]).view(1, 2, 1, 1).expand(1, 2, height, width)
 
 
 def numbered(height, width):
@@ -34,7 +31,7 @@ def test_zero_flow_gives_the_image():
     assert_same(warp(picture, torch.zeros(1, 2, 5, 7)), picture)
 
 
-def test_a_flow_to_the_right_brings_what_lies_to_the_right():
+def test_a_flow_to_the_right_samples_pixels_to_the_right():
     picture = numbered(3, 5)
 
     warped = warp(picture, constant_flow(2.0, 0.0, 3, 5))
@@ -43,7 +40,7 @@ def test_a_flow_to_the_right_brings_what_lies_to_the_right():
     assert_same(warped[..., 3:], torch.zeros(1, 1, 3, 2))
 
 
-def test_a_flow_down_brings_what_lies_below():
+def test_a_flow_down_samples_pixels_below():
     picture = numbered(4, 3)
 
     warped = warp(picture, constant_flow(0.0, 1.0, 4, 3))

@@ -1,4 +1,4 @@
-"""A preview shows the frames that it says, offers commands that run, and refuses in a sentence."""
+"""A preview shows the right frames, offers commands that run, and reports errors in a sentence."""
 
 import base64
 import io
@@ -12,18 +12,13 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from stand_in import load_nearest
 from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli
 from vsrm_cli.errors import WeightsError
 from vsrm_cli.preview import job
-from vsrm_cli.upscale import job as upscale
 
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
+pytestmark = pytest.mark.usefixtures("stub_network")
 
 
 def draw(path, *, frames=50, size=(48, 32), rate=25, prepare=None):
@@ -59,7 +54,7 @@ def made(*words):
     return json.loads(result.stdout)
 
 
-def pictures_of(page):
+def images_of(page):
     """The pictures of the first place, by version: a list of (H, W, 3) uint8."""
     figure = re.findall(r"<figure.*?</figure>", page.read_text(encoding="utf-8"), re.S)[0]
     versions = {}
@@ -82,7 +77,7 @@ def test_a_place_shows_its_frames_in_every_version(tmp_path):
 
     summary = made(clip, "-o", page, "--at", "0.8", "--model", "vsrm-t,vsrm-t-sharp")
 
-    versions = pictures_of(page)
+    versions = images_of(page)
     assert summary["times"] == [0.8]
     assert list(versions) == summary["versions"] == ["bicubic", "vsrm-t", "vsrm-t-sharp"]
     for pictures in versions.values():
@@ -148,7 +143,7 @@ def test_large_frames_are_cropped_to_the_part_with_most_detail(tmp_path):
 
     made(clip, "-o", page, "--model", "vsrm-t", "--at", "0")
 
-    picture = pictures_of(page)["vsrm-t"][0]
+    picture = images_of(page)["vsrm-t"][0]
     assert picture.shape == (720, 1280, 3)
     assert (picture[..., 0] > 130).mean() > 0.15
     assert "the part with most detail" in page.read_text(encoding="utf-8")
@@ -160,7 +155,7 @@ def test_a_video_of_a_phone_is_shown_upright(tmp_path):
 
     made(clip, "-o", page, "--model", "vsrm-t", "--at", "0")
 
-    assert pictures_of(page)["vsrm-t"][0].shape == (192, 128, 3)
+    assert images_of(page)["vsrm-t"][0].shape == (192, 128, 3)
     assert "--w:128;--h:192" in page.read_text(encoding="utf-8")
 
 
@@ -198,16 +193,16 @@ def test_a_video_shorter_than_a_place_is_shown_whole(tmp_path, frames):
     summary = made(clip, "-o", page)
 
     assert summary["times"] == [0.0]
-    assert {len(pictures) for pictures in pictures_of(page).values()} == {frames}
+    assert {len(pictures) for pictures in images_of(page).values()} == {frames}
     assert (">Play</button>" in page.read_text(encoding="utf-8")) == (frames > 1)
 
 
-def test_the_last_frames_can_be_asked_for(tmp_path):
+def test_the_last_frames_can_be_requested(tmp_path):
     clip, page = draw(tmp_path / "a.mp4", frames=20), tmp_path / "a.html"
 
     made(clip, "-o", page, "--at", "0.7", "--at", "0:00.1")
 
-    assert [len(x) for x in pictures_of(page).values()][:1] == [8]
+    assert [len(x) for x in images_of(page).values()][:1] == [8]
     counts = re.findall(r'data-count="(\d)"', page.read_text(encoding="utf-8"))
     assert counts == ["8", "2"]
 
@@ -254,7 +249,7 @@ def test_invalid_input_gives_one_sentence(tmp_path, monkeypatch, words, exit_cod
     assert (tmp_path / "mine.html").read_text() == "precious"
 
 
-def test_a_network_that_does_not_exist_is_refused_before_another_has_worked(tmp_path):
+def test_an_unknown_network_is_refused_before_another_runs(tmp_path):
     clip, seen = draw(tmp_path / "a.mp4"), []
 
     with pytest.raises(WeightsError, match="There is no model 'vsrm-z'"):

@@ -4,16 +4,16 @@ import time
 
 import numpy as np
 import pytest
-from browser import PROGRAM, Browser
+from browser import CHROMIUM
 from clips import make_clip
-from stand_in import load_nearest
+from stub_network import load_nearest
 
 from vsrm_cli.preview import job
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import data_uri, html_page
 from vsrm_cli.upscale import job as upscale
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 
 BLACK = data_uri(np.zeros((3, 1, 1), np.uint8))
 VERSIONS = ["bicubic", "vsrm-t", "vsrm-t-real"]
@@ -30,19 +30,13 @@ def page(tmp_path_factory):
     return folder / "a.html"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
 @pytest.fixture
 def opened(browser, page):
     browser.requests.clear()
-    browser.complaints.clear()
+    browser.console_errors.clear()
     browser.open(page, width=1280)
     yield browser
-    assert browser.complaints == []
+    assert browser.console_errors == []
 
 
 def shown(browser, side):
@@ -68,7 +62,7 @@ def place_of(browser, selector):
 
 def press(browser, key, code):
     for kind in ("rawKeyDown", "keyUp"):
-        browser.ask("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
+        browser.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
 
 
 def click(browser, selector):
@@ -86,9 +80,9 @@ def right(version):
 )
 def test_the_page_is_self_contained(browser, page, width, is_phone, scheme):
     browser.requests.clear()
-    browser.complaints.clear()
+    browser.console_errors.clear()
     feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.ask("Emulation.setEmulatedMedia", features=[feature])
+    browser.send("Emulation.setEmulatedMedia", features=[feature])
 
     browser.open(page, width=width, is_phone=is_phone)
 
@@ -98,7 +92,7 @@ def test_the_page_is_self_contained(browser, page, width, is_phone, scheme):
     assert browser.run("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)"
     )
-    assert browser.complaints == []
+    assert browser.console_errors == []
     assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
 
 
@@ -118,14 +112,14 @@ def test_the_edge_follows_the_mouse_and_the_keyboard(opened):
 
 def test_the_edge_follows_a_finger(browser, page):
     browser.open(page, width=390, is_phone=True)
-    browser.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.send("Emulation.setTouchEmulationEnabled", enabled=True)
     left, top, width, height = place_of(browser, ".window")
 
     for kind, share in (("touchStart", 0.5), ("touchMove", 0.3), ("touchMove", 0.2)):
         point = {"x": left + width * share, "y": top + height / 2}
-        browser.ask("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
-    browser.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    browser.ask("Emulation.setTouchEmulationEnabled", enabled=False)
+        browser.send("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
+    browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    browser.send("Emulation.setTouchEmulationEnabled", enabled=False)
 
     assert edges(browser)[0] == pytest.approx(20, abs=2)
 
@@ -191,7 +185,7 @@ def test_the_loop_plays_all_frames_at_the_speed_of_the_video(opened):
 
     click(opened, ".bar button")
     for _ in range(50):
-        opened.ask(
+        opened.send(
             "Runtime.evaluate",
             expression="new Promise(go => setTimeout(go, 100))",
             awaitPromise=True,

@@ -22,7 +22,7 @@ def picture(color, *, shift=0):
     )
 
 
-class Film:
+class ShotVideo:
     """Shots of a length in seconds, each a color, "black", or a color that does not move."""
 
     def __init__(self, *shots):
@@ -60,18 +60,18 @@ COLORS = [(190, 20, 20), (20, 190, 20), (20, 20, 190), (190, 190, 20), (20, 190,
 
 
 def test_each_place_is_in_a_scene_of_its_own_and_they_are_spread():
-    film = Film(*((color, 10, "moving") for color in COLORS))
+    video = ShotVideo(*((color, 10, "moving") for color in COLORS))
 
-    places = film.places()
+    places = video.places()
 
     assert places == sorted(places)
-    assert len({film.shot_at(place) for place in places}) == 5
+    assert len({video.shot_at(place) for place in places}) == 5
     assert places[0] < 20
     assert places[-1] > 40
 
 
 def test_black_and_still_parts_are_left_out():
-    film = Film(
+    video = ShotVideo(
         (COLORS[0], 20, "black"),
         (COLORS[0], 10, "moving"),
         (COLORS[1], 30, "still"),
@@ -79,43 +79,43 @@ def test_black_and_still_parts_are_left_out():
         (COLORS[3], 20, "black"),
     )
 
-    assert [film.shot_at(place) for place in film.places()] == [1, 3]
+    assert [video.shot_at(place) for place in video.places()] == [1, 3]
 
 
-def test_a_scene_that_comes_again_is_shown_once():
-    film = Film(*((COLORS[n % 2], 5, "moving") for n in range(10)))
+def test_a_repeated_scene_is_shown_once():
+    video = ShotVideo(*((COLORS[n % 2], 5, "moving") for n in range(10)))
 
-    assert len({film.shot_at(place) % 2 for place in film.places()}) == len(film.places()) == 2
+    assert len({video.shot_at(place) % 2 for place in video.places()}) == len(video.places()) == 2
 
 
 def test_there_is_no_cut_between_the_frames_of_a_place():
-    film = Film(*((COLORS[n % 6], Fraction(12, 25), "moving") for n in range(40)))
+    video = ShotVideo(*((COLORS[n % 6], Fraction(12, 25), "moving") for n in range(40)))
 
-    places = film.places()
+    places = video.places()
 
     assert len(places) == 5
-    assert all(film.shot_at(place) == film.shot_at(place + Fraction(7, RATE)) for place in places)
+    assert all(video.shot_at(place) == video.shot_at(place + Fraction(7, RATE)) for place in places)
 
 
-def test_where_nothing_moves_still_scenes_are_shown():
-    film = Film(*((color, 10, "still") for color in COLORS))
+def test_without_motion_still_scenes_are_shown():
+    video = ShotVideo(*((color, 10, "still") for color in COLORS))
 
-    assert len({film.shot_at(place) for place in film.places()}) == 5
+    assert len({video.shot_at(place) for place in video.places()}) == 5
 
 
 @pytest.mark.parametrize(
-    "film",
-    [Film((COLORS[0], 60, "black")), Film((COLORS[0], Fraction(5, 25), "moving"))],
+    "video",
+    [ShotVideo((COLORS[0], 60, "black")), ShotVideo((COLORS[0], Fraction(5, 25), "moving"))],
     ids=["all black", "shorter than a place"],
 )
-def test_without_a_good_place_the_beginning_is_shown(film):
-    assert film.places() == [0]
+def test_without_a_good_place_the_beginning_is_shown(video):
+    assert video.places() == [0]
 
 
-def test_a_long_video_is_read_at_a_few_times_only():
-    film = Film(*((COLORS[n % 6], 600, "moving") for n in range(6)))
+def test_a_long_video_is_sampled_at_a_few_times():
+    video = ShotVideo(*((COLORS[n % 6], 600, "moving") for n in range(6)))
 
-    film.places()
+    video.places()
 
-    assert len(film.times_read) <= 25
-    assert film.frames_read <= 3 * 8 * len(film.times_read)
+    assert len(video.times_read) <= 25
+    assert video.frames_read <= 3 * 8 * len(video.times_read)

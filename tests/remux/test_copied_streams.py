@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import av
 import pytest
+from audio_video import audible_range, make_av_clip, rewrite
 from av.stream import Disposition
 from clips import make_clip, picture
 from PIL import Image
-from sounds import heard, make_film, pass_on
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
@@ -195,7 +195,7 @@ def test_fonts_and_cover_art_of_matroska_are_copied(tmp_path):
 @pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
 @pytest.mark.parametrize("start", [None, Fraction(1, 2)], ids=["whole", "part"])
-def test_cover_art_is_converted_to_the_way_of_the_container(tmp_path, source, target, start):
+def test_cover_art_is_stored_as_the_container_requires(tmp_path, source, target, start):
     is_mkv = source == "in.mkv"
     make_rich(
         tmp_path / source,
@@ -405,7 +405,7 @@ def test_only_damaged_audio_packets_are_dropped(tmp_path, target):
 @pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.nut"])
 @pytest.mark.parametrize("rate", [22050, 44100])
 def test_audio_hidden_by_an_edit_list_is_not_copied(tmp_path, rate, target):
-    whole = make_film(tmp_path / "whole.mov", encoder={"g": "100"}, sound=("aac", rate, "mono"))
+    whole = make_av_clip(tmp_path / "whole.mov", encoder={"g": "100"}, sound=("aac", rate, "mono"))
     cut = tmp_path / "in.mov"
     with (
         av.open(str(whole)) as source,
@@ -419,9 +419,9 @@ def test_audio_hidden_by_an_edit_list_is_not_copied(tmp_path, rate, target):
                 packet.stream = targets[packet.stream.index]
                 output.mux(packet)
 
-    pass_on(cut, tmp_path / target)
+    rewrite(cut, tmp_path / target)
 
-    shown, begins, ends = heard(tmp_path / target)
+    shown, begins, ends = audible_range(tmp_path / target)
     # One packet primes the decoder; NUT knows no time before zero and begins with the next one.
     assert -0.1 <= begins - shown <= (0.05 if target == "out.nut" else 0.001)
     assert ends - shown == pytest.approx(0.4, abs=0.05)

@@ -4,11 +4,12 @@ from fractions import Fraction
 
 import av
 import pytest
-from sounds import count, heard, make_film, pass_on
+from audio_video import audible_range, count_packets, make_av_clip, rewrite
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.segments import Segment, SegmentedVideo, SegmentWriter, choose_container
+from vsrm_cli.encode.segments import SegmentedVideo, choose_container
 from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe
@@ -26,13 +27,13 @@ WINDOWS_MEDIA = {"in.wmv": "asf"}
 )
 def test_audio_that_matroska_stores_as_acm_is_copied_completely(tmp_path, source, codec):
     kind = WINDOWS_MEDIA.get(source)
-    film = make_film(tmp_path / source, kind=kind, sound=(codec, 22050, "stereo"))
+    clip = make_av_clip(tmp_path / source, kind=kind, sound=(codec, 22050, "stereo"))
 
-    writer = pass_on(film, tmp_path / "out.mkv")
+    writer = rewrite(clip, tmp_path / "out.mkv")
 
     assert writer.dropped == ()
-    assert count(tmp_path / "out.mkv") == count(film)
-    assert heard(tmp_path / "out.mkv") == pytest.approx(heard(film), abs=0.001)
+    assert count_packets(tmp_path / "out.mkv") == count_packets(clip)
+    assert audible_range(tmp_path / "out.mkv") == pytest.approx(audible_range(clip), abs=0.001)
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert container.streams.audio[0].codec.canonical_name == codec
 
@@ -49,37 +50,37 @@ def test_audio_that_matroska_stores_as_acm_is_copied_completely(tmp_path, source
     ],
 )
 def test_uncompressed_and_lossless_audio_is_kept(tmp_path, source, sound, target):
-    film = make_film(tmp_path / source, codec="mjpeg", sound=sound)
+    clip = make_av_clip(tmp_path / source, codec="mjpeg", sound=sound)
 
-    writer = pass_on(film, tmp_path / target)
+    writer = rewrite(clip, tmp_path / target)
 
     assert writer.dropped == ()
-    assert heard(tmp_path / target) == pytest.approx(heard(film), abs=0.001)
+    assert audible_range(tmp_path / target) == pytest.approx(audible_range(clip), abs=0.001)
 
 
 @pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
 @pytest.mark.parametrize("damage", [b"\xff\xff\x7f\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f"])
 def test_damaged_float_audio_with_huge_samples_is_copied_without_a_warning(tmp_path, codec, damage):
-    film = make_film(tmp_path / "in.mkv", sound=(codec, 48000, "mono"))
-    data = film.read_bytes()
-    with av.open(str(film)) as container:
+    clip = make_av_clip(tmp_path / "in.mkv", sound=(codec, 48000, "mono"))
+    data = clip.read_bytes()
+    with av.open(str(clip)) as container:
         sound = bytes(next(p for p in container.demux(audio=0) if p.size))
-    film.write_bytes(data.replace(sound, sound[:512] + damage * 2 + sound[520:]))
+    clip.write_bytes(data.replace(sound, sound[:512] + damage * 2 + sound[520:]))
 
-    writer = pass_on(film, tmp_path / "out.mkv")
+    writer = rewrite(clip, tmp_path / "out.mkv")
 
     assert writer.dropped == ()
-    assert count(tmp_path / "out.mkv") == count(film)
+    assert count_packets(tmp_path / "out.mkv") == count_packets(clip)
 
 
 def test_audio_that_only_another_container_holds_is_refused_and_that_one_suggested(tmp_path):
-    film = make_film(tmp_path / "in.avi", sound=("adpcm_ima_wav", 22050, "stereo"))
+    clip = make_av_clip(tmp_path / "in.avi", sound=("adpcm_ima_wav", 22050, "stereo"))
 
     with pytest.raises(OutputError, match=r"adpcm_ima_wav.*name the output \.mkv"):
         VideoWriter(
             VideoTarget(
                 tmp_path / "out.mp4",
-                source=probe(film),
+                source=probe(clip),
                 shape=Shape(64, 48, None),
                 encoding=Encoding(),
             )
@@ -88,10 +89,10 @@ def test_audio_that_only_another_container_holds_is_refused_and_that_one_suggest
 
 def test_a_muxer_that_writes_undecodable_streams_is_detected(tmp_path):
     # NUT stores no size of blocks, without which WMA is not to be decoded.
-    film = make_film(tmp_path / "in.wmv", kind="asf", sound=("wmav2", 44100, "mono"))
-    samples = read_samples(film)
+    clip = make_av_clip(tmp_path / "in.wmv", kind="asf", sound=("wmav2", 44100, "mono"))
+    samples = read_samples(clip)
 
-    with av.open(str(film)) as container:
+    with av.open(str(clip)) as container:
         sound = container.streams.audio[0]
         held = {
             name: can_hold(name, sound, samples[sound.index])
@@ -115,19 +116,19 @@ def timecode_of(path):
 @pytest.mark.parametrize("source", ["in.mov", "in.mp4", "in.mkv"])
 @pytest.mark.parametrize("target", ["out.mov", "out.mp4", "out.mkv"])
 def test_a_timecode_is_copied(tmp_path, source, target):
-    film = make_film(tmp_path / source, rate=30, tags={"timecode": "10:20:30:12"})
+    clip = make_av_clip(tmp_path / source, rate=30, tags={"timecode": "10:20:30:12"})
 
-    writer = pass_on(film, tmp_path / target)
+    writer = rewrite(clip, tmp_path / target)
 
     assert writer.dropped == ()
     assert timecode_of(tmp_path / target) == "10:20:30:12"
 
 
 def test_a_timecode_that_cannot_be_kept_is_reported(tmp_path):
-    film = make_film(tmp_path / "in.mkv", tags={"timecode": "01:00:00;02"})  # no rate drops so
+    clip = make_av_clip(tmp_path / "in.mkv", tags={"timecode": "01:00:00;02"})  # no rate drops so
 
-    whole = pass_on(film, tmp_path / "out.mp4")
-    part = pass_on(film, tmp_path / "part.mkv", start=Fraction(1, 5))
+    whole = rewrite(clip, tmp_path / "out.mp4")
+    part = rewrite(clip, tmp_path / "part.mkv", start=Fraction(1, 5))
 
     assert whole.dropped == (
         "timecode 01:00:00;02: a .mp4 file cannot hold it at this frame rate; an .mkv may",
@@ -141,8 +142,8 @@ def test_a_timecode_that_cannot_be_kept_is_reported(tmp_path):
 
 @pytest.mark.parametrize("codec", ["utvideo", "rawvideo", "magicyuv", "hevc"])
 def test_joined_segments_of_any_codec_decode(tmp_path, codec):
-    film = make_film(tmp_path / "in.mp4", frames=5)
-    with VideoReader(film) as reader:
+    clip = make_av_clip(tmp_path / "in.mp4", frames=5)
+    with VideoReader(clip) as reader:
         frames = list(reader)
         writer = SegmentedVideo(
             VideoTarget(
@@ -155,7 +156,7 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
         )
 
     with writer:
-        segment = SegmentWriter(tmp_path / "000", writer.target, writer.container)
+        segment = writer.open_segment(tmp_path / "000", writer.segment_container)
         for frame in frames:
             segment.write(frame)
         segment.close()
@@ -169,10 +170,10 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
 
 
 def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
-    film = make_film(tmp_path / "in.mp4", frames=5)
+    clip = make_av_clip(tmp_path / "in.mp4", frames=5)
     target = VideoTarget(
         tmp_path / "out.mov",
-        source=probe(film),
+        source=probe(clip),
         shape=Shape(64, 48, None),
         encoding=Encoding("rawvideo"),
         folder=tmp_path,
@@ -184,8 +185,8 @@ def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
-    film = make_film(tmp_path / "in.mp4", frames=6)
-    with VideoReader(film) as reader:
+    clip = make_av_clip(tmp_path / "in.mp4", frames=6)
+    with VideoReader(clip) as reader:
         read = list(reader)
         writer = SegmentedVideo(
             VideoTarget(
@@ -201,7 +202,7 @@ def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
     with writer:
         segments = []
         for begin in range(0, 6, frames):
-            segment = SegmentWriter(tmp_path / f"{begin}", writer.target, writer.container)
+            segment = writer.open_segment(tmp_path / f"{begin}", writer.segment_container)
             for frame in read[begin : begin + frames]:
                 segment.write(frame)
             segment.close()

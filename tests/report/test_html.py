@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from pages import decoded, pictures_of
+from html_images import decode_png, images_of
 
 from vsrm_cli.report.html import (
     Table,
@@ -26,7 +26,7 @@ def random_picture(height=21, width=34):
 def test_png_is_lossless(size):
     picture = random_picture(*size)
 
-    assert (decoded(encode_png(picture)) == picture).all()
+    assert (decode_png(encode_png(picture)) == picture).all()
 
 
 def test_a_slider_has_both_images_and_their_names():
@@ -34,14 +34,14 @@ def test_a_slider_has_both_images_and_their_names():
 
     html = slider(before, after, labels=("bicubic", "vsrm-t"), caption="bear, frame 6")
 
-    pictures = pictures_of(html)
+    pictures = images_of(html)
     assert (pictures[0] == after).all()
     assert (pictures[1] == before).all()
     assert 'aria-label="bicubic against vsrm-t"' in html
     assert "aspect-ratio:34/21" in html
 
 
-def test_words_cannot_become_markup():
+def test_text_cannot_become_markup():
     evil = "<script>alert('x')</script>"
     table = Table(evil, (evil,), ((evil,),))
 

@@ -1,4 +1,4 @@
-"""The small font draws every sign that labels need."""
+"""The small font has every character that labels need."""
 
 import string
 

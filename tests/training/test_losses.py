@@ -1,4 +1,4 @@
-"""Losses agree with a pencil, have gradients everywhere, and overflow in no precision."""
+"""Losses agree with values by hand, have gradients everywhere, and overflow in no precision."""
 
 import numpy as np
 import pytest
@@ -27,20 +27,20 @@ def test_charbonnier_by_hand():
     assert loss.item() == pytest.approx(0.45)
 
 
-def test_equal_pictures_cost_what_keeps_the_root_smooth():
+def test_equal_images_have_a_loss_of_epsilon():
     x = draw_randomly(2, 3, 4, 4)
 
     assert charbonnier(x, x).item() == pytest.approx(1e-3)
     assert frequency_charbonnier(x, x).item() == pytest.approx(2 * 0.02 * 1e-3)
 
 
-def test_charbonnier_is_a_mean_so_the_size_of_the_patch_does_not_matter():
+def test_charbonnier_does_not_depend_on_the_patch_size():
     assert charbonnier(torch.ones(1, 8, 8), torch.zeros(1, 8, 8)).item() == pytest.approx(
         charbonnier(torch.ones(4, 32, 16), torch.zeros(4, 32, 16)).item()
     )
 
 
-def test_the_frequency_loss_of_an_even_error_by_hand():
+def test_the_frequency_loss_of_a_constant_error_by_hand():
     # 0.5 on 4 x 8 pixels: the constant term is 16, the 31 others and all imaginary parts are 0.
     restored, hr = torch.full((1, 4, 8), 0.75), torch.full((1, 4, 8), 0.25)
 
@@ -51,7 +51,7 @@ def test_the_frequency_loss_of_an_even_error_by_hand():
 
 
 @pytest.mark.parametrize("norm", ["backward", "ortho"])
-def test_the_frequency_loss_is_what_the_specification_writes(norm):
+def test_the_frequency_loss_matches_its_formula(norm):
     restored, hr = pair(2, 3, 6, 5)
 
     loss = frequency_charbonnier(restored, hr, norm=norm)
@@ -62,7 +62,7 @@ def test_the_frequency_loss_is_what_the_specification_writes(norm):
     assert loss.item() == pytest.approx(sum(0.02 * part.mean() for part in parts), rel=1e-5)
 
 
-def test_the_whole_loss_is_the_sum_of_both():
+def test_the_restoration_loss_is_the_sum_of_charbonnier_and_frequency_loss():
     restored, hr = pair(1, 2, 3, 8, 8)
 
     loss = restoration_loss(restored, hr, frequency_weight=0.05)
@@ -71,7 +71,7 @@ def test_the_whole_loss_is_the_sum_of_both():
     assert loss.item() == pytest.approx(expected.item())
 
 
-def test_a_frequency_weight_of_zero_leaves_the_pixels():
+def test_a_frequency_weight_of_zero_leaves_charbonnier_alone():
     restored, hr = pair(1, 2, 3, 8, 8)
 
     loss = restoration_loss(restored, hr, frequency_weight=0)
@@ -79,7 +79,7 @@ def test_a_frequency_weight_of_zero_leaves_the_pixels():
     assert loss.item() == charbonnier(restored, hr).item()
 
 
-def test_the_published_weight_is_the_default():
+def test_the_default_frequency_weight_is_the_published_one():
     restored, hr = pair(1, 2, 3, 8, 8)
 
     assert torch.equal(
@@ -87,14 +87,14 @@ def test_the_published_weight_is_the_default():
     )
 
 
-def test_the_psnr_loss_of_an_even_error_by_hand():
+def test_the_psnr_loss_of_a_constant_error_by_hand():
     # An error of 0.1 in every channel is one of 0.1 in the luma: a PSNR of 20 dB both times.
     loss = psnr_loss(torch.full((1, 3, 4, 4), 0.6), torch.full((1, 3, 4, 4), 0.5), eps=0.0)
 
     assert loss.item() == pytest.approx(-20, rel=1e-5)
 
 
-def test_the_psnr_loss_of_an_error_in_green_counts_its_share_of_the_luma():
+def test_the_psnr_loss_weights_a_green_error_by_its_share_of_luma():
     restored, hr = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     restored[:, 1] = 0.1
 
@@ -104,7 +104,7 @@ def test_the_psnr_loss_of_an_error_in_green_counts_its_share_of_the_luma():
     assert loss.item() == pytest.approx(-(rgb + luma) / 2, rel=1e-5)
 
 
-def test_the_psnr_loss_is_the_mean_of_the_frames_and_not_that_of_their_errors():
+def test_the_psnr_loss_averages_the_psnr_of_the_frames():
     hr = torch.zeros(2, 3, 4, 4)
     restored = torch.cat((torch.full((1, 3, 4, 4), 0.1), torch.full((1, 3, 4, 4), 0.01)))
 
@@ -113,7 +113,7 @@ def test_the_psnr_loss_is_the_mean_of_the_frames_and_not_that_of_their_errors():
     assert loss.item() == pytest.approx(-(20 + 40) / 2, rel=1e-5)
 
 
-def test_the_psnr_loss_of_a_perfect_picture_is_bounded():
+def test_the_psnr_loss_of_equal_images_is_bounded():
     x = draw_randomly(1, 3, 4, 4)
 
     assert psnr_loss(x, x).item() == pytest.approx(-47, abs=0.1)
@@ -129,20 +129,20 @@ def test_the_end_point_error_by_hand():
 
 
 @pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss, psnr_loss])
-def test_gradients_are_those_of_small_differences(loss):
+def test_gradients_match_finite_differences(loss):
     restored, hr = (x.double() for x in pair(1, 2, 3, 4, 5))
 
     assert torch.autograd.gradcheck(lambda x: loss(x, hr), restored.requires_grad_())
 
 
-def test_the_gradient_of_the_end_point_error_is_that_of_small_differences():
+def test_the_gradient_of_the_end_point_error_matches_finite_differences():
     flow, true_flow = (x.double() for x in pair(2, 2, 3, 4))
 
     assert torch.autograd.gradcheck(lambda x: end_point_error(x, true_flow), flow.requires_grad_())
 
 
 @pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss, psnr_loss])
-def test_a_perfect_picture_has_a_gradient_of_zero(loss):
+def test_equal_images_have_a_gradient_of_zero(loss):
     x = draw_randomly(1, 3, 4, 4)
     restored = x.clone().requires_grad_()
 
@@ -152,7 +152,7 @@ def test_a_perfect_picture_has_a_gradient_of_zero(loss):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision_pictures_of_any_error_have_finite_losses(dtype):
+def test_half_precision_images_have_finite_losses_for_any_error(dtype):
     # The constant term of white against black, 65,536, is more than float16 holds.
     restored = torch.ones(1, 1, 256, 256, dtype=dtype, requires_grad=True)
     hr = torch.zeros(1, 1, 256, 256)
@@ -166,7 +166,7 @@ def test_half_precision_pictures_of_any_error_have_finite_losses(dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision_costs_no_more_than_the_rounding_of_its_pictures(dtype):
+def test_losses_of_half_precision_images_are_computed_in_float32(dtype):
     restored, hr = pair(1, 3, 16, 16)
     rounded = restored.to(dtype)
 
@@ -175,7 +175,7 @@ def test_half_precision_costs_no_more_than_the_rounding_of_its_pictures(dtype):
     assert loss.item() == restoration_loss(rounded.float(), hr).item()
 
 
-def test_under_autocast_the_spectrum_stays_exact():
+def test_the_spectrum_is_computed_in_float32_under_autocast():
     restored, hr = pair(1, 3, 16, 16)
     expected = restoration_loss(restored, hr).item()
 

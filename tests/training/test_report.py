@@ -1,18 +1,18 @@
-"""The report shows how a run went, tells plainly what came of it, and needs nothing else."""
+"""The report says how a run went and what it achieved, in one file that needs no other."""
 
 import sys
 from types import ModuleType
 
 import pytest
 import torch
-from browser import PROGRAM, Browser
+from browser import CHROMIUM
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.training import report as boards
+from vsrm_cli.training import report
 from vsrm_cli.training.report import POINTS, TensorBoardWriter, report_page
 from vsrm_cli.training.validation import Score, ShownCrop, Validation
 
-SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/films/holidays"}
+SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/videos/holidays"}
 
 
 def validation(step, psnr, loss):
@@ -29,7 +29,7 @@ def line(step, loss=0.03, **validated):
 
 
 def page(first, best, latest, lines=None):
-    pieces = [ShownCrop(f"clip {n}", 3, picture(10.0), picture(40.0)) for n in range(2)]
+    crops = [ShownCrop(f"clip {n}", 3, picture(10.0), picture(40.0)) for n in range(2)]
     lines = lines or [
         line(0, val_loss=first.loss, val_psnr_y=first.psnr_y),
         line(50),
@@ -41,12 +41,12 @@ def page(first, best, latest, lines=None):
         first=first,
         best=best,
         latest=latest,
-        pieces=pieces,
+        crops=crops,
         settings=SETTINGS,
     )
 
 
-def test_a_good_run_is_told_with_its_figures():
+def test_the_report_of_a_good_run_has_its_figures():
     best = validation(100, 28.0, 0.02)
 
     shown = page(validation(0, 27.0, 0.025), best, best)
@@ -60,7 +60,7 @@ def test_a_good_run_is_told_with_its_figures():
     assert "<td>flow-frozen</td><td>50</td>" in shown
 
 
-def test_a_run_that_was_best_on_the_way_says_so():
+def test_the_report_says_if_the_best_step_was_not_the_last():
     shown = page(
         validation(0, 27.0, 0.025), validation(50, 28.0, 0.02), validation(100, 27.9, 0.021)
     )
@@ -70,25 +70,25 @@ def test_a_run_that_was_best_on_the_way_says_so():
     assert "<th>at the end (step 100)</th>" in shown
 
 
-def test_a_run_that_made_nothing_better_says_so():
+def test_the_report_says_if_nothing_improved():
     first = validation(0, 27.0, 0.025)
 
     shown = page(first, first, validation(100, 26.0, 0.03))
 
     assert "No weights of this run did better than those it began with" in shown
-    # Two equal pictures would say nothing.
+    # Two equal images would show nothing.
     assert '<span class="right">after</span>' not in shown
     assert shown.count('<span class="right">network</span>') == 2
 
 
-def test_without_validation_the_losses_are_shown():
+def test_without_validation_the_training_loss_is_shown():
     shown = report_page(
         "holidays",
         [line(0), line(10)],
         first=None,
         best=None,
         latest=None,
-        pieces=[],
+        crops=[],
         settings=SETTINGS,
     )
 
@@ -96,7 +96,7 @@ def test_without_validation_the_losses_are_shown():
     assert "validation" not in shown
 
 
-def test_a_run_that_ended_at_once_has_a_report():
+def test_a_run_without_steps_has_a_report():
     first = validation(0, 27.0, 0.025)
 
     shown = page(first, first, first, lines=[line(0, val_loss=0.025, val_psnr_y=27.5)])
@@ -105,7 +105,7 @@ def test_a_run_that_ended_at_once_has_a_report():
     assert "vsrm finetune, 0 steps" in shown
 
 
-def test_long_runs_are_drawn_with_few_points():
+def test_plots_of_long_runs_have_few_points():
     best = validation(100, 28.0, 0.02)
     lines = [line(step, loss=0.03 + step % 2) for step in range(10 * POINTS)]
 
@@ -115,28 +115,27 @@ def test_long_runs_are_drawn_with_few_points():
     assert len(points) == POINTS
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
-def test_in_a_browser_all_of_it_is_there_and_nothing_is_complained_about(tmp_path):
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_the_report_opens_on_a_phone_without_errors_and_requests(browser, tmp_path):
     best = validation(100, 28.0, 0.02)
     path = tmp_path / "report.html"
     path.write_text(page(validation(0, 27.0, 0.025), best, best), encoding="utf-8")
 
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(path, width=390, is_phone=True)
+    browser.open(path, width=390, is_phone=True)
 
-        assert browser.run("document.documentElement.scrollWidth") <= 390
-        assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 64)")
-        assert browser.complaints == []
-        assert {u for u in browser.requests if not u.startswith("data:")} == {path.as_uri()}
-    assert torch.equal(best.pictures[0], best.pictures[1])
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 64)")
+    assert browser.console_errors == []
+    assert {u for u in browser.requests if not u.startswith("data:")} == {path.as_uri()}
+    assert torch.equal(best.images[0], best.images[1])
 
 
 LINE = {"step": 7, "loss": 0.5, "lr": 0.1}
-PIECE = ShownCrop("waves", 3, *[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2)
+CROP = ShownCrop("waves", 3, *[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2)
 
 
-class Writer:
-    """Stands in for TensorBoard's own."""
+class FakeSummaryWriter:
+    """A stand-in for TensorBoard's SummaryWriter."""
 
     def __init__(self, folder):
         self.seen = [("folder", folder)]
@@ -152,44 +151,44 @@ class Writer:
         self.seen.append("closed")
 
 
-writers: list[Writer] = []
+writers: list[FakeSummaryWriter] = []
 
 
 @pytest.fixture
-def is_installed(monkeypatch):
+def tensorboard(monkeypatch):
     module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
+    module.SummaryWriter = FakeSummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    monkeypatch.setattr(boards, "find_spec", lambda _: object())
+    monkeypatch.setattr(report, "find_spec", lambda _: object())
     writers.clear()
 
 
-@pytest.mark.usefixtures("is_installed")
-def test_where_it_is_installed_it_is_given_lines_and_pictures(tmp_path):
-    board = TensorBoardWriter(tmp_path)
+@pytest.mark.usefixtures("tensorboard")
+def test_tensorboard_gets_scalars_and_images(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
 
-    board.add_line(LINE)
-    board.add_images([PIECE], Validation(7, [], [torch.zeros(3, 8, 8)]))
-    board.close()
+    writer.add_line(LINE)
+    writer.add_images([CROP], Validation(7, [], [torch.zeros(3, 8, 8)]))
+    writer.close()
 
-    ((folder, *seen),) = (writer.seen for writer in writers)
+    ((folder, *seen),) = (fake.seen for fake in writers)
     assert folder == ("folder", str(tmp_path / "tensorboard"))
     assert sorted(seen[:2]) == [("loss", 0.5, 7), ("lr", 0.1, 7)]
     assert seen[2:] == [("waves", (3, 8, 8), 7), "closed"]
 
 
-def test_where_it_is_not_installed_nothing_happens(tmp_path, monkeypatch):
-    monkeypatch.setattr(boards, "find_spec", lambda _: None)
-    board = TensorBoardWriter(tmp_path)
+def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda _: None)
+    writer = TensorBoardWriter(tmp_path)
 
-    board.add_line(LINE)
-    board.close()
+    writer.add_line(LINE)
+    writer.close()
 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("is_installed")
-def test_a_process_that_writes_nothing_has_no_board():
+@pytest.mark.usefixtures("tensorboard")
+def test_a_process_without_a_folder_has_no_tensorboard_writer():
     TensorBoardWriter(None).add_line(LINE)
 
     assert writers == []

@@ -1,4 +1,4 @@
-"""What a step needs is known before the first one, and what does not fit is refused."""
+"""The memory of a step is estimated in advance, and a run that does not fit is refused."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from networks import TINY, TINY_GSM, TINY_VSRM, make_network
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.errors import MemoryShortage
 from vsrm_cli.training import step_memory
-from vsrm_cli.training.loop import finetune
+from vsrm_cli.training.loop import train
 from vsrm_cli.training.recipe import Recipe, Stage
 from vsrm_cli.training.step_memory import PeakMeter, check_memory
 from vsrm_cli.training.trainer import Trainer
@@ -27,13 +27,13 @@ def random_sample(shape):
 
 
 def estimate(trainer, monkeypatch):
-    """What a step is thought to need, as the refusal says it, in bytes."""
+    """The estimated memory of a step, in bytes."""
     monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 0)
-    asked = []
-    monkeypatch.setattr(step_memory, "_activation_bytes", spy(step_memory._activation_bytes, asked))
+    found = []
+    monkeypatch.setattr(step_memory, "_activation_bytes", spy(step_memory._activation_bytes, found))
     with pytest.raises(MemoryShortage):
         check_memory(trainer, trainer.recipe)
-    return asked[0]
+    return found[0]
 
 
 def spy(function, results):
@@ -53,7 +53,7 @@ def spy(function, results):
         pytest.param(TINY_GSM, id="gsm", marks=pytest.mark.slow),
     ],
 )
-def test_the_estimate_is_near_what_a_step_takes(monkeypatch, config, recompute):
+def test_the_estimate_is_close_to_the_peak_memory_of_a_step(monkeypatch, config, recompute):
     shape = replace(SHAPE, batch=1)
     trainer = Trainer(make_network(config), replace(RECIPE, shape=shape, recompute=recompute))
 
@@ -64,7 +64,7 @@ def test_the_estimate_is_near_what_a_step_takes(monkeypatch, config, recompute):
     assert estimated == pytest.approx(meter.peak, rel=0.25)
 
 
-def test_a_run_that_does_not_fit_is_refused_with_ways_out_before_anything_is_made(
+def test_a_run_that_does_not_fit_into_memory_is_refused_early_with_suggestions(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 1 << 20)
@@ -72,12 +72,12 @@ def test_a_run_that_does_not_fit_is_refused_with_ways_out_before_anything_is_mad
     with pytest.raises(
         MemoryShortage, match=r"GB are free on cpu; give --recompute .*--accumulate 2"
     ):
-        finetune(make_network(), tmp_path / "no pack is read", tmp_path / "out", RECIPE)
+        train(make_network(), tmp_path / "no pack is read", tmp_path / "out", RECIPE)
 
     assert not (tmp_path / "out").exists()
 
 
-def test_what_was_tried_leaves_no_trace_in_the_weights(monkeypatch):
+def test_a_trial_step_changes_no_weight(monkeypatch):
     trainer = Trainer(make_network(), RECIPE)
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     monkeypatch.setattr(step_memory, "free_memory_bytes", lambda _: 1 << 60)
@@ -90,7 +90,7 @@ def test_what_was_tried_leaves_no_trace_in_the_weights(monkeypatch):
     assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
-def test_a_small_run_is_not_tried_first(monkeypatch):
+def test_a_small_run_needs_no_trial_step(monkeypatch):
     trainer = Trainer(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
     monkeypatch.setattr(trainer, "try_out", None)
 

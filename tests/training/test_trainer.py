@@ -1,4 +1,4 @@
-"""A step moves what its stage teaches, by the rate of its schedule, and computes what it says."""
+"""A step trains the parameters of its stage, at the scheduled rate, with the right gradients."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -29,8 +29,8 @@ def batch(pack, shape=SHAPE):
     return Clips(pack, shape, steps=1, seed=3)[0]
 
 
-def new_learner(network, recipe):
-    """A learner with all that its stage needs."""
+def new_trainer(network, recipe):
+    """A trainer with the networks that its stage needs."""
     if recipe.stage is not Stage.SHARP:
         return Trainer(network, recipe)
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
@@ -39,7 +39,7 @@ def new_learner(network, recipe):
 def gradients(recipe, sample, network=None):
     """The loss of a batch, and the gradient of each weight by its name."""
     network = network or make_network()
-    losses = new_learner(network, replace(recipe, clip_norm=None)).learn(sample)
+    losses = new_trainer(network, replace(recipe, clip_norm=None)).learn(sample)
     named = network.named_parameters()
     return losses.loss, {name: x.grad for name, x in named if x.grad is not None}
 
@@ -50,20 +50,19 @@ def assert_equal_gradients(one, other, **tolerances):
         torch.testing.assert_close(x, other[name], **tolerances)
 
 
-def moved(recipe, pack, steps=2):
-    """Which parts of a network change in some steps."""
+def trained_parts(recipe, pack, steps=2):
+    """The parts of a network that change in some steps."""
     network = make_network()
     before = {name: x.clone() for name, x in network.state_dict().items()}
-    trainer = new_learner(network, recipe)
+    trainer = new_trainer(network, recipe)
     for step in range(steps):
-        trainer.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step])
-        trainer.apply()
+        trainer.apply(trainer.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step]))
     after = network.state_dict()
     return {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}
 
 
 @pytest.mark.parametrize(
-    ("stage", "learning"),
+    ("stage", "trained"),
     [
         (Stage.FLOW, {"spynet"}),
         (Stage.FRAMES, {"conv_first", "features", "cell"}),
@@ -71,31 +70,31 @@ def moved(recipe, pack, steps=2):
         (Stage.SHARP, {"conv_first", "features", "cell"}),
     ],
 )
-def test_each_stage_moves_its_own_part_of_the_network(pack, stage, learning):
+def test_each_stage_trains_its_part_of_the_network(pack, stage, trained):
     shape = replace(SHAPE, photo_share=1.0)
 
-    assert moved(replace(RECIPE, stage=stage, shape=shape), pack) == learning
+    assert trained_parts(replace(RECIPE, stage=stage, shape=shape), pack) == trained
 
 
 @pytest.mark.parametrize(
-    ("shares", "learning"),
+    ("shares", "trained"),
     [
         ({"flow_lr": 0.0}, {"cell", "conv_first", "features"}),
         ({"trunk_lr": 0.0}, {"cell", "spynet"}),
     ],
 )
-def test_what_earlier_stages_taught_has_its_own_share_of_the_rate(pack, shares, learning):
-    assert moved(replace(RECIPE, **shares), pack) == learning
+def test_parts_trained_by_earlier_stages_have_their_own_learning_rate(pack, shares, trained):
+    assert trained_parts(replace(RECIPE, **shares), pack) == trained
 
 
-def test_a_frozen_flow_stays_where_it_is_and_moves_once_it_is_free(pack):
+def test_the_flow_network_is_trained_after_its_frozen_steps(pack):
     recipe = replace(RECIPE, flow_frozen=2)
 
-    assert "spynet" not in moved(recipe, pack, steps=2)
-    assert "spynet" in moved(recipe, pack, steps=3)
+    assert "spynet" not in trained_parts(recipe, pack, steps=2)
+    assert "spynet" in trained_parts(recipe, pack, steps=3)
 
 
-def test_the_rate_rises_and_then_falls_to_a_fiftieth():
+def test_the_learning_rate_warms_up_and_then_falls_to_a_fiftieth():
     trainer = Trainer(make_network(), replace(RECIPE, steps=6, warmup=3, lr=1.0))
     rates = []
     for step in range(7):
@@ -108,7 +107,7 @@ def test_the_rate_rises_and_then_falls_to_a_fiftieth():
     assert rates[6] == pytest.approx(0.02)
 
 
-def test_the_published_rate_falls_to_a_tenth_of_a_millionth():
+def test_the_published_learning_rate_falls_to_1e_7():
     trainer = Trainer(make_network(), replace(RECIPE, steps=6, lr=2e-4, warmup=0, lr_end=5e-4))
 
     rates = {}
@@ -119,21 +118,20 @@ def test_the_published_rate_falls_to_a_tenth_of_a_millionth():
     assert rates == pytest.approx({0: 2e-4, 6: 1e-7})
 
 
-def test_as_long_as_nobody_knows_the_length_the_rate_does_not_fall():
+def test_without_a_number_of_steps_the_learning_rate_does_not_fall():
     trainer = Trainer(make_network(), replace(RECIPE, steps=None))
     trainer.step = 1000
 
     assert trainer.rate() == RECIPE.lr
 
 
-def test_the_average_follows_slowly_and_soon_at_first(pack):
+def test_the_average_follows_faster_in_the_first_steps(pack):
     # After one step it keeps 1/11 of the first weights, or less where the recipe says so.
     start = make_network().state_dict()
     slow, fast = (Trainer(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
 
     for trainer in (slow, fast):
-        trainer.learn(batch(pack))
-        trainer.apply()
+        trainer.apply(trainer.learn(batch(pack)))
 
     after, slow_average = slow.network.state_dict(), slow.average.state_dict()
     for name, before in start.items():
@@ -141,7 +139,7 @@ def test_the_average_follows_slowly_and_soon_at_first(pack):
         torch.testing.assert_close(fast.average.state_dict()[name], after[name])
 
 
-def test_the_average_ends_as_slow_as_the_recipe_says():
+def test_the_average_reaches_the_decay_of_the_recipe():
     trainer = Trainer(make_network(), replace(RECIPE, ema=0.9))
 
     late = trainer._average(torch.tensor(0.0), torch.tensor(1.0), 10_000)
@@ -150,7 +148,7 @@ def test_the_average_ends_as_slow_as_the_recipe_says():
 
 
 @pytest.mark.parametrize("stage", list(Stage))
-def test_a_batch_in_parts_has_the_gradients_of_the_whole(pack, stage):
+def test_accumulated_gradients_equal_those_of_the_whole_batch(pack, stage):
     sample = batch(pack, replace(SHAPE, batch=3))
     recipe = replace(RECIPE, stage=stage)
 
@@ -158,13 +156,13 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(pack, stage):
     loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), sample)
 
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
-    # A feature network has kinks, at which rounding turns a gradient by a little.
+    # A feature network has kinks, where rounding changes a gradient a little.
     tolerances = (2e-2, 1e-4) if stage is Stage.SHARP else (1e-3, 1e-6)
     assert_equal_gradients(in_parts, whole, rtol=tolerances[0], atol=tolerances[1])
 
 
 @pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
-def test_recomputed_branches_have_the_same_gradients(pack, config):
+def test_gradient_checkpointing_gives_the_same_gradients(pack, config):
     sample = batch(pack)
     networks = [make_network(*([config] if config else [])) for _ in range(2)]
 
@@ -177,8 +175,8 @@ def test_recomputed_branches_have_the_same_gradients(pack, config):
 
 
 @pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
-def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config):
-    # What a network remembers of a size must not be bound to inference mode, as it once was.
+def test_a_network_can_be_trained_after_inference(pack, config):
+    # What a network caches for a size must not be an inference tensor, as it once was.
     network, sample = make_network(*([config] if config else [])), batch(pack)
     if config:
         attention._mask.cache_clear()
@@ -191,7 +189,7 @@ def test_clips_restored_before_do_not_keep_a_network_from_learning(pack, config)
     assert 0 < losses.loss < 10
 
 
-def test_recomputed_branches_keep_less_in_memory(pack):
+def test_gradient_checkpointing_saves_more_than_half_of_the_memory(pack):
     def bytes_kept(recipe):
         trainer, kept = Trainer(make_network(TINY_VSRM), recipe), 0
 
@@ -201,15 +199,15 @@ def test_recomputed_branches_keep_less_in_memory(pack):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            trainer._losses(batch(pack, replace(SHAPE, frames=4)))
+            trainer._forward(batch(pack, replace(SHAPE, frames=4)))
         return kept
 
     assert bytes_kept(replace(RECIPE, recompute=True)) < bytes_kept(RECIPE) / 2
 
 
-def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
+def test_a_mirrored_clip_is_the_clip_and_its_reverse(pack):
     sample = batch(pack)
-    there_and_back = type(sample)(
+    with_reverse = type(sample)(
         **{
             **vars(sample),
             "lr": torch.cat((sample.lr, sample.lr.flip(1)), dim=1),
@@ -219,16 +217,16 @@ def test_a_mirrored_clip_is_the_clip_and_itself_backwards(pack):
 
     mirrored = Trainer(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
 
-    assert mirrored == Trainer(make_network(), RECIPE).learn(there_and_back)
+    assert mirrored == Trainer(make_network(), RECIPE).learn(with_reverse)
 
 
-def test_the_discriminator_and_the_head_learn_along_with_the_network(pack):
+def test_the_discriminator_and_the_cleaning_head_are_trained_too(pack):
     recipe = replace(RECIPE, stage=Stage.SHARP)
-    trainer = new_learner(make_network(), recipe)
+    trainer = new_trainer(make_network(), recipe)
     before = deepcopy(trainer.state()["perceptual"])
 
     losses = trainer.learn(batch(pack))
-    trainer.apply()
+    trainer.apply(losses)
 
     after = trainer.state()["perceptual"]
     assert losses.discriminator == pytest.approx(0.69, abs=0.2)
@@ -236,38 +234,37 @@ def test_the_discriminator_and_the_head_learn_along_with_the_network(pack):
         assert not torch.equal(after[part][name], before[part][name])
 
 
-def test_the_network_hears_the_discriminator_only_after_it_has_learned_alone(pack, monkeypatch):
+def test_the_adversarial_loss_starts_after_the_discriminator_trained_alone(pack, monkeypatch):
     recipe = replace(RECIPE, stage=Stage.SHARP)
     losses = []
 
     for alone in (5, 0):
         monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", alone)
-        trainer = new_learner(make_network(), recipe)
+        trainer = new_trainer(make_network(), recipe)
         trainer.step = 5
         losses.append(trainer.learn(batch(pack)).loss)
 
     assert losses[1] > losses[0]
 
 
-def test_a_discriminator_that_is_nearly_always_right_rests(pack, monkeypatch):
-    monkeypatch.setattr(perceptual_stage, "RESTS_BELOW", 99.0)
-    trainer = new_learner(make_network(), replace(RECIPE, stage=Stage.SHARP))
+def test_a_discriminator_that_is_nearly_always_right_is_not_updated(pack, monkeypatch):
+    monkeypatch.setattr(perceptual_stage, "MIN_UPDATE_LOSS", 99.0)
+    trainer = new_trainer(make_network(), replace(RECIPE, stage=Stage.SHARP))
     before = trainer.perceptual.discriminator.first.weight.clone()
 
-    trainer.learn(batch(pack))
-    trainer.apply()
+    trainer.apply(trainer.learn(batch(pack)))
 
     assert torch.equal(trainer.perceptual.discriminator.first.weight, before)
 
 
 @pytest.mark.parametrize("dtype", [Precision.BFLOAT16, Precision.FLOAT16])
-def test_half_precision_computes_much_the_same_and_keeps_the_weights_in_float32(pack, dtype):
+def test_half_precision_losses_are_close_and_weights_stay_float32(pack, dtype):
     sample = batch(pack)
 
     loss, exact = gradients(RECIPE, sample)
     trainer = Trainer(make_network(), replace(RECIPE, dtype=dtype))
     losses = trainer.learn(sample)
-    trainer.apply()
+    trainer.apply(losses)
 
     assert losses.loss == pytest.approx(loss, rel=0.05)
     assert losses.loss != loss
@@ -277,15 +274,15 @@ def test_half_precision_computes_much_the_same_and_keeps_the_weights_in_float32(
     assert len(exact) == len(list(trainer.network.parameters()))
 
 
-def test_a_scale_that_is_too_large_for_float16_costs_a_step_and_is_halved(pack):
+def test_a_float16_overflow_skips_the_step_and_halves_the_loss_scale(pack):
     trainer = Trainer(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
     before = {name: x.clone() for name, x in trainer.network.state_dict().items()}
-    huge = trainer.state()
-    huge["scaler"]["scale"] = 2.0**40
-    trainer.restore(huge)
+    state = trainer.state()
+    state["scaler"]["scale"] = 2.0**40
+    trainer.restore(state)
 
     losses = trainer.learn(batch(pack))
-    trainer.apply()
+    trainer.apply(losses)
 
     assert 0 < losses.loss < 10
     assert trainer.state()["scaler"]["scale"] == 2.0**39
@@ -293,7 +290,7 @@ def test_a_scale_that_is_too_large_for_float16_costs_a_step_and_is_halved(pack):
     assert all(torch.equal(x, after[name]) for name, x in before.items())
 
 
-def test_steps_are_kept_within_the_norm(pack):
+def test_gradients_are_clipped_to_the_norm(pack):
     def norm(clip_norm):
         network = make_network()
         Trainer(network, replace(RECIPE, clip_norm=clip_norm)).learn(batch(pack))
@@ -305,39 +302,37 @@ def test_steps_are_kept_within_the_norm(pack):
     assert norm(free / 4) == pytest.approx(free / 4, rel=1e-4)
 
 
-def test_the_loss_of_an_untrained_network_is_that_of_plain_enlargement(pack):
-    losses = Trainer(make_network(awake=False), RECIPE).learn(batch(pack))
+def test_an_untrained_network_has_the_loss_of_bicubic(pack):
+    losses = Trainer(make_network(randomized=False), RECIPE).learn(batch(pack))
 
-    assert losses.loss == pytest.approx(losses.plain, rel=1e-4)
+    assert losses.loss == pytest.approx(losses.baseline, rel=1e-4)
 
 
 # NaN in the features makes points at which a warp reads NaN as well: PyTorch's backward
 # pass through them reads any place of the memory.
-@pytest.mark.parametrize("spoiled", ["cell.conv_last.bias", "conv_first.bias"])
-def test_weights_that_are_no_numbers_give_a_loss_that_is_none(pack, spoiled):
+@pytest.mark.parametrize("parameter", ["cell.conv_last.bias", "conv_first.bias"])
+def test_nan_weights_give_a_nan_loss(pack, parameter):
     network = make_network()
     with torch.no_grad():
-        network.get_parameter(spoiled)[0] = float("nan")
+        network.get_parameter(parameter)[0] = float("nan")
 
     losses = Trainer(network, RECIPE).learn(batch(pack))
 
     assert losses.loss != losses.loss
 
 
-def test_a_learner_that_is_put_back_goes_the_same_way_again(pack):
+def test_a_restored_trainer_repeats_the_same_step(pack):
     trainer, sample = Trainer(make_network(), RECIPE), batch(pack)
-    trainer.learn(sample)
-    trainer.apply()
+    trainer.apply(trainer.learn(sample))
     state = deepcopy(trainer.state())
-    ways = []
+    states = []
 
     for _ in range(2):
         trainer.restore(state)
-        trainer.learn(sample)
-        trainer.apply()
-        ways.append(deepcopy(trainer.state()))
+        trainer.apply(trainer.learn(sample))
+        states.append(deepcopy(trainer.state()))
 
-    assert [way["step"] for way in ways] == [2, 2]
+    assert [after["step"] for after in states] == [2, 2]
     assert state["step"] == 1
     for part in ("network", "average"):
-        assert all(torch.equal(x, ways[1][part][name]) for name, x in ways[0][part].items())
+        assert all(torch.equal(x, states[1][part][name]) for name, x in states[0][part].items())

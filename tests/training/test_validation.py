@@ -1,4 +1,4 @@
-"""Scores compare a network with bicubic and with itself without time, on whole frames."""
+"""Validation scores a network on whole frames, beside bicubic and beside itself frame by frame."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ from vsrm_cli.training.validation import (
 
 
 class Bicubic(nn.Module):
-    """Enlarges each frame as Pillow does."""
+    """Upscales each frame by bicubic, as Pillow does."""
 
     def forward(self, clip):
         frames = functional.interpolate(
@@ -55,7 +55,7 @@ def sharp_clip(*, frames=3, height=32, width=48):
     )
 
 
-def drawn(**size):
+def drawn_pairs(**size):
     return with_lr_frames({"drawn": sharp_clip(**size)})
 
 
@@ -70,15 +70,15 @@ def pillow_psnr(clip):
     return sum(values) / len(values)
 
 
-def test_bicubic_as_a_network_scores_as_bicubic_together_and_alone():
-    (score,) = validate(Bicubic(), drawn())
+def test_a_bicubic_network_scores_like_the_bicubic_baseline():
+    (score,) = validate(Bicubic(), drawn_pairs())
 
     psnr, loss = score.bicubic, score.loss
     assert score == Score("drawn", psnr, together=psnr, alone=psnr, loss=loss)
     assert 15 < score.bicubic < 60
 
 
-def test_the_bicubic_score_is_that_of_pillow():
+def test_the_bicubic_baseline_agrees_with_pillow():
     clip = sharp_clip()
 
     (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}))
@@ -87,14 +87,14 @@ def test_the_bicubic_score_is_that_of_pillow():
     assert score.bicubic == pytest.approx(pillow_psnr(clip), abs=0.05)
 
 
-def test_alone_each_frame_is_a_first_frame():
-    (score,) = validate(Remembering(), drawn())
+def test_the_alone_score_restores_each_frame_without_its_neighbors():
+    (score,) = validate(Remembering(), drawn_pairs())
 
     assert score.alone == score.bicubic
     assert score.together < score.bicubic - 0.5
 
 
-def test_the_score_is_the_mean_over_the_frames():
+def test_the_score_of_a_clip_is_the_mean_psnr_of_its_frames():
     clip = sharp_clip()
 
     (score,) = validate(Remembering(), with_lr_frames({"drawn": clip}))
@@ -105,7 +105,7 @@ def test_the_score_is_the_mean_over_the_frames():
     assert score.together == pytest.approx(sum(values) / 3)
 
 
-def test_every_clip_has_a_score_by_its_name_and_in_its_order():
+def test_each_clip_has_a_score_with_its_name_in_order():
     clips = {"second": sharp_clip(), "first": sharp_clip(frames=1, height=16, width=20)}
 
     scores = validate(Bicubic(), with_lr_frames(clips))
@@ -113,23 +113,23 @@ def test_every_clip_has_a_score_by_its_name_and_in_its_order():
     assert [score.clip for score in scores] == ["second", "first"]
 
 
-def test_frames_alone_are_left_out_where_nobody_asks():
-    (score,) = validate(Bicubic(), drawn(), alone=False)
+def test_the_alone_score_is_optional():
+    (score,) = validate(Bicubic(), drawn_pairs(), alone=False)
 
     assert score.alone is None
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-def test_the_mode_of_the_network_is_left_as_it_is(is_training):
+def test_validation_keeps_the_network_in_train_or_eval_mode(is_training):
     network = Bicubic().train(is_training)
 
-    validate(network, drawn(frames=1))
+    validate(network, drawn_pairs(frames=1))
 
     assert network.training == is_training
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.02])
-def test_the_loss_is_the_one_that_training_minimizes(weight):
+def test_the_validation_loss_is_the_training_loss(weight):
     clip = sharp_clip()
 
     (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}), frequency_weight=weight)
@@ -139,17 +139,15 @@ def test_the_loss_is_the_one_that_training_minimizes(weight):
     assert score.loss == restoration_loss(restored, hr, frequency_weight=weight).item()
 
 
-def test_plain_enlargement_and_result_are_shown():
+def test_bicubic_and_restored_frames_are_passed_on():
     shown = []
     clip = sharp_clip()
 
-    validate(
-        Bicubic(), with_lr_frames({"drawn": clip}), show=lambda *pictures: shown.append(pictures)
-    )
+    validate(Bicubic(), with_lr_frames({"drawn": clip}), show=lambda *frames: shown.append(frames))
 
-    ((name, plain, restored),) = shown
+    ((name, bicubic, restored),) = shown
     assert name == "drawn"
-    assert plain.shape == restored.shape == clip.shape
+    assert bicubic.shape == restored.shape == clip.shape
 
 
 class Brighter(nn.Module):
@@ -169,20 +167,20 @@ def clips(count=2, side=48):
     return with_lr_frames({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
 
 
-def test_the_smallest_loss_is_the_best_whenever_it_was():
+def test_the_validation_with_the_lowest_loss_is_the_best():
     validator = Validator(clips(), FINETUNING)
 
-    news = [
+    improved = [
         validator.validate(Brighter(factor), step) for step, factor in enumerate((0.8, 0.95, 0.9))
     ]
 
-    assert news == [True, True, False]
+    assert improved == [True, True, False]
     assert (validator.first.step, validator.best.step, validator.latest.step) == (0, 1, 2)
     assert validator.best.psnr_y > validator.latest.psnr_y > validator.first.psnr_y
     assert validator.best.bicubic == validator.first.bicubic
 
 
-def test_what_is_not_better_than_the_start_is_not_kept():
+def test_a_loss_not_below_the_first_is_no_improvement():
     validator = Validator(clips(), FINETUNING)
 
     validator.validate(Brighter(1.0), 0)
@@ -192,16 +190,16 @@ def test_what_is_not_better_than_the_start_is_not_kept():
     assert validator.best.step == 0
 
 
-def test_weights_that_give_no_numbers_are_never_the_best():
+def test_weights_with_a_nan_loss_are_never_the_best():
     validator = Validator(clips(), FINETUNING)
 
     validator.validate(Brighter(1.0), 0)
 
     assert not validator.validate(Brighter(float("nan")), 1)
-    assert validator.pieces
+    assert validator.crops
 
 
-def test_what_shows_in_no_picture_is_kept_as_it_comes():
+def test_the_latest_weights_of_the_flow_stage_are_kept():
     validator = Validator(clips(), replace(FINETUNING, stage=Stage.FLOW))
 
     validator.validate(Brighter(1.0), 0)
@@ -210,25 +208,25 @@ def test_what_shows_in_no_picture_is_kept_as_it_comes():
 
 
 @pytest.mark.parametrize(("side", "shown"), [(48, 48), (240, SIDE_SHOWN)])
-def test_of_some_clips_the_most_detailed_piece_is_kept_to_look_at(side, shown):
+def test_the_most_detailed_crop_of_some_clips_is_kept_for_the_report(side, shown):
     pairs = clips(2 * CLIPS_SHOWN, side=side)
     lr, _ = pairs["clip 0"]
     for _, hr in pairs.values():
-        hr[:, :, : side // 2] = 128  # nothing to see in the upper half
+        hr[:, :, : side // 2] = 128  # no detail in the upper half
     validator = Validator(pairs, FINETUNING)
 
     validator.validate(Brighter(1.0), 0)
 
     shown_clips = [f"clip {2 * n}" for n in range(CLIPS_SHOWN)]
-    assert [piece.clip for piece in validator.pieces] == shown_clips
-    piece, picture = validator.pieces[0], validator.first.pictures[0]
+    assert [piece.clip for piece in validator.crops] == shown_clips
+    piece, picture = validator.crops[0], validator.first.images[0]
     assert piece.frame == 1
-    assert piece.truth.shape == piece.bicubic.shape == picture.shape == (3, shown, shown)
-    assert (piece.truth[:, -20:] != 128).any()
+    assert piece.hr.shape == piece.bicubic.shape == picture.shape == (3, shown, shown)
+    assert (piece.hr[:, -20:] != 128).any()
     assert lr.shape[-1] == side // 4
 
 
-def test_a_restored_judge_remembers(tmp_path):
+def test_a_restored_validator_has_the_earlier_validations(tmp_path):
     former, later = (Validator(clips(), FINETUNING) for _ in range(2))
     former.validate(Brighter(1.0), 0)
     former.validate(Brighter(0.9), 5)
@@ -238,6 +236,6 @@ def test_a_restored_judge_remembers(tmp_path):
 
     assert (later.first.step, later.best.step, later.latest.step) == (0, 0, 5)
     assert later.first.scores == former.first.scores
-    assert torch.equal(later.best.pictures[0], former.best.pictures[0])
-    assert torch.equal(later.pieces[1].truth, former.pieces[1].truth)
+    assert torch.equal(later.best.images[0], former.best.images[0])
+    assert torch.equal(later.crops[1].hr, former.crops[1].hr)
     assert not later.validate(Brighter(0.9), 6)

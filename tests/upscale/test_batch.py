@@ -1,10 +1,10 @@
-"""Several inputs: what they become is known, and told if it cannot be, before any work begins."""
+"""Several inputs: their outputs are decided, and problems reported, before the work begins."""
 
 import json
 
 import pytest
 from PIL import Image
-from stand_in import draw_clip, load_nearest, read_clip
+from stub_network import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli
@@ -69,7 +69,7 @@ def test_existing_outputs_are_an_error_without_overwrite(folder):
     assert len(plan(folder, "a.mp4", "more", overwrite=True)) == 3
 
 
-def test_an_input_is_no_output(folder):
+def test_an_input_cannot_be_an_output(folder):
     with pytest.raises(OutputError, match=r"more/b\.mkv is one of the inputs"):
         plan_batch([folder / "more"], folder / "more", UpscaleOptions(overwrite=True))
 
@@ -83,7 +83,7 @@ def test_a_missing_input_and_an_empty_folder_are_reported(folder):
         plan_batch([folder / "more"], folder / "a.mp4", UpscaleOptions())
 
 
-def test_one_that_fails_does_not_keep_the_others_from_being_made(folder):
+def test_a_failed_input_does_not_stop_the_others(folder):
     draw_clip("a.mp4", frames=3)
     draw_clip("more/c.avi", frames=4)
 
@@ -102,7 +102,7 @@ def test_one_that_fails_does_not_keep_the_others_from_being_made(folder):
     [["a.mp4", "more", "-o", "x.mp4"], ["a.mp4", "-o", "x.mp4", "--out-dir", "large"]],
     ids=" ".join,
 )
-def test_a_place_for_the_outputs_is_given_once(folder, words):
+def test_output_and_out_dir_cannot_be_combined(folder, words):
     result = run(*words)
 
     assert result.exit_code == 2
@@ -187,25 +187,25 @@ def test_an_output_as_second_argument_suggests_the_correct_command(folder):
 
 
 @pytest.mark.parametrize("output", ["result", "large"])
-def test_a_name_without_an_ending_makes_no_image_files_of_a_video(folder, output):
+def test_an_output_without_a_suffix_is_refused_for_a_video(folder, output):
     with pytest.raises(UsageError, match=f"or -?o? ?{output}/ for (a folder of )?image files"):
         check_ending(output, folder / "a.mp4")
 
 
-def test_a_script_is_taken_at_its_word(folder):
+def test_without_a_terminal_an_output_without_a_suffix_is_accepted(folder):
     result = run("a.mp4", "-o", "result")
 
     # It gets as far as the video, which is none here.
     assert "a.mp4 is not a video file" in result.stderr
 
 
-def test_a_slash_or_an_input_of_images_says_that_image_files_are_wanted(folder):
+def test_a_slash_or_an_input_of_images_requests_image_files(folder):
     check_ending("result/", folder / "a.mp4")
     check_ending("result", folder / "shots")
     check_ending("result", folder / "shots" / "1.png")
 
 
-def test_an_address_on_the_web_is_no_file(folder):
+def test_a_url_is_refused(folder):
     result = run("https://example.com/x.mp4")
 
     assert result.exit_code == 1
@@ -220,7 +220,7 @@ def test_a_frame_rate_is_for_image_files_only(folder):
     assert not list(folder.glob("a_x4*"))
 
 
-def test_the_folder_for_outputs_is_made_with_those_above_it(folder):
+def test_the_output_folder_is_made_with_its_parents(folder):
     draw_clip("a.mp4", frames=2)
 
     result = run("a.mp4", "--out-dir", "deep/er")

@@ -1,4 +1,4 @@
-"""The job from file to file: as many frames as went in, at their times, or nothing at all."""
+"""The job from file to file: every frame at its time, or no output at all."""
 
 import os
 import sys
@@ -13,26 +13,19 @@ import av
 import pytest
 import torch
 from clips import CONSTANT, make_clip
-from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
+from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, load_nearest, read_clip
 
+from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
-from vsrm_cli.upscale import devices, segmenting, source
+from vsrm_cli.upscale import devices, source
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import Summary, upscale_video
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth
 
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return draw_clip(tmp_path / "small.mp4")
+pytestmark = pytest.mark.usefixtures("stub_network")
 
 
 def files_beside(path):
@@ -150,7 +143,7 @@ def test_another_size_is_resampled_from_that_of_the_network(tmp_path, clip, wish
 @pytest.mark.parametrize(
     "name", ["with spaces & 'quotes' $HOME %05d", "Übergröße 日本語 🎬", "l" * 230, "-o", "a:b"]
 )
-def test_names_of_any_kind_are_only_names(tmp_path, monkeypatch, name):
+def test_special_characters_in_names_have_no_meaning(tmp_path, monkeypatch, name):
     if sys.platform == "win32" and not name.isalnum():
         pytest.skip("Windows has rules of its own for names")
     folder = tmp_path / name
@@ -216,7 +209,7 @@ def test_dropped_streams_are_reported_before_the_network_is_loaded(tmp_path, mon
     assert (summary.kept, summary.dropped) == ((), (lost,))
 
 
-def test_the_warnings_are_no_part_of_the_facts(tmp_path, clip):
+def test_warnings_are_not_part_of_the_facts(tmp_path, clip):
     summary = upscale_video(clip, tmp_path / "large.mp4")
 
     facts = [field.name for field in fields(Summary) if field.name != "warnings"]
@@ -348,7 +341,7 @@ def test_an_error_in_the_network_leaves_no_file_and_no_thread(tmp_path, clip, mo
 
 
 @pytest.mark.parametrize(
-    "stage", [(source.VideoReader, "__iter__"), (segmenting.SegmentWriter, "write")]
+    "stage", [(source.VideoReader, "__iter__"), (segments.SegmentWriter, "write")]
 )
 def test_an_error_in_another_stage_leaves_no_file_and_no_thread(tmp_path, clip, monkeypatch, stage):
     def fail(*_):
@@ -382,7 +375,7 @@ def test_an_existing_file_is_replaced_only_with_overwrite_and_by_a_complete_one(
     assert len(read_clip(output)[0]) == 10
 
 
-def test_queues_hold_a_window_but_never_gigabytes():
+def test_queues_hold_a_window_but_not_gigabytes():
     assert queue_depth(16, 48 * 32 * 3) == 16
     assert queue_depth(16, 7680 * 4320 * 3) == 2
     assert queue_depth(16, 2**40) == 1

@@ -1,4 +1,4 @@
-"""Whatever breaks, one sentence says so, and neither the input nor a former output is harmed."""
+"""Every fault is reported in one sentence, and damages neither the input nor an earlier output."""
 
 import os
 import random
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 from networks import make_network
-from stand_in import draw_clip, load_nearest
+from stub_network import draw_clip, names_in
 
 from vsrm_cli.checkpoints.loading import load_model, save_weights
 from vsrm_cli.errors import InputError, Interrupted, OutputError, VsrmError
@@ -23,15 +23,12 @@ from vsrm_cli.upscale.job import upscale_video
 if sys.platform == "win32":
     pytest.skip("these faults are made by means that Windows lacks", allow_module_level=True)
 
-import faults
+import job_process
+
+pytestmark = pytest.mark.usefixtures("stub_network")
 
 SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
 WORDS = ("--window", 7, "--overlap", 3, "--segment-frames", 8)
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 def pictures(path):
@@ -43,10 +40,6 @@ def pictures(path):
         ]
 
 
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
-
-
 @pytest.mark.slow
 def test_a_job_killed_at_twenty_random_moments_gives_the_frames_of_one_that_was_not(tmp_path):
     clip = make_clip(tmp_path / "small.mp4", times=range(0, 240 * 512, 512), sound="aac")
@@ -56,7 +49,7 @@ def test_a_job_killed_at_twenty_random_moments_gives_the_frames_of_one_that_was_
 
     kills = 0
     while kills < 20:
-        job = faults.start(clip, "-o", output, *WORDS, seconds_per_window=0.01)
+        job = job_process.start(clip, "-o", output, *WORDS, seconds_per_window=0.01)
         job.join(moments.uniform(0.05, 0.9))
         job.kill()
         job.join()
@@ -64,7 +57,7 @@ def test_a_job_killed_at_twenty_random_moments_gives_the_frames_of_one_that_was_
         if output.exists():
             assert pictures(output) == pictures(whole)
             output.unlink()
-    code = faults.end(faults.start(clip, "-o", output, *WORDS))
+    code = job_process.end(job_process.start(clip, "-o", output, *WORDS))
 
     assert code == 0
     assert pictures(output) == pictures(whole)
@@ -80,12 +73,12 @@ def test_a_full_disk_is_reported_and_the_job_can_be_resumed(tmp_path, largest_fi
     output.write_text("precious")
     log = tmp_path / "log"
 
-    job = faults.start(
+    job = job_process.start(
         clip, "-o", output, "--overwrite", *WORDS, largest_file=largest_file, log=log
     )
-    code = faults.end(job)
+    code = job_process.end(job)
     kept = output.read_text()
-    again = faults.end(faults.start(clip, "-o", output, "--overwrite", *WORDS))
+    again = job_process.end(job_process.start(clip, "-o", output, "--overwrite", *WORDS))
 
     assert (code, kept, again) == (1, "precious", 0)
     last = log.read_text().splitlines()[-1]
@@ -95,13 +88,13 @@ def test_a_full_disk_is_reported_and_the_job_can_be_resumed(tmp_path, largest_fi
     assert names_in(tmp_path) == ["large.mp4", "log", "small.mp4", "whole.mp4"]
 
 
-def test_a_full_disk_is_no_bug(tmp_path):
+def test_a_full_disk_is_not_a_bug(tmp_path):
     clip = draw_noise(tmp_path / "small.mp4", frames=20)
     log = tmp_path / "log"
 
-    job = faults.start(clip, "-o", tmp_path / "large.nut", *WORDS, largest_file=3_000, log=log)
+    job = job_process.start(clip, "-o", tmp_path / "large.nut", *WORDS, largest_file=3_000, log=log)
 
-    assert faults.end(job) == 1
+    assert job_process.end(job) == 1
     last = log.read_text().splitlines()[-1]
     assert "disk" in last
     assert "bug in vsrm" not in last
@@ -178,7 +171,7 @@ def test_a_truncated_input_gives_its_frames_or_an_error(tmp_path, suffix):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_of_a_hundred_files_with_flipped_bytes_each_is_made_or_refused(tmp_path, suffix):
+def test_a_hundred_files_with_flipped_bytes_are_upscaled_or_refused(tmp_path, suffix):
     whole = make_clip(tmp_path / f"whole{suffix}", sound="aac", subtitles=None).read_bytes()
     clip, output = tmp_path / f"small{suffix}", tmp_path / "large.mkv"
     log = tmp_path / "log"
@@ -191,7 +184,7 @@ def test_of_a_hundred_files_with_flipped_bytes_each_is_made_or_refused(tmp_path,
         clip.write_bytes(flipped)
         log.unlink(missing_ok=True)
 
-        code = faults.end(faults.start(clip, "-o", output, *WORDS, log=log), within=30)
+        code = job_process.end(job_process.start(clip, "-o", output, *WORDS, log=log), within=30)
 
         told = log.read_text()
         # 3: what was carried over of a damaged sound could not be proved to be all there.
@@ -232,14 +225,14 @@ def test_a_weight_file_replaced_in_between_is_noticed(tmp_path, monkeypatch):
 def test_one_signal_finishes_the_segment_and_the_same_command_resumes(tmp_path, number):
     clip = draw_clip(tmp_path / "small.mp4", frames=40)
     output, log = tmp_path / "large.mp4", tmp_path / "log"
-    job = faults.start(clip, "-o", output, *WORDS, seconds_per_window=0.3, log=log)
+    job = job_process.start(clip, "-o", output, *WORDS, seconds_per_window=0.3, log=log)
     wait_for(tmp_path / ".large.mp4.vsrm" / "journal.json")
 
     os.kill(job.pid, number)
-    code = faults.end(job)
+    code = job_process.end(job)
     told = log.read_text().splitlines()
     log.unlink()
-    again = faults.end(faults.start(clip, "-o", output, *WORDS, log=log))
+    again = job_process.end(job_process.start(clip, "-o", output, *WORDS, log=log))
 
     assert (code, again) == (130, 0)
     assert "finishing this segment; press Ctrl-C again to stop now" in told
@@ -259,17 +252,17 @@ def wait_for(path):
 
 
 @pytest.mark.slow
-def test_a_second_process_on_one_output_is_turned_away_and_the_first_is_not_disturbed(tmp_path):
+def test_a_second_process_on_one_output_is_refused_without_disturbing_the_first(tmp_path):
     clip = draw_clip(tmp_path / "small.mp4", frames=40)
     output, log = tmp_path / "large.mp4", tmp_path / "log"
-    first = faults.start(clip, "-o", output, *WORDS, seconds_per_window=1)
+    first = job_process.start(clip, "-o", output, *WORDS, seconds_per_window=1)
     wait_for(tmp_path / ".large.mp4.vsrm" / "journal.json")
 
-    second = faults.end(faults.start(clip, "-o", output, *WORDS, log=log))
+    second = job_process.end(job_process.start(clip, "-o", output, *WORDS, log=log))
 
     assert second == 1
     assert log.read_text().startswith("error: Another vsrm is working on ")
-    assert faults.end(first) == 0
+    assert job_process.end(first) == 0
     assert len(pictures(output)) == 40
 
 
@@ -278,6 +271,6 @@ def test_three_thousand_frames_take_no_more_memory_than_three_hundred(tmp_path):
     peaks = []
     for frames in (300, 3000):
         clip = draw_clip(tmp_path / f"{frames}.mp4", frames=frames)
-        peaks.append(faults.peak_kibibytes(clip, "-o", tmp_path / f"large_{frames}.mp4"))
+        peaks.append(job_process.peak_kibibytes(clip, "-o", tmp_path / f"large_{frames}.mp4"))
 
     assert peaks[1] < 1.1 * peaks[0]

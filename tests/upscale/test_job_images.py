@@ -1,4 +1,4 @@
-"""Films of pictures: as deep as they were, in the order of their numbers, and resumable."""
+"""Image sequences keep their bit depth and numerical order, and can be resumed."""
 
 from fractions import Fraction
 
@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 from clips import make_clip
 from PIL import Image
-from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
+from stub_network import HEIGHT, WIDTH, draw_clip, names_in, read_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError, Interrupted, OutputError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.job import upscale_video
 
+pytestmark = pytest.mark.usefixtures("stub_network")
+
 SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 def draw_pictures(folder, numbers, *, name="frame_{:05}.png"):
@@ -51,10 +48,6 @@ def enlarged(pixels):
     return pixels.repeat(4, axis=0).repeat(4, axis=1)
 
 
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
-
-
 def test_a_folder_becomes_a_folder_of_the_same_names_pixel_by_pixel(tmp_path):
     drawn = draw_pictures(tmp_path / "in", range(3, 36))
 
@@ -79,7 +72,7 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path):
         np.testing.assert_array_equal(large, enlarged(pixels))
 
 
-def test_numbers_in_names_are_read_as_numbers_and_gaps_do_no_harm(tmp_path):
+def test_images_are_sorted_by_number_and_gaps_are_allowed(tmp_path):
     drawn = draw_pictures(tmp_path / "in", [10, 2, 1, 7], name="x{}.png")
 
     upscale_video(tmp_path / "in" / "x%d.png", tmp_path / "y_%03d.png")
@@ -148,7 +141,7 @@ def test_existing_images_are_kept_without_overwrite(tmp_path):
         assert large.size == (4 * WIDTH, 4 * HEIGHT)
 
 
-def test_the_input_is_no_place_for_the_output(tmp_path):
+def test_the_input_folder_cannot_be_the_output(tmp_path):
     draw_pictures(tmp_path / "in", range(2))
 
     with pytest.raises(OutputError, match="holds the input itself"):

@@ -1,4 +1,4 @@
-"""Films through pipes: the same frames as through files, and a sentence where that cannot be."""
+"""Videos through pipes: the same frames as through files, or a clear error."""
 
 import io
 import os
@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from clips import VARIABLE, make_clip
-from stand_in import HEIGHT, WIDTH, draw_clip, load_nearest, read_clip
+from stub_network import HEIGHT, WIDTH, draw_clip, read_clip
 
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.upscale import job as upscale
@@ -20,20 +20,17 @@ from vsrm_cli.upscale import open_media as ends
 from vsrm_cli.upscale import source as checkpoints
 from vsrm_cli.upscale.job import upscale_video
 
+pytestmark = pytest.mark.usefixtures("stub_network")
+
 HERE = Path(__file__).parents[1]
 PROGRAM = """
-import sys, stand_in
+import sys, stub_network
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.__main__ import main
-upscale.load_model = stand_in.load_nearest
+upscale.load_model = stub_network.load_nearest
 sys.argv = ["vsrm", *sys.argv[1:]]
 main()
 """
-
-
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr(upscale, "load_model", load_nearest)
 
 
 @pytest.fixture
@@ -45,13 +42,13 @@ def pipes(monkeypatch):
         (checkpoints, "stdin", pipes.input),
         (ends, "stdout", pipes.output),
     ):
-        stand_in = SimpleNamespace(**{name: SimpleNamespace(buffer=file)})
-        monkeypatch.setattr(module, "sys", stand_in)
+        fake_sys = SimpleNamespace(**{name: SimpleNamespace(buffer=file)})
+        monkeypatch.setattr(module, "sys", fake_sys)
     return pipes
 
 
 def send(file, *, frames=10, pixel_format="yuv420p", rate=Fraction(24000, 1001)):
-    """Write a film of noise as y4m, and give its frames."""
+    """Write a stream of noise as y4m, and give its frames."""
     noise = np.random.default_rng(0)
     sent = []
     with av.open(file, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}) as output:
@@ -163,14 +160,14 @@ def test_a_frame_lost_on_the_way_is_noticed(tmp_path, pipes, monkeypatch):
         upscale_video("-", tmp_path / "large.mp4")
 
 
-def test_the_program_is_one_of_a_chain(tmp_path):
-    film = io.BytesIO()
-    send(film, frames=5)
+def test_the_program_works_in_a_chain_of_pipes(tmp_path):
+    stream = io.BytesIO()
+    send(stream, frames=5)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
 
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "upscale", "-", "-o", "-"],
-        input=film.getvalue(),
+        input=stream.getvalue(),
         capture_output=True,
         check=False,
         env=environment,

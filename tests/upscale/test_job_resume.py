@@ -1,4 +1,4 @@
-"""Whatever stops the work, the same call goes on behind the last segment, to the same pictures."""
+"""After any interruption the same call resumes after the last segment, with identical frames."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import torch
 from clips import VARIABLE, make_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_in import HEIGHT, WIDTH, NearestNeighbor, draw_clip, read_clip
-from woven import make_video
+from interlaced_video import make_video
+from stub_network import HEIGHT, WIDTH, NearestNeighbor, draw_clip, names_in, read_clip
 
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
@@ -79,10 +79,6 @@ def stop_after(segments):
     """A `should_stop` that says yes behind so many segments."""
     asked = iter(range(segments))
     return lambda: next(asked) == segments - 1
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -231,7 +227,7 @@ def test_ctrl_c_at_any_window_loses_nothing_that_is_finished(tmp_path, monkeypat
         (tmp_path / "large.mp4").unlink()
 
 
-def test_a_file_that_leads_jumps_astray_is_read_from_its_beginning(tmp_path, monkeypatch):
+def test_a_file_with_unreliable_seeking_is_read_from_its_beginning(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=33)
     upscale_video(clip, tmp_path / "whole.mp4", **SMALL)
     with pytest.raises(Interrupted):
@@ -383,7 +379,7 @@ def test_choices_of_the_first_run_are_kept(tmp_path, monkeypatch):
     assert (summary.frames_resumed, summary.tile) == (9, 64)
 
 
-def test_work_that_is_finished_but_for_the_join_is_only_joined(tmp_path, monkeypatch):
+def test_a_job_with_all_segments_finished_is_only_joined(tmp_path, monkeypatch):
     clip = draw_clip(tmp_path / "small.mp4", frames=17)
     with monkeypatch.context() as patch:
         patch.setattr(upscale, "join_segments", lambda *_: pytest.fail("power cut"))

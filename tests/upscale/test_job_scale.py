@@ -4,7 +4,7 @@ import io
 import sys
 
 import pytest
-from stand_in import HEIGHT, WIDTH, X2_ENTRY, NearestNeighbor, draw_clip, read_clip
+from stub_network import HEIGHT, WIDTH, X2_ENTRY, NearestNeighbor, read_clip
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import save_weights
@@ -19,11 +19,6 @@ def loaded(monkeypatch):
     """A stand-in that enlarges two times, whatever is asked for."""
     monkeypatch.setitem(MODELS, X2_ENTRY.name, X2_ENTRY)
     monkeypatch.setattr(job, "load_model", lambda *_, **__: NearestNeighbor(2).eval())
-
-
-@pytest.fixture
-def clip(tmp_path):
-    return draw_clip(tmp_path / "small.mp4")
 
 
 def test_a_named_network_decides_over_the_size_that_is_left_open(clip, tmp_path):

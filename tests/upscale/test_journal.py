@@ -1,4 +1,4 @@
-"""What the journal says is finished is finished; what it does not know of is thrown away."""
+"""Segments in the journal are complete; all others are deleted."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_network import names_in
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Faults, Fingerprint
@@ -63,10 +64,6 @@ def start(output, *, segments):
         for number in range(segments):
             add_segment(journal, first=3 * number)
     return journal
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_later_run_reads_finished_segments_and_choices(output):
@@ -148,7 +145,7 @@ def test_other_options_are_accepted_without_finished_segments(output):
         assert journal.settings is None
 
 
-def test_a_restart_throws_the_finished_away(output):
+def test_a_restart_deletes_finished_segments(output):
     start(output, segments=2)
 
     with Journal(output) as journal:
@@ -221,7 +218,7 @@ def test_a_filled_gap_connects_later_segments(output):
         assert (journal.frames_done, journal.after_gap) == (9, {})
 
 
-def test_files_of_others_are_left_alone(output):
+def test_files_of_other_programs_are_not_deleted(output):
     folder = start(output, segments=1).folder
     (folder / "notes.txt").write_text("mine")
 
@@ -291,7 +288,7 @@ def test_a_small_file_is_identified_by_all_its_bytes(tmp_path_factory, data, at,
     assert (describe_files([path]) == before) == (changed == data)
 
 
-def test_a_segment_that_was_made_elsewhere_is_moved_to_the_others(output):
+def test_a_segment_made_elsewhere_is_moved_to_the_others(output):
     with Journal(output) as journal:
         journal.load(ASKED, restart=True)
         journal.discard_unfinished()

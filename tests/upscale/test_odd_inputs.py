@@ -1,4 +1,4 @@
-"""Of odd inputs, each becomes a right result, or is refused before its first frame."""
+"""Every odd input gives a correct result, or is refused before the first frame."""
 
 import pytest
 from odd_inputs import try_many
@@ -8,7 +8,7 @@ SEEDS = range(150)
 
 
 @pytest.mark.slow
-def test_random_odd_inputs_are_made_right_or_refused_at_once():
+def test_random_odd_inputs_are_upscaled_correctly_or_refused_at_once():
     faults = {seed: (fault, facts) for seed, facts, fault in try_many(SEEDS) if fault}
 
     assert faults == {}

@@ -1,4 +1,4 @@
-"""What a user may ask for: each value is read without rounding, or refused in one sentence."""
+"""Options: each value is read without rounding, or refused in one sentence."""
 
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ def read_options(**changes):
     return UpscaleOptions.read(**({"window": 16} | changes))
 
 
-def test_an_option_that_does_not_exist_is_a_mistake_of_the_caller():
+def test_an_unknown_option_is_a_type_error():
     with pytest.raises(TypeError, match="there is no option 'windows'"):
         UpscaleOptions.read(windows=3)
 
@@ -79,7 +79,7 @@ def test_a_time_of_another_form_is_refused_with_an_example(written):
 
 
 @pytest.mark.parametrize("number", [-1, -0.5, float("nan"), float("inf")])
-def test_a_number_that_is_no_moment_of_a_video_is_refused(number):
+def test_an_invalid_number_of_seconds_is_refused(number):
     with pytest.raises(UsageError, match="The end must be 0 seconds or more"):
         read_time(number, name="end")
 
@@ -118,7 +118,7 @@ def test_a_small_window_has_a_small_overlap_by_default(window, overlap):
         ({"start": 2, "end": "0:02"}, r"end \(0:02\) must come after the start \(2\)"),
     ],
 )
-def test_a_value_that_can_never_work_is_refused(changes, message):
+def test_an_invalid_value_is_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         read_options(**changes)
 
@@ -170,7 +170,7 @@ def test_a_size_is_a_box_of_two_even_sides():
         ({"detail": float("nan")}, "must be a number from 0 to 1, not nan"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused(wish, message):
+def test_an_invalid_size_is_refused(wish, message):
     with pytest.raises(UsageError, match=message):
         read_options(**wish)
 

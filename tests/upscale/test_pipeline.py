@@ -44,14 +44,14 @@ def test_every_item_arrives_once_and_in_order(count, depth):
 def test_each_stage_has_a_thread_of_its_own_and_the_middle_one_is_the_callers():
     threads = {}
 
-    def pass_on(items, stage):
+    def rewrite(items, stage):
         for item in items:
             threads[stage] = threading.current_thread()
             yield item
 
     run(
-        pass_on(range(3), "read"),
-        lambda items: pass_on(items, "restore"),
+        rewrite(range(3), "read"),
+        lambda items: rewrite(items, "restore"),
         lambda item: threads.update(write=threading.current_thread()),
     )
 
@@ -59,7 +59,7 @@ def test_each_stage_has_a_thread_of_its_own_and_the_middle_one_is_the_callers():
     assert len(set(threads.values())) == 3
 
 
-def test_the_reader_is_only_as_far_ahead_as_the_queue_is_deep():
+def test_the_reader_is_ahead_by_the_queue_length_only():
     read = []
 
     with ReadAhead((read.append(i) or i for i in range(100)), depth=3) as ahead:
@@ -72,7 +72,7 @@ def test_the_reader_is_only_as_far_ahead_as_the_queue_is_deep():
     assert len(read) == 5
 
 
-def test_a_slow_writer_holds_the_caller_back():
+def test_a_slow_writer_blocks_the_caller():
     gate = threading.Event()
     put = []
 
@@ -155,7 +155,7 @@ def test_progress_counts_what_is_written_and_estimates_the_rest():
     assert reports[-1].seconds_left >= 0.02
 
 
-def test_the_speed_of_the_network_is_right_though_it_gives_many_items_at_once():
+def test_the_speed_of_a_network_that_gives_many_items_at_once_is_correct():
     def restore_all_at_once(items):
         everything = list(items)
         time.sleep(0.1)
@@ -208,7 +208,7 @@ def test_without_a_usable_hint_no_time_is_promised():
     assert reports[-1].seconds_left is None
 
 
-def test_a_meter_times_the_making_of_items_and_not_their_use():
+def test_a_timer_counts_making_items_and_not_using_them():
     timer = Timer()
 
     for _ in timer.time_each(range(3)):

@@ -1,4 +1,4 @@
-"""What a job will need is told beforehand, and a disk that is far too small ends it."""
+"""The needs of a job are estimated in advance, and a far too small disk is refused."""
 
 from collections import namedtuple
 from fractions import Fraction
@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from clips import CONSTANT, make_clip
+from interlaced_video import make_video
 from motion import nature
 from PIL import Image
-from stand_in import X2_ENTRY, draw_clip, load_nearest
-from woven import make_video
+from stub_network import X2_ENTRY, draw_clip, load_nearest
 
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS, DetailPair
@@ -109,7 +109,7 @@ def test_a_rotated_video_has_the_size_that_players_show(tmp_path, ending):
     assert (summary.width, summary.height) == size
 
 
-def test_an_agreement_lets_the_work_begin(clip):
+def test_the_job_runs_after_confirmation(clip):
     summary = upscale_video(clip, clip.with_name("large.mkv"), confirm=lambda plan: True)
 
     assert summary.frames_out == 100
@@ -187,7 +187,7 @@ def test_the_named_network_is_used(tmp_path):
     assert select_model("gsm-t", probe(draw_clip(tmp_path / "clip.mp4"))) == ("gsm-t", "")
 
 
-def test_both_have_bundled_weights():
+def test_both_default_networks_have_bundled_weights():
     assert all(MODELS[name].file for name in (FOR_CLEAN, FOR_COMPRESSED))
 
 

@@ -56,8 +56,8 @@ def test_each_frame_is_recorded_by_number_and_fingerprint(path):
 
 def test_a_pipe_is_recorded_likewise(monkeypatch):
     plane = b"FRAME\n" + bytes(3 * WIDTH * HEIGHT)
-    film = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip C444\n".encode() + 3 * plane
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(film)))
+    stream = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip C444\n".encode() + 3 * plane
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stream)))
 
     frames, _ = read(PIPE)
 

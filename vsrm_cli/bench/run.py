@@ -10,9 +10,9 @@ from vsrm_cli.bench.options import BenchOptions
 from vsrm_cli.bench.results import Measured, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
 from vsrm_cli.checkpoints.catalog import MODELS
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.evaluation.ablation import measure_ablation
 from vsrm_cli.evaluation.quality import Crop, measure_quality
+from vsrm_cli.frame import SCALE
 
 # Frames per window in timings. A CPU takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3

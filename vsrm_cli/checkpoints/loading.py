@@ -31,7 +31,7 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import GSM_FULL
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 from vsrm_cli.models.vsrm_compact import CompactConfig, VSRMCompact
-from vsrm_cli.models.vsrm_former import FormerConfig, FormerVSRM
+from vsrm_cli.models.vsrm_compact_v01 import CompactV01, CompactV01Config
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -71,7 +71,7 @@ class Family:
 FAMILIES = {
     "vsrm": Family(VSRMConfig, VSRM),
     "vsrm-compact": Family(CompactConfig, VSRMCompact),
-    "vsrm-former": Family(FormerConfig, FormerVSRM),
+    "vsrm-former": Family(CompactV01Config, CompactV01),
     "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
@@ -183,19 +183,18 @@ def _file_checksum(path: Path) -> str:
         raise WeightsError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def read_weights(path: Path, *, name: str | None = None, averaged: bool = False) -> Network:
+def read_weights(path: Path, *, name: str | None = None) -> Network:
     """Build the network of a weight file and load its weights.
 
     Args:
         path: A safetensors or PyTorch file, of this project or another supported one.
         name: Of the network if the file has none; None for the file name.
-        averaged: Whether to take averaged weights (``params_ema``) of a PyTorch file with both.
 
     Raises:
         WeightsError: If the file is damaged or malicious, is for an unknown network, or its keys do
             not match its configuration exactly.
     """
-    return network_of(read_checkpoint(path, averaged=averaged), name or path.stem)
+    return network_of(read_checkpoint(path), name or path.stem)
 
 
 def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> None:

@@ -39,7 +39,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code = app(arguments, prog_name="vsrm", standalone_mode=False)
     except _UnreadableCommandLine as error:
-        return _tell_unreadable(error, sys.argv[1:] if arguments is None else arguments)
+        return _report_usage_error(error, sys.argv[1:] if arguments is None else arguments)
     return code or 0
 
 
@@ -69,7 +69,7 @@ def main(
         typer.echo(context.get_help())
 
 
-def _tell_unreadable(error: Any, arguments: list[str]) -> int:
+def _report_usage_error(error: Any, arguments: list[str]) -> int:
     """Print in one line what is wrong with a command line, and return the exit code for it."""
     message = error.format_message().rstrip(".")
     # Of a file instead of a command, what is meant is plain.

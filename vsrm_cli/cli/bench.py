@@ -95,7 +95,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Measure quality on a folder of sharp clips, or one with GT and LR inside.",
+            help="Measure quality on a folder of HR clips, or one with GT and LR inside.",
             show_default=False,
             rich_help_panel="What to measure",
         ),
@@ -104,7 +104,7 @@ def bench(
         str,
         typer.Option(
             metavar="bi|bd|CODEC-QUALITY",
-            help="How sharp clips are shrunk: bicubic, blur and subsample, or bicubic and "
+            help="How HR clips are shrunk: bicubic, blur and subsample, or bicubic and "
             "compressed: h264-23, h264-28, hevc-30, vp9-40, mpeg4-6, mpeg2-6.",
             rich_help_panel="Quality",
         ),

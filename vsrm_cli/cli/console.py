@@ -383,9 +383,9 @@ def _printable(text: str) -> str:
 
 
 class _Bar(Bar):
-    """A bar that leaves room at the end of its line: terminals write ^C there when it is typed.
+    """A bar that leaves room at the end of its line, where terminals print ^C when it is typed.
 
-    In a full line it would go to the next one, and the bar that stands there stay for good.
+    In a full line it would wrap, and the old bar would stay on the screen.
     """
 
     def get_renderable(self) -> RenderableType:

@@ -71,8 +71,8 @@ def finetune(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="Network to start from: a name, a weight file, or a Hub id; auto is the one that "
-            "vsrm upscale takes for such footage.",
+            help="Network to start from: a name, a weight file, or a Hub id; auto is "
+            "vsrm-t-real for compressed footage, else vsrm-t.",
             autocompletion=complete_model,
             rich_help_panel="Network",
         ),
@@ -203,7 +203,7 @@ def finetune(
         float | None,
         typer.Option(
             metavar="X",
-            help="Weight of the loss on fine checkerboards along edges.",
+            help="Weight of the loss on checkerboards and other fine grids.",
             show_default="4",
             rich_help_panel="Stage sharp",
         ),
@@ -286,11 +286,11 @@ def finetune(
         "cleaning_weight": cleaning_weight,
         "discriminator_lr": discriminator_lr,
     }
+    from vsrm_cli.training import finetune as job
     from vsrm_cli.training.distributed import process_group, rank
-    from vsrm_cli.training.finetune import FinetuneOptions, adapt
 
     with process_group(device) as place:
-        options = FinetuneOptions(
+        options = job.FinetuneOptions(
             model=model,
             from_scratch=from_scratch,
             preset=preset,
@@ -319,7 +319,7 @@ def finetune(
             stop_on_signal(bar.print_note, "step") as should_stop,
         ):
             try:
-                result = adapt(
+                result = job.finetune(
                     data,
                     folder,
                     options,

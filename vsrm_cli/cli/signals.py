@@ -7,13 +7,13 @@ from types import FrameType
 
 
 @contextmanager
-def stop_on_signal(tell: Callable[[str], None], what: str) -> Iterator[Callable[[], bool]]:
+def stop_on_signal(report: Callable[[str], None], what: str) -> Iterator[Callable[[], bool]]:
     """Let the first Ctrl-C or SIGTERM stop the job at the next resume point.
 
     The second one stops it at once, as a `KeyboardInterrupt`; a third one kills the program.
 
     Args:
-        tell: Called at the first one with what happens now.
+        report: Called at the first one with what happens now.
         what: What is finished before the job stops.
 
     Yields:
@@ -28,7 +28,7 @@ def stop_on_signal(tell: Callable[[str], None], what: str) -> Iterator[Callable[
             for each in former:
                 signal.signal(each, signal.SIG_DFL)
             raise KeyboardInterrupt
-        tell(f"finishing this {what}; press Ctrl-C again to stop now")
+        report(f"finishing this {what}; press Ctrl-C again to stop now")
 
     former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

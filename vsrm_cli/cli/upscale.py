@@ -187,7 +187,7 @@ def upscale(
         str,
         typer.Option(
             metavar="FORMAT",
-            help="Pixel format of the output; auto picks the nearest to the input.",
+            help="Pixel format of the output; auto is 4:2:0 at the bit depth of the input.",
             rich_help_panel="Encoding",
         ),
     ] = "auto",

@@ -12,9 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from vsrm_cli.data.degradations import SCALE
-from vsrm_cli.data.sources import Run, Source, Window, whole
+from vsrm_cli.data.crops import CropBox
+from vsrm_cli.data.sources import Run, Source
 from vsrm_cli.errors import InputError
+from vsrm_cli.frame import SCALE
 
 SLOTS = 24
 # The run of each slot is replaced after so many steps, one slot after the other.
@@ -70,7 +71,7 @@ class ClipCache:
         """
         if self._is_in_memory:
             stored = self._sources[number]
-            return cast(Run, stored.read(0, stored.frames, whole(stored)))
+            return cast(Run, stored.read(0, stored.frames, CropBox(0, 0, *stored.size)))
         generation = (step + number * STEPS_IN_USE // SLOTS) // STEPS_IN_USE
         key = (number, generation)
         if key not in self._cache:
@@ -86,7 +87,7 @@ class ClipCache:
             source = self._sources[rng.choice(len(self._sources), p=self._odds)]
             count = min(self._frames + MORE_FRAMES, source.frames)
             first = int(rng.integers(source.frames - count + 1))
-            run = source.read(first, count, self._window(source, rng))
+            run = source.read(first, count, self._choose_box(source, rng))
             if run is not None:
                 return run
         raise InputError(
@@ -94,10 +95,10 @@ class ClipCache:
             f"check that the files still exist and are complete."
         )
 
-    def _window(self, source: Source, rng: np.random.Generator) -> Window:
+    def _choose_box(self, source: Source, rng: np.random.Generator) -> CropBox:
         """A crop of large frames, aligned to LR pixels; photos are not cropped."""
         if source.frames == 1:
-            return whole(source)
+            return CropBox(0, 0, *source.size)
         frames = self._frames + MORE_FRAMES
         affordable = math.sqrt(RUN_BYTES / (3 * frames))
         side = max(self._side, int(min(MORE_PIXELS * self._side, affordable)) // SCALE * SCALE)
@@ -106,4 +107,4 @@ class ClipCache:
             SCALE * int(rng.integers((length - part) // SCALE + 1))
             for length, part in zip(source.size, (height, width), strict=True)
         )
-        return Window(top, left, height, width)
+        return CropBox(top, left, height, width)

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vsrm_cli.data.clip_cache import ClipCache
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
-from vsrm_cli.data.footage import Footage, stored_in
-from vsrm_cli.data.packs import most_detailed
+from vsrm_cli.data.crops import flip_and_rotate, most_detailed
+from vsrm_cli.data.degradations import Degradation, degrade
+from vsrm_cli.data.footage import Footage, load_pack_sources
 from vsrm_cli.data.sample import ClipShape, Sample
-from vsrm_cli.data.synthetic_motion import move_camera, turn
+from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.frame import SCALE
 
 # LR pixels around a patch that are compressed along with it, as far as there are any, and cropped
 # afterwards: an encoder treats the borders of a frame differently.
@@ -58,7 +59,7 @@ class Clips(Dataset[Sample]):
             InputError: If nothing is left, or a pack cannot be read.
         """
         if isinstance(footage, Path):
-            footage = Footage(footage, tuple(stored_in(footage)))
+            footage = Footage(footage, tuple(load_pack_sources(footage)))
         footage = footage.usable(shape)
         self.skipped = footage.skipped
         self.shape, self.steps, self.seed, self.degradation = shape, steps, seed, degradation
@@ -111,7 +112,7 @@ class Clips(Dataset[Sample]):
             backward, forward = (_middle(flow, around) for flow in flows)
         else:
             hr, around = _cut(run.hr, shape, rng, around=around)
-            hr = turn(hr, rng)
+            hr = flip_and_rotate(hr, rng)
             backward = forward = torch.zeros(shape.frames - 1, 2, shape.patch, shape.patch)
         # Degraded after colors were swapped and frames turned: encoders weigh colors differently,
         # and go through a frame from its top left.
@@ -148,8 +149,8 @@ def _cut_pair(hr: Tensor, lr: Tensor, shape: ClipShape, rng: np.random.Generator
     Colors are not swapped: compression artifacts depend on them.
     """
     is_photo = len(hr) == 1
-    alike = int(rng.integers(1 << 32))
-    hr, lr = (turn(frames.float() / 255, np.random.default_rng(alike)) for frames in (hr, lr))
+    seed = int(rng.integers(1 << 32))
+    hr, lr = (flip_and_rotate(x.float() / 255, np.random.default_rng(seed)) for x in (hr, lr))
     tops, down = _walk(lr.shape[-2] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
     lefts, right = _walk(lr.shape[-1] - shape.patch, shape.frames, rng, fastest=2 * is_photo)
     start = int(rng.integers(max(len(hr) - shape.frames, 0) + 1))

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.data.real_degradation import degrade_real
-
-SCALE = 4
+from vsrm_cli.frame import SCALE
 
 # The Gaussian of BD: standard deviation and reach in pixels.
 BD_SIGMA, BD_REACH = 1.6, 6
@@ -27,16 +26,13 @@ class Degradation(enum.StrEnum):
     REAL = "real"
 
 
-def degrade(
-    hr: Tensor, kind: Degradation, rng: np.random.Generator, *, scale: int = SCALE
-) -> Tensor:
+def degrade(hr: Tensor, kind: Degradation, rng: np.random.Generator) -> Tensor:
     """Make the LR frames of a clip.
 
     Args:
-        hr: (T, 3, scale H, scale W), values 0 to 1.
+        hr: (T, 3, 4H, 4W), values 0 to 1.
         kind: `shrink_bicubic`, `blur_and_subsample` or `degrade_real`. Only the last needs PyAV.
         rng: For `Degradation.REAL`; the others are not random.
-        scale: How many times smaller; 4 for `Degradation.BD`.
 
     Returns:
         (T, 3, H, W), values 0 to 1 in steps of 1/255.
@@ -45,10 +41,10 @@ def degrade(
         ValueError: If a side is no multiple of the scale.
     """
     if kind is Degradation.BI:
-        return shrink_bicubic(hr, scale=scale)
+        return shrink_bicubic(hr)
     if kind is Degradation.BD:
         return blur_and_subsample(hr)
-    return degrade_real(hr, lr_size(hr, scale), rng)
+    return degrade_real(hr, lr_size(hr), rng)
 
 
 def lr_size(hr: Tensor, scale: int = SCALE) -> tuple[int, int]:

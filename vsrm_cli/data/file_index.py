@@ -8,12 +8,12 @@ from typing import Any
 
 from vsrm_cli.files import write_atomically
 
-_VERSION = 2
+_VERSION = 3
 
 Facts = dict[str, Any]
 
 
-class Index:
+class FileIndex:
     """Facts about files in a JSON file, each valid as long as its file does not change."""
 
     def __init__(self, file: Path) -> None:

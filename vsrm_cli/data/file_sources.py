@@ -1,7 +1,7 @@
 """Clips and photos in files: found, probed once, and read from any frame."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -9,22 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.file_index import Facts, Index
-from vsrm_cli.data.packs import shrink
-from vsrm_cli.data.sources import (
-    PHOTO_ENDINGS,
-    VIDEO_ENDINGS,
-    Run,
-    Skipped,
-    Source,
-    Window,
-    to_8_bits,
-)
+from vsrm_cli.data.crops import CropBox, shrink
+from vsrm_cli.data.file_index import Facts, FileIndex
+from vsrm_cli.data.sources import Run, Skipped, Source
 from vsrm_cli.decode.frame_index import read_frame_index
 from vsrm_cli.decode.image_sequence import by_number, read_image
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
+from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS
+from vsrm_cli.frame import to_8_bits
 from vsrm_cli.media.probe import probe
 
 # The longer side of a photo becomes at most 1.5 times this.
@@ -56,20 +50,16 @@ class Video:
     size: tuple[int, int]
     is_halved: bool
     is_lossy: bool
+    is_in_memory: bool = field(default=False, init=False)
 
     @property
     def frames(self) -> int:
         """Number of frames."""
         return len(self.ticks)
 
-    @property
-    def is_in_memory(self) -> bool:
-        """False: it is in a file."""
-        return False
-
-    def read(self, first: int, count: int, window: Window) -> Run | None:
+    def read(self, first: int, count: int, box: CropBox) -> Run | None:
         """Decode, from the key frame before ``first``."""
-        stored = window.times(2) if self.is_halved else window
+        stored = box.scaled(2) if self.is_halved else box
         start = (self.ticks[first] - self.ticks[0]) * self.time_base
         images: list[Tensor] = []
         try:
@@ -77,7 +67,7 @@ class Video:
                 for frame in islice(reader, count):
                     if images and frame.begins_shot:
                         return None
-                    image = to_8_bits(stored.of(torch.from_numpy(frame.pixels)))
+                    image = stored.crop(torch.from_numpy(to_8_bits(frame.pixels)))
                     images.append(shrink(image, 0.5) if self.is_halved else image)
         except InputError:
             return None
@@ -100,18 +90,15 @@ class ImageFiles:
     name: str
     size: tuple[int, int]
     is_photo: bool
+    is_in_memory: bool = field(default=False, init=False)
+    is_lossy: bool = field(default=False, init=False)
 
     @property
     def frames(self) -> int:
         """Number of frames."""
         return len(self.files)
 
-    @property
-    def is_in_memory(self) -> bool:
-        """False: it is in files."""
-        return False
-
-    def read(self, first: int, count: int, window: Window) -> Run | None:
+    def read(self, first: int, count: int, box: CropBox) -> Run | None:
         """Read each image."""
         wanted = self.files[first : first + count]
         read = read_photo if self.is_photo else _read_image
@@ -124,7 +111,7 @@ class ImageFiles:
         cuts = SceneCutFinder()
         if any(cuts.begins_shot(image.numpy()) for image in images):
             return None
-        return Run(torch.stack([window.of(image) for image in images]))
+        return Run(torch.stack([box.crop(image) for image in images]))
 
 
 def read_photo(path: Path) -> Tensor:
@@ -139,7 +126,7 @@ def read_photo(path: Path) -> Tensor:
 
 
 def find_sources(
-    root: Path, files: Iterable[Path], index: Index, *, as_they_are: bool = False
+    root: Path, files: Iterable[Path], index: FileIndex, *, keeps_size: bool = False
 ) -> tuple[list[Source], list[Skipped]]:
     """Probe files: videos, folders of frames, and photos.
 
@@ -150,7 +137,7 @@ def find_sources(
         root: Names are relative to it.
         files: Videos and images.
         index: Cached facts about them.
-        as_they_are: Whether to shrink nothing.
+        keeps_size: Whether no frame is shrunk.
 
     Returns:
         Sources sorted by name, without file endings; and files that cannot be used.
@@ -160,10 +147,10 @@ def find_sources(
     for name, row in _group_files(root, files, index):
         path = row[0]
         facts = index.facts(path, _probe_video if is_video(path) else _probe_image)
-        if "why" in facts:
-            skipped.append(Skipped(path, facts["why"]))
+        if "reason" in facts:
+            skipped.append(Skipped(path, facts["reason"]))
         else:
-            sources.append(_source(name, row, facts, as_they_are=as_they_are))
+            sources.append(_source(name, row, facts, keeps_size=keeps_size))
     return sorted(sources, key=lambda source: source.name), skipped
 
 
@@ -173,7 +160,7 @@ def is_video(path: Path) -> bool:
 
 
 def _group_files(
-    root: Path, files: Iterable[Path], index: Index
+    root: Path, files: Iterable[Path], index: FileIndex
 ) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Names, and the files that belong together: a video, a photo, or an image sequence."""
     folders: dict[Path, list[Path]] = {}
@@ -184,20 +171,20 @@ def _group_files(
             folders.setdefault(file.parent, []).append(file)
     for folder, images in folders.items():
         row = tuple(_images(images))
-        if len(row) > 1 and index.facts(folder, _probe_folder)["is_film"]:
+        if len(row) > 1 and index.facts(folder, _probe_folder)["is_sequence"]:
             yield _name(folder, root), row
         else:
             yield from ((_name(file.with_suffix(""), root), (file,)) for file in row)
 
 
-def _source(name: str, row: tuple[Path, ...], facts: Facts, *, as_they_are: bool) -> Source:
+def _source(name: str, row: tuple[Path, ...], facts: Facts, *, keeps_size: bool) -> Source:
     height, width = facts["size"]
     if is_video(row[0]):
-        is_halved = not as_they_are and facts["is_lossy"] and min(height, width) >= HALVED_LINES
+        is_halved = not keeps_size and facts["is_lossy"] and min(height, width) >= HALVED_LINES
         size = (height // 2, width // 2) if is_halved else (height, width)
         ticks, clock = tuple(facts["ticks"]), Fraction(*facts["clock"])
         return Video(row[0], name, ticks, clock, size, is_halved, facts["is_lossy"])
-    is_photo = len(row) == 1 and not as_they_are
+    is_photo = len(row) == 1 and not keeps_size
     factor = _photo_factor(height, width) if is_photo else 1.0
     return ImageFiles(row, name, (int(height * factor), int(width * factor)), is_photo)
 
@@ -211,10 +198,10 @@ def _probe_video(path: Path) -> Facts:
         with VideoReader(path) as reader:
             info = reader.info
             if reader.fields.first is not None:
-                return {"why": f"{path} is interlaced; deinterlace it first."}
+                return {"reason": f"{path} is interlaced; deinterlace it first."}
         table = read_frame_index(path)
     except InputError as error:
-        return {"why": str(error)}
+        return {"reason": str(error)}
     first = round(info.start / info.time_base)
     return {
         "size": [info.height, info.width],
@@ -228,7 +215,7 @@ def _probe_image(path: Path) -> Facts:
     try:
         info = probe(path)
     except InputError as error:
-        return {"why": str(error)}
+        return {"reason": str(error)}
     return {"size": [info.height, info.width]}
 
 
@@ -239,19 +226,19 @@ def _probe_folder(folder: Path) -> Facts:
     try:
         seen = [_read_image(image) for image in images]
     except InputError:
-        return {"is_film": False}
+        return {"is_sequence": False}
     is_sequence = len(seen) > 1 and len({image.shape for image in seen}) == 1
-    return {"is_film": is_sequence and not any(cuts.begins_shot(p.numpy()) for p in seen)}
+    return {"is_sequence": is_sequence and not any(cuts.begins_shot(p.numpy()) for p in seen)}
 
 
 def _images(files: Iterable[Path]) -> list[Path]:
     """The images among files, in the order of the numbers in their names."""
-    images = (f for f in files if f.suffix.lower() in PHOTO_ENDINGS and f.name[0] != ".")
+    images = (f for f in files if f.suffix.lower() in IMAGE_ENDINGS and f.name[0] != ".")
     return sorted(images, key=by_number)
 
 
 def _read_image(path: Path) -> Tensor:
-    return to_8_bits(torch.from_numpy(read_image(path)))
+    return torch.from_numpy(to_8_bits(read_image(path)))
 
 
 def _name(path: Path, root: Path) -> str:

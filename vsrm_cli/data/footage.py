@@ -8,20 +8,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vsrm_cli.data.degradations import SCALE
-from vsrm_cli.data.file_index import Index
+from vsrm_cli.data.file_index import FileIndex
 from vsrm_cli.data.packs import load_lr_clips, load_pack
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import (
-    PHOTO_ENDINGS,
-    VIDEO_ENDINGS,
-    Pair,
-    Skipped,
-    Source,
-    Stored,
-)
+from vsrm_cli.data.sources import Pair, Skipped, Source, Stored
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import cache_dir, files_below
+from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, cache_dir, files_below
+from vsrm_cli.frame import SCALE
 
 HR_FOLDER, LR_FOLDER = "hr", "lr"
 PACK_ENDING = ".safetensors"
@@ -56,9 +49,7 @@ class Footage:
     @property
     def is_compressed(self) -> bool:
         """Whether most clips, or their LR frames, are from compressed video."""
-        seen = [clip.lr if isinstance(clip, Pair) else clip for clip in self.clips]
-        lossy = [clip for clip in seen if getattr(clip, "is_lossy", False)]
-        return 2 * len(lossy) > len(seen)
+        return 2 * sum(clip.is_lossy for clip in self.clips) > len(self.clips)
 
     def fit(self, shape: ClipShape) -> ClipShape:
         """Make samples smaller or shorter until half of the sources fit.
@@ -79,13 +70,13 @@ class Footage:
         for source in self.sources:
             height, width = source.size
             if min(source.size) < side:
-                why = f"is too small: {width}x{height} pixels, where patches have {side}."
+                reason = f"is too small: {width}x{height} pixels, where patches have {side}."
             elif 1 < source.frames < shape.frames:
-                why = f"is too short: {source.frames} frames, where clips have {shape.frames}."
+                reason = f"is too short: {source.frames} frames, where clips have {shape.frames}."
             else:
                 fits.append(source)
                 continue
-            skipped.append(Skipped(self.path / source.name, f"{source.name} {why}"))
+            skipped.append(Skipped(self.path / source.name, f"{source.name} {reason}"))
         if not fits:
             raise InputError(
                 f"{self.path} holds no photo and no clip of {side} pixels and {shape.frames} "
@@ -126,10 +117,10 @@ def open_footage(data: Path, *, index: Path | None = None) -> Footage:
         if min(source.size) >= SCALE * LEAST_PATCH:
             large.append(source)
             continue
-        why = f"{source.name} is too small: {source.size[1]}x{source.size[0]} pixels."
-        skipped.append(Skipped(data / source.name, why))
+        reason = f"{source.name} is too small: {source.size[1]}x{source.size[0]} pixels."
+        skipped.append(Skipped(data / source.name, reason))
     if not large:
-        found = f" ({len(skipped)} were skipped, the first: {skipped[0].why})" if skipped else ""
+        found = f" ({len(skipped)} were skipped, the first: {skipped[0].reason})" if skipped else ""
         raise InputError(
             f"{data} has no usable footage{found}; give a folder of videos, photos, "
             f"folders of frames, or packs."
@@ -137,16 +128,16 @@ def open_footage(data: Path, *, index: Path | None = None) -> Footage:
     return Footage(data, tuple(large), tuple(skipped))
 
 
-def _index(data: Path, file: Path | None) -> Index:
+def _index(data: Path, file: Path | None) -> FileIndex:
     name = hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:16]
-    return Index(file or cache_dir() / "footage" / f"{name}.json")
+    return FileIndex(file or cache_dir() / "footage" / f"{name}.json")
 
 
 def _files(data: Path) -> list[Path]:
     return [data] if data.is_file() else files_below(data)
 
 
-def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
+def _sources(data: Path, index: FileIndex) -> tuple[list[Source], list[Skipped]]:
     """All packs, videos, image sequences and photos."""
     files = _files(data)
     root = data if data.is_dir() else data.parent
@@ -155,14 +146,14 @@ def _sources(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
     for pack in (file for file in files if file.suffix.lower() == PACK_ENDING):
         where = "" if pack == data else f"{pack.relative_to(root).with_suffix('').as_posix()}/"
         try:
-            sources += stored_in(pack, where)
+            sources += load_pack_sources(pack, where)
         except InputError as error:
             skipped.append(Skipped(pack, str(error)))
     found, others = _in_files(root, files, index)
     return sources + found, skipped + others
 
 
-def stored_in(pack: Path, where: str = "") -> list[Source]:
+def load_pack_sources(pack: Path, where: str = "") -> list[Source]:
     """The photos, then the clips of a pack, in memory.
 
     A clip appears once for each of its LR versions.
@@ -188,15 +179,15 @@ def stored_in(pack: Path, where: str = "") -> list[Source]:
     return stored
 
 
-def _pairs(data: Path, index: Index) -> tuple[list[Source], list[Skipped]]:
+def _pairs(data: Path, index: FileIndex) -> tuple[list[Source], list[Skipped]]:
     """Sources that are in both folders under the same name."""
-    found, skipped = _in_files(data / HR_FOLDER, None, index, as_they_are=True)
-    others, more_skipped = _in_files(data / LR_FOLDER, None, index, as_they_are=True)
+    found, skipped = _in_files(data / HR_FOLDER, None, index, keeps_size=True)
+    others, more_skipped = _in_files(data / LR_FOLDER, None, index, keeps_size=True)
     hr, lr = ({source.name: source for source in side} for side in (found, others))
-    for lonely in sorted(hr.keys() ^ lr.keys()):
-        here, there = (HR_FOLDER, LR_FOLDER)[:: 1 if lonely in hr else -1]
-        why = f"{here}/{lonely} has no counterpart in {there}/."
-        skipped.append(Skipped(data / here / lonely, why))
+    for name in sorted(hr.keys() ^ lr.keys()):
+        here, there = (HR_FOLDER, LR_FOLDER)[:: 1 if name in hr else -1]
+        reason = f"{here}/{name} has no counterpart in {there}/."
+        skipped.append(Skipped(data / here / name, reason))
     pairs: list[Source] = []
     for name in sorted(hr.keys() & lr.keys()):
         pairs.append(Pair(hr[name], lr[name]))
@@ -224,13 +215,13 @@ def _check_pair(path: Path, pair: Pair) -> None:
 
 
 def _in_files(
-    root: Path, files: list[Path] | None, index: Index, *, as_they_are: bool = False
+    root: Path, files: list[Path] | None, index: FileIndex, *, keeps_size: bool = False
 ) -> tuple[list[Source], list[Skipped]]:
     """Sources in videos and images; PyAV is needed only if there are any."""
     media = [
         file
         for file in (_files(root) if files is None else files)
-        if file.suffix.lower() in PHOTO_ENDINGS | VIDEO_ENDINGS
+        if file.suffix.lower() in IMAGE_ENDINGS | VIDEO_ENDINGS
     ]
     if not media:
         return [], []
@@ -241,4 +232,4 @@ def _in_files(
         raise InputError(
             f"Reading {media[0]} needs PyAV, which is not installed; install it, or give packs."
         ) from error
-    return find_sources(root, media, index, as_they_are=as_they_are)
+    return find_sources(root, media, index, keeps_size=keeps_size)

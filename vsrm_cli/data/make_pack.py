@@ -8,13 +8,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.crops import detail, shrink
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.file_sources import read_photo
-from vsrm_cli.data.packs import LR_PREFIX, detail, shrink
-from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
+from vsrm_cli.data.packs import LR_PREFIX
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import check_output_path, files_below, write_atomically
+from vsrm_cli.files import (
+    IMAGE_ENDINGS,
+    VIDEO_ENDINGS,
+    check_output_path,
+    files_below,
+    write_atomically,
+)
+from vsrm_cli.frame import SCALE, to_8_bits
 
 # Compressed video is shrunk to this height first: at half size, 720p shows no codec artifacts.
 CLIP_HEIGHT = 360
@@ -63,7 +70,7 @@ def make_pack(
     rng = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     files = files_below(folder)
-    for path in (file for file in files if file.suffix.lower() in PHOTO_ENDINGS):
+    for path in (file for file in files if file.suffix.lower() in IMAGE_ENDINGS):
         report(str(path))
         try:
             tensors[f"photo.{len(tensors)}"] = read_photo(path)
@@ -78,7 +85,7 @@ def make_pack(
             warn(f"skipped: {error}")
             continue
         for clip in clips:
-            tensors[f"clip.{len(tensors) - photos}"] = _in_fours(clip) if lr_versions else clip
+            tensors[f"clip.{len(tensors) - photos}"] = _crop_to_fours(clip) if lr_versions else clip
     if not tensors:
         raise InputError(f"{folder} has no photos and no videos; give a folder that has some.")
     lr_clips = {
@@ -91,7 +98,7 @@ def make_pack(
     return len(tensors)
 
 
-def _in_fours(clip: Tensor) -> Tensor:
+def _crop_to_fours(clip: Tensor) -> Tensor:
     """Crop the sides of frames to multiples of four."""
     height, width = (side - side % SCALE for side in clip.shape[-2:])
     return clip[..., :height, :width].contiguous()
@@ -120,10 +127,10 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
     """
     tensors: dict[str, Tensor] = {}
     for clip in sorted(p for p in folder.iterdir() if p.is_dir()):
-        paths = sorted(p for p in clip.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
+        paths = sorted(p for p in clip.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
         if paths:
             frames = torch.stack([read_photo(path) for path in paths])
-            tensors[f"clip.{clip.name}"] = _in_fours(frames)
+            tensors[f"clip.{clip.name}"] = _crop_to_fours(frames)
     if not tensors:
         raise InputError(f"{folder} holds no folder of images; give one with a folder per clip.")
     with write_atomically(pack) as part:
@@ -136,7 +143,7 @@ def _runs(path: Path) -> Iterator[Tensor]:
     run: list[Tensor] = []
     with VideoReader(path) as reader:
         for frame in reader:
-            pixels = to_8_bits(torch.from_numpy(frame.pixels.copy()))
+            pixels = torch.from_numpy(to_8_bits(frame.pixels).copy())
             side = min(pixels.shape[1:])
             run.append(shrink(pixels, CLIP_HEIGHT / side) if side > CLIP_HEIGHT else pixels)
             if len(run) == CLIP_FRAMES:

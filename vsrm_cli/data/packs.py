@@ -11,11 +11,9 @@ have LR versions, ``twin-0.N``, ``twin-1.N`` and so on, (T, 3, H/4, W/4).
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import functional as F
 
 from vsrm_cli.errors import InputError
 
@@ -67,52 +65,3 @@ def _tensors(pack: Path) -> Iterator[tuple[str, str, Tensor]]:
                 yield kind, name, tensor
     except (SafetensorError, OSError) as error:
         raise InputError(f"{pack} cannot be read as a pack; copy or make it again.") from error
-
-
-def shrink(frames: Tensor, factor: float) -> Tensor:
-    """Shrink (..., 3, H, W) uint8 by antialiased bicubic interpolation, rounded to 8 bits."""
-    shrunk = F.interpolate(
-        frames.reshape(-1, *frames.shape[-3:]).float(),
-        scale_factor=factor,
-        mode="bicubic",
-        antialias=True,
-        align_corners=False,
-    )
-    shrunk = shrunk.round().clamp(0, 255).to(torch.uint8)
-    return shrunk.reshape(*frames.shape[:-2], *shrunk.shape[-2:])
-
-
-def detail(image: Tensor) -> float:
-    """Mean absolute difference of neighboring pixels, in gray levels, of (..., H, W) values."""
-    image = image.float()
-    across = (image[..., 1:] - image[..., :-1]).abs().mean()
-    down = (image[..., 1:, :] - image[..., :-1, :]).abs().mean()
-    return float(across + down)
-
-
-def most_detailed(
-    image: Tensor, height: int, width: int, rng: np.random.Generator, *, step: int = 1
-) -> tuple[int, int]:
-    """Choose the place with most detail out of three random places in an image.
-
-    Args:
-        image: (3, H, W).
-        height: Of the place; if the image is smaller, the place is at its border.
-        width: Of the place, likewise.
-        rng: Chooses the places.
-        step: Places are multiples of this.
-
-    Returns:
-        The top and the left of the place.
-    """
-    places = [
-        (
-            step * int(rng.integers(max(image.shape[-2] - height, 0) // step + 1)),
-            step * int(rng.integers(max(image.shape[-1] - width, 0) // step + 1)),
-        )
-        for _ in range(3)
-    ]
-    return max(
-        places,
-        key=lambda at: detail(image[:, at[0] : at[0] + height : 2, at[1] : at[1] + width : 2]),
-    )

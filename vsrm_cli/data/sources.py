@@ -1,16 +1,13 @@
 """Sources of clips: a photo or a run of frames, in a file or in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE
-
-PHOTO_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-VIDEO_ENDINGS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".264", ".m4v", ".ts"}
+from vsrm_cli.data.crops import CropBox
+from vsrm_cli.frame import SCALE
 
 
 @dataclass(frozen=True)
@@ -19,11 +16,11 @@ class Skipped:
 
     Attributes:
         path: The file.
-        why: The reason, in a sentence that names the file.
+        reason: A sentence that names the file.
     """
 
     path: Path
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,6 @@ class Run:
     def bytes(self) -> int:
         """Its size in memory."""
         return self.hr.nbytes + (0 if self.lr is None else self.lr.nbytes)
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of a frame, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def times(self, factor: float) -> "Window":
-        """The same rectangle of frames enlarged by a factor."""
-        sides = (int(factor * side) for side in (self.top, self.left, self.height, self.width))
-        return Window(*sides)
-
-    def of(self, frames: Tensor) -> Tensor:
-        """Crop frames, (..., H, W)."""
-        rows = slice(self.top, self.top + self.height)
-        return frames[..., rows, self.left : self.left + self.width]
 
 
 class Source(Protocol):
@@ -83,13 +60,17 @@ class Source(Protocol):
     def is_in_memory(self) -> bool:
         """Whether its frames are in memory."""
 
-    def read(self, first: int, count: int, window: Window) -> Run | None:
+    @property
+    def is_lossy(self) -> bool:
+        """Whether its frames, of a pair the LR ones, are from lossy compressed video."""
+
+    def read(self, first: int, count: int, box: CropBox) -> Run | None:
         """Read a crop of consecutive frames.
 
         Args:
             first: Number of the first.
             count: How many.
-            window: The crop, in HR pixels; multiples of four if there are LR frames.
+            box: The crop, in HR pixels; multiples of four if there are LR frames.
 
         Returns:
             None if a frame is damaged, or a scene cut is among them.
@@ -102,6 +83,8 @@ class Stored:
 
     name: str
     pixels: Tensor
+    is_in_memory: bool = field(default=True, init=False)
+    is_lossy: bool = field(default=False, init=False)
 
     @property
     def frames(self) -> int:
@@ -113,14 +96,9 @@ class Stored:
         """Height and width in pixels."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
-    @property
-    def is_in_memory(self) -> bool:
-        """True."""
-        return True
-
-    def read(self, first: int, count: int, window: Window) -> Run:
+    def read(self, first: int, count: int, box: CropBox) -> Run:
         """A view of the frames, not a copy."""
-        return Run(window.of(self.pixels[first : first + count]))
+        return Run(box.crop(self.pixels[first : first + count]))
 
 
 @dataclass(frozen=True)
@@ -150,18 +128,13 @@ class Pair:
         """Whether both are in memory."""
         return self.hr.is_in_memory and self.lr.is_in_memory
 
-    def read(self, first: int, count: int, window: Window) -> Run | None:
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the LR frames are from lossy compressed video."""
+        return self.lr.is_lossy
+
+    def read(self, first: int, count: int, box: CropBox) -> Run | None:
         """Read the same crop of both."""
-        hr = self.hr.read(first, count, window)
-        lr = self.lr.read(first, count, window.times(1 / SCALE))
+        hr = self.hr.read(first, count, box)
+        lr = self.lr.read(first, count, box.scaled(1 / SCALE))
         return None if hr is None or lr is None else Run(hr.hr, lr.hr)
-
-
-def whole(source: Source) -> Window:
-    """The whole frame of a source."""
-    return Window(0, 0, *source.size)
-
-
-def to_8_bits(pixels: Tensor) -> Tensor:
-    """RGB of 8 or 16 bits as 8 bits."""
-    return pixels if pixels.dtype == torch.uint8 else (pixels.float() / 257).round().to(torch.uint8)

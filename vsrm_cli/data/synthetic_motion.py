@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE
-from vsrm_cli.data.packs import detail
+from vsrm_cli.data.crops import detail, flip_and_rotate
 from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.frame import SCALE
 
 
 def move_camera(
@@ -85,7 +85,7 @@ def _place(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
         top, left = (int(rng.integers(size - reach + 1)) for size in photo.shape[1:])
         places.append(photo[:, top : top + reach, left : left + reach])
     best = max(places, key=lambda place: detail(place[:, ::2, ::2]))
-    return turn((best.float() / 255)[None], rng)[0]
+    return flip_and_rotate((best.float() / 255)[None], rng)[0]
 
 
 def _render(photo: Tensor, path: list[Tensor], side: int) -> Tensor:
@@ -131,10 +131,3 @@ def _ellipse(matrix: Tensor, center: Tensor, radii: Tensor, side: int) -> Tensor
     distance = ((_through(matrix, _grid(side)) - center) / radii).norm(dim=-1)
     inside: Tensor = (1 - distance) * radii.min() / 1.5 + 0.5
     return inside.clamp(0, 1).float()
-
-
-def turn(frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip and rotate (..., H, W) by quarter turns at random."""
-    if rng.random() < 0.5:
-        frames = frames.flip(-1)
-    return torch.rot90(frames, int(rng.integers(4)), (-2, -1)).contiguous()

@@ -7,27 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, Degradation, degrade
+from vsrm_cli.data.crops import CropBox
+from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Run, Source, Window
+from vsrm_cli.data.sources import Run, Source
 from vsrm_cli.data.synthetic_motion import move_camera
 from vsrm_cli.errors import InputError
+from vsrm_cli.frame import SCALE
 
 # Side of clips that are made from photos.
 PHOTO_CLIP_SIDE = 192
-
-
-def validation_clips(
-    data: Footage | Path, *, most: int = 16, frames: int = 12, side: int = 640
-) -> dict[str, Tensor]:
-    """Choose validation clips: the HR clips of `validation_pairs`.
-
-    Returns:
-        (T, 3, H, W) uint8 by their names, sides multiples of four.
-    """
-    runs = _runs(data, most=most, frames=frames, side=side)
-    return {name: run.hr for name, run in runs.items()}
 
 
 def validation_pairs(
@@ -98,14 +88,14 @@ def _places(room: int, number: int) -> list[int]:
     return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 
-def _middle(source: Source, side: int) -> Window:
+def _middle(source: Source, side: int) -> CropBox:
     """The middle of its frames; sides and position are multiples of four."""
     height, width = (min(side, length) // SCALE * SCALE for length in source.size)
     top, left = (
         (length - part) // (2 * SCALE) * SCALE
         for length, part in zip(source.size, (height, width), strict=True)
     )
-    return Window(top, left, height, width)
+    return CropBox(top, left, height, width)
 
 
 def _photo_clip(run: Run, frames: int) -> Run:

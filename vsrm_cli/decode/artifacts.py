@@ -1,7 +1,7 @@
-"""Artifacts in frames of earlier compression, whatever the codec of the file is.
+"""Detect artifacts of earlier compression in frames, whatever codec the file has now.
 
-Frames out of a lossless codec, an image file or a pipe may have been compressed, reduced to a
-palette or recorded in the dark. The network that suits them is another one than for clean footage.
+Frames of a lossless codec, an image file or a pipe may have been compressed before, reduced to a
+palette, or recorded in the dark. They need another network than clean footage.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vsrm_cli.frame import Pixels
+from vsrm_cli.frame import LUMA_WEIGHTS, Pixels, to_8_bits
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, video_stream
 
 # Consecutive frames that are examined, at the start of a file and after a third of it.
 _FRAMES = 3
-# Blocks of JPEG and of most video codecs are so large, or a multiple.
+# Blocks of JPEG and of most video codecs have this size, or a multiple of it.
 _BLOCK = 8
 # Steps at the edges of blocks, against those elsewhere. Eleven clean clips (DAVIS, halved) have
-# 1.025 at most; after x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055. HEVC
-# smooths the edges of its blocks so well that it is not seen.
+# 1.025 at most; encoded by x264 at crf 28 they have 1.05 and more, as JPEG of quality 90 1.055.
+# HEVC filters the edges of its blocks so well that it is not detected.
 _LEAST_BLOCKING = 1.04
 # The same for frames that were cropped afterwards: any of eight grids may be the one. Those clips
-# have 1.11 at most, and after JPEG of quality 75 1.14 and more.
+# have 1.11 at most, and as JPEG of quality 75 1.14 and more.
 _LEAST_BLOCKING_CROPPED = 1.13
 # Chance alone makes one of eight grids stand out where there are few blocks.
 _LEAST_SIDE_CROPPED = 96
@@ -43,7 +43,7 @@ _LEAST_NOISE = 2.6
 _LEAST_SIDE = 32
 # A step of more is an edge of the scene.
 _LARGEST_STEP = 20
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA_WEIGHTS, np.float32)
 
 _Plane = NDArray[np.float32]
 
@@ -163,4 +163,4 @@ def _frames_of(path: Path) -> Iterator[Pixels]:
             for frame in frames:
                 to_rgb = ToRgb(width=frame.width, height=frame.height)
                 pixels = to_rgb(frame, color_of(frame))
-                yield pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+                yield to_8_bits(pixels)

@@ -1,16 +1,16 @@
 """Combing: whether the two fields of a frame show different moments, and which is earlier.
 
-A frame is woven from a top field (its even lines) and a bottom field. Between two fields that
-are further apart in time the teeth are longer. So each field is woven with those of the frames
+A frame interleaves a top field (its even lines) and a bottom field. The further apart in time two
+fields are, the longer the teeth between them. So each field is interleaved with those of the frames
 before and after, and the teeth are compared, in small blocks of the frame:
 
     interlaced, top first    now = (top, bottom before) = (top after, bottom)  <  the other two
     progressive              now  <  all four
 
-Both sides of the frame are used, so uneven motion cancels out. Vertical motion alone proves
-nothing: a progressive frame with doubled lines that rises by two lines is exactly an interlaced
-one that rises by one line per field. So a block only counts where its teeth are real ones: where
-lines differ more from their neighbors than from the lines of their own field.
+The frames on both sides are used, so uneven motion cancels out. Vertical motion alone proves
+nothing: a progressive frame with doubled lines that moves up by two lines equals an interlaced one
+that moves up by one line per field. So a block counts only if lines differ more from their
+neighbors than from the lines of their own field.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Luma = NDArray[np.int16]
 
 # Pixels. A block is small enough to lie inside a moving thing.
 _BLOCK_HEIGHT, _BLOCK_WIDTH = 16, 32
-# How far two sums of teeth must lie apart. Of 24 real progressive videos no frame has a block that
-# passes all three, of 44 drawn ones few have up to three in all; of interlaced ones half of the
-# moving blocks do (tests/interlacing_rates.py).
+# Minimum ratios of two sums of teeth. No frame of 24 real progressive videos has a block that has
+# all three, few of 44 drawn ones have up to three in all; in interlaced videos half of the moving
+# blocks have them (tests/interlacing_rates.py).
 _FURTHER = 1.3  # teeth of fields three moments apart, against those of neighbors in time
 _AS_LONG = 0.9  # teeth of the frame itself, against those of neighbors in time
 _TOOTH = 1.25  # teeth of the frame, against the changes along its own fields

@@ -1,9 +1,10 @@
-"""Interlaced video: half of the lines of each frame show a later moment than the other half.
+"""Detect interlaced video and deinterlace it.
 
-On moving things these halves, the fields, stand apart like the teeth of a comb, and a network
-would enlarge the teeth. Files say whether they are interlaced, but many say it wrongly, so frames
-from all over the video are looked at. Each interlaced frame then becomes one progressive frame of
-the moment of its first field, so that neither number nor times of frames change.
+The two fields of an interlaced frame (its even and its odd lines) show different moments. Where
+something moves they are displaced, which looks like the teeth of a comb, and a network would
+enlarge the teeth. The flags in files are often wrong, so frames from all parts of the video are
+examined. Each interlaced frame becomes one progressive frame at the time of its first field, so
+neither the number nor the times of frames change.
 
 A progressive video that is deinterlaced loses half of its lines, so the evidence must be clear.
 """
@@ -27,25 +28,25 @@ from av.video.stream import VideoStream
 from vsrm_cli.decode.combing import Blocks, Luma, find_combing
 from vsrm_cli.media.color import luma_of
 
-# Parts of the video at which is looked, how many frames in a row of each, and how many frames are
-# decoded at most to get to a part that has no key frame of its own.
+# Parts of the video that are examined, consecutive frames of each, and how many frames are decoded
+# at most to reach a part without a key frame.
 _PLACES = 5
 _FRAMES_LOOKED_AT = 10
 _MOST_FRAMES_SKIPPED = 300
 # No television frame has more lines. Half of the columns of a wide one are enough.
 _MOST_LINES = 1152
 _MOST_COLUMNS = 960
-# AVFieldOrder: from here on the fields show two moments.
+# AVFieldOrder: interlaced from this value on.
 _FIRST_INTERLACED_ORDER = 2
 
-# A frame is combed if so many of its moving blocks are. Encoders that take a video for progressive
-# blur its combing, so the share is small; in progressive videos there is next to none.
+# A frame is combed if this share of its moving blocks is. Encoders blur the combing of a video that
+# they take for progressive, so the share is small; progressive videos have almost none.
 _LEAST_SHARE_OF_BLOCKS = 0.02
 _LEAST_BLOCKS_OF_FRAME = 2
-# Of the frames that show motion, so many are combed. In telecined video, two of five are.
+# Minimum share of combed frames among those with motion. In telecined video, two of five are.
 _LEAST_SHARE_MARKED = 0.15
 _LEAST_SHARE_UNMARKED = 0.2
-# One field order is not seen by accident where the other one is seen this much less.
+# The field order is certain if the other one is found this many times less.
 _LEAST_AGREEMENT = 3
 _LEAST_BLOCKS_MARKED = 4
 _LEAST_BLOCKS_UNMARKED = 12
@@ -85,10 +86,10 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
         is_marked |= any(frame.interlaced_frame for frame in frames)
         seen += _look_at(frames)
     is_marked |= stream.codec_context.field_order >= _FIRST_INTERLACED_ORDER
-    return _judge(seen, is_marked=is_marked)
+    return _decide(seen, is_marked=is_marked)
 
 
-def _judge(seen: list[Blocks], *, is_marked: bool) -> Fields:
+def _decide(seen: list[Blocks], *, is_marked: bool) -> Fields:
     """Decide by the combing of the frames."""
     blocks = sum(seen, Blocks())
     first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"

@@ -1,6 +1,6 @@
 """Hardware decoding, where it gives the same frames as software.
 
-What a driver says of itself tells little: the first frames are decoded both ways and compared.
+Drivers cannot be trusted to say so: the first frames are decoded both ways and compared.
 """
 
 from itertools import islice
@@ -36,7 +36,7 @@ def find_decoder(path: Path) -> str | None:
         InputError: If the video cannot be read at all.
     """
     with open_container(path) as container:
-        form, expected = _first_pictures(container, path)
+        form, expected = _first_frames(container, path)
     for device in _DEVICES:
         if device in hwdevices_available() and _agrees(path, device, form, expected):
             return device
@@ -44,13 +44,10 @@ def find_decoder(path: Path) -> str | None:
 
 
 def _agrees(path: Path, device: str, form: str, expected: list[Pixels]) -> bool:
-    """Whether a decoder opens here, and its first frames are as expected.
-
-    Nothing but trying tells: any fault of a driver means no.
-    """
+    """Whether a decoder opens here, and its first frames are as expected; False on any error."""
     try:
         with Capture(), _open_on(path, device) as container:
-            _, found = _first_pictures(container, path, form)
+            _, found = _first_frames(container, path, form)
     except (av.FFmpegError, OSError, RuntimeError):
         return False
     return len(found) == len(expected) and all(map(np.array_equal, found, expected))
@@ -61,7 +58,7 @@ def _open_on(path: Path, device: str) -> av.container.InputContainer:
     return av.open(str(path.absolute()), hwaccel=HWAccel(device, allow_software_fallback=False))
 
 
-def _first_pictures(
+def _first_frames(
     container: av.container.InputContainer, path: Path, form: str | None = None
 ) -> tuple[str, list[Pixels]]:
     """The first frames as RGB, through a pixel format; None for that of the first one."""

@@ -14,17 +14,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
-from vsrm_cli.frame import Faults, Frame, Pixels
+from vsrm_cli.files import IMAGE_ENDINGS
+from vsrm_cli.frame import Faults, Frame, Pixels, to_16_bits
 from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
 from vsrm_cli.media.containers import is_animated_webp, open_container, video_stream
 from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
 from vsrm_cli.media.probe import NO_ALPHA, VideoInfo, probe
-
-IMAGE_ENDINGS = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 NUMBER = re.compile(r"%0?(\d*)d")
 _DIGITS = re.compile(r"(\d+)")
@@ -79,7 +77,7 @@ def find_images(path: Path) -> list[Path]:
 def by_number(file: Path) -> list[tuple[int, str]]:
     """Sort key of images: their names, with numbers by value; 2 comes before 10."""
     parts = _DIGITS.split(file.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def read_image(file: Path) -> Pixels:
@@ -157,8 +155,8 @@ class ImageSequenceReader:
         cuts = SceneCutFinder()
         for time, file in self._files_in_range(self.info.time_base):
             pixels = read_image(file)
-            if self.info.bits > 8 and pixels.dtype == np.uint8:
-                pixels = pixels.astype(np.uint16) * 257
+            if self.info.bits > 8:
+                pixels = to_16_bits(pixels)
             self.frames_read += 1
             yield Frame(pixels, time, self.info.time_base, cuts.begins_shot(pixels))
         if self.frames_read == 0:

@@ -1,11 +1,10 @@
-"""Where one shot ends and the next begins.
+"""Detect scene cuts.
 
-A network that sees frames of two shots together draws a ghost of one into the other. So each
-frame is compared with the one before, while both are at hand anyway: how much its pixels differ
-in place, and how much its colors differ wherever they are. Motion changes the first and hardly
-the second; a cut changes both.
+A network that gets frames of two shots together draws ghosts of one into the other. So each frame
+is compared with the one before: its pixels at the same places, and its color histogram. Motion
+changes the first and hardly the second; a cut changes both.
 
-Only these two frames decide. So a video gives the same cuts wherever one begins to read it.
+Only these two frames decide, so the cuts do not depend on where reading starts.
 """
 
 import numpy as np
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 
 from vsrm_cli.frame import Pixels
 
-# Frames are reduced to about so many lines.
+# Frames are reduced to about this many lines.
 _LINES = 72
-# Colors are sorted into bins, so many along red, green and blue.
-_BOXES = 8
+# Bins of the color histogram along each of red, green and blue.
+_BINS = 8
 
 # On 20 clips of everyday footage the sum of the two measures stays below 0.20 from frame to frame,
-# with all motion of hands and cameras; between frames of two of the clips it lies above 0.45. What
-# is between are jumps within a scene. PySceneDetect's AdaptiveDetector finds the same cuts in them.
+# whatever moves; between frames of two of the clips it is above 0.45. Values in between are jump
+# cuts within a scene. PySceneDetect's AdaptiveDetector finds the same cuts.
 _CUT = 0.28
 # If many pixels lie between two bins, slight flicker moves them all; that is no cut.
 _LEAST_DIFFERENCE = 0.04
@@ -61,7 +60,7 @@ def _sample(pixels: Pixels) -> NDArray[np.float32]:
 
 def _color_shares(sample: NDArray[np.float32]) -> NDArray[np.float64]:
     """The share of pixels in each bin of colors; they sum to 1."""
-    red, green, blue = np.minimum(sample * _BOXES, _BOXES - 1).astype(np.intp)
-    boxes = (red * _BOXES + green) * _BOXES + blue
-    counts: NDArray[np.float64] = np.bincount(boxes.ravel(), minlength=_BOXES**3) / boxes.size
+    red, green, blue = np.minimum(sample * _BINS, _BINS - 1).astype(np.intp)
+    boxes = (red * _BINS + green) * _BINS + blue
+    counts: NDArray[np.float64] = np.bincount(boxes.ravel(), minlength=_BINS**3) / boxes.size
     return counts

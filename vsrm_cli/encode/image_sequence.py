@@ -15,11 +15,12 @@ from typing import Self
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from vsrm_cli.decode.image_sequence import IMAGE_ENDINGS, NUMBER, find_images, is_image
+from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import InputError, OutputError
-from vsrm_cli.files import flush_names
-from vsrm_cli.frame import Frame
+from vsrm_cli.files import IMAGE_ENDINGS, flush_names
+from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.orientation import upright
@@ -36,6 +37,8 @@ class ImageSequenceWriter:
         path: A folder, a pattern or one file.
         plan: How images are encoded.
         shape: Of the images.
+        shown_shape: The same.
+        segment_container: Always "png".
         time_base: Length of a tick in seconds.
         frames_written: Images that have their names.
         kept: Nothing.
@@ -45,6 +48,7 @@ class ImageSequenceWriter:
 
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    segment_container = "png"
 
     def __init__(
         self, path: Path, *, source: VideoInfo, names: Sequence[str], shape: Shape
@@ -61,13 +65,12 @@ class ImageSequenceWriter:
         pixel_format = "rgb24" if source.bits <= 8 else "rgb48be"
         self.path = path
         self.plan = EncodingPlan("png", "png", pixel_format, {})
-        shape = shape.upright(source)
-        self.shape = shape
+        self.shape = self.shown_shape = shape = shape.upright(source)
         self.dropped = (*source.dropped, _METADATA if names else _ALL_BUT_PIXELS)
         self._matrix = source.display_matrix
         self.time_base = source.time_base
         self.frames_written = 0
-        self._rate = source.frame_rate or Fraction(25)
+        self._rate = source.frame_rate or FALLBACK_RATE
         stems = [Path(name).stem for name in names]
         self._stems = stems if len(set(stems)) == len(stems) else []
         color = Color(RGB, True)
@@ -100,14 +103,16 @@ class ImageSequenceWriter:
         av_frame.pts = 0
         return b"".join(bytes(packet) for packet in (*codec.encode(av_frame), *codec.encode(None)))
 
-    def collect(self, folder: Path, count: int) -> None:
-        """Give the images in a folder their names, from the last to the first.
+    def open_segment(self, path: Path, container: str) -> ImageSegment:
+        """Start a segment; see `SegmentedWriter.open_segment`."""
+        return ImageSegment(path, self)
+
+    def join(self, segments: Sequence[Segment], end: int) -> None:
+        """Give the images their names, from the last to the first; see `SegmentedWriter.join`.
 
         So the first ones are still in the folder if this is interrupted, and the job can resume.
-
-        Raises:
-            OutputError: If that fails.
         """
+        folder, count = segments[0].path.parent, sum(len(segment.ticks) for segment in segments)
         try:
             target = self.path.parent if names_files(self.path) else self.path
             target.mkdir(exist_ok=True)

@@ -54,22 +54,22 @@ _PARAMETER_LISTS = {
     "libx265": "x265-params",
     "libsvtav1": "svtav1-params",
 }
-# That samples of color lie beside the left one of two pixels, in their words.
+# Their options for chroma that is sited at the left one of two pixels.
 _LEFT_SITING = {
     "libx264": ("chromaloc", "0"),
     "libx265": ("chromaloc", "0"),
     "libsvtav1": ("chroma-sample-position", "left"),
 }
-# What x264 has for AVX-512 reads beyond its memory where a frame is not a multiple of 128 pixels
-# wide, and weighs macroblocks by what lies there: in another process the same frames gave other
-# bytes. Where there is AVX-512, there are these, too.
+# x264's AVX-512 code reads past its buffers if the width is not a multiple of 128, and uses what it
+# reads to weigh macroblocks: the output changed from process to process. All CPUs with AVX-512 have
+# these instructions, too.
 _X264_INSTRUCTIONS = "SSE2Fast,SSSE3,SSE4.2,AVX,AVX2,FMA3,BMI2,LZCNT"
 _PIXEL_SHAPE_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
-# Without a rate or a quality these fall back to a rate made for postage stamps.
+# Without a bit rate or a quality these fall back to 200 kbit/s.
 _QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MPEG4_TICKS_PER_SECOND = 65535
 _THREADS = min(16, os.cpu_count() or 1)
-# Codecs of which players expect color at half the resolution.
+# Players expect 4:2:0 chroma of these.
 _DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
 
 
@@ -81,7 +81,7 @@ class Encoding:
         codec: h264, hevc, av1, ffv1, or the name of any encoder of the build; "auto" is for
             `choose_codec`.
         crf: Constant quality, smaller is better and larger; None for our default.
-        preset: Speed against size, in the encoder's own words; None for its default.
+        preset: Speed against size, by the encoder's own names; None for its default.
         pixel_format: FFmpeg's name, or "auto" to keep the bit depth of the source.
     """
 
@@ -97,8 +97,8 @@ class EncodingPlan:
 
     Attributes:
         encoder: FFmpeg's name of the encoder.
-        codec: FFmpeg's name of what it makes.
-        pixel_format: What it is fed.
+        codec: FFmpeg's name of the codec.
+        pixel_format: Of the frames that it gets.
         options: Its private options.
     """
 
@@ -180,6 +180,11 @@ def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | Non
         pixel: The shape that its pixels should have, width over height.
     """
     losses = list(source.dropped)
+    if source.bits > bits_of(plan.pixel_format):
+        losses.append(
+            f"bit depth: {source.bits} bits become {bits_of(plan.pixel_format)} in "
+            f"{plan.encoder}; another --codec or --pix-fmt may keep them"
+        )
     if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
         losses.append(
             f"the shape of pixels, {pixel.numerator}:{pixel.denominator}: {plan.encoder} cannot "

@@ -1,4 +1,4 @@
-"""What is left of frames after a real encoder and decoder, without a file."""
+"""Encode frames and decode them again, in memory: real compression artifacts for training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vsrm_cli.media.color import SMPTE170M, Color, FromRgb, ToRgb
 
-# Of each codec its encoder and its decoder.
+# The encoder and the decoder of each codec.
 _CODECS = {
     "h264": ("libx264", "h264"),
     "hevc": ("libx265", "hevc"),
@@ -23,10 +23,9 @@ _CODECS = {
     "mpeg4": ("mpeg4", "mpeg4"),
     "mpeg2": ("mpeg2video", "mpeg2video"),
 }
-# One thread, as the caller has processes enough. And the same bytes every time: what x264 has for
-# AVX-512 reads beyond its memory where a frame is not a multiple of 128 pixels wide, and weighs
-# macroblocks by what lies there (other bytes in 6 of 60 runs on 96x64 pixels). These are the
-# instructions that every x86 of the last fifteen years has.
+# One thread, since the caller runs in several processes. And always the same bytes: x264's AVX-512
+# code reads past its buffers if the width is not a multiple of 128 (other bytes in 6 of 60 runs on
+# 96x64 pixels), so it is limited to instructions that every x86 of the last fifteen years has.
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _X264 = ["asm=SSE2,SSSE3,SSE4.2"] if _IS_X86 else []
 # x265 does so wherever a frame is one block of 64 pixels wide, and below 64x32 it writes

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +23,7 @@ from av.video.stream import VideoStream
 from vsrm_cli.encode.encoders import start_encoding
 from vsrm_cli.encode.video import EncodedVideo, VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
+from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import CheckFailed, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.containers import open_container, video_stream
@@ -35,21 +35,8 @@ _FRAMES_TRIED = 2
 _GRAY_TOLERANCE = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A closed segment of a video.
-
-    Attributes:
-        path: Its file.
-        ticks: When its frames are shown, rising, in ticks of the output's clock.
-    """
-
-    path: Path
-    ticks: Sequence[int]
-
-
 class SegmentedVideo:
-    """A video file that is joined from segments. Use it in a ``with`` statement.
+    """A video file that is joined from segments, with the sound and subtitles of the source.
 
     Leaving the statement after `join` completes the file under its name; an exception, or leaving
     it earlier, leaves no file.
@@ -61,7 +48,8 @@ class SegmentedVideo:
         shape: Of its frames.
         kept: The streams of the source that are copied, in words.
         dropped: What the output cannot hold of the source, and why, in words.
-        container: FFmpeg's name of the container of its segments, chosen by a trial.
+        shown_shape: The displayed size of its frames.
+        segment_container: FFmpeg's name of the container of its segments, chosen by a trial.
     """
 
     def __init__(self, target: VideoTarget) -> None:
@@ -75,7 +63,8 @@ class SegmentedVideo:
         self.target = target
         self.path, self.plan, self.shape = trial.path, trial.plan, trial.shape
         self.kept, self.dropped = trial.kept, trial.dropped
-        self.container = choose_container(target)
+        self.shown_shape = trial.shown_shape
+        self.segment_container = choose_container(target)
         self._file: VideoWriter | None = None
 
     @property
@@ -102,17 +91,12 @@ class SegmentedVideo:
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
 
+    def open_segment(self, path: Path, container: str) -> SegmentWriter:
+        """Open a segment; see `SegmentedWriter.open_segment`."""
+        return SegmentWriter(path, self.target, container)
+
     def join(self, segments: Sequence[Segment], end: int) -> None:
-        """Join segments to the output, with the sound and subtitles of the source.
-
-        Args:
-            segments: All segments of the video, in order.
-            end: Until when the last frame is shown, in ticks of the output's clock.
-
-        Raises:
-            CheckFailed: If a segment does not hold the frames that it should.
-            OutputError: If the output cannot be written, or a segment has vanished.
-        """
+        """Join segments to the output; see `SegmentedWriter.join`."""
         if missing := [segment.path for segment in segments if not segment.path.exists()]:
             raise OutputError(f"The segment {missing[0]} is missing; run the same command again.")
         clock = self.target.track.time_base

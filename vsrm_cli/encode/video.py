@@ -57,6 +57,7 @@ class VideoWriter:
     Attributes:
         frames_written: Frames written so far.
         shape: Of the frames of the output.
+        shown_shape: The displayed size of the frames.
         path: The file.
         plan: How its video is encoded.
         kept: The streams of the source that are copied, in words.
@@ -73,7 +74,8 @@ class VideoWriter:
         Raises:
             OutputError: If the output cannot be written with these options.
         """
-        self.path, self.plan, self.shape = target.path, target.plan, target.track.shape
+        self.path, self.plan = target.path, target.plan
+        self.shape, self.shown_shape = target.track.shape, target.shown_shape
         self.frames_written = 0
         self._target, self._track = target, target.track
         self._times = array("q")

@@ -39,6 +39,7 @@ class VideoTarget:
         container: FFmpeg's name of its container.
         plan: How its video is encoded.
         track: Its video, as it is encoded.
+        shown_shape: The displayed size of its frames: containers but .nut store the rotation.
         lost: What the encoding cannot hold of the source, and why, in words.
     """
 
@@ -86,6 +87,9 @@ class VideoTarget:
         shift = (start or Fraction(0)) + source.origin
         self.track = VideoTrack(source, shape, self.plan, suffix=suffix, shift=shift)
         check_limits(self.plan, size=size, time_base=self.track.time_base)
+        self.shown_shape = self.track.shape
+        if suffix != ".nut":
+            self.shown_shape = self.shown_shape.upright(source)
         self.lost = encoding_losses(source, self.plan, shape.sample_aspect_ratio)
         if source.display_matrix is not None and suffix == ".nut":
             self.lost.append("the rotation: a .nut file cannot hold it; an .mkv may")

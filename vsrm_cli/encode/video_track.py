@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrm_cli.encode.options import EncodingPlan, add_video, stores_pixel_shape, tag
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
@@ -57,7 +57,7 @@ class VideoTrack:
         self.time_base = _time_base(source.time_base, shift)
         self.is_mp4 = CONTAINERS[suffix] in ("mp4", "mov")
         self._suffix = suffix
-        self._rate = source.frame_rate or Fraction(25)
+        self._rate = source.frame_rate or FALLBACK_RATE
         self._display_matrix = source.display_matrix
         width, height = self.shape.width, self.shape.height
         color = source.color.fitted(

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -23,6 +24,10 @@ class FrameWriter(Protocol):
     @property
     def shape(self) -> Shape:
         """Of the frames of the output."""
+
+    @property
+    def shown_shape(self) -> Shape:
+        """The displayed size of its frames, rotated if the output says so."""
 
     @property
     def frames_written(self) -> int:
@@ -63,8 +68,21 @@ class DirectWriter(FrameWriter, Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A closed segment of an output.
+
+    Attributes:
+        path: Its file; of image files the last one.
+        ticks: When its frames are shown, rising, in ticks of the output's clock.
+    """
+
+    path: Path
+    ticks: Sequence[int]
+
+
 class SegmentFile(Protocol):
-    """A segment of an output, from which the output is made later: a file, or image files."""
+    """A segment while it is written: a file, or image files."""
 
     @property
     def path(self) -> Path:
@@ -90,3 +108,38 @@ class SegmentFile(Protocol):
 
     def abandon(self) -> None:
         """Close it unfinished."""
+
+
+class SegmentedWriter(FrameWriter, Protocol):
+    """An output that is joined from segments: a video file, or image files."""
+
+    @property
+    def segment_container(self) -> str:
+        """FFmpeg's name of the best container of its segments; "png" for image files."""
+
+    @property
+    def path(self) -> Path:
+        """The output."""
+
+    def open_segment(self, path: Path, container: str) -> SegmentFile:
+        """Open a segment.
+
+        Args:
+            path: Where to write, without an ending; its name is the number of the first frame.
+            container: `segment_container`, or that of other segments of the job.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
+
+    def join(self, segments: Sequence[Segment], end: int) -> None:
+        """Make the output of its segments.
+
+        Args:
+            segments: All segments, in order, in one folder.
+            end: Until when the last frame is shown, in ticks of the output's clock.
+
+        Raises:
+            CheckFailed: If a segment does not hold the frames that it should.
+            OutputError: If the output cannot be written, or a segment is missing.
+        """

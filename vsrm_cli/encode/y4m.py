@@ -37,6 +37,7 @@ class Y4mWriter:
     Attributes:
         plan: Uncompressed.
         shape: Of its frames.
+        shown_shape: The same.
         frames_written: Frames written so far.
         kept: Nothing.
         dropped: What y4m cannot hold.
@@ -68,7 +69,7 @@ class Y4mWriter:
             )
         if source.frame_rate is None:
             raise OutputError("The input has no frame rate, which y4m needs; write a file.")
-        shape = shape.upright(source)
+        self.shape = self.shown_shape = shape = shape.upright(source)
         color = source.color.fitted(
             pixel_format,
             width=shape.width,
@@ -76,7 +77,6 @@ class Y4mWriter:
             source_format=source.pixel_format,
         )
         self.plan = EncodingPlan("y4m", "rawvideo", pixel_format, {})
-        self.shape = shape
         self.dropped = (*source.dropped, _ALL_BUT_FRAMES)
         self.frames_written = 0
         self._file = file

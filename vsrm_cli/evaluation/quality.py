@@ -15,10 +15,8 @@ from torch.nn import functional as F
 
 from vsrm_cli.checkpoints.catalog import pair_of
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation.baselines import FILTERS, common_scale, methods_of
-from vsrm_cli.evaluation.countdown import Countdown
 from vsrm_cli.evaluation.metrics import gradient_energy, psnr, sharpness, ssim
 from vsrm_cli.evaluation.perceptual import (
     SMALLEST_LPIPS_SIDE,
@@ -27,6 +25,7 @@ from vsrm_cli.evaluation.perceptual import (
     find_lpips,
     find_vmaf,
 )
+from vsrm_cli.evaluation.progress import MeasurementProgress
 from vsrm_cli.evaluation.published import PublishedScore, published_scores
 from vsrm_cli.evaluation.temporal import FLOW_MODEL, error_flicker, warping_errors
 from vsrm_cli.evaluation.test_sets import (
@@ -37,7 +36,7 @@ from vsrm_cli.evaluation.test_sets import (
     read_clip,
     read_result,
 )
-from vsrm_cli.frame import Pixels
+from vsrm_cli.frame import SCALE, Pixels
 from vsrm_cli.models.network import Network
 
 # Size of a crop on the page, in pixels: large enough for context, small enough to see pixels.
@@ -221,9 +220,10 @@ def measure_quality(
     clips: list[ClipScores] = []
     crops: list[Crop] = []
     problems: list[str] = []
-    countdown = Countdown(report, clips=len(found.clips), steps=len(methods.keys() - FILTERS) + 1)
+    steps = len(methods.keys() - FILTERS) + 1
+    progress = MeasurementProgress(report, clips=len(found.clips), steps=steps)
     for files in found.clips:
-        countdown.next_clip(files.name)
+        progress.next_clip(files.name)
         try:
             clip = read_clip(
                 files, options.degradation, scale=scale, most_frames=options.most_frames
@@ -235,10 +235,10 @@ def measure_quality(
             results = {}
             for name, enlarge in methods.items():
                 if name not in FILTERS:  # they are fast
-                    countdown.next_step(name)
+                    progress.next_step(name)
                 results[name] = enlarge(clip.lr)
             results |= others
-            countdown.next_step("comparing")
+            progress.next_step("comparing")
             clips.append(scorer.score(clip, results))
         except VsrmError as error:
             problems.append(str(error))

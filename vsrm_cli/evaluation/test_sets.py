@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vsrm_cli.data.degradations import SCALE, blur_and_subsample, shrink_bicubic
-from vsrm_cli.data.sources import PHOTO_ENDINGS, VIDEO_ENDINGS, to_8_bits
+from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
+from vsrm_cli.decode.image_sequence import by_number
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
 from vsrm_cli.errors import InputError, UsageError
-from vsrm_cli.files import files_below
+from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, files_below
+from vsrm_cli.frame import SCALE, to_8_bits
 
 HR_FOLDERS = ("GT", "target")
 LR_FOLDERS: dict[str, tuple[str, ...]] = {
@@ -181,7 +182,7 @@ def _clips_below(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in files_below(root):
         ending = path.suffix.lower()
-        if ending in PHOTO_ENDINGS:
+        if ending in IMAGE_ENDINGS:
             below = path.parent.relative_to(root).as_posix()
             found[root.name if below == "." else below] = path.parent
         elif ending in VIDEO_ENDINGS:
@@ -274,8 +275,8 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
 def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
     """All frames of a folder of images or of a video, (T, 3, H, W) uint8."""
     if path.is_dir():
-        images = (p for p in path.iterdir() if p.suffix.lower() in PHOTO_ENDINGS)
-        paths: Iterable[Path] = sorted(images, key=_natural_order)
+        images = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        paths: Iterable[Path] = sorted(images, key=by_number)
     else:
         paths = [path]
     frames: list[Tensor] = []
@@ -283,18 +284,12 @@ def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tenso
         with VideoReader(file) as reader:
             left = None if most_frames is None else most_frames - len(frames)
             for frame in islice(reader, left):
-                pixels = torch.from_numpy(frame.pixels.copy())
-                frames.append(to_8_bits(pixels))
+                frames.append(torch.from_numpy(to_8_bits(frame.pixels).copy()))
     if not frames:
         raise InputError(f"clip {files.name} has no frames in {path}.")
     if len({frame.shape for frame in frames}) > 1:
         raise InputError(f"clip {files.name} has frames of different sizes in {path}.")
     return torch.stack(frames)
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sort im10 after im9."""
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.stem)]
 
 
 def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:

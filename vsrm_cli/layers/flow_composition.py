@@ -23,17 +23,17 @@ class ComposedFlows:
 
     def __init__(self, align: ImplicitAlign, flows: tuple[Tensor, Tensor], radius: int) -> None:
         """Compose the flows, all anchors of one distance in a batch."""
-        onward, back = (flow.float().transpose(0, 1) for flow in flows)  # (T-1, B, 2, H, W)
-        self.last = len(onward)
+        forward, backward = (flow.float().transpose(0, 1) for flow in flows)  # (T-1, B, 2, H, W)
+        self.last = len(forward)
         self._taps: dict[tuple[int, int], Taps] = {}
-        still = align.taps(onward[0].new_zeros(onward.shape[1:]))
+        still = align.taps(forward[0].new_zeros(forward.shape[1:]))
         for t in range(self.last + 1):
             self._taps[t, t] = still
-        far, near = onward, back
+        far, near = forward, backward
         for distance in range(1, min(radius, self.last) + 1):
             if distance > 1:
-                far = _compose(onward[: len(far) - 1], far[1:])
-                near = _compose(back[distance - 1 :], near[:-1])
+                far = _compose(forward[: len(far) - 1], far[1:])
+                near = _compose(backward[distance - 1 :], near[:-1])
             self._keep(align, far, 0, distance)
             self._keep(align, near, distance, -distance)
 

@@ -1,8 +1,9 @@
-"""Refine optical flow to sub-pixel precision with a few Lucas-Kanade steps, without weights.
+"""Refine optical flow to sub-pixel precision with a few Lucas-Kanade steps.
 
-A compact flow network is off by a few tenths of a pixel, which blurs what is propagated on the HR
-grid. So in a Gaussian window around each pixel, the shift that explains the remaining difference
-between the frame and its warped neighbor is computed in closed form.
+The flow of a compact network is wrong by a few tenths of a pixel, which blurs features that are
+propagated on the HR grid. A Lucas-Kanade step has no trained weights. In closed form, it computes
+the shift that best explains the remaining difference between a frame and its warped neighbor, in a
+Gaussian window around each pixel.
 """
 
 import math
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.frame import LUMA_WEIGHTS
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.ops.warp import warp
 
-# Standard deviation of the window in pixels. 1.5 follows noise, 4 mixes motions.
+# Standard deviation of the window in pixels. 1.5 fits noise, 4 mixes different motions.
 SIGMA = 2.5
 # Added to the squared gradients (frames are 0..1), so that flat areas keep their flow.
 DAMPING = 2e-5
@@ -24,8 +26,6 @@ DAMPING = 2e-5
 KERNEL = "bicubic"
 # Maximum correction of one step in pixels: frames are only locally linear.
 REACH = 0.5
-# Weights of R, G and B in the luma on which flow is refined (BT.601).
-LUMA = (0.299, 0.587, 0.114)
 
 
 def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
@@ -36,11 +36,11 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
         [sum w gx gx   sum w gx gy] [dx]   [sum w gx e]
         [sum w gx gy   sum w gy gy] [dy] = [sum w gy e],   e = here - warp(there, flow)
 
-    with the gradients g of the mean of both frames, and is undone where it does not lower the sum
-    of w e^2. Flat areas keep their flow.
+    with the gradients g of the mean of both frames. Where it does not reduce the sum of w e^2, the
+    step is dropped. Flat areas keep their flow.
 
     Args:
-        here: Target frames, (B, C, H, W), values 0 to 1, any size from one on.
+        here: Target frames, (B, C, H, W), values 0 to 1, any size.
         there: Source frames, shaped like ``here``.
         flow: Initial flow, (B, 2, H, W), pixels, dx first: there(p + flow(p)) matches here(p).
         steps: Number of steps.
@@ -81,13 +81,14 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
 
 
 def luma(frames: Tensor) -> Tensor:
-    """The luma of RGB frames: (..., 3, H, W) to (..., 1, H, W)."""
+    """The luma of RGB frames or differences: (..., 3, H, W) to (..., 1, H, W)."""
+    # Numbers, not a tensor of weights: a CUDA graph cannot record copying that to the device.
     red, green, blue = frames.unbind(-3)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(-3)
+    return (LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue).unsqueeze(-3)
 
 
 def refine_clip_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Tensor:
-    """Refine a flow over clips, (B, T, ...); gradients pass to ``flow`` as if it were unchanged."""
+    """Refine the flow of clips, (B, T, ...); gradients pass straight through to ``flow``."""
     if not flow.shape[1]:
         return flow
     with torch.no_grad():

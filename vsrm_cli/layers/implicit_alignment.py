@@ -1,8 +1,8 @@
 """Implicit alignment: sample another frame along a flow by attention to the four nearest pixels.
 
-Bilinear interpolation averages the four pixels around a position and so blurs. Here the target
-pixel makes the query and the four pixels make keys and values; position codes encode where the four
-pixels and the sampled position are.
+Bilinear interpolation averages the four pixels around a position, which blurs. Here the query comes
+from the target pixel, and keys and values come from the four source pixels. Position codes encode
+the positions of the four pixels and of the sample.
 """
 
 import math
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from vsrm_cli.ops.warp import pixel_grid
 
-# Frequencies of the position codes span a factor of a hundred.
+# Ratio of the lowest to the highest frequency of the position codes.
 TEMPERATURE = 0.01
 TAPS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (row, column)
-# Pixels aligned at a time on a CPU, so that their keys and values stay in cache.
+# Pixels per batch on a CPU: their keys and values fit into the cache.
 PIXELS_AT_ONCE = 4096
 
 
@@ -26,9 +26,9 @@ class Taps:
     """The four source pixels around each position that a flow points to.
 
     Attributes:
-        index: Source pixels, counted through the batch, (B * H * W, 4) int32, clamped to the edge.
-        weight: Of bilinear interpolation, zero outside the frame, (B * H * W, 4).
-        query: The position code's part of the query, (B * H * W, C).
+        index: Source pixels, numbered across the batch, (B * H * W, 4) int32, clamped to the edge.
+        weight: Bilinear weights, zero outside the frame, (B * H * W, 4).
+        query: The part of the query that comes from the position code, (B * H * W, C).
     """
 
     index: Tensor
@@ -45,15 +45,15 @@ class ImplicitAlign(nn.Module):
 
     Source: "Enhancing Video Super-Resolution via Implicit Resampling-based Alignment" (arXiv
     2305.00163), section 3.2, in the form of GSMamba (arXiv 2510.00862): windows of 2 x 2, no
-    projection of the output. Keys and values of a pixel are the same in all windows that contain
-    it, so they are projected before they are gathered: a quarter of the work.
+    output projection. Keys and values of a pixel are the same in all windows that contain it, so
+    they are projected before they are gathered, which is a quarter of the work.
     """
 
     position_bias: Tensor
     window_idx_offset: Tensor
 
     def __init__(self, channels: int, heads: int) -> None:
-        """Make the projections and the position codes of the four pixels."""
+        """Create the projections and the position codes of the four pixels."""
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(channels, channels)
@@ -61,12 +61,12 @@ class ImplicitAlign(nn.Module):
         self.v = nn.Linear(channels, channels)
         taps = torch.tensor(TAPS, device="cpu")  # the first operation on the meta device is slow
         code = position_code(taps / (1 + 1e-6), channels)
-        # Published weight files have both.
+        # Both buffers are in the published weight files.
         self.register_buffer("position_bias", code[None])
         self.register_buffer("window_idx_offset", taps)
 
     def taps(self, flow: Tensor) -> Taps:
-        """Find the pixels that a flow points to, in float32 except for the query projection.
+        """Find the pixels that a flow points to; in float32, except for the query projection.
 
         Args:
             flow: (B, 2, H, W), pixels, dx first.
@@ -94,7 +94,7 @@ class ImplicitAlign(nn.Module):
         )
 
     def project_query(self, target: Tensor) -> Tensor:
-        """The target pixels' part of the query, (P, C) to (P, C)."""
+        """The part of the query that comes from the target pixels, (P, C) to (P, C)."""
         return F.linear(target.to(self.q.weight.dtype), self.q.weight)
 
     def project_keys_values(self, source: Tensor) -> Tensor:
@@ -106,8 +106,8 @@ class ImplicitAlign(nn.Module):
         """Align a source frame to a target frame.
 
         Args:
-            query: `project_query` of the target's pixels, (P, C) with P = B * H * W.
-            keys_values: `project_keys_values` of the source's pixels, (P, 2C).
+            query: `project_query` of the target pixels, (P, C) with P = B * H * W.
+            keys_values: `project_keys_values` of the source pixels, (P, 2C).
             taps: The source pixels of each target pixel.
 
         Returns:
@@ -136,7 +136,7 @@ class ImplicitAlign(nn.Module):
 
 
 def position_code(place: Tensor, channels: int) -> Tensor:
-    """Sines (even channels) and cosines (odd ones) of a position, for rows, then for columns.
+    """Sines (even channels) and cosines (odd channels) of a position: first rows, then columns.
 
     Args:
         place: (..., 2), row first, as a fraction of a period.

@@ -12,18 +12,18 @@ from vsrm_cli.ops.selective_scan import selective_scan
 
 
 class SelectiveSSM(nn.Module):
-    """One direction: causal convolution, step sizes and weights from the input, scan.
+    """One direction of Mamba: causal convolution, input-dependent step sizes, B and C, and scan.
 
     Args:
         channels: Channels of the tokens, d.
         state: States of each channel, n.
         conv: Length of the causal convolution.
-        rank: Width of the bottleneck that the step sizes pass.
+        rank: Width of the bottleneck of the step sizes.
         reverse: Whether the scan runs from the last token to the first.
     """
 
     def __init__(self, channels: int, *, state: int, conv: int, rank: int, reverse: bool) -> None:
-        """Make the weights, with Mamba's own initial values (arXiv 2312.00752, section 3.6)."""
+        """Create the weights, initialized as in Mamba (arXiv 2312.00752, section 3.6)."""
         super().__init__()
         self.reverse = reverse
         self.conv1d = nn.Conv1d(channels, channels, conv, groups=channels)
@@ -48,11 +48,11 @@ class MambaMixer(nn.Module):
 
     Args:
         channels: Channels of the tokens, C.
-        expand: Width inside, as a multiple of C.
+        expand: Inner width, as a multiple of C.
         state: States of each channel.
         conv: Length of the causal convolution.
-        rank: Width of the bottleneck that the step sizes pass.
-        bidirectional: Whether a second scan, with weights of its own, runs backwards.
+        rank: Width of the bottleneck of the step sizes.
+        bidirectional: Whether a second scan, with its own weights, runs backward.
 
     Source: VSRM (arXiv 2506.22762), the mixers of the S2T (both directions) and T2S (forward)
     blocks; the directions are added, not averaged.
@@ -68,7 +68,7 @@ class MambaMixer(nn.Module):
         rank: int,
         bidirectional: bool,
     ) -> None:
-        """Make the projections and one or two scans."""
+        """Create the projections and one or two scans."""
         super().__init__()
         inner = expand * channels
         self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
@@ -91,20 +91,20 @@ class MambaMixer(nn.Module):
 class BiMamba(nn.Module):
     """Mamba in both directions: out_proj((forward + backward scan) * SiLU(z)).
 
-    It computes what `MambaMixer` does with ``bidirectional``, but has the parameter names of
-    published weights, those of "Vision Mamba" (arXiv 2401.09417, ``bimamba_type="v2"``): those of
-    the second direction end in ``_b``.
+    Equivalent to a bidirectional `MambaMixer`, but with the parameter names of published weights
+    ("Vision Mamba", arXiv 2401.09417, ``bimamba_type="v2"``): those of the second direction end in
+    ``_b``.
 
     Args:
         channels: Channels of the tokens, C.
-        expand: Width inside, as a multiple of C.
+        expand: Inner width, as a multiple of C.
         state: States of each channel.
         conv: Length of the causal convolutions.
-        rank: Width of the bottleneck that the step sizes pass.
+        rank: Width of the bottleneck of the step sizes.
     """
 
     def __init__(self, channels: int, *, expand: int, state: int, conv: int, rank: int) -> None:
-        """Make the projections and the weights of two scans."""
+        """Create the projections and the weights of two scans."""
         super().__init__()
         inner = expand * channels
         parts = rank + 2 * state
@@ -130,15 +130,15 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, L, C) to the same shape."""
         u, z = project_twice(x, self.in_proj)
-        onward = (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        forward = (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
         backward = (self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
-        y = scan_tokens(u, *onward)
+        y = scan_tokens(u, *forward)
         out: Tensor = self.out_proj(scan_tokens(u, *backward, add=y, z=z, reverse=True))
         return out
 
 
 def project_twice(x: Tensor, proj: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Both halves of a projection without bias, each contiguous, so that no copies follow."""
+    """Both halves of a projection without bias, each contiguous, which avoids copies later."""
     first, second = proj.weight.chunk(2)
     return F.linear(x, first), F.linear(x, second)
 
@@ -155,17 +155,16 @@ def scan_tokens(
     z: Tensor | None = None,
     reverse: bool = False,
 ) -> Tensor:
-    """One direction of Mamba: causal convolution, SiLU, weights from the input, selective scan.
+    """One direction of Mamba: causal convolution, SiLU, input-dependent parameters, scan.
 
-    The reverse direction needs no flipped copies: the convolution kernel is flipped and the scan
-    runs backward, which equals flipping the tokens before and after. The direction computed last
-    takes the other one's result and the gate: the scan adds and gates while it writes, without
-    extra passes over the tokens.
+    The reverse direction flips the convolution kernel and runs the scan backward. This equals
+    flipping the tokens before and after, without copies. The direction that is computed last gets
+    the result of the other one and the gate, so the scan adds and gates while it writes.
 
     Args:
         u: Tokens, (B, L, d).
         conv1d: Depthwise, over tokens; the last tap multiplies the current one.
-        x_proj: Makes the bottleneck of the step sizes, B and C, in this order.
+        x_proj: Computes the bottleneck of the step sizes, B and C, in this order.
         dt_proj: From the bottleneck to step sizes; its bias is added inside the scan, in float32.
         A_log: Logarithm of the decay rates, (d, N).
         D: Weights of the skip, (d,).
@@ -206,7 +205,7 @@ def reset_scan(A_log: nn.Parameter, D: nn.Parameter, dt_proj: nn.Linear) -> None
 
     Source: Mamba (arXiv 2312.00752), section 3.6 and the authors' code.
     """
-    if A_log.is_meta:  # without values until a file is loaded
+    if A_log.is_meta:  # has no values until a file is loaded
         return
     with torch.no_grad():
         states = torch.arange(1, A_log.shape[1] + 1, dtype=torch.float32, device=A_log.device)

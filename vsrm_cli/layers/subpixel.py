@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import pixel_grid, sample, warp
 
-# Sub-pixels along each side of a pixel: the scale of the networks.
-SIDE = 4
 # For each of the sub-pixels, three colors and their weight.
-CHANNELS = 4 * SIDE**2
+CHANNELS = 4 * SCALE**2
 # Scales differences of a hundredth of full scale to the size of features.
 GAIN = 10.0
 # A larger mean difference from the current frame around a pixel means occlusion or wrong flow.
@@ -28,7 +27,7 @@ PRIOR_WEIGHT = 0.05
 
 
 def subpixel_samples(
-    clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: int, *, side: int = SIDE
+    clip: Tensor, flows: tuple[Tensor, Tensor], t: int, reach: int, *, side: int = SCALE
 ) -> Tensor:
     """Collect samples of the frames around frame ``t`` for its sub-pixels.
 

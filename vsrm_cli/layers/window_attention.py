@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.layers.blocks import GEGLU
 
-WINDOW = (2, 8, 8)  # frames, rows, columns
+WINDOW = (2, 8, 8)  # the largest window: frames, rows, columns
 # Added to the scores of tokens that are neighbors only because of the cyclic shift. Finite, as in
 # the published network, but large enough to vanish in the softmax.
 FOREIGN = -100.0
@@ -25,21 +25,20 @@ class WindowAttention(nn.Module):
     Args:
         channels: Channels of the tokens, C.
         heads: Parts into which they are divided; a divisor of C.
-        window: Largest window: frames, rows, columns.
 
     Source: Swin Transformer (arXiv 2103.14030), equation 4, over three axes.
     """
 
     relative_position_index: Tensor
 
-    def __init__(self, channels: int, heads: int, window: Triple = WINDOW) -> None:
-        """Make the projections and the bias table."""
+    def __init__(self, channels: int, heads: int) -> None:
+        """Create the projections and the bias table."""
         super().__init__()
-        self.heads, self.window = heads, window
-        places = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
+        self.heads = heads
+        places = prod(2 * size - 1 for size in WINDOW)
         self.relative_position_bias_table = nn.Parameter(torch.empty(places, heads))
         # Published weight files have it; the index in use is computed for each window size.
-        self.register_buffer("relative_position_index", relative_positions(window, window))
+        self.register_buffer("relative_position_index", relative_positions(WINDOW, WINDOW))
         self.qkv_self = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -76,7 +75,7 @@ class WindowAttention(nn.Module):
 
     def _bias(self, window: Triple) -> Tensor:
         """The position bias of each pair of tokens, (1, heads, tokens, tokens)."""
-        index = _cached_positions(window, self.window, self.relative_position_bias_table.device)
+        index = _cached_positions(window, WINDOW, self.relative_position_bias_table.device)
         scores = self.relative_position_bias_table[index.flatten()]
         return scores.view(*index.shape, self.heads).permute(2, 0, 1)[None]
 
@@ -109,7 +108,7 @@ class AttentionBlock(nn.Module):
         Only the frames of one window are computed at a time, to save memory.
         """
         size = (len(frames), *frames[0].shape[1:3])
-        window, shift = fit_windows(size, self.attn.window, is_shifted=self.is_shifted)
+        window, shift = fit_windows(size, WINDOW, is_shifted=self.is_shifted)
         padded = window[0] * ceil(size[0] / window[0])
         results = list(frames)
         for start in range(0, padded, window[0]):

@@ -21,6 +21,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from vsrm_cli.frame import FALLBACK_RATE
 from vsrm_cli.media.containers import allows_restarts, open_container, video_stream
 
 # The video clock restarts if it steps back by more than this, or forward by more than this with no
@@ -149,7 +150,7 @@ class _FrameTime:
 
 def _find_restarts(container: InputContainer, stream: VideoStream) -> Iterator[Restart]:
     clock = stream.time_base or Fraction(1, 90000)
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    rate = stream.average_rate or stream.guessed_rate or FALLBACK_RATE
     usual = max(1, round(1 / rate / clock))
     offset = 0
     last: _FrameTime | None = None

@@ -5,7 +5,7 @@ Video stores luma and two chroma components (YUV). Converting it needs a matrix 
 assumed from the frame size, as players do. The output uses the same matrix and range, and is tagged
 with them.
 
-This is the only file that handles matrices, ranges and bit depths.
+No other file handles matrices and ranges.
 """
 
 import os

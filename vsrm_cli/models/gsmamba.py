@@ -1,16 +1,16 @@
-"""GSMamba: attention inside windows of space, Mamba along time (arXiv 2510.00862).
+"""GSMamba: attention in spatial windows, Mamba along time (arXiv 2510.00862).
 
-Read it from the bottom: `GSM` finds the flow between neighboring frames and sends features
-through its layers, which read the clip forward and backward in turn. A layer first lets all
-frames look at their surroundings (`AttentionBlock`), then goes through the clip window by window:
-the frames around an anchor are gathered onto it, a Mamba block reads them pixel by pixel, all
-frames of a pixel first, and the results are scattered back to where they came from
-(`GatherScatterBlock`). Each window reads what the windows before it wrote.
+`GSM` computes the flow between neighboring frames and passes features through its layers, which
+process the clip forward and backward in turn. A layer first applies shifted-window attention to all
+frames (`AttentionBlock`). Then it processes the clip window by window: the frames around an anchor
+are gathered onto its grid, a Mamba block scans all frames of each pixel, pixel after pixel, and
+the results are scattered back to the frames (`GatherScatterBlock`). Each window reads the results
+of the windows before it.
 
-Parameter names are those of the authors' code, so that their weights load as they are. Where the
-order of things matters to the numbers it is theirs too; work that they repeat is done once: flows
-are composed once for all layers, keys and values projected before they are gathered, position
-codes projected once per clip.
+Parameter names are those of the authors' code, so that their weights load unchanged. The order of
+operations is theirs, too, where it affects the result. Repeated work is done once: flows are
+composed once for all layers, keys and values are projected before they are gathered, and position
+codes are projected once per clip.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.flow_composition import ComposedFlows
 from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
@@ -27,7 +28,7 @@ from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
-from vsrm_cli.models.network import SCALE, FeaturePropagation
+from vsrm_cli.models.network import FeaturePropagation, initialize_linear
 from vsrm_cli.ops.depthwise_conv import depthwise_conv
 
 
@@ -70,7 +71,7 @@ class GSMConfig:
     upsampler_width: int
 
     def __post_init__(self) -> None:
-        """Refuse what no network could be built from, with a ValueError."""
+        """Raise a ValueError if no network can have this size."""
         check_sizes(self)
         check_blocks(self.layers * (self.attention_blocks + 1))
         if self.layers % 2 or self.channels % 4 or not self.heads or self.channels % self.heads:
@@ -81,7 +82,7 @@ class GSMConfig:
 
 
 class MixFFN(nn.Module):
-    """A feed-forward layer that sees its neighbors: fc2(GELU(depthwise 3 x 3 x 3(fc1(x)))).
+    """A feed-forward layer with a depthwise convolution: fc2(GELU(conv 3 x 3 x 3(fc1(x)))).
 
     Args:
         channels: Channels of the tokens.
@@ -111,7 +112,7 @@ class GatherScatterBlock(nn.Module):
     """
 
     def __init__(self, config: GSMConfig) -> None:
-        """Make the parts; both skips begin as identity."""
+        """Create the layers; both skip scales start at one."""
         super().__init__()
         c = config.channels
         self.skip_scale = nn.Parameter(torch.ones(1, c, 1, 1, 1))
@@ -124,47 +125,46 @@ class GatherScatterBlock(nn.Module):
         self.mlp = MixFFN(c, config.ffn * c)
 
     def forward(
-        self, clip: Tensor, aligned: Tensor, ways_back: list[Taps | None], wanted: slice
+        self, clip: Tensor, aligned: Tensor, scatter_taps: list[Taps | None], wanted: slice
     ) -> Tensor:
         """One window.
 
         Args:
-            clip: The K frames as they are, (B, K, H, W, C).
-            aligned: The same frames on the anchor's grid, all frames of a pixel together,
-                (B, H * W, K, C).
-            ways_back: For each frame, where its pixels lie in the anchor; None for the anchor
-                and for copies of it.
+            clip: The K frames, (B, K, H, W, C).
+            aligned: The same frames on the grid of the anchor, (B, H * W, K, C).
+            scatter_taps: For each frame, the positions of its pixels in the anchor; None for the
+                anchor and copies of it.
             wanted: Which frames of the window are needed.
 
         Returns:
             The wanted frames, (B, wanted, H, W, C).
         """
         half = self.mamba.in_proj.weight.dtype
-        # The normalizations have float32 weights, and CUDA wants their input in the same type.
+        # The weights of the normalizations are float32, and CUDA requires input of the same type.
         tokens = self.mamba(self.norm1(aligned.float()).to(half).flatten(1, 2)).view(aligned.shape)
-        z = self.skip_scale.view(-1) * clip + scatter(tokens, ways_back).view(clip.shape)
+        z = self.skip_scale.view(-1) * clip + scatter(tokens, scatter_taps).view(clip.shape)
         y = self.mlp(self.norm2(z).to(half), wanted)
         out: Tensor = self.skip_scale2[0, 0] * z[:, wanted] + y
         return out
 
 
-def scatter(tokens: Tensor, ways_back: list[Taps | None]) -> Tensor:
-    """Send what became of gathered frames back to where they came from.
+def scatter(tokens: Tensor, scatter_taps: list[Taps | None]) -> Tensor:
+    """Sample the results of gathered frames on the grids of these frames.
 
     Args:
         tokens: (B, H * W, K, C) on the grid of the anchor.
-        ways_back: For each frame, where its pixels lie in the anchor; None where it stays.
+        scatter_taps: For each frame, the positions of its pixels in the anchor; None to copy.
 
     Returns:
-        (B, K, H * W, C); zero where a pixel's way leads out of the anchor.
+        (B, K, H * W, C); zero for positions outside of the anchor.
     """
-    count = len(ways_back)
+    count = len(scatter_taps)
     flat = tokens.flatten(0, 2)
     frames = [
         tokens[:, :, k]
-        if way is None
-        else read_along(flat, way.index * count + k, way.weight).view(tokens[:, :, k].shape)
-        for k, way in enumerate(ways_back)
+        if taps is None
+        else read_along(flat, taps.index * count + k, taps.weight).view(tokens[:, :, k].shape)
+        for k, taps in enumerate(scatter_taps)
     ]
     return torch.stack(frames, dim=1)
 
@@ -207,7 +207,7 @@ class Stage(nn.Module):
 
 
 class PropagationLayer(nn.Module):
-    """Attention on all frames, then Mamba window after window; the result runs backwards in time.
+    """Attention on all frames, then Mamba window by window; returns the frames in reverse order.
 
     Args:
         config: Size of the network.
@@ -233,7 +233,7 @@ class PropagationLayer(nn.Module):
             frames: In the order in which this layer reads them.
             motion: Of the clip, in its own order.
             align: Shared by all layers.
-            is_reversed: Whether the frames run backwards.
+            is_reversed: Whether the frames are in reverse order.
         """
         y: list[Tensor] = self.stage.attn_blocks(frames)
         for anchor in range(len(y)):
@@ -249,10 +249,9 @@ class PropagationLayer(nn.Module):
         *,
         is_reversed: bool,
     ) -> list[Tensor]:
-        """The frames with those around an anchor rewritten.
+        """Process the frames around an anchor; returns all frames.
 
-        Past the ends of the clip stand copies of its first and last frame; they are read, and
-        what becomes of them is dropped.
+        The clip is padded with copies of its first and last frame, whose results are dropped.
         """
         last = len(frames) - 1
         around = range(anchor - self.radius, anchor + self.radius + 1)
@@ -284,7 +283,7 @@ class PropagationLayer(nn.Module):
 
 
 class FrameConv(nn.Conv3d):
-    """A convolution of each frame by itself, stored with a third axis of length one.
+    """A convolution of single frames, stored as a 3-D convolution of length one.
 
     Args:
         inputs: Channels in.
@@ -301,7 +300,7 @@ class FrameConv(nn.Conv3d):
 
 
 class GSM(FeaturePropagation):
-    """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
+    """The whole network: (B, T, 3, H, W), values 0 to 1, to (B, T, 3, 4H, 4W).
 
     Args:
         config: Its size.
@@ -340,7 +339,7 @@ class GSM(FeaturePropagation):
         self.norm = nn.LayerNorm(c)
         self.conv_after_body = nn.Linear(c, c)
         self.conv_before_upsample = nn.Sequential(FrameConv(c, width))
-        # The numbers are places in the authors' list, which also holds what has no weights.
+        # The numbers are indexes in the authors' nn.Sequential, which includes activations.
         self.upsample = nn.ModuleDict(
             {
                 "0": FrameConv(width, 4 * width),
@@ -352,26 +351,19 @@ class GSM(FeaturePropagation):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Linear layers of the Mamba blocks keep the size of their input, the last start small.
-
-        All that lies between the way in and the way out begins as the identity.
-        """
+        """Initialize the Mamba blocks; the propagation layers start as the identity."""
         for name, module in self.prop_layers.named_modules():
             if isinstance(module, nn.Linear) and ".mamba_block." in name:
-                is_last = name.endswith(("out_proj", "fc2"))
-                std = 0.02 if is_last else module.in_features**-0.5
-                nn.init.trunc_normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                initialize_linear(module, ends_residual=name.endswith(("out_proj", "fc2")))
         nn.init.zeros_(self.conv_after_body.weight)
         nn.init.zeros_(self.conv_after_body.bias)
         self.reset_scans()
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Restore a clip; a single frame is seen twice.
+        """Restore a clip; a single frame is repeated.
 
         Args:
-            clip: (B, T, 3, H, W), values 0 to 1; T and both sides from one on.
+            clip: (B, T, 3, H, W), values 0 to 1; any T, H and W.
 
         Returns:
             (B, T, 3, 4H, 4W); values may lie slightly outside 0 to 1.
@@ -381,24 +373,24 @@ class GSM(FeaturePropagation):
         return super().forward(clip)
 
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Carry features through the clip, layer after layer.
+        """Propagate features through the clip, layer by layer.
 
         Args:
             features: Of `extract`, (B, T, C, H, W).
             flows: Of `flows`.
 
         Returns:
-            (B, T, C, H, W): of each frame, with what the others know of it.
+            (B, T, C, H, W): features of each frame, with information from the others.
         """
         motion = ComposedFlows(self.implicit_align, flows, self.config.radius)
-        # The stream that all layers add to stays in float32.
+        # The residual stream stays in float32.
         frames = list(features.float().permute(1, 0, 3, 4, 2).contiguous().unbind(0))
         for number, layer in enumerate(self.prop_layers):
             is_reversed = number % 2 == 1
             frames = layer(frames, motion, self.implicit_align, is_reversed=is_reversed)
         y = self.norm(torch.stack(frames, dim=1)).to(features.dtype)  # (B, T, H, W, C)
-        known: Tensor = self.conv_after_body(y)
-        return features + known.permute(0, 1, 4, 2, 3)
+        change: Tensor = self.conv_after_body(y)
+        return features + change.permute(0, 1, 4, 2, 3)
 
     def upsample_features(self, features: Tensor) -> Tensor:
         """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""

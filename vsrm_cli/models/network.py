@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.spynet import SpyNet
-
-SCALE = 4
 
 
 class Network(nn.Module, ABC):
@@ -213,3 +212,11 @@ class FeaturePropagation(Network):
     @abstractmethod
     def upsample_features(self, features: Tensor) -> Tensor:
         """The correction of a large frame, (B, 3, 4H, 4W), from features (B, C, H, W)."""
+
+
+def initialize_linear(linear: nn.Linear, *, ends_residual: bool) -> None:
+    """Initialize a layer: near zero if it ends a residual, else to keep the scale of its input."""
+    std = 0.02 if ends_residual else linear.in_features**-0.5
+    nn.init.trunc_normal_(linear.weight, std=std)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)

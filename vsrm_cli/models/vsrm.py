@@ -1,14 +1,13 @@
 """VSRM: video super-resolution with Mamba blocks along space and time (arXiv 2506.22762).
 
-Read it from the bottom: `VSRM` finds the flow between neighboring frames, carries features
-through the clip in recurrent branches, backward and forward in turn, and enlarges what comes
-out of the last one. In each step of a branch, `Branch` sees three frames on a stack: the
-current one and the two visited before, aligned. Its work is done by `DAMB`, a row of
-spatial-to-temporal blocks and one temporal-to-spatial block, which differ in nothing but the
-order in which they read the tokens and in their directions.
+`VSRM` computes the flow between neighboring frames, propagates features through the clip in
+recurrent branches, backward and forward in turn, and upsamples the output of the last branch. In
+each step, a `Branch` gets three frames: the current one and the two processed before it, aligned.
+It consists of `DAMB`s: several spatial-to-temporal blocks and one temporal-to-spatial block, which
+differ only in the order of the tokens and the scan directions.
 
-The authors published neither code nor weights. What the paper does not say is chosen here after
-the code that it builds on; parameter counts of the published networks agree (see the tests).
+The authors published neither code nor weights. Details that the paper leaves open follow the code
+that it builds on; parameter counts equal those of the published networks (see the tests).
 """
 
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import TGFN, TwoStepUpsampler, channels_last
 from vsrm_cli.layers.deformable_alignment import DCA
 from vsrm_cli.layers.mamba import MambaMixer
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.models.config_checks import check_blocks, check_choice, check_sizes
-from vsrm_cli.models.network import SCALE, FeaturePropagation
+from vsrm_cli.models.network import FeaturePropagation, initialize_linear
 from vsrm_cli.ops.warp import warp
 
 
@@ -31,8 +31,8 @@ class VSRMConfig:
     """The size of a VSRM network.
 
     Attributes:
-        channels: Features of each pixel, C.
-        expand: Width inside the Mamba mixers, as a multiple of C.
+        channels: Channels of the features, C.
+        expand: Inner width of the Mamba mixers, as a multiple of C.
         state: States of each channel of a scan.
         conv: Length of the causal convolution before a scan.
         rank: Width of the bottleneck of the step sizes.
@@ -64,7 +64,7 @@ class VSRMConfig:
     upsampler_width: int
 
     def __post_init__(self) -> None:
-        """Refuse what no network could be built from, with a ValueError."""
+        """Raise a ValueError if no network can have this size."""
         check_sizes(self)
         check_blocks(self.s2t_blocks * self.dambs * len(self.branches))
         for name in self.branches:
@@ -144,7 +144,7 @@ class DAMB(nn.Module):
         return x + y.permute(0, 2, 3, 4, 1)
 
     def center(self, x: Tensor) -> Tensor:
-        """What `forward` gives for the middle one of three frames, (B, H, W, C).
+        """The output of `forward` for the middle one of three frames, (B, H, W, C).
 
         The convolution there sees all three frames: it is a 2-D one over their channels, a
         third of the work.
@@ -164,7 +164,7 @@ class DAMB(nn.Module):
 
 
 class Branch(nn.Module):
-    """What happens in one step of a recurrent branch: three aligned frames give one.
+    """One step of a recurrent branch: three aligned frames to one.
 
     Args:
         config: Size of the network.
@@ -190,7 +190,7 @@ class Branch(nn.Module):
 
 
 class VSRM(FeaturePropagation):
-    """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, 4H, 4W).
+    """The whole network: (B, T, 3, H, W), values 0 to 1, to (B, T, 3, 4H, 4W).
 
     Args:
         config: Its size.
@@ -213,28 +213,21 @@ class VSRM(FeaturePropagation):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Linear layers keep the size of their input, those that end a residual start near zero.
-
-        What decides over a scan's memory is set after that, or it would be lost.
-        """
+        """Initialize the linear layers, then the scans, whose layers are among them."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                is_last = name.endswith(("out_proj", "proj_out"))
-                std = 0.02 if is_last else module.in_features**-0.5
-                nn.init.trunc_normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                initialize_linear(module, ends_residual=name.endswith(("out_proj", "proj_out")))
         self.reset_scans()
 
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Carry features through the clip, branch after branch.
+        """Propagate features through the clip, branch by branch.
 
         Args:
             features: Of `extract`, (B, T, C, H, W).
             flows: Of `flows`.
 
         Returns:
-            (B, T, C, H, W): of each frame, with what the others know of it.
+            (B, T, C, H, W): features of each frame, with information from the others.
         """
         frames = list(features.unbind(1))  # T times (B, C, H, W)
         backward_flow, forward_flow = flows
@@ -246,7 +239,7 @@ class VSRM(FeaturePropagation):
     def _propagate(
         self, branch: nn.Module, frames: list[Tensor], flows: Tensor, *, backward: bool
     ) -> list[Tensor]:
-        """Visit the frames one way; each sees the aligned results of the two visited before."""
+        """Process the frames in one direction, each with the aligned results of the last two."""
         order = range(len(frames) - 1, -1, -1) if backward else range(len(frames))
         results: dict[int, Tensor] = {}
         visited: list[int] = []
@@ -255,11 +248,11 @@ class VSRM(FeaturePropagation):
             aligned: list[Tensor] = []
             if visited:
                 one = visited[-1]
-                flow = flows[:, min(t, one)]  # from t to the frame visited before
+                flow = flows[:, min(t, one)]  # from t to the frame processed before
                 aligned.append(self.align(results[one], current, flow))
             if len(visited) > 1:
                 two = visited[-2]
-                # From t two frames on: the older flow, read where the newer one points.
+                # The flow over two frames: the older flow, sampled where the newer one points.
                 flow = flow + warp(flows[:, min(one, two)], flow)
                 aligned.append(self.align(results[two], current, flow))
             results[t] = branch(self._stack(current, aligned))
@@ -267,7 +260,7 @@ class VSRM(FeaturePropagation):
         return [results[t] for t in range(len(frames))]
 
     def _stack(self, current: Tensor, aligned: list[Tensor]) -> Tensor:
-        """The three frames that a branch sees, (B, 3, C, H, W), the current one in the middle.
+        """The input of a branch, (B, 3, C, H, W), with the current frame in the middle.
 
         The first frame of all stands for its missing neighbors itself, at the second one the
         place of the older neighbor is empty.
@@ -291,7 +284,7 @@ class VSRM(FeaturePropagation):
         return [*branches, (self, "upsample_features")]
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
-        """Estimate the peak memory of one clip in float32: what all frames and one step hold.
+        """Estimate the peak memory of one clip in float32: features of all frames, and one step.
 
         Args:
             time: Frames.

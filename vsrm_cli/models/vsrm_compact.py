@@ -1,24 +1,23 @@
-"""VSRM for a CPU: recurrent propagation with a selective scan along the motion, on the large grid.
+"""VSRM for CPUs: recurrent propagation with a selective scan along the motion, on the HR grid.
 
-What the paper's network does with 17 million weights is done here with one. Its parts are those
-of VSRM (arXiv 2506.22762) where they pay, and where they did not, something smaller stands in
-their place (`vsrm bench --quality --ablate` measures what each of them adds):
+The network of the paper has 17 million parameters, this one has one million. It keeps the parts of
+VSRM (arXiv 2506.22762) that are worth their time and replaces the others by smaller ones
+(`vsrm bench --quality --ablate` measures what each part adds):
 
-- Flow between neighbors, sharpened by Lucas-Kanade steps (`layers.flow_refinement`): once on the
-  LR frames, and once more on what the first pass made of them, where it is far more precise.
-- One cell visits all frames, backward and then forward. It carries its last estimate of the large
-  frame and a hidden state, warped at the precision of the large grid and folded to the small one.
-- The hidden state is the temporal scan (T2S), carried on from frame to frame along the motion:
+- Flow between neighbors is refined by Lucas-Kanade steps (`layers.flow_refinement`): first on the
+  LR frames, then on the output of the first pass, where it is far more precise.
+- One recurrent cell processes all frames, backward and then forward. Its state is the last HR
+  estimate and the states of a scan. Both are warped on the HR grid and folded to the LR grid.
+- The scan is the temporal scan (T2S), from frame to frame along the motion:
   h = exp(-delta A) warp(h) + delta B x, y = C h.
 
-With `CompactConfig.fold` 2 the same network enlarges two times: blocks of 2 x 2 pixels become
-channels of a grid with half the sides, and four times that grid is twice the input. It costs about
-a quarter. Only the bicubic frame and the samples of neighbors are taken at the input's own grid.
-(pixel_unshuffle in front is what RealESRGAN_x2plus does: Wang et al., "Real-ESRGAN", 2021, 3.)
+With `CompactConfig.fold` 2 the same network enlarges two times: blocks of 2 x 2 input pixels become
+channels of a grid with half the sides, and four times that grid is twice the input. This takes
+about a quarter of the time. Only the bicubic frame and the samples of neighbors use the input grid.
+(RealESRGAN_x2plus starts with pixel_unshuffle, too: Wang et al., "Real-ESRGAN", 2021, section 3.)
 
-Spatial scans (S2T) in the middle of the cell were trained along and added nothing that could be
-measured, at a tenth of the time; a convolution of the same size in place of the temporal scan is as
-good at this size. `weights/README.md` has the figures.
+Spatial scans (S2T) in the cell took a tenth of the time and had no measurable effect. At this size,
+a convolution is as good as the temporal scan. `weights/README.md` has the figures.
 """
 
 import math
@@ -31,21 +30,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import ResidualBlock, channels_last
 from vsrm_cli.layers.flow_refinement import luma, refine_clip_flow
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS, subpixel_samples
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
-from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.models.network import Network
 from vsrm_cli.ops.warp import warp
 
-# Brings corrections of a hundredth of full scale to the size of features.
+# Scales corrections of a hundredth of full scale to the size of features.
 GAIN = 10.0
-# Mean error of a warped estimate, of 1, from which on it is hardly trusted.
+# A warped estimate with a larger mean error (full scale is 1) gets little weight.
 MAX_DIFFERENCE = 0.04
-# Lucas-Kanade steps on the LR frames, and on the estimates of the first pass: more add nothing.
+# Lucas-Kanade steps on the LR frames, and on the estimates of the first pass: more do not help.
 STEPS_SMALL, STEPS_LARGE = 2, 2
-# Channels of an estimate, folded to the small grid.
+# Channels of an HR frame, folded to the LR grid.
 FOLDED = 3 * SCALE**2
 
 
@@ -54,13 +54,13 @@ class CompactConfig:
     """The size of a compact network.
 
     Attributes:
-        channels: Features of each pixel of a frame by itself.
-        feature_blocks: Residual blocks that make them.
+        channels: Channels of the features of single frames.
+        feature_blocks: Residual blocks that compute them.
         width: Channels of the cell.
         blocks: Residual blocks of the cell.
-        hidden: Hidden channels on the small grid; a multiple of SCALE^2 / states.
-        states: States of each hidden channel.
-        neighbors: Frames on each side whose samples the cell is shown (`layers.subpixel`).
+        hidden: Channels of the scan on the LR grid; a multiple of SCALE^2 / states.
+        states: States of each channel of the scan.
+        neighbors: Frames on each side whose samples the cell gets (`layers.subpixel`).
         flow_levels: Levels of the flow pyramid.
         flow_widths: Channels between the convolutions of each level.
         flow_kernel: Side of the flow network's kernels.
@@ -81,7 +81,7 @@ class CompactConfig:
     fold: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what no network could be built from, with a ValueError."""
+        """Raise a ValueError if no network can have this size."""
         check_sizes(self)
         check_blocks(self.feature_blocks + self.blocks)
         if self.fold not in (1, 2):
@@ -93,32 +93,32 @@ class CompactConfig:
             )
 
 
-class Carried(NamedTuple):
-    """What a pass carries from one frame to the next; H x W is the network's grid.
+class CellState(NamedTuple):
+    """The recurrent state that a pass propagates; H x W is the grid of the network.
 
     Attributes:
-        estimate: The large frame, (B, 3, 4H, 4W), float32.
-        state: States of the hidden channels, folded, (B, states * hidden, H, W), float32.
+        estimate: The HR frame, (B, 3, 4H, 4W), float32.
+        scan: States of the scan, folded, (B, states * hidden, H, W), float32.
     """
 
     estimate: Tensor
-    state: Tensor
+    scan: Tensor
 
 
-class Seen(NamedTuple):
-    """What one pass tells the next one about a frame.
+class PassFeatures(NamedTuple):
+    """What the second pass gets from the first pass about a frame.
 
     Attributes:
         correction: Of the bicubic frame, folded and amplified, (B, 48, H, W).
-        read_out: Of the hidden state, (B, hidden, H, W).
+        scan_output: y = C h, (B, hidden, H, W).
     """
 
     correction: Tensor
-    read_out: Tensor
+    scan_output: Tensor
 
 
 class Cell(nn.Module):
-    """One frame of a pass: what is known of it, and what was carried to it, become an estimate.
+    """The recurrent cell: computes the HR estimate of a frame from its features and the state.
 
     Args:
         config: Size of the network.
@@ -145,7 +145,7 @@ class Cell(nn.Module):
         self.reset_scan()
 
     def reset_scan(self) -> None:
-        """Set what decides over memory: slow and fast decays, steps log-uniform from 0.1 to 1."""
+        """Initialize the scan: decay rates of 0.3 to 1.5, step sizes log-uniform from 0.1 to 1."""
         if self.A_log.is_meta:
             return
         bias, c_bias = cast(Tensor, self.conv_scan.bias), cast(Tensor, self.conv_c.bias)
@@ -160,28 +160,33 @@ class Cell(nn.Module):
             c_bias.fill_(0.7)
 
     def forward(
-        self, known: Tensor, base: Tensor, aligned: Carried | None, seen: Seen | None
-    ) -> tuple[Carried, Seen]:
-        """Make one frame.
+        self,
+        features: Tensor,
+        base: Tensor,
+        aligned: CellState | None,
+        earlier: PassFeatures | None,
+    ) -> tuple[CellState, PassFeatures]:
+        """Restore one frame.
 
         Args:
-            known: Of `conv_in`: what its features and its neighbors' samples say, (B, C, H, W).
+            features: The output of `conv_in`, (B, C, H, W).
             base: The bicubic frame, (B, 3, 4H, 4W), float32.
-            aligned: What was carried from the frame before, warped onto this one.
-            seen: What an earlier pass says of this frame.
+            aligned: The state after the previous frame, warped onto this one.
+            earlier: Features of this frame from an earlier pass.
 
         Returns:
-            What is carried to the next frame, and what a later pass sees of this one.
+            The state after this frame, and its features for a later pass.
         """
-        x = known
-        read = self.conv_c(known).float().unsqueeze(2).unbind(1)  # C: n times (B, 1, H, W)
+        x = features
+        read = self.conv_c(features).float().unsqueeze(2).unbind(1)  # C: n times (B, 1, H, W)
         states: list[Tensor] = []
         if aligned is not None:
-            states = list(aligned.state.chunk(self.states, dim=1))  # n times (B, hidden, H, W)
-            seen_before = torch.cat((_compared(aligned.estimate, base), _dot(states, read)), dim=1)
-            x = x + self.conv_carried(channels_last(seen_before.to(x.dtype)))
-        if seen is not None:
-            x = x + self.conv_seen(channels_last(torch.cat(seen, dim=1)))
+            states = list(aligned.scan.chunk(self.states, dim=1))  # n times (B, hidden, H, W)
+            difference = _weighted_difference(aligned.estimate, base)
+            propagated = torch.cat((difference, _scan_output(states, read)), dim=1)
+            x = x + self.conv_carried(channels_last(propagated.to(x.dtype)))
+        if earlier is not None:
+            x = x + self.conv_seen(channels_last(torch.cat(earlier, dim=1)))
         x = self.blocks(x)
         correction = self.conv_last(x)
         u, dt, write = self.conv_scan(x).float().split((self.hidden, self.hidden, self.states), 1)
@@ -197,36 +202,39 @@ class Cell(nn.Module):
         else:
             states = [u * b for b in writes]
         estimate = base + F.pixel_shuffle(correction.float(), SCALE)
-        read_out = _dot(states, read).to(x.dtype)
-        return Carried(estimate, torch.cat(states, dim=1)), Seen(GAIN * correction, read_out)
+        output = _scan_output(states, read).to(x.dtype)
+        state = CellState(estimate, torch.cat(states, dim=1))
+        return state, PassFeatures(GAIN * correction, output)
 
 
-def _dot(states: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """The sum of products, (B, hidden, H, W): what a scan reads out of its states."""
+def _scan_output(states: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """The output C h of a scan, (B, hidden, H, W)."""
     total = states[0] * weights[0]
     for state, weight in zip(states[1:], weights[1:], strict=True):
         total = torch.addcmul(total, state, weight)
     return total
 
 
-def _compared(estimate: Tensor, base: Tensor) -> Tensor:
-    """How a warped estimate differs from the bicubic frame, and how far it is trusted.
+def _weighted_difference(estimate: Tensor, base: Tensor) -> Tensor:
+    """The difference of a warped estimate from the bicubic frame, and its weight.
+
+    The weight is near 1 where the difference is small, and near 0 where the frames do not match.
 
     Returns:
-        (B, 49, H, W), folded: the difference, amplified where it is small; the trust, 0 to 1.
+        (B, 49, H, W), folded: the weighted and amplified difference, then the weight.
     """
     difference = estimate - base
     error = F.avg_pool2d(difference, SCALE).square().mean(1, keepdim=True)
     error = F.avg_pool2d(error, 3, stride=1, padding=1, count_include_pad=False)
-    trust = torch.exp(error * (-0.5 / MAX_DIFFERENCE**2))
-    return torch.cat((F.pixel_unshuffle(difference, SCALE) * (GAIN * trust), trust), dim=1)
+    weight = torch.exp(error * (-0.5 / MAX_DIFFERENCE**2))
+    return torch.cat((F.pixel_unshuffle(difference, SCALE) * (GAIN * weight), weight), dim=1)
 
 
 class VSRMCompact(Network):
-    """The whole network: (B, T, 3, H, W) in 0 to 1 gives (B, T, 3, scale H, scale W).
+    """The whole network: (B, T, 3, H, W), values 0 to 1, to (B, T, 3, scale H, scale W).
 
-    What the methods without an underscore take and give is on the input's grid. Inside, H x W is
-    the network's own, whose pixels are blocks of `CompactConfig.fold` squared.
+    Public methods use the grid of the input. In private ones, H x W is the grid of the network,
+    where each pixel is a block of `CompactConfig.fold` x `CompactConfig.fold` input pixels.
 
     Args:
         config: Its size.
@@ -249,11 +257,11 @@ class VSRMCompact(Network):
         self.steps_small, self.steps_large = STEPS_SMALL, STEPS_LARGE
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows between neighbors, as `Network.flows` gives them, refined on the frames' luma."""
-        small = _averaged(self._padded(clip), self.fold)
+        """Flow between neighbors, refined on the luma of the frames; see `Network.flows`."""
+        small = _average_blocks(self._pad(clip), self.fold)
         backward, forward = super().flows(small)
-        light = luma(small.float())
-        early, late = light[:, :-1], light[:, 1:]
+        brightness = luma(small.float())
+        early, late = brightness[:, :-1], brightness[:, 1:]
         flows = (
             refine_clip_flow(early, late, backward, steps=self.steps_small),
             refine_clip_flow(late, early, forward, steps=self.steps_small),
@@ -261,26 +269,28 @@ class VSRMCompact(Network):
         if self.fold == 1:
             return flows
         height, width = clip.shape[-2:]
-        backward, forward = (_enlarged(flow, self.fold)[..., :height, :width] for flow in flows)
+        backward, forward = (
+            _upsample_flow(flow, self.fold)[..., :height, :width] for flow in flows
+        )
         return backward, forward
 
     def extract(self, clip: Tensor) -> Tensor:
-        """Features of each frame by itself, on the network's grid; see `Network.extract`."""
-        blocks = F.pixel_unshuffle(self._padded(clip).flatten(0, 1), self.fold)
+        """Features of single frames, on the grid of the network; see `Network.extract`."""
+        blocks = F.pixel_unshuffle(self._pad(clip).flatten(0, 1), self.fold)
         features = self.features(self.conv_first(channels_last(blocks)))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 
     def forward(self, clip: Tensor) -> Tensor:
         """Restore a clip; see `Network.forward`."""
-        return self._stacked(self._passes(clip, self.flows(clip))[-1], clip)
+        return self._stack(self._passes(clip, self.flows(clip))[-1], clip)
 
     def passes(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Restore a clip, backward and then forward; see `Network.passes`."""
-        return tuple(self._stacked(frames, clip) for frames in self._passes(clip, flows))
+        return tuple(self._stack(frames, clip) for frames in self._passes(clip, flows))
 
-    def _padded(self, maps: Tensor) -> Tensor:
-        """Maps, (B, T, C, H, W), whose last row and column are repeated to whole blocks."""
+    def _pad(self, maps: Tensor) -> Tensor:
+        """Pad (B, T, C, H, W) to whole blocks by repeating the last row and column."""
         height, width = maps.shape[-2:]
         right, below = -width % self.fold, -height % self.fold
         if not right and not below:
@@ -289,62 +299,63 @@ class VSRMCompact(Network):
         blocks: Tensor = padded.unflatten(0, maps.shape[:2])
         return blocks
 
-    def _stacked(self, frames: list[Tensor], clip: Tensor) -> Tensor:
-        """The frames of a pass as a clip: of the size and type that the input asks for."""
+    def _stack(self, frames: list[Tensor], clip: Tensor) -> Tensor:
+        """Stack the frames of a pass, in the type of ``clip`` and without its padding."""
         height, width = (self.scale * side for side in clip.shape[-2:])
         return torch.stack(frames, dim=1)[..., :height, :width].to(clip.dtype)
 
     def _passes(
         self, clip: Tensor, flows: tuple[Tensor, Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The estimates of both passes, (B, 3, 4H, 4W) float32 for each frame."""
-        clip, flows = self._padded(clip), (self._padded(flows[0]), self._padded(flows[1]))
-        known, bases = self._known(clip, flows), _bases(clip, self.scale)
-        nothing: list[Seen | None] = [None] * len(known)
-        backward, forward = (_averaged(flow, self.fold) / self.fold for flow in flows)
-        first, seen = self._pass(known, bases, nothing, backward, backward=True)
+        """The estimates of both passes, (B, 3, 4H, 4W), float32, for each frame."""
+        clip, flows = self._pad(clip), (self._pad(flows[0]), self._pad(flows[1]))
+        features, bases = self._input_features(clip, flows), _upscale_bicubic(clip, self.scale)
+        nothing: list[PassFeatures | None] = [None] * len(features)
+        backward, forward = (_average_blocks(flow, self.fold) / self.fold for flow in flows)
+        first, earlier = self._pass(features, bases, nothing, backward, backward=True)
         if len(first) > 1:
             halves = torch.stack([luma(F.avg_pool2d(x.detach(), 2)) for x in first], dim=1)
-            doubled = _enlarged(forward, 2)
+            doubled = _upsample_flow(forward, 2)
             forward = refine_clip_flow(
                 halves[:, 1:], halves[:, :-1], doubled, steps=self.steps_large
             )
-        second, _ = self._pass(known, bases, list(seen), forward, backward=False)
+        second, _ = self._pass(features, bases, list(earlier), forward, backward=False)
         return first, second
 
     def _pass(
         self,
-        known: list[Tensor],
+        features: list[Tensor],
         bases: list[Tensor],
-        seen: list[Seen | None],
+        earlier: list[PassFeatures | None],
         flows: Tensor,
         *,
         backward: bool,
-    ) -> tuple[list[Tensor], list[Seen]]:
-        """Visit all frames one way; ``flows`` lead from each frame to the one visited before."""
-        count = len(known)
-        estimates, seen_here = [known[0]] * count, [Seen(known[0], known[0])] * count
-        carried: Carried | None = None
-        for t in range(count - 1, -1, -1) if backward else range(count):
-            if carried is not None:
+    ) -> tuple[list[Tensor], list[PassFeatures]]:
+        """Process all frames in one direction; ``flows`` lead to the frame processed before."""
+        estimates: dict[int, Tensor] = {}
+        later: dict[int, PassFeatures] = {}
+        state: CellState | None = None
+        frames = range(len(features))
+        for t in reversed(frames) if backward else frames:
+            if state is not None:
                 flow = flows[:, t if backward else t - 1]
-                carried = _aligned(carried, flow, bases[t].shape[-1])
-            carried, seen_here[t] = self.cell(known[t], bases[t], carried, seen[t])
-            estimates[t] = carried.estimate
-        return estimates, seen_here
+                state = _warp_state(state, flow, bases[t].shape[-1])
+            state, later[t] = self.cell(features[t], bases[t], state, earlier[t])
+            estimates[t] = state.estimate
+        return [estimates[t] for t in frames], [later[t] for t in frames]
 
-    def _known(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """What each frame's own features and its neighbors' samples say, (B, C, H, W) each."""
-        features = self.extract(clip)
-        known = []
+    def _input_features(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Features of each frame and of its neighbors' samples for the cell, (B, C, H, W) each."""
+        own = self.extract(clip)
+        features = []
         for t in range(clip.shape[1]):
             samples = self._samples(clip, flows, t)
-            both = torch.cat((features[:, t], samples.to(features.dtype)), dim=1)
-            known.append(self.cell.conv_in(channels_last(both)))
-        return known
+            both = torch.cat((own[:, t], samples.to(own.dtype)), dim=1)
+            features.append(self.cell.conv_in(channels_last(both)))
+        return features
 
     def _samples(self, clip: Tensor, flows: tuple[Tensor, Tensor], t: int) -> Tensor:
-        """The samples of a frame's neighbors, in 4 x 4 places of each pixel of the network's."""
+        """Samples of the neighbors of a frame, at 4 x 4 sub-pixels of each pixel of the network."""
         samples = subpixel_samples(clip, flows, t, self.config.neighbors, side=self.scale)
         if self.fold == 1:
             return samples
@@ -352,26 +363,26 @@ class VSRMCompact(Network):
 
     def frames(self, clip: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
         """Restore a clip without propagation; see `Network.frames`."""
-        padded = self._padded(clip)
-        known = self._known(padded, (self._padded(flows[0]), self._padded(flows[1])))
+        padded = self._pad(clip)
+        features = self._input_features(padded, (self._pad(flows[0]), self._pad(flows[1])))
         frames = [
-            self.cell(known_here, base, None, None)[0].estimate
-            for known_here, base in zip(known, _bases(padded, self.scale), strict=True)
+            self.cell(frame, base, None, None)[0].estimate
+            for frame, base in zip(features, _upscale_bicubic(padded, self.scale), strict=True)
         ]
-        return self._stacked(frames, clip)
+        return self._stack(frames, clip)
 
     def ablations(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Ways to restore a clip with a part left out; see `Network.ablations`."""
+        """Functions that restore a clip with a part disabled; see `Network.ablations`."""
         parts = {
             "without refined flow": {"steps_small": 0, "steps_large": 0},
             "without flow refined on the first pass": {"steps_large": 0},
         }
         ablations: dict[str, Callable[[Tensor], Tensor]] = {
-            name: partial(self._changed, change) for name, change in parts.items()
+            name: partial(self._forward_with, change) for name, change in parts.items()
         }
         return super().ablations() | ablations
 
-    def _changed(self, change: dict[str, int], clip: Tensor) -> Tensor:
+    def _forward_with(self, change: dict[str, int], clip: Tensor) -> Tensor:
         kept = {name: getattr(self, name) for name in change}
         try:
             vars(self).update(change)
@@ -384,11 +395,11 @@ class VSRMCompact(Network):
         return [(self.cell, "forward")]
 
     def paced(self) -> list[tuple[nn.Module, float]]:
-        """What looks at each frame first, and the cell, which visits it twice (times on a CPU)."""
+        """The first layer that gets each frame, and the cell, which runs twice (times on a CPU)."""
         return [(self.cell.conv_in, 0.1), (self.cell, 0.45)]
 
     def temporal_parameters(self) -> list[nn.Parameter]:
-        """The weights that only propagation uses."""
+        """The parameters that only propagation uses."""
         cell = self.cell
         parts = (cell.conv_carried, cell.conv_seen, cell.conv_scan, cell.conv_c)
         return [cell.A_log, *(p for part in parts for p in part.parameters())]
@@ -407,32 +418,32 @@ class VSRMCompact(Network):
         return 4 * height * width * (time * frame + cell)
 
 
-def _bases(clip: Tensor, scale: int) -> list[Tensor]:
-    """The bicubic enlargement of each frame, (B, 3, 4H, 4W) float32."""
+def _upscale_bicubic(clip: Tensor, scale: int) -> list[Tensor]:
+    """Upscale each frame by bicubic, (B, 3, 4H, 4W), float32."""
     return [
         F.interpolate(frame.float(), scale_factor=scale, mode="bicubic", align_corners=False)
         for frame in clip.unbind(1)
     ]
 
 
-def _averaged(maps: Tensor, side: int) -> Tensor:
-    """The means of blocks, of maps (B, T, C, H, W)."""
+def _average_blocks(maps: Tensor, side: int) -> Tensor:
+    """The means of blocks of (B, T, C, H, W)."""
     if side == 1:
         return maps
     means: Tensor = F.avg_pool2d(maps.flatten(0, 1), side).unflatten(0, maps.shape[:2])
     return means
 
 
-def _aligned(carried: Carried, flow: Tensor, width: int) -> Carried:
-    """Warp what is carried onto the next frame, along a flow on any grid, to that of the frame."""
-    flow = _enlarged(flow.unsqueeze(1), width // flow.shape[-1]).squeeze(1)
-    large = torch.cat((carried.estimate, F.pixel_shuffle(carried.state, SCALE)), dim=1)
+def _warp_state(state: CellState, flow: Tensor, width: int) -> CellState:
+    """Warp the state onto the next frame, whose width is given; the flow may be on any grid."""
+    flow = _upsample_flow(flow.unsqueeze(1), width // flow.shape[-1]).squeeze(1)
+    large = torch.cat((state.estimate, F.pixel_shuffle(state.scan, SCALE)), dim=1)
     warped = warp(large, flow, padding="border")
-    return Carried(warped[:, :3], F.pixel_unshuffle(warped[:, 3:], SCALE))
+    return CellState(warped[:, :3], F.pixel_unshuffle(warped[:, 3:], SCALE))
 
 
-def _enlarged(flow: Tensor, factor: int) -> Tensor:
-    """A flow, (B, T, 2, H, W), on a grid finer by a factor, in its pixels."""
+def _upsample_flow(flow: Tensor, factor: int) -> Tensor:
+    """Upsample a flow, (B, T, 2, H, W), in pixels of its grid, by a factor."""
     fine = F.interpolate(
         flow.flatten(0, 1), scale_factor=factor, mode="bilinear", align_corners=False
     )

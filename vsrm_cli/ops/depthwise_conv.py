@@ -1,4 +1,4 @@
-"""The depthwise convolution of a clip whose channels lie together."""
+"""The depthwise convolution of a channels-last clip."""
 
 from functools import cache
 from typing import Any
@@ -10,11 +10,11 @@ from vsrm_cli.ops.dispatch import fuses
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve each channel by itself in time and space; what lies outside is zero.
+    """Convolve each channel separately over time and space, with zero padding.
 
     Args:
         x: (B, T, H, W, C).
-        weight: (C, 1, 3, 3, 3), as `nn.Conv3d` has it.
+        weight: (C, 1, 3, 3, 3), like the weight of `nn.Conv3d`.
         bias: (C,).
 
     Returns:
@@ -23,14 +23,14 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if fuses(x, weight, bias):
         y: Tensor = _fused()(x, weight, bias)
         return y
-    # The channels stay where they are: nothing moves in memory.
-    moved = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, padding=1, groups=len(weight))
-    return moved.permute(0, 2, 3, 4, 1)
+    # The permutations are views: the memory stays channels-last.
+    result = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, padding=1, groups=len(weight))
+    return result.permute(0, 2, 3, 4, 1)
 
 
 @cache
 def _fused() -> Any:
-    # Triton comes with PyTorch for CUDA only, and takes a while to import.
+    # Triton comes only with the CUDA builds of PyTorch, and its import is slow.
     from vsrm_cli.ops.fused_triton import depthwise_conv_triton
 
     return depthwise_conv_triton

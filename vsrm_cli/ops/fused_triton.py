@@ -1,8 +1,8 @@
-"""Fused Triton kernels besides the scan, for inference: intermediate results stay in registers.
+"""Fused Triton kernels for inference, besides the scan: intermediate results stay in registers.
 
-Each reads its input once and writes its result once; PyTorch makes several passes over arrays of
-tokens x channels. They have no gradients; `dispatch.fuses` decides when they are used. Their
-reference is the PyTorch code in `causal_conv` and `warp`.
+Each reads its input once and writes its output once, where PyTorch makes several passes over arrays
+of tokens x channels. They have no gradients. `dispatch.fuses` decides when they are used. Their
+references are the PyTorch code in `causal_conv`, `depthwise_conv` and `warp`.
 """
 
 import math
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vsrm_cli.ops.fused_triton_kernels import convolve, convolve_clip, gather
 
-# Tokens, or points, of a program: with a block of channels some thousand values, a few registers
-# for each lane of four warps.
+# Tokens or points of a program. With BLOCK channels that is 2048 values, 16 for each lane of four
+# warps.
 TOKENS = 32
 BLOCK = 64
-# The most channels that one instruction reads: 16 bytes of halves.
+# Maximum channels in one load: 16 bytes of float16.
 WIDEST = 8
-# Said because Triton warns where it is left open: products and sums are rounded together.
+# Fused multiply-add; explicit, because Triton warns if it is left unspecified.
 FUSED = {"enable_fp_fusion": True}
 
 
@@ -46,7 +46,7 @@ def depthwise_conv_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     batch, time, height, width, channels = x.shape
     count = batch * time * height * width
     y = torch.empty_like(x)
-    taps = weight.flatten(1).t().contiguous()  # those of neighboring channels side by side
+    taps = weight.flatten(1).t().contiguous()  # (27, C): neighboring channels are adjacent
     align = math.gcd(channels, WIDEST)
     grid = (triton.cdiv(count, TOKENS), triton.cdiv(channels, BLOCK))
     with torch.cuda.device_of(x):
@@ -60,16 +60,16 @@ def depthwise_conv_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
-def sample_tokens_triton(picture: Tensor, points: Tensor) -> Tensor:
+def sample_tokens_triton(image: Tensor, points: Tensor) -> Tensor:
     """Compute `sample_tokens` on a GPU, the weights and sums in float32."""
-    batch, channels, height, width = picture.shape
+    batch, channels, height, width = image.shape
     count = points.shape[1] * height * width
-    pixels = picture.permute(0, 2, 3, 1).contiguous()
+    pixels = image.permute(0, 2, 3, 1).contiguous()
     points = points.float().contiguous()
-    out = picture.new_empty(batch * height * width, points.shape[1], channels)
+    out = image.new_empty(batch * height * width, points.shape[1], channels)
     align = math.gcd(channels, WIDEST)
     grid = (triton.cdiv(count, TOKENS), triton.cdiv(channels, BLOCK), batch)
-    with torch.cuda.device_of(picture):
+    with torch.cuda.device_of(image):
         gather[grid](
             *(pixels, points, points.stride(), out, height, width, count, channels // align),
             ALIGN=align,

@@ -1,4 +1,4 @@
-"""The kernels of `fused_triton`, in Triton's language: it looks like Python and is not."""
+"""The kernels of `fused_triton`, in the language of Triton."""
 
 import triton
 import triton.language as tl
@@ -20,7 +20,7 @@ def convolve(
     TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write y = silu(convolution of u) for some tokens and channels; y is dense."""
+    """Write y = silu(causal convolution of u) for some tokens and channels; y is contiguous."""
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     item = tl.program_id(2).to(tl.int64)
@@ -42,8 +42,8 @@ def convolve(
     tl.store(y + place, total, mask=(token < length)[:, None] & is_channel[None, :])
 
 
-# What is read at once must be known to divide the length of a row: ALIGN channels, of which a row
-# has some number of groups.
+# For vectorized loads, the compiler must know a divisor of the length of a row: rows have `groups`
+# groups of ALIGN channels.
 @triton.jit(do_not_specialize=["count"])
 def convolve_clip(
     x,
@@ -59,7 +59,7 @@ def convolve_clip(
     TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the 3 x 3 x 3 convolution of some of the pixels of dense clips, (B, T, H, W, C).
+    """Write the depthwise 3 x 3 x 3 convolution of contiguous clips, (B, T, H, W, C).
 
     The weights are (27, C). Each value is read up to 27 times, nearly always from a cache.
     """
@@ -99,7 +99,7 @@ def gather(
     AT_ONCE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Read dense pixels (B, H, W, C) between the four nearest ones, clamped to the border.
+    """Sample contiguous pixels, (B, H, W, C), bilinearly, clamped to the border.
 
     Result n of a batch item is point n % POINTS of pixel n // POINTS.
     """
@@ -111,12 +111,12 @@ def gather(
     place = item * points_strides[0] + (n % POINTS).to(tl.int64) * points_strides[1] + n // POINTS
     x = tl.load(points + place, mask=is_result, other=0.0)
     y = tl.load(points + place + points_strides[2], mask=is_result, other=0.0)
-    # What is no number becomes zero: it must not become an address. No version of Triton takes it
-    # for larger than zero; what their maximum makes of it differs.
+    # NaN must not become an address, so it becomes zero. `maximum` would not do: its result for NaN
+    # differs between versions of Triton, but NaN > 0 is false in all of them.
     x = tl.minimum(tl.where(x > 0.0, x, 0.0), width - 1.0)
     y = tl.minimum(tl.where(y > 0.0, y, 0.0), height - 1.0)
     left, top = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32)
-    right, bottom = x - left, y - top  # how far the point lies on that side
+    right, bottom = x - left, y - top  # weights of these neighbors
     beside, below = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
     mask = is_result[:, None] & (channel < channels)[None, :]
     first = pixels + item * height * width * channels + channel[None, :]

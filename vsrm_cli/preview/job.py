@@ -10,13 +10,12 @@ from pathlib import Path
 
 from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.locate import locate
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.options import choose_codec, plan_encoding
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.files import check_output_path
-from vsrm_cli.frame import Frame, Pixels, to_8_bits
+from vsrm_cli.frame import SCALE, Frame, Pixels, to_8_bits
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.orientation import upright

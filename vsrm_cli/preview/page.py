@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vsrm_cli.data.degradations import SCALE
 from vsrm_cli.encode.webp import encode_webp
-from vsrm_cli.frame import Pixels
+from vsrm_cli.frame import SCALE, Pixels
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.clips import CONTEXT, Clip

@@ -93,23 +93,23 @@ def _sample_at(
         return None
     if len(seen) < frames:
         return None
-    first, last = _luma(seen[0]), _luma(seen[-1])
+    first, last = _gray_levels(seen[0]), _gray_levels(seen[-1])
     is_plain = bool(np.percentile(first, 99) < _MAX_BLACK or first.std() < _MIN_CONTRAST)
     change = np.abs(_block_means(last) - _block_means(first))
     is_still = bool((change > _MIN_CHANGE).mean() < _MIN_MOVING)
     return _Sample(seen[0].time - start, part, seen[0], is_plain, is_still)
 
 
-def _luma(frame: Frame) -> NDArray[np.float64]:
-    """Luma in levels of 255, (H, W)."""
-    luma: NDArray[np.float64] = frame.pixels.mean(0) * (255 / np.iinfo(frame.pixels.dtype).max)
-    return luma
+def _gray_levels(frame: Frame) -> NDArray[np.float64]:
+    """The mean of R, G and B in levels of 255, (H, W)."""
+    gray: NDArray[np.float64] = frame.pixels.mean(0) * (255 / np.iinfo(frame.pixels.dtype).max)
+    return gray
 
 
-def _block_means(luma: NDArray[np.float64]) -> NDArray[np.float64]:
-    block = min(_BLOCK, *luma.shape)
-    height, width = (side // block for side in luma.shape)
-    inside = luma[: height * block, : width * block]
+def _block_means(gray: NDArray[np.float64]) -> NDArray[np.float64]:
+    block = min(_BLOCK, *gray.shape)
+    height, width = (side // block for side in gray.shape)
+    inside = gray[: height * block, : width * block]
     means: NDArray[np.float64] = inside.reshape(height, block, width, block).mean((1, 3))
     return means
 

@@ -24,6 +24,7 @@ from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import OutputError
+from vsrm_cli.frame import FALLBACK_RATE
 from vsrm_cli.media.clock_restarts import ContinuousClock
 from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.remux import metadata
@@ -269,7 +270,7 @@ class CopiedStreams:
             return None
         reason = "it is the timecode of the first frame, which is cut off"
         if self._first is None:
-            rate = self._video.average_rate or self._video.guessed_rate or Fraction(25)
+            rate = self._video.average_rate or self._video.guessed_rate or FALLBACK_RATE
             if metadata.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
                 return None
             reason = f"a {self._suffix} file cannot hold it at this frame rate; an .mkv may"

@@ -23,8 +23,8 @@ STEPS_REMEMBERED = 50
 SPIKE = 3.0
 
 # A discriminator that is never wrong teaches nothing. It pauses long before
-# (`vsrm_cli.training.perceptual.stage`), so a loss this low means that training has diverged.
-WON_BELOW = 0.02
+# (`vsrm_cli.training.perceptual.stage`), so a loss below this means that training has diverged.
+MIN_DISCRIMINATOR_LOSS = 0.02
 
 MAX_RETURNS = 3
 # After so many good steps the counter starts again at zero; the lower rate stays.
@@ -46,23 +46,25 @@ class DivergenceGuard:
         self.returns = 0
         self._trainer = trainer
         self._ratios: deque[float] = deque(maxlen=STEPS_REMEMBERED)
-        self._mistakes: deque[float] = deque(maxlen=STEPS_REMEMBERED)
+        self._discriminator_losses: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         self._has_won = False
         self._steps_since_return = 0
         self._good = self._newest = deepcopy(trainer.state())
 
-    def trusts(self, losses: StepLosses) -> bool:
-        """Whether a step can be made of these losses; if so, they are remembered."""
+    def accept(self, losses: StepLosses) -> bool:
+        """Remember the losses of a step; False if no step can be made of them."""
         self._has_won = False
         if not math.isfinite(losses.loss) or not math.isfinite(losses.discriminator or 0.0):
             return False
         if losses.discriminator is not None:
-            self._mistakes.append(losses.discriminator)
-            is_known = len(self._mistakes) == STEPS_REMEMBERED
-            self._has_won = is_known and median(self._mistakes) < WON_BELOW
+            known = self._discriminator_losses
+            known.append(losses.discriminator)
+            is_full = len(known) == STEPS_REMEMBERED
+            self._has_won = is_full and median(known) < MIN_DISCRIMINATOR_LOSS
             if self._has_won:
                 return False
-        ratio = losses.loss / losses.plain if losses.plain else 1.0
+        baseline = 1.0 if losses.baseline is None else losses.baseline
+        ratio = losses.loss / baseline if baseline else 1.0
         if self._ratios and ratio > SPIKE * max(1.0, median(self._ratios)):
             return False
         self._ratios.append(ratio)
@@ -88,15 +90,13 @@ class DivergenceGuard:
         Raises:
             OutputError: If this has been tried too often; the state is restored all the same.
         """
-        trainer, failed_at, perceptual = self._trainer, self._trainer.step, self._trainer.perceptual
-        lr_backoff = trainer.lr_backoff if self._has_won else trainer.lr_backoff / 2
-        discriminator_backoff = perceptual.lr_backoff / 2 if perceptual else 1.0
-        trainer.restore(self._good)
-        self._mistakes.clear()
+        trainer, failed_at = self._trainer, self._trainer.step
+        self._discriminator_losses.clear()
         self.returns += 1
         self._steps_since_return = 0
         what = "the discriminator won" if self._has_won else "the loss exploded"
         if self.returns > MAX_RETURNS:
+            trainer.restore(self._good)
             way_out = (
                 "a smaller --discriminator-lr or a larger --adversarial-weight"
                 if self._has_won
@@ -107,9 +107,7 @@ class DivergenceGuard:
                 f"good state with half the rate; the best weights so far are kept. Start again "
                 f"with {way_out}."
             )
-        trainer.lr_backoff = lr_backoff
-        if perceptual:
-            perceptual.lr_backoff = discriminator_backoff
+        trainer.back_off(self._good, is_network_slower=not self._has_won)
         self._newest = self._good
         rate = "the discriminator's rate" if self._has_won else "the learning rate"
         return (
@@ -123,7 +121,7 @@ class DivergenceGuard:
             "returns": self.returns,
             "ratios": list(self._ratios),
             "steps_since_return": self._steps_since_return,
-            "mistakes": list(self._mistakes),
+            "mistakes": list(self._discriminator_losses),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -131,4 +129,5 @@ class DivergenceGuard:
         self.returns = state["returns"]
         self._ratios.extend(state["ratios"])
         self._steps_since_return = state["steps_since_return"]
-        self._mistakes.extend(state.get("mistakes", ()))  # missing in runs of former versions
+        # Missing in runs of former versions.
+        self._discriminator_losses.extend(state.get("mistakes", ()))

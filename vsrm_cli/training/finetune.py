@@ -14,23 +14,21 @@ from typing import Any, TypeVar
 import torch
 
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED, pair_of
-from vsrm_cli.checkpoints.loading import FAMILIES, find_device, load_model
-from vsrm_cli.data.degradations import SCALE, Degradation
+from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, find_device, load_model
+from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.footage import Footage, open_footage
 from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
+from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.loop import Progress, Result, finetune
-from vsrm_cli.training.recipe import FREQUENCY_WEIGHT, Precision, Recipe, Stage, start_recipe
+from vsrm_cli.training.loop import Progress, Result, train
+from vsrm_cli.training.recipe import LOSSES, PRESETS, Precision, Recipe, Stage, start_recipe
 from vsrm_cli.training.run_dir import RunDir
 
-# The network that `vsrm upscale` selects for such footage.
+# `START_FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
 AUTO = "auto"
-
-LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
-DTYPES = {"fp32": Precision.FLOAT32, "bf16": Precision.BFLOAT16, "fp16": Precision.FLOAT16}
 
 # More worker processes cost more memory than they save time.
 MOST_WORKERS = 8
@@ -50,7 +48,7 @@ class FinetuneOptions:
 
     Attributes:
         model: The network to start from: a name of the catalog, a weight file, or a Hub id; "auto"
-            for the one that is made for such footage, see `settle_model`.
+            lets the footage decide, see `settle_model`.
         from_scratch: Whether to start from new weights of that network instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
         stage: What to train: "flow", "frames", "clips" or "sharp".
@@ -63,11 +61,14 @@ class FinetuneOptions:
         degradation: How LR frames are made: "bi", "bd" or "real".
         seed: Of all samples and new weights.
         device: "auto", "cpu", "cuda", "cuda:<n>" or "mps".
-        dtype: "auto", one of `DTYPES`, or its long name, such as "bfloat16".
+        dtype: "auto", a name of `DTYPES`, or its long one, such as "bfloat16".
         accumulate: Into how many parts each batch is divided.
         recompute: Whether to use gradient checkpointing.
         workers: Processes that prepare samples.
         perceptual: Values of `PerceptualWeights` by name, for the stage "sharp" only.
+
+    Raises:
+        UsageError: If an option can never work; the message says which and why.
     """
 
     model: str
@@ -89,8 +90,33 @@ class FinetuneOptions:
     workers: int | None = None
     perceptual: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse values that can never work."""
+        for name in ("steps", "batch", "frames", "patch", "accumulate", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                option = "clip-frames" if name == "frames" else name
+                raise UsageError(f"The number for --{option} must be 1 or more, not {value}.")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise UsageError(f"The learning rate must be a number above 0, not {self.lr}.")
+        for name, weight in self.perceptual.items():
+            option = f"--{name.replace('_', '-')}"
+            if self.stage != Stage.SHARP:
+                raise UsageError(f"{option} is for --stage sharp.")
+            if not 0 <= weight < math.inf:
+                raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
+        for name, value, choices in (
+            ("preset", self.preset, tuple(PRESETS)),
+            ("stage", self.stage, tuple(Stage)),
+            ("loss", self.loss, tuple(LOSSES)),
+            ("degradation", self.degradation, tuple(Degradation)),
+            ("dtype", self.dtype, ("auto", *DTYPES, *Precision)),
+        ):
+            if value is not None and value not in choices:
+                raise UsageError(f'The {name} must be one of {", ".join(choices)}, not "{value}".')
 
-def adapt(
+
+def finetune(
     data: Path,
     out: Path,
     options: FinetuneOptions,
@@ -102,7 +128,7 @@ def adapt(
     report: Callable[[Progress], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Train a network on the footage in a folder; see `vsrm_cli.training.loop.finetune`.
+    """Train a network on the footage in a folder; see `vsrm_cli.training.loop.train`.
 
     Args:
         data: Videos, folders of frames, photos, packs, or pairs of such in ``hr`` and ``lr``.
@@ -118,8 +144,7 @@ def adapt(
     Raises:
         VsrmError: Any of its subclasses; the message says what to do.
     """
-    recipe = choose_recipe(options, has_time=math.isfinite(minutes))
-    features = load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None
+    features = load_efficientnet_lite0() if options.stage == Stage.SHARP else None
     find_device(options.device)  # fails before the footage is read
     if not resume:
         RunDir(out).check_is_free()
@@ -138,7 +163,7 @@ def adapt(
     watched = footage if validation is None else validation
     sizes = VALIDATION_ON_CPU if on_cpu else {}
     workers = 1 if on_cpu else min(MOST_WORKERS, os.cpu_count() or 1)
-    return finetune(
+    return train(
         network,
         footage,
         out,
@@ -163,7 +188,7 @@ def adapt(
 def settle_model(
     options: FinetuneOptions, footage: Footage, warn: Callable[[str], None]
 ) -> FinetuneOptions:
-    """Choose the network that `vsrm upscale` selects for such footage, and its degradation.
+    """Choose the network to start from by the codecs of the footage, and its degradation.
 
     Args:
         options: Options that the user has set are kept.
@@ -193,11 +218,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
         options: The options.
         has_time: Whether there is a time budget: it decides the number of steps if neither an
             option nor a preset does.
-
-    Raises:
-        UsageError: If an option can never work; the message says which and why.
     """
-    _check(options)
     on_gpu = options.device.startswith("cuda") or (
         options.device == "auto" and torch.cuda.is_available()
     )
@@ -253,33 +274,8 @@ def _check_scale(network: Network) -> None:
         )
 
 
-def _check(options: FinetuneOptions) -> None:
-    for name in ("steps", "batch", "frames", "patch", "accumulate", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            option = "clip-frames" if name == "frames" else name
-            raise UsageError(f"The number for --{option} must be 1 or more, not {value}.")
-    if options.lr is not None and not 0 < options.lr < math.inf:
-        raise UsageError(f"The learning rate must be a number above 0, not {options.lr}.")
-    for name, weight in options.perceptual.items():
-        option = f"--{name.replace('_', '-')}"
-        if options.stage != Stage.SHARP:
-            raise UsageError(f"{option} is for --stage sharp.")
-        if not 0 <= weight < math.inf:
-            raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
-    dtypes = ("auto", *DTYPES, *Precision)
-    for name, value, choices in (
-        ("stage", options.stage, tuple(Stage)),
-        ("loss", options.loss, tuple(LOSSES)),
-        ("degradation", options.degradation, tuple(Degradation)),
-        ("dtype", options.dtype, dtypes),
-    ):
-        if value is not None and value not in choices:
-            raise UsageError(f'The {name} must be one of {", ".join(choices)}, not "{value}".')
-
-
 def _precision(dtype: str) -> Precision:
-    return DTYPES[dtype] if dtype in DTYPES else Precision(dtype)
+    return Precision(str(DTYPES.get(dtype, dtype)).removeprefix("torch."))
 
 
 def _with(values: _Values, **changes: Any) -> _Values:
@@ -299,7 +295,7 @@ def _metadata(options: FinetuneOptions, out: Path, recipe: Recipe) -> dict[str, 
 
 def _skipped(footage: Footage) -> str:
     """What is wrong with skipped files; a few of them are named."""
-    first = "; ".join(skipped.why.rstrip(".") for skipped in footage.skipped[:SKIPPED_NAMED])
+    first = "; ".join(skipped.reason.rstrip(".") for skipped in footage.skipped[:SKIPPED_NAMED])
     more = len(footage.skipped) - SKIPPED_NAMED
     return f"{len(footage.skipped)} skipped: {first}" + (f"; and {more} more" if more > 0 else "")
 

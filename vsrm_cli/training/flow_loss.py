@@ -22,7 +22,7 @@ COARSE, PHOTOMETRIC, SMOOTH = 0.3, 6.0, 0.5
 SURPRISE = 0.1
 
 
-def motion_losses(network: SpyNet, sample: Sample) -> tuple[Tensor, Tensor]:
+def compare_flows(network: SpyNet, sample: Sample) -> tuple[Tensor, Tensor]:
     """The loss of the flows of a batch.
 
     Args:
@@ -39,16 +39,16 @@ def motion_losses(network: SpyNet, sample: Sample) -> tuple[Tensor, Tensor]:
     known = sample.has_flow[None, :, None].expand(2, -1, lr.shape[1] - 1).flatten()
     ref, supp = _both_ways(lr)
     flows = network.pyramid(network.normalized(ref), network.normalized(supp))
-    loss, plain = 0.0 * flows[-1].sum(), true_flow.new_zeros(())
+    loss, baseline = 0.0 * flows[-1].sum(), true_flow.new_zeros(())
     if known.any():
         share, still = known.float().mean(), [torch.zeros_like(flow[known]) for flow in flows]
         loss = loss + share * _pyramid_error([flow[known] for flow in flows], true_flow[known])
-        plain = share * _pyramid_error(still, true_flow[known])
+        baseline = share * _pyramid_error(still, true_flow[known])
     if not known.all():
         share = 1 - known.float().mean()
         hr_ref, hr_supp = (frames[~known] for frames in _both_ways(hr))
         loss = loss + share * _photometric_error(flows[-1][~known], hr_ref, hr_supp)
-    return loss, plain
+    return loss, baseline
 
 
 def _without_rest(sample: Sample, multiple: int) -> tuple[Tensor, Tensor]:

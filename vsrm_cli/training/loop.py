@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Subset
 
 from vsrm_cli.data.dataset import Clips
 from vsrm_cli.data.footage import Footage
@@ -105,7 +105,7 @@ class Result:
         return figures
 
 
-def finetune(
+def train(
     network: Network,
     data: Footage | Path,
     out: Path,
@@ -160,42 +160,47 @@ def finetune(
             raise ValueError("the stage sharp needs a feature network")
         perceptual = PerceptualStage(network, recipe, features.to(network.device))
     trainer = Trainer(network, recipe, perceptual)
-    run = _Run(trainer, RunDir(out), validation or {}, metadata or {}, settings or {})
-    run.validations = validations
-    check_memory(run.trainer, recipe)
-    run.begin(resume=resume)
-    clock = TimeBudget(minutes, network.device)
+    check_memory(trainer, recipe)
+    run = _Run(
+        trainer,
+        RunDir(out),
+        pairs=validation or {},
+        metadata=metadata or {},
+        settings=settings or {},
+        validations=validations,
+        resume=resume,
+    )
+    budget = TimeBudget(minutes, network.device)
     if trainer.length is None and math.isinf(minutes):
         raise ValueError("a recipe without steps needs minutes")
+    is_complete = trainer.length is not None and trainer.step >= trainer.length
     # A run whose length came from its time budget can be resumed for more minutes.
-    is_planned = trainer.length is not None
-    if is_planned and trainer.step >= (trainer.length or 0):
-        if recipe.steps is not None or math.isinf(minutes):
-            return run.result()
-        is_planned = False
+    if is_complete and (recipe.steps is not None or math.isinf(minutes)):
+        return run.result()
+    is_planned = trainer.length is not None and not is_complete
     for sample in _samples(data, recipe, run.drawn, workers):
         if run.drawn == 0:
-            with clock.aside():
+            with budget.untimed():
                 run.validate_start(sample)
         rollback = run.advance(sample)
-        clock.note_step()
-        if not is_planned and (plan := clock.plan(validations)) is not None:
+        budget.note_step()
+        if not is_planned and (plan := budget.plan(validations)) is not None:
             more, run.validations = plan
             trainer.length = trainer.step + more
             is_planned = True
         is_stopping = all_reduce_max(should_stop(), network.device) > 0
-        is_up = clock.is_up()
+        is_up = budget.is_up()
         is_over = is_up or (is_planned and trainer.step == trainer.length)
         if is_up and recipe.steps is None:
             trainer.length = trainer.step
         is_validation = is_over or (rollback is None and run.is_validation_due())
         line = None
-        with clock.aside():
+        with budget.untimed():
             if is_validation or (rollback is None and trainer.step % every == 0):
                 line = run.note(is_validation=is_validation)
-            if clock.is_save_due() or is_validation or is_stopping:
+            if budget.take_save_due() or is_validation or is_stopping:
                 run.save()
-        report(_progress(run, clock, line, rollback))
+        report(_progress(run, budget, line, rollback))
         if is_over:
             break
         if is_stopping:
@@ -207,38 +212,37 @@ def finetune(
 
 
 class _Run:
-    """The state of a run and its files. Only the first process writes."""
+    """A run, new or resumed, and its files. Only the first process writes."""
 
     def __init__(
         self,
         trainer: Trainer,
         folder: RunDir,
+        *,
         pairs: Mapping[str, Pair],
         metadata: Mapping[str, str],
         settings: Mapping[str, str],
+        validations: int,
+        resume: bool,
     ) -> None:
         recipe = trainer.recipe
         criterion = trainer.perceptual.validation_loss if trainer.perceptual else None
         self.folder, self.trainer = folder, trainer
         self.validator = Validator(pairs, recipe, criterion)
         self.guard = DivergenceGuard(self.trainer)
-        self.validations = 1
+        self.validations = validations
         self.drawn = 0  # samples; more than steps where the run went back
         self.losses: list[float] = []  # since the last line of the metrics
         self.last_loss = math.nan
+        self._discriminator_loss: float | None = None
         self._settings = {**recipe.settings(), **settings}
         self._metadata = {**metadata, "recipe": json.dumps(self._settings)}
         self._is_writer = rank() == 0
-        self._tensorboard = TensorBoardWriter(None)
-
-    def begin(self, *, resume: bool) -> None:
-        """Create the folder, or load the state in it."""
         if resume:
-            self._restore(self.folder.read_state())
+            self._restore(folder.read_state())
         elif self._is_writer:
-            self.folder.begin()
-        if self._is_writer:
-            self._tensorboard = TensorBoardWriter(self.folder.path)
+            folder.begin()
+        self._tensorboard = TensorBoardWriter(folder.path if self._is_writer else None)
         barrier()
 
     def validate_start(self, sample: Sample) -> None:
@@ -254,10 +258,11 @@ class _Run:
         """Do a step, or roll back after a loss spike; returns what happened in that case."""
         self.drawn += 1
         losses = self.trainer.learn(sample)
-        if self.guard.trusts(losses):
-            self.trainer.apply()
+        if self.guard.accept(losses):
+            self.trainer.apply(losses)
             self.guard.note_step()
             self.losses.append(losses.loss)
+            self._discriminator_loss = losses.discriminator
             return None
         try:
             rollback = self.guard.roll_back()
@@ -316,7 +321,7 @@ class _Run:
                 first=validator.first,
                 best=validator.best,
                 latest=validator.latest,
-                pieces=validator.pieces,
+                crops=validator.crops,
                 settings=self._settings,
             )
             self.folder.write_report(page)
@@ -332,12 +337,12 @@ class _Run:
         if self.validator.validate(self.trainer.average, self.trainer.step):
             self.folder.write_weights(self.trainer.average, self._metadata)
         if self.validator.latest is not None:
-            self._tensorboard.add_images(self.validator.pieces, self.validator.latest)
+            self._tensorboard.add_images(self.validator.crops, self.validator.latest)
 
     def _add_line(self, *, is_validation: bool) -> dict[str, float]:
         line = {"step": self.trainer.step, "loss": self.last_loss, "lr": self.trainer.rate()}
-        if self.trainer.discriminator_loss is not None:
-            line["discriminator_loss"] = self.trainer.discriminator_loss
+        if self._discriminator_loss is not None:
+            line["discriminator_loss"] = self._discriminator_loss
         if is_validation and self.validator.latest is not None:
             line["val_loss"] = self.validator.latest.loss
             line["val_psnr_y"] = self.validator.latest.psnr_y
@@ -364,19 +369,6 @@ class _Run:
             self.folder.forget_after(self.trainer.step if self.drawn else -1)
 
 
-class _From(Dataset[Sample]):
-    """A data set without its first items."""
-
-    def __init__(self, clips: Clips, start: int) -> None:
-        self.clips, self.start = clips, start
-
-    def __len__(self) -> int:
-        return len(self.clips) - self.start
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.clips[self.start + index]
-
-
 def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
     """This process's share of each batch, prepared by worker processes."""
     processes, shape = process_count(), recipe.shape
@@ -394,19 +386,19 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
         degradation=recipe.degradation,
     )
     loader = DataLoader(
-        _From(clips, start),
+        Subset(clips, range(start, ENDLESS)),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_calm,
+        worker_init_fn=_set_up_worker,
     )
-    with _left_to_the_parent():
+    with _freeze_objects():
         samples = iter(loader)
     yield from samples
 
 
 @contextmanager
-def _left_to_the_parent() -> Iterator[None]:
+def _freeze_objects() -> Iterator[None]:
     """Keep the garbage collector of a forked worker away from existing objects.
 
     Freeing a decoder there would wait forever for threads that only the parent has.
@@ -419,14 +411,14 @@ def _left_to_the_parent() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _calm(_: int) -> None:
-    """Set up a worker: one thread, and Ctrl-C goes to the training process only."""
+def _set_up_worker(_: int) -> None:
+    """Give a worker one thread, and leave Ctrl-C to the training process."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _progress(
-    run: _Run, clock: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
+    run: _Run, budget: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
 ) -> Progress:
     trainer, losses = run.trainer, run.losses
     # A run resumed past its end does not know its new length at once.
@@ -437,8 +429,8 @@ def _progress(
         steps=length,
         loss=sum(losses) / len(losses) if losses else run.last_loss,
         lr=trainer.rate(),
-        steps_per_second=clock.steps_per_second(),
-        seconds_left=clock.seconds_left(more),
+        steps_per_second=budget.steps_per_second(),
+        seconds_left=budget.seconds_left(more),
         line=line,
         rollback=rollback,
     )

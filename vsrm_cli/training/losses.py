@@ -5,14 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-EPS = 1e-3
+from vsrm_cli.layers.flow_refinement import luma
 
-# ITU-R BT.601: the share of each channel of full-range RGB in the luma.
-_LUMA = (0.299, 0.587, 0.114)
+EPS = 1e-3
 
 
 def charbonnier(restored: Tensor, target: Tensor, *, eps: float = EPS) -> Tensor:
-    """Mean of sqrt((restored - sharp)^2 + eps^2) over all elements: a smooth absolute error.
+    """Mean of sqrt((restored - target)^2 + eps^2) over all elements: a smooth absolute error.
 
     Args:
         restored: Any shape, any float type; values 0 to 1.
@@ -94,12 +93,8 @@ def psnr_loss(restored: Tensor, target: Tensor, *, eps: float = 2e-5) -> Tensor:
     RGB or of the luma.
     """
     error = _at_least_float32(restored) - _at_least_float32(target)
-    # Numbers, not a tensor of weights: that would be copied to the device in each step, which a
-    # CUDA graph cannot record.
-    red, green, blue = error.unbind(-3)
-    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     rgb_error = error.square().mean((-3, -2, -1))
-    luma_error = luma.square().mean((-2, -1))
+    luma_error = luma(error).square().mean((-3, -2, -1))
     logs = (rgb_error + eps).log() + (luma_error + eps).log()
     return 10 / math.log(10) * logs.mean() / 2
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.errors import UsageError
 
-# The paper's weight of the loss in frequencies.
+# The weight of the loss in frequencies, by the name of the whole loss. The second is the paper's.
 FREQUENCY_WEIGHT = 0.02
+LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 
 
 class Stage(enum.StrEnum):
@@ -38,7 +38,7 @@ class PerceptualWeights:
         feature_weight: Of the difference of features.
         adversarial_weight: Of the adversarial loss, after the discriminator has been trained alone.
         temporal_weight: Of errors that change along the motion.
-        pattern_weight: Of fine checkerboards that the ground truth does not show.
+        pattern_weight: Of checkerboards and grids of fine dots that the ground truth does not show.
         cleaning_weight: Of artifacts that remain in the features of single frames.
         discriminator_lr: Learning rate of the discriminator.
     """
@@ -173,12 +173,7 @@ def start_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Rec
         preset: A name of `PRESETS`, or None for our own recipe.
         on_gpu: Whether the run computes on a GPU. Float16 is for GPUs only.
         from_scratch: Whether the network starts from new weights.
-
-    Raises:
-        UsageError: If there is no such preset.
     """
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f'The preset must be one of {", ".join(PRESETS)}, not "{preset}".')
     if preset is not None:
         recipe = PRESETS[preset]
         return recipe if on_gpu else replace(recipe, dtype=Precision.FLOAT32)

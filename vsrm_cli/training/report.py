@@ -32,7 +32,7 @@ def report_page(
     first: Validation | None,
     best: Validation | None,
     latest: Validation | None,
-    pieces: Sequence[ShownCrop],
+    crops: Sequence[ShownCrop],
     settings: Mapping[str, str],
 ) -> str:
     """A self-contained page about a run.
@@ -43,7 +43,7 @@ def report_page(
         first: The validation of the weights at the start.
         best: The validation of the weights that were kept.
         latest: The validation of the last weights.
-        pieces: The crops to show.
+        crops: The crops to show.
         settings: The settings of the run by name.
     """
     parts = [side_by_side(_plots(lines))]
@@ -51,8 +51,8 @@ def report_page(
         parts = [paragraph(text) for text in _findings(first, best, latest)] + parts
         is_better = best.step != first.step
         parts.append(heading("Before and after" if is_better else "Results of the network"))
-        for piece, before, after in zip(pieces, first.pictures, best.pictures, strict=True):
-            parts.append(side_by_side(_sliders(piece, before if is_better else None, after)))
+        for crop, before, after in zip(crops, first.images, best.images, strict=True):
+            parts.append(side_by_side(_sliders(crop, before if is_better else None, after)))
         parts.append(html_table(_clips_table(first, best, latest)))
     rows = tuple((name.replace("_", "-"), value) for name, value in settings.items())
     parts.append(html_table(Table("Settings", ("name", "value"), rows)))
@@ -111,20 +111,20 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _sliders(piece: ShownCrop, before: Tensor | None, kept: Tensor) -> list[str]:
+def _sliders(crop: ShownCrop, before: Tensor | None, kept: Tensor) -> list[str]:
     """Two sliders of a crop: before and after the training, bicubic and ground truth.
 
     Args:
-        piece: The crop.
+        crop: The crop.
         before: By the weights at the start; None if these were kept.
         kept: By the weights that were kept.
     """
-    where = f"{piece.clip}, frame {piece.frame}"
+    where = f"{crop.clip}, frame {crop.frame}"
     shown = (
-        (piece.bicubic, kept, ("bicubic", "network"))
+        (crop.bicubic, kept, ("bicubic", "network"))
         if before is None
         else (before, kept, ("before", "after")),
-        (piece.bicubic, piece.truth, ("bicubic", "ground truth")),
+        (crop.bicubic, crop.hr, ("bicubic", "ground truth")),
     )
     return [
         slider(left.numpy(), right.numpy(), labels=labels, caption=f"{where}: {' | '.join(labels)}")
@@ -171,11 +171,11 @@ class TensorBoardWriter:
             for name in line.keys() - {"step"}:
                 self._writer.add_scalar(name, line[name], line["step"])
 
-    def add_images(self, pieces: Sequence[ShownCrop], validation: Validation) -> None:
+    def add_images(self, crops: Sequence[ShownCrop], validation: Validation) -> None:
         """Add the restored crops of a validation."""
         if self._writer is not None:
-            for piece, image in zip(pieces, validation.pictures, strict=True):
-                self._writer.add_image(piece.clip, image, validation.step)
+            for crop, image in zip(crops, validation.images, strict=True):
+                self._writer.add_image(crop.clip, image, validation.step)
 
     def close(self) -> None:
         """Flush and close."""

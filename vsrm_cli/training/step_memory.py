@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map_only
 
 from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.errors import MemoryShortage
+from vsrm_cli.frame import SCALE
 from vsrm_cli.inference.memory import PeakMemory, free_memory_bytes
-from vsrm_cli.models.network import SCALE
 from vsrm_cli.training.distributed import process_count
 from vsrm_cli.training.recipe import Recipe
 from vsrm_cli.training.trainer import Trainer

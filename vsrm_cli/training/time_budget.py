@@ -43,7 +43,7 @@ class TimeBudget:
         self._mark = now
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def untimed(self) -> Iterator[None]:
         """Time spent inside does not count as part of a step; the longest is remembered."""
         began = time.monotonic()
         yield
@@ -56,7 +56,7 @@ class TimeBudget:
         is_up = time.monotonic() - self._began > 60 * self._minutes
         return all_reduce_max(is_up, self._device) > 0
 
-    def is_save_due(self) -> bool:
+    def take_save_due(self) -> bool:
         """Whether a save is due; if so, the next one is timed from now."""
         now = time.monotonic()
         is_due = now - self._last_save > SECONDS_BETWEEN_SAVES

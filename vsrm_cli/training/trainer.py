@@ -19,9 +19,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from vsrm_cli.data.sample import Sample
-from vsrm_cli.models.network import SCALE, Network
+from vsrm_cli.frame import SCALE
+from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, average_over_processes
-from vsrm_cli.training.flow_loss import motion_losses
+from vsrm_cli.training.flow_loss import compare_flows
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.perceptual.stage import PerceptualStage
 from vsrm_cli.training.recipe import Precision, Recipe, Stage
@@ -36,14 +37,23 @@ class StepLosses:
 
     Attributes:
         loss: What is minimized; not finite if no step can be made of it.
-        plain: The loss of the bicubic baseline, or of zero flow, on the same batch: how difficult
-            the batch is. 1 with perceptual losses, which are relative already.
+        baseline: The loss of bicubic enlargement, or of zero flow, on the same batch: how difficult
+            the batch is. None with perceptual losses, which are relative already.
         discriminator: The loss of the discriminator, if there is one.
     """
 
     loss: float
-    plain: float
+    baseline: float | None = None
     discriminator: float | None = None
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """The loss of a part of a batch, with its gradients, and what else is computed for a step."""
+
+    loss: Tensor
+    baseline: Tensor | None = None  # as in `StepLosses`
+    clips: tuple[Tensor, Tensor] | None = None  # restored and HR, for the discriminator
 
 
 class Trainer:
@@ -59,7 +69,6 @@ class Trainer:
         length: Steps of the whole schedule; None as long as that is not known.
         lr_backoff: A factor of the learning rate; 1 unless the loss has exploded.
         average: A network with the averaged weights.
-        discriminator_loss: Of the last batch, if there is a discriminator.
     """
 
     def __init__(
@@ -70,7 +79,6 @@ class Trainer:
         self.step = 0
         self.length = recipe.steps
         self.lr_backoff = 1.0
-        self.discriminator_loss: float | None = None
         network.train()
         self._flow = list(network.spynet.parameters())
         groups = _groups(network, recipe)
@@ -94,29 +102,33 @@ class Trainer:
             self.perceptual.begin_step()
         figures = torch.zeros(3, device=self.network.device)
         for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
-            loss, plain, *clips = self._losses(part)
+            forward = self._forward(part)
             # Before the backward pass, where sampling at NaN positions crashes.
-            if all_reduce_max(not math.isfinite(loss.item()), self.network.device):
-                return StepLosses(math.nan, math.nan)
-            self._scaler.scale(share * loss).backward()
-            mistakes = torch.zeros_like(plain)
-            if self.perceptual is not None:
-                mistakes = self.perceptual.learn(*clips, step=self.step, share=share)
-            figures += share * torch.stack((loss.detach(), plain, mistakes))
+            if all_reduce_max(not math.isfinite(forward.loss.item()), self.network.device):
+                return StepLosses(math.nan)
+            self._scaler.scale(share * forward.loss).backward()
+            figures[0] += share * forward.loss.detach()
+            if forward.baseline is not None:
+                figures[1] += share * forward.baseline
+            if self.perceptual is not None and forward.clips is not None:
+                mean = self.perceptual.learn(*forward.clips, step=self.step, share=share)
+                figures[2] += share * mean
         own = [group["params"] for group in self._optimizer.param_groups]
         parameters = [p for group in own for p in group if p.grad is not None]
         others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
-        means = average_over_processes([*parameters, *others], figures).tolist()
-        loss_mean = means[0] if self._clip(parameters) else math.nan
-        self.discriminator_loss = None if self.perceptual is None else means[2]
-        return StepLosses(loss_mean, means[1], self.discriminator_loss)
+        figures = average_over_processes([*parameters, *others], figures)
+        loss, baseline, discriminator = figures.tolist()
+        loss = loss if self._clip(parameters) else math.nan
+        if self.perceptual is None:
+            return StepLosses(loss, baseline)
+        return StepLosses(loss, discriminator=discriminator)
 
-    def apply(self) -> None:
-        """Update the weights with the gradients of `learn`."""
+    def apply(self, losses: StepLosses) -> None:
+        """Update the weights with the gradients of `learn`, which returned these losses."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        if self.perceptual is not None and self.discriminator_loss is not None:
-            self.perceptual.apply(self.discriminator_loss)
+        if self.perceptual is not None and losses.discriminator is not None:
+            self.perceptual.apply(losses.discriminator)
         self.step += 1
         self._averaged.update_parameters(self.network)
 
@@ -126,7 +138,7 @@ class Trainer:
         for parameter in self._flow:
             parameter.requires_grad_(learns_flow)
         with torch.random.fork_rng(devices=[]):
-            self._losses(self._to_device(sample))[0].backward()
+            self._forward(self._to_device(sample)).loss.backward()
         others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
         for parameter in (*self.network.parameters(), *others):
             parameter.grad = None
@@ -134,15 +146,14 @@ class Trainer:
     def measure(self, sample: Sample) -> float:
         """The loss of a batch; nothing is changed."""
         with torch.no_grad():
-            return self._losses(self._to_device(sample))[0].item()
+            return self._forward(self._to_device(sample)).loss.item()
 
     def rate(self) -> float:
-        """Learning rate of the next step: linear warmup, then a cosine."""
+        """Learning rate of the next step."""
         recipe = self.recipe
         done = self.step / self.length if self.length else 0.0
-        fall = recipe.lr_end + (1 - recipe.lr_end) * (0.5 + 0.5 * math.cos(math.pi * done))
-        warmup = min(1.0, (self.step + 1) / max(1, recipe.warmup))
-        return self.lr_backoff * recipe.lr * warmup * fall
+        peak = self.lr_backoff * recipe.lr
+        return scheduled_lr(peak, self.step, done, warmup=recipe.warmup, end=recipe.lr_end)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
@@ -170,6 +181,18 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
         if self.perceptual is not None:
             self.perceptual.restore(deepcopy(state["perceptual"]))
+
+    def back_off(self, state: dict[str, Any], *, is_network_slower: bool) -> None:
+        """Load a former state, with half the present rate of the discriminator.
+
+        Args:
+            state: Left unchanged.
+            is_network_slower: Whether the rate of the network is halved as well.
+        """
+        state = {**state, "brake": self.lr_backoff / (2 if is_network_slower else 1)}
+        if self.perceptual is not None:
+            state["perceptual"] = {**state["perceptual"], "brake": self.perceptual.lr_backoff / 2}
+        self.restore(state)
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         is_half = self.recipe.dtype is Precision.FLOAT16
@@ -200,18 +223,17 @@ class Trainer:
         device = self.network.device
         return Sample(*(getattr(sample, field.name).to(device) for field in fields(sample)))
 
-    def _losses(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The loss, the loss of the baseline, the restored clip and the HR clip."""
+    def _forward(self, sample: Sample) -> _Forward:
         if self.recipe.stage is Stage.FLOW:
             with self._autocast():
-                return *motion_losses(self.network.spynet, sample), sample.hr, sample.hr
+                return _Forward(*compare_flows(self.network.spynet, sample))
         lr, hr = sample.lr, sample.hr
         if self.recipe.mirrored:
             lr, hr = (torch.cat((x, x.flip(1)), dim=1) for x in (lr, hr))
         with self._autocast():
             flows = self.network.flows(lr)
-        spare = gradient_checkpointing(self.network) if self.recipe.recompute else nullcontext()
-        with spare:
+        recompute = self.recipe.recompute
+        with gradient_checkpointing(self.network) if recompute else nullcontext():
             *earlier, restored = self._restore(lr, flows)
         weight = self.recipe.frequency_weight
         if self.perceptual is not None:
@@ -226,14 +248,13 @@ class Trainer:
             loss = loss + EARLIER_PASS * restoration_loss(attempt, target, frequency_weight=weight)
         loss = loss / (1 + EARLIER_PASS * len(earlier))
         if self.perceptual is not None:
-            # Mostly relative losses, which are as large on flat frames as on detailed ones.
-            return loss, torch.ones_like(loss.detach()), restored, hr
+            return _Forward(loss, clips=(restored, hr))
         with torch.no_grad():
-            plain = F.interpolate(
+            bicubic = F.interpolate(
                 lr.flatten(0, 1), scale_factor=SCALE, mode="bicubic", align_corners=False
             )
-            plain_loss = restoration_loss(plain.view_as(hr), hr, frequency_weight=weight)
-        return loss, plain_loss, restored, hr
+            baseline = restoration_loss(bicubic.view_as(hr), hr, frequency_weight=weight)
+        return _Forward(loss, baseline)
 
     def _restore(self, lr: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """The result of each pass of the network, the final one last."""
@@ -248,10 +269,24 @@ class Trainer:
         return torch.autocast(self.network.device.type, dtype, enabled=is_half)
 
 
+def scheduled_lr(peak: float, step: int, done: float, *, warmup: int, end: float) -> float:
+    """The learning rate of a step: linear warmup, then a cosine.
+
+    Args:
+        peak: Peak learning rate.
+        step: Steps done.
+        done: Part of the schedule that is done, 0 to 1.
+        warmup: Steps of the warmup.
+        end: The last learning rate, as a fraction of the peak.
+    """
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    return peak * rise * (end + (1 - end) * (0.5 + 0.5 * math.cos(math.pi * done)))
+
+
 def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
     """The parts of a batch that are computed one after the other, and the weight of each."""
-    pieces = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
-    for tensors in zip(*pieces, strict=True):
+    chunks = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
+    for tensors in zip(*chunks, strict=True):
         yield Sample(*tensors), len(tensors[0]) / len(sample.lr)
 
 
@@ -260,14 +295,14 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     flow = list(network.spynet.parameters())
     time = network.temporal_parameters()
     known = {id(parameter) for parameter in (*flow, *time)}
-    trunk = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    backbone = [parameter for parameter in network.parameters() if id(parameter) not in known]
     if recipe.stage is Stage.FLOW:
         return [{"params": flow, "share": 1.0}]
     if recipe.stage is Stage.FRAMES:
-        return [{"params": trunk, "share": 1.0}]
+        return [{"params": backbone, "share": 1.0}]
     return [
         {"params": time, "share": 1.0},
-        {"params": trunk, "share": recipe.trunk_lr},
+        {"params": backbone, "share": recipe.trunk_lr},
         {"params": flow, "share": recipe.flow_lr},
     ]
 
@@ -276,7 +311,7 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
 def gradient_checkpointing(network: Network) -> Iterator[None]:
     """Keep only the inputs of the modules in `Network.checkpointed`, and recompute the rest.
 
-    Values and gradients are the same as without it, as long as the forward pass is inside.
+    Values and gradients are the same as without it if the forward pass runs inside.
 
     Args:
         network: Restored when this ends.

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.data.degradations import SCALE, shrink_bicubic
-from vsrm_cli.data.packs import detail
+from vsrm_cli.data.crops import detail
+from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
+from vsrm_cli.frame import SCALE
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import Recipe, Stage
 
@@ -124,13 +125,13 @@ class ShownCrop:
     Attributes:
         clip: Name of the clip.
         frame: Number of the frame, from 0.
-        truth: The ground truth.
+        hr: The ground truth.
         bicubic: By bicubic enlargement.
     """
 
     clip: str
     frame: int
-    truth: Tensor
+    hr: Tensor
     bicubic: Tensor
 
 
@@ -141,12 +142,12 @@ class Validation:
     Attributes:
         step: After which step.
         scores: One for each clip.
-        pictures: The output of the network for each `ShownCrop`.
+        images: The output of the network for each `ShownCrop`.
     """
 
     step: int
     scores: list[Score]
-    pictures: list[Tensor]
+    images: list[Tensor]
 
     @property
     def loss(self) -> float:
@@ -176,7 +177,7 @@ class Validator:
         first: Of the weights at the start.
         best: Of the best weights, which may be those at the start.
         latest: Of the latest validated weights.
-        pieces: Crops of some clips, for the report.
+        crops: Crops of some clips, for the report.
     """
 
     def __init__(
@@ -190,21 +191,22 @@ class Validator:
         self.first: Validation | None = None
         self.best: Validation | None = None
         self.latest: Validation | None = None
-        self.pieces: list[ShownCrop] = []
+        self.crops: list[ShownCrop] = []
 
     def validate(self, network: nn.Module, step: int) -> bool:
         """Validate a network; returns whether it is the best so far."""
-        pieces: list[ShownCrop] = []
-        pictures: list[Tensor] = []
+        crops: list[ShownCrop] = []
+        images: list[Tensor] = []
 
         def keep(name: str, plain: Tensor, restored: Tensor) -> None:
             if name in self._shown:
-                frame, *place = _place_to_see(self.pairs[name][1])
-                truth, bicubic, picture = (
-                    _cut(frames[frame], *place) for frames in (self.pairs[name][1], plain, restored)
+                clip = self.pairs[name][1]
+                frame, *place = _place_to_see(clip)
+                hr, bicubic, image = (
+                    _cut(frames[frame], *place) for frames in (clip, plain, restored)
                 )
-                pieces.append(ShownCrop(name, frame, truth, bicubic))
-                pictures.append(picture)
+                crops.append(ShownCrop(name, frame, hr, bicubic))
+                images.append(image)
 
         scores = validate(
             network,
@@ -214,9 +216,9 @@ class Validator:
             alone=False,
             show=keep,
         )
-        self.latest = Validation(step, scores, pictures)
+        self.latest = Validation(step, scores, images)
         self.first = self.first or self.latest
-        self.pieces = pieces
+        self.crops = crops
         # Progress of the flow network alone does not show in frames yet.
         is_best = (
             self.best is None
@@ -230,10 +232,14 @@ class Validator:
     def state(self) -> dict[str, Any]:
         """The validations so far, to be saved."""
         # The images of the latest validation are not needed later, unless it is the best as well.
-        latest = None if self.latest is None else replace(self.latest, pictures=[])
+        latest = None if self.latest is None else replace(self.latest, images=[])
         validations = {"first": self.first, "best": self.best, "latest": latest}
-        kept = {name: None if x is None else asdict(x) for name, x in validations.items()}
-        return {**kept, "pieces": [asdict(piece) for piece in self.pieces]}
+        kept = {name: None if x is None else _values_of(x) for name, x in validations.items()}
+        crops = [
+            {"clip": x.clip, "frame": x.frame, "truth": x.hr, "bicubic": x.bicubic}
+            for x in self.crops
+        ]
+        return {**kept, "pieces": crops}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
@@ -241,12 +247,19 @@ class Validator:
             None if state[name] is None else _validation_of(state[name])
             for name in ("first", "best", "latest")
         )
-        self.pieces = [ShownCrop(**piece) for piece in state["pieces"]]
+        self.crops = [
+            ShownCrop(x["clip"], x["frame"], x["truth"], x["bicubic"]) for x in state["pieces"]
+        ]
 
 
 def _rank_of(validation: Validation) -> float:
     """The loss, with NaN as the worst."""
     return validation.loss if math.isfinite(validation.loss) else math.inf
+
+
+def _values_of(validation: Validation) -> dict[str, Any]:
+    scores = [asdict(score) for score in validation.scores]
+    return {"step": validation.step, "scores": scores, "pictures": validation.images}
 
 
 def _validation_of(values: dict[str, Any]) -> Validation:
@@ -271,7 +284,7 @@ def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
 
 def _cut(frame: Tensor, rows: slice, columns: slice) -> Tensor:
     """A copy of a crop of a frame (3, H, W), as (3, h, w) uint8."""
-    piece = frame[:, rows, columns]
-    if piece.is_floating_point():
-        piece = (piece.nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
-    return piece.cpu().clone()
+    crop = frame[:, rows, columns]
+    if crop.is_floating_point():
+        crop = (crop.nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+    return crop.cpu().clone()

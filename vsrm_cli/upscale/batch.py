@@ -7,16 +7,12 @@ from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import find_images, is_image, is_pattern, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError, VsrmError
+from vsrm_cli.files import VIDEO_ENDINGS
 from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.source import PIPE
 
-# Videos in a folder are found by these endings; a file given by name may have any.
-_VIDEOS = {
-    *CONTAINERS,
-    *(".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp"),
-}
 # The output of inputs in containers that are not written: it holds nearly everything.
 _OTHERS_BECOME = ".mkv"
 
@@ -123,7 +119,7 @@ def _expand(path: Path) -> list[Path]:
     check_exists(path)
     if not path.is_dir():
         return [path]
-    videos = sorted(file for file in path.iterdir() if file.suffix.lower() in _VIDEOS)
+    videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_ENDINGS)
     if not videos:
         find_images(path)
     return videos or [path]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vsrm_cli.checkpoints.loading import find_device
+from vsrm_cli.checkpoints.loading import DTYPES, find_device
 from vsrm_cli.errors import OutputError, VsrmError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import keep_freed_memory
@@ -18,7 +18,7 @@ from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import queue_depth
 from vsrm_cli.upscale.settings import JobSettings
 
-DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Maximum number of tiles at the same time on a CPU with as many cores.
 MAX_WORKERS = 4

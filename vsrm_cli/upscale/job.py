@@ -23,7 +23,7 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.writer import FrameWriter
+from vsrm_cli.encode.writer import FrameWriter, SegmentedWriter
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
@@ -45,7 +45,6 @@ from vsrm_cli.upscale.distributed.cluster import Cluster, make_node_workers
 from vsrm_cli.upscale.distributed.segment_worker import WorkerSettings
 from vsrm_cli.upscale.journal import JobIdentity, Journal, describe_files
 from vsrm_cli.upscale.open_media import (
-    Collected,
     check_output,
     encoding_of,
     open_direct_output,
@@ -103,8 +102,8 @@ def upscale_video(
             A file appears when it is complete.
         options: The options, if they have been read already.
         confirm: Called with the plan before the work starts; the job ends if it returns false.
-        report: Called in this thread twice a second while the network computes, and for each
-            finished frame.
+        report: Called in this thread for each finished frame, and twice a second while a window is
+            computed, where the network can tell (`Network.paced`, without CUDA graphs).
         should_stop: Called at each resume point; the job stops there if it returns true.
         warn: Called, before the work starts, with warnings about the input and about what the
             output cannot hold.
@@ -169,7 +168,7 @@ class _Job:
     options: UpscaleOptions
     model_reason: str
     source: Source
-    output: Collected
+    output: SegmentedWriter
     journal: Journal
 
 

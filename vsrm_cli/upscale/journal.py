@@ -338,7 +338,7 @@ class Journal:
                 path.unlink(missing_ok=True)
 
     def _remove_folder(self, lock: IO[bytes]) -> None:
-        if sys.platform == "win32":  # there, no open file can be deleted
+        if sys.platform == "win32":  # cannot delete open files
             lock.close()
         (self.folder / LOCK).unlink()
         self.folder.rmdir()

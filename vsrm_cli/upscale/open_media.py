@@ -8,7 +8,7 @@ from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, na
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import VideoTarget, VideoWriter
-from vsrm_cli.encode.writer import DirectWriter, FrameWriter
+from vsrm_cli.encode.writer import DirectWriter, SegmentedWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
@@ -17,9 +17,6 @@ from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.source import PIPE, Source
-
-# Outputs that are joined from segments.
-Collected = SegmentedVideo | ImageSequenceWriter
 
 
 def open_source(path: Path, options: UpscaleOptions) -> Source:
@@ -62,7 +59,7 @@ def open_output(
     options: UpscaleOptions,
     *,
     folder: Path,
-) -> Collected:
+) -> SegmentedWriter:
     """Try an output that has been checked; its segments go into a folder.
 
     Raises:
@@ -129,20 +126,6 @@ def _video_target(
 def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
     """The shape of the output."""
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
-
-
-def shown_shape(output: FrameWriter, info: VideoInfo) -> Shape:
-    """The displayed size of an output, rotated if the file says so.
-
-    Args:
-        output: Where the frames go.
-        info: Where they come from.
-    """
-    # Images and pipes have upright pixels, and .nut cannot store the rotation.
-    has_mark = (
-        isinstance(output, VideoWriter | SegmentedVideo) and output.path.suffix.lower() != ".nut"
-    )
-    return output.shape.upright(info) if has_mark else output.shape
 
 
 def _is_for_images(path: Path) -> bool:

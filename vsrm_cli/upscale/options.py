@@ -75,7 +75,8 @@ class UpscaleOptions:
             "av1", "ffv1", or another encoder that PyAV offers.
         crf: Quality on the codec's own scale; None for the default of the codec.
         preset: A preset of the encoder; None for its default.
-        pix_fmt: Pixel format of the output; "auto" is nearest to the input.
+        pix_fmt: Pixel format of the output; "auto" keeps the bit depth if the
+            encoder can, with 4:2:0 chroma for codecs that people play.
         audio: "copy" copies sound; "transcode" encodes what the output's container cannot hold, as
             AAC or Opus; "none" leaves sound out.
         scale: How many times larger the output is, from 1 to 16; None for the scale of the network,

@@ -23,13 +23,14 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import network_scale
 from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.encode.options import EncodingPlan
+from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Journal
-from vsrm_cli.upscale.open_media import Collected, shape_of_output, shown_shape
+from vsrm_cli.upscale.open_media import shape_of_output
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
 from vsrm_cli.upscale.source import Source
@@ -111,7 +112,7 @@ class Plan:
         cls,
         source: Source,
         restorer: Restorer,
-        output: Collected,
+        output: SegmentedWriter,
         journal: Journal,
         options: UpscaleOptions,
         *,
@@ -121,7 +122,7 @@ class Plan:
         dtype: str,
     ) -> Self:
         """Plan a job; the network restores one small tile to measure its speed."""
-        info, shown = source.info, shown_shape(output, source.info)
+        info, shown = source.info, output.shown_shape
         seen = info.upright()
         frames = expected_frames(info, options)
         restorer.choose_tile(min(options.window, frames or options.window), *_size(info))
@@ -142,8 +143,8 @@ class Plan:
             + ("" if info.has_chroma_location else ", color samples on the left (assumed)"),
             result=f"{shown.width}x{shown.height}, {output.plan.pixel_format}, "
             f"{output.plan.encoder}",
-            kept=output.kept,
-            dropped=output.dropped,
+            kept=tuple(output.kept),
+            dropped=tuple(output.dropped),
             model=model,
             model_scale=restorer.network.scale,
             model_reason=model_reason,
@@ -167,7 +168,7 @@ class Plan:
         return asdict(self)
 
 
-def check_room(output: Collected, journal: Journal, frames: int | None) -> str | None:
+def check_room(output: SegmentedWriter, journal: Journal, frames: int | None) -> str | None:
     """Compare the needed disk space with the free space.
 
     Args:
@@ -255,7 +256,7 @@ def estimate_bytes(plan: EncodingPlan, shape: Shape, *, frames: int | None) -> i
     return int(frames * shape.width * shape.height * bits / 8)
 
 
-def _disk_bytes(output: Collected, journal: Journal, frames: int | None) -> int | None:
+def _disk_bytes(output: SegmentedWriter, journal: Journal, frames: int | None) -> int | None:
     """Estimate the disk space still needed: for missing segments and the output."""
     expected = estimate_bytes(output.plan, output.shape, frames=frames)
     if expected is None:

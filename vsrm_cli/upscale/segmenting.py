@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 
-from vsrm_cli.encode.image_sequence import ImageSegment, ImageSequenceWriter
-from vsrm_cli.encode.segments import Segment, SegmentWriter
-from vsrm_cli.encode.writer import SegmentFile
+from vsrm_cli.encode.writer import Segment, SegmentedWriter, SegmentFile
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, FrameRecord
 from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale.entries import BEGINNING, Entry, ResumePoint
 from vsrm_cli.upscale.journal import Journal
-from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import UpscaleOptions
 
 # Maximum work in a segment. A crash may happen just before it is closed, and the window by which
@@ -178,9 +175,9 @@ class Recorder:
 
     def __init__(
         self,
-        output: Collected,
+        output: SegmentedWriter,
         windows: Chunking,
-        container: str | None,
+        container: str,
         *,
         folder: Path,
         after: ResumePoint = BEGINNING,
@@ -191,7 +188,7 @@ class Recorder:
         Args:
             output: The output of the segments.
             windows: How a shot is divided into windows.
-            container: Of segments of a video, see `segment_container`.
+            container: Of the segments, see `segment_container`.
             folder: Where the segments go.
             after: Where to continue.
             add: Called with the entry of each segment when it is closed.
@@ -226,11 +223,7 @@ class Recorder:
             )
         if self._segment is None:
             path = self._folder / f"{self.frames_written:09}"
-            if isinstance(self._output, ImageSequenceWriter):
-                self._segment = ImageSegment(path, self._output)
-            else:
-                container = self._container or self._output.container
-                self._segment = SegmentWriter(path, self._output.target, container)
+            self._segment = self._output.open_segment(path, self._container)
         self._segment.write(frame)
         self.frames_written += 1
         self._prints[record.number] = record.fingerprint
@@ -262,16 +255,14 @@ class Recorder:
         self._segment = None
 
 
-def segment_container(output: Collected, journal: Journal) -> str | None:
-    """The container of segments of a video: that of the finished ones, else that of the output.
+def segment_container(output: SegmentedWriter, journal: Journal) -> str:
+    """The container of segments: that of the finished ones, else the best one.
 
     The container is chosen by a trial, and x265 gives videos of two frames random decoding times:
     the same container may fail in one trial and pass in the next.
     """
-    if isinstance(output, ImageSequenceWriter):
-        return None
     finished = [*journal.entries, *journal.after_gap.values()]
-    return Path(finished[0].file).suffix.removeprefix(".") if finished else output.container
+    return Path(finished[0].file).suffix.removeprefix(".") if finished else output.segment_container
 
 
 def check_counts(*, read: int, written: int) -> None:
@@ -287,10 +278,7 @@ def check_counts(*, read: int, written: int) -> None:
         )
 
 
-def join_segments(output: Collected, journal: Journal) -> None:
+def join_segments(output: SegmentedWriter, journal: Journal) -> None:
     """Join the finished segments to the output."""
-    if isinstance(output, ImageSequenceWriter):
-        output.collect(journal.folder, journal.frames_done)
-    else:
-        segments = [Segment(journal.folder / e.file, e.ticks) for e in journal.entries]
-        output.join(segments, journal.entries[-1].end)
+    segments = [Segment(journal.folder / entry.file, entry.ticks) for entry in journal.entries]
+    output.join(segments, journal.entries[-1].end)

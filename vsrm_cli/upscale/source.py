@@ -24,6 +24,7 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults, Fingerprint, Frame, FrameRecord
 from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
 from vsrm_cli.upscale.journal import JobIdentity, describe_files
+from vsrm_cli.upscale.options import DEFAULT_RATE
 
 # The name that stands for standard input, or output.
 PIPE = Path("-")
@@ -45,7 +46,7 @@ class Source:
         start: Fraction | None,
         end: Fraction | None,
         deinterlace: bool | FirstField = False,
-        rate: Fraction = Fraction(25),
+        rate: Fraction = DEFAULT_RATE,
         uses_hardware: bool = False,
     ) -> None:
         """Open the input; see the readers for errors.

@@ -10,7 +10,6 @@ from vsrm_cli.inference.memory import PeakMemory
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.devices import DTYPE_NAMES
-from vsrm_cli.upscale.open_media import shown_shape
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.plan import expected_frames
 from vsrm_cli.upscale.source import Source
@@ -122,7 +121,7 @@ class Summary:
         seconds: float,
     ) -> Self:
         """Summarize a job by its input, its output and how the network ran."""
-        shown = shown_shape(output, source.info)
+        shown = output.shown_shape
         return cls(
             input=str(source.path),
             output=str(path),

@@ -61,7 +61,7 @@ def test_values_and_gradients_agree_with_the_reference(form, reverse, run_with):
         assert_near(found[name], slope)
 
 
-def test_the_gate_is_left_to_it_where_nothing_is_added(run_with):
+def test_without_an_addition_the_gate_is_passed_to_mamba_ssm(run_with):
     inputs = with_all_options(scan_inputs(2, 6, 3, 9))
     del inputs["add"]
 

@@ -212,7 +212,7 @@ def test_token_major_input_is_not_copied(monkeypatch):
 
 @pytest.mark.parametrize("elements", [1, 50, 700, 4000])
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
-def test_many_blocks_give_what_one_gives(elements, reverse, run_with, monkeypatch):
+def test_many_blocks_give_the_result_of_one(elements, reverse, run_with, monkeypatch):
     inputs = scan_inputs(2, 5, 3, 101)
     expected, slopes = gradients(lambda x: run_with("reference", x, reverse=reverse), inputs)
 
@@ -227,7 +227,7 @@ def test_many_blocks_give_what_one_gives(elements, reverse, run_with, monkeypatc
 @pytest.mark.parametrize("reverse", [False, True], ids=["onward", "backward"])
 @pytest.mark.parametrize("form", ["shared", "grouped"])
 @pytest.mark.parametrize("kernel", ["reference", "chunked"])
-def test_gradients_are_those_of_small_differences(kernel, form, reverse, run_with, monkeypatch):
+def test_gradients_match_finite_differences(kernel, form, reverse, run_with, monkeypatch):
     monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 24)  # several blocks of several chunks
     inputs = with_all_options(scan_inputs(1, 4, 2, 9, form=form))
     names = [name for name, x in inputs.items() if isinstance(x, torch.Tensor)]
@@ -397,7 +397,7 @@ def cpu_seconds(scan, *inputs):
 
 
 @pytest.mark.slow
-def test_the_chunked_scan_takes_a_sixth_of_the_time_of_the_loop_at_most():
+def test_the_chunked_scan_is_at_least_six_times_as_fast_as_the_loop():
     inputs = scan_inputs(1, 64, 16, 16_384)
     u, delta, B, C = (
         inputs[name].transpose(1, 2).contiguous() for name in ("u", "delta", "B", "C")

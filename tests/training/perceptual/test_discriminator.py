@@ -1,4 +1,4 @@
-"""The discriminator judges every place, learns, and is limited in how fast its judgment changes."""
+"""The discriminator scores every position, learns, and has a bounded spectral norm."""
 
 import torch
 from networks import draw_randomly
@@ -7,26 +7,26 @@ from vsrm_cli.training.perceptual.discriminator import UNetDiscriminator
 from vsrm_cli.training.perceptual.losses import discriminator_loss
 
 
-def drawn(width=4):
+def make_discriminator(width=4):
     torch.manual_seed(0)
     return UNetDiscriminator(width)
 
 
-def test_each_two_by_two_pixels_get_a_judgment():
-    assert drawn()(draw_randomly(2, 3, 32, 44)).shape == (2, 1, 16, 22)
+def test_there_is_one_score_for_every_two_by_two_pixels():
+    assert make_discriminator()(draw_randomly(2, 3, 32, 44)).shape == (2, 1, 16, 22)
 
 
-def test_a_judgment_depends_on_far_pixels_too():
+def test_a_score_depends_on_distant_pixels():
     frames = draw_randomly(1, 3, 64, 64).requires_grad_()
 
-    drawn()(frames)[0, 0, 16, 16].backward()
+    make_discriminator()(frames)[0, 0, 16, 16].backward()
 
     assert frames.grad[..., 32, 32].abs().sum() > 0
     assert frames.grad[..., 32, 54].abs().sum() > 0
 
 
-def test_weights_between_the_ends_have_a_largest_singular_value_of_one():
-    network = drawn()
+def test_inner_layers_have_a_spectral_norm_of_one():
+    network = make_discriminator()
     for _ in range(30):
         network(draw_randomly(1, 3, 16, 16))
 
@@ -35,8 +35,8 @@ def test_weights_between_the_ends_have_a_largest_singular_value_of_one():
         assert abs(largest.item() - 1) < 0.05
 
 
-def test_it_learns_to_tell_blurred_frames_from_textured_ones():
-    network = drawn(8)
+def test_it_learns_to_distinguish_blurred_from_textured_frames():
+    network = make_discriminator(8)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
     for seed in range(40):
@@ -51,11 +51,11 @@ def test_it_learns_to_tell_blurred_frames_from_textured_ones():
     assert losses[-1] < 0.2 < 0.6 < losses[0]
 
 
-def test_a_restored_discriminator_goes_on_bit_for_bit():
-    network, frames = drawn(), draw_randomly(1, 3, 32, 32)
-    network(frames)  # moves the vectors of the spectral norm
-    twin = UNetDiscriminator(4)
-    twin.load_state_dict(network.state_dict())
+def test_a_restored_discriminator_gives_the_same_bits():
+    network, frames = make_discriminator(), draw_randomly(1, 3, 32, 32)
+    network(frames)  # updates the vectors of the spectral norm
+    copy = UNetDiscriminator(4)
+    copy.load_state_dict(network.state_dict())
 
-    assert torch.equal(network(frames), twin(frames))
-    assert torch.equal(network(frames), twin(frames))
+    assert torch.equal(network(frames), copy(frames))
+    assert torch.equal(network(frames), copy(frames))

@@ -18,8 +18,9 @@ from types import SimpleNamespace
 import pool_workers
 import pytest
 import torch
-from films import SHOTS, SMALL, contents
+from multi_shot_video import SHOTS, SMALL, decoded_contents
 from networks import make_network
+from stub_network import names_in
 from typer.testing import CliRunner
 
 from vsrm_cli.checkpoints.loading import save_weights
@@ -66,23 +67,21 @@ def add_node(cluster):
     return cluster.add_node(num_cpus=torch.get_num_threads(), num_gpus=1)
 
 
-def start_over(film, output, cluster, **options):
-    settings = SMALL | {"model": film / "tiny.safetensors", "device": "cpu"} | options
-    return upscale_video(film / "small.mkv", output, cluster=cluster.address, **settings)
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
+def start_over(example, output, cluster, **options):
+    settings = SMALL | {"model": example / "tiny.safetensors", "device": "cpu"} | options
+    return upscale_video(example / "small.mkv", output, cluster=cluster.address, **settings)
 
 
 @pytest.mark.slow
 @needs_ray
-def test_three_nodes_give_the_frames_and_streams_of_one_machine(film, tmp_path, ray_cluster, capfd):
+def test_three_nodes_give_the_frames_and_streams_of_one_machine(
+    example, tmp_path, ray_cluster, capfd
+):
     seen = []
 
-    summary = start_over(film, tmp_path / "large.mkv", ray_cluster, report=seen.append)
+    summary = start_over(example, tmp_path / "large.mkv", ray_cluster, report=seen.append)
 
-    assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
+    assert decoded_contents(tmp_path / "large.mkv") == decoded_contents(example / "whole.mkv")
     assert (summary.frames_out, summary.device) == (sum(SHOTS), "cpu,cpu,cpu")
     assert summary.equal
     shares = seen[-1].shares
@@ -94,7 +93,7 @@ def test_three_nodes_give_the_frames_and_streams_of_one_machine(film, tmp_path, 
 
 @pytest.mark.slow
 @needs_ray
-def test_a_node_that_is_lost_gives_its_segment_back(film, tmp_path, ray_cluster):
+def test_a_node_that_is_lost_gives_its_segment_back(example, tmp_path, ray_cluster):
     node, warnings = ray_cluster.worker_nodes.copy().pop(), []
 
     def lose_once(progress):
@@ -102,23 +101,23 @@ def test_a_node_that_is_lost_gives_its_segment_back(film, tmp_path, ray_cluster)
             ray_cluster.remove_node(node, allow_graceful=False)
 
     try:
-        start_over(film, tmp_path / "large.mkv", ray_cluster, report=lose_once, segment_frames=4)
+        start_over(example, tmp_path / "large.mkv", ray_cluster, report=lose_once, segment_frames=4)
         upscale_video(
-            film / "small.mkv",
+            example / "small.mkv",
             tmp_path / "whole.mkv",
-            **SMALL | {"model": film / "tiny.safetensors", "device": "cpu", "segment_frames": 4},
+            **SMALL | {"model": example / "tiny.safetensors", "device": "cpu", "segment_frames": 4},
             warn=warnings.append,
         )
     finally:
         add_node(ray_cluster)
 
-    assert contents(tmp_path / "large.mkv") == contents(tmp_path / "whole.mkv")
+    assert decoded_contents(tmp_path / "large.mkv") == decoded_contents(tmp_path / "whole.mkv")
     assert names_in(tmp_path) == ["large.mkv", "whole.mkv"]
 
 
 @pytest.mark.slow
 @needs_ray
-def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, ray_cluster):
+def test_a_segment_that_always_fails_ends_the_job_with_one_sentence(example, tmp_path, ray_cluster):
     network = make_network()
     with torch.no_grad():
         for weight in network.parameters():
@@ -126,7 +125,9 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
     save_weights(network, tmp_path / "broken.safetensors", {})
 
     with pytest.raises(CheckFailed, match=r"the segment of frames \d+ to \d+ failed 3 times: "):
-        start_over(film, tmp_path / "large.mkv", ray_cluster, model=tmp_path / "broken.safetensors")
+        start_over(
+            example, tmp_path / "large.mkv", ray_cluster, model=tmp_path / "broken.safetensors"
+        )
 
     assert not (tmp_path / "large.mkv").exists()
 
@@ -135,60 +136,66 @@ def test_a_segment_that_always_fails_ends_the_job_in_a_sentence(film, tmp_path, 
 @needs_ray
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
 @pytest.mark.parametrize("is_full_everywhere", [False, True])
-def test_a_disk_that_fills_up_on_a_node_is_told_and_nothing_is_lost(
-    film, tmp_path, ray_cluster, monkeypatch, is_full_everywhere
+def test_a_full_disk_on_a_node_is_reported_and_nothing_is_lost(
+    example, tmp_path, ray_cluster, monkeypatch, is_full_everywhere
 ):
     """Other nodes make the segment, or it fails three times: that depends on who is free."""
-    import small_disk
+    import full_disk_worker
 
     output, warnings, error = tmp_path / "large.mkv", [], ""
     with monkeypatch.context() as patch:
-        opener = partial(small_disk.open_worker, is_full_everywhere)
+        opener = partial(full_disk_worker.open_worker, is_full_everywhere)
         patch.setattr("vsrm_cli.upscale.distributed.cluster.open_checked", opener)
         try:
-            start_over(film, output, ray_cluster, warn=warnings.append)
+            start_over(example, output, ray_cluster, warn=warnings.append)
         except OutputError as failure:
             error = str(failure)
     assert output.exists() == (not error)
     assert error or not is_full_everywhere
     if error:
         assert re.search("^the segment of frames .* failed 3 times: .*disk.*$", error)
-        start_over(film, output, ray_cluster)
+        start_over(example, output, ray_cluster)
 
-    assert contents(output) == contents(film / "whole.mkv")
+    assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
     assert any("disk" in words and words.endswith("retrying") for words in warnings)
     assert names_in(tmp_path) == ["full", "large.mkv"]
 
 
 @pytest.mark.slow
 @needs_ray
-def test_a_killed_cluster_job_can_be_resumed_on_one_machine(film, tmp_path, ray_cluster):
-    import faults
+def test_a_killed_cluster_job_can_be_resumed_on_one_machine(example, tmp_path, ray_cluster):
+    import job_process
 
     output, entries = tmp_path / "large.mkv", tmp_path / ".large.mkv.vsrm" / "segments.jsonl"
-    words = [film / "small.mkv", "-o", output, "--model", film / "tiny.safetensors"]
+    words = [example / "small.mkv", "-o", output, "--model", example / "tiny.safetensors"]
     words += ["--device", "cpu", "--cluster", ray_cluster.address]
     words += ["--window", 7, "--overlap", 3, "--segment-frames", 8]
 
-    job = faults.start(*words)
+    job = job_process.start(*words)
     until = time.monotonic() + 120
     while not (entries.exists() and entries.stat().st_size) and time.monotonic() < until:
         time.sleep(0.02)
     job.kill()
     job.join()
-    settings = SMALL | {"model": film / "tiny.safetensors", "device": "cpu"}
-    summary = upscale_video(film / "small.mkv", output, **settings)
+    settings = SMALL | {"model": example / "tiny.safetensors", "device": "cpu"}
+    summary = upscale_video(example / "small.mkv", output, **settings)
 
     assert summary.frames_resumed > 0
-    assert contents(output) == contents(film / "whole.mkv")
+    assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
     assert names_in(tmp_path) == ["large.mkv"]
 
 
 @pytest.mark.slow
 @needs_ray
-def test_the_command_prints_only_its_own_messages(film, tmp_path, ray_cluster):
-    words = ["upscale", film / "small.mkv", "-o", tmp_path / "large.mkv", "--device", "cpu"]
-    words += ["--model", film / "tiny.safetensors", "--cluster", ray_cluster.address, "--json"]
+def test_the_command_prints_only_its_own_messages(example, tmp_path, ray_cluster):
+    words = ["upscale", example / "small.mkv", "-o", tmp_path / "large.mkv", "--device", "cpu"]
+    words += [
+        "--model",
+        example / "tiny.safetensors",
+        "--cluster",
+        ray_cluster.address,
+        "--json",
+    ]
     words += ["--window", 7, "--overlap", 3, "--segment-frames", 8, "--quiet"]
 
     done = subprocess.run(
@@ -201,10 +208,10 @@ def test_the_command_prints_only_its_own_messages(film, tmp_path, ray_cluster):
 
 @pytest.mark.slow
 @needs_ray
-def test_a_node_that_cannot_be_used_is_named_before_the_work(film, tmp_path, ray_cluster):
+def test_a_node_that_cannot_be_used_is_named_before_the_work(example, tmp_path, ray_cluster):
     """The GPUs of these nodes are none."""
     with pytest.raises(VsrmError, match=r"^\S+ cuda cannot be used: .*(CUDA|cuda)"):
-        start_over(film, tmp_path / "large.mkv", ray_cluster, device="auto")
+        start_over(example, tmp_path / "large.mkv", ray_cluster, device="auto")
 
     assert names_in(tmp_path) == []
 
@@ -255,21 +262,21 @@ def test_the_doctor_lists_the_nodes(ray_cluster):
 @pytest.mark.slow
 @needs_ray
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
-def test_an_unreachable_cluster_is_reported_quickly(film, tmp_path, address):
+def test_an_unreachable_cluster_is_reported_quickly(example, tmp_path, address):
     began = time.monotonic()
 
     with pytest.raises(VsrmError, match=rf"^The Ray cluster at {address} cannot be reached; "):
-        start_over(film, tmp_path / "large.mkv", SimpleNamespace(address=address))
+        start_over(example, tmp_path / "large.mkv", SimpleNamespace(address=address))
 
     assert time.monotonic() - began < 40  # with loading Ray
     assert names_in(tmp_path) == []
 
 
-def test_without_ray_the_extra_is_named(film, tmp_path, monkeypatch):
+def test_without_ray_the_extra_is_named(example, tmp_path, monkeypatch):
     monkeypatch.setattr("vsrm_cli.upscale.distributed.cluster.find_spec", lambda _: None)
 
     with pytest.raises(VsrmError, match=r'pip install "vsrm\[cluster\]"'):
-        start_over(film, tmp_path / "large.mkv", SimpleNamespace(address="auto"))
+        start_over(example, tmp_path / "large.mkv", SimpleNamespace(address="auto"))
 
 
 def test_ray_is_not_imported_here():
@@ -279,7 +286,7 @@ def test_ray_is_not_imported_here():
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "ray://10.0.0.1:10001", "a b:1"])
-def test_an_address_that_is_none_is_refused(address):
+def test_an_invalid_address_is_refused(address):
     with pytest.raises(UsageError, match=r"must be auto, or an address such as 10\.0\.0\.1:6379"):
         UpscaleOptions.read(cluster=address)
 
@@ -290,13 +297,13 @@ def test_devices_of_this_machine_are_refused_with_a_cluster(device):
         UpscaleOptions.read(cluster="auto", device=device)
 
 
-def test_a_plan_and_a_pipe_are_for_one_machine(film, tmp_path):
+def test_a_plan_and_a_pipe_are_for_one_machine(example, tmp_path):
     with pytest.raises(UsageError, match="without --cluster"):
         upscale_video(
-            film / "small.mkv", tmp_path / "x.mkv", cluster="auto", confirm=lambda _: False
+            example / "small.mkv", tmp_path / "x.mkv", cluster="auto", confirm=lambda _: False
         )
     with pytest.raises(UsageError, match="pipe runs on one device of this machine"):
-        upscale_video(film / "small.mkv", "-", cluster="auto")
+        upscale_video(example / "small.mkv", "-", cluster="auto")
 
 
 def a_cluster(*nodes):
@@ -309,7 +316,7 @@ def a_node(*, cpus=8, gpus=0, **versions):
     return Node("tiger", cpus, gpus, "", find_versions()() | versions)
 
 
-def test_gpus_are_used_where_there_are_some_and_each_has_a_worker():
+def test_each_gpu_of_a_node_has_a_worker():
     cluster = a_cluster(a_node(gpus=2), a_node(), a_node(gpus=1))
 
     assert cluster.kind_of("auto") == cluster.kind_of("cuda") == "cuda"
@@ -317,7 +324,7 @@ def test_gpus_are_used_where_there_are_some_and_each_has_a_worker():
     assert cluster.kind_of("cpu") == "cpu"
 
 
-def test_a_worker_on_cpus_has_as_many_as_the_job_has_threads():
+def test_a_cpu_worker_reserves_as_many_cpus_as_the_job_has_threads():
     cluster = a_cluster(a_node(cpus=8), a_node(cpus=3))
 
     assert cluster.kind_of("auto") == "cpu"
@@ -352,21 +359,21 @@ def test_a_silent_node_is_named_in_the_error():
 
 
 @pytest.fixture
-def node_state(film, tmp_path):
+def node_state(example, tmp_path):
     """What this machine sees of a job, and the settings of that."""
     folder = tmp_path / ".large.mkv.vsrm"
     folder.mkdir()
     (folder / "lock").touch()
     clip = tmp_path / "small.mkv"
-    clip.write_bytes((film / "small.mkv").read_bytes())
+    clip.write_bytes((example / "small.mkv").read_bytes())
     weights = tmp_path / "tiny.safetensors"
-    weights.write_bytes((film / "tiny.safetensors").read_bytes())
+    weights.write_bytes((example / "tiny.safetensors").read_bytes())
     options = UpscaleOptions.read(model=weights)
     settings = WorkerSettings(clip, tmp_path / "large.mkv", options, None, 1, folder, "mp4")
     return NodeState.of([clip], settings), settings
 
 
-def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(node_state):
+def test_a_node_with_the_same_files_is_used_and_trial_files_are_removed(node_state):
     seen, settings = node_state
     os.utime(settings.src, (1, 1))  # a copy
 
@@ -389,7 +396,7 @@ def test_a_node_that_sees_the_same_is_taken_and_nothing_of_the_trial_is_left(nod
     ],
     ids=["no-input", "another-input", "no-folder", "other-weights"],
 )
-def test_a_node_that_sees_something_else_is_refused(node_state, harm, error, words):
+def test_a_node_with_different_files_is_refused(node_state, harm, error, words):
     seen, settings = node_state
     harm(settings)
 

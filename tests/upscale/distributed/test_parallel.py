@@ -11,10 +11,11 @@ from itertools import accumulate
 import numpy as np
 import pytest
 import torch
-from films import SHOTS, SMALL, contents
 from hypothesis import given
 from hypothesis import strategies as st
+from multi_shot_video import SHOTS, SMALL, decoded_contents
 from networks import make_network
+from stub_network import names_in
 
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.errors import CheckFailed, Interrupted, OutputError, UsageError, VsrmError
@@ -26,29 +27,25 @@ from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.segmenting import Segmenter, plan_segments
 
 
-def start_over(film, output, **options):
+def start_over(example, output, **options):
     return upscale_video(
-        film / "small.mkv",
+        example / "small.mkv",
         output,
-        **SMALL | {"model": film / "tiny.safetensors", "device": "cpu,cpu"} | options,
+        **SMALL | {"model": example / "tiny.safetensors", "device": "cpu,cpu"} | options,
     )
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 def kill_one():
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
 
-def test_two_processes_give_the_frames_and_streams_of_one(film, tmp_path):
+def test_two_processes_give_the_frames_and_streams_of_one(example, tmp_path):
     seen = []
 
-    summary = start_over(film, tmp_path / "large.mkv", report=seen.append)
+    summary = start_over(example, tmp_path / "large.mkv", report=seen.append)
 
-    frames, packets = contents(tmp_path / "large.mkv")
-    assert (frames, packets) == contents(film / "whole.mkv")
+    frames, packets = decoded_contents(tmp_path / "large.mkv")
+    assert (frames, packets) == decoded_contents(example / "whole.mkv")
     assert len(frames) == summary.frames_out == sum(SHOTS)
     assert {index for index, *_ in packets} == {1, 2}
     assert (summary.device, summary.equal) == ("cpu,cpu", True)
@@ -58,23 +55,23 @@ def test_two_processes_give_the_frames_and_streams_of_one(film, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_process_that_is_killed_gives_its_segment_back(film, tmp_path):
+def test_a_process_that_is_killed_gives_its_segment_back(example, tmp_path):
     kills, warnings = iter([kill_one]), []
 
     def kill_once(progress):
         if any(frames for _, frames in progress.shares):
             next(kills, lambda: None)()
 
-    start_over(film, tmp_path / "large.mkv", report=kill_once, warn=warnings.append)
+    start_over(example, tmp_path / "large.mkv", report=kill_once, warn=warnings.append)
 
     assert any("SIGKILL" in words and "retrying" in words for words in warnings)
-    assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
+    assert decoded_contents(tmp_path / "large.mkv") == decoded_contents(example / "whole.mkv")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_segment_that_kills_three_processes_ends_the_job_and_finished_ones_are_kept(
-    film, tmp_path
+    example, tmp_path
 ):
     def kill_always(progress):
         # Then a segment is finished: two at work have fewer frames.
@@ -82,54 +79,54 @@ def test_a_segment_that_kills_three_processes_ends_the_job_and_finished_ones_are
             kill_one()
 
     with pytest.raises(VsrmError, match=r"frames \d+ to \d+ failed 3 times|No device is left"):
-        start_over(film, tmp_path / "large.mkv", report=kill_always)
-    summary = start_over(film, tmp_path / "large.mkv")
+        start_over(example, tmp_path / "large.mkv", report=kill_always)
+    summary = start_over(example, tmp_path / "large.mkv")
 
     assert summary.frames_resumed > 0
-    assert contents(tmp_path / "large.mkv") == contents(film / "whole.mkv")
+    assert decoded_contents(tmp_path / "large.mkv") == decoded_contents(example / "whole.mkv")
 
 
 @pytest.mark.slow
-def test_a_job_goes_from_one_device_to_two_and_back(film, tmp_path):
+def test_a_job_goes_from_one_device_to_two_and_back(example, tmp_path):
     output, asked = tmp_path / "large.mkv", iter(range(1000))
 
     with pytest.raises(Interrupted, match="9 frames are finished"):
-        start_over(film, output, device="cpu", should_stop=lambda: next(asked) >= 0)
+        start_over(example, output, device="cpu", should_stop=lambda: next(asked) >= 0)
     done = []
     with pytest.raises(Interrupted):
         start_over(
-            film,
+            example,
             output,
             report=lambda progress: done.append(progress.frames_done),
             should_stop=lambda: bool(done) and done[-1] >= 12,
         )
-    summary = start_over(film, output, device="cpu")
+    summary = start_over(example, output, device="cpu")
 
     assert summary.frames_resumed > 9
-    assert contents(output) == contents(film / "whole.mkv")
+    assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
 
 
 @pytest.mark.slow
-def test_segments_after_a_gap_are_used_on_one_device(film, tmp_path):
+def test_segments_after_a_gap_are_used_on_one_device(example, tmp_path):
     output = tmp_path / "large.mkv"
     done = []
     with pytest.raises(Interrupted):
         start_over(
-            film,
+            example,
             output,
             report=lambda progress: done.append(progress.frames_done),
             should_stop=lambda: bool(done) and done[-1] >= 22,
         )
     (tmp_path / ".large.mkv.vsrm" / "000000000.mp4").unlink()
 
-    summary = start_over(film, output, device="cpu")
+    summary = start_over(example, output, device="cpu")
 
     assert summary.frames_resumed >= 6
-    assert contents(output) == contents(film / "whole.mkv")
+    assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
 
 
 @pytest.mark.slow
-def test_a_network_that_fails_at_every_segment_ends_the_job_in_a_sentence(film, tmp_path):
+def test_a_network_that_fails_at_every_segment_ends_the_job_with_one_sentence(example, tmp_path):
     network = make_network()
     with torch.no_grad():
         for weight in network.parameters():
@@ -137,21 +134,21 @@ def test_a_network_that_fails_at_every_segment_ends_the_job_in_a_sentence(film, 
     save_weights(network, tmp_path / "broken.safetensors", {})
 
     with pytest.raises(CheckFailed, match=r"the segment of frames \d+ to \d+ failed 3 times: "):
-        start_over(film, tmp_path / "large.mkv", model=tmp_path / "broken.safetensors")
+        start_over(example, tmp_path / "large.mkv", model=tmp_path / "broken.safetensors")
 
     assert not (tmp_path / "large.mkv").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
-def test_a_killed_command_ends_its_processes_and_can_be_resumed(film, tmp_path):
-    import faults
+def test_a_killed_command_ends_its_processes_and_can_be_resumed(example, tmp_path):
+    import job_process
 
     output, log = tmp_path / "large.mkv", tmp_path / "log"
-    words = [film / "small.mkv", "-o", output, "--model", film / "tiny.safetensors"]
+    words = [example / "small.mkv", "-o", output, "--model", example / "tiny.safetensors"]
     words += ["--device", "cpu,cpu", "--window", 7, "--overlap", 3, "--segment-frames", 8]
 
-    job = faults.start(*words, log=log)
+    job = job_process.start(*words, log=log)
     folder = tmp_path / ".large.mkv.vsrm"
     until = time.monotonic() + 60
     while not list(folder.glob("*[0-9].mp4")) and time.monotonic() < until:
@@ -162,10 +159,10 @@ def test_a_killed_command_ends_its_processes_and_can_be_resumed(film, tmp_path):
     until = time.monotonic() + 20
     while (left := [pid for pid in children if is_running(pid)]) and time.monotonic() < until:
         time.sleep(0.1)
-    code = faults.end(faults.start(*words, log=log))
+    code = job_process.end(job_process.start(*words, log=log))
 
     assert (left, code) == ([], 0)
-    assert contents(output) == contents(film / "whole.mkv")
+    assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
     assert names_in(tmp_path) == ["large.mkv", "log"]
 
 
@@ -184,30 +181,30 @@ def is_running(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="these faults are made by Linux's means")
-def test_a_disk_that_fills_up_is_reported_and_the_job_can_be_resumed(film, tmp_path):
-    import faults
+def test_a_full_disk_is_reported_and_the_job_can_be_resumed(example, tmp_path):
+    import job_process
 
     output, log = tmp_path / "large.mkv", tmp_path / "log"
-    words = [film / "small.mkv", "-o", output, "--model", film / "tiny.safetensors"]
+    words = [example / "small.mkv", "-o", output, "--model", example / "tiny.safetensors"]
     words += ["--device", "cpu,cpu", "--window", 7, "--overlap", 3, "--segment-frames", 8]
 
-    code = faults.end(faults.start(*words, largest_file=3_000, log=log))
+    code = job_process.end(job_process.start(*words, largest_file=3_000, log=log))
     is_there = output.exists()
-    again = faults.end(faults.start(*words))
+    again = job_process.end(job_process.start(*words))
 
     assert (code, is_there, again) == (1, False, 0)
     last = log.read_text().splitlines()[-1]
     assert last.startswith("error: ")
     assert "disk" in last
     assert "Traceback" not in log.read_text()
-    assert contents(output) == contents(film / "whole.mkv")
+    assert decoded_contents(output) == decoded_contents(example / "whole.mkv")
 
 
 @pytest.mark.slow
-def test_an_idle_device_is_reported(film, tmp_path):
+def test_an_idle_device_is_reported(example, tmp_path):
     warnings = []
 
-    start_over(film, tmp_path / "large.mkv", segment_frames=100, warn=warnings.append)
+    start_over(example, tmp_path / "large.mkv", segment_frames=100, warn=warnings.append)
 
     assert any("only 1 of 2 devices are used" in words for words in warnings)
 
@@ -230,7 +227,7 @@ def test_devices_that_cannot_share_a_job_are_refused(monkeypatch, wanted, messag
     assert failure.value.exit_code == 1
 
 
-def test_all_gpus_are_those_of_the_machine(monkeypatch):
+def test_all_selects_every_gpu_of_the_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert find_devices("cuda:all", mixed=False) == ["cuda:0", "cuda:1", "cuda:2"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -238,22 +235,24 @@ def test_all_gpus_are_those_of_the_machine(monkeypatch):
         find_devices("cuda:all", mixed=False)
 
 
-def test_other_hardware_resumes_only_if_frames_may_differ(film, tmp_path, monkeypatch):
+def test_other_hardware_resumes_only_if_frames_may_differ(example, tmp_path, monkeypatch):
     asked = iter(range(1000))
     with pytest.raises(Interrupted):
-        start_over(film, tmp_path / "large.mkv", device="cpu", should_stop=lambda: next(asked) >= 0)
+        start_over(
+            example, tmp_path / "large.mkv", device="cpu", should_stop=lambda: next(asked) >= 0
+        )
     monkeypatch.setattr("vsrm_cli.upscale.job.hardware_of", lambda _: "another")
 
     with pytest.raises(
         OutputError, match=r"unfinished run on cpu [^,]*, .*--mixed, or give --restart"
     ):
-        start_over(film, tmp_path / "large.mkv", device="cpu")
-    summary = start_over(film, tmp_path / "large.mkv", device="cpu", mixed=True)
+        start_over(example, tmp_path / "large.mkv", device="cpu")
+    summary = start_over(example, tmp_path / "large.mkv", device="cpu", mixed=True)
 
     assert (summary.frames_resumed, summary.equal) == (9, False)
 
 
-def test_a_pipe_is_for_one_device(film, tmp_path):
+def test_a_pipe_is_for_one_device(example, tmp_path):
     with pytest.raises(UsageError, match="runs on one device"):
         upscale_video("-", tmp_path / "large.mkv", device="cpu,cpu")
 
@@ -264,7 +263,7 @@ def test_a_pipe_is_for_one_device(film, tmp_path):
     overlap=st.integers(0, 4),
     length=st.integers(1, 20),
 )
-def test_segments_are_planned_where_the_work_would_end_them(shots, window, overlap, length):
+def test_planned_segments_end_where_a_single_process_ends_them(shots, window, overlap, length):
     windows = windows_of(window, min(overlap, window // 2))
     starts = {0, *accumulate(shots)}
 

@@ -4,7 +4,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import pytest
-from films import SMALL
+from multi_shot_video import SMALL
 
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import VsrmError
@@ -30,11 +30,11 @@ def counted(monkeypatch):
 
 
 @pytest.fixture
-def plan(film, tmp_path):
-    """The settings of a job, and the tasks of the film."""
-    options = UpscaleOptions.read(**SMALL, model=film / "tiny.safetensors", device="cpu")
+def plan(example, tmp_path):
+    """The settings of a job, and the tasks of the example."""
+    options = UpscaleOptions.read(**SMALL, model=example / "tiny.safetensors", device="cpu")
     settings = WorkerSettings(
-        film / "small.mkv", tmp_path / "large.mkv", options, None, 1, tmp_path, "mp4"
+        example / "small.mkv", tmp_path / "large.mkv", options, None, 1, tmp_path, "mp4"
     )
     with open_source(settings.src, options) as source:
         segments = plan_segments(

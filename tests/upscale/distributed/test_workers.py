@@ -1,4 +1,4 @@
-"""Processes share tasks, and what happens to one of them is no end of the work."""
+"""Processes share tasks, and the work survives the loss of one."""
 
 import re
 import sys
@@ -41,7 +41,7 @@ def test_an_unusable_device_is_reported_before_the_work():
         do(pool_workers.Unusable, [1, 2])
 
 
-def test_a_task_that_fails_three_times_ends_the_work_with_its_own_kind_of_error():
+def test_a_task_that_fails_three_times_ends_the_work_with_its_error():
     with pytest.raises(InputError, match=r"^3 failed 3 times: 3 is no good\.$"):
         do(pool_workers.Failing, [1, 2, 3, 4])
 
@@ -76,7 +76,7 @@ def test_a_process_that_hangs_is_ended_and_its_task_given_to_another(tmp_path, m
     assert re.match(r"a: 3 failed \(it sent no message for \d+ s\)", warnings[0])
 
 
-def test_a_process_whose_pauses_are_long_is_given_time():
+def test_a_slow_process_is_given_time():
     results, _, warnings = do(pool_workers.Slowing, [2, 10], devices=["a"], patience=0.5)
 
     assert (results, warnings) == ({2: 4, 10: 100}, [])

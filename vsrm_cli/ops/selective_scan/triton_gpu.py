@@ -1,13 +1,15 @@
-"""The selective scan as fused Triton kernels: the whole operator in one pass over the tokens.
+"""The selective scan as fused Triton kernels.
 
-The length is cut into chunks, so that one long sequence fills a whole GPU. Each chunk first runs
-alone, from zero, and leaves its last state and the sum of its step sizes; as the decay over a
-chunk is exp(A * sum), a short scan over the chunks makes of these the state with which each one
-begins. Then all chunks run again, from there, and write their outputs.
+The sequence is divided into chunks, so that one long sequence fills a whole GPU:
 
-The backward pass keeps the states at the start of the chunks and computes the rest again. It
-needs the state, and the gradient that flows back along it, at every `TILE`-th token, and works
-inside such a tile in registers; so its memory grows with tokens x channels.
+1. Each chunk runs from a state of zero, and stores its last state and the sum of its step sizes.
+2. The decay over a chunk is exp(A * sum), so a short scan over the chunks gives their initial
+   states.
+3. All chunks run again from their initial states and write their outputs.
+
+The backward pass keeps the initial states of the chunks and recomputes the rest. It stores the
+state and its gradient at every `TILE`-th token and works in registers inside a tile, so its memory
+is proportional to tokens x channels.
 """
 
 import math
@@ -25,13 +27,13 @@ from vsrm_cli.ops.selective_scan.triton_kernels import (
     write_outputs,
 )
 
-# Tokens between two kept states. More make the carry shorter, fewer fill the GPU earlier.
+# Tokens of a chunk. More make step 2 shorter, fewer fill the GPU with shorter sequences.
 CHUNK = 256
-# Tokens whose gradients are found together: in registers, and sixteen were too many for these.
+# Tokens whose gradients are computed together in registers; 16 need too many of them.
 TILE = 8
-# Tokens that are loaded together, so that their loads wait for memory at the same time.
+# Tokens that are loaded together, so that the latencies of their loads overlap.
 GROUP = 4
-# Channels of a program, two for each lane: they share what is loaded for all channels.
+# Channels of a program, two for each lane. B and C are loaded once for all of them.
 BLOCK = 64
 
 
@@ -49,10 +51,10 @@ def selective_scan_triton(
     delta_softplus: bool,
     reverse: bool,
 ) -> Tensor:
-    """Compute the whole operator; arguments as `selective_scan` has them, tokens first.
+    """Compute the whole operator; arguments as in `selective_scan`, token-major.
 
-    ``B`` and ``C`` must be shared by all channels, (batch, length, state) or with an axis of one
-    before the states. Any strides will do; those of ``u`` are given to the result.
+    ``B`` and ``C`` must be shared by all channels: (batch, length, state), or with an axis of
+    size 1 before the states. Any strides are allowed; the result has those of ``u``.
     """
     B, C = (x if x.dim() == 3 else x.squeeze(2) for x in (B, C))
     y: Tensor = _Scan.apply(  # type: ignore[no-untyped-call]
@@ -62,7 +64,7 @@ def selective_scan_triton(
 
 
 class _Passes:
-    """The passes over the tokens that forward and backward have in common."""
+    """The passes over the tokens that forward and backward share."""
 
     def __init__(
         self, delta: Tensor, A: Tensor, bias: Tensor | None, softplus: bool, reverse: bool
@@ -74,31 +76,31 @@ class _Passes:
         self.chunks = triton.cdiv(self.length, CHUNK)
         self.tiles = triton.cdiv(self.length, TILE)
         N = triton.next_power_of_2(self.states)
-        # exp(step * A) = 2^(step * rate); (N, width), as the states are.
+        # exp(step * A) = 2^(step * rate); (N, width), like the states.
         self.rates = F.pad(self.widen(A.t() / math.log(2)), (0, 0, 0, N - self.states))
         self.bias = self.widen(bias)
         self.delta = delta
         self.sizes = {"channels": self.channels, "states": self.states, "pairs": self.width // 2}
-        # Triton warns where it is left open whether products and sums are rounded together.
+        # Explicit, because Triton warns if fused multiply-add is left unspecified.
         self.options = {"N": N, "BLOCK": BLOCK, "num_warps": 1, "enable_fp_fusion": True}
         self.kind = {"SOFTPLUS": softplus, "REVERSE": reverse}
 
     def widen(self, x: Tensor | None) -> Any:
-        """Fill (..., channel) up to whole programs, in float32."""
+        """Pad (..., channel) to whole programs, in float32."""
         return None if x is None else F.pad(x.float(), (0, self.width - self.channels)).contiguous()
 
-    def room(self, pieces: int, *shape: int) -> Tensor:
-        """Memory for each piece of the length, float32."""
+    def empty(self, pieces: int, *shape: int) -> Tensor:
+        """An uninitialized array, (batch, pieces, *shape), float32."""
         return self.rates.new_empty(self.batch, pieces, *shape)
 
     def starts(
         self, value: Tensor, gate: Tensor | None, weights: Tensor, *, adjoint: bool
     ) -> Tensor:
-        """The state with which each chunk begins; with ``adjoint``, what flows into its end."""
+        """The initial state of each chunk; with ``adjoint``, the gradient of its last state."""
         if self.chunks == 1:
             return self.rates.new_zeros(self.batch, 1, *self.rates.shape)
-        ends = self.room(self.chunks, *self.rates.shape)
-        totals = self.room(self.chunks, self.width)
+        ends = self.empty(self.chunks, *self.rates.shape)
+        totals = self.empty(self.chunks, self.width)
         self._run(value, gate, weights, (None, ends, totals, None), adjoint)
         starts = torch.empty_like(ends)
         carry[(self.batch * self.rates.shape[0] * self.blocks,)](
@@ -112,8 +114,8 @@ class _Passes:
     def tile_starts(
         self, value: Tensor, gate: Tensor | None, weights: Tensor, starts: Tensor, *, adjoint: bool
     ) -> Tensor:
-        """The same for each tile."""
-        kept = self.room(self.tiles, *self.rates.shape)
+        """The same as `starts`, for each tile."""
+        kept = self.empty(self.tiles, *self.rates.shape)
         self._run(value, gate, weights, (starts, None, None, kept), adjoint)
         return kept
 
@@ -139,7 +141,7 @@ class _Passes:
 
 
 def _ungated(dy: Tensor, z: Tensor | None) -> Tensor:
-    """What flows back through the gate."""
+    """The gradient before the gate."""
     return dy if z is None else dy.float() * F.silu(z.float())
 
 
@@ -188,17 +190,17 @@ class _Scan(torch.autograd.Function):
         passes = _Passes(delta, A, bias, *ctx.kind)
         du, ddelta = torch.empty_like(u), torch.empty_like(delta)
         dz = None if z is None else torch.empty_like(z)
-        # A program for each block of channels; the sums over these follow below.
-        dB = passes.room(passes.blocks, passes.length, passes.states)
+        # One entry for each block of channels; they are summed below.
+        dB = passes.empty(passes.blocks, passes.length, passes.states)
         dC = torch.empty_like(dB)
-        dD, dbias = (passes.room(passes.tiles, passes.width) for _ in range(2))
+        dD, dbias = (passes.empty(passes.tiles, passes.width) for _ in range(2))
         with torch.cuda.device_of(u):
             before = passes.tile_starts(u, None, B, starts, adjoint=False)
             starts = passes.starts(dy, z, C, adjoint=True)
             after = passes.tile_starts(dy, z, C, starts, adjoint=True)
             write_gradients[(passes.batch * passes.tiles * passes.blocks,)](
                 *_strided(u, z, add, delta, B, C, dy, du, dz, ddelta),
-                # Each state before a tile is read once, and then makes room for its part of dA.
+                # Each state before a tile is read once, then overwritten by its part of dA.
                 *(dB, dC, before, dD, dbias, passes.bias, passes.rates, passes.widen(D)),
                 *(before, after, passes.length, passes.tiles),
                 TILE=TILE,
@@ -206,17 +208,17 @@ class _Scan(torch.autograd.Function):
                 **passes.kind,
                 **passes.options,
             )
-        shown = slice(passes.channels)
-        dA = before.sum((0, 1))[: passes.states, shown].t()
+        real = slice(passes.channels)
+        dA = before.sum((0, 1))[: passes.states, real].t()
         return (
             du,
             ddelta,
             dA.to(A.dtype),
             dB.sum(1).to(B.dtype),
             dC.sum(1).to(C.dtype),
-            None if D is None else dD.sum((0, 1))[shown].to(D.dtype),
+            None if D is None else dD.sum((0, 1))[real].to(D.dtype),
             dz,
-            None if bias is None else dbias.sum((0, 1))[shown].to(bias.dtype),
+            None if bias is None else dbias.sum((0, 1))[real].to(bias.dtype),
             None if add is None else _ungated(dy, z).to(add.dtype),
             None,
             None,

@@ -1,1 +1,1 @@
-"""The stage `sharp`: a network learns frames that look right, not only those that are near."""
+"""The stage `sharp`: train a network for perceptual quality, not only for small errors."""

@@ -1,4 +1,4 @@
-"""The opponent of a network that learns to sharpen: it tells real frames from restored ones."""
+"""The discriminator: a network that distinguishes real frames from restored ones."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,15 +8,13 @@ WIDTH = 32
 
 
 class UNetDiscriminator(nn.Module):
-    """Judges each place of a frame, by what is around it near and far.
+    """Rates how real each position of a frame looks.
 
-    A U-Net: sides are halved three times and doubled again, and what was seen on the way down is
-    added on the way up. It sees each square of two by two pixels as one place with all of its
-    values: nothing is lost, and the work is a fourth.
+    A U-Net with three levels and skip connections that are added. A pixel unshuffle folds blocks of
+    2 x 2 pixels into channels first, which loses nothing and takes a quarter of the work.
 
-    Every weight but the first and the last is divided by its largest singular value, so that the
-    judgment cannot change faster than the frame by much, and the network it teaches is not torn
-    to and fro.
+    Spectral normalization of all layers but the first and the last limits how fast the output
+    changes with the frame. This makes adversarial training stable.
 
     Args:
         width: Channels at the finest level; they double with each halving.
@@ -26,7 +24,7 @@ class UNetDiscriminator(nn.Module):
     """
 
     def __init__(self, width: int = WIDTH) -> None:
-        """Make the layers."""
+        """Create the layers."""
         super().__init__()
         self.first = nn.Conv2d(12, width, 3, padding=1)
         self.down = nn.ModuleList(
@@ -41,21 +39,21 @@ class UNetDiscriminator(nn.Module):
         self.last = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Judge frames.
+        """Rate frames.
 
         Args:
-            frames: (B, 3, H, W), values 0 to 1; sides are even, from 16 on.
+            frames: (B, 3, H, W), values 0 to 1; H and W are even and at least 16.
 
         Returns:
-            Logits, (B, 1, H/2, W/2); above 0 where a place looks real.
+            Logits, (B, 1, H/2, W/2); above 0 means real.
         """
         x = _activate(self.first(F.pixel_unshuffle(2 * frames - 1, 2)))
-        passed: list[Tensor] = []
+        skips: list[Tensor] = []
         for layer in self.down:
-            passed.append(x)
+            skips.append(x)
             x = _activate(layer(x))
         for layer in self.up:
-            finer = passed.pop()
+            finer = skips.pop()
             x = F.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
             x = _activate(layer(x)) + finer
         out: Tensor = self.last(_activate(self.merge(x)))

@@ -1,20 +1,20 @@
-"""Perceptual losses, for detail that compression has removed and that cannot be known.
+"""Perceptual losses, for detail that compression has removed.
 
-A pixel loss alone averages over all possible details, and the result is soft. The losses here ask
-that a frame has the features of the ground truth, that a discriminator takes it for a real one,
-that its errors do not flicker, and that artifacts are removed before the network enlarges them.
+Such detail cannot be recovered exactly. A pixel loss alone averages over all possible details, so
+the result is soft. These losses compare features with those of the ground truth, use a
+discriminator, penalize errors that flicker, and make the stem remove artifacts before the network
+enlarges them.
 
 Clips are (B, T, 3, H, W) with values 0 to 1 at the size of the HR frames, unless noted otherwise;
-values may lie slightly outside of the range.
+values may be slightly outside this range.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.evaluation.feature_networks import FeatureNetwork, compare_features
+from vsrm_cli.evaluation.feature_networks import FeatureNetwork, extract_features
+from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import EPS, charbonnier
 
@@ -24,16 +24,16 @@ _USM_SIGMA, _USM_REACH, _USM_THRESHOLD = 8.0, 25, 10 / 255
 
 
 def usm_sharpen(frames: Tensor, *, amount: float = 0.5) -> Tensor:
-    """Sharpen ground truth mildly by an unsharp mask; flat areas and their noise stay as they are.
+    """Sharpen the ground truth slightly by an unsharp mask; flat areas keep their noise.
 
         mask * (x + amount * (x - blur(x))) + (1 - mask) * x
 
-    where mask is the blurred map of the places at which x differs from its blurred self by more
-    than ten gray levels.
+    where mask is the blurred map of the pixels at which x differs from blur(x) by more than ten
+    gray levels.
 
     Args:
         frames: (..., 3, H, W), values 0 to 1; H and W above 25.
-        amount: How much; 0 changes nothing.
+        amount: Strength; 0 changes nothing.
 
     Returns:
         Shaped like ``frames``, values 0 to 1.
@@ -55,12 +55,10 @@ def _usm_blur(frames: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(planes, line), line.transpose(2, 3)).view(frames.shape)
 
 
-def feature_loss(
-    network: FeatureNetwork, restored: Tensor, hr: Tensor, weights: Sequence[float] | None = None
-) -> Tensor:
+def feature_loss(network: FeatureNetwork, restored: Tensor, hr: Tensor) -> Tensor:
     """The difference between the features of restored frames and of the ground truth.
 
-        sum over stages of weight * mean |f(restored) - f(sharp)| / mean |f(sharp)|
+        sum over stages of mean |f(restored) - f(hr)| / mean |f(hr)|
 
     of each frame, and the mean over all frames.
 
@@ -68,80 +66,75 @@ def feature_loss(
         network: Frozen; gradients pass through it.
         restored: (B, T, 3, H, W) or (B, 3, H, W).
         hr: Shaped like ``restored``.
-        weights: One for each stage of the network; all 1 where None.
 
     Returns:
-        A scalar in float32; near 1 for each stage where the two have nothing in common.
+        A scalar in float32; each stage adds about 1 if the features are unrelated.
 
     Source: Johnson et al., "Perceptual Losses for Real-Time Style Transfer and
-    Super-Resolution", arXiv:1603.08155; the division makes stages of any scale count alike.
+    Super-Resolution", arXiv:1603.08155; the division gives all stages the same scale.
     """
-    seen, wanted = compare_features(network, restored, hr)
-    weights = weights or [1.0] * len(seen)
+    features, targets = extract_features(network, restored, hr)
     shares = [
-        weight * (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
-        for weight, x, y in zip(weights, seen, wanted, strict=True)
+        (x - y).abs().mean((1, 2, 3)) / y.abs().mean((1, 2, 3)).clamp(min=1e-6)
+        for x, y in zip(features, targets, strict=True)
     ]
     return torch.stack(shares).sum(0).mean()
 
 
-def adversarial_loss(judged_restored: Tensor) -> Tensor:
-    """The loss of a network whose frames the discriminator does not take for real ones.
+def adversarial_loss(restored_logits: Tensor) -> Tensor:
+    """The adversarial loss of the network: how clearly the discriminator rejects its frames.
 
         mean of softplus(-logit)
 
     Args:
-        judged_restored: Logits of the discriminator on restored frames, any shape; above 0 is
-            "real".
+        restored_logits: Of the discriminator for restored frames, any shape; above 0 means real.
 
     Source: Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, section 3, the
-    generator's form with the strong gradient.
+    non-saturating loss of the generator.
     """
-    return F.softplus(-judged_restored.float()).mean()
+    return F.softplus(-restored_logits.float()).mean()
 
 
-def discriminator_loss(judged_sharp: Tensor, judged_restored: Tensor) -> Tensor:
+def discriminator_loss(real_logits: Tensor, restored_logits: Tensor) -> Tensor:
     """The loss of the discriminator; log 2 if it cannot distinguish the frames.
 
         (mean of softplus(-logit) on real frames + mean of softplus(logit) on restored ones) / 2
 
     Args:
-        judged_sharp: Its logits on the ground truth, any shape.
-        judged_restored: Its logits on restored frames without their gradients.
+        real_logits: Of the discriminator for the ground truth, any shape.
+        restored_logits: Of the discriminator for restored frames, detached from the network.
     """
-    real = F.softplus(-judged_sharp.float()).mean()
-    return (real + F.softplus(judged_restored.float()).mean()) / 2
+    real = F.softplus(-real_logits.float()).mean()
+    return (real + F.softplus(restored_logits.float()).mean()) / 2
 
 
 def warmed_up(weight: float, step: int, *, start: int, steps: int) -> float:
-    """The weight of the adversarial loss: 0 while the discriminator is trained alone, then rising.
+    """The weight of the adversarial loss: 0 while the discriminator trains alone, then a ramp.
 
     Args:
         weight: The final value.
         step: Steps done.
-        start: The step from which it rises.
-        steps: How long it rises.
+        start: The step at which the ramp starts.
+        steps: Length of the ramp.
     """
     return weight * min(1.0, max(0.0, (step - start) / max(1, steps)))
 
 
-def temporal_loss(restored: Tensor, hr: Tensor, flow: Tensor, seen: Tensor | None = None) -> Tensor:
+def temporal_loss(restored: Tensor, hr: Tensor, flow: Tensor) -> Tensor:
     """How much the error of a clip changes from frame to frame along the motion.
 
-    With e = restored - sharp it is the Charbonnier mean of e[t](p) - e[t+1](p + flow(p)), which is
-    the change of the restored clip between aligned neighbors less that of the ground truth. A
-    detail that stays wrong in the same way costs nothing; one that boils does.
+    With e = restored - hr, this is the Charbonnier mean of e[t](p) - e[t+1](p + flow(p)): the
+    change of the restored clip between aligned neighbors minus that of the ground truth. A constant
+    error costs nothing; a flickering one does.
 
     Args:
-        restored: (B, T, 3, H, W), T from two on.
+        restored: (B, T, 3, H, W), T at least 2.
         hr: Shaped like ``restored``.
-        flow: From t to t + 1, (B, T-1, 2, h, w), in its own pixels, which may be larger ones than
-            those of the clips; no gradient passes through it.
-        seen: Which pixels are seen in both frames, (B, T-1, h, w), 0 to 1; all where None.
+        flow: From t to t + 1, (B, T-1, 2, h, w), in pixels of its own grid, which may be coarser
+            than that of the clips; no gradient passes through it.
 
     Source: the warping error of Lai et al., "Learning Blind Video Temporal Consistency", ECCV
-    2018, of the difference from the ground truth instead of the clip itself, so that a clip gains
-    nothing by becoming soft.
+    2018, applied to the difference from the ground truth, so that a soft clip has no advantage.
     """
     error = (restored - hr).float()
     scale = error.shape[-1] // flow.shape[-1]
@@ -149,25 +142,19 @@ def temporal_loss(restored: Tensor, hr: Tensor, flow: Tensor, seen: Tensor | Non
     if scale > 1:
         fine = scale * F.interpolate(fine, scale_factor=scale, mode="bilinear")
     now, later = error[:, :-1].flatten(0, 1), error[:, 1:].flatten(0, 1)
-    # Bicubic, as bilinear sampling would take away much of an error that has fine details.
+    # Bicubic, because bilinear sampling blurs errors in fine detail.
     change = now - warp(later, fine, padding="border", mode="bicubic")
-    size = (change.square() + EPS * EPS).sqrt()
-    if seen is None:
-        return size.mean()
-    mask = seen.flatten(0, 1)[:, None].float()
-    if scale > 1:
-        mask = F.interpolate(mask, scale_factor=scale, mode="nearest")
-    return (size * mask).mean() / mask.mean().clamp(min=1e-3)
+    return (change.square() + EPS * EPS).sqrt().mean()
 
 
 def pattern_loss(restored: Tensor, hr: Tensor) -> Tensor:
-    """How much more checkerboard a clip shows than the ground truth, in each neighborhood.
+    """How much stronger checkerboard artifacts are than in the ground truth, in local windows.
 
-        mean of max(0, m(|d * restored|) - m(|d * sharp|))
+        mean of max(0, m(|d * restored|) - m(|d * hr|))
 
     where d is the diagonal Haar filter for squares of one pixel and of two, and m the mean over
-    windows of eight pixels. Upsampling by a pixel shuffle leaves such dots along edges where an
-    adversarial loss asks for detail; a clip that is only soft costs nothing.
+    windows of eight pixels. With an adversarial loss, pixel shuffle leaves such artifacts along
+    edges. A clip that is only soft costs nothing.
 
     Args:
         restored: (B, T, 3, H, W); H and W at least 8.
@@ -175,8 +162,8 @@ def pattern_loss(restored: Tensor, hr: Tensor) -> Tensor:
     """
     excess = restored.new_zeros(())
     for square in (1, 2):
-        own, wanted = (_checkers(clip.flatten(0, 1), square) for clip in (restored, hr))
-        excess = excess + F.relu(own - wanted).mean()
+        own, target = (_checkers(clip.flatten(0, 1), square) for clip in (restored, hr))
+        excess = excess + F.relu(own - target).mean()
     return excess
 
 
@@ -188,17 +175,34 @@ def _checkers(frames: Tensor, square: int) -> Tensor:
     return F.avg_pool2d(strength, 7, 4)
 
 
+def grid_loss(restored: Tensor, hr: Tensor) -> Tensor:
+    """How much the mean error depends on the position within the pixels of the LR grid.
+
+    Pixel shuffle has its own weights for each position, and an adversarial loss tempts them to add
+    a fixed pattern, fine grain that repeats every `SCALE` pixels. Over a clip it does not average
+    out, as all other errors do.
+
+    Args:
+        restored: (B, T, 3, H, W); H and W are multiples of `SCALE`.
+        hr: Shaped like ``restored``.
+    """
+    # (B, T, 3, positions, H / SCALE, W / SCALE)
+    error = F.pixel_unshuffle(restored - hr, SCALE).unflatten(2, (3, -1))
+    by_position: Tensor = error.mean((1, 4, 5))
+    return (by_position - by_position.mean(-1, keepdim=True)).abs().mean()
+
+
 class CleaningHead(nn.Conv2d):
     """Predicts clean LR frames from features of single LR frames.
 
-    It is trained along with a network and discarded afterwards.
+    It is trained together with a network and discarded afterwards.
 
     Args:
         channels: Of the features.
     """
 
     def __init__(self, channels: int) -> None:
-        """Start at zero: at first the frames stay as they are."""
+        """Initialize with zeros: at first the frames stay unchanged."""
         super().__init__(channels, 3, 3, padding=1)
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
@@ -215,9 +219,9 @@ class CleaningHead(nn.Conv2d):
 
 
 def cleaning_loss(cleaned: Tensor, hr: Tensor) -> Tensor:
-    """How far LR frames are from clean ones, which are means over pixels of the ground truth.
+    """How far LR frames are from clean ones, which are the ground truth averaged over blocks.
 
-    Artifacts that are gone in the stem are neither carried through time nor enlarged.
+    Artifacts that the stem removes are neither propagated nor enlarged.
 
     Args:
         cleaned: Of `CleaningHead.clean`, (B, T, 3, h, w).

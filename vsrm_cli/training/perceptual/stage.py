@@ -1,6 +1,6 @@
 """What `Stage.SHARP` needs besides the network: a discriminator, a feature network, and a head.
 
-They are used in training only. The result is the network, as in any other stage.
+They are used only in training. The result is the network, as in any other stage.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ from vsrm_cli.training.perceptual.losses import (
     cleaning_loss,
     discriminator_loss,
     feature_loss,
+    grid_loss,
     pattern_loss,
     temporal_loss,
     usm_sharpen,
@@ -25,17 +26,19 @@ from vsrm_cli.training.perceptual.losses import (
 )
 from vsrm_cli.training.recipe import Precision, Recipe
 
-# Steps in which the discriminator is trained alone, and in which its weight rises after that.
-STEPS_ALONE, STEPS_RISING = 100, 300
-# With a loss below this, the discriminator is not updated: one that is always right teaches
-# nothing.
-RESTS_BELOW = 0.15
-# How many frames of each clip the discriminator sees in a step.
-FRAMES_SEEN = 2
+# Steps in which the discriminator trains alone, and steps of the ramp of its weight after them.
+STEPS_ALONE, RAMP_STEPS = 100, 300
+# The discriminator is not updated while its loss is lower: if it is always right, its gradients are
+# useless.
+MIN_UPDATE_LOSS = 0.15
+# Frames of each clip that the discriminator gets in a step.
+DISCRIMINATOR_FRAMES = 2
+# Weight of the grid loss within the pattern loss; a pattern of half a gray level is visible.
+GRID_WEIGHT = 4.0
 
 
 class PerceptualStage:
-    """The losses of `Stage.SHARP`, and the networks that are trained along with the main one.
+    """The losses of `Stage.SHARP`, and the networks that are trained with the main network.
 
     Args:
         network: The network that is trained.
@@ -43,7 +46,7 @@ class PerceptualStage:
         features: A frozen feature network, on the device of the network.
 
     Attributes:
-        head: Its parameters are optimized along with those of the network.
+        head: Its parameters are optimized together with those of the network.
         discriminator: Its parameters are optimized here.
         lr_backoff: A factor of the discriminator's rate; 1 unless training has diverged.
     """
@@ -68,7 +71,7 @@ class PerceptualStage:
         return list(self.discriminator.parameters())
 
     def target(self, hr: Tensor) -> Tensor:
-        """The target of the losses: the ground truth, mildly sharpened.
+        """The target of the losses: the ground truth, slightly sharpened.
 
         Args:
             hr: (B, T, 3, H, W), values 0 to 1.
@@ -88,7 +91,7 @@ class PerceptualStage:
         """The loss of the network.
 
         Args:
-            restored: (B, T, 3, 4H, 4W), with its gradients.
+            restored: (B, T, 3, 4H, 4W), with gradients.
             hr: The ground truth, shaped like ``restored``.
             lr: (B, T, 3, H, W).
             features: Of ``lr``, from the stem of the network, (B, T, C, H, W).
@@ -104,18 +107,19 @@ class PerceptualStage:
         if weights.temporal_weight and restored.shape[1] > 1:
             loss = loss + weights.temporal_weight * temporal_loss(restored, target, flow)
         if weights.pattern_weight:
-            loss = loss + weights.pattern_weight * pattern_loss(restored, target)
+            pattern = pattern_loss(restored, target) + GRID_WEIGHT * grid_loss(restored, target)
+            loss = loss + weights.pattern_weight * pattern
         if weights.feature_weight:
             with self._autocast():
-                seen = feature_loss(self._features, restored, target)
-            loss = loss + weights.feature_weight * seen
-        voice = warmed_up(weights.adversarial_weight, step, start=STEPS_ALONE, steps=STEPS_RISING)
-        if voice:
-            # In evaluation mode and without gradients of its own: it is not changed here.
+                features_loss = feature_loss(self._features, restored, target)
+            loss = loss + weights.feature_weight * features_loss
+        weight = warmed_up(weights.adversarial_weight, step, start=STEPS_ALONE, steps=RAMP_STEPS)
+        if weight:
+            # In evaluation mode and frozen: this loss must not change the discriminator.
             self.discriminator.eval().requires_grad_(False)
             with self._autocast():
-                judged = self.discriminator(self._frames_seen(restored, step).flatten(0, 1))
-            loss = loss + voice * adversarial_loss(judged)
+                logits = self.discriminator(self._consecutive_frames(restored, step).flatten(0, 1))
+            loss = loss + weight * adversarial_loss(logits)
         return loss
 
     def begin_step(self) -> None:
@@ -131,28 +135,28 @@ class PerceptualStage:
             restored: (B, T, 3, H, W); no gradient reaches the network.
             hr: The ground truth, shaped like ``restored``.
             step: Steps done.
-            share: Of the part in its batch.
+            share: The fraction of the batch that the part is.
         """
         self.discriminator.train().requires_grad_(True)
-        seen = self._frames_seen(restored.detach().float(), step).flatten(0, 1)
-        wanted = self._frames_seen(self.target(hr), step).flatten(0, 1)
+        fake = self._consecutive_frames(restored.detach().float(), step).flatten(0, 1)
+        real = self._consecutive_frames(self.target(hr), step).flatten(0, 1)
         with self._autocast():
-            judged = self.discriminator(torch.cat((wanted, seen)))
-        loss = discriminator_loss(*judged.chunk(2))
+            logits = self.discriminator(torch.cat((real, fake)))
+        loss = discriminator_loss(*logits.chunk(2))
         (share * loss).backward()
         return loss.detach()
 
     def apply(self, discriminator_loss: float) -> None:
-        """Update the discriminator with the gradients of `learn`, unless it is too good.
+        """Update the discriminator with the gradients of `learn`, unless its loss is too low.
 
         Args:
             discriminator_loss: Of the whole batch.
         """
-        if discriminator_loss >= RESTS_BELOW:
+        if discriminator_loss >= MIN_UPDATE_LOSS:
             self._optimizer.step()
 
     def validation_loss(self, restored: Tensor, hr: Tensor) -> float:
-        """The loss for validation: pixels and features, without the discriminator.
+        """The validation loss: pixels and features, without the discriminator.
 
         Args:
             restored: (T, 3, H, W).
@@ -160,8 +164,8 @@ class PerceptualStage:
         """
         target = self.target(hr)
         with self._autocast():
-            seen = feature_loss(self._features, restored, target)
-        return float(charbonnier(restored, target) + self.weights.feature_weight * seen)
+            features_loss = feature_loss(self._features, restored, target)
+        return float(charbonnier(restored, target) + self.weights.feature_weight * features_loss)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
@@ -179,10 +183,10 @@ class PerceptualStage:
         self.discriminator.load_state_dict(state["discriminator"])
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def _frames_seen(self, clip: Tensor, step: int) -> Tensor:
-        """Neighboring frames of a clip, others in each step: (B, `FRAMES_SEEN`, 3, H, W)."""
-        first = step % max(1, clip.shape[1] - FRAMES_SEEN + 1)
-        return clip[:, first : first + FRAMES_SEEN]
+    def _consecutive_frames(self, clip: Tensor, step: int) -> Tensor:
+        """`DISCRIMINATOR_FRAMES` neighboring frames of a clip, different ones in each step."""
+        first = step % max(1, clip.shape[1] - DISCRIMINATOR_FRAMES + 1)
+        return clip[:, first : first + DISCRIMINATOR_FRAMES]
 
     def _autocast(self) -> torch.autocast:
         # Not float16: differences of features exceed its range.

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import windows_of
@@ -25,7 +26,6 @@ from vsrm_cli.upscale.distributed.segment_worker import (
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.entries import Entry
 from vsrm_cli.upscale.journal import Journal
-from vsrm_cli.upscale.open_media import Collected
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import expected_frames
@@ -54,7 +54,7 @@ def make_device_workers(
 def restore_on_devices(
     make_workers: Callable[[WorkerSettings], DeviceWorkers],
     source: Source,
-    output: Collected,
+    output: SegmentedWriter,
     journal: Journal,
     options: UpscaleOptions,
     *,
@@ -154,7 +154,7 @@ def _describe_run(
 
 
 def _settings(
-    source: Source, output: Collected, journal: Journal, options: UpscaleOptions
+    source: Source, output: SegmentedWriter, journal: Journal, options: UpscaleOptions
 ) -> WorkerSettings:
     """The settings for the devices: those of an earlier run, else the options."""
     earlier = journal.settings

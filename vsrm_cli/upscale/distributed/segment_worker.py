@@ -45,7 +45,7 @@ class WorkerSettings:
     earlier: JobSettings | None
     threads: int
     folder: Path
-    container: str | None
+    container: str
 
 
 @dataclass(frozen=True)

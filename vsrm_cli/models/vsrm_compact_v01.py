@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import ResidualBlock, channels_last
 from vsrm_cli.layers.subpixel import CHANNELS, GAIN, subpixel_samples
 from vsrm_cli.models.config_checks import check_choice
-from vsrm_cli.models.network import SCALE
 from vsrm_cli.models.vsrm import VSRM, VSRMConfig
 
 
 @dataclass(frozen=True)
-class FormerConfig(VSRMConfig):
+class CompactV01Config(VSRMConfig):
     """The size of a compact network of version 0.1.
 
     Attributes:
@@ -66,16 +66,16 @@ class DirectUpsampler(nn.Module):
         return F.pixel_shuffle(x, SCALE)
 
 
-class FormerVSRM(VSRM):
+class CompactV01(VSRM):
     """The whole network; see `VSRM`.
 
     Args:
         config: Its size.
     """
 
-    config: FormerConfig
+    config: CompactV01Config
 
-    def __init__(self, config: FormerConfig) -> None:
+    def __init__(self, config: CompactV01Config) -> None:
         """Make all modules."""
         super().__init__(config)
         c = config.channels

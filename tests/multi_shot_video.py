@@ -1,4 +1,4 @@
-"""A film with all that several devices might get wrong, and all that can be seen of a result."""
+"""A video of several shots with audio and subtitles, and what a result of it contains."""
 
 from fractions import Fraction
 from itertools import accumulate
@@ -13,7 +13,7 @@ SMALL = {"window": 7, "overlap": 3, "segment_frames": 8}
 SHOTS = (15, 6, 24)
 
 
-def draw_film(path):
+def draw_multi_shot_video(path):
     """Shots in colors that have nothing in common, with the streams that `make_clip` adds."""
     steps = [40 + 7 * (n % 5) for n in range(sum(SHOTS))]
     times = [0, *accumulate(steps)][:-1]
@@ -40,7 +40,7 @@ def draw_film(path):
     return path
 
 
-def contents(path):
+def decoded_contents(path):
     """Every decoded frame and its time, and the packets of all other streams."""
     with av.open(str(path)) as container:
         frames = [

@@ -1,4 +1,4 @@
-"""Drawn frames that networks trained on photographs could spoil: text, cartoons, pixel art."""
+"""Graphics that networks trained on photographs may damage: text, cartoons, pixel art."""
 
 import numpy as np
 import torch

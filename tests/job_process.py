@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, which the tests of faults may kill or starve.
+"""Jobs in processes of their own, which tests may kill or starve.
 
 A server process loads everything once; each job is a copy of it, started in milliseconds.
 """
@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
-from stand_in import NearestNeighbor
+from stub_network import NearestNeighbor
 
 from vsrm_cli.cli import app as cli
 from vsrm_cli.upscale import job as upscale
@@ -33,10 +33,10 @@ class Slow(NearestNeighbor):
 
 @cache
 def processes():
-    """Where jobs come from."""
+    """The context that starts job processes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pytest", "stand_in", "vsrm_cli.cli.app", "vsrm_cli.upscale.job"]
+        ["pytest", "stub_network", "vsrm_cli.cli.app", "vsrm_cli.upscale.job"]
     )
     # The server of Python 3.11 does not learn where this process looks for modules.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
@@ -45,7 +45,7 @@ def processes():
 
 
 def start(*words, seconds_per_window=0.0, largest_file=None, log=os.devnull):
-    """Start `vsrm upscale` with these words, with the stand-in for a network.
+    """Start `vsrm upscale` with these arguments and a stub network.
 
     ``largest_file`` is in bytes; ``log`` gets what the program prints.
     """
@@ -73,7 +73,7 @@ def end(job, *, within=180):
 
 
 def peak_kibibytes(*words):
-    """How much memory a job takes at most, with all that it shares with the server."""
+    """The peak memory of a job, including what it shares with the server."""
     receiver, sender = processes().Pipe(duplex=False)
     job = processes().Process(target=_measure, args=(list(map(str, words)), sender))
     job.log = os.devnull

@@ -1,4 +1,4 @@
-"""A worker whose disk is full, which the tests of clusters start on nodes."""
+"""A worker whose disk is full, for the tests of clusters."""
 
 import resource
 
@@ -6,7 +6,7 @@ from vsrm_cli.upscale.distributed.segment_worker import SegmentWorker
 
 
 def open_worker(is_full_everywhere, sight, settings, device):
-    """Open a worker on a node; on the first, or on all, what it writes is cut off."""
+    """Open a worker on a node; on the first node, or on all, it can write 3 kB only."""
     sight.check(settings)
     mark = settings.dst.with_name("full")
     if is_full_everywhere or not mark.exists():

@@ -1,22 +1,22 @@
-"""Whoever waits for a long measurement is told where it is and how long the rest will take."""
+"""Long measurements report their progress and the remaining time."""
 
 import pytest
 
-from vsrm_cli.evaluation import countdown
-from vsrm_cli.evaluation.countdown import Countdown
+from vsrm_cli.evaluation import progress
+from vsrm_cli.evaluation.progress import MeasurementProgress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The time in seconds; a list of one number, to be changed."""
     now = [1000.0]
-    monkeypatch.setattr(countdown.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_the_time_left_follows_from_the_steps_that_are_done(clock):
     told = []
-    waiting = Countdown(told.append, clips=2, steps=2)
+    waiting = MeasurementProgress(told.append, clips=2, steps=2)
 
     for clip in ("sea", "sky"):
         waiting.next_clip(clip)
@@ -34,7 +34,7 @@ def test_the_time_left_follows_from_the_steps_that_are_done(clock):
 
 def test_fast_clips_have_one_line_of_progress_each(clock):
     told = []
-    waiting = Countdown(told.append, clips=50, steps=3)
+    waiting = MeasurementProgress(told.append, clips=50, steps=3)
 
     for _ in range(50):
         waiting.next_clip("sea")

@@ -1,4 +1,4 @@
-"""Interlaced videos drawn by code: two moments in each frame, woven line by line."""
+"""Interlaced videos drawn by code: two moments in each frame, line by line."""
 
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ def moment(time):
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def woven(index, order):
+def interlaced(index, order):
     """A frame of two moments: the earlier in the even lines ("tff"), or in the odd ones."""
     frame = moment(2 * index)
     if order != "progressive":
@@ -37,7 +37,9 @@ def make_video(path, order, *, mark=None, frames=20, codec="libx264", pixel_form
             codec, rate=25, width=WIDTH, height=HEIGHT, pix_fmt=pixel_format, options=options
         )
         for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(woven(index, order)).reformat(format=pixel_format)
+            frame = av.VideoFrame.from_ndarray(interlaced(index, order)).reformat(
+                format=pixel_format
+            )
             frame.pts, frame.time_base = index, Fraction(1, 25)
             output.mux(video.encode(frame))
         output.mux(video.encode(None))

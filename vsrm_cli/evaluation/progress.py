@@ -8,7 +8,7 @@ from vsrm_cli.report.units import in_time
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Countdown:
+class MeasurementProgress:
     """Reports the current clip and method, and the remaining time."""
 
     def __init__(self, report: Callable[[str], None], *, clips: int, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""A web server on this machine that can be told to misbehave."""
+"""A local web server that can be made to misbehave."""
 
 import threading
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ class Host(ThreadingHTTPServer):
 
     Attributes:
         content: The file.
-        cuts: After how many bytes of an answer to hang up, for the first answers, one each.
-        knows_ranges: Whether a part may be asked for.
-        declared: The length to tell; None for the true one, "" for none.
-        statuses: With which status to refuse the first requests.
-        kind: The type of content to tell.
-        moved_to: Where to send those who ask.
+        cuts: After how many bytes to hang up, one number for each of the first responses.
+        supports_ranges: Whether a part may be requested.
+        declared: The Content-Length; None for the true one, "" for none.
+        statuses: The status codes with which the first requests are refused.
+        content_type: The Content-Type.
+        redirect: The URL of a redirect for every request.
         requests: The headers of every request so far.
         pause: Waited for before the content is sent.
     """
@@ -23,24 +23,24 @@ class Host(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, content):
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.content = content
         self.cuts = []
-        self.knows_ranges = True
+        self.supports_ranges = True
         self.declared = None
         self.statuses = []
-        self.kind = "application/octet-stream"
-        self.moved_to = None
+        self.content_type = "application/octet-stream"
+        self.redirect = None
         self.requests = []
         self.pause = threading.Event()
         self.pause.set()
         self.url = f"http://127.0.0.1:{self.server_port}/file.pth"
 
     def handle_error(self, request, client_address):
-        """Say nothing of clients that hang up."""
+        """Print nothing when clients hang up."""
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
@@ -49,9 +49,9 @@ class _Answer(BaseHTTPRequestHandler):
         host.requests.append(self.headers)
         if host.statuses:
             return self._refuse(host.statuses.pop(0))
-        if host.moved_to:
+        if host.redirect:
             self.send_response(302)
-            self.send_header("Location", host.moved_to)
+            self.send_header("Location", host.redirect)
             return self.end_headers()
         start = self._start()
         if start >= len(host.content) > 0 and start:
@@ -65,7 +65,7 @@ class _Answer(BaseHTTPRequestHandler):
         declared = len(part) if host.declared is None else host.declared
         if declared != "":
             self.send_header("Content-Length", str(declared))
-        self.send_header("Content-Type", host.kind)
+        self.send_header("Content-Type", host.content_type)
         self.end_headers()
         host.pause.wait(20)
         self.wfile.write(part[: host.cuts.pop(0)] if host.cuts else part)
@@ -73,7 +73,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _start(self):
         wanted = self.headers.get("Range", "")
-        if not self.server.knows_ranges or not wanted:
+        if not self.server.supports_ranges or not wanted:
             return 0
         return int(wanted.removeprefix("bytes=").rstrip("-"))
 
@@ -84,8 +84,8 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(content):
-    """A host that serves some bytes, as long as the context lasts."""
+def serve(content):
+    """A host that serves these bytes as long as the context lasts."""
     host = Host(content)
     thread = threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,4 +1,4 @@
-"""Films with sound of any format, layout and beginning, drawn by code, and how they are heard."""
+"""Videos with audio of any format, layout and start, and when their tone is audible."""
 
 from fractions import Fraction
 
@@ -10,11 +10,11 @@ from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
 from vsrm_cli.media.geometry import Shape
 
-# From this level on, of 1, a sound is heard.
-LOUD = 0.05
+# From this level on, of 1, audio is audible.
+AUDIBLE = 0.05
 
 
-def make_film(
+def make_av_clip(
     path,
     *,
     kind=None,
@@ -29,10 +29,10 @@ def make_film(
     seconds=None,
     tags=None,
 ):
-    """Draw a film with a tone.
+    """Draw a video with a tone.
 
-    ``sound`` is codec, sample rate and layout; ``begins`` is when the tone begins beside the
-    picture and ``clock`` when the picture begins, in seconds.
+    ``sound`` is codec, sample rate and layout; ``begins`` is the start of the tone relative to
+    the video and ``clock`` the start of the video, in seconds.
     """
     with av.open(str(path), "w", format=kind, container_options=muxer or {}) as output:
         output.metadata.update(tags or {})
@@ -75,8 +75,8 @@ def _tone(audio, samples, *, first):
     return packets + audio.encode(None)
 
 
-def pass_on(source, target, *, codec="h264", audio="copy", **part):
-    """Write a video as it is, as a job would; give back the writer."""
+def rewrite(source, target, *, codec="h264", audio="copy", **part):
+    """Write a video as a job would, with unchanged frames; returns the writer."""
     with VideoReader(source, **part) as reader:
         info = reader.info
         with VideoWriter(
@@ -94,8 +94,8 @@ def pass_on(source, target, *, codec="h264", audio="copy", **part):
     return writer
 
 
-def heard(path, stream=0):
-    """When the first picture is shown, and when the tone begins and ends, in seconds."""
+def audible_range(path, stream=0):
+    """When the first frame is shown, and when the tone begins and ends, in seconds."""
     with av.open(str(path), metadata_errors="replace") as container:
         shown = min(f.pts * f.time_base for f in container.decode(video=0))
     loud, end = [], Fraction(0)
@@ -105,7 +105,7 @@ def heard(path, stream=0):
             if not block.format.is_planar:
                 values = values.reshape(-1, block.layout.nb_channels).T
             scale = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
-            (places,) = np.nonzero(np.abs(values).max(0) / scale > LOUD)
+            (places,) = np.nonzero(np.abs(values).max(0) / scale > AUDIBLE)
             begin = end if block.pts is None else block.pts * block.time_base
             end = begin + Fraction(block.samples, block.sample_rate)
             if len(places):
@@ -113,8 +113,8 @@ def heard(path, stream=0):
     return float(shown), float(min(loud)), float(max(loud))
 
 
-def count(path, kind="audio"):
-    """How many packets there are of a kind of stream."""
+def count_packets(path, kind="audio"):
+    """The number of packets of a kind of stream."""
     with av.open(str(path), metadata_errors="replace") as container:
         streams = [s for s in container.streams if s.type == kind]
         return sum(1 for p in container.demux(streams) if p.size) if streams else 0

@@ -1,8 +1,8 @@
-"""GSMamba step by step, as slow and plain as it can be written: what the network is held against.
+"""GSMamba step by step, as slow and plain as possible: the reference that the network must match.
 
 Nothing is shared with the network but its weights. Flows are composed for each window, every tap is
 projected by itself, every mask is drawn token by token. ``mistake`` makes one wrong on purpose:
-each of them is easily made, and each shows in the picture.
+each of them is easily made, and each changes the output.
 """
 
 import math
@@ -34,7 +34,7 @@ MISTAKES = {
 }
 
 
-class Twin:
+class GSMReference:
     """The network's computation on its weights alone.
 
     Args:

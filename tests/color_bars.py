@@ -1,4 +1,4 @@
-"""Color bars drawn by code: what they must be is known from the standards, not from a library."""
+"""Color bars with the values of the standards, not of a library."""
 
 from itertools import product
 

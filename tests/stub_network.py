@@ -65,3 +65,7 @@ def read_clip(path):
     times = [frame.pts * frame.time_base for frame in frames]
     greys = [round(float(frame.to_ndarray(format="gray").mean())) for frame in frames]
     return times, greys, (frames[0].width, frames[0].height)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
