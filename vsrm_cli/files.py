@@ -103,6 +103,11 @@ def flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, sorted; hidden ones are left out, such as those that macOS adds."""
+    return sorted(f for f in folder.glob("*") if not f.name.startswith(".") and f.is_file())
+
+
 def files_below(folder: Path) -> list[Path]:
     """The files of a folder and of all folders in it, sorted; hidden ones are left out.
 

@@ -43,6 +43,15 @@ def test_images_are_read_exactly_in_numerical_order(tmp_path):
     assert clip.note == ""
 
 
+def test_hidden_images_are_no_frames(tmp_path):
+    (tmp_path / "clip").mkdir()
+    Image.new("RGB", (128, 128)).save(tmp_path / "clip" / "1.png")
+    (tmp_path / "clip" / "._1.png").write_text("attributes, from macOS")
+    (files,) = find_clips(tmp_path, "bi").clips
+
+    assert len(read_clip(files, "bi").hr) == 1
+
+
 def test_videos_are_read_frame_by_frame(tmp_path):
     make_clip(tmp_path / "film.mp4", size=(64, 48))
 

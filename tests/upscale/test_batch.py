@@ -8,6 +8,7 @@ from stub_network import draw_clip, load_nearest, read_clip
 from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli
+from vsrm_cli.decode.image_sequence import find_images
 from vsrm_cli.errors import InputError, OutputError, UsageError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale.batch import check_ending, name_output, plan_batch
@@ -49,6 +50,14 @@ def test_each_input_gets_its_name_in_the_folder_and_a_container_that_is_written(
         ("more/c.avi", "large/c.mkv"),
         ("shots", "large/shots"),
     ]
+
+
+def test_hidden_files_of_a_folder_are_no_inputs(folder):
+    (folder / "more" / "._b.mkv").write_text("attributes, from macOS")
+    (folder / "shots" / "._1.png").write_text("attributes, from macOS")
+
+    assert [source for source, _ in plan(folder, "more")] == ["more/b.mkv", "more/c.avi"]
+    assert find_images(folder / "shots") == [folder / "shots" / "1.png"]
 
 
 def test_two_inputs_with_the_same_output_are_reported(folder):

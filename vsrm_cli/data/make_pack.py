@@ -19,6 +19,7 @@ from vsrm_cli.files import (
     VIDEO_ENDINGS,
     check_output_path,
     files_below,
+    files_in,
     write_atomically,
 )
 from vsrm_cli.frame import SCALE, to_8_bits
@@ -127,7 +128,7 @@ def make_validation_pack(folder: Path, pack: Path) -> int:
     """
     tensors: dict[str, Tensor] = {}
     for clip in sorted(p for p in folder.iterdir() if p.is_dir()):
-        paths = sorted(p for p in clip.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        paths = [p for p in files_in(clip) if p.suffix.lower() in IMAGE_ENDINGS]
         if paths:
             frames = torch.stack([read_photo(path) for path in paths])
             tensors[f"clip.{clip.name}"] = _crop_to_fours(frames)

@@ -17,7 +17,7 @@ import av
 
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
-from vsrm_cli.files import IMAGE_ENDINGS
+from vsrm_cli.files import IMAGE_ENDINGS, files_in
 from vsrm_cli.frame import Faults, Frame, Pixels, to_16_bits
 from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
 from vsrm_cli.media.containers import is_animated_webp, open_container, video_stream
@@ -65,7 +65,7 @@ def find_images(path: Path) -> list[Path]:
         name = re.compile(rf"{head}\d+{tail}")
         files = [file for file in path.parent.glob("*") if name.fullmatch(file.name)]
     else:
-        files = [file for file in path.glob("*") if file.suffix.lower() in IMAGE_ENDINGS]
+        files = [file for file in files_in(path) if file.suffix.lower() in IMAGE_ENDINGS]
     if not files:
         kinds = ", ".join(sorted(IMAGE_ENDINGS))
         raise InputError(

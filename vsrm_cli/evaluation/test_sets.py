@@ -20,7 +20,7 @@ from vsrm_cli.decode.image_sequence import by_number
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.roundtrip import compressed
 from vsrm_cli.errors import InputError, UsageError
-from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, files_below
+from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, files_below, files_in
 from vsrm_cli.frame import SCALE, to_8_bits
 
 HR_FOLDERS = ("GT", "target")
@@ -275,7 +275,7 @@ def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None 
 def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
     """All frames of a folder of images or of a video, (T, 3, H, W) uint8."""
     if path.is_dir():
-        images = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        images = (p for p in files_in(path) if p.suffix.lower() in IMAGE_ENDINGS)
         paths: Iterable[Path] = sorted(images, key=by_number)
     else:
         paths = [path]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vsrm_cli.decode.image_sequence import find_images, is_image, is_pattern, is_sequence
 from vsrm_cli.errors import InputError, OutputError, UsageError, VsrmError
-from vsrm_cli.files import VIDEO_ENDINGS
+from vsrm_cli.files import VIDEO_ENDINGS, files_in
 from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
@@ -119,7 +119,7 @@ def _expand(path: Path) -> list[Path]:
     check_exists(path)
     if not path.is_dir():
         return [path]
-    videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_ENDINGS)
+    videos = [file for file in files_in(path) if file.suffix.lower() in VIDEO_ENDINGS]
     if not videos:
         find_images(path)
     return videos or [path]

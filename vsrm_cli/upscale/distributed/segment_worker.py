@@ -27,13 +27,13 @@ from vsrm_cli.upscale.summary import network_warnings
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """WorkerSettings of all workers.
+    """Settings of all workers.
 
     Attributes:
         src: The input.
         dst: The output.
         options: Of the job.
-        earlier: WorkerSettings of the interrupted job that is resumed.
+        earlier: Settings of the interrupted job that is resumed.
         threads: For each process.
         folder: Where the segments go.
         container: Of segments of a video.
