@@ -18,7 +18,8 @@ else:
 IMAGE_ENDINGS = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp"}
 VIDEO_ENDINGS = {
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".nut", ".avi", ".ts", ".m2ts", ".mts", ".mpg"),
-    *(".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp", ".264"),
+    *(".mpeg", ".vob", ".wmv", ".flv", ".ogv", ".3gp"),
+    *(".264", ".h264", ".265", ".h265", ".hevc"),  # refused with a reason: they have no times
 }
 
 

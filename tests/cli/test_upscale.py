@@ -110,6 +110,8 @@ def test_json_prints_one_object_on_stdout(folder):
         "frames_out": 10,
         "frames_resumed": 0,
         "truncated": False,
+        "frames_resized": 0,
+        "frames_reshaped": 0,
         "width": 192,
         "height": 128,
         "model": "nearest",

@@ -51,7 +51,7 @@ def test_the_report_of_a_good_run_has_its_figures():
 
     shown = page(validation(0, 27.0, 0.025), best, best)
 
-    assert "The validation loss fell from 0.02500 to 0.02000" in shown
+    assert "The validation loss went from 0.02500 to 0.02000" in shown
     assert "PSNR-Y went from 27.50 to 28.50 dB (bicubic 26.50); the weights of step 100" in shown
     assert "After that" not in shown
     assert shown.count("<svg") == 4

@@ -206,6 +206,7 @@ def bench(
         bool,
         typer.Option(
             "--overwrite",
+            "-y",
             metavar="",
             help="Replace the page if it exists.",
             rich_help_panel="Results",

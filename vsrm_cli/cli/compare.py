@@ -84,7 +84,7 @@ def compare(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
+        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
     ] = False,
     quiet: Quiet = False,
     debug: Debug = False,

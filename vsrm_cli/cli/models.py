@@ -90,7 +90,7 @@ def convert(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace the output if it exists.")
+        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
     ] = False,
 ) -> None:
     """Convert a weight file to safetensors with a description; nothing in it is executed.

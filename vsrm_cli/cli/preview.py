@@ -68,7 +68,7 @@ def preview(
         str, typer.Option(metavar="RATE", help="Frames per second of image files.")
     ] = "25",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace the page if it exists.")
+        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the page if it exists.")
     ] = False,
     as_json: JsonSummary = False,
     quiet: Quiet = False,

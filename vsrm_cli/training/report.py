@@ -67,9 +67,10 @@ def outcome(first: Validation, best: Validation) -> str:
             f"No weights of this run did better than those it began with (validation loss "
             f"{first.loss:.5f}, PSNR-Y {first.psnr_y:.2f} dB): these are the ones that were kept."
         )
-    way = "fell" if best.loss < first.loss else "went"
+    loss, start = f"{best.loss:.5f}", f"{first.loss:.5f}"
+    way = "stayed at" if loss == start else f"went from {start} to"
     return (
-        f"The validation loss {way} from {first.loss:.5f} to {best.loss:.5f}, PSNR-Y went from "
+        f"The validation loss {way} {loss}, PSNR-Y went from "
         f"{first.psnr_y:.2f} to {best.psnr_y:.2f} dB (bicubic {best.bicubic:.2f}); the weights of "
         f"step {best.step} were kept."
     )

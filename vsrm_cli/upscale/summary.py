@@ -56,6 +56,8 @@ class Summary:
         frames_out: Frames written; always equal to `frames_in`.
         frames_resumed: Of these, those that an earlier call had finished.
         truncated: Whether the input was damaged or cut short, so that frames are missing.
+        frames_resized: Frames of another size than the first one, which were scaled to it.
+        frames_reshaped: Frames whose pixels have another shape than those of the first one.
         width: Of the output as players show it, in pixels.
         height: Likewise.
         model: Name of the network.
@@ -86,6 +88,8 @@ class Summary:
     frames_out: int
     frames_resumed: int
     truncated: bool
+    frames_resized: int
+    frames_reshaped: int
     width: int
     height: int
     model: str
@@ -129,6 +133,8 @@ class Summary:
             frames_out=output.frames_written,
             frames_resumed=frames_resumed,
             truncated=source.truncated,
+            frames_resized=source.faults.resized,
+            frames_reshaped=source.faults.reshaped,
             width=shown.width,
             height=shown.height,
             model=run.model,
