@@ -7,7 +7,9 @@ import numpy as np
 from clips import picture
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.media.geometry import Shape
 
 # From this level on, of 1, audio is audible.

@@ -119,8 +119,7 @@ def test_tiles_give_the_same_frame_as_without_tiles(network, sample, height, lea
     whole = restore(network, clip)
     tiled = restore(network, clip, tile=80)
 
-    # The sharper a network, the more it shows of that: 43.4 dB.
-    assert psnr(whole, tiled) >= (43 if network.name == "vsrm-t-sharp" else least)
+    assert psnr(whole, tiled) >= least
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ import torch
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.video import VideoTarget, VideoWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.evaluation.quality import densest_place

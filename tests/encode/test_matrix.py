@@ -13,7 +13,8 @@ from clips import index_of, make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.video import VideoTarget, VideoWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.media.geometry import Shape
 
 SIZE = (96, 64)

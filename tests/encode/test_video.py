@@ -14,8 +14,9 @@ from av.stream import Disposition
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, index_of, make_clip, packets, seconds
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import check_limits, choose_codec, plan_encoding
-from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.options import Encoding, check_limits, choose_codec, plan_encoding
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import OutputError, UsageError
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe

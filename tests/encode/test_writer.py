@@ -13,8 +13,10 @@ from vsrm_cli.decode.image_sequence import ImageSequenceReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
+from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import SegmentedVideo
-from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.encode.writer import Segment
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError

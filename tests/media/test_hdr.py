@@ -10,7 +10,8 @@ from clips import make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.options import Encoding
-from vsrm_cli.encode.video import VideoTarget, VideoWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.hdr import HdrMetadata, dropped_side_data, hdr_metadata_of, hdr_parameters
 from vsrm_cli.media.probe import probe

@@ -1,7 +1,6 @@
 """Every stream beside the main video is copied, or reported as dropped before the work."""
 
 import io
-from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -12,7 +11,9 @@ from clips import make_clip, picture
 from PIL import Image
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.media.geometry import Shape
 
 MILLISECONDS = Fraction(1, 1000)
@@ -84,25 +85,6 @@ def _packet(stream, data, begin, duration):
     return packet
 
 
-def copy(source, target, *, start=None, end=None, codec="h264"):
-    """Write a video unchanged, as a job would; return the writer."""
-    with VideoReader(source, start=start, end=end) as reader:
-        info = reader.info
-        with VideoWriter(
-            VideoTarget(
-                target,
-                source=info,
-                shape=Shape(info.width, info.height, None),
-                encoding=Encoding(codec),
-                start=start,
-                end=end,
-            )
-        ) as writer:
-            for frame in reader:
-                writer.write(replace(frame))
-    return writer
-
-
 def chapters_of(path):
     with av.open(str(path)) as container:
         return [
@@ -144,7 +126,7 @@ def test_chapters_keep_their_times_and_names(tmp_path, source, target):
     codec = "subrip" if source == "in.mkv" else "mov_text"
     make_rich(tmp_path / source, codec=codec)
 
-    copy(tmp_path / source, tmp_path / target)
+    rewrite(tmp_path / source, tmp_path / target)
 
     expected = [(a * MILLISECONDS, b * MILLISECONDS, title) for a, b, title in CHAPTERS]
     assert chapters_of(tmp_path / target) == expected
@@ -154,7 +136,7 @@ def test_chapters_keep_their_times_and_names(tmp_path, source, target):
 def test_chapters_without_a_name_are_kept(tmp_path, target):
     make_rich(tmp_path / "in.mkv", chapters=[(0, 500, None), (500, 900, None)])
 
-    copy(tmp_path / "in.mkv", tmp_path / target)
+    rewrite(tmp_path / "in.mkv", tmp_path / target)
 
     assert [begin for begin, _, _ in chapters_of(tmp_path / target)] == [0, Fraction(1, 2)]
 
@@ -163,7 +145,7 @@ def test_chapters_without_a_name_are_kept(tmp_path, target):
 def test_a_late_first_chapter_keeps_its_start_in_mp4(tmp_path, target):
     make_rich(tmp_path / "in.mkv", chapters=[(300, 700, "a"), (700, 900, "b")])
 
-    copy(tmp_path / "in.mkv", tmp_path / target)
+    rewrite(tmp_path / "in.mkv", tmp_path / target)
 
     tenth = Fraction(1, 10)
     assert [(begin, name or None) for begin, _, name in chapters_of(tmp_path / target)] == [
@@ -176,7 +158,7 @@ def test_a_part_has_the_chapters_inside_it_clipped(tmp_path, target):
     chapters = [(0, 100, "a"), (100, 300, "b"), (300, 700, "c"), (700, 1000, "d")]
     make_rich(tmp_path / "in.mkv", chapters=chapters)
 
-    copy(tmp_path / "in.mkv", tmp_path / target, start=Fraction(1, 5), end=Fraction(3, 5))
+    rewrite(tmp_path / "in.mkv", tmp_path / target, start=Fraction(1, 5), end=Fraction(3, 5))
 
     tenth = Fraction(1, 10)
     assert chapters_of(tmp_path / target) == [(0, tenth, "b"), (tenth, 4 * tenth, "c")]
@@ -186,7 +168,7 @@ def test_fonts_and_cover_art_of_matroska_are_copied(tmp_path):
     attached = [("font.ttf", "font/ttf", FONT), ("ä b.txt", "text/plain", b"words")]
     make_rich(tmp_path / "in.mkv", attachments=[*attached, ("art.png", "image/png", cover())])
 
-    copy(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    rewrite(tmp_path / "in.mkv", tmp_path / "out.mkv")
 
     assert files_of(tmp_path / "out.mkv") == attached
     assert covers_of(tmp_path / "out.mkv") == [cover()]
@@ -203,7 +185,7 @@ def test_cover_art_is_stored_as_the_container_requires(tmp_path, source, target,
         attachments=[("art.png", "image/png", cover())] if is_mkv else (),
     )
 
-    copy(tmp_path / source, tmp_path / target, start=start)
+    rewrite(tmp_path / source, tmp_path / target, start=start)
 
     assert covers_of(tmp_path / target) == [cover()]
 
@@ -223,7 +205,7 @@ def test_text_subtitles_are_converted_to_the_codec_of_the_container(
     lines = [line.replace("<", "") for line in LINES] if codec == "mov_text" else LINES
     make_rich(tmp_path / source, codec=codec, lines=lines)
 
-    writer = copy(
+    writer = rewrite(
         tmp_path / source, tmp_path / target, codec="vp9" if target == "out.webm" else "h264"
     )
 
@@ -252,8 +234,8 @@ def _plainly(lines):
 def test_subtitles_converted_back_and_forth_are_unchanged(tmp_path):
     make_rich(tmp_path / "in.mkv")
 
-    copy(tmp_path / "in.mkv", tmp_path / "there.mp4")
-    copy(tmp_path / "there.mp4", tmp_path / "back.mkv")
+    rewrite(tmp_path / "in.mkv", tmp_path / "there.mp4")
+    rewrite(tmp_path / "there.mp4", tmp_path / "back.mkv")
 
     with av.open(str(tmp_path / "back.mkv")) as container:
         stream = container.streams.subtitles[1]
@@ -265,7 +247,7 @@ def test_subtitle_lines_that_lose_position_or_color_are_counted(tmp_path):
     lines = ["plain", r"{\an8}above", '<font color="#ff0000">red</font>', "while another"]
     make_rich(tmp_path / "in.mkv", lines=lines, starts=[0, 200, 400, 500])
 
-    writer = copy(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    writer = rewrite(tmp_path / "in.mkv", tmp_path / "out.mp4")
 
     assert [text for _, _, text in lines_of(tmp_path / "out.mp4")] == [
         *("plain", "above", "red", "while another")
@@ -277,7 +259,7 @@ def test_subtitle_lines_that_lose_position_or_color_are_counted(tmp_path):
 def test_empty_subtitle_lines_are_dropped(tmp_path, target):
     make_rich(tmp_path / "in.mkv", lines=["a", "", " ", r"{\an8}", "<i></i>", "b"])
 
-    copy(tmp_path / "in.mkv", tmp_path / target, codec="vp9" if target == "out.webm" else "h264")
+    rewrite(tmp_path / "in.mkv", tmp_path / target, codec="vp9" if target == "out.webm" else "h264")
 
     assert [text for _, _, text in lines_of(tmp_path / target)] == ["a", "b"]
 
@@ -285,7 +267,7 @@ def test_empty_subtitle_lines_are_dropped(tmp_path, target):
 def test_simultaneous_subtitle_lines_stay_simultaneous(tmp_path):
     make_rich(tmp_path / "in.mkv", lines=["a", "b", "c"], starts=[200, 200, 200])
 
-    copy(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    rewrite(tmp_path / "in.mkv", tmp_path / "out.mkv")
 
     assert [begin for begin, _, _ in lines_of(tmp_path / "out.mkv")] == [Fraction(1, 5)] * 3
 
@@ -325,7 +307,7 @@ def test_a_second_video_stream_is_copied(tmp_path):
         for stream in streams:
             output.mux(stream.encode(None))
 
-    copy(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    rewrite(tmp_path / "in.mkv", tmp_path / "out.mp4")
 
     with av.open(str(tmp_path / "out.mp4")) as container:
         times = [float(frame.time) for frame in container.decode(video=1)]
@@ -335,7 +317,7 @@ def test_a_second_video_stream_is_copied(tmp_path):
 def test_transparency_is_reported_as_dropped(tmp_path):
     source = make_clip(tmp_path / "in.mkv", codec="ffv1", pixel_format="yuva420p", times=(0, 512))
 
-    writer = copy(source, tmp_path / "out.mkv")
+    writer = rewrite(source, tmp_path / "out.mkv")
 
     assert writer.dropped == ("transparency: the network processes only colors",)
 
@@ -361,8 +343,8 @@ def test_tags_that_a_container_cannot_store_are_reported(tmp_path):
     tags = {"title": "A film", "artist": "Somebody", "director": "Another", "isbn": "1"}
     source = make_tagged(tmp_path / "in.mkv", tags)
 
-    to_mp4 = copy(source, tmp_path / "out.mp4")
-    to_mkv = copy(source, tmp_path / "out.mkv")
+    to_mp4 = rewrite(source, tmp_path / "out.mp4")
+    to_mkv = rewrite(source, tmp_path / "out.mkv")
 
     assert to_mp4.dropped == ("tags DIRECTOR, ISBN: a .mp4 file cannot hold them; an .mkv may",)
     assert tags_of(tmp_path / "out.mp4") == {"title": "A film", "artist": "Somebody"}
@@ -375,7 +357,7 @@ def test_tags_of_a_phone_are_kept(tmp_path, target):
     tags = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location": "+1+2/"}
     source = make_tagged(tmp_path / "in.mov", tags)
 
-    writer = copy(source, tmp_path / target)
+    writer = rewrite(source, tmp_path / target)
 
     assert writer.dropped == ()
     assert tags_of(tmp_path / target).items() >= tags.items()
@@ -394,7 +376,7 @@ def test_only_damaged_audio_packets_are_dropped(tmp_path, target):
         data[place] = data[place + 1] = 0
     source.write_bytes(data)
 
-    writer = copy(source, tmp_path / target)
+    writer = rewrite(source, tmp_path / target)
 
     with av.open(str(tmp_path / target)) as container:
         assert len(sizes) - 8 <= sum(1 for p in container.demux(audio=0) if p.size) < len(sizes)

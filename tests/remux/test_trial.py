@@ -7,8 +7,10 @@ import pytest
 from audio_video import audible_range, count_packets, make_av_clip, rewrite
 
 from vsrm_cli.decode.video import VideoReader
+from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import SegmentedVideo, choose_container
-from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import OutputError
 from vsrm_cli.media.geometry import Shape

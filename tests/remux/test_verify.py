@@ -10,7 +10,9 @@ from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode import video as writer
-from vsrm_cli.encode.video import Encoding, VideoTarget, VideoWriter
+from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.media.geometry import Shape
 from vsrm_cli.media.probe import probe

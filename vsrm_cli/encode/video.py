@@ -20,15 +20,12 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vsrm_cli.encode.encoders import MAKERS, start_encoding
-from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.video_target import VideoTarget, reason_of
 from vsrm_cli.encode.video_track import decoding_time
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import publish
 from vsrm_cli.frame import Frame
 from vsrm_cli.remux.verify import verify_file
-
-__all__ = ["Encoding", "VideoTarget", "VideoWriter"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, names_files
 from vsrm_cli.encode.options import Encoding
 from vsrm_cli.encode.segments import SegmentedVideo
-from vsrm_cli.encode.video import VideoTarget, VideoWriter
+from vsrm_cli.encode.video import VideoWriter
+from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.encode.writer import DirectWriter, SegmentedWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
