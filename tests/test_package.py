@@ -134,6 +134,7 @@ def test_an_installation_finds_its_weights_from_any_folder(wheel, tmp_path):
     assert told.splitlines() == [str(site / "vsrm_cli" / "__init__.py"), "untrained"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems are simulated here")
 def test_a_job_needs_nothing_that_windows_lacks(tmp_path):
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))

@@ -56,7 +56,7 @@ def test_the_network_is_left_as_it_is():
     assert torch.equal(network(clip), before)
 
 
-@pytest.mark.parametrize("model", ["vsrm-t", "vsrm-t-x2"])
+@pytest.mark.parametrize("model", ["vsrm-t", pytest.param("vsrm-t-x2", marks=pytest.mark.slow)])
 def test_the_flops_of_a_bundled_network_grow_with_the_frame_size(model):
     network = load_model(model, device="cpu")
 

@@ -132,6 +132,7 @@ def wait_until(condition, process):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signal")
 def test_ctrl_c_saves_the_state_and_the_run_can_be_resumed(folder):
     words = ("--data", "data", "--steps", 100_000, "--out", "run")
@@ -167,6 +168,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_from_packs_it_trains_without_pyav(folder):
     (folder / "packs").mkdir()
     draw_pack(folder / "packs" / "drawn.safetensors")

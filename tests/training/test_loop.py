@@ -169,6 +169,7 @@ def test_without_a_number_of_steps_as_many_as_fit_into_the_time_are_planned(pack
     assert "val_loss" in metrics(tmp_path / "run")[-1]
 
 
+@pytest.mark.slow
 def test_a_run_past_its_time_limit_can_be_resumed_with_another(pack, tmp_path):
     recipe = replace(CHEAP, steps=None)
     first = train(pack, tmp_path / "run", recipe, minutes=2 / 60)

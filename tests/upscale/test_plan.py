@@ -259,12 +259,6 @@ def test_clean_footage_gets_the_network_that_enlarges_just_enough(clean, factor,
     assert select_model(DEFAULT_MODEL, probe(clean), factor=Fraction(factor))[0] == model
 
 
-def test_without_a_network_of_scale_2_that_of_scale_4_is_used(clean, monkeypatch):
-    monkeypatch.delitem(MODELS, FOR_CLEAN_X2)
-
-    assert select_model(DEFAULT_MODEL, probe(clean), factor=2)[0] == FOR_CLEAN
-
-
 @pytest.mark.parametrize(("factor", "is_told"), [(2, True), (3, False), (4, False)])
 def test_compressed_footage_has_one_network_for_every_scale(tmp_path, factor, is_told):
     compressed = probe(draw_clip(tmp_path / "clip.mp4"))

@@ -100,7 +100,7 @@ MODELS = {
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed, or none of it",
             licence="MIT",
-            quality="LPIPS 0.403 and 24.16 dB PSNR-Y on 11 clips compressed by H.264 at crf 28",
+            quality="LPIPS 0.389 and 24.11 dB PSNR-Y on 11 clips compressed by H.264 at crf 28",
             quality_source="weights/README.md",
             file="vsrm-t-sharp.safetensors",
         ),

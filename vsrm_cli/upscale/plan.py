@@ -299,7 +299,7 @@ def select_model(
         shrunk = "; it has no network for 2 times, so 4 times is shrunk" if factor <= 2 else ""
         return FOR_COMPRESSED, f"for compressed footage: the input is {info.codec}{but}{shrunk}"
     clean = f"clean footage: the input is {info.codec}, without visible artifacts"
-    if FOR_CLEAN_X2 in MODELS and factor <= MODELS[FOR_CLEAN_X2].scale:
+    if factor <= MODELS[FOR_CLEAN_X2].scale:
         return FOR_CLEAN_X2, f"for up to 2 times larger, and {clean}"
     return FOR_CLEAN, f"for {clean}"
 

@@ -1,5 +1,6 @@
 """The discriminator scores every position, learns, and has a bounded spectral norm."""
 
+import pytest
 import torch
 from networks import draw_randomly
 
@@ -35,6 +36,7 @@ def test_inner_layers_have_a_spectral_norm_of_one():
         assert abs(largest.item() - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_it_learns_to_distinguish_blurred_from_textured_frames():
     network = make_discriminator(8)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
