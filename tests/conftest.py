@@ -1,5 +1,6 @@
 """Shared fixtures, GPU tests, and what encoders that take the whole machine change for tests."""
 
+import gc
 import os
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,6 +22,11 @@ if find_spec("triton") and not torch.cuda.is_available():
 
 # SVT-AV1 reads this once in a process: tests that draw AV1 sources would make it talk for good.
 os.environ.setdefault("SVT_LOG", "1")
+
+
+def pytest_collection_finish():
+    # Thousands of tests stay in memory: searched at each collection of garbage, they take time.
+    gc.freeze()
 
 
 def pytest_runtest_teardown():
