@@ -38,12 +38,12 @@ from vsrm_cli.checkpoints.loading import find_device, network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.data.crops import most_detailed
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.footage import Footage
 from vsrm_cli.data.packs import load_lr_clips, load_pack
-from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Stored
+from vsrm_cli.data.sources import StoredFrames
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.files import write_atomically
 from vsrm_cli.frame import SCALE
@@ -124,10 +124,10 @@ def load_batches(
         advice = "make it with vsrm pack --degraded 6, or lower --frames or --patch."
         raise InputError(f"{pack} has no clip of {size} with LR versions; {advice}")
     if photos and photo_clips:
-        sources = tuple(Stored(name, photo[None]) for name, photo in photos.items())
+        sources = tuple(StoredFrames(name, photo[None]) for name, photo in photos.items())
         wide = ClipShape(shape.frames, shape.patch + PHOTO_MARGIN, batch=1, photo_share=1.0)
         loader = DataLoader(
-            Clips(Footage(pack, sources), wide, steps=photo_clips, seed=0),
+            ClipDataset(Footage(pack, sources), wide, steps=photo_clips, seed=0),
             batch_size=None,
             num_workers=1 if device.type == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1),
             collate_fn=_hr_in_8_bits,  # in the workers: float frames are large

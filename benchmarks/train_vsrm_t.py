@@ -24,7 +24,7 @@ from vsrm_cli.checkpoints.loading import read_weights
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.make_pack import make_pack, make_validation_pack
 from vsrm_cli.data.packs import load_pack
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T

@@ -8,7 +8,7 @@ import torch
 from networks import make_feature_network, make_network
 from torch.nn import functional as F
 
-from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard
 from vsrm_cli.training.divergence_guard import MAX_RETURNS, DivergenceGuard
@@ -151,7 +151,7 @@ def test_flat_clips_are_no_loss_spike_in_the_sharp_stage(adversarial_trainer):
     for contrast in (1.0, 1.0, 0.02):
         clip = 0.5 + contrast * (hr - 0.5)
         lr = F.avg_pool2d(clip[0], 4)[None]
-        assert guard.accept(adversarial_trainer.learn(Sample(lr, clip, still, still, none)))
+        assert guard.accept(adversarial_trainer.learn(TrainingBatch(lr, clip, still, still, none)))
 
 
 def test_a_discriminator_that_wins_for_long_is_rolled_back_with_half_its_rate(adversarial_trainer):

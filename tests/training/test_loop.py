@@ -21,9 +21,9 @@ from scenes import draw_pack
 from torch import distributed, multiprocessing
 
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.packs import load_pack
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
 from vsrm_cli.training import loop
 from vsrm_cli.training.perceptual import stage as perceptual_stage
@@ -93,7 +93,7 @@ def assert_equal_runs(a, b):
 def loss_on_other_samples(network, recipe, pack):
     """The loss that the run minimizes, on samples that it does not see."""
     shape = replace(recipe.shape, batch=6)
-    return Trainer(network, recipe).measure(Clips(pack, shape, steps=1, seed=99)[0])
+    return Trainer(network, recipe).measure(ClipDataset(pack, shape, steps=1, seed=99)[0])
 
 
 @pytest.mark.parametrize("stage", [Stage.FRAMES, Stage.CLIPS])
@@ -448,9 +448,9 @@ def test_after_a_rollback_training_continues_with_other_samples(pack, tmp_path, 
     drawn, spikes = [], iter([None, None, loop.math.nan])
     original_learn = Trainer.learn
 
-    def learn_and_note(self, sample):
-        drawn.append(sample.hr)
-        losses = original_learn(self, sample)
+    def learn_and_note(self, batch):
+        drawn.append(batch.hr)
+        losses = original_learn(self, batch)
         spike = next(spikes, None)
         return losses if spike is None else replace(losses, loss=spike)
 

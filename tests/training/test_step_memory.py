@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks import TINY, TINY_GSM, TINY_VSRM, make_network
 
-from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.errors import MemoryShortage
 from vsrm_cli.training import step_memory
 from vsrm_cli.training.loop import train
@@ -23,7 +23,7 @@ def random_sample(shape):
     lr = torch.rand(clips, frames, 3, side, side)
     hr = torch.rand(clips, frames, 3, 4 * side, 4 * side)
     flow = torch.zeros(clips, frames - 1, 2, side, side)
-    return Sample(lr, hr, flow, flow, torch.zeros(clips, dtype=torch.bool))
+    return TrainingBatch(lr, hr, flow, flow, torch.zeros(clips, dtype=torch.bool))
 
 
 def estimate(trainer, monkeypatch):

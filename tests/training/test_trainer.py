@@ -8,8 +8,8 @@ import torch
 from networks import TINY_GSM, TINY_VSRM, make_feature_network, make_network
 from scenes import draw_pack
 
-from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.dataset import ClipDataset
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.layers import window_attention as attention
 from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.perceptual.stage import PerceptualStage
@@ -25,8 +25,8 @@ def pack(tmp_path_factory):
     return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors")
 
 
-def batch(pack, shape=SHAPE):
-    return Clips(pack, shape, steps=1, seed=3)[0]
+def make_batch(pack, shape=SHAPE):
+    return ClipDataset(pack, shape, steps=1, seed=3)[0]
 
 
 def new_trainer(network, recipe):
@@ -36,10 +36,10 @@ def new_trainer(network, recipe):
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
 
-def gradients(recipe, sample, network=None):
+def gradients(recipe, batch, network=None):
     """The loss of a batch, and the gradient of each weight by its name."""
     network = network or make_network()
-    losses = new_trainer(network, replace(recipe, clip_norm=None)).learn(sample)
+    losses = new_trainer(network, replace(recipe, clip_norm=None)).learn(batch)
     named = network.named_parameters()
     return losses.loss, {name: x.grad for name, x in named if x.grad is not None}
 
@@ -56,7 +56,7 @@ def trained_parts(recipe, pack, steps=2):
     before = {name: x.clone() for name, x in network.state_dict().items()}
     trainer = new_trainer(network, recipe)
     for step in range(steps):
-        trainer.apply(trainer.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step]))
+        trainer.apply(trainer.learn(ClipDataset(pack, recipe.shape, steps=steps, seed=0)[step]))
     after = network.state_dict()
     return {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}
 
@@ -131,7 +131,7 @@ def test_the_average_follows_faster_in_the_first_steps(pack):
     slow, fast = (Trainer(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
 
     for trainer in (slow, fast):
-        trainer.apply(trainer.learn(batch(pack)))
+        trainer.apply(trainer.learn(make_batch(pack)))
 
     after, slow_average = slow.network.state_dict(), slow.average.state_dict()
     for name, before in start.items():
@@ -149,11 +149,11 @@ def test_the_average_reaches_the_decay_of_the_recipe():
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_accumulated_gradients_equal_those_of_the_whole_batch(pack, stage):
-    sample = batch(pack, replace(SHAPE, batch=3))
+    batch = make_batch(pack, replace(SHAPE, batch=3))
     recipe = replace(RECIPE, stage=stage)
 
-    loss, whole = gradients(recipe, sample)
-    loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), sample)
+    loss, whole = gradients(recipe, batch)
+    loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), batch)
 
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     # A feature network has kinks, where rounding changes a gradient a little.
@@ -163,11 +163,11 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(pack, stage):
 
 @pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_gradient_checkpointing_gives_the_same_gradients(pack, config):
-    sample = batch(pack)
+    batch = make_batch(pack)
     networks = [make_network(*([config] if config else [])) for _ in range(2)]
 
-    loss, kept = gradients(RECIPE, sample, networks[0])
-    loss_again, recomputed = gradients(replace(RECIPE, recompute=True), sample, networks[1])
+    loss, kept = gradients(RECIPE, batch, networks[0])
+    loss_again, recomputed = gradients(replace(RECIPE, recompute=True), batch, networks[1])
 
     assert loss_again == loss
     assert_equal_gradients(recomputed, kept)
@@ -177,14 +177,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(pack, config):
 @pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_a_network_can_be_trained_after_inference(pack, config):
     # What a network caches for a size must not be an inference tensor, as it once was.
-    network, sample = make_network(*([config] if config else [])), batch(pack)
+    network, batch = make_network(*([config] if config else [])), make_batch(pack)
     if config:
         attention._mask.cache_clear()
         attention._cached_positions.cache_clear()
     with torch.inference_mode():
-        network(sample.lr)
+        network(batch.lr)
 
-    losses = Trainer(network, RECIPE).learn(sample)
+    losses = Trainer(network, RECIPE).learn(batch)
 
     assert 0 < losses.loss < 10
 
@@ -199,23 +199,23 @@ def test_gradient_checkpointing_saves_more_than_half_of_the_memory(pack):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            trainer._forward(batch(pack, replace(SHAPE, frames=4)))
+            trainer._forward(make_batch(pack, replace(SHAPE, frames=4)))
         return kept
 
     assert bytes_kept(replace(RECIPE, recompute=True)) < bytes_kept(RECIPE) / 2
 
 
 def test_a_mirrored_clip_is_the_clip_and_its_reverse(pack):
-    sample = batch(pack)
-    with_reverse = type(sample)(
+    batch = make_batch(pack)
+    with_reverse = type(batch)(
         **{
-            **vars(sample),
-            "lr": torch.cat((sample.lr, sample.lr.flip(1)), dim=1),
-            "hr": torch.cat((sample.hr, sample.hr.flip(1)), dim=1),
+            **vars(batch),
+            "lr": torch.cat((batch.lr, batch.lr.flip(1)), dim=1),
+            "hr": torch.cat((batch.hr, batch.hr.flip(1)), dim=1),
         }
     )
 
-    mirrored = Trainer(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
+    mirrored = Trainer(make_network(), replace(RECIPE, mirrored=True)).learn(batch)
 
     assert mirrored == Trainer(make_network(), RECIPE).learn(with_reverse)
 
@@ -225,7 +225,7 @@ def test_the_discriminator_and_the_cleaning_head_are_trained_too(pack):
     trainer = new_trainer(make_network(), recipe)
     before = deepcopy(trainer.state()["perceptual"])
 
-    losses = trainer.learn(batch(pack))
+    losses = trainer.learn(make_batch(pack))
     trainer.apply(losses)
 
     after = trainer.state()["perceptual"]
@@ -242,7 +242,7 @@ def test_the_adversarial_loss_starts_after_the_discriminator_trained_alone(pack,
         monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", alone)
         trainer = new_trainer(make_network(), recipe)
         trainer.step = 5
-        losses.append(trainer.learn(batch(pack)).loss)
+        losses.append(trainer.learn(make_batch(pack)).loss)
 
     assert losses[1] > losses[0]
 
@@ -252,18 +252,18 @@ def test_a_discriminator_that_is_nearly_always_right_is_not_updated(pack, monkey
     trainer = new_trainer(make_network(), replace(RECIPE, stage=Stage.SHARP))
     before = trainer.perceptual.discriminator.first.weight.clone()
 
-    trainer.apply(trainer.learn(batch(pack)))
+    trainer.apply(trainer.learn(make_batch(pack)))
 
     assert torch.equal(trainer.perceptual.discriminator.first.weight, before)
 
 
 @pytest.mark.parametrize("dtype", [Precision.BFLOAT16, Precision.FLOAT16])
 def test_half_precision_losses_are_close_and_weights_stay_float32(pack, dtype):
-    sample = batch(pack)
+    batch = make_batch(pack)
 
-    loss, exact = gradients(RECIPE, sample)
+    loss, exact = gradients(RECIPE, batch)
     trainer = Trainer(make_network(), replace(RECIPE, dtype=dtype))
-    losses = trainer.learn(sample)
+    losses = trainer.learn(batch)
     trainer.apply(losses)
 
     assert losses.loss == pytest.approx(loss, rel=0.05)
@@ -281,7 +281,7 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_loss_scale(pack):
     state["scaler"]["scale"] = 2.0**40
     trainer.restore(state)
 
-    losses = trainer.learn(batch(pack))
+    losses = trainer.learn(make_batch(pack))
     trainer.apply(losses)
 
     assert 0 < losses.loss < 10
@@ -293,7 +293,7 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_loss_scale(pack):
 def test_gradients_are_clipped_to_the_norm(pack):
     def norm(clip_norm):
         network = make_network()
-        Trainer(network, replace(RECIPE, clip_norm=clip_norm)).learn(batch(pack))
+        Trainer(network, replace(RECIPE, clip_norm=clip_norm)).learn(make_batch(pack))
         grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
         return torch.cat(grads).norm().item()
 
@@ -303,7 +303,7 @@ def test_gradients_are_clipped_to_the_norm(pack):
 
 
 def test_an_untrained_network_has_the_loss_of_bicubic(pack):
-    losses = Trainer(make_network(randomized=False), RECIPE).learn(batch(pack))
+    losses = Trainer(make_network(randomized=False), RECIPE).learn(make_batch(pack))
 
     assert losses.loss == pytest.approx(losses.baseline, rel=1e-4)
 
@@ -316,20 +316,20 @@ def test_nan_weights_give_a_nan_loss(pack, parameter):
     with torch.no_grad():
         network.get_parameter(parameter)[0] = float("nan")
 
-    losses = Trainer(network, RECIPE).learn(batch(pack))
+    losses = Trainer(network, RECIPE).learn(make_batch(pack))
 
     assert losses.loss != losses.loss
 
 
 def test_a_restored_trainer_repeats_the_same_step(pack):
-    trainer, sample = Trainer(make_network(), RECIPE), batch(pack)
-    trainer.apply(trainer.learn(sample))
+    trainer, batch = Trainer(make_network(), RECIPE), make_batch(pack)
+    trainer.apply(trainer.learn(batch))
     state = deepcopy(trainer.state())
     states = []
 
     for _ in range(2):
         trainer.restore(state)
-        trainer.apply(trainer.learn(sample))
+        trainer.apply(trainer.learn(batch))
         states.append(deepcopy(trainer.state()))
 
     assert [after["step"] for after in states] == [2, 2]

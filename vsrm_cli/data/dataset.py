@@ -16,8 +16,8 @@ from vsrm_cli.data.clip_cache import ClipCache
 from vsrm_cli.data.crops import flip_and_rotate, most_detailed
 from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, load_pack_sources
-from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.frame import SCALE
 
 # LR pixels around a patch that are compressed along with it, as far as there are any, and cropped
@@ -27,7 +27,7 @@ CONTEXT = 8
 _Row = tuple[Tensor, Tensor, Tensor, Tensor, bool]
 
 
-class Clips(Dataset[Sample]):
+class ClipDataset(Dataset[TrainingBatch]):
     """Batches of clips from footage; item n is the batch of step n.
 
     Args:
@@ -74,7 +74,7 @@ class Clips(Dataset[Sample]):
         """Number of steps."""
         return self.steps
 
-    def __getitem__(self, step: int) -> Sample:
+    def __getitem__(self, step: int) -> TrainingBatch:
         """Make the batch of one step.
 
         Raises:
@@ -86,7 +86,7 @@ class Clips(Dataset[Sample]):
         lr, hr, backward, forward, known = zip(
             *(self._sample(step, number) for number in numbers), strict=True
         )
-        return Sample(
+        return TrainingBatch(
             lr=torch.stack(lr),
             hr=torch.stack(hr),
             flow_backward=torch.stack(backward),

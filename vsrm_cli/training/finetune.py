@@ -17,7 +17,7 @@ from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED
 from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, find_device, load_model
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.footage import Footage, open_footage
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0

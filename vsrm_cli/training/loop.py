@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.footage import Footage
-from vsrm_cli.data.sample import Sample
+from vsrm_cli.data.training_batch import TrainingBatch
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.network import Network
@@ -178,11 +178,11 @@ def train(
     if is_complete and (recipe.steps is not None or math.isinf(minutes)):
         return run.result()
     is_planned = trainer.length is not None and not is_complete
-    for sample in _samples(data, recipe, run.drawn, workers):
+    for batch in _batches(data, recipe, run.drawn, workers):
         if run.drawn == 0:
             with budget.untimed():
-                run.validate_start(sample)
-        rollback = run.advance(sample)
+                run.validate_start(batch)
+        rollback = run.advance(batch)
         budget.note_step()
         if not is_planned and (plan := budget.plan(validations)) is not None:
             more, run.validations = plan
@@ -231,7 +231,7 @@ class _Run:
         self.validator = Validator(pairs, recipe, criterion)
         self.guard = DivergenceGuard(self.trainer)
         self.validations = validations
-        self.drawn = 0  # samples; more than steps where the run went back
+        self.drawn = 0  # batches; more than steps where the run went back
         self.losses: list[float] = []  # since the last line of the metrics
         self.last_loss = math.nan
         self._discriminator_loss: float | None = None
@@ -245,19 +245,19 @@ class _Run:
         self._tensorboard = TensorBoardWriter(folder.path if self._is_writer else None)
         barrier()
 
-    def validate_start(self, sample: Sample) -> None:
+    def validate_start(self, batch: TrainingBatch) -> None:
         """Validate and save the weights at the start."""
-        self.last_loss = self.trainer.measure(sample)
+        self.last_loss = self.trainer.measure(batch)
         if self._is_writer:
             if self.validator.pairs:
                 self._validate()
             self.save()
             self._add_line(is_validation=bool(self.validator.pairs))
 
-    def advance(self, sample: Sample) -> str | None:
+    def advance(self, batch: TrainingBatch) -> str | None:
         """Do a step, or roll back after a loss spike; returns what happened in that case."""
         self.drawn += 1
-        losses = self.trainer.learn(sample)
+        losses = self.trainer.learn(batch)
         if self.guard.accept(losses):
             self.trainer.apply(losses)
             self.guard.note_step()
@@ -369,7 +369,9 @@ class _Run:
             self.folder.forget_after(self.trainer.step if self.drawn else -1)
 
 
-def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
+def _batches(
+    data: Footage | Path, recipe: Recipe, start: int, workers: int
+) -> Iterator[TrainingBatch]:
     """This process's share of each batch, prepared by worker processes."""
     processes, shape = process_count(), recipe.shape
     if shape.batch % processes:
@@ -377,7 +379,7 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
             f"{processes} processes cannot share a batch of {shape.batch} clips evenly; give a "
             f"--batch that is a multiple of {processes}."
         )
-    clips = Clips(
+    clips = ClipDataset(
         data,
         replace(shape, batch=shape.batch // processes),
         steps=ENDLESS,
@@ -393,8 +395,8 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
         worker_init_fn=_set_up_worker,
     )
     with _freeze_objects():
-        samples = iter(loader)
-    yield from samples
+        batches = iter(loader)
+    yield from batches
 
 
 @contextmanager

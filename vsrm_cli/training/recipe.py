@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from vsrm_cli.data.degradations import Degradation
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 
 # The weight of the loss in frequencies, by the name of the whole loss. The second is the paper's.
 FREQUENCY_WEIGHT = 0.02

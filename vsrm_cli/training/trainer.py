@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from vsrm_cli.data.sample import Sample
+from vsrm_cli.data.training_batch import TrainingBatch
 from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, average_over_processes
@@ -91,7 +91,7 @@ class Trainer:
         self._averaged.n_averaged.fill_(1)
         self.average = cast(Network, self._averaged.module).eval().requires_grad_(False)
 
-    def learn(self, sample: Sample) -> StepLosses:
+    def learn(self, batch: TrainingBatch) -> StepLosses:
         """Compute the loss of a batch and its gradients; no weight is changed."""
         for parameter in self._flow:
             parameter.requires_grad_(not self._is_flow_frozen())
@@ -101,7 +101,7 @@ class Trainer:
         if self.perceptual is not None:
             self.perceptual.begin_step()
         figures = torch.zeros(3, device=self.network.device)
-        for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
+        for part, share in _parts(self._to_device(batch), self.recipe.accumulate):
             forward = self._forward(part)
             # Before the backward pass, where sampling at NaN positions crashes.
             if all_reduce_max(not math.isfinite(forward.loss.item()), self.network.device):
@@ -132,21 +132,21 @@ class Trainer:
         self.step += 1
         self._averaged.update_parameters(self.network)
 
-    def try_out(self, sample: Sample) -> None:
+    def try_out(self, batch: TrainingBatch) -> None:
         """Run forward and backward once, for all weights that this stage trains."""
         learns_flow = self.recipe.stage in (Stage.FLOW, Stage.CLIPS)
         for parameter in self._flow:
             parameter.requires_grad_(learns_flow)
         with torch.random.fork_rng(devices=[]):
-            self._forward(self._to_device(sample)).loss.backward()
+            self._forward(self._to_device(batch)).loss.backward()
         others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
         for parameter in (*self.network.parameters(), *others):
             parameter.grad = None
 
-    def measure(self, sample: Sample) -> float:
+    def measure(self, batch: TrainingBatch) -> float:
         """The loss of a batch; nothing is changed."""
         with torch.no_grad():
-            return self._forward(self._to_device(sample)).loss.item()
+            return self._forward(self._to_device(batch)).loss.item()
 
     def rate(self) -> float:
         """Learning rate of the next step."""
@@ -219,15 +219,15 @@ class Trainer:
             return self._scaler.get_scale() >= 1
         return bool(norm.isfinite())
 
-    def _to_device(self, sample: Sample) -> Sample:
+    def _to_device(self, batch: TrainingBatch) -> TrainingBatch:
         device = self.network.device
-        return Sample(*(getattr(sample, field.name).to(device) for field in fields(sample)))
+        return TrainingBatch(*(getattr(batch, field.name).to(device) for field in fields(batch)))
 
-    def _forward(self, sample: Sample) -> _Forward:
+    def _forward(self, batch: TrainingBatch) -> _Forward:
         if self.recipe.stage is Stage.FLOW:
             with self._autocast():
-                return _Forward(*compare_flows(self.network.spynet, sample))
-        lr, hr = sample.lr, sample.hr
+                return _Forward(*compare_flows(self.network.spynet, batch))
+        lr, hr = batch.lr, batch.hr
         if self.recipe.mirrored:
             lr, hr = (torch.cat((x, x.flip(1)), dim=1) for x in (lr, hr))
         with self._autocast():
@@ -283,11 +283,11 @@ def scheduled_lr(peak: float, step: int, done: float, *, warmup: int, end: float
     return peak * rise * (end + (1 - end) * (0.5 + 0.5 * math.cos(math.pi * done)))
 
 
-def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
+def _parts(batch: TrainingBatch, count: int) -> Iterator[tuple[TrainingBatch, float]]:
     """The parts of a batch that are computed one after the other, and the weight of each."""
-    chunks = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
+    chunks = [getattr(batch, field.name).chunk(count) for field in fields(batch)]
     for tensors in zip(*chunks, strict=True):
-        yield Sample(*tensors), len(tensors[0]) / len(sample.lr)
+        yield TrainingBatch(*tensors), len(tensors[0]) / len(batch.lr)
 
 
 def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
