@@ -20,8 +20,8 @@ from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale import job as upscale
+from vsrm_cli.upscale import resumable_reader as checkpoints
 from vsrm_cli.upscale import segmenting
-from vsrm_cli.upscale import source as checkpoints
 from vsrm_cli.upscale.devices import hardware_of
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.segmenting import Segmenter

@@ -26,7 +26,7 @@ from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
 from vsrm_cli.upscale.devices import new_restorer
 from vsrm_cli.upscale.job import load_network
-from vsrm_cli.upscale.open_media import encoding_of, open_source
+from vsrm_cli.upscale.open_media import encoding_of, open_input
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import (
@@ -36,7 +36,7 @@ from vsrm_cli.upscale.plan import (
     select_model,
     suitable_models,
 )
-from vsrm_cli.upscale.source import PIPE
+from vsrm_cli.upscale.resumable_reader import PIPE
 
 PLACES = 5
 # Containers for the suggested outputs, which hold H.264 and almost all other streams.
@@ -121,7 +121,7 @@ def preview_video(
         raise OutputError(f"A preview is a page; give it a name such as {output.stem}.html.")
     files = find_images(src) if is_sequence(src) else [src]
     check_output_path(output, inputs=files, overwrite=overwrite)
-    with open_source(src, options) as source:
+    with open_input(src, options) as source:
         info = source.info
         for notice in source.notices:
             warn(notice)
@@ -190,7 +190,7 @@ def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
     def read(time: Fraction) -> Iterator[Frame]:
         # The headers of all images between start and end are read before the first image.
         end = time + 4 * FRAMES_SHOWN * step if is_sequence(src) else None
-        with open_source(src, replace(options, start=time or None, end=end)) as source:
+        with open_input(src, replace(options, start=time or None, end=end)) as source:
             yield from source.frames()
 
     return read

@@ -11,7 +11,7 @@ from vsrm_cli.files import VIDEO_ENDINGS, files_in
 from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
-from vsrm_cli.upscale.source import PIPE
+from vsrm_cli.upscale.resumable_reader import PIPE
 
 # The output of inputs in containers that are not written: it holds nearly everything.
 _OTHERS_BECOME = ".mkv"

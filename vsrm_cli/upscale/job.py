@@ -48,8 +48,8 @@ from vsrm_cli.upscale.open_media import (
     check_output,
     encoding_of,
     open_direct_output,
+    open_input,
     open_output,
-    open_source,
 )
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, run_stages
@@ -61,18 +61,18 @@ from vsrm_cli.upscale.plan import (
     suggest_height,
     suggest_network,
 )
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, check_unchanged
 from vsrm_cli.upscale.segmenting import (
-    Recorder,
-    Restored,
+    RestoredFrame,
     Segmenter,
+    SegmentRecorder,
     check_counts,
     join_segments,
     segment_container,
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
-from vsrm_cli.upscale.source import PIPE, Source, check_unchanged
-from vsrm_cli.upscale.summary import Run, Summary
+from vsrm_cli.upscale.summary import InferenceSummary, Summary
 
 LoadedAs = tuple[str, str, str]  # checksum of the weights, device, precision
 
@@ -130,7 +130,7 @@ def upscale_video(
         if replacement is not None:
             warn(replacement)
             options = replace(options, codec=encoding.codec, preset=encoding.preset)
-    order = _Order(
+    request = _Request(
         src=Path(src),
         dst=Path(dst),
         confirm=confirm,
@@ -142,12 +142,12 @@ def upscale_video(
     )
     if confirm is not None and options.cluster:
         raise UsageError("A plan tells of this machine; ask for it without --cluster.")
-    upscale = _upscale_through_pipe if PIPE in (order.src, order.dst) else _upscale_in_segments
-    return upscale(order, options)
+    upscale = _upscale_through_pipe if PIPE in (request.src, request.dst) else _upscale_in_segments
+    return upscale(request, options)
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Request:
     """The arguments of `upscale_video`, except the options."""
 
     src: Path
@@ -164,42 +164,42 @@ class _Order:
 class _Job:
     """A job whose input and output are open, and whose network is selected; see `resolve_model`."""
 
-    order: _Order
+    request: _Request
     options: UpscaleOptions
     model_reason: str
-    source: Source
+    source: ResumableReader
     output: SegmentedWriter
     journal: Journal
 
 
-def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
+def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> Summary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
-    src, dst = order.src, order.dst
+    src, dst = request.src, request.dst
     files = find_images(src) if is_sequence(src) else [src]
     cluster = Cluster(options.cluster) if options.cluster else None
-    with cluster or nullcontext(), open_source(src, options) as source:
+    with cluster or nullcontext(), open_input(src, options) as source:
         if cluster is None:
             devices = find_devices(options.device, mixed=options.mixed)
             kind = kind_of(devices)
         else:
             devices, kind = [], cluster.kind_of(options.device)
-        options, reason = resolve_model(options, source.info, files, report=order.report_transfer)
+        options, reason = resolve_model(options, source.info, files, report=request.report_transfer)
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.load(content | _describe(order, options, kind), restart=options.restart)
+                journal.load(content | _describe(request, options, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
-                _warn_beforehand(source, output, order, options)
+                _warn_beforehand(source, output, request, options)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
-                    order.warn(scarcity)
-                job = _Job(order, options, reason, source, output, journal)
+                    request.warn(scarcity)
+                job = _Job(request, options, reason, source, output, journal)
                 if cluster is not None:
-                    make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
+                    make_workers = partial(make_node_workers, cluster, kind, files, request.warn)
                     run = _run_on_devices(make_workers, devices, job)
                 elif len(devices) > 1 or journal.after_gap:
-                    make_workers = partial(parallel.make_device_workers, devices, order.warn)
+                    make_workers = partial(parallel.make_device_workers, devices, request.warn)
                     run = _run_on_devices(make_workers, devices, job)
                 else:
                     run = _run_here(job)
@@ -220,10 +220,10 @@ def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
     )
 
 
-def _run_here(job: _Job) -> Run:
+def _run_here(job: _Job) -> InferenceSummary:
     """Make the missing segments, in this process."""
     options, journal = job.options, job.journal
-    network = _load(job.order, options, job.source.info, journal.settings)
+    network = _load(job.request, options, job.source.info, journal.settings)
     restorer = new_restorer(network, options, journal.settings)
     hardware = [hardware_of(network.device)]
     settings = JobSettings(
@@ -237,7 +237,7 @@ def _run_here(job: _Job) -> Run:
     memory = PeakMemory(network.device)
     _restore(job, restorer, settings)
     return replace(
-        Run.of(job.source, network, restorer, memory),
+        InferenceSummary.of(job.source, network, restorer, memory),
         equal=settings.hardware != MIXED and len({entry.tile for entry in journal.entries}) == 1,
     )
 
@@ -246,27 +246,32 @@ def _run_on_devices(
     make_workers: Callable[[WorkerSettings], parallel.DeviceWorkers],
     devices: Sequence[str],
     job: _Job,
-) -> Run:
+) -> InferenceSummary:
     """Make the missing segments, with a worker for each device."""
-    order, options, info, earlier = job.order, job.options, job.source.info, job.journal.settings
-    if order.confirm is not None:  # speed and memory are measured on the first device
-        network = _load(order, options, info, earlier)
+    request, options, info, earlier = (
+        job.request,
+        job.options,
+        job.source.info,
+        job.journal.settings,
+    )
+    if request.confirm is not None:  # speed and memory are measured on the first device
+        network = _load(request, options, info, earlier)
         restorer = new_restorer(network, options, earlier)
         _confirm(job, network, restorer, device=",".join(devices))
         del network, restorer
     else:
-        scale = network_scale(options.model, report=order.report_transfer)
+        scale = network_scale(options.model, report=request.report_transfer)
         if advice := suggest_network(info, options, str(options.model), scale):
-            order.warn(advice)
+            request.warn(advice)
     return parallel.restore_on_devices(
         make_workers,
         job.source,
         job.output,
         job.journal,
         options,
-        report=order.report,
-        should_stop=order.should_stop,
-        warn=order.warn,
+        report=request.report,
+        should_stop=request.should_stop,
+        warn=request.warn,
     )
 
 
@@ -276,7 +281,7 @@ def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) ->
     Raises:
         Declined: If it returns false.
     """
-    if job.order.confirm is None:
+    if job.request.confirm is None:
         return
     plan = Plan.of(
         job.source,
@@ -289,28 +294,28 @@ def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) ->
         device=device,
         dtype=DTYPE_NAMES[network.dtype],
     )
-    if not job.order.confirm(plan):
+    if not job.request.confirm(plan):
         raise Declined("Nothing was done.")
 
 
-def _upscale_through_pipe(order: _Order, options: UpscaleOptions) -> Summary:
+def _upscale_through_pipe(request: _Request, options: UpscaleOptions) -> Summary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
     if options.cluster or len(find_devices(options.device, mixed=True)) > 1:
         raise UsageError(
             "A job with a pipe runs on one device of this machine; name one with --device."
         )
-    with open_source(order.src, options) as source:
-        options, reason = resolve_model(options, source.info, report=order.report_transfer)
-        with open_direct_output(order.dst, source, options) as output:
-            _warn_beforehand(source, output, order, options)
-            network = _load(order, options, source.info, None)
+    with open_input(request.src, options) as source:
+        options, reason = resolve_model(options, source.info, report=request.report_transfer)
+        with open_direct_output(request.dst, source, options) as output:
+            _warn_beforehand(source, output, request, options)
+            network = _load(request, options, source.info, None)
             restorer = new_restorer(network, options, None)
             memory = PeakMemory(network.device)
 
             def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
                 for frame in restorer.restore(frames):
-                    if order.should_stop():
+                    if request.should_stop():
                         raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                     yield frame
 
@@ -322,17 +327,17 @@ def _upscale_through_pipe(order: _Order, options: UpscaleOptions) -> Summary:
                 read_depth=read_depth,
                 write_depth=write_depth,
                 frames_expected=expected_frames(source.info, options),
-                report=order.report,
+                report=request.report,
                 watch=restorer.watch,
             )
             check_counts(read=source.frames_read, written=output.frames_written)
-    run = Run.of(source, network, restorer, memory)
+    run = InferenceSummary.of(source, network, restorer, memory)
     return Summary.of(
         source,
         output,
         options,
         run,
-        path=order.dst,
+        path=request.dst,
         model_reason=reason,
         frames_resumed=0,
         seconds=time.perf_counter() - began,
@@ -340,19 +345,19 @@ def _upscale_through_pipe(order: _Order, options: UpscaleOptions) -> Summary:
 
 
 def _warn_beforehand(
-    source: Source, output: FrameWriter, order: _Order, options: UpscaleOptions
+    source: ResumableReader, output: FrameWriter, request: _Request, options: UpscaleOptions
 ) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
-        order.warn(notice)
+        request.warn(notice)
     if advice := suggest_height(options, output.shape):
-        order.warn(advice)
+        request.warn(advice)
 
 
-def _describe(order: _Order, options: UpscaleOptions, kind: str) -> JobIdentity:
+def _describe(request: _Request, options: UpscaleOptions, kind: str) -> JobIdentity:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
-            options.model, detail=options.detail, report=order.report_transfer
+            options.model, detail=options.detail, report=request.report_transfer
         ),
         **options.for_journal(),
         "device": kind,
@@ -363,7 +368,7 @@ def _describe(order: _Order, options: UpscaleOptions, kind: str) -> JobIdentity:
 
 
 def _load(
-    order: _Order, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
+    request: _Request, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
 ) -> Network:
     """Load the network, on the device and in the precision that the job started with."""
     device, dtype = find_devices(options.device, mixed=True)[0], options.dtype
@@ -374,14 +379,14 @@ def _load(
         # Sums over another number of threads differ by rounding.
         torch.set_num_threads(earlier.threads or torch.get_num_threads())
     options = replace(options, device=device, dtype=dtype)
-    weights = weights_checksum(options.model, detail=options.detail, report=order.report_transfer)
+    weights = weights_checksum(options.model, detail=options.detail, report=request.report_transfer)
     loaded_as = (weights, device, dtype)
-    if loaded_as not in order.networks:
-        order.networks.clear()  # memory is for one
-        order.networks[loaded_as] = load_network(options, order.report_transfer)
-    network = order.networks[loaded_as]
+    if loaded_as not in request.networks:
+        request.networks.clear()  # memory is for one
+        request.networks[loaded_as] = load_network(options, request.report_transfer)
+    network = request.networks[loaded_as]
     if advice := suggest_network(info, options, network.name, network.scale):
-        order.warn(advice)
+        request.warn(advice)
     return network
 
 
@@ -404,18 +409,18 @@ def _restore(job: _Job, restorer: Restorer, settings: JobSettings) -> None:
     Raises:
         Interrupted: If `should_stop` returned true.
     """
-    source, options, journal, order = job.source, job.options, job.journal, job.order
+    source, options, journal, request = job.source, job.options, job.journal, job.request
     begin = journal.resume_point
     frames = segment_frames(journal, options)
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin.next)
     container = segment_container(job.output, journal)
-    recorder = Recorder(
+    recorder = SegmentRecorder(
         job.output, restorer.windows, container, folder=journal.folder, after=begin, add=journal.add
     )
 
-    def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
+    def restore(frames: Iterable[Frame]) -> Iterator[RestoredFrame]:
         restored = restorer.restore(frames, begin=begin.next - begin.shot)
-        for item in segmenter.cut(restored, should_stop=order.should_stop):
+        for item in segmenter.cut(restored, should_stop=request.should_stop):
             tile, batch = item.frame.tile, restorer.batch
             now = replace(settings, tile=tile, batch=batch, segment_frames=segmenter.frames)
             if journal.settings != now:
@@ -432,7 +437,7 @@ def _restore(job: _Job, restorer: Restorer, settings: JobSettings) -> None:
             write_depth=write_depth,
             frames_before=begin.next,
             frames_expected=expected_frames(source.info, options),
-            report=order.report,
+            report=request.report,
             watch=restorer.watch,
         )
         if segmenter.is_stopped:

@@ -17,16 +17,16 @@ from vsrm_cli.media.geometry import Shape, output_shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
-from vsrm_cli.upscale.source import PIPE, Source
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader
 
 
-def open_source(path: Path, options: UpscaleOptions) -> Source:
-    """Open an input: a video, a folder or pattern of images, or a pipe; see `Source`.
+def open_input(path: Path, options: UpscaleOptions) -> ResumableReader:
+    """Open an input: a video, a folder or pattern of images, or a pipe; see `ResumableReader`.
 
     Raises:
         InputError: If it cannot be read.
     """
-    return Source(
+    return ResumableReader(
         path,
         start=options.start,
         end=options.end,
@@ -56,7 +56,7 @@ def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
 
 def open_output(
     path: Path,
-    source: Source,
+    source: ResumableReader,
     options: UpscaleOptions,
     *,
     folder: Path,
@@ -77,7 +77,9 @@ def open_output(
     return SegmentedVideo(_video_target(path, source, options, overwrite=True, folder=folder))
 
 
-def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> DirectWriter:
+def open_direct_output(
+    path: Path, source: ResumableReader, options: UpscaleOptions
+) -> DirectWriter:
     """Open an output that is written without segments, from a pipe or to one.
 
     Raises:
@@ -105,7 +107,7 @@ def encoding_of(options: UpscaleOptions) -> Encoding:
 
 def _video_target(
     path: Path,
-    source: Source,
+    source: ResumableReader,
     options: UpscaleOptions,
     *,
     overwrite: bool,

@@ -135,7 +135,7 @@ class BoundedQueue(Generic[T]):
             yield item
 
 
-class _Stage(Generic[T]):
+class _PipelineThread(Generic[T]):
     """A thread at one end of a queue: the common part of reading ahead and writing behind.
 
     Attributes:
@@ -176,7 +176,7 @@ class _Stage(Generic[T]):
             raise self._error
 
 
-class ReadAhead(_Stage[T]):
+class ReadAhead(_PipelineThread[T]):
     """Reads the items of `source` ahead, in a thread.
 
     Attributes:
@@ -205,7 +205,7 @@ class ReadAhead(_Stage[T]):
             self._queue.end()
 
 
-class WriteBehind(_Stage[T]):
+class WriteBehind(_PipelineThread[T]):
     """Writes items in a thread."""
 
     def __init__(self, write: Callable[[T], None], *, depth: int) -> None:

@@ -32,8 +32,8 @@ from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.open_media import shape_of_output
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
+from vsrm_cli.upscale.resumable_reader import ResumableReader
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
-from vsrm_cli.upscale.source import Source
 
 # Bits per pixel of a codec at our default quality for common footage, the median of four clips with
 # H.264 (0.2 to 1.2): less for still scenes, more for leaves in the wind. The other codecs lose
@@ -110,7 +110,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        source: Source,
+        source: ResumableReader,
         restorer: Restorer,
         output: SegmentedWriter,
         journal: Journal,

@@ -19,7 +19,13 @@ from uuid import uuid4
 
 from vsrm_cli.checkpoints.loading import weights_checksum
 from vsrm_cli.errors import InputError, OutputError, VsrmError, WeightsError
-from vsrm_cli.upscale.distributed.ray_driver import Node, Start, Versions, drive, find_versions
+from vsrm_cli.upscale.distributed.ray_driver import (
+    Node,
+    StartRequest,
+    Versions,
+    drive,
+    find_versions,
+)
 from vsrm_cli.upscale.distributed.segment_worker import (
     FinishedSegment,
     SegmentTask,
@@ -229,7 +235,9 @@ class Cluster:
         variables |= {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ}
         is_gpu = device != "cpu"
         opener, cpus = pickle.dumps(open_worker), 0 if is_gpu else threads
-        self._connection.send((self._keys, Start(opener, device, cpus, int(is_gpu), variables)))
+        self._connection.send(
+            (self._keys, StartRequest(opener, device, cpus, int(is_gpu), variables))
+        )
         return self._keys
 
     def send(self, key: int, task: Any) -> None:

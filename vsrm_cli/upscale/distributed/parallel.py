@@ -24,11 +24,12 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     WorkerSettings,
 )
 from vsrm_cli.upscale.distributed.workers import Workers
-from vsrm_cli.upscale.entries import Entry
+from vsrm_cli.upscale.entries import JournalEntry
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import expected_frames
+from vsrm_cli.upscale.resumable_reader import ResumableReader
 from vsrm_cli.upscale.segmenting import (
     PLANNED_WINDOWS,
     PlannedSegment,
@@ -38,8 +39,7 @@ from vsrm_cli.upscale.segmenting import (
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
-from vsrm_cli.upscale.source import Source
-from vsrm_cli.upscale.summary import Run
+from vsrm_cli.upscale.summary import InferenceSummary
 
 DeviceWorkers = Workers[SegmentTask, FinishedSegment]
 
@@ -53,7 +53,7 @@ def make_device_workers(
 
 def restore_on_devices(
     make_workers: Callable[[WorkerSettings], DeviceWorkers],
-    source: Source,
+    source: ResumableReader,
     output: SegmentedWriter,
     journal: Journal,
     options: UpscaleOptions,
@@ -61,7 +61,7 @@ def restore_on_devices(
     report: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool],
     warn: Callable[[str], None],
-) -> Run:
+) -> InferenceSummary:
     """Make all segments that are not finished.
 
     Args:
@@ -130,15 +130,15 @@ def _accept(chosen: JobSettings, facts: DeviceFacts) -> None:
 
 
 def _describe_run(
-    source: Source,
+    source: ResumableReader,
     journal: Journal,
     chosen: JobSettings,
     facts: DeviceFacts,
     finished: Sequence[FinishedSegment],
-) -> Run:
+) -> InferenceSummary:
     """Describe how the network ran, from the facts of a device and all finished segments."""
     peaks = [done.peak_memory_bytes for done in finished if done.peak_memory_bytes is not None]
-    return Run(
+    return InferenceSummary(
         model=facts.model,
         model_scale=facts.model_scale,
         device=chosen.device,
@@ -154,7 +154,7 @@ def _describe_run(
 
 
 def _settings(
-    source: Source, output: SegmentedWriter, journal: Journal, options: UpscaleOptions
+    source: ResumableReader, output: SegmentedWriter, journal: Journal, options: UpscaleOptions
 ) -> WorkerSettings:
     """The settings for the devices: those of an earlier run, else the options."""
     earlier = journal.settings
@@ -189,7 +189,7 @@ def _choose(
 
 
 def _plan(
-    source: Source,
+    source: ResumableReader,
     journal: Journal,
     chosen: JobSettings,
     options: UpscaleOptions,
@@ -222,7 +222,7 @@ def _plan(
     return segments
 
 
-def _check(entry: Entry, segment: PlannedSegment, source: Source) -> None:
+def _check(entry: JournalEntry, segment: PlannedSegment, source: ResumableReader) -> None:
     """Check that a device has read the same frames as the plan.
 
     Raises:

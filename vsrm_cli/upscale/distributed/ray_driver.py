@@ -1,6 +1,6 @@
 """The driver process, which uses Ray, and the actors that it starts on the nodes of a cluster.
 
-The main thread receives orders, and a thread for each worker forwards its messages. If Ray hangs,
+The main thread receives requests, and a thread for each worker forwards its messages. If Ray hangs,
 aborts its process or prints, no other process is affected.
 """
 
@@ -53,8 +53,8 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Start:
-    """The order to start a worker: its pickled opener, and the resources to reserve."""
+class StartRequest:
+    """The request to start a worker: its pickled opener, and the resources to reserve."""
 
     open_worker: bytes
     device: str
@@ -96,12 +96,12 @@ def find_versions() -> Callable[[], Versions]:
 
 
 def drive(address: str, connection: "Connection[Any, Any]") -> None:
-    """Connect to a cluster, and execute orders from the connection until it closes.
+    """Connect to a cluster, and execute requests from the connection until it closes.
 
-    Orders are pairs of a worker's number and a `Start`, a pickled task, or None to end it. Messages
-    of workers are returned as pairs of the number and the pickled message: unpickling it here would
-    need torch. Messages with number 0 are from the driver: Ray is loaded, it is connected, and the
-    nodes.
+    Requests are pairs of a worker's number and a `StartRequest`, a pickled task, or None to end it.
+    Messages of workers are returned as pairs of the number and the pickled message: unpickling it
+    here would need torch. Messages with number 0 are from the driver: Ray is loaded, it is
+    connected, and the nodes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -135,15 +135,15 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
     workers: dict[int, _Relay] = {}
     while True:
         try:
-            key, order = connection.recv()
+            key, request = connection.recv()
         except (EOFError, OSError):
             break
-        if isinstance(order, Start):
-            workers[key] = _Relay(order, names, partial(send, key))
-        elif order is None:
+        if isinstance(request, StartRequest):
+            workers[key] = _Relay(request, names, partial(send, key))
+        elif request is None:
             workers.pop(key).end()
         else:
-            workers[key].tasks.put(order)
+            workers[key].tasks.put(request)
     ray.shutdown()
 
 
@@ -201,7 +201,7 @@ class _Relay:
     """
 
     def __init__(
-        self, start: Start, names: Mapping[str, str], send: Callable[[Message | bytes], None]
+        self, start: StartRequest, names: Mapping[str, str], send: Callable[[Message | bytes], None]
     ) -> None:
         import ray
 

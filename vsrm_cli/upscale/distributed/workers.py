@@ -1,8 +1,8 @@
 """A pool of worker processes on this machine, one for each device, which share tasks.
 
-Each process opens its worker once, takes a task whenever it is idle (see `runs`), and returns a
-result. If a process dies or hangs, it is restarted and its task is retried; a task that fails three
-times ends the work. Processes end when their parent ends, for whatever reason.
+Each process opens its worker once, takes a task whenever it is idle (see `task_queue`), and returns
+a result. If a process dies or hangs, it is restarted and its task is retried; a task that fails
+three times ends the work. Processes end when their parent ends, for whatever reason.
 
 Only processes and messages are handled here; tasks are opaque.
 """
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.upscale.distributed.runs import Runs
+from vsrm_cli.upscale.distributed.task_queue import TaskQueue
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -233,7 +233,7 @@ class Workers(Generic[Task, Result]):
         should_stop: Callable[[], bool],
         accept: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[tuple[Task, Result] | None]:
-        """Do tasks; each process gets consecutive ones, see `Runs`.
+        """Do tasks; each process gets consecutive ones, see `TaskQueue`.
 
         Args:
             tasks: In order; named in messages by their `str`.
@@ -247,7 +247,7 @@ class Workers(Generic[Task, Result]):
         Raises:
             VsrmError: If a task fails three times, or no device is left.
         """
-        waiting = Runs(tasks)
+        waiting = TaskQueue(tasks)
         while True:
             is_stopped = should_stop()
             for process in self._processes:
@@ -328,7 +328,7 @@ class Workers(Generic[Task, Result]):
         process.is_ready, process.heard_at = False, self._clock
         process.start()
 
-    def _give(self, process: WorkerProcess[Task], waiting: Runs[Task]) -> None:
+    def _give(self, process: WorkerProcess[Task], waiting: TaskQueue[Task]) -> None:
         task = waiting.take(process)
         try:
             process.give(task)

@@ -12,7 +12,7 @@ from PIL import Image
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults
 from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
-from vsrm_cli.upscale.source import PIPE, Source, fingerprint_of
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, fingerprint_of
 
 FRAMES = 9
 
@@ -34,7 +34,7 @@ def path(request, tmp_path):
 
 
 def read(path, *, after=BEGINNING):
-    with Source(path, start=None, end=None) as source:
+    with ResumableReader(path, start=None, end=None) as source:
         return list(source.frames(after=after)), source
 
 
@@ -96,7 +96,7 @@ def test_other_frames_than_before_are_refused(path):
 
 
 def test_a_part_is_counted_from_its_own_first_frame(path):
-    with Source(path, start=Fraction(2, 25), end=Fraction(6, 25)) as source:
+    with ResumableReader(path, start=Fraction(2, 25), end=Fraction(6, 25)) as source:
         frames = list(source.frames())
 
     assert [index_of(frame.pixels) for frame in frames] == [2, 3, 4, 5]

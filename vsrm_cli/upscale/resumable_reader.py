@@ -30,7 +30,7 @@ from vsrm_cli.upscale.options import DEFAULT_RATE
 PIPE = Path("-")
 
 
-class Source:
+class ResumableReader:
     """The frames of a job, from the first one or from a resume point.
 
     Attributes:
