@@ -8,7 +8,7 @@ from scenes import draw_folder
 
 from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
 from vsrm_cli.errors import InputError
-from vsrm_cli.evaluation.test_sets import degrade, find_clips, read_clip
+from vsrm_cli.evaluation.test_sets import find_clips, make_lr_clip, read_clip
 
 
 def names_of(found):
@@ -205,7 +205,7 @@ def test_frames_too_small_to_measure_are_refused(tmp_path):
 def test_clips_are_degraded_as_in_training(name, shrink):
     hr = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
 
-    lr = degrade(hr, name)
+    lr = make_lr_clip(hr, name)
 
     assert torch.equal(lr, (shrink(hr / 255) * 255).round().byte())
 
@@ -213,8 +213,8 @@ def test_clips_are_degraded_as_in_training(name, shrink):
 def test_clips_can_be_compressed_and_a_higher_crf_is_worse():
     rows = torch.arange(64).view(-1, 1) * torch.arange(96) % 251
     hr = rows.expand(3, 3, 64, 96).byte()
-    clean = degrade(hr, "bi").float()
+    clean = make_lr_clip(hr, "bi").float()
 
-    off = [(degrade(hr, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
+    off = [(make_lr_clip(hr, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
 
     assert 0.5 < off[0] < off[1] < 20

@@ -13,11 +13,11 @@ from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard
 from vsrm_cli.training.divergence_guard import MAX_RETURNS, DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.trainer import StepLosses, Trainer
 
 SHAPE = ClipShape(frames=2, patch=8, batch=1, photo_share=0.5)
-RECIPE = Recipe(Stage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_restored_guard_decides_like_the_original(trainer):
 @pytest.fixture
 def adversarial_trainer():
     """A trainer with a discriminator."""
-    recipe, network = replace(RECIPE, stage=Stage.SHARP), make_network()
+    recipe, network = replace(RECIPE, stage=TrainingStage.SHARP), make_network()
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
 

@@ -23,7 +23,13 @@ from vsrm_cli.training.finetune import (
     finetune,
     settle_model,
 )
-from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
+from vsrm_cli.training.recipe import (
+    FINETUNING,
+    PRESETS,
+    PerceptualWeights,
+    Precision,
+    TrainingStage,
+)
 
 CPU = FinetuneOptions("vsrm-t", device="cpu")
 
@@ -78,7 +84,12 @@ def test_every_option_reaches_the_recipe():
 
     recipe = choose_recipe(options, has_time=False)
 
-    assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (Stage.FRAMES, 9, 0.01, 5)
+    assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (
+        TrainingStage.FRAMES,
+        9,
+        0.01,
+        5,
+    )
     assert (recipe.shape.batch, recipe.shape.frames, recipe.shape.patch) == (6, 3, 24)
     assert (recipe.frequency_weight, recipe.degradation) == (0.02, Degradation.REAL)
     assert choose_recipe(sharp, has_time=False).perceptual == PerceptualWeights(temporal_weight=2.0)

@@ -10,12 +10,12 @@ from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.errors import MemoryShortage
 from vsrm_cli.training import step_memory
 from vsrm_cli.training.loop import train
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.step_memory import PeakMeter, check_memory
 from vsrm_cli.training.trainer import Trainer
 
 SHAPE = ClipShape(frames=4, patch=48, batch=2, photo_share=0.0)
-RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
 
 
 def random_sample(shape):

@@ -13,11 +13,11 @@ from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.layers import window_attention as attention
 from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recipe import Precision, Recipe, TrainingStage
 from vsrm_cli.training.trainer import Trainer
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
-RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def make_batch(pack, shape=SHAPE):
 
 def new_trainer(network, recipe):
     """A trainer with the networks that its stage needs."""
-    if recipe.stage is not Stage.SHARP:
+    if recipe.stage is not TrainingStage.SHARP:
         return Trainer(network, recipe)
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
@@ -64,10 +64,10 @@ def trained_parts(recipe, pack, steps=2):
 @pytest.mark.parametrize(
     ("stage", "trained"),
     [
-        (Stage.FLOW, {"spynet"}),
-        (Stage.FRAMES, {"conv_first", "features", "cell"}),
-        (Stage.CLIPS, {"spynet", "conv_first", "features", "cell"}),
-        (Stage.SHARP, {"conv_first", "features", "cell"}),
+        (TrainingStage.FLOW, {"spynet"}),
+        (TrainingStage.FRAMES, {"conv_first", "features", "cell"}),
+        (TrainingStage.CLIPS, {"spynet", "conv_first", "features", "cell"}),
+        (TrainingStage.SHARP, {"conv_first", "features", "cell"}),
     ],
 )
 def test_each_stage_trains_its_part_of_the_network(pack, stage, trained):
@@ -147,7 +147,7 @@ def test_the_average_reaches_the_decay_of_the_recipe():
     assert late.item() == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", list(TrainingStage))
 def test_accumulated_gradients_equal_those_of_the_whole_batch(pack, stage):
     batch = make_batch(pack, replace(SHAPE, batch=3))
     recipe = replace(RECIPE, stage=stage)
@@ -157,7 +157,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(pack, stage):
 
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     # A feature network has kinks, where rounding changes a gradient a little.
-    tolerances = (2e-2, 1e-4) if stage is Stage.SHARP else (1e-3, 1e-6)
+    tolerances = (2e-2, 1e-4) if stage is TrainingStage.SHARP else (1e-3, 1e-6)
     assert_equal_gradients(in_parts, whole, rtol=tolerances[0], atol=tolerances[1])
 
 
@@ -221,7 +221,7 @@ def test_a_mirrored_clip_is_the_clip_and_its_reverse(pack):
 
 
 def test_the_discriminator_and_the_cleaning_head_are_trained_too(pack):
-    recipe = replace(RECIPE, stage=Stage.SHARP)
+    recipe = replace(RECIPE, stage=TrainingStage.SHARP)
     trainer = new_trainer(make_network(), recipe)
     before = deepcopy(trainer.state()["perceptual"])
 
@@ -235,7 +235,7 @@ def test_the_discriminator_and_the_cleaning_head_are_trained_too(pack):
 
 
 def test_the_adversarial_loss_starts_after_the_discriminator_trained_alone(pack, monkeypatch):
-    recipe = replace(RECIPE, stage=Stage.SHARP)
+    recipe = replace(RECIPE, stage=TrainingStage.SHARP)
     losses = []
 
     for alone in (5, 0):
@@ -249,7 +249,7 @@ def test_the_adversarial_loss_starts_after_the_discriminator_trained_alone(pack,
 
 def test_a_discriminator_that_is_nearly_always_right_is_not_updated(pack, monkeypatch):
     monkeypatch.setattr(perceptual_stage, "MIN_UPDATE_LOSS", 99.0)
-    trainer = new_trainer(make_network(), replace(RECIPE, stage=Stage.SHARP))
+    trainer = new_trainer(make_network(), replace(RECIPE, stage=TrainingStage.SHARP))
     before = trainer.perceptual.discriminator.first.weight.clone()
 
     trainer.apply(trainer.learn(make_batch(pack)))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.recipe import FINETUNING, Stage
+from vsrm_cli.training.recipe import FINETUNING, TrainingStage
 from vsrm_cli.training.validation import (
     CLIPS_SHOWN,
     SIDE_SHOWN,
@@ -200,7 +200,7 @@ def test_weights_with_a_nan_loss_are_never_the_best():
 
 
 def test_the_latest_weights_of_the_flow_stage_are_kept():
-    validator = Validator(clips(), replace(FINETUNING, stage=Stage.FLOW))
+    validator = Validator(clips(), replace(FINETUNING, stage=TrainingStage.FLOW))
 
     validator.validate(Brighter(1.0), 0)
 

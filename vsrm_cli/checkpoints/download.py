@@ -57,7 +57,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class DownloadProgress:
     """The progress of a download."""
 
     name: str
@@ -69,7 +69,7 @@ class _Broken(Exception):
     """A transfer stopped, and can be resumed."""
 
 
-def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = None) -> Path:
+def fetch(remote: RemoteFile, *, report: Callable[[DownloadProgress], None] | None = None) -> Path:
     """Download a file into the cache, unless it is there.
 
     Args:
@@ -136,7 +136,9 @@ def _is_right(path: Path, remote: RemoteFile) -> bool:
     return path.stat().st_size in remote.sizes and checksum(path, kind) == remote.checksum
 
 
-def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], None]) -> None:
+def _receive_all(
+    remote: RemoteFile, part: Path, report: Callable[[DownloadProgress], None]
+) -> None:
     """Download a file, in several attempts if needed, and verify it."""
     pauses = iter(PAUSES_SECONDS)
     furthest = _size(part)
@@ -169,7 +171,7 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
         is_resumed = False
 
 
-def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None]) -> None:
+def _receive(remote: RemoteFile, part: Path, report: Callable[[DownloadProgress], None]) -> None:
     """One attempt: append the missing part, or start over if the host sends the whole file."""
     done = _size(part)
     with _request(remote, part, done) as response:
@@ -182,7 +184,7 @@ def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None])
                 if done >= remote.sizes.stop:
                     break
                 file.write(chunk)
-                report(Transfer(remote.name, done, expected))
+                report(DownloadProgress(remote.name, done, expected))
             file.flush()
             os.fsync(file.fileno())
     if done >= remote.sizes.stop:

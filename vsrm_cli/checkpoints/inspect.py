@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vsrm_cli.checkpoints.catalog import FOR_COMPRESSED, MODELS, ModelEntry, pair_of, resolve_detail
-from vsrm_cli.checkpoints.download import Transfer, checksum
+from vsrm_cli.checkpoints.download import DownloadProgress, checksum
 from vsrm_cli.checkpoints.loading import network_of, save_weights
 from vsrm_cli.checkpoints.locate import locate, weights_location
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
@@ -19,7 +19,7 @@ _STRUCTURAL_KEYS = ("network", "name", "config", "scale", "format")
 
 
 def describe(
-    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+    name_or_path: str | Path, *, report: Callable[[DownloadProgress], None] | None = None
 ) -> dict[str, Any]:
     """Describe a network by name or path, including its weight file if it is on this machine.
 

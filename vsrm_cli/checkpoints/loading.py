@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from vsrm_cli.checkpoints.catalog import MODELS, blend_of
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
@@ -82,7 +82,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     detail: float | None = None,
-    report: Callable[[Transfer], None] | None = None,
+    report: Callable[[DownloadProgress], None] | None = None,
 ) -> Network:
     """Load a network, ready to restore clips.
 
@@ -119,7 +119,7 @@ def load_model(
 
 
 def network_scale(
-    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+    name_or_path: str | Path, *, report: Callable[[DownloadProgress], None] | None = None
 ) -> int:
     """The scale of a network, without loading it.
 
@@ -134,7 +134,7 @@ def network_scale(
     return _read_named(str(name_or_path), report).scale if entry is None else entry.scale
 
 
-def _read_named(name_or_path: str, report: Callable[[Transfer], None] | None) -> Network:
+def _read_named(name_or_path: str, report: Callable[[DownloadProgress], None] | None) -> Network:
     path = locate(name_or_path, report=report)
     is_file = Path(name_or_path).is_file() and name_or_path not in MODELS
     return read_weights(path, name=None if is_file else name_or_path)
@@ -156,7 +156,7 @@ def weights_checksum(
     name_or_path: str | Path,
     *,
     detail: float | None = None,
-    report: Callable[[Transfer], None] | None = None,
+    report: Callable[[DownloadProgress], None] | None = None,
 ) -> str:
     """Compute the SHA-256 of the weight file that `load_model` reads, as hexadecimal digits.
 

@@ -35,11 +35,10 @@ from vsrm_cli.report.units import in_time
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
-    from vsrm_cli.checkpoints.download import Transfer
+    from vsrm_cli.checkpoints.download import DownloadProgress
     from vsrm_cli.doctor import Finding
     from vsrm_cli.report.html import Table as TableOfWords
-    from vsrm_cli.training.loop import Progress as Training
-    from vsrm_cli.training.loop import Result as TrainingResult
+    from vsrm_cli.training.loop import TrainingProgress, TrainingResult
     from vsrm_cli.upscale.summary import Summary
 
 # Often enough to see progress in a log, seldom enough to read the log.
@@ -64,7 +63,7 @@ WIDTH_OF_FILES = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchPosition:
     """Where a job stands among several.
 
     Attributes:
@@ -91,7 +90,7 @@ class Display:
         is_quiet: bool,
         beginning: str = "loading",
         mode: str = "auto",
-        place: Place | None = None,
+        position: BatchPosition | None = None,
     ) -> None:
         """Prepare a display that shows everything, or only warnings.
 
@@ -99,10 +98,10 @@ class Display:
             is_quiet: Whether to show only warnings.
             beginning: What the bar shows until the job reports.
             mode: One of `PROGRESS`.
-            place: Of the job among several.
+            position: Of the job among several.
         """
         self._mode = mode
-        self._place = place
+        self._position = position
         self._first: tuple[float, float] | None = None  # time and frames of the first report
         self._is_quiet = is_quiet
         self._stderr = _stderr()
@@ -115,7 +114,7 @@ class Display:
         if has_bar and mode == "auto":
             self._bar = _new_bar(self._stderr)
             self._task = self._bar.add_task(
-                "", total=None, frames=self._placed(beginning), stages="", left=""
+                "", total=None, frames=self._with_position(beginning), stages="", left=""
             )
 
     def __enter__(self) -> Self:
@@ -145,11 +144,11 @@ class Display:
         left = ", ".join(
             filter(None, (time_left(progress.seconds_left), time_left(in_all, " in all")))
         )
-        frames = self._placed(frames_line(progress))
+        frames = self._with_position(frames_line(progress))
         if self._mode == "json":
             facts = asdict(progress) | {"seconds_left_in_all": in_all}
-            if self._place:
-                facts |= {"number": self._place.number, "of": self._place.of}
+            if self._position:
+                facts |= {"number": self._position.number, "of": self._position.of}
             self._log_event("progress", facts)
         elif self._bar:
             self._bar.update(
@@ -166,7 +165,7 @@ class Display:
         ):
             self._log(", ".join(part for part in (frames, stages_line(progress), left) if part))
 
-    def report_transfer(self, transfer: "Transfer") -> None:
+    def report_transfer(self, transfer: "DownloadProgress") -> None:
         """Show how far a download is."""
         done, total = megabytes(transfer.bytes_done), megabytes(transfer.bytes_expected)
         words = f"downloading {transfer.name}, {done} of {total}"
@@ -180,7 +179,7 @@ class Display:
         else:
             self._log(words)
 
-    def report_training(self, progress: "Training") -> None:
+    def report_training(self, progress: "TrainingProgress") -> None:
         """Show how far a training run is; loss spikes get a line of their own."""
         if progress.rollback and not self._is_quiet:
             self.print_note(progress.rollback)
@@ -233,24 +232,32 @@ class Display:
         else:
             _print(self._stderr, summary_line(summary, self._latest))
 
-    def _placed(self, words: str) -> str:
-        """Words about the job, with its place among several."""
-        place = self._place
-        return words if place is None else f"{place.number} of {place.of}, {place.name}: {words}"
+    def _with_position(self, words: str) -> str:
+        """Words about the job, with its position among several."""
+        position = self._position
+        return (
+            words
+            if position is None
+            else f"{position.number} of {position.of}, {position.name}: {words}"
+        )
 
     def _seconds_left_in_all(self, progress: Progress) -> float | None:
         """How long this job and those after it will take; None without any, or if unknown."""
-        place, computed, expected = self._place, frames_computed(progress), progress.frames_expected
+        position, computed, expected = (
+            self._position,
+            frames_computed(progress),
+            progress.frames_expected,
+        )
         if self._first is None:
             self._first = (time.monotonic(), computed)
         since, before = self._first
-        if place is None or place.number == place.of or progress.seconds_left is None:
+        if position is None or position.number == position.of or progress.seconds_left is None:
             return None
         if not expected or computed <= before:
             return None
-        done = place.work * (computed - before) / expected
+        done = position.work * (computed - before) / expected
         seconds = time.monotonic() - since
-        return progress.seconds_left + place.work_after * seconds / done if done else None
+        return progress.seconds_left + position.work_after * seconds / done if done else None
 
     def _log_event(self, event: str, facts: Mapping[str, Any]) -> None:
         if not self._is_quiet and time.monotonic() >= self._line_is_due_at:

@@ -339,7 +339,7 @@ def upscale(
                 is_quiet=quiet,
                 beginning="estimating" if dry_run else "loading",
                 mode=progress,
-                place=places.get((source, target)),
+                position=positions.get((source, target)),
             ) as display,
             stop_on_signal(display.print_note, "segment") as should_stop,
         ):
@@ -395,11 +395,11 @@ def upscale(
         console.print_note(f"skipped: {target} exists")
     pairs = [pair for pair in pairs if pair[1] not in existing]
     networks: dict[LoadedAs, Network] = {}
-    places = dict(zip(pairs, _places([source for source, _ in pairs]), strict=True))
+    positions = dict(zip(pairs, _positions([source for source, _ in pairs]), strict=True))
     _do_all(enlarge, pairs, debug=debug)
 
 
-def _places(sources: list[Path]) -> list[console.Place | None]:
+def _positions(sources: list[Path]) -> list[console.BatchPosition | None]:
     """Where each input stands among all of them, for the time that is left in total."""
     if len(sources) == 1:
         return [None]
@@ -407,7 +407,7 @@ def _places(sources: list[Path]) -> list[console.Place | None]:
 
     work = [work_of(source) for source in sources]
     return [
-        console.Place(
+        console.BatchPosition(
             source.name, number, len(sources), work=work[number - 1], work_after=sum(work[number:])
         )
         for number, source in enumerate(sources, 1)

@@ -131,7 +131,7 @@ class Sharpening:
 
 
 @dataclass(frozen=True)
-class Fields:
+class InterlacingArtifacts:
     """Remnants of poor deinterlacing: every second row is from the next frame.
 
     Attributes:
@@ -184,7 +184,7 @@ class Compression:
         return torch.from_numpy(decoded[lead:]).float() / 255
 
 
-Step = Resize | Blur | Noise | Sharpening | Fields | Compression
+Step = Resize | Blur | Noise | Sharpening | InterlacingArtifacts | Compression
 
 
 def degrade_real(hr: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
@@ -233,7 +233,7 @@ def draw_steps(rng: np.random.Generator) -> list[Step]:
         codec = str(rng.choice(["h264", "hevc"]))
         return [*steps, *sensor, *_sharpened(rng, 0.7), _compression(codec, rng, worst=30.0)]
     if kind == "old":
-        fields = [Fields(blends=rng.random() < 0.5)] if rng.random() < 0.25 else []
+        fields = [InterlacingArtifacts(blends=rng.random() < 0.5)] if rng.random() < 0.25 else []
         grain = [_noise(rng)] if rng.random() < 0.5 else []
         again = [_compression("h264", rng)] if rng.random() < 0.3 else []
         return [_blur(rng), *steps, *grain, *fields, _old_compression(rng), *again]

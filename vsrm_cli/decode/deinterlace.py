@@ -56,7 +56,7 @@ FirstField = Literal["tff", "bff"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class FieldOrder:
     """The field order of a video, as far as it is known.
 
     Attributes:
@@ -71,7 +71,7 @@ class Fields:
     is_doubtful: bool = False
 
 
-def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
+def look_for_fields(container: InputContainer, stream: VideoStream) -> FieldOrder:
     """Look for combing in some frames from all parts of a video.
 
     Args:
@@ -79,7 +79,7 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
         stream: Its main video.
     """
     if stream.codec_context.height > _MOST_LINES:
-        return Fields()
+        return FieldOrder()
     seen: list[Blocks] = []
     is_marked = False
     for frames in sample_frames(container, stream):
@@ -89,7 +89,7 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
     return _decide(seen, is_marked=is_marked)
 
 
-def _decide(seen: list[Blocks], *, is_marked: bool) -> Fields:
+def _decide(seen: list[Blocks], *, is_marked: bool) -> FieldOrder:
     """Decide by the combing of the frames."""
     blocks = sum(seen, Blocks())
     first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
@@ -102,10 +102,10 @@ def _decide(seen: list[Blocks], *, is_marked: bool) -> Fields:
         moving_frames += moving >= _LEAST_BLOCKS_OF_FRAME
     enough = _LEAST_BLOCKS_MARKED if is_marked else _LEAST_BLOCKS_UNMARKED
     if combed < enough or combed_frames < _LEAST_FRAMES:
-        return Fields(is_marked=is_marked)
+        return FieldOrder(is_marked=is_marked)
     share = _LEAST_SHARE_MARKED if is_marked else _LEAST_SHARE_UNMARKED
     is_sure = combed >= _LEAST_AGREEMENT * other and combed_frames >= share * moving_frames
-    return Fields(first if is_sure else None, is_marked, is_doubtful=not is_sure)
+    return FieldOrder(first if is_sure else None, is_marked, is_doubtful=not is_sure)
 
 
 def sample_frames(container: InputContainer, stream: VideoStream) -> Iterator[list[VideoFrame]]:

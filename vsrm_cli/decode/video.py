@@ -22,7 +22,13 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import Fields, FirstField, deinterlaced, filtered, look_for_fields
+from vsrm_cli.decode.deinterlace import (
+    FieldOrder,
+    FirstField,
+    deinterlaced,
+    filtered,
+    look_for_fields,
+)
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
@@ -109,10 +115,10 @@ class VideoReader:
         return self._hardware or "software"
 
     @cached_property
-    def fields(self) -> Fields:
+    def fields(self) -> FieldOrder:
         """Its field order, if it is interlaced; some frames are decoded to find out."""
         if isinstance(self._deinterlaces, str):
-            return Fields(first=self._deinterlaces)
+            return FieldOrder(first=self._deinterlaces)
         with open_container(self.info.path) as container:
             return look_for_fields(container, video_stream(container, self.info.path))
 

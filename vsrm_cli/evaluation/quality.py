@@ -34,7 +34,7 @@ from vsrm_cli.evaluation.test_sets import (
     check_degradation,
     find_clips,
     read_clip,
-    read_result,
+    read_upscaled_clip,
 )
 from vsrm_cli.frame import SCALE, Pixels
 from vsrm_cli.models.network import Network
@@ -105,7 +105,7 @@ class Quality:
     Attributes:
         folder: The folder.
         test_set: Name of the recognized test set; empty if none.
-        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
+        degradation: As in `vsrm_cli.evaluation.test_sets.make_lr_clip`.
         scale: How many times smaller the LR frames are.
         small_frames: Origin of the LR frames: "from the folder" or "made here".
         on: "y" or "rgb".
@@ -157,14 +157,14 @@ class QualityOptions:
     """How to measure.
 
     Attributes:
-        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
+        degradation: As in `vsrm_cli.evaluation.test_sets.make_lr_clip`.
         on: "y", "rgb", or "auto" for the rules of the test set.
         crop: Pixels ignored at each edge.
         window: Frames per window; None for whole clips.
         most_frames: Maximum number of frames of each clip; None for all.
         follows_time: Whether to measure the warping error.
         also: Results of other programs, by name, for
-            `vsrm_cli.evaluation.test_sets.read_result`.
+            `vsrm_cli.evaluation.test_sets.read_upscaled_clip`.
         detail: Of networks with two weight files; None for the file of the name.
     """
 
@@ -229,7 +229,7 @@ def measure_quality(
                 files, options.degradation, scale=scale, most_frames=options.most_frames
             )
             others = {
-                name: read_result(name, path, clip, most_frames=options.most_frames)
+                name: read_upscaled_clip(name, path, clip, most_frames=options.most_frames)
                 for name, path in options.also.items()
             }
             results = {}

@@ -148,7 +148,7 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
 
     Args:
         folder: As the module describes it; also one folder of images, or one video.
-        degradation: As in `degrade`: which LR clips to use.
+        degradation: As in `make_lr_clip`: which LR clips to use.
         scale: How many times smaller the LR frames are.
 
     Raises:
@@ -203,7 +203,7 @@ def read_clip(
 
     Args:
         files: Its paths.
-        degradation: As in `degrade`, for LR frames that are made here.
+        degradation: As in `make_lr_clip`, for LR frames that are made here.
         scale: How many times smaller the LR frames are.
         most_frames: Maximum number of frames; None for all.
 
@@ -220,7 +220,7 @@ def read_clip(
         note = f"clip {files.name} was cropped from {before} to {width}x{height} pixels"
         hr = hr[..., :height, :width].contiguous()
     if files.lr is None:
-        return Clip(files.name, hr, degrade(hr, degradation, scale), note)
+        return Clip(files.name, hr, make_lr_clip(hr, degradation, scale), note)
     if not files.lr.exists():
         raise InputError(f"clip {files.name} has no LR version {files.lr}.")
     lr = _read_frames(files, files.lr, most_frames)
@@ -234,7 +234,9 @@ def read_clip(
     return Clip(files.name, hr, lr, note)
 
 
-def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None = None) -> Tensor:
+def read_upscaled_clip(
+    method: str, root: Path, clip: Clip, *, most_frames: int | None = None
+) -> Tensor:
     """Read the result of another program for a clip.
 
     Args:
@@ -292,7 +294,7 @@ def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tenso
     return torch.stack(frames)
 
 
-def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
+def make_lr_clip(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
     """Make LR frames by BI or BD of the literature, or by BI and compression.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.options import choose_codec, plan_encoding
@@ -20,7 +20,7 @@ from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
+from vsrm_cli.preview.clips import FRAMES_SHOWN, PreviewClip, read_preview_clip
 from vsrm_cli.preview.page import BICUBIC, Offer, encode_images, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
@@ -91,7 +91,7 @@ def preview_video(
     at: Sequence[Fraction] = (),
     overwrite: bool = False,
     report: Report | None = None,
-    report_transfer: Callable[[Transfer], None] | None = None,
+    report_transfer: Callable[[DownloadProgress], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Preview:
     """Write a page with upscaled samples and estimates of the whole job.
@@ -169,7 +169,7 @@ def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> 
 
 def _clips(
     src: Path, info: VideoInfo, options: UpscaleOptions, at: Sequence[Fraction]
-) -> list[Clip]:
+) -> list[PreviewClip]:
     """The frames at the given times, or at times that are chosen."""
     step = 1 / info.frame_rate if info.frame_rate else Fraction(1, 25)
     # Black or still frames and scene cuts are found in interlaced frames, too.
@@ -181,7 +181,7 @@ def _clips(
         frames=FRAMES_SHOWN,
     )
     read = _reading(src, options, step)
-    return [read_clip(read, place, info=info, step=step) for place in places]
+    return [read_preview_clip(read, place, info=info, step=step) for place in places]
 
 
 def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
@@ -247,7 +247,7 @@ def _suffix(src: Path) -> str:
     return src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
 
 
-def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> list[Pixels]:
+def _shown(frames: Sequence[Frame], clip: PreviewClip, scale: int, info: VideoInfo) -> list[Pixels]:
     """The shown part of upscaled frames, rotated and scaled as players do, uint8."""
     rows, columns = (slice(scale * part.start, scale * part.stop) for part in clip.inside)
     return [

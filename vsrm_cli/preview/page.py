@@ -7,7 +7,7 @@ from vsrm_cli.encode.webp import encode_webp
 from vsrm_cli.frame import SCALE, Pixels
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.preview.clips import CONTEXT, Clip
+from vsrm_cli.preview.clips import CONTEXT, PreviewClip
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import (
     data_uri_of,
@@ -61,7 +61,7 @@ def encode_images(images: Sequence[Pixels], quality: int | None) -> tuple[list[b
 
 def preview_page(
     info: VideoInfo,
-    clips: Sequence[Clip],
+    clips: Sequence[PreviewClip],
     images: Sequence[Sequence[Sequence[bytes]]],
     offers: Sequence[Offer],
 ) -> bytes:
@@ -110,7 +110,7 @@ def _facts(offer: Offer) -> str:
     return ", ".join(facts) + (f"; the default {offer.reason}" if offer.reason else "")
 
 
-def _view(info: VideoInfo, clip: Clip, versions: Sequence[Sequence[bytes]]) -> viewer.View:
+def _view(info: VideoInfo, clip: PreviewClip, versions: Sequence[Sequence[bytes]]) -> viewer.View:
     shown = clip.frames[clip.shown]
     lines, columns = (part.stop - part.start for part in clip.inside)
     # The output is as large as that of the network, whatever its pixel aspect ratio.

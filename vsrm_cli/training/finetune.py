@@ -23,8 +23,8 @@ from vsrm_cli.errors import UsageError
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.loop import Progress, Result, train
-from vsrm_cli.training.recipe import LOSSES, PRESETS, Precision, Recipe, Stage, start_recipe
+from vsrm_cli.training.loop import TrainingProgress, TrainingResult, train
+from vsrm_cli.training.recipe import LOSSES, PRESETS, Precision, Recipe, TrainingStage, start_recipe
 from vsrm_cli.training.run_dir import RunDir
 
 # `START_FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
@@ -101,13 +101,13 @@ class FinetuneOptions:
             raise UsageError(f"The learning rate must be a number above 0, not {self.lr}.")
         for name, weight in self.perceptual.items():
             option = f"--{name.replace('_', '-')}"
-            if self.stage != Stage.SHARP:
+            if self.stage != TrainingStage.SHARP:
                 raise UsageError(f"{option} is for --stage sharp.")
             if not 0 <= weight < math.inf:
                 raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
         for name, value, choices in (
             ("preset", self.preset, tuple(PRESETS)),
-            ("stage", self.stage, tuple(Stage)),
+            ("stage", self.stage, tuple(TrainingStage)),
             ("loss", self.loss, tuple(LOSSES)),
             ("degradation", self.degradation, tuple(Degradation)),
             ("dtype", self.dtype, ("auto", *DTYPES, *Precision)),
@@ -125,9 +125,9 @@ def finetune(
     minutes: float = math.inf,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainingProgress], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
-) -> Result:
+) -> TrainingResult:
     """Train a network on the footage in a folder; see `vsrm_cli.training.loop.train`.
 
     Args:
@@ -144,7 +144,7 @@ def finetune(
     Raises:
         VsrmError: Any of its subclasses; the message says what to do.
     """
-    features = load_efficientnet_lite0() if options.stage == Stage.SHARP else None
+    features = load_efficientnet_lite0() if options.stage == TrainingStage.SHARP else None
     find_device(options.device)  # fails before the footage is read
     if not resume:
         RunDir(out).check_is_free()
@@ -229,7 +229,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     return _with(
         recipe,
         shape=shape,
-        stage=None if options.stage is None else Stage(options.stage),
+        stage=None if options.stage is None else TrainingStage(options.stage),
         steps=options.steps,
         lr=options.lr,
         frequency_weight=None if options.loss is None else LOSSES[options.loss],

@@ -1,9 +1,9 @@
 """The training loop.
 
-A network is trained in stages, each a run of this loop: first its optical flow (`Stage.FLOW`, on
-the true motion of synthetic clips and the frames of real ones), then single frames without
-propagation (`Stage.FRAMES`, cheap), then whole clips (`Stage.CLIPS`). The first two can be skipped;
-the third also fine-tunes finished weights on other footage. `Stage.SHARP` adds perceptual losses.
+A network is trained in stages, each a run of this loop (see `TrainingStage`): first its optical
+flow, on the true motion of synthetic clips and the frames of real ones; then single frames without
+propagation, which is cheap; then whole clips. The first two can be skipped; the third also
+fine-tunes finished weights on other footage. The last stage, `sharp`, adds perceptual losses.
 
 Several processes started by torchrun share each batch and average their gradients.
 """
@@ -30,7 +30,7 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, barrier, process_count, rank
 from vsrm_cli.training.divergence_guard import DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Recipe, Stage, differences
+from vsrm_cli.training.recipe import Recipe, TrainingStage, differences
 from vsrm_cli.training.report import TensorBoardWriter, outcome, report_page
 from vsrm_cli.training.run_dir import RunDir
 from vsrm_cli.training.step_memory import check_memory
@@ -43,7 +43,7 @@ ENDLESS = 2**40
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """What a run reports after each step.
 
     Attributes:
@@ -68,7 +68,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """The result of a run.
 
     Attributes:
@@ -118,11 +118,11 @@ def train(
     minutes: float = math.inf,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainingProgress], None] = lambda _: None,
     every: int = 10,
     validations: int = 10,
     workers: int = 1,
-) -> Result:
+) -> TrainingResult:
     """Train a network. The best averaged weights, state, metrics and a report go into a folder.
 
     Args:
@@ -130,7 +130,7 @@ def train(
         data: From `vsrm_cli.data.footage.open_footage`, or a pack.
         out: The folder.
         recipe: What to compute.
-        features: The feature network of `Stage.SHARP`; unused in other stages.
+        features: The feature network of `TrainingStage.SHARP`; unused in other stages.
         validation: LR-HR clips by name (see `vsrm_cli.training.validation`). They are restored at
             intervals to find the best weights; without them the last weights are kept.
         metadata: Metadata of the weight file, besides the recipe.
@@ -155,13 +155,13 @@ def train(
         Interrupted: If `should_stop` returned true.
     """
     perceptual = None
-    if recipe.stage is Stage.SHARP:
+    if recipe.stage is TrainingStage.SHARP:
         if features is None:
             raise ValueError("the stage sharp needs a feature network")
         perceptual = PerceptualStage(network, recipe, features.to(network.device))
     trainer = Trainer(network, recipe, perceptual)
     check_memory(trainer, recipe)
-    run = _Run(
+    run = _TrainingRun(
         trainer,
         RunDir(out),
         pairs=validation or {},
@@ -211,7 +211,7 @@ def train(
     return run.result()
 
 
-class _Run:
+class _TrainingRun:
     """A run, new or resumed, and its files. Only the first process writes."""
 
     def __init__(
@@ -328,10 +328,10 @@ class _Run:
             self._tensorboard.close()
         barrier()
 
-    def result(self) -> Result:
+    def result(self) -> TrainingResult:
         """The result of the run so far."""
         step, validator = self.trainer.step, self.validator
-        return Result(step, self.trainer.length or step, validator.first, validator.best)
+        return TrainingResult(step, self.trainer.length or step, validator.first, validator.best)
 
     def _validate(self) -> None:
         if self.validator.validate(self.trainer.average, self.trainer.step):
@@ -420,13 +420,13 @@ def _set_up_worker(_: int) -> None:
 
 
 def _progress(
-    run: _Run, budget: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
-) -> Progress:
+    run: _TrainingRun, budget: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
+) -> TrainingProgress:
     trainer, losses = run.trainer, run.losses
     # A run resumed past its end does not know its new length at once.
     length = trainer.length if trainer.step <= (trainer.length or 0) else None
     more = None if length is None else length - trainer.step
-    return Progress(
+    return TrainingProgress(
         step=trainer.step,
         steps=length,
         loss=sum(losses) / len(losses) if losses else run.last_loss,

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from vsrm_cli.layers.flow_refinement import luma
+from vsrm_cli.layers.flow_refinement import rgb_to_luma
 
 EPS = 1e-3
 
@@ -94,7 +94,7 @@ def psnr_loss(restored: Tensor, target: Tensor, *, eps: float = 2e-5) -> Tensor:
     """
     error = _at_least_float32(restored) - _at_least_float32(target)
     rgb_error = error.square().mean((-3, -2, -1))
-    luma_error = luma(error).square().mean((-3, -2, -1))
+    luma_error = rgb_to_luma(error).square().mean((-3, -2, -1))
     logs = (rgb_error + eps).log() + (luma_error + eps).log()
     return 10 / math.log(10) * logs.mean() / 2
 

@@ -25,7 +25,7 @@ from vsrm_cli.training.distributed import all_reduce_max, average_over_processes
 from vsrm_cli.training.flow_loss import compare_flows
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recipe import Precision, Recipe, TrainingStage
 
 # Weight of an earlier pass in the mean of the losses of all passes; the last one has 1.
 EARLIER_PASS = 0.3
@@ -62,7 +62,7 @@ class Trainer:
     Args:
         network: Where to start; changed in place.
         recipe: What to compute.
-        perceptual: The losses of `Stage.SHARP`; None in other stages.
+        perceptual: The losses of `TrainingStage.SHARP`; None in other stages.
 
     Attributes:
         step: How many steps are done.
@@ -134,7 +134,7 @@ class Trainer:
 
     def try_out(self, batch: TrainingBatch) -> None:
         """Run forward and backward once, for all weights that this stage trains."""
-        learns_flow = self.recipe.stage in (Stage.FLOW, Stage.CLIPS)
+        learns_flow = self.recipe.stage in (TrainingStage.FLOW, TrainingStage.CLIPS)
         for parameter in self._flow:
             parameter.requires_grad_(learns_flow)
         with torch.random.fork_rng(devices=[]):
@@ -205,8 +205,8 @@ class Trainer:
 
     def _is_flow_frozen(self) -> bool:
         recipe = self.recipe
-        return recipe.stage in (Stage.FRAMES, Stage.SHARP) or (
-            recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
+        return recipe.stage in (TrainingStage.FRAMES, TrainingStage.SHARP) or (
+            recipe.stage is TrainingStage.CLIPS and self.step < recipe.flow_frozen
         )
 
     def _clip(self, parameters: list[nn.Parameter]) -> bool:
@@ -224,7 +224,7 @@ class Trainer:
         return TrainingBatch(*(getattr(batch, field.name).to(device) for field in fields(batch)))
 
     def _forward(self, batch: TrainingBatch) -> _Forward:
-        if self.recipe.stage is Stage.FLOW:
+        if self.recipe.stage is TrainingStage.FLOW:
             with self._autocast():
                 return _Forward(*compare_flows(self.network.spynet, batch))
         lr, hr = batch.lr, batch.hr
@@ -259,7 +259,7 @@ class Trainer:
     def _restore(self, lr: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """The result of each pass of the network, the final one last."""
         with self._autocast():
-            if self.recipe.stage is Stage.FRAMES:
+            if self.recipe.stage is TrainingStage.FRAMES:
                 return (self.network.frames(lr, flows),)
             return self.network.passes(lr, flows)
 
@@ -296,9 +296,9 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     time = network.temporal_parameters()
     known = {id(parameter) for parameter in (*flow, *time)}
     backbone = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    if recipe.stage is Stage.FLOW:
+    if recipe.stage is TrainingStage.FLOW:
         return [{"params": flow, "share": 1.0}]
-    if recipe.stage is Stage.FRAMES:
+    if recipe.stage is TrainingStage.FRAMES:
         return [{"params": backbone, "share": 1.0}]
     return [
         {"params": time, "share": 1.0},

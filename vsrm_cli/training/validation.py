@@ -15,7 +15,7 @@ from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.frame import SCALE
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 
 # LR frames, (T, 3, H, W), and HR frames, (T, 3, scale H, scale W), both uint8.
 Pair = tuple[Tensor, Tensor]
@@ -222,7 +222,7 @@ class Validator:
         # Progress of the flow network alone does not show in frames yet.
         is_best = (
             self.best is None
-            or self._recipe.stage is Stage.FLOW
+            or self._recipe.stage is TrainingStage.FLOW
             or _rank_of(self.latest) < _rank_of(self.best)
         )
         if is_best:

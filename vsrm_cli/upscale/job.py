@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vsrm_cli import __version__
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
@@ -86,7 +86,7 @@ def upscale_video(
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
-    report_transfer: Callable[[Transfer], None] | None = None,
+    report_transfer: Callable[[DownloadProgress], None] | None = None,
     networks: dict[LoadedAs, Network] | None = None,
     **given: Any,
 ) -> Summary:
@@ -154,7 +154,7 @@ class _Request:
     dst: Path
     confirm: Callable[[Plan], bool] | None
     report: Callable[[Progress], None] | None
-    report_transfer: Callable[[Transfer], None] | None
+    report_transfer: Callable[[DownloadProgress], None] | None
     should_stop: Callable[[], bool]
     warn: Callable[[str], None]
     networks: dict[LoadedAs, Network]
@@ -391,7 +391,7 @@ def _load(
 
 
 def load_network(
-    options: UpscaleOptions, report_transfer: Callable[[Transfer], None] | None
+    options: UpscaleOptions, report_transfer: Callable[[DownloadProgress], None] | None
 ) -> Network:
     """Load the network of the options."""
     return load_model(

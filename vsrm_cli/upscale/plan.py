@@ -19,7 +19,7 @@ from vsrm_cli.checkpoints.catalog import (
     pair_of,
     resolve_detail,
 )
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.loading import network_scale
 from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.encode.options import EncodingPlan
@@ -309,7 +309,7 @@ def resolve_model(
     info: VideoInfo,
     files: Sequence[Path] = (),
     *,
-    report: Callable[[Transfer], None] | None = None,
+    report: Callable[[DownloadProgress], None] | None = None,
 ) -> tuple[UpscaleOptions, str]:
     """Choose the network, its detail and the scale, if the user has not.
 

@@ -1,4 +1,4 @@
-"""What `Stage.SHARP` needs besides the network: a discriminator, a feature network, and a head.
+"""What the stage `sharp` needs besides the network: a discriminator, a feature network, and a head.
 
 They are used only in training. The result is the network, as in any other stage.
 """
@@ -38,7 +38,7 @@ GRID_WEIGHT = 4.0
 
 
 class PerceptualStage:
-    """The losses of `Stage.SHARP`, and the networks that are trained with the main network.
+    """The losses of `TrainingStage.SHARP`, and the networks that are trained with the main network.
 
     Args:
         network: The network that is trained.
