@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is not installed
 
-from vsrm_cli.checkpoints.loading import find_device, network_of, save_weights
+from vsrm_cli.checkpoints.loading import build_network, find_device, save_weights
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.data.crops import most_detailed
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = ClipShape(given.frames, given.patch, given.batch, photo_share=0.5)
     batches = load_batches(given.pack, shape, given.photo_clips, device)
     files = [read_checkpoint(locate(name)) for name in given.start_weights]
-    networks = [network_of(file, file.path.stem).to(device) for file in files]
+    networks = [build_network(file, file.path.stem).to(device) for file in files]
     clean, real = (network.state_dict() for network in networks)
     difference = {key: real[key] - x for key, x in clean.items()}
     for name, share, network, file in zip(STAGES, SHARES, networks, files, strict=True):

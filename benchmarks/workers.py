@@ -24,7 +24,7 @@ import torch
 
 from vsrm_cli import upscale_video
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.inference.restorer import plan_windows
 from vsrm_cli.upscale.distributed.segment_worker import make_empty
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.entries import JournalEntry
@@ -32,7 +32,7 @@ from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
 from vsrm_cli.upscale.settings import JobSettings
 
-WINDOWS = windows_of(24, 4)
+WINDOWS = plan_windows(24, 4)
 
 
 def print_line(line: str) -> None:

@@ -83,14 +83,14 @@ def test_a_network_without_bundled_weights_is_skipped(monkeypatch):
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1"])
 def test_a_working_codec_is_reported(codec):
-    assert codecs.coding_error(codec) < doctor.CODING_ERROR
+    assert codecs.measure_coding_error(codec) < doctor.CODING_ERROR
 
 
 def test_a_codec_that_loses_a_frame_is_reported(monkeypatch):
     monkeypatch.setattr(codecs.av, "open", _forgetful(codecs.av.open))
 
     with pytest.raises(VsrmError, match="of 5 frames, 4 came back"):
-        codecs.coding_error("ffv1")
+        codecs.measure_coding_error("ffv1")
 
 
 def _forgetful(right):

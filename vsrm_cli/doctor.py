@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.encode.encoders import coding_error, hardware_decoders, hardware_encoders
+from vsrm_cli.encode.encoders import hardware_decoders, hardware_encoders, measure_coding_error
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.inference.memory import free_memory_bytes
 from vsrm_cli.ops.causal_conv import causal_conv
@@ -253,7 +253,7 @@ def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tenso
 def _codecs() -> Iterator[Finding]:
     for codec in CODECS:
         try:
-            error = coding_error(codec)
+            error = measure_coding_error(codec)
         except VsrmError as failure:
             yield Finding("codecs", codec, State.BROKEN, str(failure))
         else:

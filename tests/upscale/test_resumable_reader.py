@@ -12,7 +12,7 @@ from PIL import Image
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults
 from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
-from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, fingerprint_of
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, compute_fingerprint
 
 FRAMES = 9
 
@@ -39,7 +39,7 @@ def read(path, *, after=BEGINNING):
 
 
 def resume_point(frames, *, following, margin):
-    prints = [fingerprint_of(frame) for frame in frames[following - margin : following]]
+    prints = [compute_fingerprint(frame) for frame in frames[following - margin : following]]
     return ResumePoint(following, 0, prints)
 
 
@@ -48,7 +48,7 @@ def test_each_frame_is_recorded_by_number_and_fingerprint(path):
 
     assert [frame.record.number for frame in frames] == list(range(FRAMES))
     assert [frame.record.fingerprint for frame in frames] == [
-        fingerprint_of(frame) for frame in frames
+        compute_fingerprint(frame) for frame in frames
     ]
     assert {frame.record.faults for frame in frames} == {Faults()}
     assert source.frames_read == FRAMES

@@ -18,7 +18,7 @@ from vsrm_cli.report.html import (
     still,
 )
 from vsrm_cli.report.svg import bar_plot, line_plot, point_plot
-from vsrm_cli.report.units import in_rough_time
+from vsrm_cli.report.units import format_rough_duration
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
 
 CROPS_SHOWN = 4
@@ -221,7 +221,7 @@ def _minute_of_480p(rows: Sequence[dict[str, Any]]) -> str:
         pixels = width * height / (row["width"] * row["height"])
         frames = 60 * 24 * DEFAULT_WINDOW / (DEFAULT_WINDOW - DEFAULT_OVERLAP)
         seconds = frames * pixels * row["ms_per_frame"] / 1000
-        times.append(f"{model} in {dtype} {in_rough_time(seconds)}")
+        times.append(f"{model} in {dtype} {format_rough_duration(seconds)}")
     return (
         "one minute of 480p at 24 frames per second takes here, by the number of pixels: "
         f"{', '.join(times)}; 'vsrm upscale --dry-run' estimates a video of yours"

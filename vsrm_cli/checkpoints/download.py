@@ -83,7 +83,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[DownloadProgress], None] | No
         WeightsError: If the host cannot be reached, does not have the file, or sends another; or if
             the cache cannot be written.
     """
-    path = cached(remote)
+    path = find_cached(remote)
     if path:
         return path
     path = cache_path(remote)
@@ -91,7 +91,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[DownloadProgress], None] | No
         path.parent.mkdir(parents=True, exist_ok=True)
         # A lock of the operating system, released when its process ends.
         with FileLock(path.with_name(f"{path.name}.lock")):
-            if not cached(remote):
+            if not find_cached(remote):
                 part = path.with_name(f"{path.name}.part")
                 _receive_all(remote, part, report or (lambda _: None))
                 publish(part, path)
@@ -107,7 +107,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[DownloadProgress], None] | No
     return path
 
 
-def cached(remote: RemoteFile) -> Path | None:
+def find_cached(remote: RemoteFile) -> Path | None:
     """The file in the cache, if it is there and its checksum is right."""
     path = cache_path(remote)
     return path if path.is_file() and _is_right(path, remote) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from vsrm_cli.checkpoints.catalog import FOR_COMPRESSED, MODELS, ModelEntry, pair_of, resolve_detail
 from vsrm_cli.checkpoints.download import DownloadProgress, checksum
-from vsrm_cli.checkpoints.loading import network_of, save_weights
+from vsrm_cli.checkpoints.loading import build_network, save_weights
 from vsrm_cli.checkpoints.locate import locate, weights_location
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.errors import OutputError
@@ -74,7 +74,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
         WeightsError: As `read_weights`.
     """
     checkpoint = read_checkpoint(path)
-    network = network_of(checkpoint, path.stem)
+    network = build_network(checkpoint, path.stem)
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -111,7 +111,7 @@ def convert_weights(
         raise OutputError(f"{target} must end in .safetensors, the form that is written.")
     check_output_path(target, overwrite=overwrite)  # a file may be converted in place
     checkpoint = read_checkpoint(source, averaged=averaged)
-    network = network_of(checkpoint, target.stem)
+    network = build_network(checkpoint, target.stem)
     metadata = {
         "name": network.name,
         "source": f"{source.name}, {checksum(source, 'sha256')}",

@@ -23,7 +23,7 @@ from vsrm_cli.checkpoints.catalog import MODELS, blend_of
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
 from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.locate import locate
-from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
+from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, sanitize
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 from vsrm_cli.files import write_atomically
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
@@ -194,7 +194,7 @@ def read_weights(path: Path, *, name: str | None = None) -> Network:
         WeightsError: If the file is damaged or malicious, is for an unknown network, or its keys do
             not match its configuration exactly.
     """
-    return network_of(read_checkpoint(path), name or path.stem)
+    return build_network(read_checkpoint(path), name or path.stem)
 
 
 def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
@@ -216,7 +216,7 @@ def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> N
         save_file(tensors, part, metadata=described)
 
 
-def network_of(checkpoint: Checkpoint, name: str) -> Network:
+def build_network(checkpoint: Checkpoint, name: str) -> Network:
     """Build the network of a checkpoint and load its weights.
 
     Args:
@@ -233,13 +233,13 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
             network: Network = family.network(config)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise WeightsError(
-            f"{path} has a configuration that cannot be built: {shown(str(error))}."
+            f"{path} has a configuration that cannot be built: {sanitize(str(error))}."
         ) from error
     scale = checkpoint.metadata.get("scale", str(network.scale))
     if scale != str(network.scale):
         raise WeightsError(
-            f"{path} says that it enlarges {shown(scale)} times, but its configuration is that of "
-            f"a network that enlarges {network.scale} times."
+            f"{path} says that it enlarges {sanitize(scale)} times, but its configuration is that "
+            f"of a network that enlarges {network.scale} times."
         )
     wanted = network.state_dict()
     tensors = {key: x for key, x in checkpoint.tensors.items() if not family.unused.fullmatch(key)}
@@ -312,7 +312,8 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
         )
     if name not in FAMILIES:
         raise WeightsError(
-            f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
+            f"{path} is for a network {sanitize(name)!r}; the networks here are "
+            f"{', '.join(FAMILIES)}."
         )
     values = json.loads(metadata["config"])
     if name == "vsrm" and values.get("upsampler") == _FORMER_COMPACT:
@@ -355,7 +356,7 @@ def _check_keys(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Te
     both = [(name, x, found[name]) for name, x in wanted.items() if name in found]
     faults = [
         *_listed("missing", [f"missing {name}" for name in wanted if name not in found]),
-        *_listed("unexpected", [f"unexpected {shown(n)}" for n in found if n not in wanted]),
+        *_listed("unexpected", [f"unexpected {sanitize(n)}" for n in found if n not in wanted]),
         *_listed(
             "of another shape",
             [

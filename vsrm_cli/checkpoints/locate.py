@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry
-from vsrm_cli.checkpoints.download import DownloadProgress, cached, fetch
+from vsrm_cli.checkpoints.download import DownloadProgress, fetch, find_cached
 from vsrm_cli.checkpoints.hub import ENDINGS, fetch_from_hub, is_hub_id
 from vsrm_cli.errors import WeightsError
 
@@ -65,7 +65,7 @@ def weights_location(entry: ModelEntry) -> WeightsLocation:
         return WeightsLocation(WeightsPlace.BUNDLED, path, path.stat().st_size)
     if entry.remote is None:
         return WeightsLocation(WeightsPlace.NOWHERE, None, None)
-    path = cached(entry.remote)
+    path = find_cached(entry.remote)
     if path:
         return WeightsLocation(WeightsPlace.CACHE, path, path.stat().st_size)
     return WeightsLocation(WeightsPlace.REMOTE, None, entry.remote.size)

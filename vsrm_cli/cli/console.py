@@ -23,15 +23,15 @@ from rich.text import Text
 
 from vsrm_cli.cli.formatting import (
     bar_length,
+    format_megabytes,
     frames_computed,
     frames_line,
-    megabytes,
     stages_line,
     step_rate,
     summary_line,
     time_left,
 )
-from vsrm_cli.report.units import in_time
+from vsrm_cli.report.units import format_duration
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
@@ -167,7 +167,10 @@ class Display:
 
     def report_transfer(self, transfer: "DownloadProgress") -> None:
         """Show how far a download is."""
-        done, total = megabytes(transfer.bytes_done), megabytes(transfer.bytes_expected)
+        done, total = (
+            format_megabytes(transfer.bytes_done),
+            format_megabytes(transfer.bytes_expected),
+        )
         words = f"downloading {transfer.name}, {done} of {total}"
         if self._bar:
             self._bar.update(
@@ -187,7 +190,7 @@ class Display:
         rate = progress.steps_per_second
         words = [f"loss {progress.loss:.5f}", f"{step_rate(rate)} steps/s" if rate else ""]
         left = progress.seconds_left
-        remaining = "" if left is None else f"{in_time(left)} left"
+        remaining = "" if left is None else f"{format_duration(left)} left"
         if self._bar:
             self._bar.update(
                 self._task,
@@ -348,7 +351,7 @@ def _print(console: Console, text: str) -> None:
 def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
     """Name, size, scale, license and place of a network, in short."""
     about = "about " if model["place"] == "to be fetched" else ""
-    size = f", {about}{megabytes(model['bytes'])}" if model["bytes"] else ""
+    size = f", {about}{format_megabytes(model['bytes'])}" if model["bytes"] else ""
     return (
         model["name"],
         f"{model['parameters'] / 1e6:5.2f} M parameters",

@@ -403,9 +403,9 @@ def _positions(sources: list[Path]) -> list[console.BatchPosition | None]:
     """Where each input stands among all of them, for the time that is left in total."""
     if len(sources) == 1:
         return [None]
-    from vsrm_cli.upscale.batch import work_of
+    from vsrm_cli.upscale.batch import estimate_work
 
-    work = [work_of(source) for source in sources]
+    work = [estimate_work(source) for source in sources]
     return [
         console.BatchPosition(
             source.name, number, len(sources), work=work[number - 1], work_after=sum(work[number:])

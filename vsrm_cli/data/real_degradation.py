@@ -173,12 +173,12 @@ class Compression:
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
         """Encode and decode a clip."""
         # Imported here, since the other degradations work without PyAV.
-        from vsrm_cli.encode.roundtrip import compressed
+        from vsrm_cli.encode.roundtrip import encode_and_decode
 
         lead = min(self.lead, len(clip) - 1)
         whole = torch.cat((clip[1 : lead + 1].flip(0), clip))
         frames = (whole * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-        decoded = compressed(
+        decoded = encode_and_decode(
             frames, self.codec, crf=self.crf, preset=self.preset, deblocks=self.deblocks
         )
         return torch.from_numpy(decoded[lead:]).float() / 255

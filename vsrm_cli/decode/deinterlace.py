@@ -71,7 +71,7 @@ class FieldOrder:
     is_doubtful: bool = False
 
 
-def look_for_fields(container: InputContainer, stream: VideoStream) -> FieldOrder:
+def detect_field_order(container: InputContainer, stream: VideoStream) -> FieldOrder:
     """Look for combing in some frames from all parts of a video.
 
     Args:
@@ -159,14 +159,14 @@ def _luma(frame: VideoFrame) -> Luma:
     return luma[:, :: -(-frame.width // _MOST_COLUMNS)]
 
 
-def deinterlaced(
+def deinterlace(
     frames: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Deinterlace frames, one for one; each keeps its time."""
-    return filtered(frames, "bwdif", mode="send_frame", parity=first, deint="all")
+    return apply_filter(frames, "bwdif", mode="send_frame", parity=first, deint="all")
 
 
-def filtered(
+def apply_filter(
     frames: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Pass frames through a filter of FFmpeg that returns one for each.

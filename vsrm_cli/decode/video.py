@@ -25,9 +25,9 @@ from av.video.stream import VideoStream
 from vsrm_cli.decode.deinterlace import (
     FieldOrder,
     FirstField,
-    deinterlaced,
-    filtered,
-    look_for_fields,
+    apply_filter,
+    deinterlace,
+    detect_field_order,
 )
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
@@ -36,7 +36,7 @@ from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, video_stream
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
 # After so many unreadable packets in a row the rest of the file is skipped.
@@ -120,7 +120,7 @@ class VideoReader:
         if isinstance(self._deinterlaces, str):
             return FieldOrder(first=self._deinterlaces)
         with open_container(self.info.path) as container:
-            return look_for_fields(container, video_stream(container, self.info.path))
+            return detect_field_order(container, video_stream(container, self.info.path))
 
     @property
     def notices(self) -> list[str]:
@@ -177,9 +177,9 @@ class VideoReader:
         seen = False
         av_frames = self._timed_frames()
         if not self.info.has_chroma_location:
-            av_frames = filtered(av_frames, "setparams", chroma_location="left")
+            av_frames = apply_filter(av_frames, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
-            av_frames = deinterlaced(av_frames, self.fields.first)
+            av_frames = deinterlace(av_frames, self.fields.first)
         for av_frame, time in av_frames:
             seen = True
             if self._first is not None and time < self._first:
@@ -192,7 +192,7 @@ class VideoReader:
             self.frames_read += 1
             self.faults += Faults(resized=(av_frame.width, av_frame.height) != size)
             duration = av_frame.duration * self.info.time_base if av_frame.duration else None
-            pixels = upright(to_rgb(av_frame, color), self._matrix)
+            pixels = rotate_upright(to_rgb(av_frame, color), self._matrix)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
         else:
             self._check_end()

@@ -47,7 +47,7 @@ class HardwareEncoder:
     is_usable: bool
 
 
-def coding_error(codec: str) -> float:
+def measure_coding_error(codec: str) -> float:
     """Encode a few drawn frames, decode them again, and compare.
 
     Args:

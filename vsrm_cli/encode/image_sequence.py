@@ -23,7 +23,7 @@ from vsrm_cli.files import IMAGE_ENDINGS, flush_names
 from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
 from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 
 _ALL_BUT_PIXELS = "sound, subtitles, times and metadata: image files cannot hold them"
@@ -94,7 +94,7 @@ class ImageSequenceWriter:
 
     def encode(self, frame: Frame) -> bytes:
         """Encode a frame as a PNG file."""
-        av_frame = self._from_rgb(upright(frame.pixels, self._matrix))
+        av_frame = self._from_rgb(rotate_upright(frame.pixels, self._matrix))
         codec = av.CodecContext.create("png", "w")
         assert isinstance(codec, VideoCodecContext)
         codec.width, codec.height = av_frame.width, av_frame.height

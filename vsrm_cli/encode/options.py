@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from torch.backends.cpu import get_cpu_capability
 
 from vsrm_cli.errors import OutputError, UsageError
-from vsrm_cli.media.color import Color, bits_of, has_alpha
+from vsrm_cli.media.color import Color, bit_depth, has_alpha
 from vsrm_cli.media.hdr import HdrMetadata, hdr_parameters
 from vsrm_cli.media.probe import VideoInfo
 
@@ -171,7 +171,7 @@ def stores_pixel_shape(plan: EncodingPlan) -> bool:
     return plan.codec in _PIXEL_SHAPE_CODECS
 
 
-def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
+def find_lost_metadata(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
     """List metadata of the source's frames that the output cannot store, and why.
 
     Args:
@@ -180,9 +180,9 @@ def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | Non
         pixel: The shape that its pixels should have, width over height.
     """
     losses = list(source.dropped)
-    if source.bits > bits_of(plan.pixel_format):
+    if source.bits > bit_depth(plan.pixel_format):
         losses.append(
-            f"bit depth: {source.bits} bits become {bits_of(plan.pixel_format)} in "
+            f"bit depth: {source.bits} bits become {bit_depth(plan.pixel_format)} in "
             f"{plan.encoder}; another --codec or --pix-fmt may keep them"
         )
     if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
@@ -225,7 +225,7 @@ def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fracti
         )
 
 
-def add_video(
+def add_video_stream(
     container: OutputContainer,
     plan: EncodingPlan,
     color: Color,
@@ -257,14 +257,14 @@ def add_video(
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
     context.thread_count = _THREADS
-    tag(context, color)
+    set_color_tags(context, color)
     if plan.codec in _QUANTIZER_CODECS:
         context.qscale = True
         context.global_quality = 3
     return stream
 
 
-def tag(context: VideoCodecContext, color: Color) -> None:
+def set_color_tags(context: VideoCodecContext, color: Color) -> None:
     """Write down how the pixels of a stream are to be read."""
     context.colorspace = color.matrix
     context.color_range = color.range
@@ -359,7 +359,7 @@ def _preset_options(encoding: Encoding, encoder: str, option: CodecOption | None
 
 def _automatic_format(codec: str, accepted: list[str], source_format: str) -> str:
     """The format that keeps the depth of the source, and what else the codec can keep."""
-    bits = bits_of(source_format)
+    bits = bit_depth(source_format)
     if codec in _DELIVERY_CODECS:
         wanted = [f"yuv420p{bits}le", "yuv420p10le"] if bits > 8 else []
         if bits > 8 and codec != "h264":  # NVIDIA's name for it, which its H.264 cannot store

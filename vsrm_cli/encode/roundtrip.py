@@ -35,7 +35,7 @@ _PIXEL_FORMAT = "yuv420p"
 _COLOR = Color(SMPTE170M, full_range=False)
 
 
-def compressed(
+def encode_and_decode(
     frames: NDArray[np.uint8],
     codec: str,
     *,

@@ -12,7 +12,7 @@ from vsrm_cli.encode.options import (
     Encoding,
     check_limits,
     choose_codec,
-    encoding_losses,
+    find_lost_metadata,
     plan_encoding,
 )
 from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
@@ -90,7 +90,7 @@ class VideoTarget:
         self.shown_shape = self.track.shape
         if suffix != ".nut":
             self.shown_shape = self.shown_shape.upright(source)
-        self.lost = encoding_losses(source, self.plan, shape.sample_aspect_ratio)
+        self.lost = find_lost_metadata(source, self.plan, shape.sample_aspect_ratio)
         if source.display_matrix is not None and suffix == ".nut":
             self.lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
         if self.plan.encoder not in supported_codecs(suffix):
@@ -150,9 +150,9 @@ class VideoTarget:
             advice = "a copied stream may be damaged; try another container"
         elif isinstance(error, (MemoryError, av.ExternalError)):
             advice = "the encoder may lack memory, close other programs or try another --codec"
-        return OutputError(f"{self.path} could not be written ({reason_of(error)}); {advice}.")
+        return OutputError(f"{self.path} could not be written ({error_text(error)}); {advice}.")
 
 
-def reason_of(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The message of an error of the system or of FFmpeg."""
     return getattr(error, "strerror", None) or str(error)

@@ -16,7 +16,12 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.options import EncodingPlan, add_video, stores_pixel_shape, tag
+from vsrm_cli.encode.options import (
+    EncodingPlan,
+    add_video_stream,
+    set_color_tags,
+    stores_pixel_shape,
+)
 from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import FromRgb
 from vsrm_cli.media.geometry import Shape
@@ -85,7 +90,7 @@ class VideoTrack:
 
     def add_encoder(self, container: OutputContainer) -> VideoStream:
         """Add the video to a container, of the output or of a segment, to be encoded."""
-        stream = add_video(
+        stream = add_video_stream(
             container,
             self.plan,
             self._from_rgb.color,
@@ -145,7 +150,7 @@ class VideoTrack:
     def _describe(self, stream: VideoStream) -> None:
         """Set what players need to know of a stream, which not every encoder or segment has."""
         context = stream.codec_context
-        tag(context, self._from_rgb.color)
+        set_color_tags(context, self._from_rgb.color)
         if self.shape.sample_aspect_ratio is not None:
             context.sample_aspect_ratio = self.shape.sample_aspect_ratio
         if self.is_mp4 and self.plan.codec == "hevc":

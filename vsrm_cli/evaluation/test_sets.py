@@ -18,7 +18,7 @@ from torch import Tensor
 from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
 from vsrm_cli.decode.image_sequence import by_number
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.roundtrip import compressed
+from vsrm_cli.encode.roundtrip import encode_and_decode
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, files_below, files_in
 from vsrm_cli.frame import SCALE, to_8_bits
@@ -314,4 +314,4 @@ def make_lr_clip(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
     if compression is None:
         return frames
     codec, quality = compression[1], int(compression[2])
-    return torch.from_numpy(compressed(frames.numpy(), codec, crf=quality, preset="medium"))
+    return torch.from_numpy(encode_and_decode(frames.numpy(), codec, crf=quality, preset="medium"))

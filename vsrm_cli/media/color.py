@@ -162,7 +162,7 @@ def has_chroma_location(codec: str, pixel_format: str) -> bool:
     return not is_halved or pixel_format.startswith("yuvj") or codec in _CODECS_WITH_CHROMA_LOCATION
 
 
-def bits_of(pixel_format: str) -> int:
+def bit_depth(pixel_format: str) -> int:
     """Bits of the deepest component of a pixel format."""
     return max((c.bits for c in av.VideoFormat(pixel_format).components), default=8)
 
@@ -224,7 +224,7 @@ class ToRgb:
         Raises:
             InputError: If the pixel format cannot be converted.
         """
-        is_deep = bits_of(frame.format.name) > 8
+        is_deep = bit_depth(frame.format.name) > 8
         if packed := _PACKED_RGB.fullmatch(frame.format.name):
             frame = _unpack_rgb(frame, packed)
         try:
@@ -248,7 +248,7 @@ class ToRgb:
         pixels: Pixels = np.stack([red, green, blue])
         if _is_gray(frame.format.name):
             return pixels if color.full_range else _expand_range(pixels)
-        bits = bits_of(frame.format.name)
+        bits = bit_depth(frame.format.name)
         is_integer_planes = frame.format.name.startswith("gbr") and bits <= 16
         if is_deep and (is_integer_planes or not frame.format.is_rgb):
             white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SWSCALE_WHITE

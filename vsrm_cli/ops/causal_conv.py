@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import fuses
+from vsrm_cli.ops.dispatch import uses_fused_kernels
 
 
 def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False) -> Tensor:
@@ -23,7 +23,7 @@ def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = Fals
     Returns:
         (B, L, d), in the type of ``u``.
     """
-    if fuses(u, weight, bias):
+    if uses_fused_kernels(u, weight, bias):
         y: Tensor = _fused()(u, weight, bias, reverse=reverse)
         return y
     return F.silu(_convolve(u, weight, bias, reverse=reverse))

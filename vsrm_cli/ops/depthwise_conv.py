@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import fuses
+from vsrm_cli.ops.dispatch import uses_fused_kernels
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Shaped like ``x``, in its type.
     """
-    if fuses(x, weight, bias):
+    if uses_fused_kernels(x, weight, bias):
         y: Tensor = _fused()(x, weight, bias)
         return y
     # The permutations are views: the memory stays channels-last.

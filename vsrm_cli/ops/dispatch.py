@@ -46,7 +46,7 @@ def usable_kernels(device: torch.device) -> list[Kernel]:
     return [Kernel(name, _missing(name, device)) for name in NAMES]
 
 
-def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
+def choose_kernel(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
     """Name the implementation for an input: the forced one, or the fastest that supports it.
 
     Args:
@@ -74,7 +74,7 @@ def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
     return forced
 
 
-def fuses(*inputs: Tensor) -> bool:
+def uses_fused_kernels(*inputs: Tensor) -> bool:
     """Whether to use fused Triton kernels, which have no gradients, instead of PyTorch.
 
     They are used where the scan runs in Triton.
@@ -87,7 +87,7 @@ def fuses(*inputs: Tensor) -> bool:
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         return False
-    return choose(inputs[0].device, inputs[0].dtype, is_shared=True) == "triton"
+    return choose_kernel(inputs[0].device, inputs[0].dtype, is_shared=True) == "triton"
 
 
 def _missing(name: str, device: torch.device) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import fuses
+from vsrm_cli.ops.dispatch import uses_fused_kernels
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
@@ -58,7 +58,7 @@ def sample_tokens(image: Tensor, points: Tensor) -> Tensor:
     Returns:
         (B * H * W, k, C), in the type of ``image``.
     """
-    if fuses(image, points):
+    if uses_fused_kernels(image, points):
         tokens: Tensor = _fused()(image, points)
         return tokens
     count, height = points.shape[1], image.shape[2]

@@ -18,7 +18,7 @@ from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import SCALE, Frame, Pixels, to_8_bits
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.geometry import output_shape
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.clips import FRAMES_SHOWN, PreviewClip, read_preview_clip
 from vsrm_cli.preview.page import BICUBIC, Offer, encode_images, preview_page
@@ -251,7 +251,8 @@ def _shown(frames: Sequence[Frame], clip: PreviewClip, scale: int, info: VideoIn
     """The shown part of upscaled frames, rotated and scaled as players do, uint8."""
     rows, columns = (slice(scale * part.start, scale * part.stop) for part in clip.inside)
     return [
-        upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix) for frame in frames
+        rotate_upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix)
+        for frame in frames
     ]
 
 

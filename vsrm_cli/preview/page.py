@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vsrm_cli.encode.webp import encode_webp
 from vsrm_cli.frame import SCALE, Pixels
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.clips import CONTEXT, PreviewClip
 from vsrm_cli.report import viewer
@@ -15,7 +15,7 @@ from vsrm_cli.report.html import (
     html_page,
     paragraph,
 )
-from vsrm_cli.report.units import in_bytes, in_time
+from vsrm_cli.report.units import format_bytes, format_duration
 
 BICUBIC = "bicubic"
 # WebP qualities, tried in order until the images of a place are small enough on average.
@@ -79,7 +79,7 @@ def preview_page(
     lead = f"{info.path.name}: {info.width}x{info.height}, {len(clips)} "
     lead += "place" if len(clips) == 1 else "places"
     if info.duration is not None:
-        lead += f" of {in_time(float(info.duration))}"
+        lead += f" of {format_duration(float(info.duration))}"
     hint = "Move the edge in each image with the mouse, a finger, or the slider below it."
     context = (
         f"The networks used up to {CONTEXT} more frames before and after the frames of each place; "
@@ -103,10 +103,10 @@ def _facts(offer: Offer) -> str:
     facts = [f"{offer.size} pixels"]
     if offer.seconds is not None:
         unit = "hours" if offer.seconds >= 3600 else "minutes"
-        facts.append(f"about {in_time(offer.seconds)} {unit}")
+        facts.append(f"about {format_duration(offer.seconds)} {unit}")
     if offer.file_bytes is not None:
-        facts.append(f"{in_bytes(offer.file_bytes)}")
-    facts.append(f"{in_bytes(offer.memory_bytes)} of memory")
+        facts.append(f"{format_bytes(offer.file_bytes)}")
+    facts.append(f"{format_bytes(offer.memory_bytes)} of memory")
     return ", ".join(facts) + (f"; the default {offer.reason}" if offer.reason else "")
 
 
@@ -120,10 +120,10 @@ def _view(info: VideoInfo, clip: PreviewClip, versions: Sequence[Sequence[bytes]
     length = float(shown[-1].time - shown[0].time)
     overview = None
     if clip.overview is not None:
-        small = upright(clip.overview, info.display_matrix)
+        small = rotate_upright(clip.overview, info.display_matrix)
         overview = data_uri_of(encode_webp(small, quality=_QUALITIES[0]), "webp")
     return viewer.View(
-        title=f"at {in_time(int(clip.time))}.{int(clip.time * 100) % 100:02}",
+        title=f"at {format_duration(int(clip.time))}.{int(clip.time * 100) % 100:02}",
         caption="" if overview is None else "the part with most detail",
         frames=[[data_uri_of(file, "webp") for file in files] for files in versions],
         width=width,

@@ -105,7 +105,7 @@ class CopiedStreams:
         self._video = video_stream(self._container, path)
         self._video_tags = metadata.stream_tags(CONTAINERS[suffix], self._video.metadata)
         self._dropped_timecode = self._drop_timecode()
-        self.chapters: list[Chapter] = metadata.shifted_chapters(
+        self.chapters: list[Chapter] = metadata.shift_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
         if CONTAINERS[suffix] in ("mp4", "mov"):
@@ -180,7 +180,7 @@ class CopiedStreams:
     def dropped(self) -> list[str]:
         """Describe what the output cannot hold, and why."""
         dropped = [str(plan) for plan in self.plans if not plan.is_kept]
-        tags = metadata.lost_tags(CONTAINERS[self._suffix], self.tags)
+        tags = metadata.find_lost_tags(CONTAINERS[self._suffix], self.tags)
         if tags:
             dropped.append(
                 f"tags {', '.join(tags)}: a {self._suffix} file cannot hold them; an .mkv may"
@@ -274,8 +274,8 @@ class CopiedStreams:
             if metadata.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
                 return None
             reason = f"a {self._suffix} file cannot hold it at this frame rate; an .mkv may"
-        self.tags = metadata.without_timecode(self.tags)
-        self._video_tags = metadata.without_timecode(self._video_tags)
+        self.tags = metadata.remove_timecode(self.tags)
+        self._video_tags = metadata.remove_timecode(self._video_tags)
         return f"timecode {timecode}: {reason}"
 
     def _add_stream(self, output: OutputContainer, plan: StreamPlan) -> None:

@@ -86,7 +86,7 @@ def tag_options(container: str, tags: dict[str, str]) -> dict[str, str]:
     return {"movflags": "use_metadata_tags"} if container in ("mp4", "mov") and is_apples else {}
 
 
-def lost_tags(container: str, tags: dict[str, str]) -> list[str]:
+def find_lost_tags(container: str, tags: dict[str, str]) -> list[str]:
     """Names of the tags that a container does not keep, found by a trial file in memory."""
     if container not in ("mp4", "mov"):
         return []
@@ -102,7 +102,7 @@ def timecode_of(*tags: dict[str, str]) -> str | None:
     return next(found, None)
 
 
-def without_timecode(tags: dict[str, str]) -> dict[str, str]:
+def remove_timecode(tags: dict[str, str]) -> dict[str, str]:
     """All tags except the timecode."""
     return {k: v for k, v in tags.items() if k.lower() != _TIMECODE}
 
@@ -176,7 +176,7 @@ def read_cover(container: InputContainer, stream: VideoStream) -> bytes:
     return b"" if packet is None else bytes(packet)
 
 
-def shifted_chapters(
+def shift_chapters(
     chapters: list[Chapter], *, first: Fraction | None, end: Fraction | None, shift: Fraction
 ) -> list[Chapter]:
     """The chapters of a part of a video, on the clock of the output.

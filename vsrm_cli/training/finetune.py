@@ -48,7 +48,7 @@ class FinetuneOptions:
 
     Attributes:
         model: The network to start from: a name of the catalog, a weight file, or a Hub id; "auto"
-            lets the footage decide, see `settle_model`.
+            lets the footage decide, see `choose_start_model`.
         from_scratch: Whether to start from new weights of that network instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
         stage: What to train: "flow", "frames", "clips" or "sharp".
@@ -149,12 +149,12 @@ def finetune(
     if not resume:
         RunDir(out).check_is_free()
     # Before the footage is read, since it may be refused.
-    network = None if options.model == AUTO else choose_network(options)
+    network = None if options.model == AUTO else load_start_network(options)
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
-    options = settle_model(options, footage, warn)
-    network = network or choose_network(options)
+    options = choose_start_model(options, footage, warn)
+    network = network or load_start_network(options)
     recipe = choose_recipe(options, has_time=math.isfinite(minutes))
     shape = footage.fit(recipe.shape)
     if shape != recipe.shape:
@@ -185,7 +185,7 @@ def finetune(
     )
 
 
-def settle_model(
+def choose_start_model(
     options: FinetuneOptions, footage: Footage, warn: Callable[[str], None]
 ) -> FinetuneOptions:
     """Choose the network to start from by the codecs of the footage, and its degradation.
@@ -242,7 +242,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     )
 
 
-def choose_network(options: FinetuneOptions) -> Network:
+def load_start_network(options: FinetuneOptions) -> Network:
     """Load or create the network to start from, on the device of the options.
 
     Raises:

@@ -125,7 +125,7 @@ def _expand(path: Path) -> list[Path]:
     return videos or [path]
 
 
-def work_of(source: Path) -> int:
+def estimate_work(source: Path) -> int:
     """The amount of work: pixels of all frames; 0 if unknown."""
     files = find_images(source) if is_sequence(source) else [source]
     try:

@@ -33,9 +33,9 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.devices import (
     DTYPE_NAMES,
     MIXED,
+    device_kind,
     find_devices,
     hardware_of,
-    kind_of,
     new_restorer,
     queue_depths,
     resolve_hardware,
@@ -55,7 +55,7 @@ from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
-    check_room,
+    check_disk_space,
     expected_frames,
     resolve_model,
     suggest_height,
@@ -181,9 +181,9 @@ def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> Summary:
     with cluster or nullcontext(), open_input(src, options) as source:
         if cluster is None:
             devices = find_devices(options.device, mixed=options.mixed)
-            kind = kind_of(devices)
+            kind = device_kind(devices)
         else:
-            devices, kind = [], cluster.kind_of(options.device)
+            devices, kind = [], cluster.device_kind(options.device)
         options, reason = resolve_model(options, source.info, files, report=request.report_transfer)
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
@@ -192,7 +192,9 @@ def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> Summary:
                 journal.load(content | _describe(request, options, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
                 _warn_beforehand(source, output, request, options)
-                if scarcity := check_room(output, journal, expected_frames(source.info, options)):
+                if scarcity := check_disk_space(
+                    output, journal, expected_frames(source.info, options)
+                ):
                     request.warn(scarcity)
                 job = _Job(request, options, reason, source, output, journal)
                 if cluster is not None:

@@ -168,7 +168,7 @@ class Plan:
         return asdict(self)
 
 
-def check_room(output: SegmentedWriter, journal: Journal, frames: int | None) -> str | None:
+def check_disk_space(output: SegmentedWriter, journal: Journal, frames: int | None) -> str | None:
     """Compare the needed disk space with the free space.
 
     Args:

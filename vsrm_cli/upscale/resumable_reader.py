@@ -133,7 +133,7 @@ class ResumableReader:
     def _recorded(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
         for number, frame in enumerate(frames, first):
             self.frames_read = number + 1
-            record = FrameRecord(number, fingerprint_of(frame), self.faults)
+            record = FrameRecord(number, compute_fingerprint(frame), self.faults)
             yield replace(frame, record=record)
 
     def _read_from(self, start: Fraction | None) -> FrameReader:
@@ -158,7 +158,7 @@ class ResumableReader:
             margin = list(islice(frames, len(point.margin)))
         except InputError:
             margin = []
-        if [fingerprint_of(frame) for frame in margin] == point.margin:
+        if [compute_fingerprint(frame) for frame in margin] == point.margin:
             return margin, frames
         self._reader.close()
         return None
@@ -169,7 +169,7 @@ class ResumableReader:
         frames = iter(self._reader)
         first = point.next - len(point.margin)
         margin = list(islice(frames, first, point.next))
-        if [fingerprint_of(frame) for frame in margin] != point.margin:
+        if [compute_fingerprint(frame) for frame in margin] != point.margin:
             raise InputError(
                 f"{self.path} has other frames now than when the job started; give --restart "
                 "to start over."
@@ -177,7 +177,7 @@ class ResumableReader:
         return margin, frames
 
 
-def fingerprint_of(frame: Frame) -> Fingerprint:
+def compute_fingerprint(frame: Frame) -> Fingerprint:
     """The fingerprint of a frame, by which it is recognized when it is decoded again."""
     return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))
 

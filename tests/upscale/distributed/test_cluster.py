@@ -319,15 +319,15 @@ def a_node(*, cpus=8, gpus=0, **versions):
 def test_each_gpu_of_a_node_has_a_worker():
     cluster = a_cluster(a_node(gpus=2), a_node(), a_node(gpus=1))
 
-    assert cluster.kind_of("auto") == cluster.kind_of("cuda") == "cuda"
+    assert cluster.device_kind("auto") == cluster.device_kind("cuda") == "cuda"
     assert cluster.devices("cuda", threads=8) == ["cuda"] * 3
-    assert cluster.kind_of("cpu") == "cpu"
+    assert cluster.device_kind("cpu") == "cpu"
 
 
 def test_a_cpu_worker_reserves_as_many_cpus_as_the_job_has_threads():
     cluster = a_cluster(a_node(cpus=8), a_node(cpus=3))
 
-    assert cluster.kind_of("auto") == "cpu"
+    assert cluster.device_kind("auto") == "cpu"
     assert cluster.devices("cpu", threads=3) == ["cpu"] * 3
     with pytest.raises(VsrmError, match=r"no node with 9 CPUs, .* OMP_NUM_THREADS"):
         cluster.devices("cpu", threads=9)
@@ -335,9 +335,9 @@ def test_a_cpu_worker_reserves_as_many_cpus_as_the_job_has_threads():
 
 def test_a_cluster_without_the_requested_device_is_reported():
     with pytest.raises(VsrmError, match="has no GPU"):
-        a_cluster(a_node()).kind_of("cuda")
+        a_cluster(a_node()).device_kind("cuda")
     with pytest.raises(VsrmError, match="has no node that can compute"):
-        a_cluster().kind_of("auto")
+        a_cluster().device_kind("auto")
 
 
 @pytest.mark.parametrize(
@@ -349,8 +349,8 @@ def test_a_cluster_without_the_requested_device_is_reported():
 )
 def test_a_node_with_another_version_is_named(versions, words):
     with pytest.raises(VsrmError, match=words):
-        a_cluster(a_node(), a_node(**versions)).kind_of("cpu")
-    assert a_cluster(a_node(gpus=1), a_node(**versions)).kind_of("auto") == "cuda"
+        a_cluster(a_node(), a_node(**versions)).device_kind("cpu")
+    assert a_cluster(a_node(gpus=1), a_node(**versions)).device_kind("auto") == "cuda"
 
 
 def test_a_silent_node_is_named_in_the_error():

@@ -22,7 +22,7 @@ from vsrm_cli.training.perceptual.losses import (
     pattern_loss,
     temporal_loss,
     usm_sharpen,
-    warmed_up,
+    warmup_weight,
 )
 from vsrm_cli.training.recipe import Precision, Recipe
 
@@ -113,7 +113,9 @@ class PerceptualStage:
             with self._autocast():
                 features_loss = feature_loss(self._features, restored, target)
             loss = loss + weights.feature_weight * features_loss
-        weight = warmed_up(weights.adversarial_weight, step, start=STEPS_ALONE, steps=RAMP_STEPS)
+        weight = warmup_weight(
+            weights.adversarial_weight, step, start=STEPS_ALONE, steps=RAMP_STEPS
+        )
         if weight:
             # In evaluation mode and frozen: this loss must not change the discriminator.
             self.discriminator.eval().requires_grad_(False)

@@ -193,7 +193,7 @@ class Cluster:
         where = "that this machine belongs to" if self.address == "auto" else f"at {self.address}"
         return f"The Ray cluster {where}"
 
-    def kind_of(self, device: str) -> str:
+    def device_kind(self, device: str) -> str:
         """The device type of its workers: "cuda" or "cpu".
 
         Args:
@@ -294,7 +294,7 @@ def make_node_workers(
 
     Args:
         cluster: The cluster.
-        kind: Of device, see `Cluster.kind_of`.
+        kind: Of device, see `Cluster.device_kind`.
         files: The input.
         warn: Called with each failure that does not end the work.
         settings: For the workers.

@@ -14,7 +14,7 @@ import torch
 from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.inference.restorer import plan_windows
 from vsrm_cli.upscale.devices import MIXED, resolve_hardware
 from vsrm_cli.upscale.distributed.segment_worker import (
     DeviceFacts,
@@ -174,7 +174,7 @@ def _choose(
 ) -> JobSettings:
     """Choose settings that every device supports."""
     tiles = [about.tile for about in facts if about.tile is not None]
-    stride = windows_of(settings.options.window, settings.options.overlap).stride
+    stride = plan_windows(settings.options.window, settings.options.overlap).stride
     return JobSettings(
         device=",".join(devices),
         hardware=resolve_hardware(
@@ -215,7 +215,7 @@ def _plan(
                 report(Progress(journal.frames_kept, expected, fps, 0.0, 0.0, None))
             yield frame
 
-    windows = windows_of(options.window, options.overlap)
+    windows = plan_windows(options.window, options.overlap)
     length = chosen.segment_frames or 1
     segments = plan_segments(watched(), windows, length=length, after=journal.resume_point)
     journal.keep_only({segment.first: segment.resume_point for segment in segments})
