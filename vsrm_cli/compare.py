@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import InputError, UsageError
@@ -24,7 +24,7 @@ from vsrm_cli.evaluation.baselines import upscale_frame
 from vsrm_cli.evaluation.quality import densest_place
 from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import Frame, Pixels, to_8_bits, to_16_bits
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import data_uri, encode_png, html_page, paragraph, write_whole
@@ -84,7 +84,7 @@ def compare_videos(
     start: Fraction | None = None,
     mode: str = "side",
     labels: Sequence[str] | None = None,
-    encoding: Encoding | None = None,
+    encoding: EncodingOptions | None = None,
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> Comparison:
@@ -133,8 +133,10 @@ def compare_videos(
                     VideoTarget(
                         output,
                         source=source,
-                        shape=Shape(renderer.width, renderer.height, source.sample_aspect_ratio),
-                        encoding=encoding or Encoding(),
+                        shape=OutputShape(
+                            renderer.width, renderer.height, source.sample_aspect_ratio
+                        ),
+                        encoding=encoding or EncodingOptions(),
                         start=start,
                         end=videos.end,
                         overwrite=overwrite,
@@ -359,10 +361,10 @@ def _frames_to_show(errors: list[float]) -> set[int]:
     return spread | {errors.index(max(errors))}
 
 
-def _view(frames: Frames, number: int) -> viewer.View:
+def _view(frames: Frames, number: int) -> viewer.PlaceVersions:
     parts = _most_different_part(frames, MAX_PAGE_CROP)
     height, width = parts[0].shape[1:]
-    return viewer.View(
+    return viewer.PlaceVersions(
         title=f"frame {number}, at {float(frames[0].time):.3f} s",
         caption="",
         frames=[[data_uri(part)] for part in parts],

@@ -13,7 +13,7 @@ from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.cli import console
 from vsrm_cli.cli.console import BatchPosition, Display
 from vsrm_cli.report.html import Table
-from vsrm_cli.upscale.job import Summary
+from vsrm_cli.upscale.job import JobSummary
 from vsrm_cli.upscale.pipeline import Progress
 
 PROGRESS = Progress(
@@ -24,7 +24,7 @@ PROGRESS = Progress(
     encode_fps=40.0,
     seconds_left=56.2,
 )
-SUMMARY = Summary(
+SUMMARY = JobSummary(
     input="in.mp4",
     output="out.mp4",
     frames_in=120,

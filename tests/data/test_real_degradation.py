@@ -74,7 +74,7 @@ def test_every_order_and_every_codec_occurs():
         assert any({early, late} <= {*o} and o.index(early) < o.index(late) for o in orders)
     assert any({"Compression", "Noise"} <= {*o} and o[-1] == "Noise" for o in orders)
     assert any(o == ("Resize", "Compression", "Resize", "Compression") for o in orders)
-    assert any({"Fields", "Compression"} <= {*o} for o in orders)
+    assert any({"InterlacingArtifacts", "Compression"} <= {*o} for o in orders)
     assert codecs == {"h264", "hevc", "vp9", "mpeg4", "mpeg2"}
 
 

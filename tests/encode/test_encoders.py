@@ -7,7 +7,7 @@ import av
 import pytest
 
 from vsrm_cli.encode.encoders import ordinary_priority
-from vsrm_cli.encode.options import Encoding, plan_encoding
+from vsrm_cli.encode.options import EncodingOptions, plan_encoding
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
@@ -29,6 +29,6 @@ def test_av1_leaves_the_scheduling_of_all_threads_as_it_was(tmp_path):
 def test_x264_does_not_use_what_depends_on_memory(monkeypatch, capability, is_limited):
     monkeypatch.setattr("vsrm_cli.encode.options.get_cpu_capability", lambda: capability)
 
-    parameters = plan_encoding(Encoding(codec="h264"), "yuv420p").options["x264-params"]
+    parameters = plan_encoding(EncodingOptions(codec="h264"), "yuv420p").options["x264-params"]
 
     assert ("asm=" in parameters, "AVX512" in parameters) == (is_limited, False)

@@ -23,7 +23,7 @@ def test_a_folder_of_folders_and_videos_is_a_set_of_clips(tmp_path):
     found = find_clips(tmp_path, "bi")
 
     assert names_of(found) == ["deep/down", "film", "waves"]
-    assert found.rules.name == ""
+    assert found.protocol.name == ""
     assert not found.has_lr
 
 
@@ -109,9 +109,9 @@ def test_known_sets_bring_their_rules(tmp_path, clips, name, on_luma, center_onl
         draw_folder(tmp_path / "GT" / clip, frames=1)
         draw_folder(tmp_path / "LR" / clip, frames=1, height=8, width=12)
 
-    rules = find_clips(tmp_path, "bi").rules
+    protocol = find_clips(tmp_path, "bi").protocol
 
-    assert (rules.name, rules.on_luma, rules.center_only) == (name, on_luma, center_only)
+    assert (protocol.name, protocol.on_luma, protocol.center_only) == (name, on_luma, center_only)
 
 
 def test_sides_that_are_not_multiples_of_four_are_cropped_with_a_note(tmp_path):

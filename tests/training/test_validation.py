@@ -18,7 +18,7 @@ from vsrm_cli.training.recipe import FINETUNING, TrainingStage
 from vsrm_cli.training.validation import (
     CLIPS_SHOWN,
     SIDE_SHOWN,
-    Score,
+    ClipScore,
     Validator,
     validate,
     with_lr_frames,
@@ -74,7 +74,7 @@ def test_a_bicubic_network_scores_like_the_bicubic_baseline():
     (score,) = validate(Bicubic(), drawn_pairs())
 
     psnr, loss = score.bicubic, score.loss
-    assert score == Score("drawn", psnr, together=psnr, alone=psnr, loss=loss)
+    assert score == ClipScore("drawn", psnr, together=psnr, alone=psnr, loss=loss)
     assert 15 < score.bicubic < 60
 
 

@@ -40,7 +40,7 @@ LARGEST_TILE = 4096
 
 
 @dataclass(frozen=True)
-class Speed:
+class NetworkSpeed:
     """Speed of a network for frames of one size.
 
     Attributes:
@@ -105,7 +105,7 @@ def measure_speed(
     device: torch.device,
     window: int,
     report: Callable[[str], None],
-) -> list[Speed]:
+) -> list[NetworkSpeed]:
     """Time networks.
 
     Args:
@@ -151,12 +151,12 @@ def _load_or_build(model: str, *, device: torch.device, dtype: str) -> Network:
     return network
 
 
-def _measure_size(network: Network, size: str, *, window: int) -> Speed:
+def _measure_size(network: Network, size: str, *, window: int) -> NetworkSpeed:
     width, height = SIZES[size]
     device, dtype = network.device, network.dtype
     times, peak, problem = _try_size(network, (1, window, 3, height, width))
     median = statistics.median(times) / window if times else None
-    return Speed(
+    return NetworkSpeed(
         model=network.name,
         dtype=DTYPE_NAMES[dtype],
         size=size,

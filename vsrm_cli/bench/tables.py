@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vsrm_cli.bench.results import Change, Result
+from vsrm_cli.bench.results import FigureChange, Result
 from vsrm_cli.bench.speed import SIZES
 from vsrm_cli.evaluation.baselines import FILTERS
-from vsrm_cli.evaluation.quality import Crop
+from vsrm_cli.evaluation.quality import GainCrop
 from vsrm_cli.report.html import (
     Table,
     heading,
@@ -191,7 +191,7 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
     )
 
 
-def changes_table(changes: Sequence[Change]) -> Table:
+def changes_table(changes: Sequence[FigureChange]) -> Table:
     """The comparison with an older result."""
     return Table(
         "Against the older result (more than 1 is worse)",
@@ -253,7 +253,7 @@ def _quality_remarks(quality: dict[str, Any]) -> list[str]:
     return [*notes, *quality["notes"]]
 
 
-def result_page(result: Result, crops: Sequence[Crop]) -> str:
+def result_page(result: Result, crops: Sequence[GainCrop]) -> str:
     """A page with the tables, plots and the crops with the largest gain.
 
     Args:
@@ -276,7 +276,7 @@ def result_page(result: Result, crops: Sequence[Crop]) -> str:
     return html_page("vsrm bench", lead, parts)
 
 
-def _crop_part(crop: Crop) -> str:
+def _crop_part(crop: GainCrop) -> str:
     network = next(name for name in crop.images if name not in {*FILTERS, "ground truth"})
     where = f"{crop.clip}, frame {crop.frame}"
     compared = slider(

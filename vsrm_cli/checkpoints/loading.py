@@ -53,7 +53,7 @@ _KEYS_LISTED = 10
 
 
 @dataclass(frozen=True)
-class Family:
+class NetworkFamily:
     """A family of networks.
 
     Attributes:
@@ -69,10 +69,10 @@ class Family:
 
 # By the name in weight files.
 FAMILIES = {
-    "vsrm": Family(VSRMConfig, VSRM),
-    "vsrm-compact": Family(CompactConfig, VSRMCompact),
-    "vsrm-former": Family(CompactV01Config, CompactV01),
-    "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
+    "vsrm": NetworkFamily(VSRMConfig, VSRM),
+    "vsrm-compact": NetworkFamily(CompactConfig, VSRMCompact),
+    "vsrm-former": NetworkFamily(CompactV01Config, CompactV01),
+    "gsm": NetworkFamily(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
 
@@ -299,7 +299,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
+def _identify(checkpoint: Checkpoint) -> tuple[NetworkFamily, Any]:
     """The family and the configuration of a checkpoint."""
     metadata, shapes, path = checkpoint.metadata, checkpoint.shapes, checkpoint.path
     if is_gsm(shapes) and "network" not in metadata:

@@ -14,7 +14,7 @@ from vsrm_cli.cli.options import Debug
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
-    from vsrm_cli.evaluation.quality import Crop
+    from vsrm_cli.evaluation.quality import GainCrop
 
 EXIT_FAILED = 1
 
@@ -261,7 +261,7 @@ def bench(
 
 
 def _print_result(
-    result: "Result", crops: "list[Crop]", *, as_json: bool, html: Path | None, overwrite: bool
+    result: "Result", crops: "list[GainCrop]", *, as_json: bool, html: Path | None, overwrite: bool
 ) -> None:
     """Print a result, and write its page."""
     from vsrm_cli.bench.tables import remarks, result_page, tables

@@ -36,10 +36,10 @@ from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
     from vsrm_cli.checkpoints.download import DownloadProgress
-    from vsrm_cli.doctor import Finding
+    from vsrm_cli.doctor import CheckResult
     from vsrm_cli.report.html import Table as TableOfWords
     from vsrm_cli.training.loop import TrainingProgress, TrainingResult
-    from vsrm_cli.upscale.summary import Summary
+    from vsrm_cli.upscale.summary import JobSummary
 
 # Often enough to see progress in a log, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
@@ -56,7 +56,7 @@ PLACES = {
     "to be fetched": "download at first use",
     "none": "no weights",
 }
-FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
+CHECK_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
 
 # For tables in a file or another program: wide enough that nothing wraps.
 WIDTH_OF_FILES = 200
@@ -224,7 +224,7 @@ class Display:
             return
         _print(self._stderr, f"warning: {message}")
 
-    def print_result(self, summary: "Summary") -> None:
+    def print_result(self, summary: "JobSummary") -> None:
         """Print the result of the job, in one line, and its warnings."""
         for warning in summary.warnings:
             self.warn(warning)
@@ -310,22 +310,22 @@ def print_model(facts: Mapping[str, Any]) -> None:
         _print_facts(stdout, table)
 
 
-def print_finding(finding: "Finding", *, is_first: bool) -> None:
+def print_check_result(result: "CheckResult", *, is_first: bool) -> None:
     """Print one line of what `vsrm doctor` finds on stdout.
 
     Args:
-        finding: What was found.
+        result: Of one check.
         is_first: Whether it is the first of its topic.
     """
     stdout = Console(highlight=False)
     if is_first:
-        stdout.print(Text(finding.topic, style="bold"))
-    sign, style = FINDING_SIGNS[finding.state]
+        stdout.print(Text(result.topic, style="bold"))
+    sign, style = CHECK_SIGNS[result.state]
     line = Table.grid(padding=(0, 2, 0, 0))
     line.add_column(no_wrap=True, style=style)
     line.add_column(no_wrap=True, min_width=16)
     line.add_column(overflow="fold", style="dim" if sign == "-" else "")
-    line.add_row(sign, finding.name, Text(_printable(finding.detail)))
+    line.add_row(sign, result.name, Text(_printable(result.detail)))
     stdout.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 

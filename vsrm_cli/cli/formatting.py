@@ -9,8 +9,8 @@ from vsrm_cli.upscale.options import DEFAULT_SCALE
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import torch, and `vsrm --help` should not wait for it
-    from vsrm_cli.upscale.plan import Plan
-    from vsrm_cli.upscale.summary import Summary
+    from vsrm_cli.upscale.plan import JobPlan
+    from vsrm_cli.upscale.summary import JobSummary
 
 
 def format_megabytes(count: int) -> str:
@@ -18,7 +18,7 @@ def format_megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: JobPlan) -> list[str]:
     """A plan as lines, each a name and a value."""
     frames = "unknown" if plan.frames is None else f"about {plan.frames}"
     resumed = f", {plan.frames_resumed} of them finished" if plan.frames_resumed else ""
@@ -101,7 +101,7 @@ def step_rate(rate: float) -> str:
     return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
-def summary_line(summary: Summary, latest: Progress | None) -> str:
+def summary_line(summary: JobSummary, latest: Progress | None) -> str:
     """What a job did, in one line."""
     rates = {name: fps for name, fps in _rates(latest).items() if fps > 0} if latest else {}
     slowest = min(rates, key=rates.__getitem__, default=None)

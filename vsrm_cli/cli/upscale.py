@@ -39,7 +39,7 @@ from vsrm_cli.upscale.options import (
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.models.network import Network
     from vsrm_cli.upscale.job import LoadedAs
-    from vsrm_cli.upscale.plan import Plan
+    from vsrm_cli.upscale.plan import JobPlan
 
 # Whether a scale was given is no option of its own.
 OPTIONS = [field.name for field in fields(UpscaleOptions) if field.name != "is_scale_given"]
@@ -326,7 +326,7 @@ def upscale(
     from vsrm_cli.upscale.batch import check_ending, check_exists, check_takes_rate, plan_batch
 
     def enlarge(source: Path, target: Path) -> None:
-        def print_plan(plan: "Plan") -> bool:
+        def print_plan(plan: "JobPlan") -> bool:
             display.clear()
             if as_json:
                 typer.echo(json.dumps(plan.as_dict()))

@@ -35,7 +35,7 @@ _LEAST_LEVELS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class BlockCounts:
     """Counts of blocks in some frames.
 
     Attributes:
@@ -50,9 +50,9 @@ class Blocks:
     progressive: int = 0
     total: int = 0
 
-    def __add__(self, other: Blocks) -> Blocks:
+    def __add__(self, other: BlockCounts) -> BlockCounts:
         """Count the blocks of more frames."""
-        return Blocks(
+        return BlockCounts(
             self.tff + other.tff,
             self.bff + other.bff,
             self.progressive + other.progressive,
@@ -60,7 +60,7 @@ class Blocks:
         )
 
 
-def find_combing(before: Luma, frame: Luma, after: Luma) -> Blocks:
+def find_combing(before: Luma, frame: Luma, after: Luma) -> BlockCounts:
     """Look for combing in a frame.
 
     Args:
@@ -78,7 +78,7 @@ def find_combing(before: Luma, frame: Luma, after: Luma) -> Blocks:
     is_ordered = far > _FURTHER * near + noise
     is_combed = is_ordered & (now > _AS_LONG * near) & (now > _TOOTH * along_fields)
     is_progressive = ~is_combed & (near > _FURTHER * now + noise)
-    return Blocks(
+    return BlockCounts(
         tff=int((is_combed & (top_first < bottom_first)).sum()),
         bff=int((is_combed & (top_first > bottom_first)).sum()),
         progressive=int(is_progressive.sum()),

@@ -25,7 +25,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.combing import Blocks, Luma, find_combing
+from vsrm_cli.decode.combing import BlockCounts, Luma, find_combing
 from vsrm_cli.media.color import luma_of
 
 # Parts of the video that are examined, consecutive frames of each, and how many frames are decoded
@@ -80,7 +80,7 @@ def detect_field_order(container: InputContainer, stream: VideoStream) -> FieldO
     """
     if stream.codec_context.height > _MOST_LINES:
         return FieldOrder()
-    seen: list[Blocks] = []
+    seen: list[BlockCounts] = []
     is_marked = False
     for frames in sample_frames(container, stream):
         is_marked |= any(frame.interlaced_frame for frame in frames)
@@ -89,9 +89,9 @@ def detect_field_order(container: InputContainer, stream: VideoStream) -> FieldO
     return _decide(seen, is_marked=is_marked)
 
 
-def _decide(seen: list[Blocks], *, is_marked: bool) -> FieldOrder:
+def _decide(seen: list[BlockCounts], *, is_marked: bool) -> FieldOrder:
     """Decide by the combing of the frames."""
-    blocks = sum(seen, Blocks())
+    blocks = sum(seen, BlockCounts())
     first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
     combed, other = max(blocks.tff, blocks.bff), min(blocks.tff, blocks.bff)
     combed_frames = moving_frames = 0
@@ -146,7 +146,7 @@ def _from(ticks: int, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
     return dropwhile(lambda frame: frame.pts is None or frame.pts < ticks, near)
 
 
-def _look_at(frames: list[VideoFrame]) -> Iterator[Blocks]:
+def _look_at(frames: list[VideoFrame]) -> Iterator[BlockCounts]:
     """The combing of each frame that has neighbors on both sides."""
     lumas = [_luma(frame) for frame in frames]
     for before, luma, after in zip(lumas, lumas[1:], lumas[2:], strict=False):

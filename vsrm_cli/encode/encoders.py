@@ -16,7 +16,7 @@ from av.container import OutputContainer
 from av.logging import Capture
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.options import Encoding, plan_encoding
+from vsrm_cli.encode.options import EncodingOptions, plan_encoding
 from vsrm_cli.errors import VsrmError
 
 # The ends of encoder names, and whose hardware they need.
@@ -51,7 +51,7 @@ def measure_coding_error(codec: str) -> float:
     """Encode a few drawn frames, decode them again, and compare.
 
     Args:
-        codec: As in `Encoding`.
+        codec: As in `EncodingOptions`.
 
     Returns:
         Mean difference of brightness, in levels of 255.
@@ -60,7 +60,7 @@ def measure_coding_error(codec: str) -> float:
         VsrmError: If the codec cannot encode, or not all frames come back.
     """
     drawn = [_ramp(number) for number in range(_FRAMES)]
-    plan = plan_encoding(Encoding(codec=codec), "yuv420p")
+    plan = plan_encoding(EncodingOptions(codec=codec), "yuv420p")
     file = io.BytesIO()
     try:
         with av.open(file, "w", format="matroska") as output:
@@ -97,7 +97,7 @@ def _ramp(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return np.asarray(slope, dtype=np.uint8)
 
 
-def replace_absent_hardware(encoding: Encoding) -> tuple[Encoding, str | None]:
+def replace_absent_hardware(encoding: EncodingOptions) -> tuple[EncodingOptions, str | None]:
     """Choose software where a hardware encoder was named that cannot be opened here.
 
     Args:

@@ -22,7 +22,7 @@ from vsrm_cli.errors import InputError, OutputError
 from vsrm_cli.files import IMAGE_ENDINGS, flush_names
 from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 
@@ -51,7 +51,7 @@ class ImageSequenceWriter:
     segment_container = "png"
 
     def __init__(
-        self, path: Path, *, source: VideoInfo, names: Sequence[str], shape: Shape
+        self, path: Path, *, source: VideoInfo, names: Sequence[str], shape: OutputShape
     ) -> None:
         """Prepare to write.
 

@@ -74,7 +74,7 @@ _DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class EncodingOptions:
     """How the output video is to be encoded.
 
     Attributes:
@@ -114,7 +114,9 @@ class EncodingPlan:
         return 0 if default is None else int(self.options.get("crf", default)) - default
 
 
-def choose_codec(encoding: Encoding, suffix: str, *, bits: int, size: tuple[int, int]) -> Encoding:
+def choose_codec(
+    encoding: EncodingOptions, suffix: str, *, bits: int, size: tuple[int, int]
+) -> EncodingOptions:
     """Take the codec that plays in most places, where the user leaves it open.
 
     Args:
@@ -138,7 +140,7 @@ def _is_at_least(size: tuple[int, int], least: tuple[int, int]) -> bool:
 
 
 def plan_encoding(
-    encoding: Encoding, source_format: str, *, hdr: HdrMetadata | None = None
+    encoding: EncodingOptions, source_format: str, *, hdr: HdrMetadata | None = None
 ) -> EncodingPlan:
     """Check an encoding and fill in what it leaves open.
 
@@ -310,7 +312,9 @@ def _parameters(encoder: str, hdr: HdrMetadata | None) -> dict[str, str]:
     return {option: ":".join(f"{k}={v}" for k, v in listed.items())} if listed else {}
 
 
-def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
+def _crf_options(
+    encoding: EncodingOptions, encoder: str, option: CodecOption | None
+) -> dict[str, str]:
     if option is None:
         if encoding.crf is not None:
             raise UsageError(f"The codec {encoding.codec} has no crf; leave --crf out.")
@@ -327,7 +331,7 @@ def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -
     return {} if crf is None else {"crf": str(crf)}
 
 
-def _quantizer_options(encoding: Encoding, encoder: str, largest: int) -> dict[str, str]:
+def _quantizer_options(encoding: EncodingOptions, encoder: str, largest: int) -> dict[str, str]:
     """The same for NVIDIA's encoders, whose scale is that of their quantizer."""
     qp = _DEFAULT_QP[encoder] if encoding.crf is None else encoding.crf
     if not 0 <= qp <= largest:
@@ -338,7 +342,9 @@ def _quantizer_options(encoding: Encoding, encoder: str, largest: int) -> dict[s
     return {"rc": "constqp", "qp": str(qp)}
 
 
-def _preset_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
+def _preset_options(
+    encoding: EncodingOptions, encoder: str, option: CodecOption | None
+) -> dict[str, str]:
     preset = encoding.preset
     if preset is None:
         return {}
@@ -372,7 +378,7 @@ def _automatic_format(codec: str, accepted: list[str], source_format: str) -> st
     return best.name if best is not None else "yuv420p"
 
 
-def _checked_format(encoding: Encoding, accepted: list[str]) -> str:
+def _checked_format(encoding: EncodingOptions, accepted: list[str]) -> str:
     name = encoding.pixel_format
     try:
         av.VideoFormat(name)

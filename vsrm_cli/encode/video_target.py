@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from vsrm_cli.encode.options import (
-    Encoding,
+    EncodingOptions,
     check_limits,
     choose_codec,
     find_lost_metadata,
@@ -18,7 +18,7 @@ from vsrm_cli.encode.options import (
 from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path, part_path
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
 from vsrm_cli.remux.metadata import tag_options
@@ -48,8 +48,8 @@ class VideoTarget:
         path: Path,
         *,
         source: VideoInfo,
-        shape: Shape,
-        encoding: Encoding,
+        shape: OutputShape,
+        encoding: EncodingOptions,
         start: Fraction | None = None,
         end: Fraction | None = None,
         overwrite: bool = False,

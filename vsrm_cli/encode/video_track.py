@@ -24,7 +24,7 @@ from vsrm_cli.encode.options import (
 )
 from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import FromRgb
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
@@ -45,7 +45,13 @@ class VideoTrack:
     """
 
     def __init__(
-        self, source: VideoInfo, shape: Shape, plan: EncodingPlan, *, suffix: str, shift: Fraction
+        self,
+        source: VideoInfo,
+        shape: OutputShape,
+        plan: EncodingPlan,
+        *,
+        suffix: str,
+        shift: Fraction,
     ) -> None:
         """Choose the colors and the clock.
 

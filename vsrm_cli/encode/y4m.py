@@ -17,7 +17,7 @@ from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 
@@ -48,7 +48,7 @@ class Y4mWriter:
     warnings: tuple[str, ...] = ()
 
     def __init__(
-        self, file: BinaryIO, *, source: VideoInfo, shape: Shape, pixel_format: str
+        self, file: BinaryIO, *, source: VideoInfo, shape: OutputShape, pixel_format: str
     ) -> None:
         """Prepare; the header is written with the first frame.
 

@@ -29,8 +29,8 @@ from vsrm_cli.evaluation.progress import MeasurementProgress
 from vsrm_cli.evaluation.published import PublishedScore, published_scores
 from vsrm_cli.evaluation.temporal import FLOW_MODEL, error_flicker, warping_errors
 from vsrm_cli.evaluation.test_sets import (
-    Clip,
-    Rules,
+    EvaluationClip,
+    EvaluationProtocol,
     check_degradation,
     find_clips,
     read_clip,
@@ -99,7 +99,7 @@ class ClipScores:
 
 
 @dataclass(frozen=True)
-class Quality:
+class QualityResult:
     """The measurements of a folder of clips.
 
     Attributes:
@@ -136,7 +136,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Crop:
+class GainCrop:
     """The crop of a clip where a network gains most over bicubic.
 
     Attributes:
@@ -186,7 +186,7 @@ def measure_quality(
     dtype: str,
     device: torch.device,
     report: Callable[[str], None],
-) -> tuple[Quality, list[Crop]]:
+) -> tuple[QualityResult, list[GainCrop]]:
     """Upscale the clips of a folder by every method and compare them with the ground truth.
 
     Clips that cannot be measured are listed as problems.
@@ -216,9 +216,9 @@ def measure_quality(
     methods = methods_of(networks, window=options.window)
     _check_others(options.also, methods)
     notes: list[str] = []
-    scorer = _new_scorer(found.rules, options, device=device, notes=notes)
+    scorer = _new_scorer(found.protocol, options, device=device, notes=notes)
     clips: list[ClipScores] = []
-    crops: list[Crop] = []
+    crops: list[GainCrop] = []
     problems: list[str] = []
     steps = len(methods.keys() - FILTERS) + 1
     progress = MeasurementProgress(report, clips=len(found.clips), steps=steps)
@@ -246,20 +246,20 @@ def measure_quality(
         notes += [clip.note] if clip.note else []
         if networks:
             crops.append(choose_crop(clip, results, network=networks[0].name))
-    quality = Quality(
+    quality = QualityResult(
         folder=str(folder),
-        test_set=found.rules.name,
+        test_set=found.protocol.name,
         degradation=options.degradation,
         scale=scale,
         small_frames="from the folder" if found.has_lr else "made here",
         on="y" if scorer.on_luma else "rgb",
         crop=options.crop,
-        frames_that_count="center" if found.rules.center_only else "all",
+        frames_that_count="center" if found.protocol.center_only else "all",
         flow_network=scorer.flow.name if scorer.flow else None,
         clips=tuple(clips),
         means=_means(clips),
         # Papers report scale 4 only.
-        published=tuple(published_scores(found.rules.name, options.degradation))
+        published=tuple(published_scores(found.protocol.name, options.degradation))
         if scale == SCALE
         else (),
         notes=tuple(notes),
@@ -299,7 +299,7 @@ def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> 
 
 
 def _new_scorer(
-    rules: Rules, options: QualityOptions, *, device: torch.device, notes: list[str]
+    protocol: EvaluationProtocol, options: QualityOptions, *, device: torch.device, notes: list[str]
 ) -> "_Scorer":
     """Prepare the metrics; unavailable ones are added to the notes."""
     # MPS devices have no float64.
@@ -312,8 +312,8 @@ def _new_scorer(
             notes.append(str(error))
             found.append(None)
     return _Scorer(
-        on_luma=rules.on_luma if options.on == "auto" else options.on == "y",
-        center_only=rules.center_only,
+        on_luma=protocol.on_luma if options.on == "auto" else options.on == "y",
+        center_only=protocol.center_only,
         crop=options.crop,
         device=place,
         flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
@@ -338,7 +338,7 @@ class _Scorer:
     cvvdp: Measure | None
     vmaf: Measure | None
 
-    def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
+    def score(self, clip: EvaluationClip, results: dict[str, Tensor]) -> ClipScores:
         """Score the results of the methods for a clip."""
         warping: dict[str, float] = {}
         if self.flow is not None and len(clip.hr) > 1:
@@ -416,7 +416,7 @@ def _mean_of_known(values: Sequence[float | None]) -> float | None:
     return _mean(known) if known else None
 
 
-def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop:
+def choose_crop(clip: EvaluationClip, results: dict[str, Tensor], *, network: str) -> GainCrop:
     """Find where in the middle frame a network gains most over bicubic.
 
     Args:
@@ -431,7 +431,7 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
     top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
     images = {name: result[t][box].numpy() for name, result in results.items()}
-    return Crop(clip.name, t, gain, {**images, "ground truth": clip.hr[t][box].numpy()})
+    return GainCrop(clip.name, t, gain, {**images, "ground truth": clip.hr[t][box].numpy()})
 
 
 def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:

@@ -242,7 +242,7 @@ def read_chunks(
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TileGrid:
     """The tiles of a frame: every row crossed with every column.
 
     A tile's weight at a pixel is its row weight times its column weight.
@@ -261,7 +261,7 @@ class Grid:
         return sum(row.size * column.size for row, column in product(self.rows, self.columns))
 
 
-def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Grid:
+def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> TileGrid:
     """Divide a frame into overlapping tiles of one size.
 
     Args:
@@ -278,7 +278,7 @@ def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Gri
         ValueError: If tile or overlap is out of range.
     """
     chunking = Chunking(max(height, width), 0) if tile is None else Chunking(tile, overlap)
-    return Grid(chunking.chunks(height), chunking.chunks(width))
+    return TileGrid(chunking.chunks(height), chunking.chunks(width))
 
 
 def choose_tile(
@@ -322,7 +322,7 @@ def choose_tile(
         if at_once * memory_bytes(window, min(tile, height), min(tile, width)) <= budget
     ]
 
-    def grid(tile: int) -> Grid:
+    def grid(tile: int) -> TileGrid:
         return plan_grid(height, width, tile=tile, overlap=TILE_OVERLAP)
 
     def work(tile: int) -> int:

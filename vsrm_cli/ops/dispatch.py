@@ -24,7 +24,7 @@ PREFERRED = {
 
 
 @dataclass(frozen=True)
-class Kernel:
+class ScanKernel:
     """One implementation, and whether it can run on a device.
 
     Args:
@@ -41,9 +41,9 @@ class Kernel:
         return not self.reason
 
 
-def usable_kernels(device: torch.device) -> list[Kernel]:
+def usable_kernels(device: torch.device) -> list[ScanKernel]:
     """All implementations, each usable on this device or with the reason why it is not."""
-    return [Kernel(name, _missing(name, device)) for name in NAMES]
+    return [ScanKernel(name, _missing(name, device)) for name in NAMES]
 
 
 def choose_kernel(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:

@@ -21,7 +21,7 @@ from vsrm_cli.media.geometry import output_shape
 from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.clips import FRAMES_SHOWN, PreviewClip, read_preview_clip
-from vsrm_cli.preview.page import BICUBIC, Offer, encode_images, preview_page
+from vsrm_cli.preview.page import BICUBIC, NetworkEstimate, encode_images, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
 from vsrm_cli.upscale.devices import new_restorer
@@ -130,13 +130,13 @@ def preview_video(
         locate(version.model, report=report_transfer)
     clips = _clips(src, info, options, at)
     images: list[list[list[bytes]]] = [[] for _ in clips]
-    offers = []
+    estimates = []
     done = _FrameCounter(len(versions) * sum(len(clip.frames) for clip in clips), report)
     qualities: list[int | None] = [None] * len(clips)
     for version in versions:
         asked = replace(options, model=version.model, detail=version.detail)
         restorer = new_restorer(load_network(asked, report_transfer), asked, None)
-        offers.append(_offer(restorer, version, src, output, info, options))
+        estimates.append(_estimate(restorer, version, src, output, info, options))
         for number, clip in enumerate(clips):
             frames = list(done.count(clip.frames, restorer.restore(clip.frames)))[clip.shown]
             shown = _shown(frames, clip, restorer.network.scale, info)
@@ -145,7 +145,7 @@ def preview_video(
     for row, clip, quality in zip(images, clips, qualities, strict=True):
         frames = [upscale_frame(frame) for frame in clip.frames[clip.shown]]
         row.insert(0, encode_images(_shown(frames, clip, SCALE, info), quality)[0])
-    page = preview_page(info, clips, images, offers)
+    page = preview_page(info, clips, images, estimates)
     write_whole(output, page, overwrite=overwrite)
     return Preview(
         output=str(output),
@@ -196,14 +196,14 @@ def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
     return read
 
 
-def _offer(
+def _estimate(
     restorer: Restorer,
     version: _Version,
     src: Path,
     output: Path,
     info: VideoInfo,
     options: UpscaleOptions,
-) -> Offer:
+) -> NetworkEstimate:
     """Estimate the whole job, and format its command."""
     frames = expected_frames(info, options)
     restorer.choose_tile(min(options.window, frames or options.window), info.height, info.width)
@@ -213,7 +213,7 @@ def _offer(
     )
     plan = plan_encoding(encoding, info.pixel_format, hdr=info.hdr)
     seen = shape.upright(info)
-    return Offer(
+    return NetworkEstimate(
         name=version.name,
         reason=version.reason,
         seconds=None if frames is None else estimate_seconds(restorer, info, frames=frames),

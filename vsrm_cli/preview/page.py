@@ -23,7 +23,7 @@ _QUALITIES, _IMAGE_BYTES = (90, 80, 70, 55, 40), 130_000
 
 
 @dataclass(frozen=True)
-class Offer:
+class NetworkEstimate:
     """A network, with estimates and the command of the whole job.
 
     Attributes:
@@ -63,17 +63,17 @@ def preview_page(
     info: VideoInfo,
     clips: Sequence[PreviewClip],
     images: Sequence[Sequence[Sequence[bytes]]],
-    offers: Sequence[Offer],
+    estimates: Sequence[NetworkEstimate],
 ) -> bytes:
     """The page.
 
     Args:
         info: The video.
         clips: The places.
-        images: WebP files for each place, version (bicubic and each offer) and frame.
-        offers: The networks.
+        images: WebP files for each place, version (bicubic and each estimate) and frame.
+        estimates: The networks.
     """
-    versions = [BICUBIC, *(offer.name for offer in offers)]
+    versions = [BICUBIC, *(estimate.name for estimate in estimates)]
     views = [_view(info, clip, row) for clip, row in zip(clips, images, strict=True)]
     plays = any(len(view.frames[0]) > 1 for view in views)
     lead = f"{info.path.name}: {info.width}x{info.height}, {len(clips)} "
@@ -91,26 +91,31 @@ def preview_page(
         *(viewer.viewer(view, versions) for view in views),
         heading("The whole job"),
         paragraph("Estimates for this machine, and the command."),
-        *(viewer.command(offer.name, _facts(offer), offer.command) for offer in offers),
+        *(
+            viewer.command(estimate.name, _facts(estimate), estimate.command)
+            for estimate in estimates
+        ),
         paragraph(context),
     ]
     style, script = viewer.STYLE, viewer.SCRIPT
     return html_page("vsrm preview", lead, parts, style=style, script=script).encode()
 
 
-def _facts(offer: Offer) -> str:
+def _facts(estimate: NetworkEstimate) -> str:
     """Estimates of the whole job."""
-    facts = [f"{offer.size} pixels"]
-    if offer.seconds is not None:
-        unit = "hours" if offer.seconds >= 3600 else "minutes"
-        facts.append(f"about {format_duration(offer.seconds)} {unit}")
-    if offer.file_bytes is not None:
-        facts.append(f"{format_bytes(offer.file_bytes)}")
-    facts.append(f"{format_bytes(offer.memory_bytes)} of memory")
-    return ", ".join(facts) + (f"; the default {offer.reason}" if offer.reason else "")
+    facts = [f"{estimate.size} pixels"]
+    if estimate.seconds is not None:
+        unit = "hours" if estimate.seconds >= 3600 else "minutes"
+        facts.append(f"about {format_duration(estimate.seconds)} {unit}")
+    if estimate.file_bytes is not None:
+        facts.append(f"{format_bytes(estimate.file_bytes)}")
+    facts.append(f"{format_bytes(estimate.memory_bytes)} of memory")
+    return ", ".join(facts) + (f"; the default {estimate.reason}" if estimate.reason else "")
 
 
-def _view(info: VideoInfo, clip: PreviewClip, versions: Sequence[Sequence[bytes]]) -> viewer.View:
+def _view(
+    info: VideoInfo, clip: PreviewClip, versions: Sequence[Sequence[bytes]]
+) -> viewer.PlaceVersions:
     shown = clip.frames[clip.shown]
     lines, columns = (part.stop - part.start for part in clip.inside)
     # The output is as large as that of the network, whatever its pixel aspect ratio.
@@ -122,7 +127,7 @@ def _view(info: VideoInfo, clip: PreviewClip, versions: Sequence[Sequence[bytes]
     if clip.overview is not None:
         small = rotate_upright(clip.overview, info.display_matrix)
         overview = data_uri_of(encode_webp(small, quality=_QUALITIES[0]), "webp")
-    return viewer.View(
+    return viewer.PlaceVersions(
         title=f"at {format_duration(int(clip.time))}.{int(clip.time * 100) % 100:02}",
         caption="" if overview is None else "the part with most detail",
         frames=[[data_uri_of(file, "webp") for file in files] for files in versions],

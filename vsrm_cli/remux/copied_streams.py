@@ -40,7 +40,7 @@ from vsrm_cli.remux.stream_mapping import (
 )
 from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
 from vsrm_cli.remux.trial import add_copy, can_hold, read_samples
-from vsrm_cli.remux.verify import Expected, ExpectedStream
+from vsrm_cli.remux.verify import ExpectedOutput, ExpectedStream
 from vsrm_cli.remux.wave_format import MUXER_OPTIONS, correct_codec_ids, has_wave_format
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
@@ -189,10 +189,10 @@ class CopiedStreams:
             dropped.append(self._dropped_timecode)
         return dropped
 
-    def expected(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Expected:
-        """What the complete output must hold; the arguments are as in `Expected`."""
+    def expected(self, times: Sequence[int], clock: Fraction, last_duration: int) -> ExpectedOutput:
+        """What the complete output must hold; the arguments are as in `ExpectedOutput`."""
         kept = [plan.kind for plan in self.plans if plan.is_kept]
-        return Expected(
+        return ExpectedOutput(
             times,
             clock,
             last_duration,

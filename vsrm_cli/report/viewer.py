@@ -159,7 +159,7 @@ for (const button of document.querySelectorAll(".command button"))
 
 
 @dataclass(frozen=True)
-class View:
+class PlaceVersions:
     """One place of a video in all versions.
 
     Attributes:
@@ -213,7 +213,7 @@ def _choice(name: str, options: Sequence[tuple[str, int]], *, checked: int) -> s
     return f"<fieldset><legend>{name}</legend>{buttons}</fieldset>"
 
 
-def viewer(view: View, versions: Sequence[str]) -> str:
+def viewer(view: PlaceVersions, versions: Sequence[str]) -> str:
     """A viewer for one place: two versions, an edge between them, and a slider for the edge."""
     images = "".join(
         f'<img decoding="sync" alt="{escape(name)}, frame {number + 1}" src="{frame}"'

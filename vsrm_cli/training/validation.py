@@ -24,7 +24,7 @@ Criterion = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
-class Score:
+class ClipScore:
     """Mean PSNR-Y of the frames of one clip against the ground truth, in dB.
 
     Attributes:
@@ -50,7 +50,7 @@ def validate(
     criterion: Criterion | None = None,
     alone: bool = True,
     show: Callable[[str, Tensor, Tensor], None] | None = None,
-) -> list[Score]:
+) -> list[ClipScore]:
     """Restore clips and compare all frames with the ground truth, borders included.
 
     Args:
@@ -77,7 +77,7 @@ def validate(
                 lr, size=hr.shape[-2:], mode="bicubic", antialias=True, align_corners=False
             )
             scores.append(
-                Score(
+                ClipScore(
                     clip=name,
                     bicubic=_mean_psnr(plain, hr),
                     together=_mean_psnr(together, hr),
@@ -146,7 +146,7 @@ class Validation:
     """
 
     step: int
-    scores: list[Score]
+    scores: list[ClipScore]
     images: list[Tensor]
 
     @property
@@ -264,7 +264,7 @@ def _values_of(validation: Validation) -> dict[str, Any]:
 
 def _validation_of(values: dict[str, Any]) -> Validation:
     return Validation(
-        values["step"], [Score(**score) for score in values["scores"]], values["pictures"]
+        values["step"], [ClipScore(**score) for score in values["scores"]], values["pictures"]
     )
 
 

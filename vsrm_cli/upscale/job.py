@@ -54,7 +54,7 @@ from vsrm_cli.upscale.open_media import (
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
-    Plan,
+    JobPlan,
     check_disk_space,
     expected_frames,
     resolve_model,
@@ -72,7 +72,7 @@ from vsrm_cli.upscale.segmenting import (
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
-from vsrm_cli.upscale.summary import InferenceSummary, Summary
+from vsrm_cli.upscale.summary import InferenceSummary, JobSummary
 
 LoadedAs = tuple[str, str, str]  # checksum of the weights, device, precision
 
@@ -82,14 +82,14 @@ def upscale_video(
     dst: str | Path,
     options: UpscaleOptions | None = None,
     *,
-    confirm: Callable[[Plan], bool] | None = None,
+    confirm: Callable[[JobPlan], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
     report_transfer: Callable[[DownloadProgress], None] | None = None,
     networks: dict[LoadedAs, Network] | None = None,
     **given: Any,
-) -> Summary:
+) -> JobSummary:
     """Make a video four times larger, frame for frame; all other streams are copied.
 
     If an earlier call with the same options was interrupted, this one resumes where it stopped.
@@ -152,7 +152,7 @@ class _Request:
 
     src: Path
     dst: Path
-    confirm: Callable[[Plan], bool] | None
+    confirm: Callable[[JobPlan], bool] | None
     report: Callable[[Progress], None] | None
     report_transfer: Callable[[DownloadProgress], None] | None
     should_stop: Callable[[], bool]
@@ -172,7 +172,7 @@ class _Job:
     journal: Journal
 
 
-def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> Summary:
+def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> JobSummary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst = request.src, request.dst
@@ -210,7 +210,7 @@ def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> Summary:
                 join_segments(output, journal)
                 check_unchanged(src, files, content)
             journal.clear()
-    return Summary.of(
+    return JobSummary.of(
         source,
         output,
         options,
@@ -285,7 +285,7 @@ def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) ->
     """
     if job.request.confirm is None:
         return
-    plan = Plan.of(
+    plan = JobPlan.of(
         job.source,
         restorer,
         job.output,
@@ -300,7 +300,7 @@ def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) ->
         raise Declined("Nothing was done.")
 
 
-def _upscale_through_pipe(request: _Request, options: UpscaleOptions) -> Summary:
+def _upscale_through_pipe(request: _Request, options: UpscaleOptions) -> JobSummary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
     if options.cluster or len(find_devices(options.device, mixed=True)) > 1:
@@ -334,7 +334,7 @@ def _upscale_through_pipe(request: _Request, options: UpscaleOptions) -> Summary
             )
             check_counts(read=source.frames_read, written=output.frames_written)
     run = InferenceSummary.of(source, network, restorer, memory)
-    return Summary.of(
+    return JobSummary.of(
         source,
         output,
         options,

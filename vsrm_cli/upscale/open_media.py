@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, names_files
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
@@ -13,7 +13,7 @@ from vsrm_cli.encode.writer import DirectWriter, SegmentedWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
-from vsrm_cli.media.geometry import Shape, output_shape
+from vsrm_cli.media.geometry import OutputShape, output_shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
@@ -100,9 +100,9 @@ def open_direct_output(
     return VideoWriter(_video_target(path, source, options, overwrite=options.overwrite))
 
 
-def encoding_of(options: UpscaleOptions) -> Encoding:
+def encoding_of(options: UpscaleOptions) -> EncodingOptions:
     """The encoder settings of the options."""
-    return Encoding(options.codec, options.crf, options.preset, options.pix_fmt)
+    return EncodingOptions(options.codec, options.crf, options.preset, options.pix_fmt)
 
 
 def _video_target(
@@ -126,7 +126,7 @@ def _video_target(
     )
 
 
-def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
+def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> OutputShape:
     """The shape of the output."""
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 

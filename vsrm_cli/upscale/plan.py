@@ -27,7 +27,7 @@ from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.open_media import shape_of_output
@@ -50,7 +50,7 @@ _LEAST_SHARE = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """The plan of a job; `as_dict` gives what `--dry-run --json` prints.
 
     Attributes:
@@ -198,7 +198,7 @@ def check_disk_space(output: SegmentedWriter, journal: Journal, frames: int | No
     return finding
 
 
-def suggest_height(options: UpscaleOptions, shape: Shape) -> str | None:
+def suggest_height(options: UpscaleOptions, shape: OutputShape) -> str | None:
     """Advise 4K if the output is larger and the user gave no size."""
     is_given = options.is_scale_given or options.height is not None or options.size is not None
     if is_given or min(shape.width, shape.height) <= _HEIGHT_4K:
@@ -247,7 +247,7 @@ def estimate_seconds(restorer: Restorer, info: VideoInfo, *, frames: int) -> flo
     return round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
 
 
-def estimate_bytes(plan: EncodingPlan, shape: Shape, *, frames: int | None) -> int | None:
+def estimate_bytes(plan: EncodingPlan, shape: OutputShape, *, frames: int | None) -> int | None:
     """Estimate the size of the output's video."""
     if frames is None:
         return None

@@ -17,7 +17,7 @@ from vsrm_cli.upscale.resumable_reader import ResumableReader
 
 @dataclass(frozen=True)
 class InferenceSummary:
-    """How the network ran; see `Summary` for the names."""
+    """How the network ran; see `JobSummary` for the names."""
 
     model: str
     model_scale: int
@@ -48,7 +48,7 @@ class InferenceSummary:
 
 
 @dataclass(frozen=True)
-class Summary:
+class JobSummary:
     """The summary of a job; `as_dict` gives what `--json` prints.
 
     Attributes:

@@ -27,7 +27,7 @@ from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.cli.app import app
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError, VsrmError
 from vsrm_cli.upscale.distributed.cluster import Cluster, NodeState, check_versions
-from vsrm_cli.upscale.distributed.ray_driver import Node, find_versions
+from vsrm_cli.upscale.distributed.ray_driver import ClusterNode, find_versions
 from vsrm_cli.upscale.distributed.segment_worker import WorkerSettings
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.options import UpscaleOptions
@@ -313,7 +313,7 @@ def a_cluster(*nodes):
 
 
 def a_node(*, cpus=8, gpus=0, **versions):
-    return Node("tiger", cpus, gpus, "", find_versions()() | versions)
+    return ClusterNode("tiger", cpus, gpus, "", find_versions()() | versions)
 
 
 def test_each_gpu_of_a_node_has_a_worker():

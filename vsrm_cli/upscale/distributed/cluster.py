@@ -20,7 +20,7 @@ from uuid import uuid4
 from vsrm_cli.checkpoints.loading import weights_checksum
 from vsrm_cli.errors import InputError, OutputError, VsrmError, WeightsError
 from vsrm_cli.upscale.distributed.ray_driver import (
-    Node,
+    ClusterNode,
     StartRequest,
     Versions,
     drive,
@@ -35,8 +35,8 @@ from vsrm_cli.upscale.distributed.segment_worker import (
 )
 from vsrm_cli.upscale.distributed.workers import (
     WAKE_SECONDS,
-    Message,
     Worker,
+    WorkerMessage,
     WorkerProcess,
     Workers,
     without_interrupts,
@@ -151,7 +151,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         """Set the address; `__enter__` connects."""
         self.address = address
-        self.nodes: tuple[Node, ...] = ()
+        self.nodes: tuple[ClusterNode, ...] = ()
         self._keys = 0
 
     def __enter__(self) -> Self:
@@ -248,7 +248,7 @@ class Cluster:
         """
         self._connection.send((key, None if task is None else pickle.dumps(task)))
 
-    def receive(self, seconds: float) -> tuple[int, Message] | None:
+    def receive(self, seconds: float) -> tuple[int, WorkerMessage] | None:
         """The number of a worker and its next message; None on timeout.
 
         Raises:
@@ -262,7 +262,7 @@ class Cluster:
             raise VsrmError(f"{self} was lost; run the same command again to resume.") from None
         return key, pickle.loads(message) if isinstance(message, bytes) else message
 
-    def _await(self, kind: str, seconds: float, failure: str) -> Message:
+    def _await(self, kind: str, seconds: float, failure: str) -> WorkerMessage:
         try:
             message = self._connection.recv() if self._connection.poll(seconds) else None
         except (EOFError, OSError):
@@ -270,7 +270,7 @@ class Cluster:
         if message is None:
             raise VsrmError(f"{failure} (no answer within {seconds:.0f} s).")
         message = message[1]
-        assert isinstance(message, Message)
+        assert isinstance(message, WorkerMessage)
         if message.kind == "death":
             raise VsrmError(f"{failure} ({message.content}).")
         assert message.kind == kind
@@ -373,7 +373,7 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
 
     def _receive(
         self, processes: Sequence[WorkerProcess[SegmentTask]]
-    ) -> list[tuple[WorkerProcess[SegmentTask], Message]]:
+    ) -> list[tuple[WorkerProcess[SegmentTask], WorkerMessage]]:
         by_key = {p.key: p for p in self._processes if isinstance(p, _NodeProcess)}
         message = self._cluster.receive(WAKE_SECONDS)
         if message is None or message[0] not in by_key:  # from a worker that was ended
@@ -391,7 +391,7 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
         # It waits for resources as long as others work; if all wait, only for a while.
         return float("inf") if any(p.is_ready for p in self._processes) else PLACE_SECONDS + 5
 
-    def _note(self, process: WorkerProcess[SegmentTask], message: Message) -> None:
+    def _note(self, process: WorkerProcess[SegmentTask], message: WorkerMessage) -> None:
         super()._note(process, message)
         if message.kind == "place":
             assert isinstance(process, _NodeProcess)

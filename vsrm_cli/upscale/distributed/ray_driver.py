@@ -19,7 +19,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.upscale.distributed.workers import Message, Worker, attempt, death_by, end_with_parent
+from vsrm_cli.upscale.distributed.workers import (
+    Worker,
+    WorkerMessage,
+    attempt,
+    death_by,
+    end_with_parent,
+)
 
 # Timeout of a query to a node.
 NODE_SECONDS = 45.0
@@ -34,7 +40,7 @@ Versions = dict[str, str | None]
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A machine of a cluster.
 
     Attributes:
@@ -111,14 +117,14 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     lock = threading.Lock()
 
-    def send(key: int, message: Message | bytes) -> None:
+    def send(key: int, message: WorkerMessage | bytes) -> None:
         with lock:
             connection.send((key, message))
 
     try:
         import ray
 
-        send(0, Message("ray", None))
+        send(0, WorkerMessage("ray", None))
         ray.init(
             address=address,
             namespace="vsrm",
@@ -126,11 +132,11 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
             logging_level=logging.ERROR,
             runtime_env={"working_dir": None},
         )
-        send(0, Message("connection", None))
+        send(0, WorkerMessage("connection", None))
         names = _names(ray.nodes())
-        send(0, Message("nodes", _query_nodes(names)))
+        send(0, WorkerMessage("nodes", _query_nodes(names)))
     except (Exception, SystemExit) as error:
-        send(0, Message("death", VsrmError(_in_a_line(error))))
+        send(0, WorkerMessage("death", VsrmError(_in_a_line(error))))
         return
     workers: dict[int, _Relay] = {}
     while True:
@@ -157,7 +163,7 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _query_nodes(names: Mapping[str, str]) -> tuple[Node, ...]:
+def _query_nodes(names: Mapping[str, str]) -> tuple[ClusterNode, ...]:
     """Query all nodes with CPUs or GPUs."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -172,7 +178,7 @@ def _query_nodes(names: Mapping[str, str]) -> tuple[Node, ...]:
     if answers:
         ray.wait(list(answers.values()), num_returns=len(answers), timeout=NODE_SECONDS)
     return tuple(
-        Node(
+        ClusterNode(
             name=names[id],
             cpus=int(what.get("CPU", 0)),
             gpus=int(what.get("GPU", 0)),
@@ -201,7 +207,10 @@ class _Relay:
     """
 
     def __init__(
-        self, start: StartRequest, names: Mapping[str, str], send: Callable[[Message | bytes], None]
+        self,
+        start: StartRequest,
+        names: Mapping[str, str],
+        send: Callable[[WorkerMessage | bytes], None],
     ) -> None:
         import ray
 
@@ -232,14 +241,14 @@ class _Relay:
         try:
             node = ray.get(self._actor.node.remote())
             name = self._names.get(node, node[:_ID_CHARACTERS])
-            self._send(Message("place", f"{name} {self._start.device}"))
+            self._send(WorkerMessage("place", f"{name} {self._start.device}"))
             self._pass_on(self._actor.open, self._start.open_worker, self._start.device)
             for task in iter(self.tasks.get, None):
                 self._pass_on(self._actor.work, task)
         except OSError:  # the connection is closed
             pass
         except Exception as error:
-            self._send(Message("death", VsrmError(_in_a_line(error))))
+            self._send(WorkerMessage("death", VsrmError(_in_a_line(error))))
 
     def _pass_on(self, method: Any, *arguments: Any) -> None:
         import ray
@@ -261,18 +270,18 @@ class _Actor:
         return str(ray.get_runtime_context().get_node_id())
 
     def open(self, open_worker: bytes, device: str) -> Iterator[bytes]:
-        def begin(send: Callable[[Message], None]) -> None:
+        def begin(send: Callable[[WorkerMessage], None]) -> None:
             self._worker: Worker[Any, Any] = pickle.loads(open_worker)(device)
-            send(Message("facts", self._worker.facts))
+            send(WorkerMessage("facts", self._worker.facts))
 
         yield from self._listen(begin)
 
     def work(self, task: bytes) -> Iterator[bytes]:
         yield from self._listen(lambda send: attempt(self._worker, pickle.loads(task), send))
 
-    def _listen(self, act: Callable[[Callable[[Message], None]], None]) -> Iterator[bytes]:
+    def _listen(self, act: Callable[[Callable[[WorkerMessage], None]], None]) -> Iterator[bytes]:
         """Yield the messages of a call."""
-        said: SimpleQueue[Message | None] = SimpleQueue()
+        said: SimpleQueue[WorkerMessage | None] = SimpleQueue()
 
         def do() -> None:
             try:
