@@ -25,7 +25,7 @@ import torch
 from vsrm_cli import upscale_video
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
 from vsrm_cli.inference.restorer import plan_windows
-from vsrm_cli.upscale.distributed.segment_worker import make_empty
+from vsrm_cli.upscale.distributed.segment_worker import clear_folder
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.entries import JournalEntry
 from vsrm_cli.upscale.journal import Journal
@@ -52,7 +52,7 @@ class StubWorker:
         """Write an empty segment and return its entry."""
         ticks = list(range(task.first, task.stop))
         name = f"{task.first:09}.mp4"
-        make_empty(self._folder)
+        clear_folder(self._folder)
         with (self._folder / name).open("wb") as file:
             os.fsync(file.fileno())
         entry = JournalEntry(name, ticks, task.stop, None, task.resume_point)

@@ -21,7 +21,7 @@ from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
-from vsrm_cli.evaluation.quality import densest_place
+from vsrm_cli.evaluation.quality import find_densest_box
 from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import Frame, Pixels, to_8_bits, to_16_bits
 from vsrm_cli.media.geometry import OutputShape
@@ -379,6 +379,6 @@ def _most_different_part(frames: Frames, largest: tuple[int, int]) -> list[Pixel
     squares = [np.square(first.astype(np.float32) - other).mean(0) for other in others]
     height, width = (min(sides) for sides in zip(largest, first.shape[1:], strict=True))
     difference = torch.from_numpy(np.sum(squares, axis=0))
-    top, left, _ = densest_place(difference, height=height, width=width)
+    top, left, _ = find_densest_box(difference, height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
     return [pixels[box].copy() for pixels in (first, *others)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
-from vsrm_cli.encode.encoders import ordinary_priority
+from vsrm_cli.encode.encoders import keep_priority
 from vsrm_cli.encode.options import EncodingOptions, plan_encoding
 
 
@@ -16,7 +16,7 @@ def test_av1_leaves_the_scheduling_of_all_threads_as_it_was(tmp_path):
     stream = container.add_stream("libsvtav1", 25, options={"preset": "12"})
     stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
 
-    with ordinary_priority():
+    with keep_priority():
         container.start_encoding()
 
     tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]

@@ -20,7 +20,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.files import cache_dir, publish
+from vsrm_cli.files import cache_dir, flush_and_rename
 
 TIMEOUT_SECONDS = 30.0
 # Between attempts; reset after a transfer that made progress.
@@ -94,7 +94,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[DownloadProgress], None] | No
             if not find_cached(remote):
                 part = path.with_name(f"{path.name}.part")
                 _receive_all(remote, part, report or (lambda _: None))
-                publish(part, path)
+                flush_and_rename(part, path)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted: the part that was downloaded is kept; run the same command to resume"

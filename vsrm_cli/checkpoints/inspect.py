@@ -5,7 +5,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from vsrm_cli.checkpoints.catalog import FOR_COMPRESSED, MODELS, ModelEntry, pair_of, resolve_detail
+from vsrm_cli.checkpoints.catalog import (
+    FOR_COMPRESSED,
+    MODELS,
+    ModelEntry,
+    find_detail_pair,
+    resolve_detail,
+)
 from vsrm_cli.checkpoints.download import DownloadProgress, checksum
 from vsrm_cli.checkpoints.loading import build_network, save_weights
 from vsrm_cli.checkpoints.locate import locate, weights_location
@@ -59,7 +65,7 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
         "bytes": where.size,
         "url": entry.remote.url if entry.remote else None,
         "checksum": entry.remote.checksum if entry.remote else None,
-        "detail_pair": asdict(pair) | default if (pair := pair_of(entry.name)) else None,
+        "detail_pair": asdict(pair) | default if (pair := find_detail_pair(entry.name)) else None,
     }
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vsrm_cli.checkpoints.catalog import MODELS, blend_of
+from vsrm_cli.checkpoints.catalog import MODELS, interpolation_shares
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
 from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.locate import locate
@@ -107,7 +107,7 @@ def load_model(
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
     place = find_device(device)
-    (first, _), *others = blend_of(str(name_or_path), detail)
+    (first, _), *others = interpolation_shares(str(name_or_path), detail)
     network = _read_named(first, report)
     for other, share in others:
         _blend(network, _read_named(other, report), share)
@@ -168,7 +168,7 @@ def weights_checksum(
     Raises:
         WeightsError: If there is no such network or file.
     """
-    parts = blend_of(str(name_or_path), detail)
+    parts = interpolation_shares(str(name_or_path), detail)
     checksums = [(_file_checksum(locate(name, report=report)), share) for name, share in parts]
     if len(checksums) == 1:
         return checksums[0][0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.crops import detail, flip_and_rotate
+from vsrm_cli.data.crops import flip_and_rotate, measure_detail
 from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.frame import SCALE
 
@@ -84,7 +84,7 @@ def _place(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     for _ in range(3):
         top, left = (int(rng.integers(size - reach + 1)) for size in photo.shape[1:])
         places.append(photo[:, top : top + reach, left : left + reach])
-    best = max(places, key=lambda place: detail(place[:, ::2, ::2]))
+    best = max(places, key=lambda place: measure_detail(place[:, ::2, ::2]))
     return flip_and_rotate((best.float() / 255)[None], rng)[0]
 
 

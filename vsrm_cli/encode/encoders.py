@@ -145,7 +145,7 @@ def _is_encoder(name: str) -> bool:
 
 
 @contextmanager
-def ordinary_priority() -> Iterator[None]:
+def keep_priority() -> Iterator[None]:
     """Keep the scheduling of this process as it is while an encoder is opened.
 
     For root, SVT-AV1 gives every thread of the process real-time priority, its own and ours:
@@ -171,7 +171,7 @@ def start_encoding(container: OutputContainer) -> None:
     Raises:
         FFmpegError: If an encoder or the container refuses.
     """
-    with ordinary_priority():
+    with keep_priority():
         container.start_encoding()
 
 
@@ -182,7 +182,7 @@ def _can_be_opened(name: str) -> bool:
     context.time_base = Fraction(1, 25)
     try:
         with (
-            ordinary_priority(),
+            keep_priority(),
             Capture(),
         ):  # what FFmpeg would say on stderr about a driver that is not there
             context.open()

@@ -19,7 +19,7 @@ from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import InputError, OutputError
-from vsrm_cli.files import IMAGE_ENDINGS, flush_names
+from vsrm_cli.files import IMAGE_ENDINGS, flush_folder
 from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
 from vsrm_cli.media.geometry import OutputShape
@@ -118,7 +118,7 @@ class ImageSequenceWriter:
             target.mkdir(exist_ok=True)
             for number in reversed(range(count)):
                 os.replace(folder / f"{number:09}.png", target / self._name(number))
-            flush_names(target)
+            flush_folder(target)
         except OSError as error:
             raise self.failure(error) from error
         self.frames_written = count

@@ -23,7 +23,7 @@ from vsrm_cli.encode.encoders import MAKERS, start_encoding
 from vsrm_cli.encode.video_target import VideoTarget, error_text
 from vsrm_cli.encode.video_track import decoding_time
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import publish
+from vsrm_cli.files import flush_and_rename
 from vsrm_cli.frame import Frame
 from vsrm_cli.remux.verify import verify_file
 
@@ -234,7 +234,7 @@ class VideoWriter:
                 self._times, self._track.time_base, self._last_duration
             )
             verify_file(self._target.part, expected)
-            publish(self._target.part, self.path)
+            flush_and_rename(self._target.part, self.path)
         except OSError as error:
             raise self._target.failure(error) from error
 

@@ -17,7 +17,7 @@ from vsrm_cli.encode.options import (
 )
 from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import check_output_path, part_path
+from vsrm_cli.files import check_output_path, temporary_path
 from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
@@ -81,7 +81,7 @@ class VideoTarget:
         check_container_name(path)
         check_output_path(path, inputs=[source.path], overwrite=overwrite)
         self.path = path
-        self.part = part_path(path, folder)
+        self.part = temporary_path(path, folder)
         self.container = CONTAINERS[suffix]
         # Outputs begin near zero; all streams are shifted alike.
         shift = (start or Fraction(0)) + source.origin

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.checkpoints.catalog import pair_of
+from vsrm_cli.checkpoints.catalog import find_detail_pair
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import InputError, UsageError, VsrmError
 from vsrm_cli.evaluation.baselines import FILTERS, common_scale, methods_of
@@ -283,7 +283,7 @@ def _load_all(
 
 def _load(model: str, detail: float | None, *, device: torch.device, dtype: str) -> Network:
     """Load a network, with the detail if it belongs to a pair; its name says so."""
-    if detail is None or pair_of(model) is None:
+    if detail is None or find_detail_pair(model) is None:
         return load_model(model, device=str(device), dtype=dtype)
     network = load_model(model, device=str(device), dtype=dtype, detail=detail)
     network.name = f"{network.name}, detail {detail:g}"
@@ -428,13 +428,13 @@ def choose_crop(clip: EvaluationClip, results: dict[str, Tensor], *, network: st
     truth = clip.hr[t].float()
     errors = [(results[name][t].float() - truth).square().mean(0) for name in ("bicubic", network)]
     height, width = min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1])
-    top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
+    top, left, gain = find_densest_box(errors[0] - errors[1], height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
     images = {name: result[t][box].numpy() for name, result in results.items()}
     return GainCrop(clip.name, t, gain, {**images, "ground truth": clip.hr[t][box].numpy()})
 
 
-def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
+def find_densest_box(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
     """Find the box with the largest mean of (H, W) values: top, left and that mean."""
     # By a summed-area table.
     corner = F.pad(values.double().cumsum(0).cumsum(1), (1, 0, 1, 0))

@@ -38,7 +38,7 @@ def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> di
     for t, (now, later) in enumerate(pairwise(hr)):
         pair = torch.stack((now, later))[None].to(network.device).float() / 255
         forth, back = (flow[:, 0].float() for flow in network.flows(pair))
-        seen = visible(forth, back)
+        seen = find_visible(forth, back)
         for name, clip in clips.items():
             a, b = (x[None].to(network.device).float() / 255 for x in (clip[t], clip[t + 1]))
             difference = (a - warp(b, forth, padding="border")).square().mean(dim=1)
@@ -47,7 +47,7 @@ def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> di
     return {name: sum(values) / len(values) for name, values in errors.items()}
 
 
-def visible(forth: Tensor, back: Tensor) -> Tensor:
+def find_visible(forth: Tensor, back: Tensor) -> Tensor:
     """Find pixels that are visible in both frames, by forward-backward consistency.
 
     Args:

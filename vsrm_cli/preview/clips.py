@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.evaluation.quality import densest_place
+from vsrm_cli.evaluation.quality import find_densest_box
 from vsrm_cli.frame import Frame, Pixels, to_8_bits
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.places import Read
@@ -108,7 +108,7 @@ def _part_with_most_detail(frame: Pixels) -> tuple[slice, slice]:
     detail = torch.zeros_like(luma)
     detail[1:] += luma.diff(dim=0).abs()
     detail[:, 1:] += luma.diff(dim=1).abs()
-    top, left, _ = densest_place(detail, height=lines, width=columns)
+    top, left, _ = find_densest_box(detail, height=lines, width=columns)
     return slice(top, top + lines), slice(left, left + columns)
 
 

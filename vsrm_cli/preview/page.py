@@ -92,7 +92,7 @@ def preview_page(
         heading("The whole job"),
         paragraph("Estimates for this machine, and the command."),
         *(
-            viewer.command(estimate.name, _facts(estimate), estimate.command)
+            viewer.command_box(estimate.name, _facts(estimate), estimate.command)
             for estimate in estimates
         ),
         paragraph(context),

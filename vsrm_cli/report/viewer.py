@@ -245,7 +245,7 @@ def _side(version: int, *, is_shown: bool) -> str:
     return f' class="{("left", "right")[version]}"' if is_shown and version < 2 else ""
 
 
-def command(name: str, facts: str, words: str) -> str:
+def command_box(name: str, facts: str, words: str) -> str:
     """A command line with its name, some facts, and a copy button."""
     return (
         f'<div class="command"><b>{escape(name)}</b> <span>{escape(facts)}</span>'

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED, pair_of
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED, find_detail_pair
 from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, find_device, load_model
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.footage import Footage, open_footage
@@ -24,7 +24,14 @@ from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.loop import TrainingProgress, TrainingResult, train
-from vsrm_cli.training.recipe import LOSSES, PRESETS, Precision, Recipe, TrainingStage, start_recipe
+from vsrm_cli.training.recipe import (
+    LOSSES,
+    PRESETS,
+    Precision,
+    Recipe,
+    TrainingStage,
+    default_recipe,
+)
 from vsrm_cli.training.run_dir import RunDir
 
 # `START_FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
@@ -204,7 +211,7 @@ def choose_start_model(
                 f"the footage is compressed video, so training starts from {model} and degrades "
                 f"like such footage; for clean footage give --model {FOR_CLEAN}"
             )
-    pair = pair_of(options.model)
+    pair = find_detail_pair(options.model)
     start = options.model if pair is None else pair.soft
     if start == START_FOR_COMPRESSED and options.degradation is None and options.preset is None:
         options = replace(options, degradation=str(Degradation.REAL))
@@ -222,7 +229,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     on_gpu = options.device.startswith("cuda") or (
         options.device == "auto" and torch.cuda.is_available()
     )
-    recipe = start_recipe(options.preset, on_gpu=on_gpu, from_scratch=options.from_scratch)
+    recipe = default_recipe(options.preset, on_gpu=on_gpu, from_scratch=options.from_scratch)
     if has_time and options.preset is None:
         recipe = replace(recipe, steps=None)
     shape = _with(recipe.shape, batch=options.batch, frames=options.frames, patch=options.patch)

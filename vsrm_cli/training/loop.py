@@ -30,8 +30,8 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, barrier, process_count, rank
 from vsrm_cli.training.divergence_guard import DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Recipe, TrainingStage, differences
-from vsrm_cli.training.report import TensorBoardWriter, outcome, report_page
+from vsrm_cli.training.recipe import Recipe, TrainingStage, list_differences
+from vsrm_cli.training.report import TensorBoardWriter, describe_result, report_page
 from vsrm_cli.training.run_dir import RunDir
 from vsrm_cli.training.step_memory import check_memory
 from vsrm_cli.training.time_budget import TimeBudget
@@ -88,7 +88,7 @@ class TrainingResult:
         """The validations in one sentence."""
         if self.first is None or self.best is None:
             return "Nothing was validated; the last weights were kept."
-        return outcome(self.first, self.best)
+        return describe_result(self.first, self.best)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
@@ -351,7 +351,7 @@ class _TrainingRun:
         return line
 
     def _restore(self, state: dict[str, Any]) -> None:
-        changed = differences(state["settings"], self._settings)
+        changed = list_differences(state["settings"], self._settings)
         if changed:
             raise UsageError(
                 f"The run in {self.folder.path} has other settings ({'; '.join(changed)}): give "

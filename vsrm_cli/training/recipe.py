@@ -108,7 +108,7 @@ class Recipe:
         return {name: str(value) for name, value in (values | shape).items()}
 
 
-def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def list_differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The differences between the settings of two runs, as "name: value then, value now"."""
     changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     pairs = ((name, then.get(name, "nothing"), now.get(name, "nothing")) for name in changed)
@@ -166,7 +166,7 @@ FINETUNING_ON_GPU = replace(
 RATE_FROM_SCRATCH = 1e-3
 
 
-def start_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Recipe:
+def default_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Recipe:
     """The recipe before any options.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.data.crops import detail
+from vsrm_cli.data.crops import measure_detail
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.frame import SCALE
@@ -279,7 +279,7 @@ def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
         for top in range(0, height - side + 1, stride)
         for left in range(0, width - side + 1, stride)
     ]
-    return frame, *max(places, key=lambda place: detail(clip[frame, :, place[0], place[1]]))
+    return frame, *max(places, key=lambda place: measure_detail(clip[frame, :, place[0], place[1]]))
 
 
 def _cut(frame: Tensor, rows: slice, columns: slice) -> Tensor:

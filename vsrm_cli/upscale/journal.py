@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import flush_names, lock_file, write_atomically
+from vsrm_cli.files import flush_folder, lock_file, write_atomically
 from vsrm_cli.upscale.entries import BEGINNING, JournalEntry, ResumePoint
 from vsrm_cli.upscale.settings import JobSettings, Json
 
@@ -238,7 +238,7 @@ class Journal:
     def _flush(self) -> None:
         assert self._log is not None
         try:
-            flush_names(self.folder)
+            flush_folder(self.folder)
             os.fsync(self._log.fileno())
         except OSError as error:
             raise self._failure(error) from error

@@ -16,7 +16,7 @@ from vsrm_cli.checkpoints.catalog import (
     FOR_CLEAN_X2,
     FOR_COMPRESSED,
     MODELS,
-    pair_of,
+    find_detail_pair,
     resolve_detail,
 )
 from vsrm_cli.checkpoints.download import DownloadProgress
@@ -350,4 +350,4 @@ def suitable_models(chosen: str) -> list[str]:
     bundled = [
         name for name, entry in MODELS.items() if entry.file is not None and entry.scale == scale
     ]
-    return [name for name in bundled if chosen == FOR_CLEAN or pair_of(name)]
+    return [name for name in bundled if chosen == FOR_CLEAN or find_detail_pair(name)]

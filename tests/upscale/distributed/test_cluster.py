@@ -145,7 +145,7 @@ def test_a_full_disk_on_a_node_is_reported_and_nothing_is_lost(
     output, warnings, error = tmp_path / "large.mkv", [], ""
     with monkeypatch.context() as patch:
         opener = partial(full_disk_worker.open_worker, is_full_everywhere)
-        patch.setattr("vsrm_cli.upscale.distributed.cluster.open_checked", opener)
+        patch.setattr("vsrm_cli.upscale.distributed.cluster.check_and_open", opener)
         try:
             start_over(example, output, ray_cluster, warn=warnings.append)
         except OutputError as failure:

@@ -31,7 +31,7 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     SegmentTask,
     SegmentWorker,
     WorkerSettings,
-    make_empty,
+    clear_folder,
 )
 from vsrm_cli.upscale.distributed.workers import (
     WAKE_SECONDS,
@@ -92,7 +92,7 @@ class NodeState:
                 "same path on all nodes."
             )
         trial = folder / f"{uuid4().hex}.part"
-        make_empty(trial)
+        clear_folder(trial)
         trial.rmdir()
         try:
             content = _content(self.files)
@@ -134,7 +134,7 @@ def check_versions(versions: Versions, mine: Versions, who: str) -> None:
             )
 
 
-def open_checked(node_state: NodeState, settings: WorkerSettings, device: str) -> SegmentWorker:
+def check_and_open(node_state: NodeState, settings: WorkerSettings, device: str) -> SegmentWorker:
     """Check a node, and open a worker on it."""
     node_state.check(settings)
     return SegmentWorker(settings, device)
@@ -303,7 +303,7 @@ def make_node_workers(
         VsrmError: If there are no free resources.
     """
     return ClusterWorkers(
-        partial(open_checked, NodeState.of(files, settings), settings),
+        partial(check_and_open, NodeState.of(files, settings), settings),
         cluster.devices(kind, threads=settings.threads),
         cluster=cluster,
         threads=settings.threads,

@@ -22,9 +22,9 @@ from vsrm_cli.errors import VsrmError
 from vsrm_cli.upscale.distributed.workers import (
     Worker,
     WorkerMessage,
-    attempt,
-    death_by,
+    death_message,
     end_with_parent,
+    run_task,
 )
 
 # Timeout of a query to a node.
@@ -277,7 +277,7 @@ class _Actor:
         yield from self._listen(begin)
 
     def work(self, task: bytes) -> Iterator[bytes]:
-        yield from self._listen(lambda send: attempt(self._worker, pickle.loads(task), send))
+        yield from self._listen(lambda send: run_task(self._worker, pickle.loads(task), send))
 
     def _listen(self, act: Callable[[Callable[[WorkerMessage], None]], None]) -> Iterator[bytes]:
         """Yield the messages of a call."""
@@ -287,7 +287,7 @@ class _Actor:
             try:
                 act(said.put)
             except Exception as error:
-                said.put(death_by(error))
+                said.put(death_message(error))
             finally:
                 said.put(None)
 

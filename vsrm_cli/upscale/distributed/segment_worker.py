@@ -156,7 +156,7 @@ class SegmentWorker:
         """
         segment = task.segment
         entries: list[JournalEntry] = []
-        make_empty(self._folder)
+        clear_folder(self._folder)
         recorder = SegmentRecorder(
             self._output,
             self._restorer.windows,
@@ -225,7 +225,7 @@ class SegmentWorker:
         return _Stream(source, opened.enter_context(closing(restored)), segment.first)
 
 
-def make_empty(folder: Path) -> None:
+def clear_folder(folder: Path) -> None:
     """Make a folder, or delete the remains of a failed segment in it.
 
     Raises:

@@ -403,7 +403,7 @@ def _failure(message: WorkerMessage, what: str) -> VsrmError:
     return failure
 
 
-def attempt(worker: Worker[Any, Any], task: Any, send: Callable[[WorkerMessage], None]) -> None:
+def run_task(worker: Worker[Any, Any], task: Any, send: Callable[[WorkerMessage], None]) -> None:
     """Do a task and send messages; errors other than `VsrmError` are raised."""
     try:
         result = worker.work(task, lambda n: send(WorkerMessage("progress", n)))
@@ -413,7 +413,7 @@ def attempt(worker: Worker[Any, Any], task: Any, send: Callable[[WorkerMessage],
         send(WorkerMessage("result", result))
 
 
-def death_by(error: Exception) -> WorkerMessage:
+def death_message(error: Exception) -> WorkerMessage:
     """The death message for the current exception.
 
     After a device error a process is unusable and must be replaced.
@@ -435,11 +435,11 @@ def _run(
         worker = open_worker(device)
         connection.send(WorkerMessage("facts", worker.facts))
         while True:
-            attempt(worker, connection.recv(), connection.send)
+            run_task(worker, connection.recv(), connection.send)
     except (EOFError, BrokenPipeError):
         pass  # the connection is closed
     except Exception as error:
-        connection.send(death_by(error))
+        connection.send(death_message(error))
 
 
 def end_with_parent() -> None:
