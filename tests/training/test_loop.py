@@ -93,7 +93,7 @@ def assert_equal_runs(a, b):
 def loss_on_other_samples(network, recipe, pack):
     """The loss that the run minimizes, on samples that it does not see."""
     shape = replace(recipe.shape, batch=6)
-    return Trainer(network, recipe).measure(ClipDataset(pack, shape, steps=1, seed=99)[0])
+    return Trainer(network, recipe).compute_loss(ClipDataset(pack, shape, steps=1, seed=99)[0])
 
 
 @pytest.mark.parametrize("stage", [TrainingStage.FRAMES, TrainingStage.CLIPS])
@@ -446,15 +446,15 @@ def test_divergence_ends_the_run_and_keeps_the_best_weights(pack, tmp_path):
 
 def test_after_a_rollback_training_continues_with_other_samples(pack, tmp_path, monkeypatch):
     drawn, spikes = [], iter([None, None, loop.math.nan])
-    original_learn = Trainer.learn
+    original_compute = Trainer.compute_gradients
 
-    def learn_and_note(self, batch):
+    def compute_and_note(self, batch):
         drawn.append(batch.hr)
-        losses = original_learn(self, batch)
+        losses = original_compute(self, batch)
         spike = next(spikes, None)
         return losses if spike is None else replace(losses, loss=spike)
 
-    monkeypatch.setattr(Trainer, "learn", learn_and_note)
+    monkeypatch.setattr(Trainer, "compute_gradients", compute_and_note)
 
     reports = train(pack, tmp_path / "run", CHEAP, clips=False)
 

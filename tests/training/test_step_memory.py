@@ -60,7 +60,7 @@ def test_the_estimate_is_close_to_the_peak_memory_of_a_step(monkeypatch, config,
     estimated = estimate(trainer, monkeypatch)
 
     with PeakMeter() as meter:
-        trainer.try_out(random_sample(shape))
+        trainer.run_trial(random_sample(shape))
     assert estimated == pytest.approx(meter.peak, rel=0.25)
 
 
@@ -92,6 +92,6 @@ def test_a_trial_step_changes_no_weight(monkeypatch):
 
 def test_a_small_run_needs_no_trial_step(monkeypatch):
     trainer = Trainer(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
-    monkeypatch.setattr(trainer, "try_out", None)
+    monkeypatch.setattr(trainer, "run_trial", None)
 
     check_memory(trainer, trainer.recipe)

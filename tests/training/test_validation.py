@@ -230,9 +230,9 @@ def test_a_restored_validator_has_the_earlier_validations(tmp_path):
     former, later = (Validator(clips(), FINETUNING) for _ in range(2))
     former.validate(Brighter(1.0), 0)
     former.validate(Brighter(0.9), 5)
-    torch.save(former.state(), tmp_path / "state.pt")
+    torch.save(former.state_dict(), tmp_path / "state.pt")
 
-    later.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    later.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
 
     assert (later.first.step, later.best.step, later.latest.step) == (0, 0, 5)
     assert later.first.scores == former.first.scores

@@ -247,7 +247,7 @@ class _TrainingRun:
 
     def validate_start(self, batch: TrainingBatch) -> None:
         """Validate and save the weights at the start."""
-        self.last_loss = self.trainer.measure(batch)
+        self.last_loss = self.trainer.compute_loss(batch)
         if self._is_writer:
             if self.validator.pairs:
                 self._validate()
@@ -257,9 +257,9 @@ class _TrainingRun:
     def advance(self, batch: TrainingBatch) -> str | None:
         """Do a step, or roll back after a loss spike; returns what happened in that case."""
         self.drawn += 1
-        losses = self.trainer.learn(batch)
+        losses = self.trainer.compute_gradients(batch)
         if self.guard.accept(losses):
-            self.trainer.apply(losses)
+            self.trainer.update_weights(losses)
             self.guard.note_step()
             self.losses.append(losses.loss)
             self._discriminator_loss = losses.discriminator
@@ -301,9 +301,9 @@ class _TrainingRun:
         self.folder.write_state(
             {
                 "settings": self._settings,
-                "learner": self.trainer.state(),
-                "guard": self.guard.state(),
-                "judge": self.validator.state(),
+                "learner": self.trainer.state_dict(),
+                "guard": self.guard.state_dict(),
+                "judge": self.validator.state_dict(),
                 "validations": self.validations,
                 "drawn": self.drawn,
                 "losses": self.losses,
@@ -340,7 +340,11 @@ class _TrainingRun:
             self._tensorboard.add_images(self.validator.crops, self.validator.latest)
 
     def _add_line(self, *, is_validation: bool) -> dict[str, float]:
-        line = {"step": self.trainer.step, "loss": self.last_loss, "lr": self.trainer.rate()}
+        line = {
+            "step": self.trainer.step,
+            "loss": self.last_loss,
+            "lr": self.trainer.learning_rate(),
+        }
         if self._discriminator_loss is not None:
             line["discriminator_loss"] = self._discriminator_loss
         if is_validation and self.validator.latest is not None:
@@ -357,10 +361,10 @@ class _TrainingRun:
                 f"The run in {self.folder.path} has other settings ({'; '.join(changed)}): give "
                 f"the same ones with --resume, or another --out."
             )
-        self.trainer.restore(state["learner"])
+        self.trainer.load_state_dict(state["learner"])
         self.guard = DivergenceGuard(self.trainer)
-        self.guard.restore(state["guard"])
-        self.validator.restore(state["judge"])
+        self.guard.load_state_dict(state["guard"])
+        self.validator.load_state_dict(state["judge"])
         self.drawn, self.last_loss = state["drawn"], state["last_loss"]
         self.validations = state["validations"]
         self.losses = list(state["losses"])
@@ -430,7 +434,7 @@ def _progress(
         step=trainer.step,
         steps=length,
         loss=sum(losses) / len(losses) if losses else run.last_loss,
-        lr=trainer.rate(),
+        lr=trainer.learning_rate(),
         steps_per_second=budget.steps_per_second(),
         seconds_left=budget.seconds_left(more),
         line=line,

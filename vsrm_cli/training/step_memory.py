@@ -86,11 +86,11 @@ def _trial_bytes(trainer: Trainer, frames: int) -> int:
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         peak = PeakMemory(device)
-        trainer.try_out(batch)
+        trainer.run_trial(batch)
         return (peak.read_bytes() or before) - before
     meter = PeakMeter()
     with meter:
-        trainer.try_out(batch)
+        trainer.run_trial(batch)
     return meter.peak
 
 

@@ -1,7 +1,7 @@
 """The trainer: weights, their moving average, the optimizer, and one training step.
 
-`Trainer.learn` computes a loss and its gradients, `Trainer.apply` updates the weights. Between the
-two the caller can decide to drop the step.
+`Trainer.compute_gradients` and `Trainer.update_weights` are the two halves of a step. Between them
+the caller can decide to drop it.
 """
 
 import math
@@ -91,12 +91,12 @@ class Trainer:
         self._averaged.n_averaged.fill_(1)
         self.average = cast(Network, self._averaged.module).eval().requires_grad_(False)
 
-    def learn(self, batch: TrainingBatch) -> StepLosses:
+    def compute_gradients(self, batch: TrainingBatch) -> StepLosses:
         """Compute the loss of a batch and its gradients; no weight is changed."""
         for parameter in self._flow:
             parameter.requires_grad_(not self._is_flow_frozen())
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate() * group["share"]
+            group["lr"] = self.learning_rate() * group["share"]
         self._optimizer.zero_grad(set_to_none=True)
         if self.perceptual is not None:
             self.perceptual.begin_step()
@@ -111,7 +111,9 @@ class Trainer:
             if forward.baseline is not None:
                 figures[1] += share * forward.baseline
             if self.perceptual is not None and forward.clips is not None:
-                mean = self.perceptual.learn(*forward.clips, step=self.step, share=share)
+                mean = self.perceptual.compute_gradients(
+                    *forward.clips, step=self.step, share=share
+                )
                 figures[2] += share * mean
         own = [group["params"] for group in self._optimizer.param_groups]
         parameters = [p for group in own for p in group if p.grad is not None]
@@ -123,16 +125,16 @@ class Trainer:
             return StepLosses(loss, baseline)
         return StepLosses(loss, discriminator=discriminator)
 
-    def apply(self, losses: StepLosses) -> None:
-        """Update the weights with the gradients of `learn`, which returned these losses."""
+    def update_weights(self, losses: StepLosses) -> None:
+        """Update the weights with the gradients that belong to these losses."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self.perceptual is not None and losses.discriminator is not None:
-            self.perceptual.apply(losses.discriminator)
+            self.perceptual.update_weights(losses.discriminator)
         self.step += 1
         self._averaged.update_parameters(self.network)
 
-    def try_out(self, batch: TrainingBatch) -> None:
+    def run_trial(self, batch: TrainingBatch) -> None:
         """Run forward and backward once, for all weights that this stage trains."""
         learns_flow = self.recipe.stage in (TrainingStage.FLOW, TrainingStage.CLIPS)
         for parameter in self._flow:
@@ -143,19 +145,19 @@ class Trainer:
         for parameter in (*self.network.parameters(), *others):
             parameter.grad = None
 
-    def measure(self, batch: TrainingBatch) -> float:
+    def compute_loss(self, batch: TrainingBatch) -> float:
         """The loss of a batch; nothing is changed."""
         with torch.no_grad():
             return self._forward(self._to_device(batch)).loss.item()
 
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """Learning rate of the next step."""
         recipe = self.recipe
         done = self.step / self.length if self.length else 0.0
         peak = self.lr_backoff * recipe.lr
         return scheduled_lr(peak, self.step, done, warmup=recipe.warmup, end=recipe.lr_end)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
         state = {
             "step": self.step,
@@ -167,9 +169,13 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
-        return state if self.perceptual is None else state | {"perceptual": self.perceptual.state()}
+        return (
+            state
+            if self.perceptual is None
+            else state | {"perceptual": self.perceptual.state_dict()}
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state, which is left unchanged."""
         self.step, self.length, self.lr_backoff = state["step"], state["length"], state["brake"]
         self.network.load_state_dict(state["network"])
@@ -180,7 +186,7 @@ class Trainer:
         self._scaler = self._new_scaler()  # the old one may be in the middle of a dropped step
         self._scaler.load_state_dict(state["scaler"])
         if self.perceptual is not None:
-            self.perceptual.restore(deepcopy(state["perceptual"]))
+            self.perceptual.load_state_dict(deepcopy(state["perceptual"]))
 
     def back_off(self, state: dict[str, Any], *, is_network_slower: bool) -> None:
         """Load a former state, with half the present rate of the discriminator.
@@ -192,7 +198,7 @@ class Trainer:
         state = {**state, "brake": self.lr_backoff / (2 if is_network_slower else 1)}
         if self.perceptual is not None:
             state["perceptual"] = {**state["perceptual"], "brake": self.perceptual.lr_backoff / 2}
-        self.restore(state)
+        self.load_state_dict(state)
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         is_half = self.recipe.dtype is Precision.FLOAT16

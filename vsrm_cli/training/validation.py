@@ -229,7 +229,7 @@ class Validator:
             self.best = self.latest
         return is_best
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The validations so far, to be saved."""
         # The images of the latest validation are not needed later, unless it is the best as well.
         latest = None if self.latest is None else replace(self.latest, images=[])
@@ -241,7 +241,7 @@ class Validator:
         ]
         return {**kept, "pieces": crops}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
         self.first, self.best, self.latest = (
             None if state[name] is None else _validation_of(state[name])

@@ -67,7 +67,7 @@ class PerceptualStage:
 
     @property
     def discriminator_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `apply` updates."""
+        """The parameters that `update_weights` updates."""
         return list(self.discriminator.parameters())
 
     def target(self, hr: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class PerceptualStage:
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr_backoff * self.weights.discriminator_lr
 
-    def learn(self, restored: Tensor, hr: Tensor, *, step: int, share: float) -> Tensor:
+    def compute_gradients(self, restored: Tensor, hr: Tensor, *, step: int, share: float) -> Tensor:
         """Accumulate the discriminator's gradients for a part of a batch; returns its loss.
 
         Args:
@@ -148,8 +148,8 @@ class PerceptualStage:
         (share * loss).backward()
         return loss.detach()
 
-    def apply(self, discriminator_loss: float) -> None:
-        """Update the discriminator with the gradients of `learn`, unless its loss is too low.
+    def update_weights(self, discriminator_loss: float) -> None:
+        """Update the discriminator with its gradients, unless its loss is too low.
 
         Args:
             discriminator_loss: Of the whole batch.
@@ -169,7 +169,7 @@ class PerceptualStage:
             features_loss = feature_loss(self._features, restored, target)
         return float(charbonnier(restored, target) + self.weights.feature_weight * features_loss)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
         return {
             "brake": self.lr_backoff,
@@ -178,7 +178,7 @@ class PerceptualStage:
             "optimizer": self._optimizer.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
         self.lr_backoff = state["brake"]
         self.head.load_state_dict(state["head"])
