@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar, a line when the job is done, tables.
+"""Terminal output: a progress bar, a line when the job is done, tables.
 
 Progress and messages go to stderr. Stdout is for results, so that it can be piped.
 The bar is for a terminal; a log file gets a plain line every few seconds instead.

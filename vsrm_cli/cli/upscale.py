@@ -1,7 +1,7 @@
 """The command `vsrm upscale`: its options, and one call for each input.
 
-The job is imported by the command, not by this file: it brings torch, and `vsrm --help` should
-not wait for it.
+The job is imported by the command, not by this file: it imports torch, and `vsrm --help` should
+not wait for that.
 """
 
 import json

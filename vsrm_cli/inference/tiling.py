@@ -13,7 +13,7 @@ for the last chunk, it starts before its regular place, and has more context. Ti
 size; the last window of frames may be shorter.
 
 Time is divided into windows, rows and columns into tiles, by the same rule. Only integers are used
-here: no tensors, no files. Every rule can be checked with a pencil.
+here: no tensors, no files.
 """
 
 from collections import deque
