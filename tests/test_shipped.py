@@ -109,17 +109,16 @@ def test_every_implementation_of_the_scan_gives_the_same_frames(
     assert psnr(restore(network, clip), chosen) >= 60
 
 
-# Where a side is no multiple of eight, the flow network sees frames resized, and tiles otherwise
-# than the whole: its flow, and with it the detail below a pixel, differs a little everywhere.
+# Flow is computed on grids of 8 and 16 pixels; no height is a multiple of both.
 @pytest.mark.slow
-@pytest.mark.parametrize(("height", "least"), [(104, 45), (108, 45)])
-def test_tiles_give_the_same_frame_as_without_tiles(network, sample, height, least):
+@pytest.mark.parametrize("height", [101, 104, 108])
+def test_tiles_give_the_same_frame_as_without_tiles(network, sample, height):
     clip = sample[:6, :, :height]
 
     whole = restore(network, clip)
     tiled = restore(network, clip, tile=80)
 
-    assert psnr(whole, tiled) >= least
+    assert psnr(whole, tiled) >= 47
 
 
 @pytest.mark.slow

@@ -247,12 +247,20 @@ def test_a_receptive_field_does_not_reach_the_edges_of_tiles():
         np.testing.assert_array_equal(a.pixels, b.pixels)
 
 
-def test_the_network_sees_tiles_of_one_size_and_a_last_window_of_half_the_length_at_least():
+def test_the_last_tile_starts_at_a_multiple_of_16_and_the_last_window_is_half_as_long_at_least():
     network = Nearest()
 
     list(restorer(network, tile=64).restore(draw_frames(9, height=20, width=70)))
 
-    assert network.shapes == [(1, 8, 3, 20, 64)] * 2 + [(1, 4, 3, 20, 64)] * 2
+    assert network.shapes == [(1, t, 3, 20, width) for t in (8, 4) for width in (64, 54)]
+
+
+def test_tiles_of_two_widths_are_batches_of_their_own():
+    network = Nearest()
+
+    list(restorer(network, tile=64, batch=4).restore(draw_frames(2, height=20, width=140)))
+
+    assert network.shapes == [(3, 2, 3, 20, 64), (1, 2, 3, 20, 60)]
 
 
 def test_gradients_are_off_inside_the_network_and_untouched_outside():

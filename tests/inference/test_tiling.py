@@ -166,8 +166,19 @@ def test_a_frame_smaller_than_a_tile_on_one_side_is_tiled_along_the_other():
     grid = plan_grid(48, 100, tile=64, overlap=16)
 
     assert [(row.start, row.stop) for row in grid.rows] == [(0, 48)]
-    assert [(column.start, column.stop) for column in grid.columns] == [(0, 64), (36, 100)]
-    assert grid.pixels_read == 48 * 64 * 2
+    assert [(column.start, column.stop) for column in grid.columns] == [(0, 64), (48, 100)]
+    assert grid.pixels_read == 48 * (64 + 52)
+
+
+@given(st.integers(1, 600), st.integers(4, 20))
+def test_tiles_start_at_multiples_of_sixteen(length, steps):
+    tile = 16 * steps
+
+    grid = plan_grid(length, length, tile=tile, overlap=32)
+
+    assert all(row.start % 16 == 0 for row in grid.rows)
+    assert all(row.size == tile for row in grid.rows[:-1])
+    assert grid.rows[-1].size > min(length, tile) - 16
 
 
 def test_without_tiles_a_frame_is_not_split():

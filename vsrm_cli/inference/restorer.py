@@ -23,6 +23,7 @@ from vsrm_cli.inference.memory import free_cache, free_memory_bytes, is_memory_s
 from vsrm_cli.inference.tiling import (
     MIN_TILE,
     TILE_OVERLAP,
+    TILE_STEP,
     Chunk,
     Chunking,
     choose_batch,
@@ -89,7 +90,8 @@ class Restorer:
             window: Frames read together, at least 1.
             overlap: Frames shared by neighboring windows, 0 to window // 2.
             tile: Side of a tile in pixels of the source, at least `MIN_TILE`, its overlaps
-                included; None for whole frames, "auto" chooses by the free memory.
+                included; rounded down to a multiple of `TILE_STEP`. None for whole frames, "auto"
+                chooses by the free memory.
             device: Where the network is.
             dtype: Floating-point type of the network's input.
             workers: Tiles restored at the same time, each on its share of the processor. On a CPU
@@ -107,7 +109,7 @@ class Restorer:
             raise ValueError(f"workers take single tiles, got {workers} and batches of {batch}")
         if isinstance(tile, int) and tile < MIN_TILE:
             raise ValueError(f"a tile must have at least {MIN_TILE} pixels, got {tile}")
-        self.tile = None if tile == "auto" else tile
+        self.tile = tile - tile % TILE_STEP if isinstance(tile, int) else None
         self._tile_is_open = tile == "auto"
         self.batch = batch
         self.windows = plan_windows(window, overlap)
@@ -339,7 +341,9 @@ class Restorer:
     def _restore_tiles(self, tiles: list[Tensor]) -> Iterable[Tensor]:
         """Restore tiles, (T, 3, h, w) each, at the same time: (T, 3, scale*h, scale*w) each."""
         if self._pool is None or len(tiles) == 1:
-            return self.network(torch.stack(tiles))
+            # The last tile of a row may be narrower.
+            groups = groupby(tiles, key=lambda tile: tile.shape)
+            return (large for _, same in groups for large in self.network(torch.stack([*same])))
         futures = [self._pool.submit(self._restore_tile_aside, tile) for tile in tiles]
         while self._progress and wait(futures, SECONDS_BETWEEN_REPORTS).not_done:
             self._progress.report()

@@ -9,8 +9,8 @@ fades out while the next fades in, so that no edge is visible.
     chunk 1             ccrrrrkkkkkkrrrrcc               k kept whole, r ramp, c context
 
 The join of two chunks always lies in the last `overlap` items of the earlier one. If little is left
-for the last chunk, it starts before its regular place, and has more context. Tiles are all of one
-size; the last window of frames may be shorter.
+for the last chunk, it starts before its regular place, and has more context. The last window of
+frames may be shorter, and the last tile of a row or column is up to 15 pixels smaller.
 
 Time is divided into windows, rows and columns into tiles, by the same rule. Only integers are used
 here: no tensors, no files.
@@ -18,7 +18,7 @@ here: no tensors, no files.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
@@ -30,6 +30,8 @@ from vsrm_cli.errors import MemoryShortage
 TILE_OVERLAP = 32
 # With smaller tiles more than two would overlap on one line; see `tiling.Chunking`.
 MIN_TILE = 2 * TILE_OVERLAP
+# Tiles start at multiples of this. Compact networks compute flow on grids up to 16 times coarser;
+# where these are the same in all tiles and in the whole frame, so is the flow.
 TILE_STEP = 16
 
 # Two tiles at once on two cores take two thirds of the time of the whole frame, which is worth up
@@ -248,8 +250,8 @@ class TileGrid:
     A tile's weight at a pixel is its row weight times its column weight.
 
     Attributes:
-        rows: Chunks of the height, top to bottom, all of one size.
-        columns: Chunks of the width, left to right, all of one size.
+        rows: Chunks of the height, top to bottom, all of one size; the last may be shorter.
+        columns: The same for the width, left to right.
     """
 
     rows: list[Chunk]
@@ -262,7 +264,7 @@ class TileGrid:
 
 
 def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> TileGrid:
-    """Divide a frame into overlapping tiles of one size.
+    """Divide a frame into overlapping tiles.
 
     Args:
         height: Of the frame, in pixels, at least 1.
@@ -277,8 +279,19 @@ def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Til
     Raises:
         ValueError: If tile or overlap is out of range.
     """
-    chunking = Chunking(max(height, width), 0) if tile is None else Chunking(tile, overlap)
-    return TileGrid(chunking.chunks(height), chunking.chunks(width))
+    if tile is None:
+        tile, overlap = max(height, width), 0
+    chunking = Chunking(tile, overlap)
+    return TileGrid(_aligned_chunks(chunking, height), _aligned_chunks(chunking, width))
+
+
+def _aligned_chunks(chunking: Chunking, length: int) -> list[Chunk]:
+    """Divide a line; the last chunk is shortened to start at a multiple of `TILE_STEP`."""
+    *inner, last = chunking.chunks(length)
+    if inner:
+        regular = last.keep_start - chunking.context
+        last = replace(last, start=min(regular, last.start + -last.start % TILE_STEP))
+    return [*inner, last]
 
 
 def choose_tile(

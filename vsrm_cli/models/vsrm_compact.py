@@ -258,19 +258,19 @@ class VSRMCompact(Network):
 
     def flows(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """Flow between neighbors, refined on the luma of the frames; see `Network.flows`."""
-        small = _average_blocks(self._pad(clip), self.fold)
+        # Padded, where the flow network would resize: tiles and whole frames get the same flow.
+        padded = self._pad(clip, self.fold * 2 ** (self.config.flow_levels - 1))
+        small = _average_blocks(padded, self.fold)
         backward, forward = super().flows(small)
         brightness = rgb_to_luma(small.float())
         early, late = brightness[:, :-1], brightness[:, 1:]
-        flows = (
-            refine_clip_flow(early, late, backward, steps=self.steps_small),
-            refine_clip_flow(late, early, forward, steps=self.steps_small),
-        )
-        if self.fold == 1:
-            return flows
         height, width = clip.shape[-2:]
         backward, forward = (
-            _upsample_flow(flow, self.fold)[..., :height, :width] for flow in flows
+            _upsample_flow(flow, self.fold)[..., :height, :width]
+            for flow in (
+                refine_clip_flow(early, late, backward, steps=self.steps_small),
+                refine_clip_flow(late, early, forward, steps=self.steps_small),
+            )
         )
         return backward, forward
 
@@ -289,10 +289,11 @@ class VSRMCompact(Network):
         """Restore a clip, backward and then forward; see `Network.passes`."""
         return tuple(self._stack(frames, clip) for frames in self._passes(clip, flows))
 
-    def _pad(self, maps: Tensor) -> Tensor:
-        """Pad (B, T, C, H, W) to whole blocks by repeating the last row and column."""
+    def _pad(self, maps: Tensor, multiple: int | None = None) -> Tensor:
+        """Pad (B, T, C, H, W) to a multiple, by default `fold`; repeats the last row and column."""
         height, width = maps.shape[-2:]
-        right, below = -width % self.fold, -height % self.fold
+        multiple = multiple or self.fold
+        right, below = -width % multiple, -height % multiple
         if not right and not below:
             return maps
         padded = F.pad(maps.flatten(0, 1), (0, right, 0, below), mode="replicate")
