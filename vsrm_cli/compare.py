@@ -96,7 +96,7 @@ def compare_videos(
             smaller.
         output: The file to write: a video, a page (".html"), or the crop that differs most
             (".png").
-        third: One more, likewise.
+        third: A third video, like `second`.
         start: Start of `first`, in seconds after its first frame; it ends where the others end.
             For results of `vsrm upscale --start`.
         mode: For a video: "side" by side; for two, "wipe" with a moving edge or "difference".

@@ -43,7 +43,7 @@ def compare(
         ),
     ],
     third: Annotated[
-        Path | None, typer.Argument(metavar="[C]", help="One more, likewise.", show_default=False)
+        Path | None, typer.Argument(metavar="[C]", help="A third one.", show_default=False)
     ] = None,
     start: Annotated[
         str | None,

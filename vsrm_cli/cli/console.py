@@ -71,7 +71,7 @@ class BatchPosition:
         number: Its number, from 1 on.
         of: How many jobs there are.
         work: How much there is to do in it, in any unit; 0 if unknown.
-        work_after: The same of all jobs after it.
+        work_after: Work of all jobs after it.
     """
 
     name: str

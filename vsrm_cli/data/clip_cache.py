@@ -18,7 +18,7 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import SCALE
 
 SLOTS = 24
-# The run of each slot is replaced after so many steps, one slot after the other.
+# The run of each slot is replaced after this many steps, one slot after the other.
 STEPS_IN_USE = 96
 # Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
 MORE_FRAMES, MORE_PIXELS = 4, 2.5

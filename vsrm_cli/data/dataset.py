@@ -177,7 +177,7 @@ def _cut_pair(hr: Tensor, lr: Tensor, shape: ClipShape, rng: np.random.Generator
 def _walk(
     room: int, frames: int, rng: np.random.Generator, *, fastest: int
 ) -> tuple[list[int], int]:
-    """Steady steps within so many pixels: the position in each frame, and the step."""
+    """Steady steps within this many pixels: the position in each frame, and the step."""
     fastest = min(fastest, room // max(1, frames - 1))
     step = int(rng.integers(-fastest, fastest + 1))
     way = step * (frames - 1)
@@ -186,7 +186,7 @@ def _walk(
 
 
 def _middle(frames: Tensor, edge: int) -> Tensor:
-    """Crop so many pixels at each edge of frames, (..., H, W)."""
+    """Crop this many pixels at each edge of frames, (..., H, W)."""
     height, width = frames.shape[-2:]
     return frames[..., edge : height - edge, edge : width - edge]
 

@@ -276,7 +276,7 @@ def _noise(rng: np.random.Generator) -> Noise:
 
 
 def _sharpened(rng: np.random.Generator, share: float) -> list[Step]:
-    """Sharpening in so many of the clips."""
+    """Sharpening, in a share of the clips."""
     if rng.random() >= share:
         return []
     return [Sharpening(rng.uniform(0.2, 1.0), rng.uniform(0.5, 1.5))]

@@ -84,7 +84,7 @@ def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[st
 
 
 def _places(room: int, number: int) -> list[int]:
-    """So many different numbers from 0 to ``room``, evenly spread."""
+    """This many different numbers from 0 to ``room``, evenly spread."""
     return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 

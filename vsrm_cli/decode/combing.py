@@ -30,7 +30,7 @@ _BLOCK_HEIGHT, _BLOCK_WIDTH = 16, 32
 _FURTHER = 1.3  # teeth of fields three moments apart, against those of neighbors in time
 _AS_LONG = 0.9  # teeth of the frame itself, against those of neighbors in time
 _TOOTH = 1.25  # teeth of the frame, against the changes along its own fields
-# Below so many levels per pixel the noise of a codec decides.
+# Below this many levels per pixel the noise of a codec decides.
 _LEAST_LEVELS = 2
 
 

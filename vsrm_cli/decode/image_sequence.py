@@ -31,7 +31,7 @@ _ANIMATION, _HEAD_BYTES = b"acTL", 4096
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a name stands for numbered files, such as frame_%05d.png."""
+    """Whether a name is a pattern for numbered files, such as frame_%05d.png."""
     is_image_name = path.suffix.lower() in IMAGE_ENDINGS
     return is_image_name and NUMBER.search(path.name) is not None and not path.is_file()
 
@@ -45,7 +45,7 @@ def is_image(path: Path) -> bool:
 
 
 def is_sequence(path: Path) -> bool:
-    """Whether a name stands for image files: a folder, numbered files, or a single one."""
+    """Whether a name means image files: a folder, numbered files, or a single one."""
     return path.is_dir() or is_pattern(path) or is_image(path)
 
 

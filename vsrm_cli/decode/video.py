@@ -39,7 +39,7 @@ from vsrm_cli.media.containers import open_container, video_stream
 from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
-# After so many unreadable packets in a row the rest of the file is skipped.
+# After this many unreadable packets in a row the rest of the file is skipped.
 _FAILURES_IN_A_ROW = 1000
 # Seconds before --start at which decoding starts, tried one after another: a seek may land too
 # late, by an amount that depends on the container.

@@ -271,7 +271,7 @@ def measure_quality(
 def _load_all(
     models: Sequence[str], detail: float | None, *, device: torch.device, dtype: str
 ) -> list[Network]:
-    """Load networks under names that differ: weight files of one name are told apart by path."""
+    """Load networks under names that differ: paths distinguish weight files of one name."""
     models = list(dict.fromkeys(models))
     networks = [_load(model, detail, device=device, dtype=dtype) for model in models]
     names = [network.name for network in networks]

@@ -269,7 +269,7 @@ class Restorer:
         while len(finished) < len(windows):
             clip = windows[len(finished)][1]
             count = self._windows_at_once(clip[0])
-            # It cannot be known beforehand whether memory is enough: estimates err, and other
+            # It cannot be known in advance whether the memory suffices: estimates err, and other
             # programs need memory as well.
             try:
                 part = windows[len(finished) : len(finished) + count]

@@ -311,7 +311,7 @@ def choose_tile(
     reserve, because a network may keep parts of itself in float32.
 
     Args:
-        memory_bytes: Estimates the memory for so many frames of a height and a width.
+        memory_bytes: Estimates the memory for this many frames of a height and a width.
         window: Frames read together.
         height: Of the source, in pixels.
         width: Of the source, in pixels.

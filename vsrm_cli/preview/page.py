@@ -29,9 +29,9 @@ class NetworkEstimate:
     Attributes:
         name: On the page.
         reason: Why it is the default; empty for the others.
-        seconds: Estimate; None if unknown.
-        file_bytes: Likewise, of the output.
-        memory_bytes: Likewise, of the network.
+        seconds: Estimated time; None if unknown.
+        file_bytes: Estimated size of the output.
+        memory_bytes: Estimated memory of the network.
         size: Of the frames of the output.
         command: The command line.
     """

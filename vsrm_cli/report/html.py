@@ -146,7 +146,7 @@ def slider(before: Pixels, after: Pixels, *, labels: tuple[str, str], caption: s
 
     Args:
         before: Left of the edge, (3, H, W) uint8.
-        after: Right of the edge, likewise.
+        after: Right of the edge, the same shape.
         labels: Their names.
         caption: Text below.
     """

@@ -27,7 +27,7 @@ SPIKE = 3.0
 MIN_DISCRIMINATOR_LOSS = 0.02
 
 MAX_RETURNS = 3
-# After so many good steps the counter starts again at zero; the lower rate stays.
+# After this many good steps the counter starts again at zero; the lower rate stays.
 CALM_STEPS = 500
 
 

@@ -51,7 +51,7 @@ SKIPPED_NAMED = 5
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """The options of `vsrm finetune`; None stands for the value of the recipe.
+    """The options of `vsrm finetune`; None means the value of the recipe.
 
     Attributes:
         model: The network to start from: a name of the catalog, a weight file, or a Hub id; "auto"

@@ -71,7 +71,7 @@ class Recipe:
         flow_lr: Its rate after that, as a share of `lr`.
         trunk_lr: Rate of the backbone, which `TrainingStage.FRAMES` trains, as a share of `lr`.
         dtype: Precision of the forward and backward passes.
-        accumulate: Gradient accumulation: a batch is computed in so many parts, with less memory.
+        accumulate: Gradient accumulation: a batch is computed in this many parts, with less memory.
         recompute: Gradient checkpointing: much less memory, a third more time.
         mirrored: Whether each clip is followed by itself backwards.
         degradation: How LR frames are made.

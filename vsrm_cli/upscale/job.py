@@ -141,7 +141,7 @@ def upscale_video(
         networks={} if networks is None else networks,
     )
     if confirm is not None and options.cluster:
-        raise UsageError("A plan tells of this machine; ask for it without --cluster.")
+        raise UsageError("A plan is for this machine only; leave out --cluster.")
     upscale = _upscale_through_pipe if PIPE in (request.src, request.dst) else _upscale_in_segments
     return upscale(request, options)
 

@@ -37,8 +37,8 @@ class Progress:
         frames_done: Frames encoded, including those of the interrupted job that is resumed.
         frames_expected: How many there will be, by the metadata of the file.
         decode_fps: Frames per second of the decoder while it works; 0 before the first frame.
-        network_fps: The same of the network.
-        encode_fps: The same of the encoder.
+        network_fps: Likewise for the network.
+        encode_fps: Likewise for the encoder.
         seconds_left: Estimate; None if unknown.
         frames_computed: Frames that the network has computed, including those of the interrupted
             job, and a part of the frames that it is working on.

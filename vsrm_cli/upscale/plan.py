@@ -58,9 +58,9 @@ class JobPlan:
         output: The file to write.
         frames: About how many there are; None if unknown.
         frames_resumed: Of these, how many an earlier run has finished.
-        source: Size, as players show it, and pixel format of the input.
+        source: Displayed size and pixel format of the input.
         color: How its pixel values are read.
-        result: Size, likewise, pixel format and encoder of the output.
+        result: Displayed size, pixel format and encoder of the output.
         kept: The streams that are copied.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
@@ -241,7 +241,7 @@ def _frames_before(time: Fraction | int, rate: Fraction) -> int:
 
 
 def estimate_seconds(restorer: Restorer, info: VideoInfo, *, frames: int) -> float:
-    """Estimate how long the network takes for so many frames, by measuring it."""
+    """Estimate how long the network takes for this many frames, by measuring it."""
     grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
     read = frames * restorer.windows.size / restorer.windows.stride
     return round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)

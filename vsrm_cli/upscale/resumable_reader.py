@@ -26,7 +26,7 @@ from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
 from vsrm_cli.upscale.journal import JobIdentity, describe_files
 from vsrm_cli.upscale.options import DEFAULT_RATE
 
-# The name that stands for standard input, or output.
+# The name of standard input or standard output.
 PIPE = Path("-")
 
 
