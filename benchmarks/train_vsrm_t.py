@@ -33,7 +33,7 @@ from vsrm_cli.training.distributed import barrier, process_group, rank
 from vsrm_cli.training.loop import TrainingProgress, train
 from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, TrainingStage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
-from vsrm_cli.training.validation import Pair, with_lr_frames
+from vsrm_cli.training.validation import Pair, add_lr_frames
 
 SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 
@@ -197,7 +197,7 @@ def read_options(about: str) -> Options:
         if not clips.exists():
             make_validation_pack(given.validation, clips)
     barrier()
-    lr_clips = with_lr_frames(load_pack(clips)[1])
+    lr_clips = add_lr_frames(load_pack(clips)[1])
     return Options(given.out, pack, lr_clips, given.minutes, given.device)
 
 

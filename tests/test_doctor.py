@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from vsrm_cli import doctor
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.cli import app as cli
-from vsrm_cli.doctor import CheckStatus, devices, run_checks
+from vsrm_cli.doctor import CheckStatus, list_devices, run_checks
 from vsrm_cli.encode import encoders as codecs
 from vsrm_cli.errors import VsrmError
 
@@ -38,7 +38,7 @@ def test_without_a_gpu_only_the_cpu_is_listed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
-    assert [str(device) for device in devices()] == ["cpu"]
+    assert [str(device) for device in list_devices()] == ["cpu"]
 
 
 def test_a_kernel_with_wrong_results_is_reported_as_broken(monkeypatch):

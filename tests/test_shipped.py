@@ -15,7 +15,7 @@ from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.training.validation import validate, with_lr_frames
+from vsrm_cli.training.validation import add_lr_frames, validate
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests" / "data" / "sample.mp4"
@@ -79,7 +79,7 @@ def test_a_clip_has_higher_psnr_than_bicubic(network):
         [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
     )
 
-    score = validate(network, with_lr_frames({"sample": clip}, scale=network.scale), alone=False)[0]
+    score = validate(network, add_lr_frames({"sample": clip}, scale=network.scale), alone=False)[0]
 
     # What is trained for looks gives up some of the PSNR.
     assert score.together > score.bicubic + (0.8 if network.name != "vsrm-t-sharp" else 0.0)

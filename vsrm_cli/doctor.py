@@ -75,7 +75,7 @@ def run_checks() -> Iterator[CheckResult]:
         The result of each check, as soon as it is known.
     """
     yield from _versions()
-    for device in devices():
+    for device in list_devices():
         yield from _device(device)
         yield from _kernels(device)
         yield from _fused(device)
@@ -108,7 +108,7 @@ def run_cluster_checks(address: str) -> Iterator[CheckResult]:
             yield CheckResult(str(cluster), "nodes", CheckStatus.BROKEN, "none lends CPUs or GPUs")
 
 
-def devices() -> list[torch.device]:
+def list_devices() -> list[torch.device]:
     """All devices on which a network can run, the CPU first."""
     found = [torch.device("cpu")]
     found += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]

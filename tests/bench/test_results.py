@@ -13,7 +13,7 @@ from vsrm_cli.bench.kernels import KernelSpeed
 from vsrm_cli.bench.options import BenchOptions
 from vsrm_cli.bench.results import Measurements, compare_results, new_result, read_result
 from vsrm_cli.bench.speed import NetworkSpeed
-from vsrm_cli.bench.tables import changes_table, plots, remarks, tables
+from vsrm_cli.bench.tables import changes_table, plots, result_notes, tables
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.published import published_scores
@@ -179,7 +179,7 @@ def test_thousands_of_clips_are_shown_by_their_mean_alone():
 
 
 def test_the_rules_of_measurement_are_noted():
-    said = remarks(result_of(replace(measured(), speed=None)))
+    said = result_notes(result_of(replace(measured(), speed=None)))
 
     assert said[0] == "LR frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
@@ -190,7 +190,7 @@ def test_the_rules_of_measurement_are_noted():
 def test_the_time_for_a_minute_of_video_is_reported():
     result = result_of(replace(measured(), quality=None))
 
-    (told,) = remarks(result)
+    (told,) = result_notes(result)
 
     # 1440 frames, each window of 24 gives 20 new ones; 100 ms per frame of 180p.
     assert "one minute of 480p" in told

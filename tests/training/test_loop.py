@@ -30,7 +30,7 @@ from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.trainer import Trainer
-from vsrm_cli.training.validation import with_lr_frames
+from vsrm_cli.training.validation import add_lr_frames
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
@@ -60,7 +60,7 @@ def metrics(out):
 def train(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
     """Run the loop on a new network; returns its reports."""
     reports = []
-    validation = with_lr_frames(load_pack(pack)[1]) if clips else None
+    validation = add_lr_frames(load_pack(pack)[1]) if clips else None
     options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
     if recipe.stage is TrainingStage.SHARP:
         options["features"] = make_feature_network()
@@ -427,7 +427,7 @@ def test_divergence_ends_the_run_and_keeps_the_best_weights(pack, tmp_path):
             pack,
             tmp_path / "run",
             replace(RECIPE, lr=30.0),
-            validation=with_lr_frames(load_pack(pack)[1]),
+            validation=add_lr_frames(load_pack(pack)[1]),
             report=reports.append,
             workers=0,
         )

@@ -20,8 +20,8 @@ from vsrm_cli.training.validation import (
     SIDE_SHOWN,
     ClipScore,
     Validator,
+    add_lr_frames,
     validate,
-    with_lr_frames,
 )
 
 
@@ -56,7 +56,7 @@ def sharp_clip(*, frames=3, height=32, width=48):
 
 
 def drawn_pairs(**size):
-    return with_lr_frames({"drawn": sharp_clip(**size)})
+    return add_lr_frames({"drawn": sharp_clip(**size)})
 
 
 def pillow_psnr(clip):
@@ -81,7 +81,7 @@ def test_a_bicubic_network_scores_like_the_bicubic_baseline():
 def test_the_bicubic_baseline_agrees_with_pillow():
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}))
+    (score,) = validate(Bicubic(), add_lr_frames({"drawn": clip}))
 
     # Pillow rounds to 8 bits after each direction.
     assert score.bicubic == pytest.approx(pillow_psnr(clip), abs=0.05)
@@ -97,7 +97,7 @@ def test_the_alone_score_restores_each_frame_without_its_neighbors():
 def test_the_score_of_a_clip_is_the_mean_psnr_of_its_frames():
     clip = sharp_clip()
 
-    (score,) = validate(Remembering(), with_lr_frames({"drawn": clip}))
+    (score,) = validate(Remembering(), add_lr_frames({"drawn": clip}))
 
     hr = clip / 255
     restored = Remembering()(shrink_bicubic(hr)[None])[0]
@@ -108,7 +108,7 @@ def test_the_score_of_a_clip_is_the_mean_psnr_of_its_frames():
 def test_each_clip_has_a_score_with_its_name_in_order():
     clips = {"second": sharp_clip(), "first": sharp_clip(frames=1, height=16, width=20)}
 
-    scores = validate(Bicubic(), with_lr_frames(clips))
+    scores = validate(Bicubic(), add_lr_frames(clips))
 
     assert [score.clip for score in scores] == ["second", "first"]
 
@@ -132,7 +132,7 @@ def test_validation_keeps_the_network_in_train_or_eval_mode(is_training):
 def test_the_validation_loss_is_the_training_loss(weight):
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}), frequency_weight=weight)
+    (score,) = validate(Bicubic(), add_lr_frames({"drawn": clip}), frequency_weight=weight)
 
     hr = clip / 255
     restored = Bicubic()(shrink_bicubic(hr)[None])[0]
@@ -143,7 +143,7 @@ def test_bicubic_and_restored_frames_are_passed_on():
     shown = []
     clip = sharp_clip()
 
-    validate(Bicubic(), with_lr_frames({"drawn": clip}), show=lambda *frames: shown.append(frames))
+    validate(Bicubic(), add_lr_frames({"drawn": clip}), show=lambda *frames: shown.append(frames))
 
     ((name, bicubic, restored),) = shown
     assert name == "drawn"
@@ -164,7 +164,7 @@ class Brighter(nn.Module):
 
 def clips(count=2, side=48):
     frames = [smooth_picture(side, side, shift=(2.0 * t, 0.0), wavelength=9.0) for t in range(3)]
-    return with_lr_frames({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
+    return add_lr_frames({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
 
 
 def test_the_validation_with_the_lowest_loss_is_the_best():

@@ -171,7 +171,9 @@ def _measure_size(network: Network, size: str, *, window: int) -> NetworkSpeed:
         peak_memory_bytes=peak,
         parameters=sum(weight.numel() for weight in network.parameters()),
         macs_per_frame=count_flops(network, (1, window, 3, height, width)) // 2 // window,
-        largest_tile=largest_tile(network, window=window, free_bytes=free_memory_bytes(device)),
+        largest_tile=find_largest_tile(
+            network, window=window, free_bytes=free_memory_bytes(device)
+        ),
         problem=problem,
     )
 
@@ -234,7 +236,7 @@ def _time_here(run: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def largest_tile(network: Network, *, window: int, free_bytes: int) -> int | None:
+def find_largest_tile(network: Network, *, window: int, free_bytes: int) -> int | None:
     """The side of the largest square tile that fits, in pixels; None if none does."""
     budget = free_bytes * MEMORY_SHARE_PERCENT // 100
     sides = range(LARGEST_TILE, MIN_TILE - 1, -TILE_STEP)

@@ -12,10 +12,10 @@ from vsrm_cli.report.html import (
     heading,
     html_page,
     html_table,
+    image_figure,
     paragraph,
     side_by_side,
     slider,
-    still,
 )
 from vsrm_cli.report.svg import bar_plot, line_plot, point_plot
 from vsrm_cli.report.units import format_rough_duration
@@ -203,7 +203,7 @@ def changes_table(changes: Sequence[FigureChange]) -> Table:
     )
 
 
-def remarks(result: Result) -> list[str]:
+def result_notes(result: Result) -> list[str]:
     """Notes for readers of the tables."""
     timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
     return [
@@ -265,7 +265,7 @@ def result_page(result: Result, crops: Sequence[GainCrop]) -> str:
         f"vsrm {versions['vsrm']}, torch {versions['torch']}, on {machine['device_name']} "
         f"({machine['cores']} cores, {machine['system']})"
     )
-    parts = [*map(paragraph, remarks(result))]
+    parts = [*map(paragraph, result_notes(result))]
     drawn = plots(result)
     if drawn:
         parts.append(side_by_side(list(drawn.values())))
@@ -285,7 +285,7 @@ def _crop_part(crop: GainCrop) -> str:
         labels=("bicubic", network),
         caption=where,
     )
-    truth = still(crop.images["ground truth"], caption=f"{where}: ground truth")
+    truth = image_figure(crop.images["ground truth"], caption=f"{where}: ground truth")
     return f"<div>{compared}{truth}</div>"
 
 

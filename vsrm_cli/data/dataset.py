@@ -109,7 +109,7 @@ class ClipDataset(Dataset[TrainingBatch]):
             cover = cache.take(int(rng.integers(len(cache))), step)
             wide = replace(shape, patch=shape.patch + 2 * around)
             hr, *flows = move_camera(run.hr[0], cover.hr[0], wide, rng)
-            backward, forward = (_middle(flow, around) for flow in flows)
+            backward, forward = (_crop_edges(flow, around) for flow in flows)
         else:
             hr, around = _cut(run.hr, shape, rng, around=around)
             hr = flip_and_rotate(hr, rng)
@@ -118,7 +118,13 @@ class ClipDataset(Dataset[TrainingBatch]):
         # and go through a frame from its top left.
         hr = _recolor(hr, rng)
         lr = degrade(hr, self.degradation, np.random.default_rng([*seed, 1]))
-        return _middle(lr, around), _middle(hr, SCALE * around), backward, forward, from_photo
+        return (
+            _crop_edges(lr, around),
+            _crop_edges(hr, SCALE * around),
+            backward,
+            forward,
+            from_photo,
+        )
 
 
 def _cut(
@@ -185,7 +191,7 @@ def _walk(
     return [first + step * t for t in range(frames)], step
 
 
-def _middle(frames: Tensor, edge: int) -> Tensor:
+def _crop_edges(frames: Tensor, edge: int) -> Tensor:
     """Crop this many pixels at each edge of frames, (..., H, W)."""
     height, width = frames.shape[-2:]
     return frames[..., edge : height - edge, edge : width - edge]

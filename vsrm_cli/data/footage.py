@@ -57,9 +57,9 @@ class Footage:
         Returns:
             The same shape if they fit, otherwise one with a smaller patch or fewer frames.
         """
-        patch = _middle([min(s.size) // SCALE for s in self.sources], at_most=shape.patch)
+        patch = _upper_median([min(s.size) // SCALE for s in self.sources], at_most=shape.patch)
         lengths = [source.frames for source in self.clips]
-        frames = _middle(lengths, at_most=shape.frames) if lengths else shape.frames
+        frames = _upper_median(lengths, at_most=shape.frames) if lengths else shape.frames
         return replace(shape, patch=patch, frames=frames)
 
     def usable(self, shape: ClipShape) -> "Footage":
@@ -85,7 +85,7 @@ class Footage:
         return Footage(self.path, tuple(fits), tuple(skipped))
 
 
-def _middle(values: list[int], *, at_most: int) -> int:
+def _upper_median(values: list[int], *, at_most: int) -> int:
     """The largest number, up to a limit, that at least half of the values reach."""
     return min(at_most, sorted(values)[len(values) // 2])
 

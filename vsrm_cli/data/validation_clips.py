@@ -68,7 +68,7 @@ def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[st
     for source in sources:
         length = min(frames, source.frames)
         for first in _places(source.frames - length, most // len(sources)):
-            run = source.read(first, length, _middle(source, side))
+            run = source.read(first, length, _center_box(source, side))
             if run is None:  # damaged, or with a scene cut
                 continue
             name = f"{source.name} {first}" if source.frames > length else source.name
@@ -88,7 +88,7 @@ def _places(room: int, number: int) -> list[int]:
     return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 
-def _middle(source: FootageSource, side: int) -> CropBox:
+def _center_box(source: FootageSource, side: int) -> CropBox:
     """The middle of its frames; sides and position are multiples of four."""
     height, width = (min(side, length) // SCALE * SCALE for length in source.size)
     top, left = (

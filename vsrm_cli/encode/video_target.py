@@ -21,7 +21,7 @@ from vsrm_cli.files import check_output_path, temporary_path
 from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
-from vsrm_cli.remux.metadata import tag_options
+from vsrm_cli.remux.metadata import muxer_options
 from vsrm_cli.remux.stream_mapping import (
     CONTAINERS,
     Audio,
@@ -134,7 +134,7 @@ class VideoTarget:
             ticks = lcm(clock, copies.ticks_per_second)
             if ticks > MAX_TICKS_PER_SECOND:  # then as fine as it can be
                 ticks = MAX_TICKS_PER_SECOND - MAX_TICKS_PER_SECOND % clock
-            options = tag_options(self.container, copies.tags)
+            options = muxer_options(self.container, copies.tags)
             # With the index at the front, browsers play the file while it loads.
             flags = "+".join(filter(None, ("faststart", options.get("movflags"))))
             return options | {"movie_timescale": str(ticks), "movflags": flags}

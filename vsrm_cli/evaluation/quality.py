@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vsrm_cli.checkpoints.catalog import find_detail_pair
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import InputError, UsageError, VsrmError
-from vsrm_cli.evaluation.baselines import FILTERS, common_scale, methods_of
+from vsrm_cli.evaluation.baselines import FILTERS, common_scale, list_methods
 from vsrm_cli.evaluation.metrics import gradient_energy, psnr, sharpness, ssim
 from vsrm_cli.evaluation.perceptual import (
     SMALLEST_LPIPS_SIDE,
@@ -213,7 +213,7 @@ def measure_quality(
     scale = common_scale(networks)
     check_degradation(options.degradation, scale)
     found = find_clips(folder, options.degradation, scale=scale)
-    methods = methods_of(networks, window=options.window)
+    methods = list_methods(networks, window=options.window)
     _check_others(options.also, methods)
     notes: list[str] = []
     scorer = _new_scorer(found.protocol, options, device=device, notes=notes)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.layers.mamba import reset_scan
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens
+from vsrm_cli.ops.warp import pixel_grid, sample_points, sample_tokens
 
 # Pixels aligned at a time: on a CPU, their (pixels, channel, state) arrays fit into the cache; on a
 # GPU, they take some hundred megabytes each.
@@ -84,7 +84,7 @@ class DCA(nn.Module):
         batch, channels, height, width = ref.shape
         flow = flow.float()
         place = pixel_grid(height, width, device=ref.device) + flow  # (B, 2, H, W)
-        warped = sample(ref, place)
+        warped = sample_points(ref, place)
         eps = self.reach * torch.tanh(self.offset(warped).float())  # (B, 2k, H, W)
         eps = eps.unflatten(1, (len(LATTICE), 2))  # (B, k, 2, H, W)
         lattice = lattice_points(ref.device).view(1, len(LATTICE), 2, 1, 1)

@@ -20,7 +20,7 @@ def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -
     return torch.stack((x, y))
 
 
-def sample(
+def sample_points(
     image: Tensor, points: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
 ) -> Tensor:
     """Sample images at the given points.
@@ -63,7 +63,7 @@ def sample_tokens(image: Tensor, points: Tensor) -> Tensor:
         return tokens
     count, height = points.shape[1], image.shape[2]
     rows = points.permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
-    values: Tensor = sample(image, rows, padding="border").unflatten(2, (count, height))
+    values: Tensor = sample_points(image, rows, padding="border").unflatten(2, (count, height))
     return values.permute(0, 3, 4, 2, 1).reshape(-1, count, image.shape[1])
 
 
@@ -82,10 +82,10 @@ def warp(image: Tensor, flow: Tensor, *, padding: str = "zeros", mode: str = "bi
         image: The source, (B, C, H, W).
         flow: From target to source, (B, 2, H, W), in pixels, dx first.
         padding: Values outside the image: "zeros" or "border".
-        mode: As in `sample`.
+        mode: As in `sample_points`.
 
     Returns:
         Shaped like ``image``.
     """
     grid = pixel_grid(flow.shape[-2], flow.shape[-1], device=flow.device)
-    return sample(image, grid + flow.float(), padding=padding, mode=mode)
+    return sample_points(image, grid + flow.float(), padding=padding, mode=mode)

@@ -101,7 +101,7 @@ class CopiedStreams:
         self._container: InputContainer = open_container(path)
         self._samples = read_samples(path)
         self.plans = plan_streams(self._container, path, suffix, self._samples, audio)
-        self.tags = metadata.copied_tags(self._container.metadata)
+        self.tags = metadata.tags_to_copy(self._container.metadata)
         self._video = video_stream(self._container, path)
         self._video_tags = metadata.stream_tags(CONTAINERS[suffix], self._video.metadata)
         self._dropped_timecode = self._drop_timecode()
@@ -109,7 +109,7 @@ class CopiedStreams:
             self._container.chapters(), first=first, end=end, shift=shift
         )
         if CONTAINERS[suffix] in ("mp4", "mov"):
-            self.chapters = metadata.mp4_chapters(self.chapters)
+            self.chapters = metadata.adapt_chapters_to_mp4(self.chapters)
         self._sources: list[Stream] = [
             self._container.streams[plan.index] for plan in self.plans if plan.is_copied
         ]

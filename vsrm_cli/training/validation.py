@@ -55,7 +55,7 @@ def validate(
 
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, scale H, scale W); its mode is not changed.
-        pairs: Clips by name, such as those of `with_lr_frames` or
+        pairs: Clips by name, such as those of `add_lr_frames` or
             `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
         criterion: The loss; by default `restoration_loss`.
@@ -90,7 +90,7 @@ def validate(
     return scores
 
 
-def with_lr_frames(clips: Mapping[str, Tensor], *, scale: int = SCALE) -> dict[str, Pair]:
+def add_lr_frames(clips: Mapping[str, Tensor], *, scale: int = SCALE) -> dict[str, Pair]:
     """Shrink clips as the literature's BI does.
 
     Args:

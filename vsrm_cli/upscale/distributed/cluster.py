@@ -23,8 +23,8 @@ from vsrm_cli.upscale.distributed.ray_driver import (
     ClusterNode,
     StartRequest,
     Versions,
-    drive,
     find_versions,
+    run_driver,
 )
 from vsrm_cli.upscale.distributed.segment_worker import (
     FinishedSegment,
@@ -39,7 +39,7 @@ from vsrm_cli.upscale.distributed.workers import (
     WorkerMessage,
     WorkerProcess,
     Workers,
-    without_interrupts,
+    ignore_interrupts,
 )
 from vsrm_cli.upscale.journal import LOCK, JobIdentity, describe_files
 
@@ -164,8 +164,8 @@ class Cluster:
             raise VsrmError('--cluster needs Ray; install it with: pip install "vsrm[cluster]"')
         context = multiprocessing.get_context("spawn")
         self._connection, there = context.Pipe()
-        self._driver = context.Process(target=drive, args=(self.address, there), daemon=True)
-        with without_interrupts():
+        self._driver = context.Process(target=run_driver, args=(self.address, there), daemon=True)
+        with ignore_interrupts():
             self._driver.start()
         there.close()
         try:

@@ -101,7 +101,7 @@ def find_versions() -> Callable[[], Versions]:
     return versions
 
 
-def drive(address: str, connection: "Connection[Any, Any]") -> None:
+def run_driver(address: str, connection: "Connection[Any, Any]") -> None:
     """Connect to a cluster, and execute requests from the connection until it closes.
 
     Requests are pairs of a worker's number and a `StartRequest`, a pickled task, or None to end it.

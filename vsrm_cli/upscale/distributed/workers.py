@@ -125,7 +125,7 @@ class _ChildProcess(WorkerProcess[Task]):
         self.process: BaseProcess = context.Process(
             target=_run, args=(self._open_worker, self.device, there), daemon=True
         )
-        with without_interrupts():
+        with ignore_interrupts():
             self.process.start()
         there.close()
 
@@ -370,7 +370,7 @@ class Workers(Generic[Task, Result]):
 
 
 @contextmanager
-def without_interrupts() -> Iterator[None]:
+def ignore_interrupts() -> Iterator[None]:
     """Let processes that are started now ignore Ctrl-C, which a terminal sends to all processes.
 
     Their parent handles it.
