@@ -141,7 +141,7 @@ def upscale_video(
         networks={} if networks is None else networks,
     )
     if confirm is not None and options.cluster:
-        raise UsageError("A plan is for this machine only; leave out --cluster.")
+        raise UsageError("A plan is for this machine only; ask for it without --cluster.")
     upscale = _upscale_through_pipe if PIPE in (request.src, request.dst) else _upscale_in_segments
     return upscale(request, options)
 
