@@ -72,7 +72,7 @@ MODELS = {
             trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
             licence="MIT",
-            quality="28.48 dB PSNR-Y on 11 clips, bicubic 25.77",
+            quality="28.47 dB PSNR-Y on 11 clips, bicubic 25.77",
             quality_source="weights/README.md",
             file="vsrm-t.safetensors",
         ),

@@ -105,7 +105,7 @@ def upscale(
         typer.Option(
             metavar="N",
             help="Frames shared by neighboring windows.",
-            show_default=f"{DEFAULT_OVERLAP}, at most half a window",
+            show_default=f"a quarter of the window, at most {DEFAULT_OVERLAP}",
             rich_help_panel="Network",
         ),
     ] = None,
