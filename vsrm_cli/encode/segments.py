@@ -13,7 +13,6 @@ from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
@@ -81,15 +80,10 @@ class SegmentedVideo:
         """Return the output itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, /, *rest: object) -> None:
         """Complete and verify the file, or delete it after an exception."""
         if self._file is not None:
-            self._file.__exit__(kind, error, trace)
+            self._file.__exit__(kind, *rest)
 
     def open_segment(self, path: Path, container: str) -> SegmentWriter:
         """Open a segment; see `SegmentedWriter.open_segment`."""

@@ -7,7 +7,6 @@ and no time except for the rate.
 from __future__ import annotations
 
 from fractions import Fraction
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import av
@@ -90,12 +89,7 @@ class Y4mWriter:
         """Return the writer itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Flush the pipe."""
         self._file.flush()
 
