@@ -28,11 +28,11 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
-from vsrm_cli.media.containers import open_container, video_stream
+from vsrm_cli.media.containers import open_container, read_packets, video_stream
 from vsrm_cli.media.orientation import upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
-# After so many unreadable packets in a row the rest of the file is skipped.
+# After so many packets in a row without a frame the rest of the file is skipped.
 _FAILURES_IN_A_ROW = 1000
 # Seconds before --start at which decoding starts, tried one after another: a seek may land too
 # late, by an amount that depends on the container.
@@ -245,33 +245,23 @@ class VideoReader:
                 pixel = stream.codec_context.sample_aspect_ratio
                 self._pixel = self._pixel or pixel
                 self.faults += Faults(reshaped=pixel is not None and pixel != self._pixel)
-                # Hardware has its own formats, with the same values in another order.
                 yield self._as_in_software(av_frame), time
 
     def _as_in_software(self, av_frame: VideoFrame) -> VideoFrame:
-        return (
-            av_frame if self._hardware is None else av_frame.reformat(format=self.info.pixel_format)
-        )
+        if self._hardware is None:
+            return av_frame
+        # Hardware has its own formats, with the same values in another order.
+        return av_frame.reformat(format=self.info.pixel_format)
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[Packet[VideoStream] | None]:
         """Read the packets of the video and the empty one that flushes; None for an error."""
         watched = [s for s in container.streams if s.discard != Discard.all]
-        faults = 0
-        packets = container.demux(watched)
-        while faults <= _FAILURES_IN_A_ROW:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                # The generator has ended, but the container is positioned after the error.
-                faults += 1
-                packets = container.demux(watched)
+        for packet in read_packets(container, watched):
+            if packet is None:
                 yield None
                 continue
-            if packet is None:
-                return
-            faults = 0
             self._continuous.move(packet)
             self._note_progress(packet)
             if packet.stream is stream:
