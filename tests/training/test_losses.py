@@ -9,7 +9,6 @@ from vsrm_cli.training.losses import (
     charbonnier,
     end_point_error,
     frequency_charbonnier,
-    psnr_loss,
     restoration_loss,
 )
 
@@ -87,38 +86,6 @@ def test_the_default_frequency_weight_is_the_published_one():
     )
 
 
-def test_the_psnr_loss_of_a_constant_error_by_hand():
-    # An error of 0.1 in every channel is one of 0.1 in the luma: a PSNR of 20 dB both times.
-    loss = psnr_loss(torch.full((1, 3, 4, 4), 0.6), torch.full((1, 3, 4, 4), 0.5), eps=0.0)
-
-    assert loss.item() == pytest.approx(-20, rel=1e-5)
-
-
-def test_the_psnr_loss_weights_a_green_error_by_its_share_of_luma():
-    restored, hr = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
-    restored[:, 1] = 0.1
-
-    loss = psnr_loss(restored, hr, eps=0.0)
-
-    rgb, luma = -10 * np.log10(0.01 / 3), -20 * np.log10(0.0587)
-    assert loss.item() == pytest.approx(-(rgb + luma) / 2, rel=1e-5)
-
-
-def test_the_psnr_loss_averages_the_psnr_of_the_frames():
-    hr = torch.zeros(2, 3, 4, 4)
-    restored = torch.cat((torch.full((1, 3, 4, 4), 0.1), torch.full((1, 3, 4, 4), 0.01)))
-
-    loss = psnr_loss(restored, hr, eps=0.0)
-
-    assert loss.item() == pytest.approx(-(20 + 40) / 2, rel=1e-5)
-
-
-def test_the_psnr_loss_of_equal_images_is_bounded():
-    x = draw_randomly(1, 3, 4, 4)
-
-    assert psnr_loss(x, x).item() == pytest.approx(-47, abs=0.1)
-
-
 def test_the_end_point_error_by_hand():
     # One pixel is wrong by (3, 4), the other by nothing.
     flow = torch.tensor([3.0, 0, 4, 0]).view(1, 2, 1, 2)
@@ -128,7 +95,7 @@ def test_the_end_point_error_by_hand():
     assert loss.item() == pytest.approx((5 + 1e-3) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss, psnr_loss])
+@pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss])
 def test_gradients_match_finite_differences(loss):
     restored, hr = (x.double() for x in pair(1, 2, 3, 4, 5))
 
@@ -141,7 +108,7 @@ def test_the_gradient_of_the_end_point_error_matches_finite_differences():
     assert torch.autograd.gradcheck(lambda x: end_point_error(x, true_flow), flow.requires_grad_())
 
 
-@pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss, psnr_loss])
+@pytest.mark.parametrize("loss", [charbonnier, frequency_charbonnier, restoration_loss])
 def test_equal_images_have_a_gradient_of_zero(loss):
     x = draw_randomly(1, 3, 4, 4)
     restored = x.clone().requires_grad_()

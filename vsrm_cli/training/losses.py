@@ -1,11 +1,7 @@
-"""The restoration losses: Charbonnier, on pixels and on frequencies, and PSNR."""
-
-import math
+"""The restoration loss: Charbonnier, on pixels and on frequencies; and that of flows."""
 
 import torch
 from torch import Tensor
-
-from vsrm_cli.layers.flow_refinement import luma
 
 EPS = 1e-3
 
@@ -70,33 +66,6 @@ def restoration_loss(restored: Tensor, target: Tensor, *, frequency_weight: floa
     if frequency_weight:
         loss = loss + frequency_charbonnier(restored, target, weight=frequency_weight)
     return loss
-
-
-def psnr_loss(restored: Tensor, target: Tensor, *, eps: float = 2e-5) -> Tensor:
-    """The negative PSNR in dB, mean of that of RGB and that of the luma, over all frames.
-
-        10 log10(mean squared error + eps)
-
-    The logarithm gives frames that are nearly right as much weight as difficult ones, and the
-    luma is what benchmarks measure. It suits the end of a training; before that, `charbonnier` is
-    steadier.
-
-    Args:
-        restored: (..., 3, H, W), any float type; values 0 to 1.
-        target: Shaped like ``restored``.
-        eps: Bounds the PSNR, at 47 dB by default, and so the gradients of easy frames.
-
-    Returns:
-        A scalar in float32 (float64 for float64 input).
-
-    Source: PSNR as a loss is from NAFNet (Chen et al., arXiv 2204.04676), whose code takes it of
-    RGB or of the luma.
-    """
-    error = _at_least_float32(restored) - _at_least_float32(target)
-    rgb_error = error.square().mean((-3, -2, -1))
-    luma_error = luma(error).square().mean((-3, -2, -1))
-    logs = (rgb_error + eps).log() + (luma_error + eps).log()
-    return 10 / math.log(10) * logs.mean() / 2
 
 
 def end_point_error(flow: Tensor, true_flow: Tensor, *, eps: float = 1e-2) -> Tensor:
