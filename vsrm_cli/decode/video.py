@@ -45,16 +45,7 @@ _TIMED = {"audio", "video", "subtitle", "data"}
 
 
 class VideoReader:
-    """The frames of one video file.
-
-    Use it in a ``with`` statement and iterate over it once.
-
-    Attributes:
-        info: What the file says about itself.
-        frames_read: Frames yielded so far.
-        faults: Faults of the file so far.
-        image_names: None.
-    """
+    """The frames of one video file; see `FrameReader`. Use it in a ``with`` statement."""
 
     image_names = ()
 

@@ -34,15 +34,10 @@ class ImageSequenceWriter:
 
     Attributes:
         path: A folder, a pattern or one file.
-        plan: How images are encoded.
-        shape: Of the images.
-        shown_shape: The same.
-        segment_container: Always "png".
         time_base: Length of a tick in seconds.
         frames_written: Images that have their names.
-        kept: Nothing.
-        dropped: What image files cannot hold.
-        warnings: None.
+
+    For the others see `SegmentedWriter`.
     """
 
     kept: tuple[str, ...] = ()
@@ -133,13 +128,7 @@ class ImageSequenceWriter:
 
 
 class ImageSegment:
-    """Consecutive images, each in its file and flushed to disk; see `SegmentFile`.
-
-    Attributes:
-        path: The file that was written last.
-        ticks: When the images are shown.
-        end: Until when the last of them is shown.
-    """
+    """Consecutive images, each in its file and flushed to disk; see `SegmentFile`."""
 
     def __init__(self, path: Path, output: ImageSequenceWriter) -> None:
         """Start after the images that exist: ``path`` ends in the number of the next one."""

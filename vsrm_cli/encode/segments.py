@@ -42,13 +42,9 @@ class SegmentedVideo:
 
     Attributes:
         target: The file.
-        path: Its name.
-        plan: How its video is encoded.
-        shape: Of its frames.
-        kept: The streams of the source that are copied, in words.
-        dropped: What the output cannot hold of the source, and why, in words.
-        shown_shape: The displayed size of its frames.
         segment_container: FFmpeg's name of the container of its segments, chosen by a trial.
+
+    For the others see `SegmentedWriter`.
     """
 
     def __init__(self, target: VideoTarget) -> None:
@@ -104,13 +100,7 @@ class SegmentedVideo:
 
 
 class SegmentWriter:
-    """One segment while it is written.
-
-    Attributes:
-        path: The file.
-        ticks: When its frames are shown so far, in ticks of the output's clock.
-        end: Until when the last of them is shown.
-    """
+    """One segment while it is written; see `SegmentFile`."""
 
     def __init__(self, path: Path, target: VideoTarget, container: str) -> None:
         """Open the file and write its header.

@@ -31,17 +31,7 @@ _ALL_BUT_FRAMES = "sound, subtitles and metadata: y4m cannot hold them"
 
 
 class Y4mWriter:
-    """A video written to a pipe; see `DirectWriter`.
-
-    Attributes:
-        plan: Uncompressed.
-        shape: Of its frames.
-        shown_shape: The same.
-        frames_written: Frames written so far.
-        kept: Nothing.
-        dropped: What y4m cannot hold.
-        warnings: None.
-    """
+    """An uncompressed video written to a pipe; see `DirectWriter`."""
 
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
