@@ -21,7 +21,7 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import Fields, FirstField, deinterlaced, filtered, look_for_fields
+from vsrm_cli.decode.deinterlace import Fields, FirstField, filtered, look_for_fields
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
@@ -158,7 +158,8 @@ class VideoReader:
         if not self.info.has_chroma_location:
             av_frames = filtered(av_frames, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
-            av_frames = deinterlaced(av_frames, self.fields.first)
+            options = {"mode": "send_frame", "parity": self.fields.first, "deint": "all"}
+            av_frames = filtered(av_frames, "bwdif", **options)
         for av_frame, time in av_frames:
             seen = True
             if self._first is not None and time < self._first:
