@@ -47,10 +47,10 @@ class Progress:
 
     frames_done: int
     frames_expected: int | None
-    decode_fps: float
-    network_fps: float
-    encode_fps: float
-    seconds_left: float | None
+    decode_fps: float = 0.0
+    network_fps: float = 0.0
+    encode_fps: float = 0.0
+    seconds_left: float | None = None
     frames_computed: float = 0.0
     shares: tuple[tuple[str, int], ...] = ()
 
