@@ -9,13 +9,14 @@ import pytest
 import torch
 from data import make
 from safetensors import safe_open
+from scenes import with_lr_frames
 
 from vsrm_cli import load_model, upscale_video
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.training.validation import validate, with_lr_frames
+from vsrm_cli.training.validation import validate
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scenes import smooth_picture, to_8_bits
+from scenes import smooth_picture, to_8_bits, with_lr_frames
 from torch import nn
 from torch.nn import functional
 from torch.nn import functional as F
@@ -21,7 +21,6 @@ from vsrm_cli.training.validation import (
     Score,
     Validator,
     validate,
-    with_lr_frames,
 )
 
 
