@@ -47,8 +47,9 @@ from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.files import write_atomically
 from vsrm_cli.frame import SCALE
+from vsrm_cli.layers.flow_refinement import rgb_to_luma
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.losses import charbonnier, psnr_loss
+from vsrm_cli.training.losses import charbonnier
 from vsrm_cli.training.trainer import EARLIER_PASS, scheduled_lr
 
 CLEAN, REAL = STAGES = ("vsrm-t", "vsrm-t-real")
@@ -225,6 +226,33 @@ class Trainer:
     def _loss(self, restored: Tensor) -> Tensor:
         pixels = charbonnier(restored, self._hr)
         return pixels.lerp(PSNR_WEIGHT * psnr_loss(restored, self._hr), self._psnr_share)
+
+
+def psnr_loss(restored: Tensor, target: Tensor, *, eps: float = 2e-5) -> Tensor:
+    """The negative PSNR in dB, mean of that of RGB and that of the luma, over all frames.
+
+        10 log10(mean squared error + eps)
+
+    The logarithm gives frames that are nearly right as much weight as difficult ones, and the
+    luma is what benchmarks measure. It suits the end of a training; before that, `charbonnier` is
+    steadier.
+
+    Args:
+        restored: (..., 3, H, W), values 0 to 1.
+        target: Shaped like ``restored``.
+        eps: Bounds the PSNR, at 47 dB by default, and so the gradients of easy frames.
+
+    Returns:
+        A scalar in float32.
+
+    Source: PSNR as a loss is from NAFNet (Chen et al., arXiv 2204.04676), whose code takes it of
+    RGB or of the luma.
+    """
+    error = restored.float() - target.float()
+    rgb_error = error.square().mean((-3, -2, -1))
+    luma_error = rgb_to_luma(error).square().mean((-3, -2, -1))
+    logs = (rgb_error + eps).log() + (luma_error + eps).log()
+    return 10 / math.log(10) * logs.mean() / 2
 
 
 def train(network: Network, batches: Batches, *, seconds: float, state: Path) -> int:

@@ -22,10 +22,10 @@ import torch
 
 from vsrm_cli.checkpoints.loading import read_weights
 from vsrm_cli.data.degradations import Degradation
-from vsrm_cli.data.make_pack import make_pack, make_validation_pack
-from vsrm_cli.data.packs import load_pack
+from vsrm_cli.data.make_pack import make_pack
 from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
+from vsrm_cli.evaluation.test_sets import find_clips, read_clip
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
@@ -33,7 +33,7 @@ from vsrm_cli.training.distributed import barrier, process_group, rank
 from vsrm_cli.training.loop import TrainingProgress, train
 from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, TrainingStage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
-from vsrm_cli.training.validation import Pair, add_lr_frames
+from vsrm_cli.training.validation import Pair
 
 SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 
@@ -182,7 +182,7 @@ def run_stage(
 
 
 def read_options(about: str) -> Options:
-    """Read the command line, and create missing packs."""
+    """Read the command line, and make the pack if it is missing."""
     arguments = argparse.ArgumentParser(description=about)
     for name in ("train", "validation", "out"):
         arguments.add_argument(name, type=Path)
@@ -190,15 +190,13 @@ def read_options(about: str) -> Options:
     arguments.add_argument("--device", default="cpu", help="cpu or cuda")
     given = arguments.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    pack, clips = (given.out / f"{name}.safetensors" for name in ("train", "validation"))
-    if rank() == 0:
-        if not pack.exists():
-            make_pack(given.train, pack, clips_per_video=32)
-        if not clips.exists():
-            make_validation_pack(given.validation, clips)
+    pack = given.out / "train.safetensors"
+    if rank() == 0 and not pack.exists():
+        make_pack(given.train, pack, clips_per_video=32)
     barrier()
-    lr_clips = add_lr_frames(load_pack(clips)[1])
-    return Options(given.out, pack, lr_clips, given.minutes, given.device)
+    clips = [read_clip(files, "bi") for files in find_clips(given.validation, "bi").clips]
+    pairs = {clip.name: (clip.lr, clip.hr) for clip in clips}
+    return Options(given.out, pack, pairs, given.minutes, given.device)
 
 
 def print_metrics(progress: TrainingProgress) -> None:

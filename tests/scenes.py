@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from vsrm_cli.data.degradations import shrink_bicubic
+
 
 def smooth_picture(height, width, *, shift=(0.0, 0.0), wavelength=48.0, phase=0.0):
     """A scene of waves, (3, H, W), 0.1 to 0.9, moved by ``shift`` pixels (x to the right, y down).
@@ -30,6 +32,14 @@ def smooth_picture(height, width, *, shift=(0.0, 0.0), wavelength=48.0, phase=0.
 
 def to_8_bits(picture):
     return (picture * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def add_lr_frames(clips, *, scale=4):
+    """LR-HR pairs of HR clips, (T, 3, H, W) uint8, by name: shrunk as the literature's BI does."""
+    return {
+        name: (to_8_bits(shrink_bicubic(hr.float() / 255, scale=scale)), hr)
+        for name, hr in clips.items()
+    }
 
 
 def levels(picture):

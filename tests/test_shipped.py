@@ -9,13 +9,15 @@ import pytest
 import torch
 from data import make
 from safetensors import safe_open
+from scenes import add_lr_frames
 
 from vsrm_cli import load_model, upscale_video
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import Restorer
-from vsrm_cli.training.validation import add_lr_frames, validate
+from vsrm_cli.training.validation import validate
+from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "tests" / "data" / "sample.mp4"
@@ -131,6 +133,18 @@ def test_short_windows_give_the_frames_of_one_long_window(network, sample):
     # The better a network carries detail along, the more of it depends on the frames before.
     least = {"vsrm-t": 35, "vsrm-t-real": 38, "vsrm-t-sharp": 32}.get(network.name, 40)
     assert psnr(together, windowed) >= least
+
+
+@pytest.mark.slow
+def test_frames_where_windows_join_are_about_as_sharp_as_the_others(sample):
+    network = load_model("vsrm-t-sharp", device="cpu")
+    clip = sample[:44, :, :64, :96]
+
+    together = restore(network, clip, window=44, overlap=0)
+    windowed = restore(network, clip, window=DEFAULT_WINDOW, overlap=DEFAULT_OVERLAP)
+
+    energies = [np.abs(np.diff(frames)).mean((1, 2, 3)) for frames in (windowed, together)]
+    assert min(energies[0] / energies[1]) >= 0.93
 
 
 @pytest.mark.slow

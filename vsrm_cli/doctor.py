@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +24,7 @@ from vsrm_cli.errors import VsrmError
 from vsrm_cli.inference.memory import free_memory_bytes
 from vsrm_cli.ops.causal_conv import causal_conv
 from vsrm_cli.ops.depthwise_conv import depthwise_conv
-from vsrm_cli.ops.dispatch import usable_kernels
+from vsrm_cli.ops.dispatch import force_kernel, usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
 from vsrm_cli.ops.warp import sample_tokens
 from vsrm_cli.upscale.distributed.cluster import Cluster, check_versions
@@ -163,9 +162,9 @@ def _fused(device: torch.device) -> Iterator[CheckResult]:
         return
     kernels = {"convolution": _convolve, "clip convolution": _convolve_clip, "gather": _gather}
     for name, compute in kernels.items():
-        with _kernel_forced("reference"):
+        with force_kernel("reference"):
             expected = compute(torch.device("cpu"))
-        with _kernel_forced("triton"):
+        with force_kernel("triton"):
             error = (compute(device) - expected).abs().max().item()
         state = CheckStatus.GOOD if error <= SCAN_ERROR else CheckStatus.BROKEN
         yield CheckResult(f"fused kernels on {device}", name, state, f"largest error {error:.1e}")
@@ -197,7 +196,7 @@ def _scan(kernel: str, device: torch.device) -> Tensor:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=rng).to(device)
 
-    with _kernel_forced(kernel):
+    with force_kernel(kernel):
         y = selective_scan(
             draw(1, 1000, 32),
             draw(1, 1000, 32),
@@ -211,20 +210,6 @@ def _scan(kernel: str, device: torch.device) -> Tensor:
             token_major=True,
         )
     return y.float().cpu()
-
-
-@contextmanager
-def _kernel_forced(name: str) -> Iterator[None]:
-    """Set VSRM_KERNELS, and restore it."""
-    before = os.environ.get("VSRM_KERNELS")
-    os.environ["VSRM_KERNELS"] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["VSRM_KERNELS"]
-        else:
-            os.environ["VSRM_KERNELS"] = before
 
 
 def _networks(device: torch.device) -> Iterator[CheckResult]:

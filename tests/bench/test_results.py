@@ -192,9 +192,11 @@ def test_the_time_for_a_minute_of_video_is_reported():
 
     (told,) = result_notes(result)
 
-    # 1440 frames, each window of 24 gives 20 new ones; 100 ms per frame of 180p.
+    # 1440 frames, each window of 32 gives 24 new ones; 100 ms per frame of 180p.
     assert "one minute of 480p" in told
-    assert f"vsrm-t in fp32 {1440 * 1.2 * 0.1 * 854 * 480 / (320 * 180) / 60:.0f} minutes" in told
+    assert (
+        f"vsrm-t in fp32 {1440 * 32 / 24 * 0.1 * 854 * 480 / (320 * 180) / 60:.0f} minutes" in told
+    )
 
 
 def test_changes_are_formatted_as_a_table():

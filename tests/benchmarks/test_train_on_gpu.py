@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -43,6 +44,38 @@ def test_the_loss_changes_from_charbonnier_to_psnr(script, share, expected):
     trainer._hr, trainer._psnr_share = frames, torch.tensor(share)
 
     assert trainer._loss(frames + 0.2).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_psnr_loss_of_a_constant_error_by_hand(script):
+    # An error of 0.1 in every channel is one of 0.1 in the luma: a PSNR of 20 dB both times.
+    loss = script.psnr_loss(torch.full((1, 3, 4, 4), 0.6), torch.full((1, 3, 4, 4), 0.5), eps=0.0)
+
+    assert loss.item() == pytest.approx(-20, rel=1e-5)
+
+
+def test_the_psnr_loss_weights_a_green_error_by_its_share_of_luma(script):
+    restored, hr = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    restored[:, 1] = 0.1
+
+    loss = script.psnr_loss(restored, hr, eps=0.0)
+
+    rgb, luma = -10 * math.log10(0.01 / 3), -20 * math.log10(0.0587)
+    assert loss.item() == pytest.approx(-(rgb + luma) / 2, rel=1e-5)
+
+
+def test_the_psnr_loss_averages_the_psnr_of_the_frames(script):
+    hr = torch.zeros(2, 3, 4, 4)
+    restored = torch.cat((torch.full((1, 3, 4, 4), 0.1), torch.full((1, 3, 4, 4), 0.01)))
+
+    loss = script.psnr_loss(restored, hr, eps=0.0)
+
+    assert loss.item() == pytest.approx(-(20 + 40) / 2, rel=1e-5)
+
+
+def test_the_psnr_loss_of_equal_images_is_bounded(script):
+    x = torch.rand(1, 3, 4, 4)
+
+    assert script.psnr_loss(x, x).item() == pytest.approx(-47, abs=0.1)
 
 
 def test_lr_and_hr_crops_have_the_same_position_and_rotation(script):

@@ -242,7 +242,7 @@ def test_a_damaged_video_gives_a_warning_and_exit_code_0(folder):
         (["small.mp4", "-o", "large.mp4", "--dtype", "int8"], 2, 'dtype .*"int8"'),
         (["small.mp4", "-o", "large.mp4", "--device", "gpu"], 2, 'device .*"gpu"'),
         (["small.mp4", "-o", "large.mp4", "--tile", "8"], 2, "tile .* 64 .*8"),
-        (["small.mp4", "-o", "large.mp4", "--overlap", "13"], 2, "overlap .* 0 to 12"),
+        (["small.mp4", "-o", "large.mp4", "--overlap", "17"], 2, "overlap .* 0 to 16"),
         (["small.mp4", "-o", "large.mp4", "--start", "soon"], 2, 'start .*"soon"'),
         (["small.mp4", "-o", "large.mp4", "--start", "9:00"], 1, "No frame of small.mp4"),
     ],
@@ -342,7 +342,7 @@ def test_the_help_shows_an_example_and_the_defaults():
 
     text = " ".join(result.stdout.split())
     assert text.index("vsrm upscale small.mp4 -o large.mp4") < text.index("--output")
-    for default in ("24", "auto", "(25)", "(start of the input)"):
+    for default in ("32", "auto", "(25)", "(start of the input)"):
         assert f"[default: {default}]" in text
 
 

@@ -37,11 +37,7 @@ def test_the_environment_decides_which_implementation_runs(kernel, monkeypatch):
 
         return scan
 
-    monkeypatch.setattr(door, "selective_scan_reference", stub_network("reference"))
-    monkeypatch.setattr(door, "selective_scan_chunked", stub_network("chunked"))
-    for name in ("compiled", "triton", "mamba_ssm"):
-        scan = stub_network(name)
-        monkeypatch.setattr(door, f"_{name}", lambda scan=scan: scan)
+    monkeypatch.setattr(door, "_implementation", stub_network)
     monkeypatch.setattr(choice, "_missing", lambda *_: "")
     monkeypatch.setenv("VSRM_KERNELS", kernel)
     tokens, weights = torch.zeros(1, 4, 8), torch.zeros(1, 3, 8)

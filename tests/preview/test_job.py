@@ -125,7 +125,7 @@ def test_the_estimates_are_those_of_the_dry_run(tmp_path, monkeypatch):
     words = [clip, "-o", tmp_path / "large.mp4", "--model", "vsrm-t", "--dry-run", "--json"]
     plan = json.loads(CliRunner().invoke(cli.app, ["upscale", *map(str, words)]).stdout)
 
-    assert plan["seconds"] == pytest.approx(50 * 24 / 20 * 48 * 32 / 1000, abs=0.1)
+    assert plan["seconds"] == pytest.approx(50 * 32 / 24 * 48 * 32 / 1000, abs=0.1)
     facts = page.read_text(encoding="utf-8")
     assert f"about {round(plan['seconds']) // 60}:{round(plan['seconds']) % 60:02} minutes" in facts
     assert f"{plan['file_bytes'] / 1e3:.1f} KB" in facts

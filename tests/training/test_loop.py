@@ -17,7 +17,7 @@ import torch
 from networks import PAPER_LIKE, TINY, make_feature_network, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file
-from scenes import draw_pack
+from scenes import add_lr_frames, draw_pack
 from torch import distributed, multiprocessing
 
 from vsrm_cli.checkpoints.loading import load_model
@@ -30,7 +30,6 @@ from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.trainer import Trainer
-from vsrm_cli.training.validation import add_lr_frames
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)

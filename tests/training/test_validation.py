@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scenes import smooth_picture, to_8_bits
+from scenes import add_lr_frames, smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional
 from torch.nn import functional as F
@@ -20,7 +20,6 @@ from vsrm_cli.training.validation import (
     SIDE_SHOWN,
     ClipScore,
     Validator,
-    add_lr_frames,
     validate,
 )
 

@@ -28,8 +28,8 @@ def test_a_journal_of_an_earlier_version_names_the_same_options():
     told = UpscaleOptions.read(size="1920x1080", start="1:30", pix_fmt="yuv444p").for_journal()
 
     assert told == {
-        "window": "24",
-        "overlap": "4",
+        "window": "32",
+        "overlap": "8",
         "tile": "auto",
         "device": "auto",
         "dtype": "auto",
@@ -98,7 +98,7 @@ def test_any_other_tile_is_refused(written):
         read_tile(written)
 
 
-@pytest.mark.parametrize(("window", "overlap"), [(16, 4), (7, 3), (2, 1), (1, 0), (100, 4)])
+@pytest.mark.parametrize(("window", "overlap"), [(16, 4), (7, 1), (2, 0), (1, 0), (100, 8)])
 def test_a_small_window_has_a_small_overlap_by_default(window, overlap):
     assert read_options(window=window).overlap == overlap
 

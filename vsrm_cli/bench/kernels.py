@@ -1,6 +1,5 @@
 """Speed of the implementations of the selective scan."""
 
-import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from vsrm_cli.bench.speed import time_runs
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.ops.dispatch import ScanKernel, usable_kernels
+from vsrm_cli.ops.dispatch import ScanKernel, force_kernel, usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
 
 # Channels and states of the scans of vsrm-t and of the published network.
@@ -117,16 +116,10 @@ def _try_kernel(
     if kernel.name == "reference" and inputs["u"].shape[1] > SHORT:
         return None, None, "skipped: it takes minutes"
     scan = partial(selective_scan, **inputs, delta_softplus=True, token_major=True)  # type: ignore[arg-type]
-    before = os.environ.get("VSRM_KERNELS")
-    os.environ["VSRM_KERNELS"] = kernel.name
     try:
-        with torch.inference_mode():
+        with force_kernel(kernel.name), torch.inference_mode():
             y = scan()
             times = time_runs(scan, device)
         return statistics.median(times), y, None
     except VsrmError as error:  # it does not support this input
         return None, None, str(error)
-    finally:
-        os.environ.pop("VSRM_KERNELS")
-        if before is not None:
-            os.environ["VSRM_KERNELS"] = before

@@ -38,11 +38,6 @@ class Measurements:
     quality: QualityResult | None = None
     ablation: Sequence[AblationRow] | None = None
 
-    @property
-    def problems(self) -> list[str]:
-        """Why requested measurements failed."""
-        return list(self.quality.problems) if self.quality else []
-
 
 def new_result(
     measured: Measurements, *, device: torch.device, settings: Mapping[str, Any]
@@ -54,24 +49,13 @@ def new_result(
         device: Where they were measured.
         settings: The options.
     """
-    parts = {
-        "speed": [asdict(row) for row in measured.speed] if measured.speed is not None else None,
-        "kernels": [asdict(r) for r in measured.kernels] if measured.kernels is not None else None,
-        "end_to_end": [asdict(row) for row in measured.end_to_end]
-        if measured.end_to_end is not None
-        else None,
-        "quality": asdict(measured.quality) if measured.quality is not None else None,
-        "ablation": [asdict(r) for r in measured.ablation]
-        if measured.ablation is not None
-        else None,
-    }
     result: Result = _as_json(
         {
             "schema": SCHEMA,
             "machine": _machine(device),
             "versions": _versions(),
             "settings": dict(settings),
-            **parts,
+            **asdict(measured),
         }
     )
     return result

@@ -232,7 +232,7 @@ def _quality_remarks(quality: dict[str, Any]) -> list[str]:
     frames = (
         "the middle frame of each clip"
         if quality["frames_that_count"] == "center"
-        else ("all frames")
+        else "all frames"
     )
     border = (
         f"{quality['crop']} pixels ignored at each edge" if quality["crop"] else "no border cut"

@@ -1,6 +1,7 @@
 """The catalog of networks that can be selected by name."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from vsrm_cli.checkpoints.download import RemoteFile
 from vsrm_cli.errors import UsageError
@@ -47,11 +48,6 @@ class ModelEntry:
     how_to_get: str | None = None
 
 
-_TRAIN_IT = (
-    "Train it (docs/training.md) and give the path of the file that you get, or use one with "
-    "weights, such as 'vsrm-t'."
-)
-
 # The best network for each kind of footage (see weights/README.md).
 FOR_CLEAN, FOR_COMPRESSED = "vsrm-t", "vsrm-t-sharp"
 # Fine-tuning for compressed footage starts from its soft one.
@@ -59,63 +55,67 @@ START_FOR_COMPRESSED = "vsrm-t-real"
 # The same for scale 2; there is none for compressed footage.
 FOR_CLEAN_X2 = "vsrm-t-x2"
 
+# The networks of this project, and those of the VSRM paper.
+_OURS = partial(
+    ModelEntry,
+    network="vsrm-compact",
+    trained_on="free photos and videos, by this project; weights/README.md lists them",
+    licence="MIT",
+    quality_source="weights/README.md",
+)
+_UNPUBLISHED = partial(
+    ModelEntry,
+    network="vsrm",
+    scale=4,
+    trained_on=None,
+    degradation=None,
+    licence=None,
+    quality_source="arXiv 2506.22762",
+    how_to_get="Train it (docs/training.md) and give the path of the file that you get, or use one "
+    "with weights, such as 'vsrm-t'.",
+)
+
 MODELS = {
     entry.name: entry
     for entry in (
-        ModelEntry(
+        _OURS(
             name="vsrm-t",
-            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
             parameters=924_092,
             about="a compact VSRM for CPUs; the default for clean footage",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
-            licence="MIT",
-            quality="28.48 dB PSNR-Y on 11 clips, bicubic 25.77",
-            quality_source="weights/README.md",
+            quality="28.47 dB PSNR-Y on 11 clips, bicubic 25.77",
             file="vsrm-t.safetensors",
         ),
-        ModelEntry(
+        _OURS(
             name="vsrm-t-real",
-            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
             parameters=924_092,
             about="the same network for compressed and noisy footage, close to what it shows",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
-            licence="MIT",
             quality="24.89 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
-            quality_source="weights/README.md",
             file="vsrm-t-real.safetensors",
         ),
-        ModelEntry(
+        _OURS(
             name="vsrm-t-sharp",
-            network="vsrm-compact",
             config=VSRM_T,
             scale=4,
             parameters=924_092,
             about="vsrm-t-real fine-tuned for sharpness; the default for such footage (--detail)",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="footage that was blurred, noisy, compressed, or none of it",
-            licence="MIT",
             quality="LPIPS 0.389 and 24.11 dB PSNR-Y on 11 clips compressed by H.264 at crf 28",
-            quality_source="weights/README.md",
             file="vsrm-t-sharp.safetensors",
         ),
-        ModelEntry(
+        _OURS(
             name="vsrm-t-x2",
-            network="vsrm-compact",
             config=VSRM_T_X2,
             scale=2,
             parameters=964_060,
             about="vsrm-t for two times, at about a quarter of its time",
-            trained_on="free photos and videos, by this project; weights/README.md lists them",
             degradation="clean footage, shrunk by antialiased bicubic interpolation",
-            licence="MIT",
             quality="31.41 dB PSNR-Y on 11 clips shrunk by two, bicubic 29.69",
-            quality_source="weights/README.md",
             file="vsrm-t-x2.safetensors",
         ),
         ModelEntry(
@@ -143,33 +143,19 @@ MODELS = {
                 checksum="git:81a5e5a58de914ea786abfa26add6f08d372a381",
             ),
         ),
-        ModelEntry(
+        _UNPUBLISHED(
             name="vsrm",
-            network="vsrm",
             config=VSRM_FULL,
-            scale=4,
             parameters=17_147_375,
             about="the network of the VSRM paper",
-            trained_on=None,
-            degradation=None,
-            licence=None,
             quality="33.11 dB PSNR on REDS4 by its authors' weights, which are not public",
-            quality_source="arXiv 2506.22762",
-            how_to_get=_TRAIN_IT,
         ),
-        ModelEntry(
+        _UNPUBLISHED(
             name="vsrm-ablation",
-            network="vsrm",
             config=VSRM_ABLATION,
-            scale=4,
             parameters=8_613_135,
             about="the smaller network of the VSRM paper's ablations",
-            trained_on=None,
-            degradation=None,
-            licence=None,
             quality="31.09 dB PSNR on REDS4 by its authors' weights, which are not public",
-            quality_source="arXiv 2506.22762",
-            how_to_get=_TRAIN_IT,
         ),
     )
 }

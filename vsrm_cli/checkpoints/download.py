@@ -126,9 +126,7 @@ def checksum(path: Path, kind: str) -> str:
     if kind == "git":
         digest.update(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return f"{kind}:{digest.hexdigest()}"
+        return f"{kind}:{hashlib.file_digest(file, lambda: digest).hexdigest()}"
 
 
 def _is_right(path: Path, remote: RemoteFile) -> bool:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.options import Debug
+from vsrm_cli.cli.options import Debug, panel
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
     from vsrm_cli.evaluation.quality import GainCrop
 
 EXIT_FAILED = 1
+
+_measurement, _quality_option = panel("What to measure"), panel("Quality")
+_result_option = panel("Results")
 
 
 def bench(
@@ -48,169 +51,133 @@ def bench(
     ] = False,
     speed: Annotated[
         bool,
-        typer.Option(
+        _measurement(
             "--speed",
             metavar="",
             help="Time the networks alone; the default if nothing else is chosen.",
-            rich_help_panel="What to measure",
         ),
     ] = False,
     size: Annotated[
         list[str] | None,
-        typer.Option(
+        _measurement(
             metavar="180p|270p|360p|480p|540p",
             help="Height of the LR frames for --speed; can be given several times.",
             show_default="all",
-            rich_help_panel="What to measure",
         ),
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(
+        _measurement(
             metavar="N",
             help="Frames that the network sees together.",
             show_default="24 on a GPU, 5 elsewhere; whole clips for --quality",
-            rich_help_panel="What to measure",
         ),
     ] = None,
     kernels: Annotated[
         bool,
-        typer.Option(
-            "--kernels",
-            metavar="",
-            help="Time the implementations of the selective scan.",
-            rich_help_panel="What to measure",
+        _measurement(
+            "--kernels", metavar="", help="Time the implementations of the selective scan."
         ),
     ] = False,
     end_to_end: Annotated[
         Path | None,
-        typer.Option(
+        _measurement(
             metavar="VIDEO",
             help="Time a whole job from file to file, and name the slowest stage.",
             show_default=False,
-            rich_help_panel="What to measure",
         ),
     ] = None,
     quality: Annotated[
         Path | None,
-        typer.Option(
+        _measurement(
             metavar="FOLDER",
             help="Measure quality on a folder of HR clips, or one with GT and LR inside.",
             show_default=False,
-            rich_help_panel="What to measure",
         ),
     ] = None,
     degradation: Annotated[
         str,
-        typer.Option(
+        _quality_option(
             metavar="bi|bd|CODEC-QUALITY",
             help="How HR clips are shrunk: bicubic, blur and subsample, or bicubic and "
             "compressed: h264-23, h264-28, hevc-30, vp9-40, mpeg4-6, mpeg2-6.",
-            rich_help_panel="Quality",
         ),
     ] = "bi",
     on: Annotated[
         str,
-        typer.Option(
+        _quality_option(
             metavar="auto|y|rgb",
             help="Compare luma or RGB; auto does what the literature does for the test set.",
-            rich_help_panel="Quality",
         ),
     ] = "auto",
     crop: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Pixels to leave out at each edge.",
-            rich_help_panel="Quality",
-        ),
+        int, _quality_option(min=0, metavar="N", help="Pixels to leave out at each edge.")
     ] = 0,
     ablate: Annotated[
         bool,
-        typer.Option(
+        _quality_option(
             "--ablate",
             help="Measure what each part of the networks adds, on the clips of --quality.",
-            rich_help_panel="Quality",
         ),
     ] = False,
     also: Annotated[
         list[str] | None,
-        typer.Option(
+        _quality_option(
             metavar="NAME=PATH",
             help="Also measure the results of another program: a folder with the names of the "
             "clips, or the result of the only clip; can be given several times.",
             show_default=False,
-            rich_help_panel="Quality",
         ),
     ] = None,
     detail: Annotated[
         float | None,
-        typer.Option(
+        _quality_option(
             min=0.0,
             max=1.0,
             metavar="0..1",
             help="Of networks with two weight files (vsrm models): which mixture to measure.",
             show_default="the file of the name",
-            rich_help_panel="Quality",
         ),
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Frames to read of each clip.",
-            show_default="all",
-            rich_help_panel="Quality",
+        _quality_option(
+            min=1, metavar="N", help="Frames to read of each clip.", show_default="all"
         ),
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json",
-            metavar="",
-            help="Print one JSON object on stdout instead of tables.",
-            rich_help_panel="Results",
+        _result_option(
+            "--json", metavar="", help="Print one JSON object on stdout instead of tables."
         ),
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(
+        _result_option(
             metavar="FILE",
             help="Write a page with plots and before/after sliders.",
             show_default=False,
-            rich_help_panel="Results",
         ),
     ] = None,
     compare: Annotated[
         Path | None,
-        typer.Option(
+        _result_option(
             metavar="OLD.json",
             help="Compare with an older --json; exit 1 if a figure is worse by more than the "
             "tolerance.",
             show_default=False,
-            rich_help_panel="Results",
         ),
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(
+        _result_option(
             min=0.0,
             metavar="SHARE",
             help="How much more time or squared error is accepted; 0.1 is 10 %.",
-            rich_help_panel="Results",
         ),
     ] = 0.1,
     overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            "-y",
-            metavar="",
-            help="Replace the page if it exists.",
-            rich_help_panel="Results",
-        ),
+        bool, _result_option("--overwrite", "-y", metavar="", help="Replace the page if it exists.")
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", metavar="", help="Print only results and errors.")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.options import Debug, Quiet
+from vsrm_cli.cli.options import Debug, JsonList, Overwrite, Quiet
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.upscale.options import check_cluster, read_time
 
@@ -83,9 +83,7 @@ def compare(
             show_default="by codec; 17 for h264",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
-    ] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -130,9 +128,7 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")
-    ] = False,
+    as_json: JsonList = False,
 ) -> None:
     """Test what this machine, or a cluster, can do; exit 1 if something is broken.
 

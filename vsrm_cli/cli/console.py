@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
@@ -123,12 +122,7 @@ class Display:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Remove the bar."""
         self.clear()
 
@@ -149,7 +143,8 @@ class Display:
             facts = asdict(progress) | {"seconds_left_in_all": in_all}
             if self._position:
                 facts |= {"number": self._position.number, "of": self._position.of}
-            self._log_event("progress", facts)
+            line = json.dumps({"event": "progress", **facts})
+            self._log(line, seconds_between=SECONDS_BETWEEN_OBJECTS)
         elif self._bar:
             self._bar.update(
                 self._task,
@@ -262,14 +257,9 @@ class Display:
         seconds = time.monotonic() - since
         return progress.seconds_left + position.work_after * seconds / done if done else None
 
-    def _log_event(self, event: str, facts: Mapping[str, Any]) -> None:
+    def _log(self, line: str, *, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
         if not self._is_quiet and time.monotonic() >= self._line_is_due_at:
-            self._line_is_due_at = time.monotonic() + SECONDS_BETWEEN_OBJECTS
-            _print(self._stderr, json.dumps({"event": event, **facts}))
-
-    def _log(self, line: str) -> None:
-        if not self._is_quiet and time.monotonic() >= self._line_is_due_at:
-            self._line_is_due_at = time.monotonic() + SECONDS_BETWEEN_LINES
+            self._line_is_due_at = time.monotonic() + seconds_between
             _print(self._stderr, line)
 
 

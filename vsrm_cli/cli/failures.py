@@ -32,37 +32,41 @@ def report_failures(*, debug: bool | None = None) -> Iterator[None]:
     except Interrupted as stop:
         console.print_note(str(stop))
         raise typer.Exit(stop.exit_code) from None
-    except VsrmError as error:
-        _print_traceback(bool(debug))
-        console.print_error(str(error))
-        raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt as stop:
-        _print_traceback(bool(debug))
+        if debug:
+            traceback.print_exc()
         console.print_note(str(stop) or "interrupted: nothing was written")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except (typer.Exit, BrokenPipeError):  # reported already; or nobody reads stdout anymore
         raise
     except Exception as error:
-        if _is_memory_shortage(error):
-            _print_traceback(bool(debug))
-            console.print_error(
-                "There is not enough memory; close other programs, or give a smaller --tile, "
-                "--window or --batch."
-            )
-            raise typer.Exit(EXIT_FAILED) from None
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            _print_traceback(bool(debug))
-            console.print_error(
-                f"{error.filename or 'The output'} could not be written ({error.strerror}); make "
-                "room on the disk, then run the same command again."
-            )
-            raise typer.Exit(EXIT_FAILED) from None
-        _print_traceback(debug is not False)
-        advice = " run it again with --debug and" if debug is False else ""
-        console.print_error(
-            f"{type(error).__name__}: {error} (this is a bug in vsrm:{advice} please report it)"
+        message = _message_of(error)
+        if debug or (message is None and debug is None):
+            traceback.print_exc()
+        if message is None:
+            advice = " run it again with --debug and" if debug is False else ""
+            bug = f"this is a bug in vsrm:{advice} please report it"
+            message = f"{type(error).__name__}: {error} ({bug})"
+        console.print_error(message)
+        code = error.exit_code if isinstance(error, VsrmError) else EXIT_FAILED
+        raise typer.Exit(code) from None
+
+
+def _message_of(error: Exception) -> str | None:
+    """What the user can do about an error; None for a bug."""
+    if isinstance(error, VsrmError):
+        return str(error)
+    if _is_memory_shortage(error):
+        return (
+            "There is not enough memory; close other programs, or give a smaller --tile, --window "
+            "or --batch."
         )
-        raise typer.Exit(EXIT_FAILED) from None
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return (
+            f"{error.filename or 'The output'} could not be written ({error.strerror}); make room "
+            "on the disk, then run the same command again."
+        )
+    return None
 
 
 def _is_memory_shortage(error: Exception) -> bool:
@@ -70,8 +74,3 @@ def _is_memory_shortage(error: Exception) -> bool:
     from vsrm_cli.inference.memory import is_memory_shortage
 
     return is_memory_shortage(error)
-
-
-def _print_traceback(is_wanted: bool) -> None:
-    if is_wanted:
-        traceback.print_exc()

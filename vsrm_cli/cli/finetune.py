@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.options import DEVICES, Debug, JsonSummary, Quiet, complete, complete_model
+from vsrm_cli.cli.options import DEVICES, Debug, JsonSummary, Quiet, complete, complete_model, panel
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
+
+_network_option, _recipe_option = panel("Network"), panel("Recipe")
+_sharp_option, _machine_option = panel("Stage sharp"), panel("Machine")
 
 
 def finetune(
@@ -69,205 +72,164 @@ def finetune(
     debug: Debug = False,
     model: Annotated[
         str,
-        typer.Option(
+        _network_option(
             metavar="NAME|FILE",
             help="Network to start from: a name, a weight file, or a Hub id; auto is "
             "vsrm-t-real for compressed footage, else vsrm-t.",
             autocompletion=complete_model,
-            rich_help_panel="Network",
         ),
     ] = "auto",
     from_scratch: Annotated[
         bool,
-        typer.Option(
+        _network_option(
             "--from-scratch",
             metavar="",
             help="Start with new weights for the network of that name.",
-            rich_help_panel="Network",
         ),
     ] = False,
     degradation: Annotated[
         str | None,
-        typer.Option(
+        _recipe_option(
             metavar="bi|bd|real",
             help="How LR frames are made: bicubic; blur and subsample; or like real footage, "
             "compression included.",
             show_default="bi; real for vsrm-t-real",
-            rich_help_panel="Recipe",
         ),
     ] = None,
     loss: Annotated[
         str | None,
-        typer.Option(
+        _recipe_option(
             metavar="NAME",
             help="Loss: charbonnier, or charbonnier+frequency as in the VSRM paper.",
             show_default="charbonnier",
-            rich_help_panel="Recipe",
         ),
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(
-            metavar="RATE",
-            help="Peak learning rate.",
-            show_default="0.0001; 0.001 from scratch",
-            rich_help_panel="Recipe",
+        _recipe_option(
+            metavar="RATE", help="Peak learning rate.", show_default="0.0001; 0.001 from scratch"
         ),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Clips per step.",
-            show_default="2; 8 on a GPU",
-            rich_help_panel="Recipe",
-        ),
+        _recipe_option(metavar="N", help="Clips per step.", show_default="2; 8 on a GPU"),
     ] = None,
     clip_frames: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Frames per clip.",
-            show_default="5; 7 on a GPU",
-            rich_help_panel="Recipe",
-        ),
+        _recipe_option(metavar="N", help="Frames per clip.", show_default="5; 7 on a GPU"),
     ] = None,
     patch: Annotated[
         int | None,
-        typer.Option(
+        _recipe_option(
             metavar="N",
             help="Size of LR patches in pixels; smaller if the footage is.",
             show_default="32; 48 on a GPU",
-            rich_help_panel="Recipe",
         ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
+        _recipe_option(
             metavar="reds6|reds16|vimeo",
             help="Use a recipe of the VSRM paper; other options override single values.",
             show_default=False,
-            rich_help_panel="Recipe",
         ),
     ] = None,
     stage: Annotated[
         str | None,
-        typer.Option(
+        _recipe_option(
             metavar="flow|frames|clips|sharp",
             help="What to train: the flow network, single frames, whole clips, or sharp clips with "
             "a discriminator (needs the extra `perceptual`).",
             show_default="clips",
-            rich_help_panel="Recipe",
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Random seed.", rich_help_panel="Recipe")
-    ] = 0,
+    seed: Annotated[int, _recipe_option(metavar="N", help="Random seed.")] = 0,
     sharpen: Annotated[
         float | None,
-        typer.Option(
-            metavar="X",
-            help="How strongly the ground truth is sharpened.",
-            show_default="0.5",
-            rich_help_panel="Stage sharp",
+        _sharp_option(
+            metavar="X", help="How strongly the ground truth is sharpened.", show_default="0.5"
         ),
     ] = None,
     feature_weight: Annotated[
         float | None,
-        typer.Option(
+        _sharp_option(
             metavar="X",
             help="Weight of the feature (perceptual) loss; the pixel loss has 1.",
             show_default="0.1",
-            rich_help_panel="Stage sharp",
         ),
     ] = None,
     adversarial_weight: Annotated[
         float | None,
-        typer.Option(
+        _sharp_option(
             metavar="X",
             help="Weight of the adversarial loss; it rises from 0 after 100 steps.",
             show_default="0.02",
-            rich_help_panel="Stage sharp",
         ),
     ] = None,
     temporal_weight: Annotated[
         float | None,
-        typer.Option(
+        _sharp_option(
             metavar="X",
             help="Weight of the temporal loss; more means less flicker.",
             show_default="0.5",
-            rich_help_panel="Stage sharp",
         ),
     ] = None,
     pattern_weight: Annotated[
         float | None,
-        typer.Option(
+        _sharp_option(
             metavar="X",
             help="Weight of the loss on checkerboards and other fine grids.",
             show_default="4",
-            rich_help_panel="Stage sharp",
         ),
     ] = None,
     cleaning_weight: Annotated[
         float | None,
-        typer.Option(
+        _sharp_option(
             metavar="X",
             help="Weight of the loss on compression artifacts in the features of single frames.",
             show_default="0.5",
-            rich_help_panel="Stage sharp",
         ),
     ] = None,
     discriminator_lr: Annotated[
         float | None,
-        typer.Option(
-            metavar="RATE",
-            help="Learning rate of the discriminator.",
-            show_default="0.0001",
-            rich_help_panel="Stage sharp",
+        _sharp_option(
+            metavar="RATE", help="Learning rate of the discriminator.", show_default="0.0001"
         ),
     ] = None,
     device: Annotated[
         str,
-        typer.Option(
+        _machine_option(
             metavar="auto|cpu|cuda[:N]|mps|xpu",
             help="Where to compute; auto picks the best device.",
             envvar="VSRM_DEVICE",
             autocompletion=complete(*DEVICES),
-            rich_help_panel="Machine",
         ),
     ] = "auto",
     dtype: Annotated[
         str,
-        typer.Option(
+        _machine_option(
             metavar="auto|fp32|bf16|fp16",
             help="Precision; auto is fp32, or what the preset says on a GPU.",
-            rich_help_panel="Machine",
         ),
     ] = "auto",
     accumulate: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            help="Compute each batch in N parts: less memory, the same result.",
-            rich_help_panel="Machine",
+        _machine_option(
+            metavar="N", help="Compute each batch in N parts: less memory, the same result."
         ),
     ] = 1,
     recompute: Annotated[
         bool,
-        typer.Option(
-            "--recompute",
-            metavar="",
-            help="Gradient checkpointing: less memory, more time.",
-            rich_help_panel="Machine",
+        _machine_option(
+            "--recompute", metavar="", help="Gradient checkpointing: less memory, more time."
         ),
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(
+        _machine_option(
             metavar="N",
             help="Processes that load training data.",
             show_default="1; up to 8 with a GPU",
-            rich_help_panel="Machine",
         ),
     ] = None,
 ) -> None:

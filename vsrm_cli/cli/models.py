@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
+from vsrm_cli.cli.options import JsonList, Overwrite
 
 
 def list_models(
     context: typer.Context,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")
-    ] = False,
+    as_json: JsonList = False,
 ) -> None:
     """List the networks: size, license, where the weights are, and what they are for.
 
@@ -89,9 +88,7 @@ def convert(
             help="If the file has both, take the averaged weights (params_ema), not params.",
         ),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a weight file to safetensors with a description; nothing in it is executed.
 

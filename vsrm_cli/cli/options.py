@@ -4,9 +4,10 @@ Nothing here imports torch.
 """
 
 from collections.abc import Callable
+from functools import partial
 from os.path import dirname
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +18,13 @@ Quiet = Annotated[
 JsonSummary = Annotated[
     bool,
     typer.Option("--json", metavar="", help="Print the summary as one JSON object on stdout."),
+]
+JsonList = Annotated[bool, typer.Option("--json", metavar="", help="Print a JSON list on stdout.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
+]
+OverwritePage = Annotated[
+    bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the page if it exists.")
 ]
 
 # Their names in `vsrm_cli.checkpoints.catalog`, which imports torch.
@@ -33,6 +41,11 @@ MODELS = (
 CODECS = ("auto", "h264", "hevc", "av1", "vp9", "ffv1", "prores", "h264_nvenc", "hevc_nvenc")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps", "xpu")
 WEIGHT_ENDINGS = (".safetensors", ".pth")
+
+
+def panel(name: str) -> Callable[..., Any]:
+    """A function like `typer.Option`, for the options in one panel of ``--help``."""
+    return partial(typer.Option, rich_help_panel=name)
 
 
 def complete(*values: str) -> Callable[[str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.options import Debug, Quiet
+from vsrm_cli.cli.options import Debug, Overwrite, Quiet
 from vsrm_cli.errors import UsageError
 
 
@@ -32,9 +32,7 @@ def pack(
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the output if it exists.")
-    ] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

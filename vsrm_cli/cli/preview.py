@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.options import Debug, JsonSummary, Quiet
+from vsrm_cli.cli.options import Debug, JsonSummary, OverwritePage, Quiet
 from vsrm_cli.cli.signals import stop_at_once
 from vsrm_cli.report.units import format_bytes, format_duration
 from vsrm_cli.upscale.options import UpscaleOptions, read_time
@@ -53,8 +53,7 @@ def preview(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda[:N]|mps",
-            help="Where to compute; auto picks the best device.",
+            metavar="auto|cpu|cuda[:N]|mps", help="Where to compute; auto picks the best device."
         ),
     ] = "auto",
     dtype: Annotated[
@@ -67,9 +66,7 @@ def preview(
     fps: Annotated[
         str, typer.Option(metavar="RATE", help="Frames per second of image files.")
     ] = "25",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", metavar="", help="Replace the page if it exists.")
-    ] = False,
+    overwrite: OverwritePage = False,
     as_json: JsonSummary = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -24,6 +24,7 @@ from vsrm_cli.cli.options import (
     Quiet,
     complete,
     complete_model,
+    panel,
 )
 from vsrm_cli.cli.signals import stop_on_signal
 from vsrm_cli.errors import UsageError
@@ -40,6 +41,9 @@ if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.models.network import Network
     from vsrm_cli.upscale.job import LoadedAs
     from vsrm_cli.upscale.plan import JobPlan
+
+_network_option, _encoding_option = panel("Network"), panel("Encoding")
+_picture_option, _part_option = panel("Picture"), panel("Part")
 
 # Whether a scale was given is no option of its own.
 OPTIONS = [field.name for field in fields(UpscaleOptions) if field.name != "is_scale_given"]
@@ -76,193 +80,160 @@ def upscale(
     ] = None,
     model: Annotated[
         str,
-        typer.Option(
+        _network_option(
             metavar="NAME|FILE",
             help="Network: a name from `vsrm models`, a .safetensors or .pth file, or a Hub id; "
             "auto picks one for the input.",
             envvar="VSRM_MODEL",
             autocompletion=complete_model,
-            rich_help_panel="Network",
         ),
     ] = DEFAULT_MODEL,
     detail: Annotated[
         float | None,
-        typer.Option(
+        _network_option(
             metavar="0..1",
             help="For networks with a faithful and a sharp weight file: 0 is faithful, 1 is sharp.",
             show_default="by input",
-            rich_help_panel="Network",
         ),
     ] = None,
     window: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Frames that the network sees together.", rich_help_panel="Network"
-        ),
+        int, _network_option(metavar="N", help="Frames that the network sees together.")
     ] = DEFAULT_WINDOW,
     overlap: Annotated[
         int | None,
-        typer.Option(
+        _network_option(
             metavar="N",
             help="Frames shared by neighboring windows.",
-            show_default=f"{DEFAULT_OVERLAP}, at most half a window",
-            rich_help_panel="Network",
+            show_default=f"a quarter of the window, at most {DEFAULT_OVERLAP}",
         ),
     ] = None,
     tile: Annotated[
         str,
-        typer.Option(
+        _network_option(
             metavar="auto|N|off",
             help="Tile size in input pixels; small tiles need less memory and more time.",
-            rich_help_panel="Network",
         ),
     ] = "auto",
     device: Annotated[
         str,
-        typer.Option(
+        _network_option(
             metavar="auto|cpu|cuda[:N]|mps|xpu",
             help="Where to compute; auto picks the best device. cuda:0,cuda:1 shares the work, "
             "cuda:all takes every GPU.",
             envvar="VSRM_DEVICE",
             autocompletion=complete(*DEVICES),
-            rich_help_panel="Network",
         ),
     ] = "auto",
     cluster: Annotated[
         str | None,
-        typer.Option(
+        _network_option(
             metavar="auto|HOST:PORT",
             help="Share the work among all machines of a Ray cluster; auto is this machine's.",
             show_default=False,
-            rich_help_panel="Network",
         ),
     ] = None,
     mixed: Annotated[
         bool,
-        typer.Option(
+        _network_option(
             "--mixed",
             metavar="",
             help="Let devices of different kinds share the work; their frames differ by rounding.",
-            rich_help_panel="Network",
         ),
     ] = False,
     dtype: Annotated[
         str,
-        typer.Option(
+        _network_option(
             metavar="auto|fp32|fp16|bf16",
             help="Precision; auto is fp16 on CUDA and fp32 elsewhere.",
             autocompletion=complete(*DTYPES),
-            rich_help_panel="Network",
         ),
     ] = "auto",
     codec: Annotated[
         str,
-        typer.Option(
+        _encoding_option(
             metavar="NAME",
             help="h264, hevc, av1, vp9, ffv1, or another encoder that PyAV offers; auto is h264, "
             "hevc for 10 bits, and av1 in .webm.",
             autocompletion=complete(*CODECS),
-            rich_help_panel="Encoding",
         ),
     ] = "auto",
     crf: Annotated[
         int | None,
-        typer.Option(
+        _encoding_option(
             metavar="N",
             help="Quality on the codec's own scale; smaller is better and larger.",
             show_default="by codec; 17 for h264",
-            rich_help_panel="Encoding",
         ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
+        _encoding_option(
             metavar="NAME",
             help="Encoder preset, such as fast, medium or slow.",
             show_default="by codec",
-            rich_help_panel="Encoding",
         ),
     ] = None,
     pix_fmt: Annotated[
         str,
-        typer.Option(
+        _encoding_option(
             metavar="FORMAT",
             help="Pixel format of the output; auto is 4:2:0 at the bit depth of the input.",
-            rich_help_panel="Encoding",
         ),
     ] = "auto",
     audio: Annotated[
         str,
-        typer.Option(
+        _encoding_option(
             metavar="copy|transcode|none",
             autocompletion=complete(*AUDIO),
             help="Copy sound; encode sound that the container cannot hold as AAC or Opus; or leave "
             "sound out.",
-            rich_help_panel="Encoding",
         ),
     ] = "copy",
     scale: Annotated[
         str | None,
-        typer.Option(
+        _picture_option(
             metavar="N",
             help="Enlarge N times, 1 to 16; what no network here does is resampled.",
             show_default="as the network; 4 for auto",
-            rich_help_panel="Picture",
         ),
     ] = None,
     height: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Target height, such as 1080.",
-            show_default=False,
-            rich_help_panel="Picture",
-        ),
+        _picture_option(metavar="N", help="Target height, such as 1080.", show_default=False),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Fit into this size, such as 1920x1080.",
-            show_default=False,
-            rich_help_panel="Picture",
+        _picture_option(
+            metavar="WxH", help="Fit into this size, such as 1920x1080.", show_default=False
         ),
     ] = None,
     deinterlace: Annotated[
         str,
-        typer.Option(
+        _picture_option(
             metavar="auto|off|tff|bff",
             help="Deinterlace if the video is interlaced; never; or always, top or bottom field "
             "first.",
-            rich_help_panel="Picture",
         ),
     ] = "auto",
     start: Annotated[
         str | None,
-        typer.Option(
+        _part_option(
             metavar="TIME",
             help="Start here: seconds, MM:SS or HH:MM:SS.",
             show_default="start of the input",
-            rich_help_panel="Part",
         ),
     ] = None,
     end: Annotated[
         str | None,
-        typer.Option(
+        _part_option(
             metavar="TIME",
             help="Stop before this time of the input.",
             show_default="end of the input",
-            rich_help_panel="Part",
         ),
     ] = None,
     fps: Annotated[
         str | None,
-        typer.Option(
-            metavar="RATE",
-            help="Frames per second of image files.",
-            show_default="25",
-            rich_help_panel="Part",
-        ),
+        _part_option(metavar="RATE", help="Frames per second of image files.", show_default="25"),
     ] = None,
     overwrite: Annotated[
         bool,
@@ -274,34 +245,29 @@ def upscale(
         ),
     ] = False,
     skip_existing: Annotated[
-        bool,
-        typer.Option("--skip-existing", metavar="", help="Skip inputs whose output exists."),
+        bool, typer.Option("--skip-existing", metavar="", help="Skip inputs whose output exists.")
     ] = False,
     restart: Annotated[
-        bool,
-        typer.Option("--restart", metavar="", help="Start over; ignore unfinished work."),
+        bool, typer.Option("--restart", metavar="", help="Start over; ignore unfinished work.")
     ] = False,
     hwaccel: Annotated[
         str,
-        typer.Option(
+        _encoding_option(
             metavar="auto|off",
             help="Decode in hardware if its frames are identical; encode in software if the "
             "hardware encoder is missing.",
-            rich_help_panel="Encoding",
         ),
     ] = "off",
     segment_frames: Annotated[
         int | None,
-        typer.Option(
+        _encoding_option(
             metavar="N",
             help="Minimum frames per segment; an interrupted job resumes after the last one.",
             show_default="half a minute of work",
-            rich_help_panel="Encoding",
         ),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", metavar="", help="Show the plan and estimates; do nothing."),
+        bool, typer.Option("--dry-run", metavar="", help="Show the plan and estimates; do nothing.")
     ] = False,
     as_json: JsonSummary = False,
     progress: Annotated[

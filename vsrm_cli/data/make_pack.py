@@ -19,7 +19,6 @@ from vsrm_cli.files import (
     VIDEO_ENDINGS,
     check_output_path,
     files_below,
-    files_in,
     write_atomically,
 )
 from vsrm_cli.frame import SCALE, to_8_bits
@@ -109,34 +108,6 @@ def _degraded(clip: Tensor, seed: list[int]) -> Tensor:
     """A clip after real-world degradation."""
     lr = degrade(clip.float() / 255, Degradation.REAL, np.random.default_rng(seed))
     return (lr * 255).round().to(torch.uint8)
-
-
-def make_validation_pack(folder: Path, pack: Path) -> int:
-    """Pack whole clips: each folder of images in ``folder`` is one, in the order of names.
-
-    Sides are cropped to multiples of four, so that the clips can be shrunk.
-
-    Args:
-        folder: Holds one folder for each clip.
-        pack: The safetensors file to write.
-
-    Returns:
-        The number of clips in the pack.
-
-    Raises:
-        InputError: If there is no folder of images.
-    """
-    tensors: dict[str, Tensor] = {}
-    for clip in sorted(p for p in folder.iterdir() if p.is_dir()):
-        paths = [p for p in files_in(clip) if p.suffix.lower() in IMAGE_ENDINGS]
-        if paths:
-            frames = torch.stack([read_photo(path) for path in paths])
-            tensors[f"clip.{clip.name}"] = _crop_to_fours(frames)
-    if not tensors:
-        raise InputError(f"{folder} holds no folder of images; give one with a folder per clip.")
-    with write_atomically(pack) as part:
-        save_file(tensors, part)
-    return len(tensors)
 
 
 def _runs(path: Path) -> Iterator[Tensor]:

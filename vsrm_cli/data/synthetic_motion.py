@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.crops import flip_and_rotate, measure_detail
+from vsrm_cli.data.crops import flip_and_rotate, most_detailed
 from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.frame import SCALE
 
@@ -80,11 +80,8 @@ def _camera_path(shape: ClipShape, rng: np.random.Generator) -> list[Tensor]:
 def _place(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     """A square of a photo with room for motion, flipped and rotated at random."""
     reach = min(2 * side, *photo.shape[1:])
-    places = []
-    for _ in range(3):
-        top, left = (int(rng.integers(size - reach + 1)) for size in photo.shape[1:])
-        places.append(photo[:, top : top + reach, left : left + reach])
-    best = max(places, key=lambda place: measure_detail(place[:, ::2, ::2]))
+    top, left = most_detailed(photo, reach, reach, rng)
+    best = photo[:, top : top + reach, left : left + reach]
     return flip_and_rotate((best.float() / 255)[None], rng)[0]
 
 

@@ -15,7 +15,8 @@ neighbors than from the lines of their own field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +53,7 @@ class BlockCounts:
 
     def __add__(self, other: BlockCounts) -> BlockCounts:
         """Count the blocks of more frames."""
-        return BlockCounts(
-            self.tff + other.tff,
-            self.bff + other.bff,
-            self.progressive + other.progressive,
-            self.total + other.total,
-        )
+        return BlockCounts(*map(add, astuple(self), astuple(other)))
 
 
 def find_combing(before: Luma, frame: Luma, after: Luma) -> BlockCounts:

@@ -159,13 +159,6 @@ def _luma(frame: VideoFrame) -> Luma:
     return luma[:, :: -(-frame.width // _MOST_COLUMNS)]
 
 
-def deinterlace(
-    frames: Iterable[tuple[VideoFrame, Fraction]], first: FirstField
-) -> Iterator[tuple[VideoFrame, Fraction]]:
-    """Deinterlace frames, one for one; each keeps its time."""
-    return apply_filter(frames, "bwdif", mode="send_frame", parity=first, deint="all")
-
-
 def apply_filter(
     frames: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
 ) -> Iterator[tuple[VideoFrame, Fraction]]:

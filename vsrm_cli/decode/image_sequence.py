@@ -92,16 +92,7 @@ def read_image(file: Path) -> Pixels:
 
 
 class ImageSequenceReader:
-    """The frames of an image sequence; see `FrameReader`.
-
-    Attributes:
-        info: Of the images, upright, and with the frame rate.
-        decoder: Always "software".
-        frames_read: Frames yielded so far.
-        faults: None: a broken image is an error.
-        truncated: Always False.
-        notices: None.
-    """
+    """The frames of an image sequence, upright; see `FrameReader`. A broken image is an error."""
 
     decoder = "software"
     faults = Faults()

@@ -12,7 +12,6 @@ from functools import cached_property
 from heapq import heappop, heappush
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 import av
@@ -22,24 +21,18 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import (
-    FieldOrder,
-    FirstField,
-    apply_filter,
-    deinterlace,
-    detect_field_order,
-)
+from vsrm_cli.decode.deinterlace import FieldOrder, FirstField, apply_filter, detect_field_order
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
-from vsrm_cli.media.containers import open_container, video_stream
+from vsrm_cli.media.containers import open_container, read_packets, video_stream
 from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
-# After this many unreadable packets in a row the rest of the file is skipped.
+# After this many packets in a row without a frame the rest of the file is skipped.
 _FAILURES_IN_A_ROW = 1000
 # Seconds before --start at which decoding starts, tried one after another: a seek may land too
 # late, by an amount that depends on the container.
@@ -52,16 +45,7 @@ _TIMED = {"audio", "video", "subtitle", "data"}
 
 
 class VideoReader:
-    """The frames of one video file.
-
-    Use it in a ``with`` statement and iterate over it once.
-
-    Attributes:
-        info: What the file says about itself.
-        frames_read: Frames yielded so far.
-        faults: Faults of the file so far.
-        image_names: None.
-    """
+    """The frames of one video file; see `FrameReader`. Use it in a ``with`` statement."""
 
     image_names = ()
 
@@ -156,12 +140,7 @@ class VideoReader:
         """Return the reader itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the file."""
         self.close()
 
@@ -179,7 +158,8 @@ class VideoReader:
         if not self.info.has_chroma_location:
             av_frames = apply_filter(av_frames, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
-            av_frames = deinterlace(av_frames, self.fields.first)
+            options = {"mode": "send_frame", "parity": self.fields.first, "deint": "all"}
+            av_frames = apply_filter(av_frames, "bwdif", **options)
         for av_frame, time in av_frames:
             seen = True
             if self._first is not None and time < self._first:
@@ -257,33 +237,23 @@ class VideoReader:
                 pixel = stream.codec_context.sample_aspect_ratio
                 self._pixel = self._pixel or pixel
                 self.faults += Faults(reshaped=pixel is not None and pixel != self._pixel)
-                # Hardware has its own formats, with the same values in another order.
                 yield self._as_in_software(av_frame), time
 
     def _as_in_software(self, av_frame: VideoFrame) -> VideoFrame:
-        return (
-            av_frame if self._hardware is None else av_frame.reformat(format=self.info.pixel_format)
-        )
+        if self._hardware is None:
+            return av_frame
+        # Hardware has its own formats, with the same values in another order.
+        return av_frame.reformat(format=self.info.pixel_format)
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[Packet[VideoStream] | None]:
         """Read the packets of the video and the empty one that flushes; None for an error."""
         watched = [s for s in container.streams if s.discard != Discard.all]
-        faults = 0
-        packets = container.demux(watched)
-        while faults <= _FAILURES_IN_A_ROW:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                # The generator has ended, but the container is positioned after the error.
-                faults += 1
-                packets = container.demux(watched)
+        for packet in read_packets(container, watched):
+            if packet is None:
                 yield None
                 continue
-            if packet is None:
-                return
-            faults = 0
             self._continuous.move(packet)
             self._note_progress(packet)
             if packet.stream is stream:

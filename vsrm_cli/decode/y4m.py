@@ -29,21 +29,12 @@ _LONGEST_HEADER = 4096
 
 
 class Y4mReader:
-    """The frames of a video from a pipe; see `FrameReader`.
-
-    Attributes:
-        info: From the header and the first frame.
-        image_names: None.
-        decoder: Always "software".
-        frames_read: Frames yielded so far.
-        faults: None.
-        truncated: Always False: the length of a pipe is unknown.
-    """
+    """The frames of a video from a pipe; see `FrameReader`."""
 
     image_names = ()
     decoder = "software"
     faults = Faults()
-    truncated = False
+    truncated = False  # the length of a pipe is unknown
 
     def __init__(self, file: BinaryIO, *, start: Fraction | None, end: Fraction | None) -> None:
         """Read the first frame.

@@ -9,11 +9,11 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 
 from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
@@ -35,15 +35,10 @@ class ImageSequenceWriter:
 
     Attributes:
         path: A folder, a pattern or one file.
-        plan: How images are encoded.
-        shape: Of the images.
-        shown_shape: The same.
-        segment_container: Always "png".
         time_base: Length of a tick in seconds.
         frames_written: Images that have their names.
-        kept: Nothing.
-        dropped: What image files cannot hold.
-        warnings: None.
+
+    For the others see `SegmentedWriter`.
     """
 
     kept: tuple[str, ...] = ()
@@ -80,12 +75,7 @@ class ImageSequenceWriter:
         """Return the writer itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Do nothing: there is nothing to close."""
 
     def ticks_of(self, time: Fraction) -> int:
@@ -94,14 +84,7 @@ class ImageSequenceWriter:
 
     def encode(self, frame: Frame) -> bytes:
         """Encode a frame as a PNG file."""
-        av_frame = self._from_rgb(rotate_upright(frame.pixels, self._matrix))
-        codec = av.CodecContext.create("png", "w")
-        assert isinstance(codec, VideoCodecContext)
-        codec.width, codec.height = av_frame.width, av_frame.height
-        codec.pix_fmt = self.plan.pixel_format
-        codec.time_base = Fraction(1, 25)
-        av_frame.pts = 0
-        return b"".join(bytes(packet) for packet in (*codec.encode(av_frame), *codec.encode(None)))
+        return encode_still(self._from_rgb(rotate_upright(frame.pixels, self._matrix)), "png")
 
     def open_segment(self, path: Path, container: str) -> ImageSegment:
         """Start a segment; see `SegmentedWriter.open_segment`."""
@@ -139,13 +122,7 @@ class ImageSequenceWriter:
 
 
 class ImageSegment:
-    """Consecutive images, each in its file and flushed to disk; see `SegmentFile`.
-
-    Attributes:
-        path: The file that was written last.
-        ticks: When the images are shown.
-        end: Until when the last of them is shown.
-    """
+    """Consecutive images, each in its file and flushed to disk; see `SegmentFile`."""
 
     def __init__(self, path: Path, output: ImageSequenceWriter) -> None:
         """Start after the images that exist: ``path`` ends in the number of the next one."""
@@ -179,6 +156,23 @@ class ImageSegment:
 
     def abandon(self) -> None:
         """Do nothing: files that are not in the journal do not count."""
+
+
+def encode_still(frame: VideoFrame, codec: str, **options: str) -> bytes:
+    """Encode a frame as an image file.
+
+    Args:
+        frame: In a pixel format of the codec; its time is set to zero.
+        codec: FFmpeg's name of the encoder.
+        options: Its options.
+    """
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, frame.format.name
+    encoder.time_base = Fraction(1, 25)
+    encoder.options = options
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
 
 
 def names_files(path: Path) -> bool:

@@ -12,13 +12,10 @@ from fractions import Fraction
 import av
 from av.codec.codec import Capabilities, UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import CodecOption
-from av.container import OutputContainer
-from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
 from torch.backends.cpu import get_cpu_capability
 
 from vsrm_cli.errors import OutputError, UsageError
-from vsrm_cli.media.color import Color, bit_depth, has_alpha
+from vsrm_cli.media.color import bit_depth, has_alpha
 from vsrm_cli.media.hdr import HdrMetadata, hdr_parameters
 from vsrm_cli.media.probe import VideoInfo
 
@@ -65,10 +62,7 @@ _LEFT_SITING = {
 # these instructions, too.
 _X264_INSTRUCTIONS = "SSE2Fast,SSSE3,SSE4.2,AVX,AVX2,FMA3,BMI2,LZCNT"
 _PIXEL_SHAPE_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
-# Without a bit rate or a quality these fall back to 200 kbit/s.
-_QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 _MPEG4_TICKS_PER_SECOND = 65535
-_THREADS = min(16, os.cpu_count() or 1)
 # Players expect 4:2:0 chroma of these.
 _DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
 
@@ -227,53 +221,6 @@ def check_limits(plan: EncodingPlan, *, size: tuple[int, int], time_base: Fracti
         )
 
 
-def add_video_stream(
-    container: OutputContainer,
-    plan: EncodingPlan,
-    color: Color,
-    *,
-    size: tuple[int, int],
-    rate: Fraction,
-    time_base: Fraction,
-) -> VideoStream:
-    """Announce an encoded video to a container that has no header yet.
-
-    Args:
-        container: The file.
-        plan: How to encode.
-        color: Of the stored frames.
-        size: Width and height, in pixels.
-        rate: Frames per second, about; for encoders that share out bits by it.
-        time_base: The clock of its times, in seconds.
-    """
-    width, height = size
-    stream = container.add_stream(
-        plan.encoder,
-        rate=rate,
-        options=plan.options,
-        width=width,
-        height=height,
-        pix_fmt=plan.pixel_format,
-        time_base=time_base,
-    )
-    assert isinstance(stream, VideoStream)
-    context = stream.codec_context
-    context.thread_count = _THREADS
-    set_color_tags(context, color)
-    if plan.codec in _QUANTIZER_CODECS:
-        context.qscale = True
-        context.global_quality = 3
-    return stream
-
-
-def set_color_tags(context: VideoCodecContext, color: Color) -> None:
-    """Write down how the pixels of a stream are to be read."""
-    context.colorspace = color.matrix
-    context.color_range = color.range
-    context.color_primaries = color.primaries
-    context.color_trc = color.transfer
-
-
 def _find_encoder(name: str) -> av.Codec:
     for candidate in _ENCODERS.get(name, (name,)):
         try:
@@ -319,27 +266,24 @@ def _crf_options(
         if encoding.crf is not None:
             raise UsageError(f"The codec {encoding.codec} has no crf; leave --crf out.")
         return {}
-    crf = encoding.crf
-    largest = _LARGEST_CRF.get(encoder, int(option.max))
-    if crf is not None and not 0 <= crf <= largest:
-        raise UsageError(
-            f"A crf of {crf} is out of range for {encoding.codec}; choose one from 0 (best) "
-            f"to {largest}."
-        )
-    if crf is None:
-        crf = _DEFAULT_CRF.get(encoder)
+    _check_crf(encoding, _LARGEST_CRF.get(encoder, int(option.max)))
+    crf = _DEFAULT_CRF.get(encoder) if encoding.crf is None else encoding.crf
     return {} if crf is None else {"crf": str(crf)}
 
 
 def _quantizer_options(encoding: EncodingOptions, encoder: str, largest: int) -> dict[str, str]:
     """The same for NVIDIA's encoders, whose scale is that of their quantizer."""
+    _check_crf(encoding, largest)
     qp = _DEFAULT_QP[encoder] if encoding.crf is None else encoding.crf
-    if not 0 <= qp <= largest:
-        raise UsageError(
-            f"A crf of {qp} is out of range for {encoding.codec}; choose one from 0 (best) "
-            f"to {largest}."
-        )
     return {"rc": "constqp", "qp": str(qp)}
+
+
+def _check_crf(encoding: EncodingOptions, largest: int) -> None:
+    if encoding.crf is not None and not 0 <= encoding.crf <= largest:
+        raise UsageError(
+            f"A crf of {encoding.crf} is out of range for {encoding.codec}; choose one from 0 "
+            f"(best) to {largest}."
+        )
 
 
 def _preset_options(

@@ -13,7 +13,6 @@ from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
@@ -43,13 +42,9 @@ class SegmentedVideo:
 
     Attributes:
         target: The file.
-        path: Its name.
-        plan: How its video is encoded.
-        shape: Of its frames.
-        kept: The streams of the source that are copied, in words.
-        dropped: What the output cannot hold of the source, and why, in words.
-        shown_shape: The displayed size of its frames.
         segment_container: FFmpeg's name of the container of its segments, chosen by a trial.
+
+    For the others see `SegmentedWriter`.
     """
 
     def __init__(self, target: VideoTarget) -> None:
@@ -81,15 +76,10 @@ class SegmentedVideo:
         """Return the output itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, /, *rest: object) -> None:
         """Complete and verify the file, or delete it after an exception."""
         if self._file is not None:
-            self._file.__exit__(kind, error, trace)
+            self._file.__exit__(kind, *rest)
 
     def open_segment(self, path: Path, container: str) -> SegmentWriter:
         """Open a segment; see `SegmentedWriter.open_segment`."""
@@ -110,13 +100,7 @@ class SegmentedVideo:
 
 
 class SegmentWriter:
-    """One segment while it is written.
-
-    Attributes:
-        path: The file.
-        ticks: When its frames are shown so far, in ticks of the output's clock.
-        end: Until when the last of them is shown.
-    """
+    """One segment while it is written; see `SegmentFile`."""
 
     def __init__(self, path: Path, target: VideoTarget, container: str) -> None:
         """Open the file and write its header.

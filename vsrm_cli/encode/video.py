@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from types import TracebackType
 from typing import Self
 
 import av
@@ -46,19 +45,13 @@ class EncodedVideo:
 
 
 class VideoWriter:
-    """One output file. Use it in a ``with`` statement and write frames in order of time.
+    """One output file; see `DirectWriter`.
 
-    Leaving the statement normally completes the file under its name; leaving it by an exception
-    deletes what was written.
+    Leaving its ``with`` statement normally completes the file under its name; leaving it by an
+    exception deletes what was written.
 
     Attributes:
-        frames_written: Frames written so far.
-        shape: Of the frames of the output.
-        shown_shape: The displayed size of the frames.
         path: The file.
-        plan: How its video is encoded.
-        kept: The streams of the source that are copied, in words.
-        dropped: What the output cannot hold of the source, and why, in words.
     """
 
     def __init__(self, target: VideoTarget, *, encoded: EncodedVideo | None = None) -> None:
@@ -105,12 +98,7 @@ class VideoWriter:
         """Return the writer itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, /, *rest: object) -> None:
         """Complete and verify the file, or delete it after an exception."""
         if kind is not None:
             self.discard()

@@ -6,6 +6,7 @@ one into the other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from math import lcm
@@ -16,19 +17,17 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.options import (
-    EncodingPlan,
-    add_video_stream,
-    set_color_tags,
-    stores_pixel_shape,
-)
+from vsrm_cli.encode.options import EncodingPlan, stores_pixel_shape
 from vsrm_cli.frame import FALLBACK_RATE, Frame
-from vsrm_cli.media.color import FromRgb
+from vsrm_cli.media.color import FromRgb, set_color_tags
 from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
 MAX_TICKS_PER_SECOND = 2**31 - 1
+_THREADS = min(16, os.cpu_count() or 1)
+# Without a bit rate or a quality these fall back to 200 kbit/s.
+_QUANTIZER_CODECS = {"mpeg4", "mpeg2video", "mpeg1video"}
 # Frames by which x265 reorders; it does not report this itself.
 _X265_REORDERS = 2
 
@@ -96,19 +95,26 @@ class VideoTrack:
 
     def add_encoder(self, container: OutputContainer) -> VideoStream:
         """Add the video to a container, of the output or of a segment, to be encoded."""
-        stream = add_video_stream(
-            container,
-            self.plan,
-            self._from_rgb.color,
-            size=(self.shape.width, self.shape.height),
+        stream = container.add_stream(
+            self.plan.encoder,
             rate=self._rate,
+            options=self.plan.options,
+            width=self.shape.width,
+            height=self.shape.height,
+            pix_fmt=self.plan.pixel_format,
             time_base=self.time_base,
         )
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.thread_count = _THREADS
+        if self.plan.codec in _QUANTIZER_CODECS:
+            context.qscale = True
+            context.global_quality = 3
         if self.is_mp4 or self._suffix == ".nut":
             # MP4 stores the steps between frames in the order of decoding. Where the steps vary
             # and frames are reordered, the length of the last frame, and of the track, is lost.
             # NUT loses all times when the first frame is to be decoded before time zero.
-            stream.codec_context.max_b_frames = 0
+            context.max_b_frames = 0
         self._describe(stream)
         return stream
 

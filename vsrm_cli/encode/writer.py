@@ -6,7 +6,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 from vsrm_cli.encode.options import EncodingPlan
@@ -48,12 +47,7 @@ class FrameWriter(Protocol):
     def __enter__(self) -> Self:
         """Return the writer itself."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, /, *rest: object) -> None:
         """Complete the output, or delete it after an exception."""
 
 

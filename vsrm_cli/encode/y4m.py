@@ -7,7 +7,6 @@ and no time except for the rate.
 from __future__ import annotations
 
 from fractions import Fraction
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import av
@@ -32,17 +31,7 @@ _ALL_BUT_FRAMES = "sound, subtitles and metadata: y4m cannot hold them"
 
 
 class Y4mWriter:
-    """A video written to a pipe; see `DirectWriter`.
-
-    Attributes:
-        plan: Uncompressed.
-        shape: Of its frames.
-        shown_shape: The same.
-        frames_written: Frames written so far.
-        kept: Nothing.
-        dropped: What y4m cannot hold.
-        warnings: None.
-    """
+    """An uncompressed video written to a pipe; see `DirectWriter`."""
 
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -90,12 +79,7 @@ class Y4mWriter:
         """Return the writer itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Flush the pipe."""
         self._file.flush()
 

@@ -210,7 +210,7 @@ def read_clip(
     Raises:
         InputError: If a file cannot be read, or LR and HR frames do not match; names the clip.
     """
-    hr = _read_frames(files, files.hr, most_frames)
+    hr = _read_frames(files.name, files.hr, most_frames)
     height, width = (side - side % scale for side in hr.shape[-2:])
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(f"clip {files.name} has frames of {width}x{height} pixels, too small.")
@@ -223,7 +223,7 @@ def read_clip(
         return EvaluationClip(files.name, hr, make_lr_clip(hr, degradation, scale), note)
     if not files.lr.exists():
         raise InputError(f"clip {files.name} has no LR version {files.lr}.")
-    lr = _read_frames(files, files.lr, most_frames)
+    lr = _read_frames(files.name, files.lr, most_frames)
     if len(lr) != len(hr):
         raise InputError(f"clip {files.name} has {len(hr)} HR frames, but {len(lr)} LR frames.")
     if tuple(lr.shape[-2:]) != (height // scale, width // scale):
@@ -257,7 +257,7 @@ def read_upscaled_clip(
     path = found.get(clip.name, only)
     if path is None:
         raise InputError(f"{method}: {root} holds no clip {clip.name}.")
-    frames = _read_frames(ClipFiles(clip.name, path, None), path, most_frames)
+    frames = _read_frames(clip.name, path, most_frames)
     if len(frames) != len(clip.hr):
         raise InputError(
             f"{method}: clip {clip.name} has {len(frames)} frames in {path}, but the ground truth "
@@ -274,7 +274,7 @@ def read_upscaled_clip(
     return frames[..., :height, :width].contiguous()
 
 
-def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tensor:
+def _read_frames(name: str, path: Path, most_frames: int | None) -> Tensor:
     """All frames of a folder of images or of a video, (T, 3, H, W) uint8."""
     if path.is_dir():
         images = (p for p in files_in(path) if p.suffix.lower() in IMAGE_ENDINGS)
@@ -288,9 +288,9 @@ def _read_frames(files: ClipFiles, path: Path, most_frames: int | None) -> Tenso
             for frame in islice(reader, left):
                 frames.append(torch.from_numpy(to_8_bits(frame.pixels).copy()))
     if not frames:
-        raise InputError(f"clip {files.name} has no frames in {path}.")
+        raise InputError(f"clip {name} has no frames in {path}.")
     if len({frame.shape for frame in frames}) > 1:
-        raise InputError(f"clip {files.name} has frames of different sizes in {path}.")
+        raise InputError(f"clip {name} has frames of different sizes in {path}.")
     return torch.stack(frames)
 
 

@@ -20,7 +20,10 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 # Only CUDA has an exception of its own for this. Others are recognized by their messages.
 MEMORY_SHORTAGE_WORDS = (
-    *("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc"),
+    "DefaultCPUAllocator",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
 )
 
 
@@ -52,25 +55,19 @@ def is_memory_shortage(error: Exception) -> bool:
 
 def free_cache(device: torch.device) -> None:
     """Return cached memory of PyTorch to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-    elif device.type == "xpu":
-        torch.xpu.empty_cache()
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
 
 
 def free_memory_bytes(device: torch.device) -> int:
     """The memory available to a new computation on a device, in bytes."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+    if device.type in ("cuda", "xpu"):
+        module = torch.get_device_module(device)
+        free, _ = module.mem_get_info(device)
         # Memory that PyTorch has cached is free for us.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + module.memory_reserved(device) - module.memory_allocated(device))
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    if device.type == "xpu":  # as on CUDA; it has not run yet
-        free, _ = torch.xpu.mem_get_info(device)
-        return free + torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device)
     return free_host_bytes()
 
 

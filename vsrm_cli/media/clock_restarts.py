@@ -15,14 +15,13 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
-import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsrm_cli.frame import FALLBACK_RATE
-from vsrm_cli.media.containers import allows_restarts, open_container, video_stream
+from vsrm_cli.media.containers import allows_restarts, open_container, read_packets, video_stream
 
 # The video clock restarts if it steps back by more than this, or forward by more than this with no
 # other stream in between. FFmpeg uses the same limits (seconds).
@@ -189,19 +188,11 @@ def _frame_times(container: InputContainer, stream: VideoStream) -> Iterator[_Fr
     reached = Fraction(-(2**40))
     position = 0
     timed = [s for s in container.streams if s.type in ("audio", "video")]
-    packets = container.demux(timed)
-    faults = 0
-    while faults <= 1000:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError:
-            faults += 1
-            packets = container.demux(timed)
+    for packet in read_packets(container, timed):
+        if packet is None or not packet.size:
             continue
-        if packet is None:
-            return
         ticks = packet.dts if packet.dts is not None else packet.pts
-        if not packet.size or ticks is None:
+        if ticks is None:
             continue
         if packet.stream is stream:
             if packet.pos is not None:  # in a DVD's file, frames share a position

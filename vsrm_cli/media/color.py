@@ -17,6 +17,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.filter import Graph
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -294,10 +295,7 @@ class FromRgb:
         self._graph.vpush(planar)
         frame = self._graph.vpull()
         frame.pts = None
-        frame.colorspace = self.color.matrix
-        frame.color_range = self.color.range
-        frame.color_primaries = self.color.primaries
-        frame.color_trc = self.color.transfer
+        set_color_tags(frame, self.color)
         return frame
 
     def _new_graph(self, frame: VideoFrame) -> Graph:
@@ -324,6 +322,14 @@ class FromRgb:
         form = graph.add("format", pix_fmts=self._format)
         graph.link_nodes(source, scaler, form, graph.add("buffersink")).configure()
         return graph
+
+
+def set_color_tags(target: VideoFrame | VideoCodecContext, color: Color) -> None:
+    """Write down how the pixels of a frame or a stream are to be read."""
+    target.colorspace = color.matrix
+    target.color_range = color.range
+    target.color_primaries = color.primaries
+    target.color_trc = color.transfer
 
 
 def _is_gray(pixel_format: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import fspath
 from pathlib import Path
 
@@ -11,9 +11,13 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.format import Flags
+from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsrm_cli.errors import InputError
+
+_FAULTS_IN_A_ROW = 1000
 
 
 def open_container(path: Path, *, hardware: str | None = None) -> InputContainer:
@@ -88,6 +92,30 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream.thread_type = av.codec.context.ThreadType.SLICE
     stream.thread_count = 2
     return stream
+
+
+def read_packets(
+    container: InputContainer, streams: Sequence[Stream]
+) -> Iterator[Packet[Stream] | None]:
+    """Read the packets of some streams, past damage: None for each packet that cannot be read.
+
+    After a thousand of them in a row the rest of the file is skipped.
+    """
+    faults = 0
+    packets = container.demux(streams)
+    while faults <= _FAULTS_IN_A_ROW:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            # The generator has ended, but the container is positioned after the error.
+            faults += 1
+            packets = container.demux(streams)
+            yield None
+            continue
+        if packet is None:
+            return
+        faults = 0
+        yield packet
 
 
 def is_animated_webp(path: Path) -> bool:

@@ -373,15 +373,7 @@ class GSM(FeaturePropagation):
         return super().forward(clip)
 
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Propagate features through the clip, layer by layer.
-
-        Args:
-            features: Of `extract`, (B, T, C, H, W).
-            flows: Of `flows`.
-
-        Returns:
-            (B, T, C, H, W): features of each frame, with information from the others.
-        """
+        """Propagate features layer by layer; see `FeaturePropagation.propagate`."""
         motion = ComposedFlows(self.implicit_align, flows, self.config.radius)
         # The residual stream stays in float32.
         frames = list(features.float().permute(1, 0, 3, 4, 2).contiguous().unbind(0))
@@ -411,13 +403,7 @@ class GSM(FeaturePropagation):
         return [*layers, (self, "upsample_features")]
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
-        """Estimate the peak memory of one clip in float32: what all frames and one window hold.
-
-        Args:
-            time: Frames.
-            height: Of the LR frames.
-            width: Of the LR frames.
-        """
+        """What all frames and one window hold; see `Network.memory_bytes`."""
         c = self.config
         window = 2 * c.radius + 1
         frame = 3 * (1 + SCALE**2) + 5 * c.channels + 2 * c.radius * (c.channels + 12)

@@ -220,15 +220,7 @@ class VSRM(FeaturePropagation):
         self.reset_scans()
 
     def propagate(self, features: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
-        """Propagate features through the clip, branch by branch.
-
-        Args:
-            features: Of `extract`, (B, T, C, H, W).
-            flows: Of `flows`.
-
-        Returns:
-            (B, T, C, H, W): features of each frame, with information from the others.
-        """
+        """Propagate features branch by branch; see `FeaturePropagation.propagate`."""
         frames = list(features.unbind(1))  # T times (B, C, H, W)
         backward_flow, forward_flow = flows
         for name, branch in self.branches.items():
@@ -284,13 +276,7 @@ class VSRM(FeaturePropagation):
         return [*branches, (self, "upsample_features")]
 
     def memory_bytes(self, time: int, height: int, width: int) -> int:
-        """Estimate the peak memory of one clip in float32: features of all frames, and one step.
-
-        Args:
-            time: Frames.
-            height: Of the LR frames.
-            width: Of the LR frames.
-        """
+        """Features of all frames, and one step; see `Network.memory_bytes`."""
         c = self.config
         inner = c.expand * c.channels
         frame = 3 * (1 + SCALE**2) + (len(c.branches) + 2) * c.channels + 4

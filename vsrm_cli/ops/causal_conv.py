@@ -1,8 +1,5 @@
 """The causal depthwise convolution with SiLU before a selective scan."""
 
-from functools import cache
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,8 +21,10 @@ def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = Fals
         (B, L, d), in the type of ``u``.
     """
     if uses_fused_kernels(u, weight, bias):
-        y: Tensor = _fused()(u, weight, bias, reverse=reverse)
-        return y
+        # Triton comes only with PyTorch for CUDA, and is slow to import.
+        from vsrm_cli.ops.fused_triton import causal_conv_triton
+
+        return causal_conv_triton(u, weight, bias, reverse=reverse)
     return F.silu(_convolve(u, weight, bias, reverse=reverse))
 
 
@@ -42,11 +41,3 @@ def _convolve(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool) -> Tens
     v = F.conv2d(row, weight, bias, padding=(0, margin), groups=weight.shape[0])
     start = margin if reverse else 0
     return v.squeeze(2).transpose(1, 2)[:, start : start + length]
-
-
-@cache
-def _fused() -> Any:
-    # Triton comes only with PyTorch for CUDA, and is slow to import.
-    from vsrm_cli.ops.fused_triton import causal_conv_triton
-
-    return causal_conv_triton

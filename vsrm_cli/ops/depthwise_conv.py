@@ -1,8 +1,5 @@
 """The depthwise convolution of a channels-last clip."""
 
-from functools import cache
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,16 +18,10 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         Shaped like ``x``, in its type.
     """
     if uses_fused_kernels(x, weight, bias):
-        y: Tensor = _fused()(x, weight, bias)
-        return y
+        # Triton comes only with PyTorch for CUDA, and is slow to import.
+        from vsrm_cli.ops.fused_triton import depthwise_conv_triton
+
+        return depthwise_conv_triton(x, weight, bias)
     # The permutations are views: the memory stays channels-last.
     result = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, padding=1, groups=len(weight))
     return result.permute(0, 2, 3, 4, 1)
-
-
-@cache
-def _fused() -> Any:
-    # Triton comes only with the CUDA builds of PyTorch, and its import is slow.
-    from vsrm_cli.ops.fused_triton import depthwise_conv_triton
-
-    return depthwise_conv_triton

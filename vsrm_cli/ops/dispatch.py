@@ -5,6 +5,8 @@ caught exception. The environment variable ``VSRM_KERNELS`` overrides it for the
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -72,6 +74,19 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, *, is_shared: bool) 
             f"VSRM_KERNELS is {forced!r}, but {reason}; unset VSRM_KERNELS to choose automatically."
         )
     return forced
+
+
+@contextmanager
+def force_kernel(name: str) -> Iterator[None]:
+    """Set ``VSRM_KERNELS``, and restore it."""
+    before = os.environ.get("VSRM_KERNELS")
+    os.environ["VSRM_KERNELS"] = name
+    try:
+        yield
+    finally:
+        del os.environ["VSRM_KERNELS"]
+        if before is not None:
+            os.environ["VSRM_KERNELS"] = before
 
 
 def uses_fused_kernels(*inputs: Tensor) -> bool:

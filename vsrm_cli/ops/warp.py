@@ -1,8 +1,5 @@
 """Sample a frame along a flow field."""
 
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,20 +56,14 @@ def sample_tokens(image: Tensor, points: Tensor) -> Tensor:
         (B * H * W, k, C), in the type of ``image``.
     """
     if uses_fused_kernels(image, points):
-        tokens: Tensor = _fused()(image, points)
-        return tokens
+        # Triton comes only with PyTorch for CUDA, and is slow to import.
+        from vsrm_cli.ops.fused_triton import sample_tokens_triton
+
+        return sample_tokens_triton(image, points)
     count, height = points.shape[1], image.shape[2]
     rows = points.permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
     values: Tensor = sample_points(image, rows, padding="border").unflatten(2, (count, height))
     return values.permute(0, 3, 4, 2, 1).reshape(-1, count, image.shape[1])
-
-
-@cache
-def _fused() -> Any:
-    # Triton comes only with PyTorch for CUDA, and is slow to import.
-    from vsrm_cli.ops.fused_triton import sample_tokens_triton
-
-    return sample_tokens_triton
 
 
 def warp(image: Tensor, flow: Tensor, *, padding: str = "zeros", mode: str = "bilinear") -> Tensor:

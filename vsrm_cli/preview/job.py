@@ -277,9 +277,7 @@ class _FrameCounter:
                     Progress(
                         frames_done=self._frames,
                         frames_expected=self._expected,
-                        decode_fps=0.0,
                         network_fps=1 / seconds,
-                        encode_fps=0.0,
                         seconds_left=seconds * (self._expected - self._taken),
                     )
                 )

@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import FALLBACK_RATE
 from vsrm_cli.media.clock_restarts import ContinuousClock
-from vsrm_cli.media.containers import open_container, video_stream
+from vsrm_cli.media.containers import open_container, read_packets, video_stream
 from vsrm_cli.remux import metadata
 from vsrm_cli.remux.audio import AudioConverter
 from vsrm_cli.remux.packet_times import PacketTimes
@@ -52,7 +52,6 @@ _DISORDER = Fraction(5)
 _PRIMING = Fraction(1, 25)
 # Where parts of a file were joined, audio may overlap by this many seconds.
 _MAX_DISPLACEMENT = Fraction(1, 5)
-_MAX_CONSECUTIVE_FAULTS = 1000
 # Errors of muxers and decoders for damaged packets, unlike those of a full disk.
 _DAMAGE = (av.InvalidDataError, av.ArgumentError, av.PatchWelcomeError)
 
@@ -321,22 +320,12 @@ class CopiedStreams:
         """Read the packets of the copied streams, skipping what cannot be read."""
         if not self._sources:
             return
-        faults = 0
-        packets = self._container.demux(self._sources)
-        while faults <= _MAX_CONSECUTIVE_FAULTS:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                faults += 1
-                packets = self._container.demux(self._sources)
+        for packet in read_packets(self._container, self._sources):
+            if packet is None or not packet.size or packet.is_corrupt or is_gap(packet):
                 continue
-            if packet is None:
-                return
-            faults = 0
-            if packet.size and not packet.is_corrupt and not is_gap(packet):
-                self._times.complete(packet)
-                self._clock.move(packet)
-                yield packet
+            self._times.complete(packet)
+            self._clock.move(packet)
+            yield packet
 
     def _begin(self, packet: Packet[Stream]) -> Fraction:
         assert packet.pts is not None

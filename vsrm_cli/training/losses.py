@@ -1,22 +1,18 @@
-"""The restoration losses: Charbonnier, on pixels and on frequencies, and PSNR."""
-
-import math
+"""The restoration loss: Charbonnier, on pixels and on frequencies; and that of flows."""
 
 import torch
 from torch import Tensor
 
-from vsrm_cli.layers.flow_refinement import rgb_to_luma
+# Where the losses turn from square to absolute, in units of what they compare.
+EPS, FLOW_EPS = 1e-3, 1e-2
 
-EPS = 1e-3
 
-
-def charbonnier(restored: Tensor, target: Tensor, *, eps: float = EPS) -> Tensor:
-    """Mean of sqrt((restored - target)^2 + eps^2) over all elements: a smooth absolute error.
+def charbonnier(restored: Tensor, target: Tensor) -> Tensor:
+    """Mean of sqrt((restored - target)^2 + EPS^2) over all elements: a smooth absolute error.
 
     Args:
         restored: Any shape, any float type; values 0 to 1.
         target: Shaped like ``restored``.
-        eps: Where the loss turns from square to absolute, in units of the values.
 
     Returns:
         A scalar in float32 (float64 for float64 input).
@@ -25,20 +21,14 @@ def charbonnier(restored: Tensor, target: Tensor, *, eps: float = EPS) -> Tensor
     The mean, not the norm of the whole image, as the code of that line of papers has it.
     """
     restored, target = _at_least_float32(restored), _at_least_float32(target)
-    return ((restored - target).square() + eps * eps).sqrt().mean()
+    return smooth_mean(restored - target)
 
 
-def frequency_charbonnier(
-    restored: Tensor,
-    target: Tensor,
-    *,
-    weight: float = 0.02,
-    eps: float = EPS,
-    norm: str = "backward",
-) -> Tensor:
+def frequency_charbonnier(restored: Tensor, target: Tensor, *, weight: float = 0.02) -> Tensor:
     """Charbonnier distance of the real and of the imaginary parts of two spectra, weighted.
 
-    The spectrum is the full 2-D Fourier transform of each frame and channel. It is taken in
+    The spectrum is the full 2-D Fourier transform of each frame and channel, without a scale: the
+    paper leaves it open, and comparable losses with weights of this size have none. It is taken in
     float32 whatever the input's type: the constant term of a 256 x 256 patch reaches 65,536,
     more than float16 holds.
 
@@ -46,16 +36,11 @@ def frequency_charbonnier(
         restored: (..., H, W), values 0 to 1.
         target: Shaped like ``restored``.
         weight: Factor of each of the two parts.
-        eps: As in `charbonnier`, in units of the spectrum.
-        norm: Scale of the transform, as `torch.fft.fft2` names it. The paper leaves it open;
-            "backward" (no scale) is what comparable losses use with weights of this size.
 
     Source: VSRM (arXiv 2506.22762), frequency Charbonnier loss.
     """
-    spectrum = torch.fft.fft2(_at_least_float32(restored) - _at_least_float32(target), norm=norm)
-    real: Tensor = (spectrum.real.square() + eps * eps).sqrt().mean()
-    imaginary: Tensor = (spectrum.imag.square() + eps * eps).sqrt().mean()
-    return weight * (real + imaginary)
+    spectrum = torch.fft.fft2(_at_least_float32(restored) - _at_least_float32(target))
+    return weight * (smooth_mean(spectrum.real) + smooth_mean(spectrum.imag))
 
 
 def restoration_loss(restored: Tensor, target: Tensor, *, frequency_weight: float = 0.02) -> Tensor:
@@ -72,42 +57,19 @@ def restoration_loss(restored: Tensor, target: Tensor, *, frequency_weight: floa
     return loss
 
 
-def psnr_loss(restored: Tensor, target: Tensor, *, eps: float = 2e-5) -> Tensor:
-    """The negative PSNR in dB, mean of that of RGB and that of the luma, over all frames.
-
-        10 log10(mean squared error + eps)
-
-    The logarithm gives frames that are nearly right as much weight as difficult ones, and the
-    luma is what benchmarks measure. It suits the end of a training; before that, `charbonnier` is
-    steadier.
-
-    Args:
-        restored: (..., 3, H, W), any float type; values 0 to 1.
-        target: Shaped like ``restored``.
-        eps: Bounds the PSNR, at 47 dB by default, and so the gradients of easy frames.
-
-    Returns:
-        A scalar in float32 (float64 for float64 input).
-
-    Source: PSNR as a loss is from NAFNet (Chen et al., arXiv 2204.04676), whose code takes it of
-    RGB or of the luma.
-    """
-    error = _at_least_float32(restored) - _at_least_float32(target)
-    rgb_error = error.square().mean((-3, -2, -1))
-    luma_error = rgb_to_luma(error).square().mean((-3, -2, -1))
-    logs = (rgb_error + eps).log() + (luma_error + eps).log()
-    return 10 / math.log(10) * logs.mean() / 2
-
-
-def end_point_error(flow: Tensor, true_flow: Tensor, *, eps: float = 1e-2) -> Tensor:
-    """Mean distance between where two flow fields point, in pixels, smoothed near zero by eps.
+def end_point_error(flow: Tensor, true_flow: Tensor) -> Tensor:
+    """Mean distance between where two flow fields point, in pixels, smoothed below `FLOW_EPS`.
 
     Args:
         flow: (..., 2, H, W).
         true_flow: Shaped like ``flow``.
-        eps: Below this distance the error is nearly square.
     """
-    return ((flow - true_flow).square().sum(-3) + eps * eps).sqrt().mean()
+    return ((flow - true_flow).square().sum(-3) + FLOW_EPS**2).sqrt().mean()
+
+
+def smooth_mean(error: Tensor) -> Tensor:
+    """The mean absolute error, smoothed near zero: of sqrt(error^2 + EPS^2)."""
+    return (error.square() + EPS * EPS).sqrt().mean()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

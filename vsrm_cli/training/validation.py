@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vsrm_cli.data.crops import measure_detail
-from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
-from vsrm_cli.frame import SCALE
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.recipe import Recipe, TrainingStage
 
@@ -55,8 +53,7 @@ def validate(
 
     Args:
         network: Maps (B, T, 3, H, W) to (B, T, 3, scale H, scale W); its mode is not changed.
-        pairs: Clips by name, such as those of `add_lr_frames` or
-            `vsrm_cli.data.validation_clips.validation_pairs`.
+        pairs: Clips by name, see `vsrm_cli.data.validation_clips.validation_pairs`.
         frequency_weight: Of the loss.
         criterion: The loss; by default `restoration_loss`.
         alone: Whether to restore the frames one by one as well.
@@ -88,20 +85,6 @@ def validate(
             if show is not None:
                 show(name, plain, together)
     return scores
-
-
-def add_lr_frames(clips: Mapping[str, Tensor], *, scale: int = SCALE) -> dict[str, Pair]:
-    """Shrink clips as the literature's BI does.
-
-    Args:
-        clips: HR clips by name, (T, 3, H, W) uint8, sides multiples of the scale.
-        scale: How many times smaller the LR frames are.
-    """
-    pairs = {}
-    for name, hr in clips.items():
-        lr = shrink_bicubic(hr.float() / 255, scale=scale)
-        pairs[name] = ((lr * 255).round().to(torch.uint8), hr)
-    return pairs
 
 
 def _restoration_loss(restored: Tensor, hr: Tensor, *, frequency_weight: float) -> float:

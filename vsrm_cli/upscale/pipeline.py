@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -48,10 +47,10 @@ class Progress:
 
     frames_done: int
     frames_expected: int | None
-    decode_fps: float
-    network_fps: float
-    encode_fps: float
-    seconds_left: float | None
+    decode_fps: float = 0.0
+    network_fps: float = 0.0
+    encode_fps: float = 0.0
+    seconds_left: float | None = None
     frames_computed: float = 0.0
     shares: tuple[tuple[str, int], ...] = ()
 
@@ -154,12 +153,7 @@ class _PipelineThread(Generic[T]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop the thread after its current item, and wait for it."""
         self._queue.abandon()
         self._join()

@@ -5,7 +5,7 @@ whether a kernel causes a wrong frame.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -77,12 +77,8 @@ def selective_scan(
         z, add = (None if x is None else _tokens_first(x) for x in (z, add))
     is_shared = all(x.dim() == 3 or (x.dim() == 4 and x.shape[2] == 1) for x in (B, C))
     name = choose_kernel(u.device, u.dtype, is_shared=is_shared)
-    if name in ("triton", "mamba_ssm"):
-        scan = _triton() if name == "triton" else _mamba_ssm()
-    else:
-        scan = partial(_around, _recurrence(name))
     options = {"delta_softplus": delta_softplus, "reverse": reverse}
-    y: Tensor = scan(u, delta, A, B, C, D, z, delta_bias, add, **options)
+    y = _implementation(name)(u, delta, A, B, C, D, z, delta_bias, add, **options)
     return y if token_major else y.transpose(1, 2)
 
 
@@ -123,34 +119,22 @@ def _around(
     return y.to(u.dtype)
 
 
-def _recurrence(name: str) -> Callable[..., Tensor]:
+def _implementation(name: str) -> Callable[..., Tensor]:
+    """The operator by one implementation; optional packages and slow ones are imported here."""
+    if name == "triton":
+        from vsrm_cli.ops.selective_scan.triton_gpu import selective_scan_triton
+
+        return selective_scan_triton
+    if name == "mamba_ssm":
+        from vsrm_cli.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm
+
+        return selective_scan_mamba_ssm
     if name == "compiled":
-        return _compiled()
-    return selective_scan_reference if name == "reference" else selective_scan_chunked
+        from vsrm_cli.ops.selective_scan.numba_cpu import selective_scan_compiled
 
-
-@cache
-def _compiled() -> Callable[..., Tensor]:
-    # Numba is optional: this file must import without it.
-    from vsrm_cli.ops.selective_scan.numba_cpu import selective_scan_compiled
-
-    return selective_scan_compiled
-
-
-@cache
-def _triton() -> Callable[..., Tensor]:
-    # It comes only with PyTorch for CUDA, and is slow to import.
-    from vsrm_cli.ops.selective_scan.triton_gpu import selective_scan_triton
-
-    return selective_scan_triton
-
-
-@cache
-def _mamba_ssm() -> Callable[..., Tensor]:
-    # Optional, like Numba.
-    from vsrm_cli.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm
-
-    return selective_scan_mamba_ssm
+        return partial(_around, selective_scan_compiled)
+    recurrence = selective_scan_reference if name == "reference" else selective_scan_chunked
+    return partial(_around, recurrence)
 
 
 def _per_channel(weights: Tensor, u: Tensor) -> Tensor:

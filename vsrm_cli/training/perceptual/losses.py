@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork, extract_features
 from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
-from vsrm_cli.training.losses import EPS, charbonnier
+from vsrm_cli.training.losses import charbonnier, smooth_mean
 
 # Of Real-ESRGAN's unsharp mask: standard deviation and reach of its Gaussian in pixels (OpenCV's
 # rule for 51 taps), and the difference from the blurred frame above which it sharpens.
@@ -144,7 +144,7 @@ def temporal_loss(restored: Tensor, hr: Tensor, flow: Tensor) -> Tensor:
     now, later = error[:, :-1].flatten(0, 1), error[:, 1:].flatten(0, 1)
     # Bicubic, because bilinear sampling blurs errors in fine detail.
     change = now - warp(later, fine, padding="border", mode="bicubic")
-    return (change.square() + EPS * EPS).sqrt().mean()
+    return smooth_mean(change)
 
 
 def pattern_loss(restored: Tensor, hr: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ def _plan(
                 raise Interrupted(journal.resume_hint())
             if report:
                 fps = number / (time.perf_counter() - began)
-                report(Progress(journal.frames_kept, expected, fps, 0.0, 0.0, None))
+                report(Progress(journal.frames_kept, expected, decode_fps=fps))
             yield frame
 
     windows = plan_windows(options.window, options.overlap)
@@ -244,9 +244,7 @@ def _progress(
     return Progress(
         frames_done=frames_before + done,
         frames_expected=frames_total,
-        decode_fps=0.0,
         network_fps=done / seconds if seconds else 0.0,
-        encode_fps=0.0,
         seconds_left=seconds / done * left if done else None,
         shares=tuple(shares),
     )
