@@ -7,6 +7,7 @@ from vsrm_cli.training.recipe import (
     FINETUNING_ON_GPU,
     PRESETS,
     Precision,
+    TrainingStage,
     default_recipe,
     list_differences,
 )
@@ -40,6 +41,13 @@ def test_differences_are_listed_with_both_values():
 def test_a_gpu_gets_the_larger_recipe():
     assert default_recipe(None, on_gpu=True, from_scratch=False) == FINETUNING_ON_GPU
     assert default_recipe(None, on_gpu=False, from_scratch=False) == FINETUNING
+
+
+def test_the_stage_sharp_has_longer_clips():
+    recipe = default_recipe(None, TrainingStage.SHARP, on_gpu=True, from_scratch=False)
+
+    assert recipe.stage is TrainingStage.SHARP
+    assert (recipe.shape.frames, recipe.shape.batch) == (16, 4)
 
 
 def test_training_from_scratch_has_a_higher_learning_rate():

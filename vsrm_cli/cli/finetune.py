@@ -112,11 +112,17 @@ def finetune(
     ] = None,
     batch: Annotated[
         int | None,
-        _recipe_option(metavar="N", help="Clips per step.", show_default="2; 8 on a GPU"),
+        _recipe_option(
+            metavar="N",
+            help="Clips per step.",
+            show_default="2; 8 on a GPU; half for --stage sharp",
+        ),
     ] = None,
     clip_frames: Annotated[
         int | None,
-        _recipe_option(metavar="N", help="Frames per clip.", show_default="5; 7 on a GPU"),
+        _recipe_option(
+            metavar="N", help="Frames per clip.", show_default="5; 7 on a GPU; 16 for --stage sharp"
+        ),
     ] = None,
     patch: Annotated[
         int | None,

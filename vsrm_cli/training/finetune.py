@@ -229,7 +229,8 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     on_gpu = options.device.startswith("cuda") or (
         options.device == "auto" and torch.cuda.is_available()
     )
-    recipe = default_recipe(options.preset, on_gpu=on_gpu, from_scratch=options.from_scratch)
+    stage = TrainingStage.CLIPS if options.stage is None else TrainingStage(options.stage)
+    recipe = default_recipe(options.preset, stage, on_gpu=on_gpu, from_scratch=options.from_scratch)
     if has_time and options.preset is None:
         recipe = replace(recipe, steps=None)
     shape = _with(recipe.shape, batch=options.batch, frames=options.frames, patch=options.patch)
