@@ -39,7 +39,7 @@ from vsrm_cli.upscale.options import (
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.models.network import Network
-    from vsrm_cli.upscale.job import LoadedAs
+    from vsrm_cli.upscale.order import LoadedAs
     from vsrm_cli.upscale.plan import Plan
 
 _network_option, _encoding_option = panel("Network"), panel("Encoding")

@@ -10,7 +10,7 @@ been verified.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from vsrm_cli.checkpoints.download import Transfer
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.writer import FrameWriter, SegmentedWriter
+from vsrm_cli.encode.writer import FrameWriter
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
@@ -52,6 +52,7 @@ from vsrm_cli.upscale.open_media import (
     open_source,
 )
 from vsrm_cli.upscale.options import UpscaleOptions
+from vsrm_cli.upscale.order import Job, LoadedAs, Order
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
     Plan,
@@ -73,8 +74,6 @@ from vsrm_cli.upscale.segmenting import (
 from vsrm_cli.upscale.settings import JobSettings
 from vsrm_cli.upscale.source import PIPE, Source, check_unchanged
 from vsrm_cli.upscale.summary import Run, Summary
-
-LoadedAs = tuple[str, str, str]  # checksum of the weights, device, precision
 
 
 def upscale_video(
@@ -130,7 +129,7 @@ def upscale_video(
         if replacement is not None:
             warn(replacement)
             options = replace(options, codec=encoding.codec, preset=encoding.preset)
-    order = _Order(
+    order = Order(
         src=Path(src),
         dst=Path(dst),
         confirm=confirm,
@@ -146,33 +145,7 @@ def upscale_video(
     return upscale(order, options)
 
 
-@dataclass(frozen=True)
-class _Order:
-    """The arguments of `upscale_video`, except the options."""
-
-    src: Path
-    dst: Path
-    confirm: Callable[[Plan], bool] | None
-    report: Callable[[Progress], None] | None
-    report_transfer: Callable[[Transfer], None] | None
-    should_stop: Callable[[], bool]
-    warn: Callable[[str], None]
-    networks: dict[LoadedAs, Network]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A job whose input and output are open, and whose network is selected; see `resolve_model`."""
-
-    order: _Order
-    options: UpscaleOptions
-    model_reason: str
-    source: Source
-    output: SegmentedWriter
-    journal: Journal
-
-
-def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
+def _upscale_in_segments(order: Order, options: UpscaleOptions) -> Summary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst = order.src, order.dst
@@ -194,7 +167,7 @@ def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
                 _warn_beforehand(source, output, order, options)
                 if scarcity := check_room(output, journal, expected_frames(source.info, options)):
                     order.warn(scarcity)
-                job = _Job(order, options, reason, source, output, journal)
+                job = Job(order, options, reason, source, output, journal)
                 if cluster is not None:
                     make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
                     run = _run_on_devices(make_workers, devices, job)
@@ -220,7 +193,7 @@ def _upscale_in_segments(order: _Order, options: UpscaleOptions) -> Summary:
     )
 
 
-def _run_here(job: _Job) -> Run:
+def _run_here(job: Job) -> Run:
     """Make the missing segments, in this process."""
     options, journal = job.options, job.journal
     network = _load(job.order, options, job.source.info, journal.settings)
@@ -245,7 +218,7 @@ def _run_here(job: _Job) -> Run:
 def _run_on_devices(
     make_workers: Callable[[WorkerSettings], parallel.DeviceWorkers],
     devices: Sequence[str],
-    job: _Job,
+    job: Job,
 ) -> Run:
     """Make the missing segments, with a worker for each device."""
     order, options, info, earlier = job.order, job.options, job.source.info, job.journal.settings
@@ -258,19 +231,10 @@ def _run_on_devices(
         scale = network_scale(options.model, report=order.report_transfer)
         if advice := suggest_network(info, options, str(options.model), scale):
             order.warn(advice)
-    return parallel.restore_on_devices(
-        make_workers,
-        job.source,
-        job.output,
-        job.journal,
-        options,
-        report=order.report,
-        should_stop=order.should_stop,
-        warn=order.warn,
-    )
+    return parallel.restore_on_devices(make_workers, job)
 
 
-def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) -> None:
+def _confirm(job: Job, network: Network, restorer: Restorer, *, device: str) -> None:
     """Show the plan, if there is a `confirm`.
 
     Raises:
@@ -293,7 +257,7 @@ def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) ->
         raise Declined("Nothing was done.")
 
 
-def _upscale_through_pipe(order: _Order, options: UpscaleOptions) -> Summary:
+def _upscale_through_pipe(order: Order, options: UpscaleOptions) -> Summary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
     if options.cluster or len(find_devices(options.device, mixed=True)) > 1:
@@ -340,7 +304,7 @@ def _upscale_through_pipe(order: _Order, options: UpscaleOptions) -> Summary:
 
 
 def _warn_beforehand(
-    source: Source, output: FrameWriter, order: _Order, options: UpscaleOptions
+    source: Source, output: FrameWriter, order: Order, options: UpscaleOptions
 ) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         order.warn(notice)
@@ -348,7 +312,7 @@ def _warn_beforehand(
         order.warn(advice)
 
 
-def _describe(order: _Order, options: UpscaleOptions, kind: str) -> JobIdentity:
+def _describe(order: Order, options: UpscaleOptions, kind: str) -> JobIdentity:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
@@ -363,7 +327,7 @@ def _describe(order: _Order, options: UpscaleOptions, kind: str) -> JobIdentity:
 
 
 def _load(
-    order: _Order, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
+    order: Order, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
 ) -> Network:
     """Load the network, on the device and in the precision that the job started with."""
     device, dtype = find_devices(options.device, mixed=True)[0], options.dtype
@@ -398,7 +362,7 @@ def load_network(
     )
 
 
-def _restore(job: _Job, restorer: Restorer, settings: JobSettings) -> None:
+def _restore(job: Job, restorer: Restorer, settings: JobSettings) -> None:
     """Pass every unfinished frame from the source through the network to segments.
 
     Raises:
