@@ -34,20 +34,20 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, where it is not installed
 
-from vsrm_cli.checkpoints.loading import find_device, network_of, save_weights
+from vsrm_cli.checkpoints.loading import build_network, find_device, save_weights
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.data.crops import most_detailed
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.data.footage import Footage
 from vsrm_cli.data.packs import load_lr_clips, load_pack
-from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Stored
+from vsrm_cli.data.sources import StoredFrames
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError, VsrmError
 from vsrm_cli.files import write_atomically
 from vsrm_cli.frame import SCALE
-from vsrm_cli.layers.flow_refinement import luma
+from vsrm_cli.layers.flow_refinement import rgb_to_luma
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.losses import charbonnier
 from vsrm_cli.training.trainer import EARLIER_PASS, scheduled_lr
@@ -125,10 +125,10 @@ def load_batches(
         advice = "make it with vsrm pack --degraded 6, or lower --frames or --patch."
         raise InputError(f"{pack} has no clip of {size} with LR versions; {advice}")
     if photos and photo_clips:
-        sources = tuple(Stored(name, photo[None]) for name, photo in photos.items())
+        sources = tuple(StoredFrames(name, photo[None]) for name, photo in photos.items())
         wide = ClipShape(shape.frames, shape.patch + PHOTO_MARGIN, batch=1, photo_share=1.0)
         loader = DataLoader(
-            Clips(Footage(pack, sources), wide, steps=photo_clips, seed=0),
+            ClipDataset(Footage(pack, sources), wide, steps=photo_clips, seed=0),
             batch_size=None,
             num_workers=1 if device.type == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1),
             collate_fn=_hr_in_8_bits,  # in the workers: float frames are large
@@ -250,7 +250,7 @@ def psnr_loss(restored: Tensor, target: Tensor, *, eps: float = 2e-5) -> Tensor:
     """
     error = restored.float() - target.float()
     rgb_error = error.square().mean((-3, -2, -1))
-    luma_error = luma(error).square().mean((-3, -2, -1))
+    luma_error = rgb_to_luma(error).square().mean((-3, -2, -1))
     logs = (rgb_error + eps).log() + (luma_error + eps).log()
     return 10 / math.log(10) * logs.mean() / 2
 
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = ClipShape(given.frames, given.patch, given.batch, photo_share=0.5)
     batches = load_batches(given.pack, shape, given.photo_clips, device)
     files = [read_checkpoint(locate(name)) for name in given.start_weights]
-    networks = [network_of(file, file.path.stem).to(device) for file in files]
+    networks = [build_network(file, file.path.stem).to(device) for file in files]
     clean, real = (network.state_dict() for network in networks)
     difference = {key: real[key] - x for key, x in clean.items()}
     for name, share, network, file in zip(STAGES, SHARES, networks, files, strict=True):

@@ -23,15 +23,15 @@ import torch
 from vsrm_cli.checkpoints.loading import read_weights
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.make_pack import make_pack
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.evaluation.test_sets import find_clips, read_clip
 from vsrm_cli.models.network import Network
 from vsrm_cli.models.presets import VSRM_T
 from vsrm_cli.models.vsrm_compact import VSRMCompact
 from vsrm_cli.training.distributed import barrier, process_group, rank
-from vsrm_cli.training.loop import Progress, train
-from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, Stage
+from vsrm_cli.training.loop import TrainingProgress, train
+from vsrm_cli.training.recipe import PerceptualWeights, Precision, Recipe, TrainingStage
 from vsrm_cli.training.run_dir import STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.validation import Pair
 
@@ -39,7 +39,7 @@ SHAPE = ClipShape(frames=5, patch=32, batch=4, photo_share=0.6, motion=3.0)
 
 # First flow, on photos with known motion; then half of the clips are real footage.
 FLOW = Recipe(
-    stage=Stage.FLOW,
+    stage=TrainingStage.FLOW,
     steps=3000,
     shape=ClipShape(frames=2, patch=64, batch=4, photo_share=1.0, motion=6.0),
     lr=2e-3,
@@ -59,7 +59,7 @@ FLOW_OF_FOOTAGE = replace(
 # Then single frames without propagation, which are cheap, then clips, where propagation starts
 # small and learns fast. The last stage has long clips and trains the flow, too.
 FRAMES = Recipe(
-    stage=Stage.FRAMES,
+    stage=TrainingStage.FRAMES,
     steps=5000,
     shape=SHAPE,
     lr=1e-3,
@@ -69,7 +69,7 @@ FRAMES = Recipe(
     seed=37,
 )
 CLIPS = Recipe(
-    stage=Stage.CLIPS,
+    stage=TrainingStage.CLIPS,
     steps=6000,
     shape=ClipShape(frames=8, patch=40, batch=4, photo_share=0.5, motion=3.0),
     lr=8e-4,
@@ -104,7 +104,7 @@ REAL = replace(LONG_CLIPS, lr=4e-4, degradation=Degradation.REAL, seed=67)
 # From there to perceptual quality.
 SHARP = replace(
     REAL,
-    stage=Stage.SHARP,
+    stage=TrainingStage.SHARP,
     steps=1500,
     shape=ClipShape(frames=6, patch=40, batch=2, photo_share=0.4, motion=3.0),
     lr=2e-4,
@@ -176,7 +176,7 @@ def run_stage(
         report=print_metrics,
         every=50,
         validations=10 if options.minutes is None else 1,
-        features=load_efficientnet_lite0() if recipe.stage is Stage.SHARP else None,
+        features=load_efficientnet_lite0() if recipe.stage is TrainingStage.SHARP else None,
         workers=1 if options.device == "cpu" else 8,
     )
 
@@ -199,7 +199,7 @@ def read_options(about: str) -> Options:
     return Options(given.out, pack, pairs, given.minutes, given.device)
 
 
-def print_metrics(progress: Progress) -> None:
+def print_metrics(progress: TrainingProgress) -> None:
     """Print each new line of the metrics."""
     if progress.rollback:
         print(progress.rollback, flush=True)  # noqa: T201 - this script is a terminal program

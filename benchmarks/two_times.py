@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from vsrm_cli import upscale_video
-from vsrm_cli.upscale.summary import Summary
+from vsrm_cli.upscale.summary import JobSummary
 
 WIDTH, HEIGHT = 640, 360
 GOAL = 0.4
@@ -63,7 +63,7 @@ def draw_clip(path: Path, *, frames: int) -> Path:
     return path
 
 
-def upscale(clip: Path, model: str, *, end: str | None = None) -> Summary:
+def upscale(clip: Path, model: str, *, end: str | None = None) -> JobSummary:
     """Enlarge the clip two times."""
     output = clip.with_name(f"{model}.mkv")
     return upscale_video(clip, output, model=model, scale=2, end=end, overwrite=True)

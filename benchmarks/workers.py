@@ -24,15 +24,15 @@ import torch
 
 from vsrm_cli import upscale_video
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.inference.restorer import windows_of
-from vsrm_cli.upscale.distributed.segment_worker import make_empty
+from vsrm_cli.inference.restorer import plan_windows
+from vsrm_cli.upscale.distributed.segment_worker import clear_folder
 from vsrm_cli.upscale.distributed.workers import Workers
-from vsrm_cli.upscale.entries import Entry
+from vsrm_cli.upscale.entries import JournalEntry
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.segmenting import PlannedSegment, plan_segments
 from vsrm_cli.upscale.settings import JobSettings
 
-WINDOWS = windows_of(24, 4)
+WINDOWS = plan_windows(24, 4)
 
 
 def print_line(line: str) -> None:
@@ -48,14 +48,14 @@ class StubWorker:
         self.facts = device
         self._folder = folder / f"{os.getpid()}.part"
 
-    def work(self, task: PlannedSegment, report: Callable[[int], None]) -> tuple[Entry, str]:
+    def work(self, task: PlannedSegment, report: Callable[[int], None]) -> tuple[JournalEntry, str]:
         """Write an empty segment and return its entry."""
         ticks = list(range(task.first, task.stop))
         name = f"{task.first:09}.mp4"
-        make_empty(self._folder)
+        clear_folder(self._folder)
         with (self._folder / name).open("wb") as file:
             os.fsync(file.fileno())
-        entry = Entry(name, ticks, task.stop, None, task.resume_point)
+        entry = JournalEntry(name, ticks, task.stop, None, task.resume_point)
         return entry, self._folder.name
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from clips import picture
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 
 # From this level on, of 1, audio is audible.
 AUDIBLE = 0.05
@@ -85,8 +85,8 @@ def rewrite(source, target, *, codec="h264", audio="copy", **part):
             VideoTarget(
                 target,
                 source=info,
-                shape=Shape(info.width, info.height, None),
-                encoding=Encoding(codec),
+                shape=OutputShape(info.width, info.height, None),
+                encoding=EncodingOptions(codec),
                 audio=audio,
                 **part,
             )

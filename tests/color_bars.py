@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from av.video.frame import VideoFrame
 
-from vsrm_cli.media.color import bits_of
+from vsrm_cli.media.color import bit_depth
 
 BT709, BT601, BT2020 = 1, 6, 9
 LIMITED, FULL = 1, 2
@@ -15,7 +15,7 @@ LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593)
 
 def plane_of(frame, index):
     plane = frame.planes[index]
-    kind = np.uint16 if bits_of(frame.format.name) > 8 else np.uint8
+    kind = np.uint16 if bit_depth(frame.format.name) > 8 else np.uint8
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return rows.view(kind)[:, : plane.width]
 
@@ -28,7 +28,7 @@ def color_bars(pixel_format, matrix, color_range, *, patch=16):
     weight_red, weight_blue = LUMA[matrix]
     y = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
     u, v = (blue - y) / (2 - 2 * weight_blue), (red - y) / (2 - 2 * weight_red)
-    bits = bits_of(pixel_format)
+    bits = bit_depth(pixel_format)
     unit, peak = 2 ** (bits - 8), 2**bits - 1
     if color_range == LIMITED:
         levels = [(16 + 219 * y) * unit, (128 + 224 * u) * unit, (128 + 224 * v) * unit]

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from motion import INTERLACED, PROGRESSIVE, interlaced, progressive, telecined
 
-from vsrm_cli.decode.deinterlace import look_for_fields
+from vsrm_cli.decode.deinterlace import detect_field_order
 
 FRAMES = 30
 ENCODERS = {
@@ -46,7 +46,7 @@ def encode(path, frames, *, codec="libx264", options=None, mark=None):
 
 def fields_of(path):
     with av.open(str(path)) as container:
-        return look_for_fields(container, container.streams.video[0])
+        return detect_field_order(container, container.streams.video[0])
 
 
 def drawn(folder):

@@ -34,7 +34,7 @@ def to_8_bits(picture):
     return (picture * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def with_lr_frames(clips, *, scale=4):
+def add_lr_frames(clips, *, scale=4):
     """LR-HR pairs of HR clips, (T, 3, H, W) uint8, by name: shrunk as the literature's BI does."""
     return {
         name: (to_8_bits(shrink_bicubic(hr.float() / 255, scale=scale)), hr)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from vsrm_cli.cli import app as cli
 from vsrm_cli.compare import compare_videos
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.errors import InputError, OutputError, UsageError
 
-EXACT = Encoding(codec="ffv1", pixel_format="bgr0")
+EXACT = EncodingOptions(codec="ffv1", pixel_format="bgr0")
 EXACT_CLIP = {"codec": "ffv1", "pixel_format": "bgr0"}
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from vsrm_cli import doctor
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.cli import app as cli
-from vsrm_cli.doctor import State, devices, examine
+from vsrm_cli.doctor import CheckStatus, list_devices, run_checks
 from vsrm_cli.encode import encoders as codecs
 from vsrm_cli.errors import VsrmError
 
@@ -23,13 +23,13 @@ def little(monkeypatch):
 
 
 def found(topic, name):
-    return next(f for f in examine() if f.topic == topic and f.name == name)
+    return next(f for f in run_checks() if f.topic == topic and f.name == name)
 
 
 def test_a_healthy_machine_has_no_broken_finding():
-    findings = list(examine())
+    findings = list(run_checks())
 
-    assert [f for f in findings if f.state is State.BROKEN] == []
+    assert [f for f in findings if f.state is CheckStatus.BROKEN] == []
     topics = {f.topic for f in findings}
     assert {"versions", "devices", "scan on cpu", "networks on cpu", "codecs", "disk"} <= topics
 
@@ -38,7 +38,7 @@ def test_without_a_gpu_only_the_cpu_is_listed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
-    assert [str(device) for device in devices()] == ["cpu"]
+    assert [str(device) for device in list_devices()] == ["cpu"]
 
 
 def test_a_kernel_with_wrong_results_is_reported_as_broken(monkeypatch):
@@ -50,14 +50,14 @@ def test_a_kernel_with_wrong_results_is_reported_as_broken(monkeypatch):
 
     monkeypatch.setattr(doctor, "selective_scan", wrong)
 
-    assert found("scan on cpu", "chunked").state is State.BROKEN
-    assert found("scan on cpu", "reference").state is State.GOOD
+    assert found("scan on cpu", "chunked").state is CheckStatus.BROKEN
+    assert found("scan on cpu", "reference").state is CheckStatus.GOOD
 
 
 def test_vsrm_kernels_is_restored(monkeypatch):
     monkeypatch.setenv("VSRM_KERNELS", "chunked")
 
-    list(examine())
+    list(run_checks())
 
     assert doctor.os.environ["VSRM_KERNELS"] == "chunked"
 
@@ -70,7 +70,7 @@ def test_a_damaged_weight_file_is_broken(monkeypatch, tmp_path):
 
     finding = found("networks on cpu", "vsrm-t")
 
-    assert finding.state is State.BROKEN
+    assert finding.state is CheckStatus.BROKEN
     assert "not a readable" in finding.detail
 
 
@@ -78,19 +78,19 @@ def test_a_network_without_bundled_weights_is_skipped(monkeypatch):
     entry = replace(catalog.MODELS["vsrm-t"], name="elsewhere", file=None)
     monkeypatch.setitem(catalog.MODELS, "elsewhere", entry)
 
-    assert all("elsewhere" not in finding.name for finding in examine())
+    assert all("elsewhere" not in finding.name for finding in run_checks())
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1"])
 def test_a_working_codec_is_reported(codec):
-    assert codecs.coding_error(codec) < doctor.CODING_ERROR
+    assert codecs.measure_coding_error(codec) < doctor.CODING_ERROR
 
 
 def test_a_codec_that_loses_a_frame_is_reported(monkeypatch):
     monkeypatch.setattr(codecs.av, "open", _forgetful(codecs.av.open))
 
     with pytest.raises(VsrmError, match="of 5 frames, 4 came back"):
-        codecs.coding_error("ffv1")
+        codecs.measure_coding_error("ffv1")
 
 
 def _forgetful(right):
@@ -146,9 +146,9 @@ def test_fused_kernels_are_compared_with_pytorch(monkeypatch):
     findings = list(doctor._fused(torch.device("cpu")))
 
     assert [(f.name, f.state) for f in findings] == [
-        ("convolution", State.GOOD),
-        ("clip convolution", State.GOOD),
-        ("gather", State.GOOD),
+        ("convolution", CheckStatus.GOOD),
+        ("clip convolution", CheckStatus.GOOD),
+        ("gather", CheckStatus.GOOD),
     ]
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import cache_dir, check_output_path, files_below, part_path, write_atomically
+from vsrm_cli.files import (
+    cache_dir,
+    check_output_path,
+    files_below,
+    temporary_path,
+    write_atomically,
+)
 
 
 def on_the_disk(monkeypatch):
@@ -68,10 +74,10 @@ def test_content_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, 
 
 
 def test_two_processes_never_share_a_temporary_file(tmp_path, monkeypatch):
-    mine = part_path(tmp_path / "large.mp4")
+    mine = temporary_path(tmp_path / "large.mp4")
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
-    theirs = part_path(tmp_path / "large.mp4")
+    theirs = temporary_path(tmp_path / "large.mp4")
 
     assert mine != theirs
     assert mine.suffix == theirs.suffix == ".mp4"

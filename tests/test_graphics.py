@@ -9,7 +9,7 @@ from vsrm_cli import load_model
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_COMPRESSED, resolve_detail
 from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
 from vsrm_cli.evaluation.metrics import psnr_y
-from vsrm_cli.evaluation.test_sets import degrade
+from vsrm_cli.evaluation.test_sets import make_lr_clip
 
 SCENES = (screen, cartoon, pixel_art)
 # What `upscale` takes for clean footage and for compressed footage.
@@ -35,7 +35,7 @@ def ringing(frame, truth):
 def test_graphics_have_higher_psnr_than_bicubic_and_ring_little_more_than_lanczos(case, scene):
     network, detail, degradation = case
     hr = clip_of(scene)
-    lr = degrade(hr, degradation).float() / 255
+    lr = make_lr_clip(hr, degradation).float() / 255
 
     with torch.inference_mode():
         restored = network(lr[None])[0, 1]

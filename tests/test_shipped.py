@@ -9,7 +9,7 @@ import pytest
 import torch
 from data import make
 from safetensors import safe_open
-from scenes import with_lr_frames
+from scenes import add_lr_frames
 
 from vsrm_cli import load_model, upscale_video
 from vsrm_cli.checkpoints.catalog import MODELS
@@ -81,7 +81,7 @@ def test_a_clip_has_higher_psnr_than_bicubic(network):
         [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
     )
 
-    score = validate(network, with_lr_frames({"sample": clip}, scale=network.scale), alone=False)[0]
+    score = validate(network, add_lr_frames({"sample": clip}, scale=network.scale), alone=False)[0]
 
     # What is trained for looks gives up some of the PSNR.
     assert score.together > score.bicubic + (0.8 if network.name != "vsrm-t-sharp" else 0.0)

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.evaluation.baselines import upscale_frame
-from vsrm_cli.evaluation.quality import densest_place
+from vsrm_cli.evaluation.quality import find_densest_box
 from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import Frame, Pixels, to_8_bits, to_16_bits
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import data_uri, encode_png, html_page, paragraph, write_whole
@@ -84,7 +84,7 @@ def compare_videos(
     start: Fraction | None = None,
     mode: str = "side",
     labels: Sequence[str] | None = None,
-    encoding: Encoding | None = None,
+    encoding: EncodingOptions | None = None,
     overwrite: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> Comparison:
@@ -96,7 +96,7 @@ def compare_videos(
             smaller.
         output: The file to write: a video, a page (".html"), or the crop that differs most
             (".png").
-        third: One more, likewise.
+        third: A third video, like `second`.
         start: Start of `first`, in seconds after its first frame; it ends where the others end.
             For results of `vsrm upscale --start`.
         mode: For a video: "side" by side; for two, "wipe" with a moving edge or "difference".
@@ -133,8 +133,10 @@ def compare_videos(
                     VideoTarget(
                         output,
                         source=source,
-                        shape=Shape(renderer.width, renderer.height, source.sample_aspect_ratio),
-                        encoding=encoding or Encoding(),
+                        shape=OutputShape(
+                            renderer.width, renderer.height, source.sample_aspect_ratio
+                        ),
+                        encoding=encoding or EncodingOptions(),
                         start=start,
                         end=videos.end,
                         overwrite=overwrite,
@@ -359,10 +361,10 @@ def _frames_to_show(errors: list[float]) -> set[int]:
     return spread | {errors.index(max(errors))}
 
 
-def _view(frames: Frames, number: int) -> viewer.View:
+def _view(frames: Frames, number: int) -> viewer.PlaceVersions:
     parts = _most_different_part(frames, MAX_PAGE_CROP)
     height, width = parts[0].shape[1:]
-    return viewer.View(
+    return viewer.PlaceVersions(
         title=f"frame {number}, at {float(frames[0].time):.3f} s",
         caption="",
         frames=[[data_uri(part)] for part in parts],
@@ -377,6 +379,6 @@ def _most_different_part(frames: Frames, largest: tuple[int, int]) -> list[Pixel
     squares = [np.square(first.astype(np.float32) - other).mean(0) for other in others]
     height, width = (min(sides) for sides in zip(largest, first.shape[1:], strict=True))
     difference = torch.from_numpy(np.sum(squares, axis=0))
-    top, left, _ = densest_place(difference, height=height, width=width)
+    top, left, _ = find_densest_box(difference, height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
     return [pixels[box].copy() for pixels in (first, *others)]

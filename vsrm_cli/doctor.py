@@ -1,4 +1,4 @@
-"""The job of `vsrm doctor`: test this machine and whether results are correct.
+"""The job of `vsrm doctor`: check this machine, and whether results are correct.
 
 Small inputs are computed and compared with the reference: each implementation of the scan on each
 device, the bundled weights in each precision, encoding and decoding. Missing optional parts are
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.encode.encoders import coding_error, hardware_decoders, hardware_encoders
+from vsrm_cli.encode.encoders import hardware_decoders, hardware_encoders, measure_coding_error
 from vsrm_cli.errors import VsrmError
 from vsrm_cli.inference.memory import free_memory_bytes
 from vsrm_cli.ops.causal_conv import causal_conv
@@ -42,8 +42,8 @@ CODING_ERROR = 3.0
 LEAST_DISK_BYTES = 1 << 30
 
 
-class State(enum.StrEnum):
-    """Result of a test."""
+class CheckStatus(enum.StrEnum):
+    """The status of a check."""
 
     GOOD = "good"
     ABSENT = "absent"
@@ -51,30 +51,30 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The result of one test.
+class CheckResult:
+    """The result of one check.
 
     Attributes:
-        topic: Group of the test.
-        name: What was tested.
+        topic: Group of the check.
+        name: What was checked.
         state: Whether it works, is absent, or is broken.
         detail: The version, the error, or the reason.
     """
 
     topic: str
     name: str
-    state: State
+    state: CheckStatus
     detail: str
 
 
-def examine() -> Iterator[Finding]:
-    """Run all tests.
+def run_checks() -> Iterator[CheckResult]:
+    """Run all checks.
 
     Yields:
-        The finding of each test, as soon as it is known.
+        The result of each check, as soon as it is known.
     """
     yield from _versions()
-    for device in devices():
+    for device in list_devices():
         yield from _device(device)
         yield from _kernels(device)
         yield from _fused(device)
@@ -83,11 +83,11 @@ def examine() -> Iterator[Finding]:
     yield _disk(Path.cwd())
 
 
-def examine_cluster(address: str) -> Iterator[Finding]:
-    """Test the nodes of a Ray cluster; see `vsrm_cli.upscale.distributed.cluster`.
+def run_cluster_checks(address: str) -> Iterator[CheckResult]:
+    """Check the nodes of a Ray cluster; see `vsrm_cli.upscale.distributed.cluster`.
 
     Yields:
-        A finding for each node: broken if it is not compatible with this machine.
+        A result for each node: broken if it is not compatible with this machine.
 
     Raises:
         VsrmError: If Ray is not installed, or the cluster cannot be reached.
@@ -100,14 +100,14 @@ def examine_cluster(address: str) -> Iterator[Finding]:
             detail = f"{node.cpus} CPUs, {node.gpus} GPUs{model}, {versions or 'no answer'}"
             try:
                 check_versions(node.versions, mine, "It")
-                yield Finding(str(cluster), node.name, State.GOOD, detail)
+                yield CheckResult(str(cluster), node.name, CheckStatus.GOOD, detail)
             except VsrmError as error:
-                yield Finding(str(cluster), node.name, State.BROKEN, f"{detail}. {error}")
+                yield CheckResult(str(cluster), node.name, CheckStatus.BROKEN, f"{detail}. {error}")
         if not cluster.nodes:
-            yield Finding(str(cluster), "nodes", State.BROKEN, "none lends CPUs or GPUs")
+            yield CheckResult(str(cluster), "nodes", CheckStatus.BROKEN, "none lends CPUs or GPUs")
 
 
-def devices() -> list[torch.device]:
+def list_devices() -> list[torch.device]:
     """All devices on which a network can run, the CPU first."""
     found = [torch.device("cpu")]
     found += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
@@ -117,17 +117,19 @@ def devices() -> list[torch.device]:
     return found
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[CheckResult]:
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Finding("versions", "python", State.GOOD, system)
+    yield CheckResult("versions", "python", CheckStatus.GOOD, system)
     for package in PACKAGES:
         try:
-            yield Finding("versions", package, State.GOOD, version(package))
+            yield CheckResult("versions", package, CheckStatus.GOOD, version(package))
         except PackageNotFoundError:
-            yield Finding("versions", package, State.ABSENT, "not installed; it is optional")
+            yield CheckResult(
+                "versions", package, CheckStatus.ABSENT, "not installed; it is optional"
+            )
 
 
-def _device(device: torch.device) -> Iterator[Finding]:
+def _device(device: torch.device) -> Iterator[CheckResult]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         about = f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
@@ -138,23 +140,23 @@ def _device(device: torch.device) -> Iterator[Finding]:
     else:
         about = ""
     free = free_memory_bytes(device) / 2**30
-    yield Finding("devices", str(device), State.GOOD, f"{about}{free:.1f} GiB free")
+    yield CheckResult("devices", str(device), CheckStatus.GOOD, f"{about}{free:.1f} GiB free")
 
 
-def _kernels(device: torch.device) -> Iterator[Finding]:
+def _kernels(device: torch.device) -> Iterator[CheckResult]:
     """Each implementation of the scan against the reference on the CPU."""
     expected = _scan("reference", torch.device("cpu"))
     for kernel in usable_kernels(device):
         topic = f"scan on {device}"
         if not kernel.is_usable:
-            yield Finding(topic, kernel.name, State.ABSENT, kernel.reason)
+            yield CheckResult(topic, kernel.name, CheckStatus.ABSENT, kernel.reason)
             continue
         error = (_scan(kernel.name, device) - expected).abs().max().item()
-        state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
-        yield Finding(topic, kernel.name, state, f"largest error {error:.1e}")
+        state = CheckStatus.GOOD if error <= SCAN_ERROR else CheckStatus.BROKEN
+        yield CheckResult(topic, kernel.name, state, f"largest error {error:.1e}")
 
 
-def _fused(device: torch.device) -> Iterator[Finding]:
+def _fused(device: torch.device) -> Iterator[CheckResult]:
     """The fused kernels, where they are used, against PyTorch."""
     if not any(kernel.name == "triton" and kernel.is_usable for kernel in usable_kernels(device)):
         return
@@ -164,8 +166,8 @@ def _fused(device: torch.device) -> Iterator[Finding]:
             expected = compute(torch.device("cpu"))
         with force_kernel("triton"):
             error = (compute(device) - expected).abs().max().item()
-        state = State.GOOD if error <= SCAN_ERROR else State.BROKEN
-        yield Finding(f"fused kernels on {device}", name, state, f"largest error {error:.1e}")
+        state = CheckStatus.GOOD if error <= SCAN_ERROR else CheckStatus.BROKEN
+        yield CheckResult(f"fused kernels on {device}", name, state, f"largest error {error:.1e}")
 
 
 def _convolve(device: torch.device) -> Tensor:
@@ -210,7 +212,7 @@ def _scan(kernel: str, device: torch.device) -> Tensor:
     return y.float().cpu()
 
 
-def _networks(device: torch.device) -> Iterator[Finding]:
+def _networks(device: torch.device) -> Iterator[CheckResult]:
     """Each bundled network, in each precision, against float32 on the CPU."""
     clip = torch.rand(1, 3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     for name in (name for name, entry in MODELS.items() if entry.file is not None):
@@ -219,11 +221,11 @@ def _networks(device: torch.device) -> Iterator[Finding]:
             for dtype, least in LEAST_PSNR.items():
                 error = (_restore(name, device, dtype, clip) - expected).square().mean()
                 psnr = -10 * torch.log10(error.clamp_min(1e-12)).item()
-                state = State.GOOD if psnr >= least else State.BROKEN
+                state = CheckStatus.GOOD if psnr >= least else CheckStatus.BROKEN
                 detail = f"{psnr:.0f} dB from float32"
-                yield Finding(f"networks on {device}", f"{name} {dtype}", state, detail)
+                yield CheckResult(f"networks on {device}", f"{name} {dtype}", state, detail)
         except VsrmError as error:
-            yield Finding(f"networks on {device}", name, State.BROKEN, str(error))
+            yield CheckResult(f"networks on {device}", name, CheckStatus.BROKEN, str(error))
 
 
 def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tensor:
@@ -235,26 +237,26 @@ def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tenso
     return restored.float().clamp(0, 1).cpu()
 
 
-def _codecs() -> Iterator[Finding]:
+def _codecs() -> Iterator[CheckResult]:
     for codec in CODECS:
         try:
-            error = coding_error(codec)
+            error = measure_coding_error(codec)
         except VsrmError as failure:
-            yield Finding("codecs", codec, State.BROKEN, str(failure))
+            yield CheckResult("codecs", codec, CheckStatus.BROKEN, str(failure))
         else:
-            state = State.GOOD if error <= CODING_ERROR else State.BROKEN
+            state = CheckStatus.GOOD if error <= CODING_ERROR else CheckStatus.BROKEN
             detail = f"frames decode, error {error:.1f} of 255 levels"
-            yield Finding("codecs", codec, state, detail)
+            yield CheckResult("codecs", codec, state, detail)
     for encoder in hardware_encoders():
-        state = State.GOOD if encoder.is_usable else State.ABSENT
+        state = CheckStatus.GOOD if encoder.is_usable else CheckStatus.ABSENT
         detail = "can be opened" if encoder.is_usable else f"no {encoder.maker} driver for it here"
-        yield Finding("hardware encoders", encoder.name, state, detail)
+        yield CheckResult("hardware encoders", encoder.name, state, detail)
     for name in hardware_decoders():
         detail = "supported by FFmpeg; --hwaccel auto tries it on each video"
-        yield Finding("hardware decoders", name, State.ABSENT, detail)
+        yield CheckResult("hardware decoders", name, CheckStatus.ABSENT, detail)
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> CheckResult:
     free = shutil.disk_usage(folder).free
-    state = State.GOOD if free >= LEAST_DISK_BYTES else State.BROKEN
-    return Finding("disk", str(folder), state, f"{free / 2**30:.1f} GiB free")
+    state = CheckStatus.GOOD if free >= LEAST_DISK_BYTES else CheckStatus.BROKEN
+    return CheckResult("disk", str(folder), state, f"{free / 2**30:.1f} GiB free")

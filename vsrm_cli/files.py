@@ -50,7 +50,7 @@ def check_output_path(path: Path, *, inputs: Iterable[Path] = (), overwrite: boo
         raise OutputError(f"No file can be written into {folder}; choose another folder.")
 
 
-def part_path(path: Path, folder: Path | None = None) -> Path:
+def temporary_path(path: Path, folder: Path | None = None) -> Path:
     """The hidden temporary file of this process, in which a file is written until it is complete.
 
     Args:
@@ -70,18 +70,18 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the disk is full or the folder cannot be written.
     """
-    part = part_path(path)
+    part = temporary_path(path)
     part.touch()
     mode = part.stat().st_mode
     try:
         yield part
         part.chmod(mode)  # safetensors keeps what it writes from all other users
-        publish(part, path)
+        flush_and_rename(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def publish(part: Path, path: Path) -> None:
+def flush_and_rename(part: Path, path: Path) -> None:
     """Flush a complete file to disk and rename it, so that both survive a power failure.
 
     Raises:
@@ -90,10 +90,10 @@ def publish(part: Path, path: Path) -> None:
     with part.open("r+b") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
-    flush_names(path.parent)
+    flush_folder(path.parent)
 
 
-def flush_names(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Flush the names in a folder to disk; Windows does so by itself."""
     if sys.platform == "win32":
         return

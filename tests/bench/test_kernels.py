@@ -7,7 +7,7 @@ import torch
 
 from vsrm_cli.bench import kernels
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.ops.dispatch import Kernel
+from vsrm_cli.ops.dispatch import ScanKernel
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def test_unavailable_kernels_give_a_reason(monkeypatch):
     def refuse(*_, **__):
         raise VsrmError("it cannot do this")
 
-    missing = Kernel("absent", "it is not installed")
+    missing = ScanKernel("absent", "it is not installed")
     monkeypatch.setattr(kernels, "selective_scan", refuse)
-    monkeypatch.setattr(kernels, "usable_kernels", lambda _: [missing, Kernel("reference", "")])
+    monkeypatch.setattr(kernels, "usable_kernels", lambda _: [missing, ScanKernel("reference", "")])
     monkeypatch.setattr(kernels, "WIDTHS", ((4, 2),))
     monkeypatch.delenv("VSRM_KERNELS", raising=False)
 

@@ -11,13 +11,13 @@ import torch
 from vsrm_cli.bench.end_to_end import PipelineSpeed
 from vsrm_cli.bench.kernels import KernelSpeed
 from vsrm_cli.bench.options import BenchOptions
-from vsrm_cli.bench.results import Measured, compare_results, new_result, read_result
-from vsrm_cli.bench.speed import Speed
-from vsrm_cli.bench.tables import changes_table, plots, remarks, tables
+from vsrm_cli.bench.results import Measurements, compare_results, new_result, read_result
+from vsrm_cli.bench.speed import NetworkSpeed
+from vsrm_cli.bench.tables import changes_table, plots, result_notes, tables
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.ablation import AblationRow
 from vsrm_cli.evaluation.published import published_scores
-from vsrm_cli.evaluation.quality import ClipScores, MethodScores, Quality
+from vsrm_cli.evaluation.quality import ClipScores, MethodScores, QualityResult
 
 
 def scores(method, psnr, **changes):
@@ -29,16 +29,16 @@ def scores(method, psnr, **changes):
 
 
 def measured(*, ms=100.0, psnr=27.0):
-    speed = Speed(
+    speed = NetworkSpeed(
         *("vsrm-t", "fp32", "180p", 320, 180, 5, 3),
         *(ms, ms - 5, ms + 5, 1000 / ms, 2**30, 574_896, 31_000_000_000, 640, None),
     )
-    without_room = Speed(
+    without_room = NetworkSpeed(
         *("vsrm-t", "fp32", "540p", 960, 540, 5, 0),
         *(None, None, None, None, None, 574_896, 279_000_000_000, None, "no room"),
     )
     rows = (scores("bicubic", 25.77), scores("vsrm-t", psnr), scores("equal", math.inf))
-    quality = Quality(
+    quality = QualityResult(
         folder="clips",
         test_set="REDS4",
         degradation="bi",
@@ -54,7 +54,7 @@ def measured(*, ms=100.0, psnr=27.0):
         notes=("clip 000 was cropped from 1281x720 to 1280x720 pixels",),
         problems=("clip 011 is torn",),
     )
-    return Measured(
+    return Measurements(
         speed=[speed, without_room],
         kernels=[KernelSpeed("chunked", 16, 4, 4096, 2.0, 50.0, 1e-6, None)],
         end_to_end=[
@@ -73,7 +73,7 @@ def result_of(figures):
     return json.loads(json.dumps(result, allow_nan=False))
 
 
-@pytest.mark.parametrize("figures", [measured(), Measured()], ids=["everything", "nothing"])
+@pytest.mark.parametrize("figures", [measured(), Measurements()], ids=["everything", "nothing"])
 def test_a_result_comes_back_as_it_was_printed(figures, tmp_path):
     result = result_of(figures)
     (tmp_path / "old.json").write_text(json.dumps(result))
@@ -88,13 +88,13 @@ def test_an_ablation_is_compared_with_the_whole_network():
         AblationRow("tiny", "without flow", 27.5, 9.0),
     ]
 
-    (table,) = tables(result_of(Measured(ablation=rows)))
+    (table,) = tables(result_of(Measurements(ablation=rows)))
 
     assert table.rows[1] == ("tiny", "without flow", "27.50", "-0.500", "9")
 
 
 def test_a_result_names_machine_and_versions():
-    result = result_of(Measured())
+    result = result_of(Measurements())
 
     assert result["machine"]["device"] == "cpu"
     assert result["machine"]["processor"]
@@ -120,7 +120,7 @@ def test_ratios_above_one_are_worse_for_time_and_for_error():
 
 def test_results_without_a_common_figure_cannot_be_compared():
     with pytest.raises(InputError, match="no figure in common"):
-        compare_results(result_of(Measured()), result_of(measured()))
+        compare_results(result_of(Measurements()), result_of(measured()))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_thousands_of_clips_are_shown_by_their_mean_alone():
 
 
 def test_the_rules_of_measurement_are_noted():
-    said = remarks(result_of(replace(measured(), speed=None)))
+    said = result_notes(result_of(replace(measured(), speed=None)))
 
     assert said[0] == "LR frames made here, all frames, no border cut"
     assert "along the flow of vsrm-t" in said[1]
@@ -190,7 +190,7 @@ def test_the_rules_of_measurement_are_noted():
 def test_the_time_for_a_minute_of_video_is_reported():
     result = result_of(replace(measured(), quality=None))
 
-    (told,) = remarks(result)
+    (told,) = result_notes(result)
 
     # 1440 frames, each window of 32 gives 24 new ones; 100 ms per frame of 180p.
     assert "one minute of 480p" in told

@@ -88,9 +88,9 @@ def test_the_largest_tile_is_the_largest_that_fits_by_the_estimate():
     network = NearestNeighbor()
     needed = network.memory_bytes(2, 640, 640) * 100 // 70
 
-    assert speed.largest_tile(network, window=2, free_bytes=needed + 100) == 640
-    assert speed.largest_tile(network, window=2, free_bytes=needed - 100) == 624
-    assert speed.largest_tile(network, window=2, free_bytes=1000) is None
+    assert speed.find_largest_tile(network, window=2, free_bytes=needed + 100) == 640
+    assert speed.find_largest_tile(network, window=2, free_bytes=needed - 100) == 624
+    assert speed.find_largest_tile(network, window=2, free_bytes=1000) is None
 
 
 def test_an_unknown_size_is_wrong_usage():

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.loading import FAMILIES
-from vsrm_cli.checkpoints.locate import Place, weights_location
+from vsrm_cli.checkpoints.locate import WeightsPlace, weights_location
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
@@ -53,7 +53,7 @@ def test_bundled_networks_have_the_number_of_parameters_in_the_catalog(entry):
         return
     where = weights_location(entry)
 
-    assert where.place is Place.BUNDLED
+    assert where.place is WeightsPlace.BUNDLED
     with safe_open(where.path, framework="pt") as file:
         assert file.metadata()["licence"] == entry.licence
     assert entry.file in (ROOT / "weights" / "README.md").read_text(encoding="utf-8")

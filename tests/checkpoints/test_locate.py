@@ -9,7 +9,7 @@ from vsrm_cli.checkpoints import locate as module
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.checkpoints.download import RemoteFile, cache_path
 from vsrm_cli.checkpoints.loading import load_model, save_weights
-from vsrm_cli.checkpoints.locate import Place, locate, weights_location
+from vsrm_cli.checkpoints.locate import WeightsPlace, locate, weights_location
 from vsrm_cli.errors import WeightsError
 
 # Nobody listens there.
@@ -43,7 +43,7 @@ def test_a_name_of_the_catalog_finds_its_bundled_file(tmp_path, monkeypatch, pac
     monkeypatch.setattr(module, "files", lambda _: tmp_path / package)
 
     assert load_model("vsrm-t", device="cpu").name == "boxed"
-    assert weights_location(MODELS["vsrm-t"]).place is Place.BUNDLED
+    assert weights_location(MODELS["vsrm-t"]).place is WeightsPlace.BUNDLED
 
 
 def test_a_missing_bundled_file_suggests_reinstalling(tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_an_unknown_name_without_similar_ones_lists_all():
 def test_a_network_without_weights_says_how_to_train_it(name):
     with pytest.raises(WeightsError, match=rf"'{name}' has no public weights.*Train it.*vsrm-t"):
         locate(name)
-    assert weights_location(MODELS[name]).place is Place.NOWHERE
+    assert weights_location(MODELS[name]).place is WeightsPlace.NOWHERE
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "some/where"])
@@ -97,7 +97,7 @@ def test_without_a_connection_the_error_suggests_a_command(far):
         WeightsError, match=r"127\.0\.0\.1 cannot be reached.*'vsrm models pull far'"
     ):
         locate("far")
-    assert weights_location(far) == module.WeightsLocation(Place.REMOTE, None, 5)
+    assert weights_location(far) == module.WeightsLocation(WeightsPlace.REMOTE, None, 5)
 
 
 def test_cached_files_need_no_connection(far):
@@ -106,7 +106,7 @@ def test_cached_files_need_no_connection(far):
     path.write_bytes(b"hello")
 
     assert locate("far") == path
-    assert weights_location(far) == module.WeightsLocation(Place.CACHE, path, 5)
+    assert weights_location(far) == module.WeightsLocation(WeightsPlace.CACHE, path, 5)
 
 
 def test_damaged_cached_files_are_ignored(far):
@@ -114,6 +114,6 @@ def test_damaged_cached_files_are_ignored(far):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"hellO")
 
-    assert weights_location(far).place is Place.REMOTE
+    assert weights_location(far).place is WeightsPlace.REMOTE
     with pytest.raises(WeightsError, match="cannot be reached"):
         locate("far")

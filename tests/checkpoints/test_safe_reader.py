@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vsrm_cli.checkpoints.safe_reader import read_checkpoint, shown
+from vsrm_cli.checkpoints.safe_reader import read_checkpoint, sanitize
 from vsrm_cli.errors import WeightsError
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.index": torch.arange(4)}
@@ -245,7 +245,7 @@ def test_names_are_shown_short_and_without_control_characters(path):
     torch.save({"\x1b[2J" + 300 * "a": "text"}, path)
 
     refuse(path, r"\\x1b\[2Ja+\.\.\., which is not a tensor")
-    assert shown("conv.weight") == "conv.weight"
+    assert sanitize("conv.weight") == "conv.weight"
 
 
 def test_a_header_whose_length_looks_like_a_pickle_is_read(path):

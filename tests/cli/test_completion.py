@@ -6,7 +6,7 @@ import sys
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.cli import options
 from vsrm_cli.cli.options import CODECS, DEVICES, complete, complete_model
-from vsrm_cli.encode.options import Encoding, plan_encoding
+from vsrm_cli.encode.options import EncodingOptions, plan_encoding
 from vsrm_cli.upscale.options import UpscaleOptions
 
 
@@ -16,7 +16,7 @@ def test_every_network_is_completed():
 
 def test_every_codec_and_device_that_is_completed_is_accepted():
     for codec in CODECS[1:]:
-        plan_encoding(Encoding(codec), "yuv420p")
+        plan_encoding(EncodingOptions(codec), "yuv420p")
     for device in DEVICES:
         UpscaleOptions(device=device)
 

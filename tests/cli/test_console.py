@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.cli import console
-from vsrm_cli.cli.console import Display, Place
+from vsrm_cli.cli.console import BatchPosition, Display
 from vsrm_cli.report.html import Table
-from vsrm_cli.upscale.job import Summary
+from vsrm_cli.upscale.job import JobSummary
 from vsrm_cli.upscale.pipeline import Progress
 
 PROGRESS = Progress(
@@ -24,7 +24,7 @@ PROGRESS = Progress(
     encode_fps=40.0,
     seconds_left=56.2,
 )
-SUMMARY = Summary(
+SUMMARY = JobSummary(
     input="in.mp4",
     output="out.mp4",
     frames_in=120,
@@ -180,8 +180,8 @@ def test_restored_frames_count_as_progress_before_encoding(capsys):
 
 
 def test_one_of_several_jobs_reports_its_number_and_the_total_time(capsys, clock):
-    place = Place("b.mkv", 2, 5, work=300, work_after=900)
-    with Display(is_quiet=False, place=place) as display:
+    position = BatchPosition("b.mkv", 2, 5, work=300, work_after=900)
+    with Display(is_quiet=False, position=position) as display:
         display.report(replace(PROGRESS, frames_done=0))
         clock[0] += 100
         display.report(replace(PROGRESS, frames_done=100))  # a third in 100 seconds
@@ -192,8 +192,8 @@ def test_one_of_several_jobs_reports_its_number_and_the_total_time(capsys, clock
 
 
 def test_json_lines_are_for_other_programs(capsys, clock):
-    place = Place("b.mkv", 1, 2, work=300, work_after=300)
-    with Display(is_quiet=False, mode="json", place=place) as display:
+    position = BatchPosition("b.mkv", 1, 2, work=300, work_after=300)
+    with Display(is_quiet=False, mode="json", position=position) as display:
         display.warn("dropped: stream 1")
         display.report(PROGRESS)
         clock[0] += 1
@@ -269,9 +269,9 @@ def test_the_summary_line_explains_the_default_network(capsys):
 
 def test_download_progress_is_in_megabytes(terminal, capsys):
     with redirect_stderr(terminal), Display(is_quiet=False, beginning="downloading gsm") as display:
-        display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
+        display.report_transfer(DownloadProgress("gsm", 1_500_000, 87_900_000))
     with Display(is_quiet=False) as display:
-        display.report_transfer(Transfer("gsm", 1_500_000, 87_900_000))
+        display.report_transfer(DownloadProgress("gsm", 1_500_000, 87_900_000))
 
     assert "downloading gsm, 1.5 MB of 87.9 MB" in terminal.getvalue()
     assert capsys.readouterr().err == "downloading gsm, 1.5 MB of 87.9 MB\n"

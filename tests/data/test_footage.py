@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from vsrm_cli.data import clip_cache as cache
 from vsrm_cli.data.crops import CropBox
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.degradations import Degradation, shrink_bicubic
 from vsrm_cli.data.footage import Footage, open_footage
-from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Run, Stored
+from vsrm_cli.data.sources import FrameRun, StoredFrames
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError
 
 SHAPE = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
@@ -121,7 +121,7 @@ def test_the_path_of_the_index_can_be_chosen(tmp_path, cache):
 
 def stored(*sizes):
     return tuple(
-        Stored(f"{n}", torch.zeros(frames, 3, height, width, dtype=torch.uint8))
+        StoredFrames(f"{n}", torch.zeros(frames, 3, height, width, dtype=torch.uint8))
         for n, (frames, height, width) in enumerate(sizes)
     )
 
@@ -149,7 +149,7 @@ def test_patches_and_clips_are_reduced_until_half_of_the_footage_fits(tmp_path):
 def test_footage_that_does_not_fit_the_clip_shape_is_skipped_with_a_reason(tmp_path):
     footage = footage_of(tmp_path, (3, 64, 64), (2, 64, 64), (1, 64, 64), (3, 64, 31))
 
-    clips = Clips(footage, SHAPE, steps=1, seed=0)
+    clips = ClipDataset(footage, SHAPE, steps=1, seed=0)
 
     assert [skipped.reason for skipped in clips.skipped] == [
         "1 is too short: 2 frames, where clips have 3.",
@@ -166,12 +166,12 @@ class BlackClip:
     name, frames, size, is_in_memory = "black", 40, (2000, 3000), False
 
     def read(self, first, count, window):
-        return Run(torch.zeros(count, 3, window.height, window.width, dtype=torch.uint8))
+        return FrameRun(torch.zeros(count, 3, window.height, window.width, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("degradation", Degradation)
 def test_samples_from_files_have_the_documented_shapes(mixed, degradation):
-    clips = Clips(open_footage(mixed), SHAPE, steps=2, seed=0, degradation=degradation)
+    clips = ClipDataset(open_footage(mixed), SHAPE, steps=2, seed=0, degradation=degradation)
 
     sample = clips[1]
 
@@ -183,18 +183,18 @@ def test_samples_from_files_have_the_documented_shapes(mixed, degradation):
 
 def test_a_sample_does_not_depend_on_order_or_cache(mixed, monkeypatch):
     footage = open_footage(mixed)
-    straight = Clips(footage, SHAPE, steps=400, seed=7)
+    straight = ClipDataset(footage, SHAPE, steps=400, seed=7)
     expected = {step: straight[step] for step in (0, 5, 300, 301)}
 
     monkeypatch.setattr(cache, "CACHE_BYTES", 0)
-    other = Clips(footage, SHAPE, steps=400, seed=7)
+    other = ClipDataset(footage, SHAPE, steps=400, seed=7)
 
     for step in (301, 0, 300, 5):
         assert_equal_samples(other[step], expected[step])
 
 
 def test_a_worker_process_gives_the_same_samples(mixed):
-    clips = Clips(open_footage(mixed), SHAPE, steps=4, seed=7)
+    clips = ClipDataset(open_footage(mixed), SHAPE, steps=4, seed=7)
     expected = [clips[step] for step in range(4)]
 
     samples = list(DataLoader(clips, batch_size=None, num_workers=1))
@@ -204,7 +204,7 @@ def test_a_worker_process_gives_the_same_samples(mixed):
 
 
 def test_later_steps_use_other_runs_of_frames(mixed):
-    clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7)
+    clips = ClipDataset(open_footage(mixed), SHAPE, steps=10_000, seed=7)
 
     runs = {clips.clips.take(0, step).hr.numpy().tobytes() for step in range(0, 2000, 96)}
 
@@ -212,7 +212,7 @@ def test_later_steps_use_other_runs_of_frames(mixed):
 
 
 def test_a_run_of_frames_is_cached_for_many_steps(mixed):
-    clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
+    clips = ClipDataset(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
     reads = []
     read = type(clips)._read
     clips._read = lambda key: reads.append(key) or read(clips, key)
@@ -226,7 +226,7 @@ def test_a_run_of_frames_is_cached_for_many_steps(mixed):
 
 def test_the_cache_stays_within_its_size_limit(mixed, monkeypatch):
     monkeypatch.setattr(cache, "CACHE_BYTES", 200_000)
-    clips = Clips(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
+    clips = ClipDataset(open_footage(mixed), SHAPE, steps=10_000, seed=7).clips
 
     for slot in range(len(clips)):
         clips.take(slot, 0)
@@ -239,14 +239,14 @@ def test_cached_crops_are_larger_than_a_patch_if_they_fit(tmp_path, patch, side)
     clip = BlackClip()
     shape = dataclasses.replace(SHAPE, frames=17, patch=patch)
 
-    run = Clips(Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
+    run = ClipDataset(Footage(tmp_path, (clip,)), shape, steps=1, seed=0).clips.take(3, 0)
 
     assert run.hr.shape == (21, 3, side, side)
 
 
 def test_deleted_footage_is_reported(tmp_path):
     make_clip(tmp_path / "a.mp4", size=(96, 64))
-    clips = Clips(open_footage(tmp_path), SHAPE, steps=1, seed=0)
+    clips = ClipDataset(open_footage(tmp_path), SHAPE, steps=1, seed=0)
     (tmp_path / "a.mp4").unlink()
 
     with pytest.raises(InputError, match="check that the files still exist"):
@@ -263,7 +263,7 @@ def test_lr_hr_pairs_are_cropped_alike_and_not_degraded(tmp_path, frames):
     footage = open_footage(tmp_path)
     shape = dataclasses.replace(SHAPE, batch=8)
 
-    sample = Clips(footage, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
+    sample = ClipDataset(footage, shape, steps=1, seed=1, degradation=Degradation.REAL)[0]
 
     assert names(footage.sources) == ["one", "second"]
     for offset in range(4):
@@ -275,7 +275,7 @@ def test_a_crop_moves_over_an_lr_hr_photo_as_its_flow_says(tmp_path):
     draw_pair(tmp_path, "photo", frames=1, height=24, width=32)
     shape = dataclasses.replace(SHAPE, batch=8)
 
-    sample = Clips(open_footage(tmp_path), shape, steps=1, seed=1)[0]
+    sample = ClipDataset(open_footage(tmp_path), shape, steps=1, seed=1)[0]
 
     moved = 0
     for lr, backward, forward in zip(
@@ -299,7 +299,7 @@ def test_lr_hr_pairs_may_be_videos(tmp_path):
         make_clip(tmp_path / kind / "a.mp4", size=size)
 
     footage = open_footage(tmp_path)
-    sample = Clips(footage, dataclasses.replace(SHAPE, patch=12), steps=1, seed=0)[0]
+    sample = ClipDataset(footage, dataclasses.replace(SHAPE, patch=12), steps=1, seed=0)[0]
 
     brightness = sample.lr.mean((2, 3, 4)) - sample.hr.mean((2, 3, 4))
     assert brightness.abs().max() < 2 / 255  # frames of one pair are eight levels apart
@@ -365,17 +365,17 @@ import sys
 sys.modules["av"] = None  # importing it fails
 from pathlib import Path
 from vsrm_cli.errors import InputError
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.footage import open_footage
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 packs, photos = map(Path, sys.argv[1:])
 shape = ClipShape(frames=3, patch=8, batch=4, photo_share=0.5)
 footage = open_footage(packs)
 for kind in (Degradation.BI, Degradation.BD):
-    sample = Clips(footage, shape, steps=1, seed=0, degradation=kind)[0]
-    print(len(validation_pairs(packs, kind)), *sample.lr.shape)
+    batch = ClipDataset(footage, shape, steps=1, seed=0, degradation=kind)[0]
+    print(len(validation_pairs(packs, kind)), *batch.lr.shape)
 try:
     open_footage(photos)
 except InputError as error:

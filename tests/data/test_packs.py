@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from scenes import to_8_bits
 
-from vsrm_cli.data.crops import detail, shrink
+from vsrm_cli.data.crops import measure_detail, shrink
 from vsrm_cli.data.packs import load_pack
 
 
@@ -34,9 +34,9 @@ def test_the_detail_of_stripes_by_hand():
     # Columns 0, 10, 0, 10: ten levels from each to the next, none from row to row.
     stripes = torch.tensor([0, 10, 0, 10], dtype=torch.uint8).expand(3, 5, 4)
 
-    assert detail(stripes) == 10
-    assert detail(stripes.transpose(1, 2)) == 10
-    assert detail(torch.full((3, 4, 4), 200)) == 0
+    assert measure_detail(stripes) == 10
+    assert measure_detail(stripes.transpose(1, 2)) == 10
+    assert measure_detail(torch.full((3, 4, 4), 200)) == 0
 
 
 def test_downscaling_agrees_with_pillow():

@@ -12,7 +12,7 @@ from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.real_degradation import (
     Blur,
     Compression,
-    Fields,
+    InterlacingArtifacts,
     Noise,
     Resize,
     Sharpening,
@@ -74,7 +74,7 @@ def test_every_order_and_every_codec_occurs():
         assert any({early, late} <= {*o} and o.index(early) < o.index(late) for o in orders)
     assert any({"Compression", "Noise"} <= {*o} and o[-1] == "Noise" for o in orders)
     assert any(o == ("Resize", "Compression", "Resize", "Compression") for o in orders)
-    assert any({"Fields", "Compression"} <= {*o} for o in orders)
+    assert any({"InterlacingArtifacts", "Compression"} <= {*o} for o in orders)
     assert codecs == {"h264", "hevc", "vp9", "mpeg4", "mpeg2"}
 
 
@@ -105,8 +105,8 @@ def test_sharpening_adds_halos_at_edges_and_leaves_flat_areas_unchanged():
 def test_interlacing_artifacts_are_rows_of_the_next_frame():
     clip = torch.stack([torch.full((3, 4, 4), 0.1 * (t + 1)) for t in range(3)])
 
-    combs = Fields(blends=False).apply(clip, (4, 4), np.random.default_rng(0))
-    ghosts = Fields(blends=True).apply(clip, (4, 4), np.random.default_rng(0))
+    combs = InterlacingArtifacts(blends=False).apply(clip, (4, 4), np.random.default_rng(0))
+    ghosts = InterlacingArtifacts(blends=True).apply(clip, (4, 4), np.random.default_rng(0))
 
     assert combs[0, 0, :, 0].tolist() == pytest.approx([0.1, 0.2, 0.1, 0.2])
     assert ghosts[0, 0, 1:3, 0].tolist() == pytest.approx([0.15, 0.15])

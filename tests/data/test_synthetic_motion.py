@@ -8,8 +8,8 @@ from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.data import synthetic_motion
 from vsrm_cli.data.degradations import shrink_bicubic
-from vsrm_cli.data.sample import ClipShape
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
 

@@ -7,7 +7,7 @@ from motion import nature
 from PIL import Image
 
 from vsrm_cli.decode.artifacts import find_artifacts
-from vsrm_cli.encode.roundtrip import compressed
+from vsrm_cli.encode.roundtrip import encode_and_decode
 
 RNG = np.random.default_rng(4)
 
@@ -31,7 +31,7 @@ def test_clean_frames_have_no_artifacts(tmp_path):
 
 def test_blocks_of_a_codec_are_detected_in_lossless_files(tmp_path):
     clip = np.stack([scene(n).transpose(2, 0, 1) for n in range(4)])
-    worn = compressed(clip, "h264", crf=32, preset="medium")
+    worn = encode_and_decode(clip, "h264", crf=32, preset="medium")
     files = [save(tmp_path / f"{n}.png", frame.transpose(1, 2, 0)) for n, frame in enumerate(worn)]
 
     assert "blocks" in find_artifacts(files)

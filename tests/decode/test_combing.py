@@ -5,7 +5,7 @@ import pytest
 from interlacing_rates import drawn
 from motion import INTERLACED, PROGRESSIVE, interlaced, progressive, telecined
 
-from vsrm_cli.decode.combing import Blocks, find_combing
+from vsrm_cli.decode.combing import BlockCounts, find_combing
 
 # Lines that change as combing does: one kind of scroll, tilt, credits, dithering, and noise each.
 TRAPS = ["game", "doubled game, two lines", "bricks, tilt", "doubled credits", "dithered, diagonal"]
@@ -14,7 +14,7 @@ TRAPS = ["game", "doubled game, two lines", "bricks, tilt", "doubled credits", "
 def blocks_of(frames):
     lumas = [frame.astype(np.int16) for frame in frames]
     seen = (find_combing(*three) for three in zip(lumas, lumas[1:], lumas[2:], strict=False))
-    return sum(seen, Blocks())
+    return sum(seen, BlockCounts())
 
 
 @pytest.mark.parametrize("name", TRAPS)

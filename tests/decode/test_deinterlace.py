@@ -10,7 +10,7 @@ from interlaced_video import make_video, moment
 from interlacing_rates import encode, fields_of
 from motion import INTERLACED, interlaced, progressive
 
-from vsrm_cli.decode.deinterlace import Fields, sample_frames
+from vsrm_cli.decode.deinterlace import FieldOrder, sample_frames
 from vsrm_cli.decode.video import VideoReader
 
 
@@ -18,27 +18,27 @@ from vsrm_cli.decode.video import VideoReader
 def test_combing_is_detected_in_a_flagged_video(tmp_path, order):
     clip = make_video(tmp_path / "clip.mp4", order, mark=order)
 
-    assert fields_of(clip) == Fields(first=order, is_marked=True)
+    assert fields_of(clip) == FieldOrder(first=order, is_marked=True)
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
 def test_combing_is_detected_in_a_video_without_a_flag(tmp_path, order):
     clip = make_video(tmp_path / "clip.mp4", order)
 
-    assert fields_of(clip) == Fields(first=order, is_marked=False)
+    assert fields_of(clip) == FieldOrder(first=order, is_marked=False)
 
 
 def test_an_interlaced_flag_without_combing_is_ignored(tmp_path):
     clip = make_video(tmp_path / "clip.mp4", "progressive", mark="tff")
 
-    assert fields_of(clip) == Fields(first=None, is_marked=True)
+    assert fields_of(clip) == FieldOrder(first=None, is_marked=True)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 20])
 def test_a_progressive_video_of_any_length_has_no_fields(tmp_path, frames):
     clip = make_video(tmp_path / "clip.mkv", "progressive", frames=frames)
 
-    assert fields_of(clip) == Fields()
+    assert fields_of(clip) == FieldOrder()
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])

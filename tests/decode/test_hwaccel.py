@@ -13,7 +13,7 @@ from vsrm_cli.decode import video as reader
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.options import Encoding, plan_encoding
+from vsrm_cli.encode.options import EncodingOptions, plan_encoding
 from vsrm_cli.errors import InputError
 from vsrm_cli.media import probe
 
@@ -152,26 +152,29 @@ def test_damage_in_hardware_decoding_is_reported_with_a_suggestion(clip, monkeyp
 def test_an_encoder_without_its_hardware_is_replaced_by_software(name, codec, monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: False)
 
-    encoding, said = replace_absent_hardware(Encoding(codec=name, crf=20, preset="p5"))
+    encoding, said = replace_absent_hardware(EncodingOptions(codec=name, crf=20, preset="p5"))
 
-    assert encoding == Encoding(codec=codec, crf=20)
+    assert encoding == EncodingOptions(codec=codec, crf=20)
     assert said == f"no hardware for {name}: encoded as {codec} in software"
 
 
 def test_an_encoder_with_its_hardware_is_used(monkeypatch):
     monkeypatch.setattr("vsrm_cli.encode.encoders._can_be_opened", lambda _: True)
-    asked = Encoding(codec="hevc_nvenc", preset="p5")
+    asked = EncodingOptions(codec="hevc_nvenc", preset="p5")
 
     assert replace_absent_hardware(asked) == (asked, None)
 
 
 def test_a_software_encoder_is_not_replaced():
-    assert replace_absent_hardware(Encoding(codec="h264")) == (Encoding(codec="h264"), None)
+    assert replace_absent_hardware(EncodingOptions(codec="h264")) == (
+        EncodingOptions(codec="h264"),
+        None,
+    )
 
 
 def test_nvidias_encoders_keep_the_quality_and_the_depth():
-    plan = plan_encoding(Encoding(codec="hevc_nvenc"), "yuv420p10le")
-    asked = plan_encoding(Encoding(codec="h264_nvenc", crf=23), "yuv420p10le")
+    plan = plan_encoding(EncodingOptions(codec="hevc_nvenc"), "yuv420p10le")
+    asked = plan_encoding(EncodingOptions(codec="h264_nvenc", crf=23), "yuv420p10le")
 
     assert plan.options == {"rc": "constqp", "qp": "21"}
     assert plan.pixel_format == "p010le"

@@ -12,10 +12,10 @@ import pytest
 from clips import index_of, make_clip
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 
 SIZE = (96, 64)
 HALF_A_MILLISECOND = Fraction(1, 2000)
@@ -109,8 +109,8 @@ def test_every_frame_is_read_once_in_order_at_its_time(tmp_path, source, timing,
             VideoTarget(
                 tmp_path / name,
                 source=reader.info,
-                shape=Shape(*SIZE, None),
-                encoding=Encoding(codec),
+                shape=OutputShape(*SIZE, None),
+                encoding=EncodingOptions(codec),
             )
         ) as writer:
             before = list(reader)

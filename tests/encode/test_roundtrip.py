@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vsrm_cli.encode.roundtrip import compressed
+from vsrm_cli.encode.roundtrip import encode_and_decode
 
 CODECS = ("h264", "hevc", "vp9", "mpeg4", "mpeg2")
 # A good, a medium and a bad quality on each encoder's own scale.
@@ -34,7 +34,7 @@ def error(a, b):
 def test_frames_of_any_size_round_trip(codec, height, width):
     frames = scene(height=height, width=width)
 
-    coded = compressed(frames, codec, crf=QUALITIES[codec][0], preset="superfast")
+    coded = encode_and_decode(frames, codec, crf=QUALITIES[codec][0], preset="superfast")
 
     assert coded.shape == frames.shape
     assert coded.dtype == np.uint8
@@ -45,7 +45,7 @@ def test_frames_of_any_size_round_trip(codec, height, width):
 def test_frames_are_returned_in_order(codec):
     frames = np.stack([np.full((3, 64, 64), 30 + 20 * n, np.uint8) for n in range(9)])
 
-    coded = compressed(frames, codec, crf=QUALITIES[codec][0], preset="fast")
+    coded = encode_and_decode(frames, codec, crf=QUALITIES[codec][0], preset="fast")
 
     assert coded.mean((1, 2, 3)) == pytest.approx(frames.mean((1, 2, 3)), abs=3)
 
@@ -55,7 +55,8 @@ def test_a_greater_crf_is_worse(codec):
     frames = scene()
 
     errors = [
-        error(compressed(frames, codec, crf=crf, preset="fast"), frames) for crf in QUALITIES[codec]
+        error(encode_and_decode(frames, codec, crf=crf, preset="fast"), frames)
+        for crf in QUALITIES[codec]
     ]
 
     assert errors == sorted(errors)
@@ -71,7 +72,7 @@ def test_the_same_frames_give_the_same_result_every_time(codec, height, width):
 
     for size in range(25):
         _ = np.random.default_rng(size).bytes(1000 * size)  # another heap each time
-        results.add(compressed(frames, codec, crf=27.5, preset="fast").tobytes())
+        results.add(encode_and_decode(frames, codec, crf=27.5, preset="fast").tobytes())
 
     assert len(results) == 1
 
@@ -80,7 +81,7 @@ def test_colors_are_unchanged():
     frames = np.zeros((3, 3, 64, 64), np.uint8)
     frames[:, 0], frames[:, 1], frames[:, 2] = 200, 80, 30
 
-    coded = compressed(frames, "h264", crf=15, preset="fast")
+    coded = encode_and_decode(frames, "h264", crf=15, preset="fast")
 
     assert np.abs(coded.astype(int) - frames).max() <= 3
 
@@ -90,7 +91,9 @@ def test_without_deblocking_h264_has_edges_between_blocks():
     steps = {}
 
     for deblocks in (True, False):
-        coded = compressed(frames, "h264", crf=38, preset="fast", deblocks=deblocks).astype(float)
+        coded = encode_and_decode(frames, "h264", crf=38, preset="fast", deblocks=deblocks).astype(
+            float
+        )
         across = np.abs(np.diff(coded[:, 1], axis=-1)).mean((0, 1))
         steps[deblocks] = across[7::8].mean() / across.mean()
 

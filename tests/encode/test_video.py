@@ -14,11 +14,11 @@ from av.stream import Disposition
 from clips import CONSTANT, MP4_CLOCK, VARIABLE, index_of, make_clip, packets, seconds
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding, check_limits, choose_codec, plan_encoding
+from vsrm_cli.encode.options import EncodingOptions, check_limits, choose_codec, plan_encoding
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import OutputError, UsageError
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import probe
 
 HALF_A_MILLISECOND = Fraction(1, 2000)
@@ -33,8 +33,10 @@ def enlarge(source, target, *, scale=2, start=None, end=None, overwrite=False, *
             VideoTarget(
                 target,
                 source=info,
-                shape=Shape(info.width * scale, info.height * scale, info.sample_aspect_ratio),
-                encoding=Encoding(**encoding),
+                shape=OutputShape(
+                    info.width * scale, info.height * scale, info.sample_aspect_ratio
+                ),
+                encoding=EncodingOptions(**encoding),
                 start=start,
                 end=end,
                 overwrite=overwrite,
@@ -54,8 +56,8 @@ def open_writer(source, target, *, overwrite=False, **encoding):
         VideoTarget(
             target,
             source=info,
-            shape=Shape(info.width, info.height, info.sample_aspect_ratio),
-            encoding=Encoding(**encoding),
+            shape=OutputShape(info.width, info.height, info.sample_aspect_ratio),
+            encoding=EncodingOptions(**encoding),
             overwrite=overwrite,
         )
     )
@@ -596,9 +598,9 @@ def test_a_part_far_inside_a_long_video_is_found_by_seeking(tmp_path, suffix):
     ],
 )
 def test_the_default_codec_fits_the_container_and_common_players(name, bits, size, codec):
-    chosen = choose_codec(Encoding("auto", crf=20), Path(name).suffix, bits=bits, size=size)
+    chosen = choose_codec(EncodingOptions("auto", crf=20), Path(name).suffix, bits=bits, size=size)
 
-    assert chosen == Encoding(codec, crf=20)
+    assert chosen == EncodingOptions(codec, crf=20)
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
@@ -613,7 +615,7 @@ def test_the_index_of_an_mp4_file_comes_before_its_frames(tmp_path, clip, name):
     ("codec", "size"), [("h264", (30720, 17280)), ("h264", (16640, 480)), ("av1", (480, 8768))]
 )
 def test_frames_too_large_for_an_encoder_are_refused_with_a_size_that_fits(codec, size):
-    plan = plan_encoding(Encoding(codec), "yuv420p")
+    plan = plan_encoding(EncodingOptions(codec), "yuv420p")
 
     with pytest.raises(OutputError, match=f"as large as {size[0]}x{size[1]}; give --height 2160"):
         check_limits(plan, size=size, time_base=Fraction(1, 25))

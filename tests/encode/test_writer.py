@@ -13,18 +13,18 @@ from vsrm_cli.decode.image_sequence import ImageSequenceReader
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.decode.y4m import Y4mReader
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.encode.writer import Segment
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import probe
 
 FRAMES, RATE = 6, Fraction(25)
-SHAPE = Shape(WIDTH, HEIGHT, None)
+SHAPE = OutputShape(WIDTH, HEIGHT, None)
 
 
 class Video:
@@ -41,7 +41,9 @@ class Video:
         return VideoWriter(self.target())
 
     def target(self, **options):
-        return VideoTarget(self.path, source=self.info, shape=SHAPE, encoding=Encoding(), **options)
+        return VideoTarget(
+            self.path, source=self.info, shape=SHAPE, encoding=EncodingOptions(), **options
+        )
 
     def write(self, frames):
         for frame in frames:

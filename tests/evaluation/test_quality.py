@@ -22,7 +22,7 @@ from vsrm_cli.evaluation import quality as measure
 from vsrm_cli.evaluation.baselines import upscale_bicubic, upscale_lanczos
 from vsrm_cli.evaluation.metrics import psnr
 from vsrm_cli.evaluation.quality import QualityOptions, choose_crop
-from vsrm_cli.evaluation.test_sets import Clip, find_clips, read_clip
+from vsrm_cli.evaluation.test_sets import EvaluationClip, find_clips, read_clip
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +186,9 @@ def test_the_crop_is_where_the_network_improves_most():
     bicubic[..., 60:180, 100:260] = 50
 
     crop = choose_crop(
-        Clip("clip", truth, truth, ""), {"bicubic": bicubic, "mine": network}, network="mine"
+        EvaluationClip("clip", truth, truth, ""),
+        {"bicubic": bicubic, "mine": network},
+        network="mine",
     )
 
     assert crop.gain == pytest.approx(2500)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scenes import smooth_picture, to_8_bits
 
-from vsrm_cli.evaluation.temporal import error_flicker, visible, warping_errors
+from vsrm_cli.evaluation.temporal import error_flicker, find_visible, warping_errors
 
 
 class KnownFlow:
@@ -50,7 +50,7 @@ def test_pixels_that_leave_the_frame_are_ignored():
     forth = torch.zeros(1, 2, 8, 10)
     forth[:, 0] = 3
 
-    seen = visible(forth, -forth)
+    seen = find_visible(forth, -forth)
 
     assert seen[0, :, :7].all()
     assert not seen[0, :, 7:].any()
@@ -60,7 +60,7 @@ def test_pixels_with_inconsistent_flow_are_ignored():
     forth, back = torch.zeros(1, 2, 8, 10), torch.zeros(1, 2, 8, 10)
     back[:, 0, :, 5:] = 2
 
-    seen = visible(forth, back)
+    seen = find_visible(forth, back)
 
     assert seen[0, :, :5].all()
     assert not seen[0, :, 5:].any()

@@ -8,7 +8,7 @@ from scenes import draw_folder
 
 from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
 from vsrm_cli.errors import InputError
-from vsrm_cli.evaluation.test_sets import degrade, find_clips, read_clip
+from vsrm_cli.evaluation.test_sets import find_clips, make_lr_clip, read_clip
 
 
 def names_of(found):
@@ -23,7 +23,7 @@ def test_a_folder_of_folders_and_videos_is_a_set_of_clips(tmp_path):
     found = find_clips(tmp_path, "bi")
 
     assert names_of(found) == ["deep/down", "film", "waves"]
-    assert found.rules.name == ""
+    assert found.protocol.name == ""
     assert not found.has_lr
 
 
@@ -109,9 +109,9 @@ def test_known_sets_bring_their_rules(tmp_path, clips, name, on_luma, center_onl
         draw_folder(tmp_path / "GT" / clip, frames=1)
         draw_folder(tmp_path / "LR" / clip, frames=1, height=8, width=12)
 
-    rules = find_clips(tmp_path, "bi").rules
+    protocol = find_clips(tmp_path, "bi").protocol
 
-    assert (rules.name, rules.on_luma, rules.center_only) == (name, on_luma, center_only)
+    assert (protocol.name, protocol.on_luma, protocol.center_only) == (name, on_luma, center_only)
 
 
 def test_sides_that_are_not_multiples_of_four_are_cropped_with_a_note(tmp_path):
@@ -205,7 +205,7 @@ def test_frames_too_small_to_measure_are_refused(tmp_path):
 def test_clips_are_degraded_as_in_training(name, shrink):
     hr = (torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(1)) * 255).byte()
 
-    lr = degrade(hr, name)
+    lr = make_lr_clip(hr, name)
 
     assert torch.equal(lr, (shrink(hr / 255) * 255).round().byte())
 
@@ -213,8 +213,8 @@ def test_clips_are_degraded_as_in_training(name, shrink):
 def test_clips_can_be_compressed_and_a_higher_crf_is_worse():
     rows = torch.arange(64).view(-1, 1) * torch.arange(96) % 251
     hr = rows.expand(3, 3, 64, 96).byte()
-    clean = degrade(hr, "bi").float()
+    clean = make_lr_clip(hr, "bi").float()
 
-    off = [(degrade(hr, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
+    off = [(make_lr_clip(hr, f"h264-{crf}").float() - clean).abs().mean() for crf in (23, 28)]
 
     assert 0.5 < off[0] < off[1] < 20

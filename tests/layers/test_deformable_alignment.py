@@ -9,7 +9,7 @@ from scenes import constant_flow
 from torch.nn import functional
 
 from vsrm_cli.layers import deformable_alignment as alignment
-from vsrm_cli.layers.deformable_alignment import DCA, LATTICE, position_code, tent
+from vsrm_cli.layers.deformable_alignment import DCA, LATTICE, bilinear_weights, encode_offsets
 from vsrm_cli.ops.warp import pixel_grid, sample_tokens, warp
 
 CHANNELS = 8
@@ -136,7 +136,7 @@ def test_the_recurrence_over_the_four_values_corrects_their_bilinear_mean():
 
     out = dca._cross_mamba(values, delta, target)
 
-    tokens = dca.norm_r(values + position_code(delta, CHANNELS))
+    tokens = dca.norm_r(values + encode_offsets(delta, CHANNELS))
     u = functional.silu(dca.conv1d(dca.in_r(tokens).transpose(1, 2))).transpose(1, 2)
     query, gate = dca.in_q(dca.norm_q(target)).chunk(2, dim=-1)
     state = torch.zeros(5, CHANNELS, 3)
@@ -145,7 +145,7 @@ def test_the_recurrence_over_the_four_values_corrects_their_bilinear_mean():
         step = functional.softplus(dca.dt_proj(low))[..., None]
         state = torch.exp(-step * dca.A_log.exp()) * state + step * B[:, None] * u[:, j, :, None]
     y = (state * dca.c_proj(functional.silu(query))[:, None]).sum(-1)
-    weights = tent(delta)[..., None]
+    weights = bilinear_weights(delta)[..., None]
     y = y + dca.D * (weights * u).sum(1)
     expected = (weights * values).sum(1) + dca.out_proj(y * functional.silu(gate))
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-6)
@@ -177,7 +177,7 @@ def test_tent_weights_by_hand():
     # 0.25 to the right and 0.5 down of the first point.
     delta = torch.tensor([[-0.25, -0.5], [0.75, -0.5], [-0.25, 0.5], [0.75, 0.5]])
 
-    weights = tent(delta)
+    weights = bilinear_weights(delta)
 
     # Each point keeps a ten-thousandth more than its share.
     assert weights.tolist() == pytest.approx([0.375, 0.125, 0.375, 0.125], abs=2e-4)
@@ -185,14 +185,14 @@ def test_tent_weights_by_hand():
 
 
 def test_tent_weights_of_points_far_away_are_equal():
-    weights = tent(torch.full((3, 4, 2), 2.5))
+    weights = bilinear_weights(torch.full((3, 4, 2), 2.5))
 
     torch.testing.assert_close(weights, torch.full((3, 4), 0.25))
 
 
 def test_the_position_code_by_hand():
     # Channels of x first: sines, then cosines, of half a turn and of a 32nd of a turn a pixel.
-    code = position_code(torch.tensor([0.5, 0.0]), 8)
+    code = encode_offsets(torch.tensor([0.5, 0.0]), 8)
 
     fine, coarse = math.pi / 2, math.pi / 32
     expected = [math.sin(fine), math.sin(coarse), math.cos(fine), math.cos(coarse), 0, 0, 1, 1]
@@ -203,7 +203,7 @@ def test_the_position_code_differs_for_places_a_sixteenth_of_a_pixel_apart():
     line = torch.arange(-48, 49) / 16  # as far as lattice and offsets go
     places = torch.cartesian_prod(line, line)
 
-    codes = position_code(places, 32)
+    codes = encode_offsets(places, 32)
 
     distances = torch.cdist(codes, codes).fill_diagonal_(math.inf)
     assert distances.min() > 0.05

@@ -10,7 +10,7 @@ from vsrm_cli.media.color import (
     Color,
     FromRgb,
     ToRgb,
-    bits_of,
+    bit_depth,
     color_of,
     has_chroma_location,
     luma_of,
@@ -257,7 +257,7 @@ def test_high_bit_depth_color_bars_round_trip(pixel_format, matrix, color_range)
 @pytest.mark.parametrize("color_range", [LIMITED, FULL], ids=["limited", "full"])
 @pytest.mark.parametrize("pixel_format", ["yuv444p10le", "yuv444p12le", "yuv420p10le"])
 def test_white_and_black_of_high_bit_depth_video_span_the_whole_range(pixel_format, color_range):
-    bits = bits_of(pixel_format)
+    bits = bit_depth(pixel_format)
     unit, peak = 1 << (bits - 8), (1 << bits) - 1
     black, white = (16 * unit, 235 * unit) if color_range == LIMITED else (0, peak)
     for luma, expected in ((black, 0), (white, 65535)):
@@ -274,7 +274,7 @@ def test_white_and_black_of_high_bit_depth_video_span_the_whole_range(pixel_form
 @pytest.mark.parametrize("pixel_format", ["gray", "gray10le", "gray12le", "gray16le"])
 def test_gray_round_trips_exactly(pixel_format):
     ramp = VideoFrame(256, 16, pixel_format)
-    steps = np.linspace(0, (1 << bits_of(pixel_format)) - 1, 256).round()
+    steps = np.linspace(0, (1 << bit_depth(pixel_format)) - 1, 256).round()
     plane_of(ramp, 0)[:] = steps
 
     pixels = ToRgb(width=256, height=16)(ramp, color_of(ramp))
@@ -285,7 +285,7 @@ def test_gray_round_trips_exactly(pixel_format):
         height=16,
     )(pixels)
 
-    tolerance = max(1, (1 << bits_of(pixel_format)) // 1024)
+    tolerance = max(1, (1 << bit_depth(pixel_format)) // 1024)
     np.testing.assert_allclose(plane_of(back, 0)[8].astype(int), steps, atol=tolerance)
 
 

@@ -7,7 +7,7 @@ from clips import make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsrm_cli.media.geometry import Shape, output_shape
+from vsrm_cli.media.geometry import OutputShape, output_shape
 from vsrm_cli.media.probe import VideoInfo, probe
 
 TURNED = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
@@ -35,30 +35,30 @@ def on_screen(shape, *, turned):
 def test_a_scale_multiplies_both_sides(scale, size):
     shape = output_shape(info_of(360, 240), scale=Fraction(scale))
 
-    assert shape == Shape(*size, None)
+    assert shape == OutputShape(*size, None)
 
 
 def test_odd_sizes_are_rounded_to_even():
-    assert output_shape(info_of(37, 23), scale=Fraction(3)) == Shape(112, 68, None)
+    assert output_shape(info_of(37, 23), scale=Fraction(3)) == OutputShape(112, 68, None)
 
 
 def test_a_height_is_the_displayed_height():
     dvd = output_shape(info_of(720, 576, pixel=PAL_WIDE), scale=FOUR, height=1080)
     phone = output_shape(info_of(640, 360, matrix=TURNED), scale=FOUR, height=1280)
 
-    assert dvd == Shape(1350, 1080, PAL_WIDE)  # 1920 wide on the screen
-    assert phone == Shape(1280, 720, None)
+    assert dvd == OutputShape(1350, 1080, PAL_WIDE)  # 1920 wide on the screen
+    assert phone == OutputShape(1280, 720, None)
 
 
 @pytest.mark.parametrize(
     ("info", "box", "expected"),
     [
-        (info_of(640, 360), (1920, 1080), Shape(1920, 1080, None)),
-        (info_of(640, 480), (1920, 1080), Shape(1440, 1080, None)),
-        (info_of(1000, 400), (1920, 1080), Shape(1920, 768, None)),
-        (info_of(720, 576, pixel=PAL_WIDE), (1920, 1080), Shape(1920, 1080, Fraction(1))),
-        (info_of(640, 360, matrix=TURNED), (1080, 1920), Shape(1920, 1080, None)),
-        (info_of(640, 360, matrix=UPSIDE_DOWN), (1920, 1080), Shape(1920, 1080, None)),
+        (info_of(640, 360), (1920, 1080), OutputShape(1920, 1080, None)),
+        (info_of(640, 480), (1920, 1080), OutputShape(1440, 1080, None)),
+        (info_of(1000, 400), (1920, 1080), OutputShape(1920, 768, None)),
+        (info_of(720, 576, pixel=PAL_WIDE), (1920, 1080), OutputShape(1920, 1080, Fraction(1))),
+        (info_of(640, 360, matrix=TURNED), (1080, 1920), OutputShape(1920, 1080, None)),
+        (info_of(640, 360, matrix=UPSIDE_DOWN), (1920, 1080), OutputShape(1920, 1080, None)),
     ],
 )
 def test_a_box_is_filled_in_one_direction_with_square_pixels(info, box, expected):
@@ -78,7 +78,7 @@ def test_the_display_aspect_ratio_is_kept_up_to_rounding(width, height, pixel, m
 
     shape = output_shape(info, **({"scale": FOUR} | wish))
 
-    before = on_screen(Shape(width, height, pixel), turned=turned)
+    before = on_screen(OutputShape(width, height, pixel), turned=turned)
     after = on_screen(shape, turned=turned)
     # Each side may be rounded by one pixel, a pixel may be as wide as 64:45.
     slack = (after[0] + 2) / max(1, after[1] - 2) - (after[0] - 2) / (after[1] + 2)

@@ -9,10 +9,10 @@ from av.sidedata.sidedata import Type
 from clips import make_clip
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.hdr import HdrMetadata, dropped_side_data, hdr_metadata_of, hdr_parameters
 from vsrm_cli.media.probe import probe
 
@@ -46,9 +46,9 @@ def make_hdr(path, *, transfer=PQ, parameters=f":master-display={DISPLAY}:max-cl
 
 def copy(source, target, codec):
     with VideoReader(source) as reader:
-        shape = Shape(reader.info.width, reader.info.height, None)
+        shape = OutputShape(reader.info.width, reader.info.height, None)
         with VideoWriter(
-            VideoTarget(target, source=reader.info, shape=shape, encoding=Encoding(codec))
+            VideoTarget(target, source=reader.info, shape=shape, encoding=EncodingOptions(codec))
         ) as writer:
             for frame in reader:
                 writer.write(replace(frame))
@@ -138,7 +138,9 @@ def test_dropped_side_data_are_reported(tmp_path):
     target = tmp_path / "out.mp4"
 
     writer = VideoWriter(
-        VideoTarget(target, source=info, shape=Shape(48, 32, None), encoding=Encoding())
+        VideoTarget(
+            target, source=info, shape=OutputShape(48, 32, None), encoding=EncodingOptions()
+        )
     )
     writer.__exit__(KeyboardInterrupt, None, None)
 

@@ -23,7 +23,7 @@ def install(monkeypatch):
 
 
 def chosen(device=CPU, dtype=torch.float32, *, is_shared=True):
-    return choice.choose(device, dtype, is_shared=is_shared)
+    return choice.choose_kernel(device, dtype, is_shared=is_shared)
 
 
 @pytest.mark.parametrize("kernel", choice.NAMES)

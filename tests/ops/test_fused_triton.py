@@ -143,16 +143,16 @@ def test_nan_points_do_not_read_out_of_bounds(run_fused):
 
 @pytest.mark.parametrize("module", [conv, clip_conv, warp])
 def test_with_gradients_pytorch_is_used(module, monkeypatch):
-    monkeypatch.setattr(selective_scan_choice, "choose", lambda *_, **__: "triton")
+    monkeypatch.setattr(selective_scan_choice, "choose_kernel", lambda *_, **__: "triton")
     leaf = torch.ones(1, 2, 3, requires_grad=True)
 
-    assert not module.fuses(leaf)
+    assert not module.uses_fused_kernels(leaf)
     with torch.no_grad():
-        assert module.fuses(leaf)
+        assert module.uses_fused_kernels(leaf)
 
 
 @pytest.mark.parametrize("forced", ["reference", "chunked", "auto"])
 def test_on_a_cpu_and_with_another_forced_scan_nothing_is_fused(forced, monkeypatch):
     monkeypatch.setenv("VSRM_KERNELS", forced)
 
-    assert not selective_scan_choice.fuses(torch.ones(1))
+    assert not selective_scan_choice.uses_fused_kernels(torch.ones(1))

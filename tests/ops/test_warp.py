@@ -4,7 +4,7 @@ import pytest
 import torch
 from scenes import constant_flow
 
-from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens, warp
+from vsrm_cli.ops.warp import pixel_grid, sample_points, sample_tokens, warp
 
 
 def numbered(height, width):
@@ -89,7 +89,7 @@ def test_each_image_of_a_batch_has_its_own_flow():
 def test_points_may_be_more_or_fewer_than_pixels():
     points = torch.tensor([[3.0, 0.5], [2.0, 0.0]]).view(1, 2, 1, 2)
 
-    values = sample(numbered(4, 5), points)
+    values = sample_points(numbered(4, 5), points)
 
     assert_same(values, torch.tensor([[[[23.0, 0.5]]]]))
 

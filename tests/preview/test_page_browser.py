@@ -162,7 +162,7 @@ def test_one_to_one_shows_a_pixel_as_a_pixel_of_the_screen(browser, page):
 
 
 def test_a_tall_image_fits_into_the_page(browser, tmp_path):
-    view = viewer.View("a", "", [[BLACK], [BLACK]], width=90, height=1600)
+    view = viewer.PlaceVersions("a", "", [[BLACK], [BLACK]], width=90, height=1600)
     parts = [viewer.toolbar(["x", "y"], plays=False), viewer.viewer(view, ["x", "y"])]
     page = tmp_path / "tall.html"
     page.write_text(html_page("t", "", parts, style=viewer.STYLE, script=viewer.SCRIPT))

@@ -11,10 +11,10 @@ from clips import make_clip, picture
 from PIL import Image
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 
 MILLISECONDS = Fraction(1, 1000)
 CHAPTERS = [(0, 400, "Opening"), (400, 1000, "Größe")]
@@ -278,7 +278,10 @@ def test_dropped_streams_are_reported_before_the_first_frame(tmp_path):
         info = reader.info
         writer = VideoWriter(
             VideoTarget(
-                tmp_path / "out.mp4", source=info, shape=Shape(48, 32, None), encoding=Encoding()
+                tmp_path / "out.mp4",
+                source=info,
+                shape=OutputShape(48, 32, None),
+                encoding=EncodingOptions(),
             )
         )
         dropped = list(writer.dropped)

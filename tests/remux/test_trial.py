@@ -7,13 +7,13 @@ import pytest
 from audio_video import audible_range, count_packets, make_av_clip, rewrite
 
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.segments import SegmentedVideo, choose_container
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import OutputError
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.trial import can_hold, read_samples
 
@@ -83,8 +83,8 @@ def test_audio_that_only_another_container_holds_is_refused_and_that_one_suggest
             VideoTarget(
                 tmp_path / "out.mp4",
                 source=probe(clip),
-                shape=Shape(64, 48, None),
-                encoding=Encoding(),
+                shape=OutputShape(64, 48, None),
+                encoding=EncodingOptions(),
             )
         )
 
@@ -151,8 +151,8 @@ def test_joined_segments_of_any_codec_decode(tmp_path, codec):
             VideoTarget(
                 tmp_path / "out.nut",
                 source=reader.info,
-                shape=Shape(64, 48, None),
-                encoding=Encoding(codec),
+                shape=OutputShape(64, 48, None),
+                encoding=EncodingOptions(codec),
                 folder=tmp_path,
             )
         )
@@ -176,8 +176,8 @@ def test_an_encoder_whose_output_does_not_decode_is_refused_early(tmp_path):
     target = VideoTarget(
         tmp_path / "out.mov",
         source=probe(clip),
-        shape=Shape(64, 48, None),
-        encoding=Encoding("rawvideo"),
+        shape=OutputShape(64, 48, None),
+        encoding=EncodingOptions("rawvideo"),
         folder=tmp_path,
     )
 
@@ -194,8 +194,8 @@ def test_short_segments_of_hevc_use_one_container_and_join(tmp_path, frames):
             VideoTarget(
                 tmp_path / "out.mkv",
                 source=reader.info,
-                shape=Shape(64, 48, None),
-                encoding=Encoding("hevc", preset="ultrafast"),
+                shape=OutputShape(64, 48, None),
+                encoding=EncodingOptions("hevc", preset="ultrafast"),
                 folder=tmp_path,
             )
         )

@@ -10,20 +10,20 @@ from clips import CONSTANT, MP4_CLOCK, VARIABLE, make_clip
 
 from vsrm_cli.decode.video import VideoReader
 from vsrm_cli.encode import video as writer
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
 from vsrm_cli.errors import CheckFailed
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import probe
-from vsrm_cli.remux.verify import Expected, ExpectedStream, verify_file
+from vsrm_cli.remux.verify import ExpectedOutput, ExpectedStream, verify_file
 
 AUDIO = ExpectedStream("sound", 47, Fraction(-1024, 48000), Fraction(47104, 48000))
 SUBTITLES = ExpectedStream("subtitles", 3, Fraction(1, 10), Fraction(9, 10))
 
 
 def expected_of(times=CONSTANT, **others):
-    return Expected(times, MP4_CLOCK, 512, streams={1: AUDIO, 2: SUBTITLES}, **others)
+    return ExpectedOutput(times, MP4_CLOCK, 512, streams={1: AUDIO, 2: SUBTITLES}, **others)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_rounding_to_milliseconds_is_accepted_in_matroska(tmp_path, name):
     codec = "libvpx-vp9" if name == "clip.webm" else "libx264"
     clip = make_clip(tmp_path / name, times=VARIABLE, codec=codec)
 
-    verify_file(clip, Expected(VARIABLE, MP4_CLOCK, 512))
+    verify_file(clip, ExpectedOutput(VARIABLE, MP4_CLOCK, 512))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_a_file_that_fails_verification_is_not_kept(tmp_path, clip, monkeypatch)
                 VideoTarget(
                     tmp_path / "out.mp4",
                     source=info,
-                    shape=Shape(48, 32, None),
-                    encoding=Encoding(),
+                    shape=OutputShape(48, 32, None),
+                    encoding=EncodingOptions(),
                 )
             ) as output,
         ):

@@ -11,9 +11,9 @@ from vsrm_cli.report.html import (
     encode_png,
     html_page,
     html_table,
+    image_figure,
     paragraph,
     slider,
-    still,
     write_whole,
 )
 
@@ -51,7 +51,7 @@ def test_text_cannot_become_markup():
         [
             html_table(table),
             paragraph(evil),
-            still(random_picture(), caption=evil),
+            image_figure(random_picture(), caption=evil),
             slider(random_picture(), random_picture(), labels=(evil, evil), caption=evil),
         ],
     )
@@ -61,7 +61,7 @@ def test_text_cannot_become_markup():
 
 
 def test_a_page_forbids_requests():
-    page = html_page("title", "lead", [still(random_picture(), caption="c")])
+    page = html_page("title", "lead", [image_figure(random_picture(), caption="c")])
 
     assert "default-src 'none'" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)

@@ -9,7 +9,7 @@ from browser import CHROMIUM
 from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.bench.tables import result_page
-from vsrm_cli.evaluation.quality import ClipScores, Crop
+from vsrm_cli.evaluation.quality import ClipScores, GainCrop
 from vsrm_cli.report.html import write_whole
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -28,7 +28,7 @@ def page(tmp_path_factory):
     sharp = to_8_bits(smooth_picture(120, 160, wavelength=9.0)).numpy()
     soft = to_8_bits(smooth_picture(120, 160, wavelength=30.0)).numpy()
     pictures = {"bicubic": soft, "lanczos": soft, "vsrm-t": sharp, "ground truth": sharp}
-    crops = [Crop(f"clip {n}", 6, 100.0, pictures) for n in range(2)]
+    crops = [GainCrop(f"clip {n}", 6, 100.0, pictures) for n in range(2)]
     path = tmp_path_factory.mktemp("page") / "a page, with spaces.html"
     write_whole(path, result_page(result_of(measured()), crops).encode())
     return path

@@ -8,16 +8,16 @@ import torch
 from networks import make_feature_network, make_network
 from torch.nn import functional as F
 
-from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.errors import OutputError
 from vsrm_cli.training import divergence_guard
 from vsrm_cli.training.divergence_guard import MAX_RETURNS, DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.trainer import StepLosses, Trainer
 
 SHAPE = ClipShape(frames=2, patch=8, batch=1, photo_share=0.5)
-RECIPE = Recipe(Stage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=1000, shape=SHAPE, lr=1e-3)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_rollback_restores_proven_weights_and_halves_the_learning_rate(trainer
     assert trainer.step == 25
     assert trainer.network.conv_first.bias[0].item() == pytest.approx(before + 25)
     trainer.step = 100  # past the warmup
-    assert trainer.rate() == pytest.approx(rate / 2 * (0.02 + 0.98 * 0.9755), rel=1e-3)
+    assert trainer.learning_rate() == pytest.approx(rate / 2 * (0.02 + 0.98 * 0.9755), rel=1e-3)
 
 
 def test_each_rollback_halves_the_learning_rate_again(trainer):
@@ -130,16 +130,16 @@ def test_a_restored_guard_decides_like_the_original(trainer):
     do_good_steps(trainer, original, 10)
     original.returns = 2
 
-    restored.restore(original.state())
+    restored.load_state_dict(original.state_dict())
 
-    assert restored.state() == original.state()
+    assert restored.state_dict() == original.state_dict()
     assert not restored.accept(StepLosses(3.1, 1.0))
 
 
 @pytest.fixture
 def adversarial_trainer():
     """A trainer with a discriminator."""
-    recipe, network = replace(RECIPE, stage=Stage.SHARP), make_network()
+    recipe, network = replace(RECIPE, stage=TrainingStage.SHARP), make_network()
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
 
@@ -151,7 +151,9 @@ def test_flat_clips_are_no_loss_spike_in_the_sharp_stage(adversarial_trainer):
     for contrast in (1.0, 1.0, 0.02):
         clip = 0.5 + contrast * (hr - 0.5)
         lr = F.avg_pool2d(clip[0], 4)[None]
-        assert guard.accept(adversarial_trainer.learn(Sample(lr, clip, still, still, none)))
+        assert guard.accept(
+            adversarial_trainer.compute_gradients(TrainingBatch(lr, clip, still, still, none))
+        )
 
 
 def test_a_discriminator_that_wins_for_long_is_rolled_back_with_half_its_rate(adversarial_trainer):

@@ -18,12 +18,18 @@ from vsrm_cli.evaluation import feature_networks
 from vsrm_cli.training import finetune as job
 from vsrm_cli.training.finetune import (
     FinetuneOptions,
-    choose_network,
     choose_recipe,
+    choose_start_model,
     finetune,
-    settle_model,
+    load_start_network,
 )
-from vsrm_cli.training.recipe import FINETUNING, PRESETS, PerceptualWeights, Precision, Stage
+from vsrm_cli.training.recipe import (
+    FINETUNING,
+    PRESETS,
+    PerceptualWeights,
+    Precision,
+    TrainingStage,
+)
 
 CPU = FinetuneOptions("vsrm-t", device="cpu")
 
@@ -78,7 +84,12 @@ def test_every_option_reaches_the_recipe():
 
     recipe = choose_recipe(options, has_time=False)
 
-    assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (Stage.FRAMES, 9, 0.01, 5)
+    assert (recipe.stage, recipe.steps, recipe.lr, recipe.seed) == (
+        TrainingStage.FRAMES,
+        9,
+        0.01,
+        5,
+    )
     assert (recipe.shape.batch, recipe.shape.frames, recipe.shape.patch) == (6, 3, 24)
     assert (recipe.frequency_weight, recipe.degradation) == (0.02, Degradation.REAL)
     assert choose_recipe(sharp, has_time=False).perceptual == PerceptualWeights(temporal_weight=2.0)
@@ -138,7 +149,7 @@ def test_long_names_of_precisions_are_accepted():
 
 def test_the_seed_decides_the_weights_of_a_network_from_scratch():
     first, second, other = (
-        choose_network(replace(CPU, from_scratch=True, seed=seed)).state_dict()
+        load_start_network(replace(CPU, from_scratch=True, seed=seed)).state_dict()
         for seed in (1, 1, 2)
     )
 
@@ -148,12 +159,12 @@ def test_the_seed_decides_the_weights_of_a_network_from_scratch():
 
 def test_only_named_networks_can_be_trained_from_scratch():
     with pytest.raises(UsageError, match=f"must be one of {', '.join(MODELS)}, not"):
-        choose_network(FinetuneOptions("mine.safetensors", from_scratch=True, device="cpu"))
+        load_start_network(FinetuneOptions("mine.safetensors", from_scratch=True, device="cpu"))
 
 
 def test_a_network_without_weights_is_refused():
     with pytest.raises(WeightsError):
-        choose_network(FinetuneOptions("vsrm", device="cpu"))
+        load_start_network(FinetuneOptions("vsrm", device="cpu"))
 
 
 def test_a_folder_of_images_gives_a_weight_file(tmp_path, tiny):
@@ -216,7 +227,9 @@ def test_an_existing_run_is_refused_before_the_footage_is_opened(tmp_path, tiny,
 
 def selected(footage, **options):
     warnings = []
-    options = settle_model(FinetuneOptions(**{"model": "auto"} | options), footage, warnings.append)
+    options = choose_start_model(
+        FinetuneOptions(**{"model": "auto"} | options), footage, warnings.append
+    )
     return options.model, options.degradation, len(warnings)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vsrm_cli.data.sample import Sample
+from vsrm_cli.data.training_batch import TrainingBatch
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.training.flow_loss import compare_flows
 
@@ -25,7 +25,7 @@ def moving(dx, *, known, clips=2, side=16, seed=0):
     flow[:, :, 0] = dx
     zeros = torch.zeros_like(flow)
     flows = (flow, -flow) if known else (zeros, zeros)
-    return Sample(lr, hr, *flows, torch.full((clips,), known))
+    return TrainingBatch(lr, hr, *flows, torch.full((clips,), known))
 
 
 class ConstantMotion(SpyNet):
@@ -48,10 +48,10 @@ class ConstantMotion(SpyNet):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_the_true_motion_has_the_lowest_loss(known):
-    sample = moving(1.5, known=known)
+    batch = moving(1.5, known=known)
 
     losses = {
-        dx: compare_flows(ConstantMotion(dx), sample)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)
+        dx: compare_flows(ConstantMotion(dx), batch)[0].item() for dx in (-1.5, 0.0, 1.0, 1.5, 2.0)
     }
 
     assert min(losses, key=losses.__getitem__) == 1.5
@@ -68,28 +68,31 @@ def test_a_network_without_motion_has_the_loss_of_zero_flow():
 def test_clips_with_and_without_known_flow_have_equal_weight():
     network = ConstantMotion(1.0)
     known, unknown = moving(1.5, known=True), moving(1.5, known=False, seed=1)
-    both = Sample(
-        *(torch.cat((getattr(known, n), getattr(unknown, n))) for n in Sample.__annotations__)
+    both = TrainingBatch(
+        *(
+            torch.cat((getattr(known, n), getattr(unknown, n)))
+            for n in TrainingBatch.__annotations__
+        )
     )
 
     whole = compare_flows(network, both)[0]
 
-    parts = [compare_flows(network, sample)[0] for sample in (known, unknown)]
+    parts = [compare_flows(network, batch)[0] for batch in (known, unknown)]
     torch.testing.assert_close(whole, (parts[0] + parts[1]) / 2)
 
 
 def test_frames_are_cropped_to_a_size_that_the_pyramid_can_halve():
-    sample = moving(1.0, known=True, side=18)
+    batch = moving(1.0, known=True, side=18)
     even = replace(
-        sample,
-        lr=sample.lr[..., :16, :16],
-        hr=sample.hr[..., :64, :64],
-        flow_backward=sample.flow_backward[..., :16, :16],
-        flow_forward=sample.flow_forward[..., :16, :16],
+        batch,
+        lr=batch.lr[..., :16, :16],
+        hr=batch.hr[..., :64, :64],
+        flow_backward=batch.flow_backward[..., :16, :16],
+        flow_forward=batch.flow_forward[..., :16, :16],
     )
 
     torch.testing.assert_close(
-        compare_flows(ConstantMotion(0.5), sample), compare_flows(ConstantMotion(0.5), even)
+        compare_flows(ConstantMotion(0.5), batch), compare_flows(ConstantMotion(0.5), even)
     )
 
 

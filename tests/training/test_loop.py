@@ -17,25 +17,25 @@ import torch
 from networks import PAPER_LIKE, TINY, make_feature_network, make_network
 from safetensors import safe_open
 from safetensors.torch import load_file
-from scenes import draw_pack, with_lr_frames
+from scenes import add_lr_frames, draw_pack
 from torch import distributed, multiprocessing
 
 from vsrm_cli.checkpoints.loading import load_model
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.packs import load_pack
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError, Interrupted, OutputError, UsageError
 from vsrm_cli.training import loop
 from vsrm_cli.training.perceptual import stage as perceptual_stage
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.run_dir import METRICS_FILE, REPORT_FILE, STATE_FILE, WEIGHTS_FILE
 from vsrm_cli.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
-RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
 # Where the stage makes no difference.
-CHEAP = replace(RECIPE, stage=Stage.FRAMES)
+CHEAP = replace(RECIPE, stage=TrainingStage.FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def metrics(out):
 def train(pack, out, recipe=RECIPE, *, network=None, clips=True, **options):
     """Run the loop on a new network; returns its reports."""
     reports = []
-    validation = with_lr_frames(load_pack(pack)[1]) if clips else None
+    validation = add_lr_frames(load_pack(pack)[1]) if clips else None
     options = {"every": 1, "workers": 0, "validations": 2, "validation": validation, **options}
-    if recipe.stage is Stage.SHARP:
+    if recipe.stage is TrainingStage.SHARP:
         options["features"] = make_feature_network()
     loop.train(network or make_network(), pack, out, recipe, report=reports.append, **options)
     return reports
@@ -92,10 +92,10 @@ def assert_equal_runs(a, b):
 def loss_on_other_samples(network, recipe, pack):
     """The loss that the run minimizes, on samples that it does not see."""
     shape = replace(recipe.shape, batch=6)
-    return Trainer(network, recipe).measure(Clips(pack, shape, steps=1, seed=99)[0])
+    return Trainer(network, recipe).compute_loss(ClipDataset(pack, shape, steps=1, seed=99)[0])
 
 
-@pytest.mark.parametrize("stage", [Stage.FRAMES, Stage.CLIPS])
+@pytest.mark.parametrize("stage", [TrainingStage.FRAMES, TrainingStage.CLIPS])
 def test_training_lowers_the_loss(pack, tmp_path, stage):
     network, shape = make_network(randomized=False), replace(SHAPE, frames=2)
     recipe = Recipe(stage, steps=40, shape=shape, lr=5e-3, warmup=3, ema=0.9)
@@ -112,7 +112,7 @@ def test_training_lowers_the_loss(pack, tmp_path, stage):
 def test_the_flow_stage_lowers_the_end_point_error(tmp_path):
     network, pack = make_network(), draw_pack(tmp_path / "pack.safetensors", side=96)
     shape = ClipShape(frames=2, patch=16, batch=4, photo_share=1.0, motion=1.0)
-    recipe = Recipe(Stage.FLOW, steps=30, shape=shape, lr=1e-2, warmup=3, ema=0.9)
+    recipe = Recipe(TrainingStage.FLOW, steps=30, shape=shape, lr=1e-2, warmup=3, ema=0.9)
     before = loss_on_other_samples(make_network(), recipe, pack)
 
     train(pack, tmp_path / "run", recipe, network=network, clips=False)
@@ -120,12 +120,12 @@ def test_the_flow_stage_lowers_the_end_point_error(tmp_path):
     assert loss_on_other_samples(network, recipe, pack) < 0.75 * before
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", list(TrainingStage))
 def test_a_run_stopped_after_each_step_equals_an_uninterrupted_one(
     pack, tmp_path, stage, monkeypatch
 ):
     monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", 0)
-    shape = replace(SHAPE, photo_share=1.0 if stage is Stage.FLOW else 0.5)
+    shape = replace(SHAPE, photo_share=1.0 if stage is TrainingStage.FLOW else 0.5)
     recipe = replace(RECIPE, stage=stage, shape=shape, flow_frozen=2)
     train(pack, tmp_path / "whole", recipe, every=3)
 
@@ -426,7 +426,7 @@ def test_divergence_ends_the_run_and_keeps_the_best_weights(pack, tmp_path):
             pack,
             tmp_path / "run",
             replace(RECIPE, lr=30.0),
-            validation=with_lr_frames(load_pack(pack)[1]),
+            validation=add_lr_frames(load_pack(pack)[1]),
             report=reports.append,
             workers=0,
         )
@@ -445,15 +445,15 @@ def test_divergence_ends_the_run_and_keeps_the_best_weights(pack, tmp_path):
 
 def test_after_a_rollback_training_continues_with_other_samples(pack, tmp_path, monkeypatch):
     drawn, spikes = [], iter([None, None, loop.math.nan])
-    original_learn = Trainer.learn
+    original_compute = Trainer.compute_gradients
 
-    def learn_and_note(self, sample):
-        drawn.append(sample.hr)
-        losses = original_learn(self, sample)
+    def compute_and_note(self, batch):
+        drawn.append(batch.hr)
+        losses = original_compute(self, batch)
         spike = next(spikes, None)
         return losses if spike is None else replace(losses, loss=spike)
 
-    monkeypatch.setattr(Trainer, "learn", learn_and_note)
+    monkeypatch.setattr(Trainer, "compute_gradients", compute_and_note)
 
     reports = train(pack, tmp_path / "run", CHEAP, clips=False)
 
@@ -526,7 +526,9 @@ def test_a_forked_worker_frees_no_object_of_its_parent(pack, tmp_path, monkeypat
 
 def test_the_sharp_stage_needs_a_feature_network(pack, tmp_path):
     with pytest.raises(ValueError, match="needs a feature network"):
-        loop.train(make_network(), pack, tmp_path / "run", replace(RECIPE, stage=Stage.SHARP))
+        loop.train(
+            make_network(), pack, tmp_path / "run", replace(RECIPE, stage=TrainingStage.SHARP)
+        )
 
 
 def _train_in_one_process(rank, folder, pack, recipe):
@@ -542,7 +544,7 @@ def _train_in_one_process(rank, folder, pack, recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [Stage.CLIPS, Stage.SHARP])
+@pytest.mark.parametrize("stage", [TrainingStage.CLIPS, TrainingStage.SHARP])
 def test_two_processes_train_like_one_with_the_whole_batch(pack, tmp_path, stage):
     recipe = replace(RECIPE, stage=stage, clip_norm=None, shape=replace(SHAPE, batch=4))
 

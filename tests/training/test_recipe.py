@@ -7,8 +7,8 @@ from vsrm_cli.training.recipe import (
     FINETUNING_ON_GPU,
     PRESETS,
     Precision,
-    differences,
-    start_recipe,
+    default_recipe,
+    list_differences,
 )
 
 
@@ -23,14 +23,14 @@ def test_each_field_of_a_recipe_is_a_named_setting():
 
 
 def test_equal_settings_have_no_differences():
-    assert differences(FINETUNING.settings(), FINETUNING.settings()) == []
+    assert list_differences(FINETUNING.settings(), FINETUNING.settings()) == []
 
 
 def test_differences_are_listed_with_both_values():
     then = FINETUNING.settings() | {"model": "vsrm-t"}
     now = replace(FINETUNING, lr=0.1, flow_frozen=7).settings()
 
-    assert differences(then, now) == [
+    assert list_differences(then, now) == [
         "flow-frozen: 50 then, 7 now",
         "lr: 0.0001 then, 0.1 now",
         "model: vsrm-t then, nothing now",
@@ -38,16 +38,16 @@ def test_differences_are_listed_with_both_values():
 
 
 def test_a_gpu_gets_the_larger_recipe():
-    assert start_recipe(None, on_gpu=True, from_scratch=False) == FINETUNING_ON_GPU
-    assert start_recipe(None, on_gpu=False, from_scratch=False) == FINETUNING
+    assert default_recipe(None, on_gpu=True, from_scratch=False) == FINETUNING_ON_GPU
+    assert default_recipe(None, on_gpu=False, from_scratch=False) == FINETUNING
 
 
 def test_training_from_scratch_has_a_higher_learning_rate():
-    assert start_recipe(None, on_gpu=False, from_scratch=True).lr == 1e-3
-    assert start_recipe("reds6", on_gpu=False, from_scratch=True).lr == 2e-4
+    assert default_recipe(None, on_gpu=False, from_scratch=True).lr == 1e-3
+    assert default_recipe("reds6", on_gpu=False, from_scratch=True).lr == 2e-4
 
 
 def test_a_preset_uses_float16_on_gpus_only():
-    assert start_recipe("reds6", on_gpu=True, from_scratch=True) == PRESETS["reds6"]
+    assert default_recipe("reds6", on_gpu=True, from_scratch=True) == PRESETS["reds6"]
     assert PRESETS["reds6"].dtype is Precision.FLOAT16
-    assert start_recipe("reds6", on_gpu=False, from_scratch=True).dtype is Precision.FLOAT32
+    assert default_recipe("reds6", on_gpu=False, from_scratch=True).dtype is Precision.FLOAT32

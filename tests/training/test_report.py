@@ -10,13 +10,13 @@ from scenes import smooth_picture, to_8_bits
 
 from vsrm_cli.training import report
 from vsrm_cli.training.report import POINTS, TensorBoardWriter, report_page
-from vsrm_cli.training.validation import Score, ShownCrop, Validation
+from vsrm_cli.training.validation import ClipScore, ShownCrop, Validation
 
 SETTINGS = {"lr": "0.0002", "flow_frozen": "50", "data": "/videos/holidays"}
 
 
 def validation(step, psnr, loss):
-    scores = [Score(f"clip {n}", 26.0 + n, psnr + n, None, loss) for n in range(2)]
+    scores = [ClipScore(f"clip {n}", 26.0 + n, psnr + n, None, loss) for n in range(2)]
     return Validation(step, scores, [picture(30.0 - step / 10)] * 2)
 
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from networks import TINY, TINY_GSM, TINY_VSRM, make_network
 
-from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.errors import MemoryShortage
 from vsrm_cli.training import step_memory
 from vsrm_cli.training.loop import train
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 from vsrm_cli.training.step_memory import PeakMeter, check_memory
 from vsrm_cli.training.trainer import Trainer
 
 SHAPE = ClipShape(frames=4, patch=48, batch=2, photo_share=0.0)
-RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=4, shape=SHAPE, lr=1e-3)
 
 
 def random_sample(shape):
@@ -23,7 +23,7 @@ def random_sample(shape):
     lr = torch.rand(clips, frames, 3, side, side)
     hr = torch.rand(clips, frames, 3, 4 * side, 4 * side)
     flow = torch.zeros(clips, frames - 1, 2, side, side)
-    return Sample(lr, hr, flow, flow, torch.zeros(clips, dtype=torch.bool))
+    return TrainingBatch(lr, hr, flow, flow, torch.zeros(clips, dtype=torch.bool))
 
 
 def estimate(trainer, monkeypatch):
@@ -60,7 +60,7 @@ def test_the_estimate_is_close_to_the_peak_memory_of_a_step(monkeypatch, config,
     estimated = estimate(trainer, monkeypatch)
 
     with PeakMeter() as meter:
-        trainer.try_out(random_sample(shape))
+        trainer.run_trial(random_sample(shape))
     assert estimated == pytest.approx(meter.peak, rel=0.25)
 
 
@@ -92,6 +92,6 @@ def test_a_trial_step_changes_no_weight(monkeypatch):
 
 def test_a_small_run_needs_no_trial_step(monkeypatch):
     trainer = Trainer(make_network(), replace(RECIPE, shape=replace(SHAPE, frames=3, patch=16)))
-    monkeypatch.setattr(trainer, "try_out", None)
+    monkeypatch.setattr(trainer, "run_trial", None)
 
     check_memory(trainer, trainer.recipe)

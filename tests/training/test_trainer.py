@@ -8,16 +8,16 @@ import torch
 from networks import TINY_GSM, TINY_VSRM, make_feature_network, make_network
 from scenes import draw_pack
 
-from vsrm_cli.data.dataset import Clips
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.dataset import ClipDataset
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.layers import window_attention as attention
 from vsrm_cli.training.perceptual import stage as perceptual_stage
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recipe import Precision, Recipe, TrainingStage
 from vsrm_cli.training.trainer import Trainer
 
 SHAPE = ClipShape(frames=3, patch=8, batch=2, photo_share=0.5, motion=1.5)
-RECIPE = Recipe(Stage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
+RECIPE = Recipe(TrainingStage.CLIPS, steps=4, shape=SHAPE, lr=1e-3, warmup=2)
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +25,21 @@ def pack(tmp_path_factory):
     return draw_pack(tmp_path_factory.mktemp("packs") / "drawn.safetensors")
 
 
-def batch(pack, shape=SHAPE):
-    return Clips(pack, shape, steps=1, seed=3)[0]
+def make_batch(pack, shape=SHAPE):
+    return ClipDataset(pack, shape, steps=1, seed=3)[0]
 
 
 def new_trainer(network, recipe):
     """A trainer with the networks that its stage needs."""
-    if recipe.stage is not Stage.SHARP:
+    if recipe.stage is not TrainingStage.SHARP:
         return Trainer(network, recipe)
     return Trainer(network, recipe, PerceptualStage(network, recipe, make_feature_network()))
 
 
-def gradients(recipe, sample, network=None):
+def gradients(recipe, batch, network=None):
     """The loss of a batch, and the gradient of each weight by its name."""
     network = network or make_network()
-    losses = new_trainer(network, replace(recipe, clip_norm=None)).learn(sample)
+    losses = new_trainer(network, replace(recipe, clip_norm=None)).compute_gradients(batch)
     named = network.named_parameters()
     return losses.loss, {name: x.grad for name, x in named if x.grad is not None}
 
@@ -56,7 +56,9 @@ def trained_parts(recipe, pack, steps=2):
     before = {name: x.clone() for name, x in network.state_dict().items()}
     trainer = new_trainer(network, recipe)
     for step in range(steps):
-        trainer.apply(trainer.learn(Clips(pack, recipe.shape, steps=steps, seed=0)[step]))
+        trainer.update_weights(
+            trainer.compute_gradients(ClipDataset(pack, recipe.shape, steps=steps, seed=0)[step])
+        )
     after = network.state_dict()
     return {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}
 
@@ -64,10 +66,10 @@ def trained_parts(recipe, pack, steps=2):
 @pytest.mark.parametrize(
     ("stage", "trained"),
     [
-        (Stage.FLOW, {"spynet"}),
-        (Stage.FRAMES, {"conv_first", "features", "cell"}),
-        (Stage.CLIPS, {"spynet", "conv_first", "features", "cell"}),
-        (Stage.SHARP, {"conv_first", "features", "cell"}),
+        (TrainingStage.FLOW, {"spynet"}),
+        (TrainingStage.FRAMES, {"conv_first", "features", "cell"}),
+        (TrainingStage.CLIPS, {"spynet", "conv_first", "features", "cell"}),
+        (TrainingStage.SHARP, {"conv_first", "features", "cell"}),
     ],
 )
 def test_each_stage_trains_its_part_of_the_network(pack, stage, trained):
@@ -99,7 +101,7 @@ def test_the_learning_rate_warms_up_and_then_falls_to_a_fiftieth():
     rates = []
     for step in range(7):
         trainer.step = step
-        rates.append(trainer.rate())
+        rates.append(trainer.learning_rate())
 
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3 * 0.9343, 0.755], abs=1e-3)
     assert rates[3] == pytest.approx(0.51)
@@ -113,7 +115,7 @@ def test_the_published_learning_rate_falls_to_1e_7():
     rates = {}
     for step in (0, 6):
         trainer.step = step
-        rates[step] = trainer.rate()
+        rates[step] = trainer.learning_rate()
 
     assert rates == pytest.approx({0: 2e-4, 6: 1e-7})
 
@@ -122,7 +124,7 @@ def test_without_a_number_of_steps_the_learning_rate_does_not_fall():
     trainer = Trainer(make_network(), replace(RECIPE, steps=None))
     trainer.step = 1000
 
-    assert trainer.rate() == RECIPE.lr
+    assert trainer.learning_rate() == RECIPE.lr
 
 
 def test_the_average_follows_faster_in_the_first_steps(pack):
@@ -131,7 +133,7 @@ def test_the_average_follows_faster_in_the_first_steps(pack):
     slow, fast = (Trainer(make_network(), replace(RECIPE, ema=ema)) for ema in (0.999, 0.0))
 
     for trainer in (slow, fast):
-        trainer.apply(trainer.learn(batch(pack)))
+        trainer.update_weights(trainer.compute_gradients(make_batch(pack)))
 
     after, slow_average = slow.network.state_dict(), slow.average.state_dict()
     for name, before in start.items():
@@ -147,27 +149,27 @@ def test_the_average_reaches_the_decay_of_the_recipe():
     assert late.item() == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", list(TrainingStage))
 def test_accumulated_gradients_equal_those_of_the_whole_batch(pack, stage):
-    sample = batch(pack, replace(SHAPE, batch=3))
+    batch = make_batch(pack, replace(SHAPE, batch=3))
     recipe = replace(RECIPE, stage=stage)
 
-    loss, whole = gradients(recipe, sample)
-    loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), sample)
+    loss, whole = gradients(recipe, batch)
+    loss_in_parts, in_parts = gradients(replace(recipe, accumulate=3), batch)
 
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     # A feature network has kinks, where rounding changes a gradient a little.
-    tolerances = (2e-2, 1e-4) if stage is Stage.SHARP else (1e-3, 1e-6)
+    tolerances = (2e-2, 1e-4) if stage is TrainingStage.SHARP else (1e-3, 1e-6)
     assert_equal_gradients(in_parts, whole, rtol=tolerances[0], atol=tolerances[1])
 
 
 @pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_gradient_checkpointing_gives_the_same_gradients(pack, config):
-    sample = batch(pack)
+    batch = make_batch(pack)
     networks = [make_network(*([config] if config else [])) for _ in range(2)]
 
-    loss, kept = gradients(RECIPE, sample, networks[0])
-    loss_again, recomputed = gradients(replace(RECIPE, recompute=True), sample, networks[1])
+    loss, kept = gradients(RECIPE, batch, networks[0])
+    loss_again, recomputed = gradients(replace(RECIPE, recompute=True), batch, networks[1])
 
     assert loss_again == loss
     assert_equal_gradients(recomputed, kept)
@@ -177,14 +179,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(pack, config):
 @pytest.mark.parametrize("config", [None, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
 def test_a_network_can_be_trained_after_inference(pack, config):
     # What a network caches for a size must not be an inference tensor, as it once was.
-    network, sample = make_network(*([config] if config else [])), batch(pack)
+    network, batch = make_network(*([config] if config else [])), make_batch(pack)
     if config:
         attention._mask.cache_clear()
         attention._cached_positions.cache_clear()
     with torch.inference_mode():
-        network(sample.lr)
+        network(batch.lr)
 
-    losses = Trainer(network, RECIPE).learn(sample)
+    losses = Trainer(network, RECIPE).compute_gradients(batch)
 
     assert 0 < losses.loss < 10
 
@@ -199,76 +201,76 @@ def test_gradient_checkpointing_saves_more_than_half_of_the_memory(pack):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            trainer._forward(batch(pack, replace(SHAPE, frames=4)))
+            trainer._forward(make_batch(pack, replace(SHAPE, frames=4)))
         return kept
 
     assert bytes_kept(replace(RECIPE, recompute=True)) < bytes_kept(RECIPE) / 2
 
 
 def test_a_mirrored_clip_is_the_clip_and_its_reverse(pack):
-    sample = batch(pack)
-    with_reverse = type(sample)(
+    batch = make_batch(pack)
+    with_reverse = type(batch)(
         **{
-            **vars(sample),
-            "lr": torch.cat((sample.lr, sample.lr.flip(1)), dim=1),
-            "hr": torch.cat((sample.hr, sample.hr.flip(1)), dim=1),
+            **vars(batch),
+            "lr": torch.cat((batch.lr, batch.lr.flip(1)), dim=1),
+            "hr": torch.cat((batch.hr, batch.hr.flip(1)), dim=1),
         }
     )
 
-    mirrored = Trainer(make_network(), replace(RECIPE, mirrored=True)).learn(sample)
+    mirrored = Trainer(make_network(), replace(RECIPE, mirrored=True)).compute_gradients(batch)
 
-    assert mirrored == Trainer(make_network(), RECIPE).learn(with_reverse)
+    assert mirrored == Trainer(make_network(), RECIPE).compute_gradients(with_reverse)
 
 
 def test_the_discriminator_and_the_cleaning_head_are_trained_too(pack):
-    recipe = replace(RECIPE, stage=Stage.SHARP)
+    recipe = replace(RECIPE, stage=TrainingStage.SHARP)
     trainer = new_trainer(make_network(), recipe)
-    before = deepcopy(trainer.state()["perceptual"])
+    before = deepcopy(trainer.state_dict()["perceptual"])
 
-    losses = trainer.learn(batch(pack))
-    trainer.apply(losses)
+    losses = trainer.compute_gradients(make_batch(pack))
+    trainer.update_weights(losses)
 
-    after = trainer.state()["perceptual"]
+    after = trainer.state_dict()["perceptual"]
     assert losses.discriminator == pytest.approx(0.69, abs=0.2)
     for part, name in (("head", "weight"), ("discriminator", "first.weight")):
         assert not torch.equal(after[part][name], before[part][name])
 
 
 def test_the_adversarial_loss_starts_after_the_discriminator_trained_alone(pack, monkeypatch):
-    recipe = replace(RECIPE, stage=Stage.SHARP)
+    recipe = replace(RECIPE, stage=TrainingStage.SHARP)
     losses = []
 
     for alone in (5, 0):
         monkeypatch.setattr(perceptual_stage, "STEPS_ALONE", alone)
         trainer = new_trainer(make_network(), recipe)
         trainer.step = 5
-        losses.append(trainer.learn(batch(pack)).loss)
+        losses.append(trainer.compute_gradients(make_batch(pack)).loss)
 
     assert losses[1] > losses[0]
 
 
 def test_a_discriminator_that_is_nearly_always_right_is_not_updated(pack, monkeypatch):
     monkeypatch.setattr(perceptual_stage, "MIN_UPDATE_LOSS", 99.0)
-    trainer = new_trainer(make_network(), replace(RECIPE, stage=Stage.SHARP))
+    trainer = new_trainer(make_network(), replace(RECIPE, stage=TrainingStage.SHARP))
     before = trainer.perceptual.discriminator.first.weight.clone()
 
-    trainer.apply(trainer.learn(batch(pack)))
+    trainer.update_weights(trainer.compute_gradients(make_batch(pack)))
 
     assert torch.equal(trainer.perceptual.discriminator.first.weight, before)
 
 
 @pytest.mark.parametrize("dtype", [Precision.BFLOAT16, Precision.FLOAT16])
 def test_half_precision_losses_are_close_and_weights_stay_float32(pack, dtype):
-    sample = batch(pack)
+    batch = make_batch(pack)
 
-    loss, exact = gradients(RECIPE, sample)
+    loss, exact = gradients(RECIPE, batch)
     trainer = Trainer(make_network(), replace(RECIPE, dtype=dtype))
-    losses = trainer.learn(sample)
-    trainer.apply(losses)
+    losses = trainer.compute_gradients(batch)
+    trainer.update_weights(losses)
 
     assert losses.loss == pytest.approx(loss, rel=0.05)
     assert losses.loss != loss
-    weights = trainer.state()["network"]
+    weights = trainer.state_dict()["network"]
     assert {x.dtype for x in weights.values()} == {torch.float32}
     assert all(x.isfinite().all() for x in weights.values())
     assert len(exact) == len(list(trainer.network.parameters()))
@@ -277,15 +279,15 @@ def test_half_precision_losses_are_close_and_weights_stay_float32(pack, dtype):
 def test_a_float16_overflow_skips_the_step_and_halves_the_loss_scale(pack):
     trainer = Trainer(make_network(), replace(RECIPE, dtype=Precision.FLOAT16))
     before = {name: x.clone() for name, x in trainer.network.state_dict().items()}
-    state = trainer.state()
+    state = trainer.state_dict()
     state["scaler"]["scale"] = 2.0**40
-    trainer.restore(state)
+    trainer.load_state_dict(state)
 
-    losses = trainer.learn(batch(pack))
-    trainer.apply(losses)
+    losses = trainer.compute_gradients(make_batch(pack))
+    trainer.update_weights(losses)
 
     assert 0 < losses.loss < 10
-    assert trainer.state()["scaler"]["scale"] == 2.0**39
+    assert trainer.state_dict()["scaler"]["scale"] == 2.0**39
     after = trainer.network.state_dict()
     assert all(torch.equal(x, after[name]) for name, x in before.items())
 
@@ -293,7 +295,7 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_loss_scale(pack):
 def test_gradients_are_clipped_to_the_norm(pack):
     def norm(clip_norm):
         network = make_network()
-        Trainer(network, replace(RECIPE, clip_norm=clip_norm)).learn(batch(pack))
+        Trainer(network, replace(RECIPE, clip_norm=clip_norm)).compute_gradients(make_batch(pack))
         grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
         return torch.cat(grads).norm().item()
 
@@ -303,7 +305,7 @@ def test_gradients_are_clipped_to_the_norm(pack):
 
 
 def test_an_untrained_network_has_the_loss_of_bicubic(pack):
-    losses = Trainer(make_network(randomized=False), RECIPE).learn(batch(pack))
+    losses = Trainer(make_network(randomized=False), RECIPE).compute_gradients(make_batch(pack))
 
     assert losses.loss == pytest.approx(losses.baseline, rel=1e-4)
 
@@ -316,21 +318,21 @@ def test_nan_weights_give_a_nan_loss(pack, parameter):
     with torch.no_grad():
         network.get_parameter(parameter)[0] = float("nan")
 
-    losses = Trainer(network, RECIPE).learn(batch(pack))
+    losses = Trainer(network, RECIPE).compute_gradients(make_batch(pack))
 
     assert losses.loss != losses.loss
 
 
 def test_a_restored_trainer_repeats_the_same_step(pack):
-    trainer, sample = Trainer(make_network(), RECIPE), batch(pack)
-    trainer.apply(trainer.learn(sample))
-    state = deepcopy(trainer.state())
+    trainer, batch = Trainer(make_network(), RECIPE), make_batch(pack)
+    trainer.update_weights(trainer.compute_gradients(batch))
+    state = deepcopy(trainer.state_dict())
     states = []
 
     for _ in range(2):
-        trainer.restore(state)
-        trainer.apply(trainer.learn(sample))
-        states.append(deepcopy(trainer.state()))
+        trainer.load_state_dict(state)
+        trainer.update_weights(trainer.compute_gradients(batch))
+        states.append(deepcopy(trainer.state_dict()))
 
     assert [after["step"] for after in states] == [2, 2]
     assert state["step"] == 1

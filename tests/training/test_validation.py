@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scenes import smooth_picture, to_8_bits, with_lr_frames
+from scenes import add_lr_frames, smooth_picture, to_8_bits
 from torch import nn
 from torch.nn import functional
 from torch.nn import functional as F
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from vsrm_cli.data.degradations import shrink_bicubic
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.recipe import FINETUNING, Stage
+from vsrm_cli.training.recipe import FINETUNING, TrainingStage
 from vsrm_cli.training.validation import (
     CLIPS_SHOWN,
     SIDE_SHOWN,
-    Score,
+    ClipScore,
     Validator,
     validate,
 )
@@ -55,7 +55,7 @@ def sharp_clip(*, frames=3, height=32, width=48):
 
 
 def drawn_pairs(**size):
-    return with_lr_frames({"drawn": sharp_clip(**size)})
+    return add_lr_frames({"drawn": sharp_clip(**size)})
 
 
 def pillow_psnr(clip):
@@ -73,14 +73,14 @@ def test_a_bicubic_network_scores_like_the_bicubic_baseline():
     (score,) = validate(Bicubic(), drawn_pairs())
 
     psnr, loss = score.bicubic, score.loss
-    assert score == Score("drawn", psnr, together=psnr, alone=psnr, loss=loss)
+    assert score == ClipScore("drawn", psnr, together=psnr, alone=psnr, loss=loss)
     assert 15 < score.bicubic < 60
 
 
 def test_the_bicubic_baseline_agrees_with_pillow():
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}))
+    (score,) = validate(Bicubic(), add_lr_frames({"drawn": clip}))
 
     # Pillow rounds to 8 bits after each direction.
     assert score.bicubic == pytest.approx(pillow_psnr(clip), abs=0.05)
@@ -96,7 +96,7 @@ def test_the_alone_score_restores_each_frame_without_its_neighbors():
 def test_the_score_of_a_clip_is_the_mean_psnr_of_its_frames():
     clip = sharp_clip()
 
-    (score,) = validate(Remembering(), with_lr_frames({"drawn": clip}))
+    (score,) = validate(Remembering(), add_lr_frames({"drawn": clip}))
 
     hr = clip / 255
     restored = Remembering()(shrink_bicubic(hr)[None])[0]
@@ -107,7 +107,7 @@ def test_the_score_of_a_clip_is_the_mean_psnr_of_its_frames():
 def test_each_clip_has_a_score_with_its_name_in_order():
     clips = {"second": sharp_clip(), "first": sharp_clip(frames=1, height=16, width=20)}
 
-    scores = validate(Bicubic(), with_lr_frames(clips))
+    scores = validate(Bicubic(), add_lr_frames(clips))
 
     assert [score.clip for score in scores] == ["second", "first"]
 
@@ -131,7 +131,7 @@ def test_validation_keeps_the_network_in_train_or_eval_mode(is_training):
 def test_the_validation_loss_is_the_training_loss(weight):
     clip = sharp_clip()
 
-    (score,) = validate(Bicubic(), with_lr_frames({"drawn": clip}), frequency_weight=weight)
+    (score,) = validate(Bicubic(), add_lr_frames({"drawn": clip}), frequency_weight=weight)
 
     hr = clip / 255
     restored = Bicubic()(shrink_bicubic(hr)[None])[0]
@@ -142,7 +142,7 @@ def test_bicubic_and_restored_frames_are_passed_on():
     shown = []
     clip = sharp_clip()
 
-    validate(Bicubic(), with_lr_frames({"drawn": clip}), show=lambda *frames: shown.append(frames))
+    validate(Bicubic(), add_lr_frames({"drawn": clip}), show=lambda *frames: shown.append(frames))
 
     ((name, bicubic, restored),) = shown
     assert name == "drawn"
@@ -163,7 +163,7 @@ class Brighter(nn.Module):
 
 def clips(count=2, side=48):
     frames = [smooth_picture(side, side, shift=(2.0 * t, 0.0), wavelength=9.0) for t in range(3)]
-    return with_lr_frames({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
+    return add_lr_frames({f"clip {n}": to_8_bits(torch.stack(frames)) for n in range(count)})
 
 
 def test_the_validation_with_the_lowest_loss_is_the_best():
@@ -199,7 +199,7 @@ def test_weights_with_a_nan_loss_are_never_the_best():
 
 
 def test_the_latest_weights_of_the_flow_stage_are_kept():
-    validator = Validator(clips(), replace(FINETUNING, stage=Stage.FLOW))
+    validator = Validator(clips(), replace(FINETUNING, stage=TrainingStage.FLOW))
 
     validator.validate(Brighter(1.0), 0)
 
@@ -229,9 +229,9 @@ def test_a_restored_validator_has_the_earlier_validations(tmp_path):
     former, later = (Validator(clips(), FINETUNING) for _ in range(2))
     former.validate(Brighter(1.0), 0)
     former.validate(Brighter(0.9), 5)
-    torch.save(former.state(), tmp_path / "state.pt")
+    torch.save(former.state_dict(), tmp_path / "state.pt")
 
-    later.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    later.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
 
     assert (later.first.step, later.best.step, later.latest.step) == (0, 0, 5)
     assert later.first.scores == former.first.scores

@@ -19,9 +19,9 @@ from vsrm_cli.encode import segments
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.media.probe import probe
-from vsrm_cli.upscale import devices, source
+from vsrm_cli.upscale import devices, resumable_reader
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale.job import Summary, upscale_video
+from vsrm_cli.upscale.job import JobSummary, upscale_video
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.pipeline import queue_depth
 
@@ -212,7 +212,7 @@ def test_dropped_streams_are_reported_before_the_network_is_loaded(tmp_path, mon
 def test_warnings_are_not_part_of_the_facts(tmp_path, clip):
     summary = upscale_video(clip, tmp_path / "large.mp4")
 
-    facts = [field.name for field in fields(Summary) if field.name != "warnings"]
+    facts = [field.name for field in fields(JobSummary) if field.name != "warnings"]
     assert summary.as_dict() == {name: getattr(summary, name) for name in facts}
 
 
@@ -341,7 +341,7 @@ def test_an_error_in_the_network_leaves_no_file_and_no_thread(tmp_path, clip, mo
 
 
 @pytest.mark.parametrize(
-    "stage", [(source.VideoReader, "__iter__"), (segments.SegmentWriter, "write")]
+    "stage", [(resumable_reader.VideoReader, "__iter__"), (segments.SegmentWriter, "write")]
 )
 def test_an_error_in_another_stage_leaves_no_file_and_no_thread(tmp_path, clip, monkeypatch, stage):
     def fail(*_):

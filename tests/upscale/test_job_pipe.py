@@ -17,7 +17,7 @@ from stub_network import HEIGHT, WIDTH, draw_clip, read_clip
 from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import open_media as ends
-from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale import resumable_reader as checkpoints
 from vsrm_cli.upscale.job import upscale_video
 
 pytestmark = pytest.mark.usefixtures("stub_network")

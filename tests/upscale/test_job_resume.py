@@ -20,8 +20,7 @@ from vsrm_cli.errors import CheckFailed, InputError, Interrupted, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale import job as upscale
-from vsrm_cli.upscale import segmenting
-from vsrm_cli.upscale import source as checkpoints
+from vsrm_cli.upscale import resumable_reader, segmenting
 from vsrm_cli.upscale.devices import hardware_of
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.segmenting import Segmenter
@@ -233,7 +232,7 @@ def test_a_file_with_unreliable_seeking_is_read_from_its_beginning(tmp_path, mon
     with pytest.raises(Interrupted):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(2), **SMALL)
 
-    honest = checkpoints.VideoReader.__iter__
+    honest = resumable_reader.VideoReader.__iter__
 
     def blurred(self):
         for frame in honest(self):
@@ -241,7 +240,7 @@ def test_a_file_with_unreliable_seeking_is_read_from_its_beginning(tmp_path, mon
                 np.bitwise_xor(frame.pixels, 1, out=frame.pixels)
             yield frame
 
-    monkeypatch.setattr(checkpoints.VideoReader, "__iter__", blurred)
+    monkeypatch.setattr(resumable_reader.VideoReader, "__iter__", blurred)
     summary = upscale_video(clip, tmp_path / "large.mp4", **SMALL)
 
     assert summary.frames_resumed == 17
@@ -425,7 +424,7 @@ def test_images_changed_with_the_same_name_date_and_size_are_noticed(tmp_path, m
     clip = draw_clip(tmp_path / "small.mp4", frames=20)
     with pytest.raises(Interrupted):
         upscale_video(clip, tmp_path / "large.mp4", should_stop=stop_after(1), **SMALL)
-    monkeypatch.setattr(checkpoints, "fingerprint_of", lambda frame: None)
+    monkeypatch.setattr(resumable_reader, "compute_fingerprint", lambda frame: None)
 
     with pytest.raises(InputError, match=r"has other frames now .* --restart"):
         upscale_video(clip, tmp_path / "large.mp4", **SMALL)

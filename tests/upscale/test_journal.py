@@ -13,7 +13,7 @@ from stub_network import names_in
 
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Faults, Fingerprint
-from vsrm_cli.upscale.entries import Entry, ResumePoint
+from vsrm_cli.upscale.entries import JournalEntry, ResumePoint
 from vsrm_cli.upscale.journal import Journal, describe_files
 from vsrm_cli.upscale.settings import JobSettings
 
@@ -31,7 +31,7 @@ def output(tmp_path):
 def add_segment(journal, *, first, frames=3, move_from=None):
     ((move_from or journal.folder) / f"{first:09}.mp4").write_bytes(b"x" * 10)
     journal.add(
-        Entry(
+        JournalEntry(
             file=f"{first:09}.mp4",
             ticks=[512 * number for number in range(first, first + frames)],
             end=512 * (first + frames),
@@ -93,7 +93,7 @@ def test_the_journal_of_an_earlier_version_is_read(output):
         journal.load(ASKED, restart=False)
 
         point = ResumePoint(2, 0, [Fingerprint("1/25", 123)])
-        assert journal.entries == [Entry("000000000.mp4", [0, 512], 1024, None, point, 10)]
+        assert journal.entries == [JournalEntry("000000000.mp4", [0, 512], 1024, None, point, 10)]
         assert journal.resume_point.faults == Faults(damaged=7)
         assert journal.settings == JobSettings(
             hardware="cpu", device="cpu", dtype="fp32", threads=None, segment_frames=8
@@ -310,7 +310,7 @@ def test_a_process_that_is_killed_loses_no_entry(output):
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from vsrm_cli.upscale.entries import Entry, ResumePoint
+from vsrm_cli.upscale.entries import JournalEntry, ResumePoint
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.settings import JobSettings
 
@@ -321,7 +321,8 @@ journal.discard_unfinished()
 journal.write_settings({SETTINGS!r})
 for first in range(50):
     (journal.folder / f"{{first:09}}.mp4").write_bytes(b"x")
-    journal.add(Entry(f"{{first:09}}.mp4", [first], first + 1, None, ResumePoint(first + 1, 0, [])))
+    point = ResumePoint(first + 1, 0, [])
+    journal.add(JournalEntry(f"{{first:09}}.mp4", [first], first + 1, None, point))
 os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", work]).returncode == 9
@@ -360,4 +361,4 @@ def test_a_missing_segment_is_reported(output):
         journal.load(ASKED, restart=True)
         journal.discard_unfinished()
         with pytest.raises(OutputError, match="could not be written"):
-            journal.add(Entry("absent.mp4", [0], 1, None, ResumePoint(4, 0, [])))
+            journal.add(JournalEntry("absent.mp4", [0], 1, None, ResumePoint(4, 0, [])))

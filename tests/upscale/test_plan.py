@@ -14,7 +14,7 @@ from stub_network import X2_ENTRY, draw_clip, load_nearest
 from vsrm_cli.checkpoints import catalog
 from vsrm_cli.checkpoints.catalog import FOR_CLEAN, FOR_CLEAN_X2, FOR_COMPRESSED, MODELS, DetailPair
 from vsrm_cli.errors import Declined, OutputError, UsageError
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import probe
 from vsrm_cli.upscale import job as upscale
 from vsrm_cli.upscale import plan as forecast
@@ -298,7 +298,7 @@ def test_every_way_to_ask_for_a_size_decides_over_the_network(clean, options, mo
     ],
 )
 def test_4k_is_suggested_where_four_times_the_input_is_more(given, size, is_suggested):
-    advice = suggest_height(UpscaleOptions.read(**given), Shape(*size, None))
+    advice = suggest_height(UpscaleOptions.read(**given), OutputShape(*size, None))
 
     assert (advice is not None) == is_suggested
     assert advice is None or "--height 2160" in advice

@@ -26,8 +26,8 @@ class PipelineSpeed:
         elapsed_s: From the first byte read to the finished file, loading included.
         fps: Frames per second over that time.
         decode_fps: Frames per second of the decoder while it works.
-        network_fps: The same of the network.
-        encode_fps: The same of the encoder.
+        network_fps: Likewise for the network.
+        encode_fps: Likewise for the encoder.
         slowest: decode, network or encode.
     """
 

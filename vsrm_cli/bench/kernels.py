@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vsrm_cli.bench.speed import time_runs
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.ops.dispatch import Kernel, force_kernel, usable_kernels
+from vsrm_cli.ops.dispatch import ScanKernel, force_kernel, usable_kernels
 from vsrm_cli.ops.selective_scan import selective_scan
 
 # Channels and states of the scans of vsrm-t and of the published network.
@@ -108,7 +108,7 @@ def _difference(y: Tensor | None, expected: Tensor | None) -> float | None:
 
 
 def _try_kernel(
-    kernel: Kernel, inputs: dict[str, Tensor], device: torch.device
+    kernel: ScanKernel, inputs: dict[str, Tensor], device: torch.device
 ) -> tuple[float | None, Tensor | None, str | None]:
     """Median milliseconds and output of one implementation, or why there are none."""
     if not kernel.is_usable:

@@ -16,10 +16,10 @@ import torch
 from vsrm_cli import __version__
 from vsrm_cli.bench.end_to_end import PipelineSpeed
 from vsrm_cli.bench.kernels import KernelSpeed
-from vsrm_cli.bench.speed import Speed
+from vsrm_cli.bench.speed import NetworkSpeed
 from vsrm_cli.errors import InputError
 from vsrm_cli.evaluation.ablation import AblationRow
-from vsrm_cli.evaluation.quality import Quality
+from vsrm_cli.evaluation.quality import QualityResult
 from vsrm_cli.inference.memory import free_host_bytes
 
 SCHEMA = 1
@@ -29,17 +29,19 @@ Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """The measurements of one call of `vsrm bench`; None for those not requested."""
 
-    speed: Sequence[Speed] | None = None
+    speed: Sequence[NetworkSpeed] | None = None
     kernels: Sequence[KernelSpeed] | None = None
     end_to_end: Sequence[PipelineSpeed] | None = None
-    quality: Quality | None = None
+    quality: QualityResult | None = None
     ablation: Sequence[AblationRow] | None = None
 
 
-def new_result(measured: Measured, *, device: torch.device, settings: Mapping[str, Any]) -> Result:
+def new_result(
+    measured: Measurements, *, device: torch.device, settings: Mapping[str, Any]
+) -> Result:
     """Make a JSON object of figures, machine, versions and settings.
 
     Args:
@@ -125,7 +127,7 @@ def read_result(path: Path) -> Result:
 
 
 @dataclass(frozen=True)
-class Change:
+class FigureChange:
     """One figure of two results.
 
     Attributes:
@@ -143,7 +145,7 @@ class Change:
     ratio: float
 
 
-def compare_results(old: Result, new: Result) -> list[Change]:
+def compare_results(old: Result, new: Result) -> list[FigureChange]:
     """Compare the figures that two results share.
 
     Raises:
@@ -156,7 +158,7 @@ def compare_results(old: Result, new: Result) -> list[Change]:
         if past is None:
             continue
         ratio = 10 ** ((past - value) / 10) if unit == "dB" else value / past
-        changes.append(Change(figure, unit, past, value, ratio))
+        changes.append(FigureChange(figure, unit, past, value, ratio))
     if not changes:
         raise InputError(
             "The two results have no figure in common; measure with the same models, sizes and "

@@ -7,18 +7,20 @@ import torch
 from vsrm_cli.bench.end_to_end import measure_pipeline
 from vsrm_cli.bench.kernels import measure_kernels
 from vsrm_cli.bench.options import BenchOptions
-from vsrm_cli.bench.results import Measured, Result, new_result
+from vsrm_cli.bench.results import Measurements, Result, new_result
 from vsrm_cli.bench.speed import SIZES, choose_device, measure_speed
 from vsrm_cli.checkpoints.catalog import MODELS
 from vsrm_cli.evaluation.ablation import measure_ablation
-from vsrm_cli.evaluation.quality import Crop, measure_quality
+from vsrm_cli.evaluation.quality import GainCrop, measure_quality
 from vsrm_cli.frame import SCALE
 
 # Frames per window in timings. A CPU takes seconds for each.
 WINDOW_ON_GPU, WINDOW_ON_CPU, QUICK_WINDOW = 24, 5, 3
 
 
-def run_bench(options: BenchOptions, report: Callable[[str], None]) -> tuple[Result, list[Crop]]:
+def run_bench(
+    options: BenchOptions, report: Callable[[str], None]
+) -> tuple[Result, list[GainCrop]]:
     """Run the measurements.
 
     Args:
@@ -34,7 +36,7 @@ def run_bench(options: BenchOptions, report: Callable[[str], None]) -> tuple[Res
     device = choose_device(gpu=options.gpu)
     models = options.models or models_with_weights()
     of_one_scale = options.models or models_with_weights(scale=SCALE)  # they get the same clips
-    crops: list[Crop] = []
+    crops: list[GainCrop] = []
     speed = kernels = pipeline = quality = ablation = None
     if options.speed:
         speed = measure_speed(
@@ -70,7 +72,7 @@ def run_bench(options: BenchOptions, report: Callable[[str], None]) -> tuple[Res
             device=device,
             report=report,
         )
-    measured = Measured(speed, kernels, pipeline, quality, ablation)
+    measured = Measurements(speed, kernels, pipeline, quality, ablation)
     return new_result(measured, device=device, settings=options.settings()), crops
 
 

@@ -40,7 +40,7 @@ LARGEST_TILE = 4096
 
 
 @dataclass(frozen=True)
-class Speed:
+class NetworkSpeed:
     """Speed of a network for frames of one size.
 
     Attributes:
@@ -105,7 +105,7 @@ def measure_speed(
     device: torch.device,
     window: int,
     report: Callable[[str], None],
-) -> list[Speed]:
+) -> list[NetworkSpeed]:
     """Time networks.
 
     Args:
@@ -151,12 +151,12 @@ def _load_or_build(model: str, *, device: torch.device, dtype: str) -> Network:
     return network
 
 
-def _measure_size(network: Network, size: str, *, window: int) -> Speed:
+def _measure_size(network: Network, size: str, *, window: int) -> NetworkSpeed:
     width, height = SIZES[size]
     device, dtype = network.device, network.dtype
     times, peak, problem = _try_size(network, (1, window, 3, height, width))
     median = statistics.median(times) / window if times else None
-    return Speed(
+    return NetworkSpeed(
         model=network.name,
         dtype=DTYPE_NAMES[dtype],
         size=size,
@@ -171,7 +171,9 @@ def _measure_size(network: Network, size: str, *, window: int) -> Speed:
         peak_memory_bytes=peak,
         parameters=sum(weight.numel() for weight in network.parameters()),
         macs_per_frame=count_flops(network, (1, window, 3, height, width)) // 2 // window,
-        largest_tile=largest_tile(network, window=window, free_bytes=free_memory_bytes(device)),
+        largest_tile=find_largest_tile(
+            network, window=window, free_bytes=free_memory_bytes(device)
+        ),
         problem=problem,
     )
 
@@ -234,7 +236,7 @@ def _time_here(run: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def largest_tile(network: Network, *, window: int, free_bytes: int) -> int | None:
+def find_largest_tile(network: Network, *, window: int, free_bytes: int) -> int | None:
     """The side of the largest square tile that fits, in pixels; None if none does."""
     budget = free_bytes * MEMORY_SHARE_PERCENT // 100
     sides = range(LARGEST_TILE, MIN_TILE - 1, -TILE_STEP)

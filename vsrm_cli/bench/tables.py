@@ -3,22 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vsrm_cli.bench.results import Change, Result
+from vsrm_cli.bench.results import FigureChange, Result
 from vsrm_cli.bench.speed import SIZES
 from vsrm_cli.evaluation.baselines import FILTERS
-from vsrm_cli.evaluation.quality import Crop
+from vsrm_cli.evaluation.quality import GainCrop
 from vsrm_cli.report.html import (
     Table,
     heading,
     html_page,
     html_table,
+    image_figure,
     paragraph,
     side_by_side,
     slider,
-    still,
 )
 from vsrm_cli.report.svg import bar_plot, line_plot, point_plot
-from vsrm_cli.report.units import in_rough_time
+from vsrm_cli.report.units import format_rough_duration
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
 
 Row = dict[str, Any]  # one measurement of a result
@@ -178,7 +178,7 @@ def _mean_table(quality: dict[str, Any], channel: str) -> Table:
     )
 
 
-def changes_table(changes: Sequence[Change]) -> Table:
+def changes_table(changes: Sequence[FigureChange]) -> Table:
     """The comparison with an older result."""
     return Table(
         "Against the older result (more than 1 is worse)",
@@ -190,7 +190,7 @@ def changes_table(changes: Sequence[Change]) -> Table:
     )
 
 
-def remarks(result: Result) -> list[str]:
+def result_notes(result: Result) -> list[str]:
     """Notes for readers of the tables."""
     timed = [row for row in result["speed"] or () if row["ms_per_frame"] is not None]
     return [
@@ -208,7 +208,7 @@ def _minute_of_480p(rows: Sequence[Row]) -> str:
         pixels = width * height / (row["width"] * row["height"])
         frames = 60 * 24 * DEFAULT_WINDOW / (DEFAULT_WINDOW - DEFAULT_OVERLAP)
         seconds = frames * pixels * row["ms_per_frame"] / 1000
-        times.append(f"{model} in {dtype} {in_rough_time(seconds)}")
+        times.append(f"{model} in {dtype} {format_rough_duration(seconds)}")
     return (
         "one minute of 480p at 24 frames per second takes here, by the number of pixels: "
         f"{', '.join(times)}; 'vsrm upscale --dry-run' estimates a video of yours"
@@ -240,7 +240,7 @@ def _quality_remarks(quality: dict[str, Any]) -> list[str]:
     return [*notes, *quality["notes"]]
 
 
-def result_page(result: Result, crops: Sequence[Crop]) -> str:
+def result_page(result: Result, crops: Sequence[GainCrop]) -> str:
     """A page with the tables, plots and the crops with the largest gain.
 
     Args:
@@ -252,7 +252,7 @@ def result_page(result: Result, crops: Sequence[Crop]) -> str:
         f"vsrm {versions['vsrm']}, torch {versions['torch']}, on {machine['device_name']} "
         f"({machine['cores']} cores, {machine['system']})"
     )
-    parts = [*map(paragraph, remarks(result))]
+    parts = [*map(paragraph, result_notes(result))]
     drawn = plots(result)
     if drawn:
         parts.append(side_by_side(list(drawn.values())))
@@ -263,7 +263,7 @@ def result_page(result: Result, crops: Sequence[Crop]) -> str:
     return html_page("vsrm bench", lead, parts)
 
 
-def _crop_part(crop: Crop) -> str:
+def _crop_part(crop: GainCrop) -> str:
     network = next(name for name in crop.images if name not in {*FILTERS, "ground truth"})
     where = f"{crop.clip}, frame {crop.frame}"
     compared = slider(
@@ -272,7 +272,7 @@ def _crop_part(crop: Crop) -> str:
         labels=("bicubic", network),
         caption=where,
     )
-    truth = still(crop.images["ground truth"], caption=f"{where}: ground truth")
+    truth = image_figure(crop.images["ground truth"], caption=f"{where}: ground truth")
     return f"<div>{compared}{truth}</div>"
 
 

@@ -179,7 +179,7 @@ class DetailPair:
 PAIRS: tuple[DetailPair, ...] = (DetailPair("vsrm-t-real", "vsrm-t-sharp"),)
 
 
-def pair_of(name: str) -> DetailPair | None:
+def find_detail_pair(name: str) -> DetailPair | None:
     """The pair that a name belongs to, or None."""
     return next((pair for pair in PAIRS if name in (pair.soft, pair.sharp)), None)
 
@@ -197,7 +197,7 @@ def resolve_detail(name: str, detail: float | None) -> float | None:
     Raises:
         UsageError: If a detail is given for a network without a pair.
     """
-    pair = pair_of(name)
+    pair = find_detail_pair(name)
     if pair is None:
         if detail is None:
             return None
@@ -207,7 +207,7 @@ def resolve_detail(name: str, detail: float | None) -> float | None:
     return float(name == pair.sharp) if detail is None else detail
 
 
-def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
+def interpolation_shares(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
     """The names whose weights are interpolated, and the share of each.
 
     Args:
@@ -217,7 +217,7 @@ def blend_of(name: str, detail: float | None) -> tuple[tuple[str, float], ...]:
     Raises:
         UsageError: If there is a detail and the name belongs to no pair.
     """
-    pair = None if resolve_detail(name, detail) is None else pair_of(name)
+    pair = None if resolve_detail(name, detail) is None else find_detail_pair(name)
     if detail is None or pair is None:
         return ((name, 1.0),)
     shares = ((pair.soft, 1 - detail), (pair.sharp, detail))

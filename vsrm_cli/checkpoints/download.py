@@ -21,7 +21,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 
 from vsrm_cli.errors import WeightsError
-from vsrm_cli.files import cache_dir, publish
+from vsrm_cli.files import cache_dir, flush_and_rename
 
 TIMEOUT_SECONDS = 30.0
 # Between attempts; reset after a transfer that made progress.
@@ -58,7 +58,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class DownloadProgress:
     """The progress of a download."""
 
     name: str
@@ -70,7 +70,7 @@ class _Broken(Exception):
     """A transfer stopped, and can be resumed."""
 
 
-def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = None) -> Path:
+def fetch(remote: RemoteFile, *, report: Callable[[DownloadProgress], None] | None = None) -> Path:
     """Download a file into the cache, unless it is there.
 
     Args:
@@ -84,7 +84,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
         WeightsError: If the host cannot be reached, does not have the file, or sends another; or if
             the cache cannot be written.
     """
-    path = cached(remote)
+    path = find_cached(remote)
     if path:
         return path
     path = cache_path(remote)
@@ -92,10 +92,10 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
         path.parent.mkdir(parents=True, exist_ok=True)
         # A lock of the operating system, released when its process ends.
         with FileLock(path.with_name(f"{path.name}.lock")):
-            if not cached(remote):
+            if not find_cached(remote):
                 part = path.with_name(f"{path.name}.part")
                 _receive_all(remote, part, report or (lambda _: None))
-                publish(part, path)
+                flush_and_rename(part, path)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted: the part that was downloaded is kept; run the same command to resume"
@@ -108,7 +108,7 @@ def fetch(remote: RemoteFile, *, report: Callable[[Transfer], None] | None = Non
     return path
 
 
-def cached(remote: RemoteFile) -> Path | None:
+def find_cached(remote: RemoteFile) -> Path | None:
     """The file in the cache, if it is there and its checksum is right."""
     path = cache_path(remote)
     return path if path.is_file() and _is_right(path, remote) else None
@@ -135,7 +135,9 @@ def _is_right(path: Path, remote: RemoteFile) -> bool:
     return path.stat().st_size in remote.sizes and checksum(path, kind) == remote.checksum
 
 
-def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], None]) -> None:
+def _receive_all(
+    remote: RemoteFile, part: Path, report: Callable[[DownloadProgress], None]
+) -> None:
     """Download a file, in several attempts if needed, and verify it."""
     pauses = iter(PAUSES_SECONDS)
     furthest = _size(part)
@@ -168,7 +170,7 @@ def _receive_all(remote: RemoteFile, part: Path, report: Callable[[Transfer], No
         is_resumed = False
 
 
-def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None]) -> None:
+def _receive(remote: RemoteFile, part: Path, report: Callable[[DownloadProgress], None]) -> None:
     """One attempt: append the missing part, or start over if the host sends the whole file."""
     done = _size(part)
     with _request(remote, part, done) as response:
@@ -181,7 +183,7 @@ def _receive(remote: RemoteFile, part: Path, report: Callable[[Transfer], None])
                 if done >= remote.sizes.stop:
                     break
                 file.write(chunk)
-                report(Transfer(remote.name, done, expected))
+                report(DownloadProgress(remote.name, done, expected))
             file.flush()
             os.fsync(file.fileno())
     if done >= remote.sizes.stop:

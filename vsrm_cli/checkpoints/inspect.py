@@ -5,9 +5,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from vsrm_cli.checkpoints.catalog import FOR_COMPRESSED, MODELS, ModelEntry, pair_of, resolve_detail
-from vsrm_cli.checkpoints.download import Transfer, checksum
-from vsrm_cli.checkpoints.loading import network_of, save_weights
+from vsrm_cli.checkpoints.catalog import (
+    FOR_COMPRESSED,
+    MODELS,
+    ModelEntry,
+    find_detail_pair,
+    resolve_detail,
+)
+from vsrm_cli.checkpoints.download import DownloadProgress, checksum
+from vsrm_cli.checkpoints.loading import build_network, save_weights
 from vsrm_cli.checkpoints.locate import locate, weights_location
 from vsrm_cli.checkpoints.safe_reader import read_checkpoint
 from vsrm_cli.errors import OutputError
@@ -19,7 +25,7 @@ _STRUCTURAL_KEYS = ("network", "name", "config", "scale", "format")
 
 
 def describe(
-    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+    name_or_path: str | Path, *, report: Callable[[DownloadProgress], None] | None = None
 ) -> dict[str, Any]:
     """Describe a network by name or path, including its weight file if it is on this machine.
 
@@ -59,7 +65,7 @@ def describe_entry(entry: ModelEntry) -> dict[str, Any]:
         "bytes": where.size,
         "url": entry.remote.url if entry.remote else None,
         "checksum": entry.remote.checksum if entry.remote else None,
-        "detail_pair": asdict(pair) | default if (pair := pair_of(entry.name)) else None,
+        "detail_pair": asdict(pair) | default if (pair := find_detail_pair(entry.name)) else None,
     }
 
 
@@ -74,7 +80,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
         WeightsError: As `read_weights`.
     """
     checkpoint = read_checkpoint(path)
-    network = network_of(checkpoint, path.stem)
+    network = build_network(checkpoint, path.stem)
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -111,7 +117,7 @@ def convert_weights(
         raise OutputError(f"{target} must end in .safetensors, the form that is written.")
     check_output_path(target, overwrite=overwrite)  # a file may be converted in place
     checkpoint = read_checkpoint(source, averaged=averaged)
-    network = network_of(checkpoint, target.stem)
+    network = build_network(checkpoint, target.stem)
     metadata = {
         "name": network.name,
         "source": f"{source.name}, {checksum(source, 'sha256')}",

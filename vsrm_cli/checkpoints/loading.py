@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vsrm_cli.checkpoints.catalog import MODELS, blend_of
+from vsrm_cli.checkpoints.catalog import MODELS, interpolation_shares
 from vsrm_cli.checkpoints.detect import GSM_UNUSED, gsm_settings, guess_architecture, is_gsm
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.locate import locate
-from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, shown
+from vsrm_cli.checkpoints.safe_reader import Checkpoint, read_checkpoint, sanitize
 from vsrm_cli.errors import UsageError, VsrmError, WeightsError
 from vsrm_cli.files import write_atomically
 from vsrm_cli.models.gsmamba import GSM, GSMConfig
@@ -53,7 +53,7 @@ _KEYS_LISTED = 10
 
 
 @dataclass(frozen=True)
-class Family:
+class NetworkFamily:
     """A family of networks.
 
     Attributes:
@@ -69,10 +69,10 @@ class Family:
 
 # By the name in weight files.
 FAMILIES = {
-    "vsrm": Family(VSRMConfig, VSRM),
-    "vsrm-compact": Family(CompactConfig, VSRMCompact),
-    "vsrm-former": Family(CompactV01Config, CompactV01),
-    "gsm": Family(GSMConfig, GSM, unused=GSM_UNUSED),
+    "vsrm": NetworkFamily(VSRMConfig, VSRM),
+    "vsrm-compact": NetworkFamily(CompactConfig, VSRMCompact),
+    "vsrm-former": NetworkFamily(CompactV01Config, CompactV01),
+    "gsm": NetworkFamily(GSMConfig, GSM, unused=GSM_UNUSED),
 }
 
 
@@ -82,7 +82,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     detail: float | None = None,
-    report: Callable[[Transfer], None] | None = None,
+    report: Callable[[DownloadProgress], None] | None = None,
 ) -> Network:
     """Load a network, ready to restore clips.
 
@@ -107,7 +107,7 @@ def load_model(
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"The dtype is {dtype!r}; it can be auto, {', '.join(DTYPES)}.")
     place = find_device(device)
-    (first, _), *others = blend_of(str(name_or_path), detail)
+    (first, _), *others = interpolation_shares(str(name_or_path), detail)
     network = _read_named(first, report)
     for other, share in others:
         _blend(network, _read_named(other, report), share)
@@ -119,7 +119,7 @@ def load_model(
 
 
 def network_scale(
-    name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None
+    name_or_path: str | Path, *, report: Callable[[DownloadProgress], None] | None = None
 ) -> int:
     """The scale of a network, without loading it.
 
@@ -134,7 +134,7 @@ def network_scale(
     return _read_named(str(name_or_path), report).scale if entry is None else entry.scale
 
 
-def _read_named(name_or_path: str, report: Callable[[Transfer], None] | None) -> Network:
+def _read_named(name_or_path: str, report: Callable[[DownloadProgress], None] | None) -> Network:
     path = locate(name_or_path, report=report)
     is_file = Path(name_or_path).is_file() and name_or_path not in MODELS
     return read_weights(path, name=None if is_file else name_or_path)
@@ -156,7 +156,7 @@ def weights_checksum(
     name_or_path: str | Path,
     *,
     detail: float | None = None,
-    report: Callable[[Transfer], None] | None = None,
+    report: Callable[[DownloadProgress], None] | None = None,
 ) -> str:
     """Compute the SHA-256 of the weight file that `load_model` reads, as hexadecimal digits.
 
@@ -168,7 +168,7 @@ def weights_checksum(
     Raises:
         WeightsError: If there is no such network or file.
     """
-    parts = blend_of(str(name_or_path), detail)
+    parts = interpolation_shares(str(name_or_path), detail)
     checksums = [(_file_checksum(locate(name, report=report)), share) for name, share in parts]
     if len(checksums) == 1:
         return checksums[0][0]
@@ -194,7 +194,7 @@ def read_weights(path: Path, *, name: str | None = None) -> Network:
         WeightsError: If the file is damaged or malicious, is for an unknown network, or its keys do
             not match its configuration exactly.
     """
-    return network_of(read_checkpoint(path), name or path.stem)
+    return build_network(read_checkpoint(path), name or path.stem)
 
 
 def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
@@ -216,7 +216,7 @@ def save_weights(network: Network, path: Path, metadata: Mapping[str, str]) -> N
         save_file(tensors, part, metadata=described)
 
 
-def network_of(checkpoint: Checkpoint, name: str) -> Network:
+def build_network(checkpoint: Checkpoint, name: str) -> Network:
     """Build the network of a checkpoint and load its weights.
 
     Args:
@@ -233,13 +233,13 @@ def network_of(checkpoint: Checkpoint, name: str) -> Network:
             network: Network = family.network(config)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise WeightsError(
-            f"{path} has a configuration that cannot be built: {shown(str(error))}."
+            f"{path} has a configuration that cannot be built: {sanitize(str(error))}."
         ) from error
     scale = checkpoint.metadata.get("scale", str(network.scale))
     if scale != str(network.scale):
         raise WeightsError(
-            f"{path} says that it enlarges {shown(scale)} times, but its configuration is that of "
-            f"a network that enlarges {network.scale} times."
+            f"{path} says that it enlarges {sanitize(scale)} times, but its configuration is that "
+            f"of a network that enlarges {network.scale} times."
         )
     wanted = network.state_dict()
     tensors = {key: x for key, x in checkpoint.tensors.items() if not family.unused.fullmatch(key)}
@@ -299,7 +299,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
+def _identify(checkpoint: Checkpoint) -> tuple[NetworkFamily, Any]:
     """The family and the configuration of a checkpoint."""
     metadata, shapes, path = checkpoint.metadata, checkpoint.shapes, checkpoint.path
     if is_gsm(shapes) and "network" not in metadata:
@@ -312,7 +312,8 @@ def _identify(checkpoint: Checkpoint) -> tuple[Family, Any]:
         )
     if name not in FAMILIES:
         raise WeightsError(
-            f"{path} is for a network {shown(name)!r}; the networks here are {', '.join(FAMILIES)}."
+            f"{path} is for a network {sanitize(name)!r}; the networks here are "
+            f"{', '.join(FAMILIES)}."
         )
     values = json.loads(metadata["config"])
     if name == "vsrm" and values.get("upsampler") == _FORMER_COMPACT:
@@ -355,7 +356,7 @@ def _check_keys(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Te
     both = [(name, x, found[name]) for name, x in wanted.items() if name in found]
     faults = [
         *_listed("missing", [f"missing {name}" for name in wanted if name not in found]),
-        *_listed("unexpected", [f"unexpected {shown(n)}" for n in found if n not in wanted]),
+        *_listed("unexpected", [f"unexpected {sanitize(n)}" for n in found if n not in wanted]),
         *_listed(
             "of another shape",
             [

@@ -8,12 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from vsrm_cli.checkpoints.catalog import MODELS, ModelEntry
-from vsrm_cli.checkpoints.download import Transfer, cached, fetch
+from vsrm_cli.checkpoints.download import DownloadProgress, fetch, find_cached
 from vsrm_cli.checkpoints.hub import ENDINGS, fetch_from_hub, is_hub_id
 from vsrm_cli.errors import WeightsError
 
 
-class Place(enum.StrEnum):
+class WeightsPlace(enum.StrEnum):
     """Where the weights of a name are."""
 
     BUNDLED = "in the box"
@@ -26,12 +26,14 @@ class Place(enum.StrEnum):
 class WeightsLocation:
     """Where the weight file of a name is, and its size in bytes, if there is one."""
 
-    place: Place
+    place: WeightsPlace
     path: Path | None
     size: int | None
 
 
-def locate(name_or_path: str | Path, *, report: Callable[[Transfer], None] | None = None) -> Path:
+def locate(
+    name_or_path: str | Path, *, report: Callable[[DownloadProgress], None] | None = None
+) -> Path:
     """Find a weight file; download it if it is not on this machine.
 
     Args:
@@ -60,16 +62,16 @@ def weights_location(entry: ModelEntry) -> WeightsLocation:
     """Where the weights of an entry are, without downloading anything."""
     path = _bundled_path(entry.file) if entry.file else None
     if path:
-        return WeightsLocation(Place.BUNDLED, path, path.stat().st_size)
+        return WeightsLocation(WeightsPlace.BUNDLED, path, path.stat().st_size)
     if entry.remote is None:
-        return WeightsLocation(Place.NOWHERE, None, None)
-    path = cached(entry.remote)
+        return WeightsLocation(WeightsPlace.NOWHERE, None, None)
+    path = find_cached(entry.remote)
     if path:
-        return WeightsLocation(Place.CACHE, path, path.stat().st_size)
-    return WeightsLocation(Place.REMOTE, None, entry.remote.size)
+        return WeightsLocation(WeightsPlace.CACHE, path, path.stat().st_size)
+    return WeightsLocation(WeightsPlace.REMOTE, None, entry.remote.size)
 
 
-def _locate_entry(entry: ModelEntry, report: Callable[[Transfer], None] | None) -> Path:
+def _locate_entry(entry: ModelEntry, report: Callable[[DownloadProgress], None] | None) -> Path:
     if entry.remote:
         return fetch(entry.remote, report=report)
     if entry.file is None:

@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     return Checkpoint(path, tensors, metadata)
 
 
-def shown(text: str) -> str:
+def sanitize(text: str) -> str:
     """Make a name from an untrusted file safe to print: short, and without control characters."""
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
@@ -91,7 +91,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError, KeyError) as error:
         raise WeightsError(
-            f"{path} is not a readable safetensors or PyTorch file ({shown(str(error))})."
+            f"{path} is not a readable safetensors or PyTorch file ({sanitize(str(error))})."
         ) from error
 
 
@@ -104,10 +104,10 @@ def _read_pytorch(path: Path, size: int) -> Any:
         call = re.search(r"GLOBAL ([\w.]+)", str(error))
         if call:
             raise WeightsError(
-                f"{path} was refused: it asks to call {shown(call[1])}, which weights never need; "
-                "nothing was executed."
+                f"{path} was refused: it asks to call {sanitize(call[1])}, which weights never "
+                "need; nothing was executed."
             ) from error
-        reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        reason = sanitize(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise WeightsError(f"{path} is not a readable PyTorch file ({reason}).") from error
 
 
@@ -139,7 +139,8 @@ def _unwrap(path: Path, content: Any, *, averaged: bool) -> dict[str, Tensor]:
     strange = next((k for k, x in content.items() if not _is_named_tensor(k, x)), None)
     if strange is not None:
         raise WeightsError(
-            f"{path} holds {shown(str(strange))}, which is not a tensor, where weights should be."
+            f"{path} holds {sanitize(str(strange))}, which is not a tensor, where weights "
+            "should be."
         )
     return {name: x.detach() for name, x in content.items()}
 
@@ -165,15 +166,15 @@ def _check(path: Path, name: str, x: Tensor, size: int) -> None:
     """Refuse a tensor that is not a dense block of finite numbers of this file."""
     if x.is_meta or x.layout != torch.strided or x.dtype not in _TYPES:
         raise WeightsError(
-            f"{path} holds {shown(name)} as {x.dtype}, {x.layout}, as weights never are."
+            f"{path} holds {sanitize(name)} as {x.dtype}, {x.layout}, as weights never are."
         )
     if math.prod(x.shape) * x.element_size() > size:
         raise WeightsError(
-            f"{path} was refused: {shown(name)} claims the shape {tuple(x.shape)}, more than the "
-            f"{size} bytes of the file can hold."
+            f"{path} was refused: {sanitize(name)} claims the shape {tuple(x.shape)}, more than "
+            f"the {size} bytes of the file can hold."
         )
     if x.dtype in _FLOATS and not bool(torch.isfinite(x).all()):
         raise WeightsError(
-            f"{path} holds NaN or infinite values in {shown(name)}: it is damaged, or its training "
-            "failed."
+            f"{path} holds NaN or infinite values in {sanitize(name)}: it is damaged, or its "
+            "training failed."
         )

@@ -14,7 +14,7 @@ from vsrm_cli.cli.options import Debug, panel
 
 if TYPE_CHECKING:  # the jobs bring torch, which `vsrm --help` need not wait for
     from vsrm_cli.bench.results import Result
-    from vsrm_cli.evaluation.quality import Crop
+    from vsrm_cli.evaluation.quality import GainCrop
 
 EXIT_FAILED = 1
 
@@ -228,10 +228,10 @@ def bench(
 
 
 def _print_result(
-    result: "Result", crops: "list[Crop]", *, as_json: bool, html: Path | None, overwrite: bool
+    result: "Result", crops: "list[GainCrop]", *, as_json: bool, html: Path | None, overwrite: bool
 ) -> None:
     """Print a result, and write its page."""
-    from vsrm_cli.bench.tables import remarks, result_page, tables
+    from vsrm_cli.bench.tables import result_notes, result_page, tables
     from vsrm_cli.report.html import write_whole
 
     if as_json:
@@ -239,7 +239,7 @@ def _print_result(
     else:
         for table in tables(result):
             console.show_table(table)
-    for remark in remarks(result):
+    for remark in result_notes(result):
         console.print_note(remark)
     for problem in (result["quality"] or {}).get("problems", ()):
         console.print_error(problem)

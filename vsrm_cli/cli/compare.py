@@ -43,7 +43,7 @@ def compare(
         ),
     ],
     third: Annotated[
-        Path | None, typer.Argument(metavar="[C]", help="One more, likewise.", show_default=False)
+        Path | None, typer.Argument(metavar="[C]", help="A third one.", show_default=False)
     ] = None,
     start: Annotated[
         str | None,
@@ -92,7 +92,7 @@ def compare(
     Example: vsrm compare small.mp4 large.mp4 -o both.mp4
     """
     from vsrm_cli.compare import compare_videos
-    from vsrm_cli.encode.options import Encoding
+    from vsrm_cli.encode.options import EncodingOptions
 
     labels = [
         label or path.name
@@ -108,7 +108,7 @@ def compare(
             start=read_time(start, name="start"),
             mode=mode,
             labels=labels if label_a or label_b or label_c else None,
-            encoding=Encoding(codec=codec, crf=crf),
+            encoding=EncodingOptions(codec=codec, crf=crf),
             overwrite=overwrite,
             report=display.report,
         )
@@ -135,21 +135,21 @@ def doctor(
     Example: vsrm doctor
     """
     check_cluster(cluster)
-    from vsrm_cli.doctor import State, examine, examine_cluster
+    from vsrm_cli.doctor import CheckStatus, run_checks, run_cluster_checks
 
-    findings = []
+    results = []
     topic = ""
-    for finding in examine() if cluster is None else examine_cluster(cluster):
-        findings.append(finding)
+    for result in run_checks() if cluster is None else run_cluster_checks(cluster):
+        results.append(result)
         if not as_json:
-            console.print_finding(finding, is_first=finding.topic != topic)
-        topic = finding.topic
+            console.print_check_result(result, is_first=result.topic != topic)
+        topic = result.topic
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings]))
-    elif not any(finding.state is State.BROKEN for finding in findings):
-        tested = sum(finding.state is State.GOOD for finding in findings)
+        typer.echo(json.dumps([asdict(result) for result in results]))
+    elif not any(result.state is CheckStatus.BROKEN for result in results):
+        tested = sum(result.state is CheckStatus.GOOD for result in results)
         what = f"{tested} things work, and what is marked - is not needed"
         console.print_note(f"All good: {what if cluster is None else f'{tested} nodes'}.")
-    if any(finding.state is State.BROKEN for finding in findings):
+    if any(result.state is CheckStatus.BROKEN for result in results):
         where = "on this machine" if cluster is None else "in the cluster"
         raise VsrmError(f"Something is broken {where}; see above.")

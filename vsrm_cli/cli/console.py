@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar, a line when the job is done, tables.
+"""Terminal output: a progress bar, a line when the job is done, tables.
 
 Progress and messages go to stderr. Stdout is for results, so that it can be piped.
 The bar is for a terminal; a log file gets a plain line every few seconds instead.
@@ -22,24 +22,23 @@ from rich.text import Text
 
 from vsrm_cli.cli.formatting import (
     bar_length,
+    format_megabytes,
     frames_computed,
     frames_line,
-    megabytes,
     stages_line,
     step_rate,
     summary_line,
     time_left,
 )
-from vsrm_cli.report.units import in_time
+from vsrm_cli.report.units import format_duration
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import numpy and torch, and `vsrm --help` should not wait for those
-    from vsrm_cli.checkpoints.download import Transfer
-    from vsrm_cli.doctor import Finding
+    from vsrm_cli.checkpoints.download import DownloadProgress
+    from vsrm_cli.doctor import CheckResult
     from vsrm_cli.report.html import Table as TableOfWords
-    from vsrm_cli.training.loop import Progress as Training
-    from vsrm_cli.training.loop import Result as TrainingResult
-    from vsrm_cli.upscale.summary import Summary
+    from vsrm_cli.training.loop import TrainingProgress, TrainingResult
+    from vsrm_cli.upscale.summary import JobSummary
 
 # Often enough to see progress in a log, seldom enough to read the log.
 SECONDS_BETWEEN_LINES = 10.0
@@ -56,14 +55,14 @@ PLACES = {
     "to be fetched": "download at first use",
     "none": "no weights",
 }
-FINDING_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
+CHECK_SIGNS = {"good": ("+", "green"), "absent": ("-", "dim"), "broken": ("!", "bold red")}
 
 # For tables in a file or another program: wide enough that nothing wraps.
 WIDTH_OF_FILES = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchPosition:
     """Where a job stands among several.
 
     Attributes:
@@ -71,7 +70,7 @@ class Place:
         number: Its number, from 1 on.
         of: How many jobs there are.
         work: How much there is to do in it, in any unit; 0 if unknown.
-        work_after: The same of all jobs after it.
+        work_after: Work of all jobs after it.
     """
 
     name: str
@@ -90,7 +89,7 @@ class Display:
         is_quiet: bool,
         beginning: str = "loading",
         mode: str = "auto",
-        place: Place | None = None,
+        position: BatchPosition | None = None,
     ) -> None:
         """Prepare a display that shows everything, or only warnings.
 
@@ -98,10 +97,10 @@ class Display:
             is_quiet: Whether to show only warnings.
             beginning: What the bar shows until the job reports.
             mode: One of `PROGRESS`.
-            place: Of the job among several.
+            position: Of the job among several.
         """
         self._mode = mode
-        self._place = place
+        self._position = position
         self._first: tuple[float, float] | None = None  # time and frames of the first report
         self._is_quiet = is_quiet
         self._stderr = _stderr()
@@ -114,7 +113,7 @@ class Display:
         if has_bar and mode == "auto":
             self._bar = _new_bar(self._stderr)
             self._task = self._bar.add_task(
-                "", total=None, frames=self._placed(beginning), stages="", left=""
+                "", total=None, frames=self._with_position(beginning), stages="", left=""
             )
 
     def __enter__(self) -> Self:
@@ -139,11 +138,11 @@ class Display:
         left = ", ".join(
             filter(None, (time_left(progress.seconds_left), time_left(in_all, " in all")))
         )
-        frames = self._placed(frames_line(progress))
+        frames = self._with_position(frames_line(progress))
         if self._mode == "json":
             facts = asdict(progress) | {"seconds_left_in_all": in_all}
-            if self._place:
-                facts |= {"number": self._place.number, "of": self._place.of}
+            if self._position:
+                facts |= {"number": self._position.number, "of": self._position.of}
             line = json.dumps({"event": "progress", **facts})
             self._log(line, seconds_between=SECONDS_BETWEEN_OBJECTS)
         elif self._bar:
@@ -161,9 +160,12 @@ class Display:
         ):
             self._log(", ".join(part for part in (frames, stages_line(progress), left) if part))
 
-    def report_transfer(self, transfer: "Transfer") -> None:
+    def report_transfer(self, transfer: "DownloadProgress") -> None:
         """Show how far a download is."""
-        done, total = megabytes(transfer.bytes_done), megabytes(transfer.bytes_expected)
+        done, total = (
+            format_megabytes(transfer.bytes_done),
+            format_megabytes(transfer.bytes_expected),
+        )
         words = f"downloading {transfer.name}, {done} of {total}"
         if self._bar:
             self._bar.update(
@@ -175,7 +177,7 @@ class Display:
         else:
             self._log(words)
 
-    def report_training(self, progress: "Training") -> None:
+    def report_training(self, progress: "TrainingProgress") -> None:
         """Show how far a training run is; loss spikes get a line of their own."""
         if progress.rollback and not self._is_quiet:
             self.print_note(progress.rollback)
@@ -183,7 +185,7 @@ class Display:
         rate = progress.steps_per_second
         words = [f"loss {progress.loss:.5f}", f"{step_rate(rate)} steps/s" if rate else ""]
         left = progress.seconds_left
-        remaining = "" if left is None else f"{in_time(left)} left"
+        remaining = "" if left is None else f"{format_duration(left)} left"
         if self._bar:
             self._bar.update(
                 self._task,
@@ -217,7 +219,7 @@ class Display:
             return
         _print(self._stderr, f"warning: {message}")
 
-    def print_result(self, summary: "Summary") -> None:
+    def print_result(self, summary: "JobSummary") -> None:
         """Print the result of the job, in one line, and its warnings."""
         for warning in summary.warnings:
             self.warn(warning)
@@ -228,24 +230,32 @@ class Display:
         else:
             _print(self._stderr, summary_line(summary, self._latest))
 
-    def _placed(self, words: str) -> str:
-        """Words about the job, with its place among several."""
-        place = self._place
-        return words if place is None else f"{place.number} of {place.of}, {place.name}: {words}"
+    def _with_position(self, words: str) -> str:
+        """Words about the job, with its position among several."""
+        position = self._position
+        return (
+            words
+            if position is None
+            else f"{position.number} of {position.of}, {position.name}: {words}"
+        )
 
     def _seconds_left_in_all(self, progress: Progress) -> float | None:
         """How long this job and those after it will take; None without any, or if unknown."""
-        place, computed, expected = self._place, frames_computed(progress), progress.frames_expected
+        position, computed, expected = (
+            self._position,
+            frames_computed(progress),
+            progress.frames_expected,
+        )
         if self._first is None:
             self._first = (time.monotonic(), computed)
         since, before = self._first
-        if place is None or place.number == place.of or progress.seconds_left is None:
+        if position is None or position.number == position.of or progress.seconds_left is None:
             return None
         if not expected or computed <= before:
             return None
-        done = place.work * (computed - before) / expected
+        done = position.work * (computed - before) / expected
         seconds = time.monotonic() - since
-        return progress.seconds_left + place.work_after * seconds / done if done else None
+        return progress.seconds_left + position.work_after * seconds / done if done else None
 
     def _log(self, line: str, *, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
         if not self._is_quiet and time.monotonic() >= self._line_is_due_at:
@@ -290,22 +300,22 @@ def print_model(facts: Mapping[str, Any]) -> None:
         _print_facts(stdout, table)
 
 
-def print_finding(finding: "Finding", *, is_first: bool) -> None:
+def print_check_result(result: "CheckResult", *, is_first: bool) -> None:
     """Print one line of what `vsrm doctor` finds on stdout.
 
     Args:
-        finding: What was found.
+        result: Of one check.
         is_first: Whether it is the first of its topic.
     """
     stdout = Console(highlight=False)
     if is_first:
-        stdout.print(Text(finding.topic, style="bold"))
-    sign, style = FINDING_SIGNS[finding.state]
+        stdout.print(Text(result.topic, style="bold"))
+    sign, style = CHECK_SIGNS[result.state]
     line = Table.grid(padding=(0, 2, 0, 0))
     line.add_column(no_wrap=True, style=style)
     line.add_column(no_wrap=True, min_width=16)
     line.add_column(overflow="fold", style="dim" if sign == "-" else "")
-    line.add_row(sign, finding.name, Text(_printable(finding.detail)))
+    line.add_row(sign, result.name, Text(_printable(result.detail)))
     stdout.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 
@@ -331,7 +341,7 @@ def _print(console: Console, text: str) -> None:
 def _head(model: Mapping[str, Any]) -> tuple[str, ...]:
     """Name, size, scale, license and place of a network, in short."""
     about = "about " if model["place"] == "to be fetched" else ""
-    size = f", {about}{megabytes(model['bytes'])}" if model["bytes"] else ""
+    size = f", {about}{format_megabytes(model['bytes'])}" if model["bytes"] else ""
     return (
         model["name"],
         f"{model['parameters'] / 1e6:5.2f} M parameters",

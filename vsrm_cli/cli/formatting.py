@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vsrm_cli.report.units import in_bytes, in_time
+from vsrm_cli.report.units import format_bytes, format_duration
 from vsrm_cli.upscale.options import DEFAULT_SCALE
 from vsrm_cli.upscale.pipeline import Progress
 
 if TYPE_CHECKING:  # they import torch, and `vsrm --help` should not wait for it
-    from vsrm_cli.upscale.plan import Plan
-    from vsrm_cli.upscale.summary import Summary
+    from vsrm_cli.upscale.plan import JobPlan
+    from vsrm_cli.upscale.summary import JobSummary
 
 
-def megabytes(count: int) -> str:
+def format_megabytes(count: int) -> str:
     """A number of bytes in megabytes, for people."""
     return f"{count / 1e6:.1f} MB"
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: JobPlan) -> list[str]:
     """A plan as lines, each a name and a value."""
     frames = "unknown" if plan.frames is None else f"about {plan.frames}"
     resumed = f", {plan.frames_resumed} of them finished" if plan.frames_resumed else ""
@@ -40,12 +40,14 @@ def plan_lines(plan: Plan) -> list[str]:
         "windows": f"{plan.window} frames, {plan.overlap} shared with the next one",
         "tiles": tile,
         "segments": segments,
-        "time": "unknown" if plan.seconds is None else f"about {in_time(plan.seconds)} (estimate)",
-        "memory": f"about {in_bytes(plan.memory_bytes)} for the network (estimate)",
+        "time": "unknown"
+        if plan.seconds is None
+        else f"about {format_duration(plan.seconds)} (estimate)",
+        "memory": f"about {format_bytes(plan.memory_bytes)} for the network (estimate)",
         "size": "unknown"
         if plan.file_bytes is None
-        else f"about {in_bytes(plan.file_bytes)}, "
-        f"plus as much for segments until the end (estimate); {in_bytes(plan.free_bytes)} free",
+        else f"about {format_bytes(plan.file_bytes)}, "
+        f"plus as much for segments until the end (estimate); {format_bytes(plan.free_bytes)} free",
     }
     return [f"{name:9} {text}" for name, text in rows.items()]
 
@@ -78,7 +80,7 @@ def stages_line(progress: Progress) -> str:
 
 def time_left(seconds: float | None, scope: str = "") -> str:
     """How long it still takes; empty if unknown."""
-    return "" if seconds is None else f"{in_time(seconds)} left{scope}"
+    return "" if seconds is None else f"{format_duration(seconds)} left{scope}"
 
 
 def _rates(progress: Progress) -> dict[str, float]:
@@ -99,7 +101,7 @@ def step_rate(rate: float) -> str:
     return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
-def summary_line(summary: Summary, latest: Progress | None) -> str:
+def summary_line(summary: JobSummary, latest: Progress | None) -> str:
     """What a job did, in one line."""
     rates = {name: fps for name, fps in _rates(latest).items() if fps > 0} if latest else {}
     slowest = min(rates, key=rates.__getitem__, default=None)
@@ -107,7 +109,7 @@ def summary_line(summary: Summary, latest: Progress | None) -> str:
     resumed = f" ({summary.frames_resumed} resumed)" if summary.frames_resumed else ""
     return (
         f"{summary.output}: {summary.frames_out} frames{resumed}, "
-        f"{summary.width}x{summary.height}, in {in_time(summary.elapsed_s)}, "
+        f"{summary.width}x{summary.height}, in {format_duration(summary.elapsed_s)}, "
         f"{_rounded(summary.fps)} fps{stage}, "
         f"{summary.model}{_factor(summary.model_scale)}{_detail(summary.detail)} "
         f"on {summary.device}{_why(summary.model_reason)}"

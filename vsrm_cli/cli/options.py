@@ -1,6 +1,6 @@
 """Options that several commands share, and what the shell completes for values of options.
 
-Nothing here waits for torch.
+Nothing here imports torch.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ import typer
 from vsrm_cli.cli import console
 from vsrm_cli.cli.options import Debug, JsonSummary, OverwritePage, Quiet
 from vsrm_cli.cli.signals import stop_at_once
-from vsrm_cli.report.units import in_bytes, in_time
+from vsrm_cli.report.units import format_bytes, format_duration
 from vsrm_cli.upscale.options import UpscaleOptions, read_time
 
 
@@ -95,7 +95,8 @@ def preview(
         places = "1 place" if len(made.times) == 1 else f"{len(made.times)} places"
         console.print_note(
             f"{made.output}: {places} in {len(made.versions)} versions, "
-            f"{in_bytes(made.page_bytes)}, made in {in_time(made.seconds)}; open it in a browser"
+            f"{format_bytes(made.page_bytes)}, made in {format_duration(made.seconds)}; "
+            "open it in a browser"
         )
     if as_json:
         typer.echo(json.dumps(asdict(made)))

@@ -1,7 +1,7 @@
 """The command `vsrm upscale`: its options, and one call for each input.
 
-The job is imported by the command, not by this file: it brings torch, and `vsrm --help` should
-not wait for it.
+The job is imported by the command, not by this file: it imports torch, and `vsrm --help` should
+not wait for that.
 """
 
 import json
@@ -39,8 +39,8 @@ from vsrm_cli.upscale.options import (
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.models.network import Network
-    from vsrm_cli.upscale.order import LoadedAs
-    from vsrm_cli.upscale.plan import Plan
+    from vsrm_cli.upscale.plan import JobPlan
+    from vsrm_cli.upscale.request import LoadedAs
 
 _network_option, _encoding_option = panel("Network"), panel("Encoding")
 _picture_option, _part_option = panel("Picture"), panel("Part")
@@ -292,7 +292,7 @@ def upscale(
     from vsrm_cli.upscale.batch import check_ending, check_exists, check_takes_rate, plan_batch
 
     def enlarge(source: Path, target: Path) -> None:
-        def print_plan(plan: "Plan") -> bool:
+        def print_plan(plan: "JobPlan") -> bool:
             display.clear()
             if as_json:
                 typer.echo(json.dumps(plan.as_dict()))
@@ -305,7 +305,7 @@ def upscale(
                 is_quiet=quiet,
                 beginning="estimating" if dry_run else "loading",
                 mode=progress,
-                place=places.get((source, target)),
+                position=positions.get((source, target)),
             ) as display,
             stop_on_signal(display.print_note, "segment") as should_stop,
         ):
@@ -361,19 +361,19 @@ def upscale(
         console.print_note(f"skipped: {target} exists")
     pairs = [pair for pair in pairs if pair[1] not in existing]
     networks: dict[LoadedAs, Network] = {}
-    places = dict(zip(pairs, _places([source for source, _ in pairs]), strict=True))
+    positions = dict(zip(pairs, _positions([source for source, _ in pairs]), strict=True))
     _do_all(enlarge, pairs, debug=debug)
 
 
-def _places(sources: list[Path]) -> list[console.Place | None]:
+def _positions(sources: list[Path]) -> list[console.BatchPosition | None]:
     """Where each input stands among all of them, for the time that is left in total."""
     if len(sources) == 1:
         return [None]
-    from vsrm_cli.upscale.batch import work_of
+    from vsrm_cli.upscale.batch import estimate_work
 
-    work = [work_of(source) for source in sources]
+    work = [estimate_work(source) for source in sources]
     return [
-        console.Place(
+        console.BatchPosition(
             source.name, number, len(sources), work=work[number - 1], work_after=sum(work[number:])
         )
         for number, source in enumerate(sources, 1)

@@ -13,12 +13,12 @@ from typing import Any, cast
 import numpy as np
 
 from vsrm_cli.data.crops import CropBox
-from vsrm_cli.data.sources import Run, Source
+from vsrm_cli.data.sources import FootageSource, FrameRun
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import SCALE
 
 SLOTS = 24
-# The run of each slot is replaced after so many steps, one slot after the other.
+# The run of each slot is replaced after this many steps, one slot after the other.
 STEPS_IN_USE = 96
 # Frames and pixels of a run beyond those of a clip: several different clips can be cut from it.
 MORE_FRAMES, MORE_PIXELS = 4, 2.5
@@ -40,7 +40,7 @@ class ClipCache:
     """
 
     def __init__(
-        self, sources: Sequence[Source], *, frames: int, side: int, seed: Sequence[int]
+        self, sources: Sequence[FootageSource], *, frames: int, side: int, seed: Sequence[int]
     ) -> None:
         """Prepare; nothing is read yet."""
         self._sources = tuple(sources)
@@ -49,7 +49,7 @@ class ClipCache:
         # Every frame of the footage has the same probability.
         weights = np.array([source.frames for source in sources], float)
         self._odds = weights / weights.sum() if len(weights) else weights
-        self._cache: OrderedDict[tuple[int, int], Run] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], FrameRun] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of runs in use: all, if they are in memory anyway."""
@@ -63,7 +63,7 @@ class ClipCache:
         """Everything except the cache: a worker starts with an empty one."""
         return {**self.__dict__, "_cache": OrderedDict()}
 
-    def take(self, number: int, step: int) -> Run:
+    def take(self, number: int, step: int) -> FrameRun:
         """One of the runs that are in use in a step.
 
         Raises:
@@ -71,7 +71,7 @@ class ClipCache:
         """
         if self._is_in_memory:
             stored = self._sources[number]
-            return cast(Run, stored.read(0, stored.frames, CropBox(0, 0, *stored.size)))
+            return cast(FrameRun, stored.read(0, stored.frames, CropBox(0, 0, *stored.size)))
         generation = (step + number * STEPS_IN_USE // SLOTS) // STEPS_IN_USE
         key = (number, generation)
         if key not in self._cache:
@@ -81,7 +81,7 @@ class ClipCache:
             self._cache.popitem(last=False)
         return self._cache[key]
 
-    def _read(self, key: tuple[int, int]) -> Run:
+    def _read(self, key: tuple[int, int]) -> FrameRun:
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([*self._seed, *key, 1 + attempt])
             source = self._sources[rng.choice(len(self._sources), p=self._odds)]
@@ -95,7 +95,7 @@ class ClipCache:
             f"check that the files still exist and are complete."
         )
 
-    def _choose_box(self, source: Source, rng: np.random.Generator) -> CropBox:
+    def _choose_box(self, source: FootageSource, rng: np.random.Generator) -> CropBox:
         """A crop of large frames, aligned to LR pixels; photos are not cropped."""
         if source.frames == 1:
             return CropBox(0, 0, *source.size)

@@ -41,7 +41,7 @@ def shrink(frames: Tensor, factor: float) -> Tensor:
     return shrunk.reshape(*frames.shape[:-2], *shrunk.shape[-2:])
 
 
-def detail(image: Tensor) -> float:
+def measure_detail(image: Tensor) -> float:
     """Mean absolute difference of neighboring pixels, in gray levels, of (..., H, W) values."""
     image = image.float()
     across = (image[..., 1:] - image[..., :-1]).abs().mean()
@@ -72,7 +72,9 @@ def most_detailed(
     ]
     return max(
         places,
-        key=lambda at: detail(image[:, at[0] : at[0] + height : 2, at[1] : at[1] + width : 2]),
+        key=lambda at: measure_detail(
+            image[:, at[0] : at[0] + height : 2, at[1] : at[1] + width : 2]
+        ),
     )
 
 

@@ -16,8 +16,8 @@ from vsrm_cli.data.clip_cache import ClipCache
 from vsrm_cli.data.crops import flip_and_rotate, most_detailed
 from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, load_pack_sources
-from vsrm_cli.data.sample import ClipShape, Sample
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.frame import SCALE
 
 # LR pixels around a patch that are compressed along with it, as far as there are any, and cropped
@@ -27,7 +27,7 @@ CONTEXT = 8
 _Row = tuple[Tensor, Tensor, Tensor, Tensor, bool]
 
 
-class Clips(Dataset[Sample]):
+class ClipDataset(Dataset[TrainingBatch]):
     """Batches of clips from footage; item n is the batch of step n.
 
     Args:
@@ -74,7 +74,7 @@ class Clips(Dataset[Sample]):
         """Number of steps."""
         return self.steps
 
-    def __getitem__(self, step: int) -> Sample:
+    def __getitem__(self, step: int) -> TrainingBatch:
         """Make the batch of one step.
 
         Raises:
@@ -86,7 +86,7 @@ class Clips(Dataset[Sample]):
         lr, hr, backward, forward, known = zip(
             *(self._sample(step, number) for number in numbers), strict=True
         )
-        return Sample(
+        return TrainingBatch(
             lr=torch.stack(lr),
             hr=torch.stack(hr),
             flow_backward=torch.stack(backward),
@@ -109,7 +109,7 @@ class Clips(Dataset[Sample]):
             cover = cache.take(int(rng.integers(len(cache))), step)
             wide = replace(shape, patch=shape.patch + 2 * around)
             hr, *flows = move_camera(run.hr[0], cover.hr[0], wide, rng)
-            backward, forward = (_middle(flow, around) for flow in flows)
+            backward, forward = (_crop_edges(flow, around) for flow in flows)
         else:
             hr, around = _cut(run.hr, shape, rng, around=around)
             hr = flip_and_rotate(hr, rng)
@@ -118,7 +118,13 @@ class Clips(Dataset[Sample]):
         # and go through a frame from its top left.
         hr = _recolor(hr, rng)
         lr = degrade(hr, self.degradation, np.random.default_rng([*seed, 1]))
-        return _middle(lr, around), _middle(hr, SCALE * around), backward, forward, from_photo
+        return (
+            _crop_edges(lr, around),
+            _crop_edges(hr, SCALE * around),
+            backward,
+            forward,
+            from_photo,
+        )
 
 
 def _cut(
@@ -177,7 +183,7 @@ def _cut_pair(hr: Tensor, lr: Tensor, shape: ClipShape, rng: np.random.Generator
 def _walk(
     room: int, frames: int, rng: np.random.Generator, *, fastest: int
 ) -> tuple[list[int], int]:
-    """Steady steps within so many pixels: the position in each frame, and the step."""
+    """Steady steps within this many pixels: the position in each frame, and the step."""
     fastest = min(fastest, room // max(1, frames - 1))
     step = int(rng.integers(-fastest, fastest + 1))
     way = step * (frames - 1)
@@ -185,8 +191,8 @@ def _walk(
     return [first + step * t for t in range(frames)], step
 
 
-def _middle(frames: Tensor, edge: int) -> Tensor:
-    """Crop so many pixels at each edge of frames, (..., H, W)."""
+def _crop_edges(frames: Tensor, edge: int) -> Tensor:
+    """Crop this many pixels at each edge of frames, (..., H, W)."""
     height, width = frames.shape[-2:]
     return frames[..., edge : height - edge, edge : width - edge]
 

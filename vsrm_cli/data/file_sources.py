@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vsrm_cli.data.crops import CropBox, shrink
 from vsrm_cli.data.file_index import Facts, FileIndex
-from vsrm_cli.data.sources import Run, Skipped, Source
+from vsrm_cli.data.sources import FootageSource, FrameRun, SkippedFile
 from vsrm_cli.decode.frame_index import read_frame_index
 from vsrm_cli.decode.image_sequence import by_number, read_image
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
@@ -30,7 +30,7 @@ _IMAGES_PROBED = 4
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoSource:
     """A video file.
 
     Attributes:
@@ -57,7 +57,7 @@ class Video:
         """Number of frames."""
         return len(self.ticks)
 
-    def read(self, first: int, count: int, box: CropBox) -> Run | None:
+    def read(self, first: int, count: int, box: CropBox) -> FrameRun | None:
         """Decode, from the key frame before ``first``."""
         stored = box.scaled(2) if self.is_halved else box
         start = (self.ticks[first] - self.ticks[0]) * self.time_base
@@ -72,11 +72,11 @@ class Video:
         except InputError:
             return None
         is_whole = len(images) == count and not reader.faults.damaged
-        return Run(torch.stack(images)) if is_whole else None
+        return FrameRun(torch.stack(images)) if is_whole else None
 
 
 @dataclass(frozen=True)
-class ImageFiles:
+class ImageSource:
     """An image sequence, or one photo.
 
     Attributes:
@@ -98,7 +98,7 @@ class ImageFiles:
         """Number of frames."""
         return len(self.files)
 
-    def read(self, first: int, count: int, box: CropBox) -> Run | None:
+    def read(self, first: int, count: int, box: CropBox) -> FrameRun | None:
         """Read each image."""
         wanted = self.files[first : first + count]
         read = read_photo if self.is_photo else _read_image
@@ -111,7 +111,7 @@ class ImageFiles:
         cuts = SceneCutFinder()
         if any(cuts.begins_shot(image.numpy()) for image in images):
             return None
-        return Run(torch.stack([box.crop(image) for image in images]))
+        return FrameRun(torch.stack([box.crop(image) for image in images]))
 
 
 def read_photo(path: Path) -> Tensor:
@@ -127,7 +127,7 @@ def read_photo(path: Path) -> Tensor:
 
 def find_sources(
     root: Path, files: Iterable[Path], index: FileIndex, *, keeps_size: bool = False
-) -> tuple[list[Source], list[Skipped]]:
+) -> tuple[list[FootageSource], list[SkippedFile]]:
     """Probe files: videos, folders of frames, and photos.
 
     A folder of images is an image sequence if the first ones are of one size, without a scene cut
@@ -142,13 +142,13 @@ def find_sources(
     Returns:
         Sources sorted by name, without file endings; and files that cannot be used.
     """
-    sources: list[Source] = []
-    skipped: list[Skipped] = []
+    sources: list[FootageSource] = []
+    skipped: list[SkippedFile] = []
     for name, row in _group_files(root, files, index):
         path = row[0]
         facts = index.facts(path, _probe_video if is_video(path) else _probe_image)
         if "reason" in facts:
-            skipped.append(Skipped(path, facts["reason"]))
+            skipped.append(SkippedFile(path, facts["reason"]))
         else:
             sources.append(_source(name, row, facts, keeps_size=keeps_size))
     return sorted(sources, key=lambda source: source.name), skipped
@@ -177,16 +177,16 @@ def _group_files(
             yield from ((_name(file.with_suffix(""), root), (file,)) for file in row)
 
 
-def _source(name: str, row: tuple[Path, ...], facts: Facts, *, keeps_size: bool) -> Source:
+def _source(name: str, row: tuple[Path, ...], facts: Facts, *, keeps_size: bool) -> FootageSource:
     height, width = facts["size"]
     if is_video(row[0]):
         is_halved = not keeps_size and facts["is_lossy"] and min(height, width) >= HALVED_LINES
         size = (height // 2, width // 2) if is_halved else (height, width)
         ticks, clock = tuple(facts["ticks"]), Fraction(*facts["clock"])
-        return Video(row[0], name, ticks, clock, size, is_halved, facts["is_lossy"])
+        return VideoSource(row[0], name, ticks, clock, size, is_halved, facts["is_lossy"])
     is_photo = len(row) == 1 and not keeps_size
     factor = _photo_factor(height, width) if is_photo else 1.0
-    return ImageFiles(row, name, (int(height * factor), int(width * factor)), is_photo)
+    return ImageSource(row, name, (int(height * factor), int(width * factor)), is_photo)
 
 
 def _photo_factor(height: int, width: int) -> float:

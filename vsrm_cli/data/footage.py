@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vsrm_cli.data.file_index import FileIndex
 from vsrm_cli.data.packs import load_lr_clips, load_pack
-from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Pair, Skipped, Source, Stored
+from vsrm_cli.data.sources import FootageSource, PairedSource, SkippedFile, StoredFrames
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, cache_dir, files_below
 from vsrm_cli.frame import SCALE
@@ -33,16 +33,16 @@ class Footage:
     """
 
     path: Path
-    sources: tuple[Source, ...]
-    skipped: tuple[Skipped, ...] = ()
+    sources: tuple[FootageSource, ...]
+    skipped: tuple[SkippedFile, ...] = ()
 
     @property
-    def photos(self) -> tuple[Source, ...]:
+    def photos(self) -> tuple[FootageSource, ...]:
         """The sources of one frame."""
         return tuple(source for source in self.sources if source.frames == 1)
 
     @property
-    def clips(self) -> tuple[Source, ...]:
+    def clips(self) -> tuple[FootageSource, ...]:
         """The sources of several frames."""
         return tuple(source for source in self.sources if source.frames > 1)
 
@@ -57,15 +57,15 @@ class Footage:
         Returns:
             The same shape if they fit, otherwise one with a smaller patch or fewer frames.
         """
-        patch = _middle([min(s.size) // SCALE for s in self.sources], at_most=shape.patch)
+        patch = _upper_median([min(s.size) // SCALE for s in self.sources], at_most=shape.patch)
         lengths = [source.frames for source in self.clips]
-        frames = _middle(lengths, at_most=shape.frames) if lengths else shape.frames
+        frames = _upper_median(lengths, at_most=shape.frames) if lengths else shape.frames
         return replace(shape, patch=patch, frames=frames)
 
     def usable(self, shape: ClipShape) -> "Footage":
         """The footage that is large and long enough for a shape; the rest is skipped."""
         side = SCALE * shape.patch
-        fits: list[Source] = []
+        fits: list[FootageSource] = []
         skipped = list(self.skipped)
         for source in self.sources:
             height, width = source.size
@@ -76,7 +76,7 @@ class Footage:
             else:
                 fits.append(source)
                 continue
-            skipped.append(Skipped(self.path / source.name, f"{source.name} {reason}"))
+            skipped.append(SkippedFile(self.path / source.name, f"{source.name} {reason}"))
         if not fits:
             raise InputError(
                 f"{self.path} holds no photo and no clip of {side} pixels and {shape.frames} "
@@ -85,7 +85,7 @@ class Footage:
         return Footage(self.path, tuple(fits), tuple(skipped))
 
 
-def _middle(values: list[int], *, at_most: int) -> int:
+def _upper_median(values: list[int], *, at_most: int) -> int:
     """The largest number, up to a limit, that at least half of the values reach."""
     return min(at_most, sorted(values)[len(values) // 2])
 
@@ -118,7 +118,7 @@ def open_footage(data: Path, *, index: Path | None = None) -> Footage:
             large.append(source)
             continue
         reason = f"{source.name} is too small: {source.size[1]}x{source.size[0]} pixels."
-        skipped.append(Skipped(data / source.name, reason))
+        skipped.append(SkippedFile(data / source.name, reason))
     if not large:
         found = f" ({len(skipped)} were skipped, the first: {skipped[0].reason})" if skipped else ""
         raise InputError(
@@ -137,23 +137,23 @@ def _files(data: Path) -> list[Path]:
     return [data] if data.is_file() else files_below(data)
 
 
-def _sources(data: Path, index: FileIndex) -> tuple[list[Source], list[Skipped]]:
+def _sources(data: Path, index: FileIndex) -> tuple[list[FootageSource], list[SkippedFile]]:
     """All packs, videos, image sequences and photos."""
     files = _files(data)
     root = data if data.is_dir() else data.parent
-    sources: list[Source] = []
-    skipped: list[Skipped] = []
+    sources: list[FootageSource] = []
+    skipped: list[SkippedFile] = []
     for pack in (file for file in files if file.suffix.lower() == PACK_ENDING):
         where = "" if pack == data else f"{pack.relative_to(root).with_suffix('').as_posix()}/"
         try:
             sources += load_pack_sources(pack, where)
         except InputError as error:
-            skipped.append(Skipped(pack, str(error)))
+            skipped.append(SkippedFile(pack, str(error)))
     found, others = _in_files(root, files, index)
     return sources + found, skipped + others
 
 
-def load_pack_sources(pack: Path, where: str = "") -> list[Source]:
+def load_pack_sources(pack: Path, where: str = "") -> list[FootageSource]:
     """The photos, then the clips of a pack, in memory.
 
     A clip appears once for each of its LR versions.
@@ -167,19 +167,19 @@ def load_pack_sources(pack: Path, where: str = "") -> list[Source]:
     """
     photos, clips = load_pack(pack)
     lr_clips = load_lr_clips(pack)
-    stored: list[Source] = []
+    stored: list[FootageSource] = []
     for name, photo in photos.items():
-        stored.append(Stored(f"{where}photo.{name}", photo[None]))
+        stored.append(StoredFrames(f"{where}photo.{name}", photo[None]))
     for name, clip in clips.items():
-        hr = Stored(where + name, clip)
-        pairs = [Pair(hr, Stored(where + name, lr)) for lr in lr_clips.get(name, ())]
+        hr = StoredFrames(where + name, clip)
+        pairs = [PairedSource(hr, StoredFrames(where + name, lr)) for lr in lr_clips.get(name, ())]
         for pair in pairs:
             _check_pair(pack / name, pair)
         stored += pairs or [hr]
     return stored
 
 
-def _pairs(data: Path, index: FileIndex) -> tuple[list[Source], list[Skipped]]:
+def _pairs(data: Path, index: FileIndex) -> tuple[list[FootageSource], list[SkippedFile]]:
     """Sources that are in both folders under the same name."""
     found, skipped = _in_files(data / HR_FOLDER, None, index, keeps_size=True)
     others, more_skipped = _in_files(data / LR_FOLDER, None, index, keeps_size=True)
@@ -187,15 +187,15 @@ def _pairs(data: Path, index: FileIndex) -> tuple[list[Source], list[Skipped]]:
     for name in sorted(hr.keys() ^ lr.keys()):
         here, there = (HR_FOLDER, LR_FOLDER)[:: 1 if name in hr else -1]
         reason = f"{here}/{name} has no counterpart in {there}/."
-        skipped.append(Skipped(data / here / name, reason))
-    pairs: list[Source] = []
+        skipped.append(SkippedFile(data / here / name, reason))
+    pairs: list[FootageSource] = []
     for name in sorted(hr.keys() & lr.keys()):
-        pairs.append(Pair(hr[name], lr[name]))
-        _check_pair(data / HR_FOLDER / name, Pair(hr[name], lr[name]))
+        pairs.append(PairedSource(hr[name], lr[name]))
+        _check_pair(data / HR_FOLDER / name, PairedSource(hr[name], lr[name]))
     return pairs, skipped + more_skipped
 
 
-def _check_pair(path: Path, pair: Pair) -> None:
+def _check_pair(path: Path, pair: PairedSource) -> None:
     """Make sure that LR and HR frames match.
 
     Raises:
@@ -216,7 +216,7 @@ def _check_pair(path: Path, pair: Pair) -> None:
 
 def _in_files(
     root: Path, files: list[Path] | None, index: FileIndex, *, keeps_size: bool = False
-) -> tuple[list[Source], list[Skipped]]:
+) -> tuple[list[FootageSource], list[SkippedFile]]:
     """Sources in videos and images; PyAV is needed only if there are any."""
     media = [
         file

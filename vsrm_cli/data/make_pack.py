@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vsrm_cli.data.crops import detail, shrink
+from vsrm_cli.data.crops import measure_detail, shrink
 from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.file_sources import read_photo
 from vsrm_cli.data.packs import LR_PREFIX
@@ -134,7 +134,7 @@ def _detailed_clips(path: Path, count: int, rng: torch.Generator) -> list[Tensor
                 for size in run.shape[-2:]
             )
             crop = run[..., top : top + CLIP_SIDE, left : left + CLIP_SIDE]
-            places.append((detail(crop[0]), crop))
+            places.append((measure_detail(crop[0]), crop))
         places.sort(key=lambda place: place[0], reverse=True)
         scored += [(score, crop.clone()) for score, crop in places[:2]]
     scored.sort(key=lambda place: place[0], reverse=True)

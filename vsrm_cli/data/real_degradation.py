@@ -131,7 +131,7 @@ class Sharpening:
 
 
 @dataclass(frozen=True)
-class Fields:
+class InterlacingArtifacts:
     """Remnants of poor deinterlacing: every second row is from the next frame.
 
     Attributes:
@@ -173,18 +173,18 @@ class Compression:
     def apply(self, clip: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
         """Encode and decode a clip."""
         # Imported here, since the other degradations work without PyAV.
-        from vsrm_cli.encode.roundtrip import compressed
+        from vsrm_cli.encode.roundtrip import encode_and_decode
 
         lead = min(self.lead, len(clip) - 1)
         whole = torch.cat((clip[1 : lead + 1].flip(0), clip))
         frames = (whole * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-        decoded = compressed(
+        decoded = encode_and_decode(
             frames, self.codec, crf=self.crf, preset=self.preset, deblocks=self.deblocks
         )
         return torch.from_numpy(decoded[lead:]).float() / 255
 
 
-Step = Resize | Blur | Noise | Sharpening | Fields | Compression
+Step = Resize | Blur | Noise | Sharpening | InterlacingArtifacts | Compression
 
 
 def degrade_real(hr: Tensor, size: Size, rng: np.random.Generator) -> Tensor:
@@ -233,7 +233,7 @@ def draw_steps(rng: np.random.Generator) -> list[Step]:
         codec = str(rng.choice(["h264", "hevc"]))
         return [*steps, *sensor, *_sharpened(rng, 0.7), _compression(codec, rng, worst=30.0)]
     if kind == "old":
-        fields = [Fields(blends=rng.random() < 0.5)] if rng.random() < 0.25 else []
+        fields = [InterlacingArtifacts(blends=rng.random() < 0.5)] if rng.random() < 0.25 else []
         grain = [_noise(rng)] if rng.random() < 0.5 else []
         again = [_compression("h264", rng)] if rng.random() < 0.3 else []
         return [_blur(rng), *steps, *grain, *fields, _old_compression(rng), *again]
@@ -276,7 +276,7 @@ def _noise(rng: np.random.Generator) -> Noise:
 
 
 def _sharpened(rng: np.random.Generator, share: float) -> list[Step]:
-    """Sharpening in so many of the clips."""
+    """Sharpening, in a share of the clips."""
     if rng.random() >= share:
         return []
     return [Sharpening(rng.uniform(0.2, 1.0), rng.uniform(0.5, 1.5))]

@@ -11,7 +11,7 @@ from vsrm_cli.frame import SCALE
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedFile:
     """A file that cannot be used.
 
     Attributes:
@@ -24,7 +24,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Run:
+class FrameRun:
     """Consecutive frames.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run:
         return self.hr.nbytes + (0 if self.lr is None else self.lr.nbytes)
 
 
-class Source(Protocol):
+class FootageSource(Protocol):
     """A photo (one frame) or a sequence of frames."""
 
     @property
@@ -64,7 +64,7 @@ class Source(Protocol):
     def is_lossy(self) -> bool:
         """Whether its frames, of a pair the LR ones, are from lossy compressed video."""
 
-    def read(self, first: int, count: int, box: CropBox) -> Run | None:
+    def read(self, first: int, count: int, box: CropBox) -> FrameRun | None:
         """Read a crop of consecutive frames.
 
         Args:
@@ -78,7 +78,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFrames:
     """Frames in memory, (T, 3, H, W) uint8."""
 
     name: str
@@ -96,17 +96,17 @@ class Stored:
         """Height and width in pixels."""
         return self.pixels.shape[-2], self.pixels.shape[-1]
 
-    def read(self, first: int, count: int, box: CropBox) -> Run:
+    def read(self, first: int, count: int, box: CropBox) -> FrameRun:
         """A view of the frames, not a copy."""
-        return Run(box.crop(self.pixels[first : first + count]))
+        return FrameRun(box.crop(self.pixels[first : first + count]))
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedSource:
     """HR frames and their LR frames, of a fourth of the size."""
 
-    hr: Source
-    lr: Source
+    hr: FootageSource
+    lr: FootageSource
 
     @property
     def name(self) -> str:
@@ -133,8 +133,8 @@ class Pair:
         """Whether the LR frames are from lossy compressed video."""
         return self.lr.is_lossy
 
-    def read(self, first: int, count: int, box: CropBox) -> Run | None:
+    def read(self, first: int, count: int, box: CropBox) -> FrameRun | None:
         """Read the same crop of both."""
         hr = self.hr.read(first, count, box)
         lr = self.lr.read(first, count, box.scaled(1 / SCALE))
-        return None if hr is None or lr is None else Run(hr.hr, lr.hr)
+        return None if hr is None or lr is None else FrameRun(hr.hr, lr.hr)

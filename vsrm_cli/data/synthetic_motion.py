@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.data.crops import flip_and_rotate, most_detailed
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.frame import SCALE
 
 

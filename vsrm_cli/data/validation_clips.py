@@ -10,9 +10,9 @@ from torch import Tensor
 from vsrm_cli.data.crops import CropBox
 from vsrm_cli.data.degradations import Degradation, degrade
 from vsrm_cli.data.footage import Footage, open_footage
-from vsrm_cli.data.sample import ClipShape
-from vsrm_cli.data.sources import Run, Source
+from vsrm_cli.data.sources import FootageSource, FrameRun
 from vsrm_cli.data.synthetic_motion import move_camera
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import SCALE
 
@@ -59,16 +59,16 @@ def validation_pairs(
     return pairs
 
 
-def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[str, Run]:
+def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[str, FrameRun]:
     footage = open_footage(data) if isinstance(data, Path) else data
     sources = footage.clips or footage.photos
     if len(sources) > most:
         sources = tuple(sources[n * len(sources) // most] for n in range(most))
-    runs: dict[str, Run] = {}
+    runs: dict[str, FrameRun] = {}
     for source in sources:
         length = min(frames, source.frames)
         for first in _places(source.frames - length, most // len(sources)):
-            run = source.read(first, length, _middle(source, side))
+            run = source.read(first, length, _center_box(source, side))
             if run is None:  # damaged, or with a scene cut
                 continue
             name = f"{source.name} {first}" if source.frames > length else source.name
@@ -84,11 +84,11 @@ def _runs(data: Footage | Path, *, most: int, frames: int, side: int) -> dict[st
 
 
 def _places(room: int, number: int) -> list[int]:
-    """So many different numbers from 0 to ``room``, evenly spread."""
+    """This many different numbers from 0 to ``room``, evenly spread."""
     return sorted({(2 * n + 1) * room // (2 * number) for n in range(number)})
 
 
-def _middle(source: Source, side: int) -> CropBox:
+def _center_box(source: FootageSource, side: int) -> CropBox:
     """The middle of its frames; sides and position are multiples of four."""
     height, width = (min(side, length) // SCALE * SCALE for length in source.size)
     top, left = (
@@ -98,10 +98,10 @@ def _middle(source: Source, side: int) -> CropBox:
     return CropBox(top, left, height, width)
 
 
-def _photo_clip(run: Run, frames: int) -> Run:
+def _photo_clip(run: FrameRun, frames: int) -> FrameRun:
     """A photo as a clip."""
     patch = min(PHOTO_CLIP_SIDE, *run.hr.shape[-2:]) // SCALE
     shape = ClipShape(frames=frames, patch=patch, batch=1, photo_share=1.0)
     photo = run.hr[0]
     clip, _, _ = move_camera(photo, photo, shape, np.random.default_rng(0))
-    return Run((clip * 255).round().to(torch.uint8))
+    return FrameRun((clip * 255).round().to(torch.uint8))

@@ -67,14 +67,14 @@ def find_artifacts(paths: Sequence[Path]) -> str | None:
         return "the frames are reduced to a palette" if is_reduced else None
     lumas = [np.tensordot(_LUMA, frame.astype(np.float32), 1) for frame in frames]
     is_cropped = _find_grid(lumas) > _LEAST_BLOCKING_CROPPED
-    if is_cropped or blocking(lumas) > _LEAST_BLOCKING:
+    if is_cropped or measure_blocking(lumas) > _LEAST_BLOCKING:
         return "the frames show the blocks of an earlier compression"
-    if max(noise(luma) for luma in lumas) > _LEAST_NOISE:
+    if max(measure_noise(luma) for luma in lumas) > _LEAST_NOISE:
         return "the frames are noisy"
     return None
 
 
-def blocking(lumas: Sequence[_Plane]) -> float:
+def measure_blocking(lumas: Sequence[_Plane]) -> float:
     """How much larger steps between pixels are at multiples of 8 than elsewhere; 1 for equal ones.
 
     Args:
@@ -110,7 +110,7 @@ def _ratios(lumas: Sequence[_Plane], average: Callable[[_Plane], Any]) -> NDArra
     return ratios
 
 
-def noise(luma: _Plane) -> float:
+def measure_noise(luma: _Plane) -> float:
     """Standard deviation of the noise of a frame, in the flattest tenth of it.
 
     Source: Immerkaer, "Fast Noise Variance Estimation" (1996), within blocks.

@@ -31,12 +31,12 @@ _BLOCK_HEIGHT, _BLOCK_WIDTH = 16, 32
 _FURTHER = 1.3  # teeth of fields three moments apart, against those of neighbors in time
 _AS_LONG = 0.9  # teeth of the frame itself, against those of neighbors in time
 _TOOTH = 1.25  # teeth of the frame, against the changes along its own fields
-# Below so many levels per pixel the noise of a codec decides.
+# Below this many levels per pixel the noise of a codec decides.
 _LEAST_LEVELS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class BlockCounts:
     """Counts of blocks in some frames.
 
     Attributes:
@@ -51,12 +51,12 @@ class Blocks:
     progressive: int = 0
     total: int = 0
 
-    def __add__(self, other: Blocks) -> Blocks:
+    def __add__(self, other: BlockCounts) -> BlockCounts:
         """Count the blocks of more frames."""
-        return Blocks(*map(add, astuple(self), astuple(other)))
+        return BlockCounts(*map(add, astuple(self), astuple(other)))
 
 
-def find_combing(before: Luma, frame: Luma, after: Luma) -> Blocks:
+def find_combing(before: Luma, frame: Luma, after: Luma) -> BlockCounts:
     """Look for combing in a frame.
 
     Args:
@@ -74,7 +74,7 @@ def find_combing(before: Luma, frame: Luma, after: Luma) -> Blocks:
     is_ordered = far > _FURTHER * near + noise
     is_combed = is_ordered & (now > _AS_LONG * near) & (now > _TOOTH * along_fields)
     is_progressive = ~is_combed & (near > _FURTHER * now + noise)
-    return Blocks(
+    return BlockCounts(
         tff=int((is_combed & (top_first < bottom_first)).sum()),
         bff=int((is_combed & (top_first > bottom_first)).sum()),
         progressive=int(is_progressive.sum()),

@@ -25,7 +25,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.combing import Blocks, Luma, find_combing
+from vsrm_cli.decode.combing import BlockCounts, Luma, find_combing
 from vsrm_cli.media.color import luma_of
 
 # Parts of the video that are examined, consecutive frames of each, and how many frames are decoded
@@ -56,7 +56,7 @@ FirstField = Literal["tff", "bff"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class FieldOrder:
     """The field order of a video, as far as it is known.
 
     Attributes:
@@ -71,7 +71,7 @@ class Fields:
     is_doubtful: bool = False
 
 
-def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
+def detect_field_order(container: InputContainer, stream: VideoStream) -> FieldOrder:
     """Look for combing in some frames from all parts of a video.
 
     Args:
@@ -79,8 +79,8 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
         stream: Its main video.
     """
     if stream.codec_context.height > _MOST_LINES:
-        return Fields()
-    seen: list[Blocks] = []
+        return FieldOrder()
+    seen: list[BlockCounts] = []
     is_marked = False
     for frames in sample_frames(container, stream):
         is_marked |= any(frame.interlaced_frame for frame in frames)
@@ -89,9 +89,9 @@ def look_for_fields(container: InputContainer, stream: VideoStream) -> Fields:
     return _decide(seen, is_marked=is_marked)
 
 
-def _decide(seen: list[Blocks], *, is_marked: bool) -> Fields:
+def _decide(seen: list[BlockCounts], *, is_marked: bool) -> FieldOrder:
     """Decide by the combing of the frames."""
-    blocks = sum(seen, Blocks())
+    blocks = sum(seen, BlockCounts())
     first: FirstField = "tff" if blocks.tff >= blocks.bff else "bff"
     combed, other = max(blocks.tff, blocks.bff), min(blocks.tff, blocks.bff)
     combed_frames = moving_frames = 0
@@ -102,10 +102,10 @@ def _decide(seen: list[Blocks], *, is_marked: bool) -> Fields:
         moving_frames += moving >= _LEAST_BLOCKS_OF_FRAME
     enough = _LEAST_BLOCKS_MARKED if is_marked else _LEAST_BLOCKS_UNMARKED
     if combed < enough or combed_frames < _LEAST_FRAMES:
-        return Fields(is_marked=is_marked)
+        return FieldOrder(is_marked=is_marked)
     share = _LEAST_SHARE_MARKED if is_marked else _LEAST_SHARE_UNMARKED
     is_sure = combed >= _LEAST_AGREEMENT * other and combed_frames >= share * moving_frames
-    return Fields(first if is_sure else None, is_marked, is_doubtful=not is_sure)
+    return FieldOrder(first if is_sure else None, is_marked, is_doubtful=not is_sure)
 
 
 def sample_frames(container: InputContainer, stream: VideoStream) -> Iterator[list[VideoFrame]]:
@@ -146,7 +146,7 @@ def _from(ticks: int, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
     return dropwhile(lambda frame: frame.pts is None or frame.pts < ticks, near)
 
 
-def _look_at(frames: list[VideoFrame]) -> Iterator[Blocks]:
+def _look_at(frames: list[VideoFrame]) -> Iterator[BlockCounts]:
     """The combing of each frame that has neighbors on both sides."""
     lumas = [_luma(frame) for frame in frames]
     for before, luma, after in zip(lumas, lumas[1:], lumas[2:], strict=False):
@@ -159,7 +159,7 @@ def _luma(frame: VideoFrame) -> Luma:
     return luma[:, :: -(-frame.width // _MOST_COLUMNS)]
 
 
-def filtered(
+def apply_filter(
     frames: Iterable[tuple[VideoFrame, Fraction]], name: str, **options: str
 ) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Pass frames through a filter of FFmpeg that returns one for each.

@@ -19,9 +19,9 @@ from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
 from vsrm_cli.files import IMAGE_ENDINGS, files_in
 from vsrm_cli.frame import Faults, Frame, Pixels, to_16_bits
-from vsrm_cli.media.color import RGB, Color, ToRgb, bits_of, color_of, has_alpha
+from vsrm_cli.media.color import RGB, Color, ToRgb, bit_depth, color_of, has_alpha
 from vsrm_cli.media.containers import is_animated_webp, open_container, video_stream
-from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, upright
+from vsrm_cli.media.orientation import exif_matrix, is_quarter_turn, rotate_upright
 from vsrm_cli.media.probe import NO_ALPHA, VideoInfo, probe
 
 NUMBER = re.compile(r"%0?(\d*)d")
@@ -31,7 +31,7 @@ _ANIMATION, _HEAD_BYTES = b"acTL", 4096
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a name stands for numbered files, such as frame_%05d.png."""
+    """Whether a name is a pattern for numbered files, such as frame_%05d.png."""
     is_image_name = path.suffix.lower() in IMAGE_ENDINGS
     return is_image_name and NUMBER.search(path.name) is not None and not path.is_file()
 
@@ -45,7 +45,7 @@ def is_image(path: Path) -> bool:
 
 
 def is_sequence(path: Path) -> bool:
-    """Whether a name stands for image files: a folder, numbered files, or a single one."""
+    """Whether a name means image files: a folder, numbered files, or a single one."""
     return path.is_dir() or is_pattern(path) or is_image(path)
 
 
@@ -88,7 +88,7 @@ def read_image(file: Path) -> Pixels:
     """
     av_frame = _decode(file)
     pixels = ToRgb(width=av_frame.width, height=av_frame.height)(av_frame, color_of(av_frame))
-    return upright(pixels, exif_matrix(file))
+    return rotate_upright(pixels, exif_matrix(file))
 
 
 class ImageSequenceReader:
@@ -181,7 +181,7 @@ def _common_info(first: VideoInfo, files: Sequence[Path]) -> VideoInfo:
         formats[pixel_format] = None
     if len(formats) == 1:
         return first
-    is_deep = any(bits_of(name) > 8 for name in formats)
+    is_deep = any(bit_depth(name) > 8 for name in formats)
     lost = dict.fromkeys(first.dropped)
     if any(has_alpha(name) for name in formats):
         lost[NO_ALPHA] = None

@@ -1,6 +1,6 @@
 """Detect scene cuts.
 
-A network that gets frames of two shots together draws ghosts of one into the other. So each frame
+A network that gets frames of two shots together blends one into the other. So each frame
 is compared with the one before: its pixels at the same places, and its color histogram. Motion
 changes the first and hardly the second; a cut changes both.
 

@@ -21,7 +21,7 @@ from av.stream import Discard, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vsrm_cli.decode.deinterlace import Fields, FirstField, filtered, look_for_fields
+from vsrm_cli.decode.deinterlace import FieldOrder, FirstField, apply_filter, detect_field_order
 from vsrm_cli.decode.hwaccel import find_decoder
 from vsrm_cli.decode.scene_cuts import SceneCutFinder
 from vsrm_cli.errors import InputError
@@ -29,10 +29,10 @@ from vsrm_cli.frame import Faults, Frame
 from vsrm_cli.media.clock_restarts import ContinuousClock, clock_restarts
 from vsrm_cli.media.color import ToRgb, color_of
 from vsrm_cli.media.containers import open_container, read_packets, video_stream
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo, probe
 
-# After so many packets in a row without a frame the rest of the file is skipped.
+# After this many packets in a row without a frame the rest of the file is skipped.
 _FAILURES_IN_A_ROW = 1000
 # Seconds before --start at which decoding starts, tried one after another: a seek may land too
 # late, by an amount that depends on the container.
@@ -99,12 +99,12 @@ class VideoReader:
         return self._hardware or "software"
 
     @cached_property
-    def fields(self) -> Fields:
+    def fields(self) -> FieldOrder:
         """Its field order, if it is interlaced; some frames are decoded to find out."""
         if isinstance(self._deinterlaces, str):
-            return Fields(first=self._deinterlaces)
+            return FieldOrder(first=self._deinterlaces)
         with open_container(self.info.path) as container:
-            return look_for_fields(container, video_stream(container, self.info.path))
+            return detect_field_order(container, video_stream(container, self.info.path))
 
     @property
     def notices(self) -> list[str]:
@@ -156,10 +156,10 @@ class VideoReader:
         seen = False
         av_frames = self._timed_frames()
         if not self.info.has_chroma_location:
-            av_frames = filtered(av_frames, "setparams", chroma_location="left")
+            av_frames = apply_filter(av_frames, "setparams", chroma_location="left")
         if self._deinterlaces and self.fields.first is not None:
             options = {"mode": "send_frame", "parity": self.fields.first, "deint": "all"}
-            av_frames = filtered(av_frames, "bwdif", **options)
+            av_frames = apply_filter(av_frames, "bwdif", **options)
         for av_frame, time in av_frames:
             seen = True
             if self._first is not None and time < self._first:
@@ -172,7 +172,7 @@ class VideoReader:
             self.frames_read += 1
             self.faults += Faults(resized=(av_frame.width, av_frame.height) != size)
             duration = av_frame.duration * self.info.time_base if av_frame.duration else None
-            pixels = upright(to_rgb(av_frame, color), self._matrix)
+            pixels = rotate_upright(to_rgb(av_frame, color), self._matrix)
             yield Frame(pixels, time, duration, cuts.begins_shot(pixels))
         else:
             self._check_end()

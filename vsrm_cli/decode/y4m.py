@@ -70,7 +70,7 @@ class Y4mReader:
         # The beginning goes into a file, for code that probes a path.
         self._folder = tempfile.TemporaryDirectory(prefix="vsrm-")
         beginning = Path(self._folder.name) / "stdin.y4m"
-        beginning.write_bytes(header + b"FRAME\n" + packed(first))
+        beginning.write_bytes(header + b"FRAME\n" + pack_planes(first))
         self.info: VideoInfo = replace(probe(beginning), duration=None, expected_frames=None)
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class _Rejoined:
         return data or self._file.read(size)
 
 
-def packed(frame: VideoFrame) -> bytes:
+def pack_planes(frame: VideoFrame) -> bytes:
     """The planes of a frame, without row padding."""
     width = 2 if any(part.bits > 8 for part in frame.format.components) else 1
     parts = []

@@ -16,7 +16,7 @@ from av.container import OutputContainer
 from av.logging import Capture
 from av.video.stream import VideoStream
 
-from vsrm_cli.encode.options import Encoding, plan_encoding
+from vsrm_cli.encode.options import EncodingOptions, plan_encoding
 from vsrm_cli.errors import VsrmError
 
 # The ends of encoder names, and whose hardware they need.
@@ -47,11 +47,11 @@ class HardwareEncoder:
     is_usable: bool
 
 
-def coding_error(codec: str) -> float:
+def measure_coding_error(codec: str) -> float:
     """Encode a few drawn frames, decode them again, and compare.
 
     Args:
-        codec: As in `Encoding`.
+        codec: As in `EncodingOptions`.
 
     Returns:
         Mean difference of brightness, in levels of 255.
@@ -60,7 +60,7 @@ def coding_error(codec: str) -> float:
         VsrmError: If the codec cannot encode, or not all frames come back.
     """
     drawn = [_ramp(number) for number in range(_FRAMES)]
-    plan = plan_encoding(Encoding(codec=codec), "yuv420p")
+    plan = plan_encoding(EncodingOptions(codec=codec), "yuv420p")
     file = io.BytesIO()
     try:
         with av.open(file, "w", format="matroska") as output:
@@ -97,7 +97,7 @@ def _ramp(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return np.asarray(slope, dtype=np.uint8)
 
 
-def replace_absent_hardware(encoding: Encoding) -> tuple[Encoding, str | None]:
+def replace_absent_hardware(encoding: EncodingOptions) -> tuple[EncodingOptions, str | None]:
     """Choose software where a hardware encoder was named that cannot be opened here.
 
     Args:
@@ -145,7 +145,7 @@ def _is_encoder(name: str) -> bool:
 
 
 @contextmanager
-def ordinary_priority() -> Iterator[None]:
+def keep_priority() -> Iterator[None]:
     """Keep the scheduling of this process as it is while an encoder is opened.
 
     For root, SVT-AV1 gives every thread of the process real-time priority, its own and ours:
@@ -171,7 +171,7 @@ def start_encoding(container: OutputContainer) -> None:
     Raises:
         FFmpegError: If an encoder or the container refuses.
     """
-    with ordinary_priority():
+    with keep_priority():
         container.start_encoding()
 
 
@@ -182,7 +182,7 @@ def _can_be_opened(name: str) -> bool:
     context.time_base = Fraction(1, 25)
     try:
         with (
-            ordinary_priority(),
+            keep_priority(),
             Capture(),
         ):  # what FFmpeg would say on stderr about a driver that is not there
             context.open()

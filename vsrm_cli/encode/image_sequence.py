@@ -19,11 +19,11 @@ from vsrm_cli.decode.image_sequence import NUMBER, find_images, is_image
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.encode.writer import Segment
 from vsrm_cli.errors import InputError, OutputError
-from vsrm_cli.files import IMAGE_ENDINGS, flush_names
+from vsrm_cli.files import IMAGE_ENDINGS, flush_folder
 from vsrm_cli.frame import FALLBACK_RATE, Frame
 from vsrm_cli.media.color import RGB, Color, FromRgb
-from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.geometry import OutputShape
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 
 _ALL_BUT_PIXELS = "sound, subtitles, times and metadata: image files cannot hold them"
@@ -46,7 +46,7 @@ class ImageSequenceWriter:
     segment_container = "png"
 
     def __init__(
-        self, path: Path, *, source: VideoInfo, names: Sequence[str], shape: Shape
+        self, path: Path, *, source: VideoInfo, names: Sequence[str], shape: OutputShape
     ) -> None:
         """Prepare to write.
 
@@ -84,7 +84,7 @@ class ImageSequenceWriter:
 
     def encode(self, frame: Frame) -> bytes:
         """Encode a frame as a PNG file."""
-        return encode_still(self._from_rgb(upright(frame.pixels, self._matrix)), "png")
+        return encode_still(self._from_rgb(rotate_upright(frame.pixels, self._matrix)), "png")
 
     def open_segment(self, path: Path, container: str) -> ImageSegment:
         """Start a segment; see `SegmentedWriter.open_segment`."""
@@ -101,7 +101,7 @@ class ImageSequenceWriter:
             target.mkdir(exist_ok=True)
             for number in reversed(range(count)):
                 os.replace(folder / f"{number:09}.png", target / self._name(number))
-            flush_names(target)
+            flush_folder(target)
         except OSError as error:
             raise self.failure(error) from error
         self.frames_written = count

@@ -15,7 +15,7 @@ from av.codec.context import CodecOption
 from torch.backends.cpu import get_cpu_capability
 
 from vsrm_cli.errors import OutputError, UsageError
-from vsrm_cli.media.color import bits_of, has_alpha
+from vsrm_cli.media.color import bit_depth, has_alpha
 from vsrm_cli.media.hdr import HdrMetadata, hdr_parameters
 from vsrm_cli.media.probe import VideoInfo
 
@@ -68,7 +68,7 @@ _DELIVERY_CODECS = {"h264", "hevc", "av1", "vp9", "vp8"}
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class EncodingOptions:
     """How the output video is to be encoded.
 
     Attributes:
@@ -108,7 +108,9 @@ class EncodingPlan:
         return 0 if default is None else int(self.options.get("crf", default)) - default
 
 
-def choose_codec(encoding: Encoding, suffix: str, *, bits: int, size: tuple[int, int]) -> Encoding:
+def choose_codec(
+    encoding: EncodingOptions, suffix: str, *, bits: int, size: tuple[int, int]
+) -> EncodingOptions:
     """Take the codec that plays in most places, where the user leaves it open.
 
     Args:
@@ -132,7 +134,7 @@ def _is_at_least(size: tuple[int, int], least: tuple[int, int]) -> bool:
 
 
 def plan_encoding(
-    encoding: Encoding, source_format: str, *, hdr: HdrMetadata | None = None
+    encoding: EncodingOptions, source_format: str, *, hdr: HdrMetadata | None = None
 ) -> EncodingPlan:
     """Check an encoding and fill in what it leaves open.
 
@@ -165,7 +167,7 @@ def stores_pixel_shape(plan: EncodingPlan) -> bool:
     return plan.codec in _PIXEL_SHAPE_CODECS
 
 
-def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
+def find_lost_metadata(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | None) -> list[str]:
     """List metadata of the source's frames that the output cannot store, and why.
 
     Args:
@@ -174,9 +176,9 @@ def encoding_losses(source: VideoInfo, plan: EncodingPlan, pixel: Fraction | Non
         pixel: The shape that its pixels should have, width over height.
     """
     losses = list(source.dropped)
-    if source.bits > bits_of(plan.pixel_format):
+    if source.bits > bit_depth(plan.pixel_format):
         losses.append(
-            f"bit depth: {source.bits} bits become {bits_of(plan.pixel_format)} in "
+            f"bit depth: {source.bits} bits become {bit_depth(plan.pixel_format)} in "
             f"{plan.encoder}; another --codec or --pix-fmt may keep them"
         )
     if pixel is not None and pixel != 1 and not stores_pixel_shape(plan):
@@ -257,7 +259,9 @@ def _parameters(encoder: str, hdr: HdrMetadata | None) -> dict[str, str]:
     return {option: ":".join(f"{k}={v}" for k, v in listed.items())} if listed else {}
 
 
-def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
+def _crf_options(
+    encoding: EncodingOptions, encoder: str, option: CodecOption | None
+) -> dict[str, str]:
     if option is None:
         if encoding.crf is not None:
             raise UsageError(f"The codec {encoding.codec} has no crf; leave --crf out.")
@@ -267,14 +271,14 @@ def _crf_options(encoding: Encoding, encoder: str, option: CodecOption | None) -
     return {} if crf is None else {"crf": str(crf)}
 
 
-def _quantizer_options(encoding: Encoding, encoder: str, largest: int) -> dict[str, str]:
+def _quantizer_options(encoding: EncodingOptions, encoder: str, largest: int) -> dict[str, str]:
     """The same for NVIDIA's encoders, whose scale is that of their quantizer."""
     _check_crf(encoding, largest)
     qp = _DEFAULT_QP[encoder] if encoding.crf is None else encoding.crf
     return {"rc": "constqp", "qp": str(qp)}
 
 
-def _check_crf(encoding: Encoding, largest: int) -> None:
+def _check_crf(encoding: EncodingOptions, largest: int) -> None:
     if encoding.crf is not None and not 0 <= encoding.crf <= largest:
         raise UsageError(
             f"A crf of {encoding.crf} is out of range for {encoding.codec}; choose one from 0 "
@@ -282,7 +286,9 @@ def _check_crf(encoding: Encoding, largest: int) -> None:
         )
 
 
-def _preset_options(encoding: Encoding, encoder: str, option: CodecOption | None) -> dict[str, str]:
+def _preset_options(
+    encoding: EncodingOptions, encoder: str, option: CodecOption | None
+) -> dict[str, str]:
     preset = encoding.preset
     if preset is None:
         return {}
@@ -303,7 +309,7 @@ def _preset_options(encoding: Encoding, encoder: str, option: CodecOption | None
 
 def _automatic_format(codec: str, accepted: list[str], source_format: str) -> str:
     """The format that keeps the depth of the source, and what else the codec can keep."""
-    bits = bits_of(source_format)
+    bits = bit_depth(source_format)
     if codec in _DELIVERY_CODECS:
         wanted = [f"yuv420p{bits}le", "yuv420p10le"] if bits > 8 else []
         if bits > 8 and codec != "h264":  # NVIDIA's name for it, which its H.264 cannot store
@@ -316,7 +322,7 @@ def _automatic_format(codec: str, accepted: list[str], source_format: str) -> st
     return best.name if best is not None else "yuv420p"
 
 
-def _checked_format(encoding: Encoding, accepted: list[str]) -> str:
+def _checked_format(encoding: EncodingOptions, accepted: list[str]) -> str:
     name = encoding.pixel_format
     try:
         av.VideoFormat(name)

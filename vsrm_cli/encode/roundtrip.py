@@ -28,14 +28,14 @@ _CODECS = {
 # 96x64 pixels), so it is limited to instructions that every x86 of the last fifteen years has.
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _X264 = ["asm=SSE2,SSSE3,SSE4.2"] if _IS_X86 else []
-# x265 does so wherever a frame is one block of 64 pixels wide, and below 64x32 it writes
+# x265 does the same where a frame is one block of 64 pixels wide, and below 64x32 it writes
 # there. None of the codecs codes an odd side in this format.
 _LEAST_SIDE = {"h264": 32, "hevc": 80, "vp9": 32, "mpeg4": 32, "mpeg2": 32}
 _PIXEL_FORMAT = "yuv420p"
 _COLOR = Color(SMPTE170M, full_range=False)
 
 
-def compressed(
+def encode_and_decode(
     frames: NDArray[np.uint8],
     codec: str,
     *,

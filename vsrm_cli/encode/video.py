@@ -19,10 +19,10 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vsrm_cli.encode.encoders import MAKERS, start_encoding
-from vsrm_cli.encode.video_target import VideoTarget, reason_of
+from vsrm_cli.encode.video_target import VideoTarget, error_text
 from vsrm_cli.encode.video_track import decoding_time
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import publish
+from vsrm_cli.files import flush_and_rename
 from vsrm_cli.frame import Frame
 from vsrm_cli.remux.verify import verify_file
 
@@ -194,12 +194,12 @@ class VideoWriter:
             if self.plan.encoder.endswith(tuple(MAKERS)):
                 raise OutputError(
                     f"The hardware encoder {self.plan.encoder} cannot be opened here "
-                    f"({reason_of(error)}); `vsrm doctor` lists those that can. --hwaccel auto "
+                    f"({error_text(error)}); `vsrm doctor` lists those that can. --hwaccel auto "
                     "takes software instead."
                 ) from error
             raise OutputError(
                 f"The encoder {self.plan.encoder} or the container {self.path.suffix} refuses "
-                f"this video ({reason_of(error)}); try other settings, or name the output .mkv."
+                f"this video ({error_text(error)}); try other settings, or name the output .mkv."
             ) from error
         return container, stream
 
@@ -222,7 +222,7 @@ class VideoWriter:
                 self._times, self._track.time_base, self._last_duration
             )
             verify_file(self._target.part, expected)
-            publish(self._target.part, self.path)
+            flush_and_rename(self._target.part, self.path)
         except OSError as error:
             raise self._target.failure(error) from error
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import av
 
 from vsrm_cli.encode.options import (
-    Encoding,
+    EncodingOptions,
     check_limits,
     choose_codec,
-    encoding_losses,
+    find_lost_metadata,
     plan_encoding,
 )
 from vsrm_cli.encode.video_track import MAX_TICKS_PER_SECOND, VideoTrack
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import check_output_path, part_path
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.files import check_output_path, temporary_path
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
-from vsrm_cli.remux.metadata import tag_options
+from vsrm_cli.remux.metadata import muxer_options
 from vsrm_cli.remux.stream_mapping import CONTAINERS, Audio, check_container_name
 from vsrm_cli.remux.wave_format import supported_codecs
 
@@ -44,8 +44,8 @@ class VideoTarget:
         path: Path,
         *,
         source: VideoInfo,
-        shape: Shape,
-        encoding: Encoding,
+        shape: OutputShape,
+        encoding: EncodingOptions,
         start: Fraction | None = None,
         end: Fraction | None = None,
         overwrite: bool = False,
@@ -77,7 +77,7 @@ class VideoTarget:
         check_container_name(path)
         check_output_path(path, inputs=[source.path], overwrite=overwrite)
         self.path = path
-        self.part = part_path(path, folder)
+        self.part = temporary_path(path, folder)
         self.container = CONTAINERS[suffix]
         # Outputs begin near zero; all streams are shifted alike.
         shift = (start or Fraction(0)) + source.origin
@@ -86,7 +86,7 @@ class VideoTarget:
         self.shown_shape = self.track.shape
         if suffix != ".nut":
             self.shown_shape = self.shown_shape.upright(source)
-        self.lost = encoding_losses(source, self.plan, shape.sample_aspect_ratio)
+        self.lost = find_lost_metadata(source, self.plan, shape.sample_aspect_ratio)
         if source.display_matrix is not None and suffix == ".nut":
             self.lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
         able = [
@@ -132,7 +132,7 @@ class VideoTarget:
             ticks = lcm(clock, copies.ticks_per_second)
             if ticks > MAX_TICKS_PER_SECOND:  # then as fine as it can be
                 ticks = MAX_TICKS_PER_SECOND - MAX_TICKS_PER_SECOND % clock
-            options = tag_options(self.container, copies.tags)
+            options = muxer_options(self.container, copies.tags)
             # With the index at the front, browsers play the file while it loads.
             flags = "+".join(filter(None, ("faststart", options.get("movflags"))))
             return options | {"movie_timescale": str(ticks), "movflags": flags}
@@ -148,9 +148,9 @@ class VideoTarget:
             advice = "a copied stream may be damaged; try another container"
         elif isinstance(error, (MemoryError, av.ExternalError)):
             advice = "the encoder may lack memory, close other programs or try another --codec"
-        return OutputError(f"{self.path} could not be written ({reason_of(error)}); {advice}.")
+        return OutputError(f"{self.path} could not be written ({error_text(error)}); {advice}.")
 
 
-def reason_of(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The message of an error of the system or of FFmpeg."""
     return getattr(error, "strerror", None) or str(error)

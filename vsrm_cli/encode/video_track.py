@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 
 from vsrm_cli.encode.options import EncodingPlan, stores_pixel_shape
 from vsrm_cli.frame import FALLBACK_RATE, Frame
-from vsrm_cli.media.color import FromRgb, tag
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.color import FromRgb, set_color_tags
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 
@@ -44,7 +44,13 @@ class VideoTrack:
     """
 
     def __init__(
-        self, source: VideoInfo, shape: Shape, plan: EncodingPlan, *, suffix: str, shift: Fraction
+        self,
+        source: VideoInfo,
+        shape: OutputShape,
+        plan: EncodingPlan,
+        *,
+        suffix: str,
+        shift: Fraction,
     ) -> None:
         """Choose the colors and the clock.
 
@@ -156,7 +162,7 @@ class VideoTrack:
     def _describe(self, stream: VideoStream) -> None:
         """Set what players need to know of a stream, which not every encoder or segment has."""
         context = stream.codec_context
-        tag(context, self._from_rgb.color)
+        set_color_tags(context, self._from_rgb.color)
         if self.shape.sample_aspect_ratio is not None:
             context.sample_aspect_ratio = self.shape.sample_aspect_ratio
         if self.is_mp4 and self.plan.codec == "hevc":

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.frame import Frame
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 
 
 class FrameWriter(Protocol):
@@ -21,11 +21,11 @@ class FrameWriter(Protocol):
         """How frames are encoded."""
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> OutputShape:
         """Of the frames of the output."""
 
     @property
-    def shown_shape(self) -> Shape:
+    def shown_shape(self) -> OutputShape:
         """The displayed size of its frames, rotated if the output says so."""
 
     @property

@@ -11,13 +11,13 @@ from typing import BinaryIO, Self
 
 import av
 
-from vsrm_cli.decode.y4m import packed
+from vsrm_cli.decode.y4m import pack_planes
 from vsrm_cli.encode.options import EncodingPlan
 from vsrm_cli.errors import OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.media.color import FromRgb
-from vsrm_cli.media.geometry import Shape
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.geometry import OutputShape
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
 
 # Pixel formats and their names in the header. The chroma location is that of H.264.
@@ -37,7 +37,7 @@ class Y4mWriter:
     warnings: tuple[str, ...] = ()
 
     def __init__(
-        self, file: BinaryIO, *, source: VideoInfo, shape: Shape, pixel_format: str
+        self, file: BinaryIO, *, source: VideoInfo, shape: OutputShape, pixel_format: str
     ) -> None:
         """Prepare; the header is written with the first frame.
 
@@ -99,7 +99,9 @@ class Y4mWriter:
                 f"The frame at {float(frame.time):.3f} s is not shown when the rate of "
                 f"{float(self._rate):.3f} says; y4m holds no other times, so write a file."
             )
-        self._file.write(b"FRAME\n" + packed(self._from_rgb(upright(frame.pixels, self._matrix))))
+        self._file.write(
+            b"FRAME\n" + pack_planes(self._from_rgb(rotate_upright(frame.pixels, self._matrix)))
+        )
         self.frames_written += 1
 
     def _header(self) -> bytes:

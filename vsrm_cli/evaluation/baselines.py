@@ -24,7 +24,7 @@ FILTERS = {"bicubic", "lanczos"}
 Enlarge = Callable[[Tensor], Tensor]  # (T, 3, H, W) uint8 to (T, 3, scale H, scale W) uint8
 
 
-def methods_of(networks: Sequence[Network], *, window: int | None) -> dict[str, Enlarge]:
+def list_methods(networks: Sequence[Network], *, window: int | None) -> dict[str, Enlarge]:
     """Bicubic and Lanczos, and each network, all frames together and one at a time, by name.
 
     Args:

@@ -33,7 +33,7 @@ def luma(rgb: Tensor) -> Tensor:
     return torch.einsum("...chw,c->...hw", rgb.double(), weights) + 16.0
 
 
-def levels(rgb: Tensor, *, on_luma: bool, crop: int = 0) -> Tensor:
+def to_gray_levels(rgb: Tensor, *, on_luma: bool, crop: int = 0) -> Tensor:
     """Round an image to 8 bits, as gray levels.
 
     Args:
@@ -64,8 +64,8 @@ def psnr(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float
     Returns:
         dB; infinity if the images are equal.
     """
-    difference = levels(restored, on_luma=on_luma, crop=crop)
-    difference -= levels(hr, on_luma=on_luma, crop=crop)
+    difference = to_gray_levels(restored, on_luma=on_luma, crop=crop)
+    difference -= to_gray_levels(hr, on_luma=on_luma, crop=crop)
     error = difference.square().mean().item()
     return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
 
@@ -93,8 +93,8 @@ def ssim(restored: Tensor, hr: Tensor, *, on_luma: bool, crop: int = 0) -> float
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
     Similarity", IEEE TIP 13(4), 2004, equation 13, with their constants.
     """
-    x = levels(restored, on_luma=on_luma, crop=crop)
-    y = levels(hr, on_luma=on_luma, crop=crop)
+    x = to_gray_levels(restored, on_luma=on_luma, crop=crop)
+    y = to_gray_levels(hr, on_luma=on_luma, crop=crop)
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
             f"SSIM needs {SSIM_WINDOW} pixels each way, got {x.shape[-1]}x{x.shape[-2]}"
@@ -119,7 +119,7 @@ def gradient_energy(frame: Tensor) -> float:
     Returns:
         In squared gray levels.
     """
-    y = levels(frame, on_luma=True)
+    y = to_gray_levels(frame, on_luma=True)
     return float(y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean())
 
 

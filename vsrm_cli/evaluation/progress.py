@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from vsrm_cli.report.units import in_time
+from vsrm_cli.report.units import format_duration
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -47,5 +47,5 @@ class MeasurementProgress:
         left = ""
         if done:
             seconds = (now - self._began) / done * (self._clips - done)
-            left = f", about {in_time(seconds)} left"
+            left = f", about {format_duration(seconds)} left"
         self._report(f"clip {self._number} of {self._clips}: {self._clip}{step}{left}")

@@ -109,7 +109,7 @@ def published_scores(set_name: str, degradation: str) -> list[PublishedScore]:
 
     Args:
         set_name: "REDS4", "Vid4", "Vimeo-90K-T" or "UDM10".
-        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
+        degradation: As in `vsrm_cli.evaluation.test_sets.make_lr_clip`.
     """
     return [
         PublishedScore(_PAPERS[name][0], psnr, ssim, _PAPERS[name][1])

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.checkpoints.catalog import pair_of
+from vsrm_cli.checkpoints.catalog import find_detail_pair
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import InputError, UsageError, VsrmError
-from vsrm_cli.evaluation.baselines import FILTERS, common_scale, methods_of
+from vsrm_cli.evaluation.baselines import FILTERS, common_scale, list_methods
 from vsrm_cli.evaluation.metrics import gradient_energy, psnr, sharpness, ssim
 from vsrm_cli.evaluation.perceptual import (
     SMALLEST_LPIPS_SIDE,
@@ -29,12 +29,12 @@ from vsrm_cli.evaluation.progress import MeasurementProgress
 from vsrm_cli.evaluation.published import PublishedScore, published_scores
 from vsrm_cli.evaluation.temporal import FLOW_MODEL, error_flicker, warping_errors
 from vsrm_cli.evaluation.test_sets import (
-    Clip,
-    Rules,
+    EvaluationClip,
+    EvaluationProtocol,
     check_degradation,
     find_clips,
     read_clip,
-    read_result,
+    read_upscaled_clip,
 )
 from vsrm_cli.frame import SCALE, Pixels
 from vsrm_cli.models.network import Network
@@ -99,13 +99,13 @@ class ClipScores:
 
 
 @dataclass(frozen=True)
-class Quality:
+class QualityResult:
     """The measurements of a folder of clips.
 
     Attributes:
         folder: The folder.
         test_set: Name of the recognized test set; empty if none.
-        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
+        degradation: As in `vsrm_cli.evaluation.test_sets.make_lr_clip`.
         scale: How many times smaller the LR frames are.
         small_frames: Origin of the LR frames: "from the folder" or "made here".
         on: "y" or "rgb".
@@ -136,7 +136,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Crop:
+class GainCrop:
     """The crop of a clip where a network gains most over bicubic.
 
     Attributes:
@@ -157,14 +157,14 @@ class QualityOptions:
     """How to measure.
 
     Attributes:
-        degradation: As in `vsrm_cli.evaluation.test_sets.degrade`.
+        degradation: As in `vsrm_cli.evaluation.test_sets.make_lr_clip`.
         on: "y", "rgb", or "auto" for the rules of the test set.
         crop: Pixels ignored at each edge.
         window: Frames per window; None for whole clips.
         most_frames: Maximum number of frames of each clip; None for all.
         follows_time: Whether to measure the warping error.
         also: Results of other programs, by name, for
-            `vsrm_cli.evaluation.test_sets.read_result`.
+            `vsrm_cli.evaluation.test_sets.read_upscaled_clip`.
         detail: Of networks with two weight files; None for the file of the name.
     """
 
@@ -186,7 +186,7 @@ def measure_quality(
     dtype: str,
     device: torch.device,
     report: Callable[[str], None],
-) -> tuple[Quality, list[Crop]]:
+) -> tuple[QualityResult, list[GainCrop]]:
     """Upscale the clips of a folder by every method and compare them with the ground truth.
 
     Clips that cannot be measured are listed as problems.
@@ -213,12 +213,12 @@ def measure_quality(
     scale = common_scale(networks)
     check_degradation(options.degradation, scale)
     found = find_clips(folder, options.degradation, scale=scale)
-    methods = methods_of(networks, window=options.window)
+    methods = list_methods(networks, window=options.window)
     _check_others(options.also, methods)
     notes: list[str] = []
-    scorer = _new_scorer(found.rules, options, device=device, notes=notes)
+    scorer = _new_scorer(found.protocol, options, device=device, notes=notes)
     clips: list[ClipScores] = []
-    crops: list[Crop] = []
+    crops: list[GainCrop] = []
     problems: list[str] = []
     steps = len(methods.keys() - FILTERS) + 1
     progress = MeasurementProgress(report, clips=len(found.clips), steps=steps)
@@ -229,7 +229,7 @@ def measure_quality(
                 files, options.degradation, scale=scale, most_frames=options.most_frames
             )
             others = {
-                name: read_result(name, path, clip, most_frames=options.most_frames)
+                name: read_upscaled_clip(name, path, clip, most_frames=options.most_frames)
                 for name, path in options.also.items()
             }
             results = {}
@@ -246,20 +246,20 @@ def measure_quality(
         notes += [clip.note] if clip.note else []
         if networks:
             crops.append(choose_crop(clip, results, network=networks[0].name))
-    quality = Quality(
+    quality = QualityResult(
         folder=str(folder),
-        test_set=found.rules.name,
+        test_set=found.protocol.name,
         degradation=options.degradation,
         scale=scale,
         small_frames="from the folder" if found.has_lr else "made here",
         on="y" if scorer.on_luma else "rgb",
         crop=options.crop,
-        frames_that_count="center" if found.rules.center_only else "all",
+        frames_that_count="center" if found.protocol.center_only else "all",
         flow_network=scorer.flow.name if scorer.flow else None,
         clips=tuple(clips),
         means=_means(clips),
         # Papers report scale 4 only.
-        published=tuple(published_scores(found.rules.name, options.degradation))
+        published=tuple(published_scores(found.protocol.name, options.degradation))
         if scale == SCALE
         else (),
         notes=tuple(notes),
@@ -271,7 +271,7 @@ def measure_quality(
 def _load_all(
     models: Sequence[str], detail: float | None, *, device: torch.device, dtype: str
 ) -> list[Network]:
-    """Load networks under names that differ: weight files of one name are told apart by path."""
+    """Load networks under names that differ: paths distinguish weight files of one name."""
     models = list(dict.fromkeys(models))
     networks = [_load(model, detail, device=device, dtype=dtype) for model in models]
     names = [network.name for network in networks]
@@ -283,7 +283,7 @@ def _load_all(
 
 def _load(model: str, detail: float | None, *, device: torch.device, dtype: str) -> Network:
     """Load a network, with the detail if it belongs to a pair; its name says so."""
-    if detail is None or pair_of(model) is None:
+    if detail is None or find_detail_pair(model) is None:
         return load_model(model, device=str(device), dtype=dtype)
     network = load_model(model, device=str(device), dtype=dtype, detail=detail)
     network.name = f"{network.name}, detail {detail:g}"
@@ -299,7 +299,7 @@ def _check_others(others: Mapping[str, Path], methods: Mapping[str, object]) -> 
 
 
 def _new_scorer(
-    rules: Rules, options: QualityOptions, *, device: torch.device, notes: list[str]
+    protocol: EvaluationProtocol, options: QualityOptions, *, device: torch.device, notes: list[str]
 ) -> "_Scorer":
     """Prepare the metrics; unavailable ones are added to the notes."""
     # MPS devices have no float64.
@@ -312,8 +312,8 @@ def _new_scorer(
             notes.append(str(error))
             found.append(None)
     return _Scorer(
-        on_luma=rules.on_luma if options.on == "auto" else options.on == "y",
-        center_only=rules.center_only,
+        on_luma=protocol.on_luma if options.on == "auto" else options.on == "y",
+        center_only=protocol.center_only,
         crop=options.crop,
         device=place,
         flow=load_model(FLOW_MODEL, device=str(device), dtype="fp32")
@@ -338,7 +338,7 @@ class _Scorer:
     cvvdp: Measure | None
     vmaf: Measure | None
 
-    def score(self, clip: Clip, results: dict[str, Tensor]) -> ClipScores:
+    def score(self, clip: EvaluationClip, results: dict[str, Tensor]) -> ClipScores:
         """Score the results of the methods for a clip."""
         warping: dict[str, float] = {}
         if self.flow is not None and len(clip.hr) > 1:
@@ -416,7 +416,7 @@ def _mean_of_known(values: Sequence[float | None]) -> float | None:
     return _mean(known) if known else None
 
 
-def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop:
+def choose_crop(clip: EvaluationClip, results: dict[str, Tensor], *, network: str) -> GainCrop:
     """Find where in the middle frame a network gains most over bicubic.
 
     Args:
@@ -428,13 +428,13 @@ def choose_crop(clip: Clip, results: dict[str, Tensor], *, network: str) -> Crop
     truth = clip.hr[t].float()
     errors = [(results[name][t].float() - truth).square().mean(0) for name in ("bicubic", network)]
     height, width = min(CROP_HEIGHT, truth.shape[-2]), min(CROP_WIDTH, truth.shape[-1])
-    top, left, gain = densest_place(errors[0] - errors[1], height=height, width=width)
+    top, left, gain = find_densest_box(errors[0] - errors[1], height=height, width=width)
     box = (slice(None), slice(top, top + height), slice(left, left + width))
     images = {name: result[t][box].numpy() for name, result in results.items()}
-    return Crop(clip.name, t, gain, {**images, "ground truth": clip.hr[t][box].numpy()})
+    return GainCrop(clip.name, t, gain, {**images, "ground truth": clip.hr[t][box].numpy()})
 
 
-def densest_place(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
+def find_densest_box(values: Tensor, *, height: int, width: int) -> tuple[int, int, float]:
     """Find the box with the largest mean of (H, W) values: top, left and that mean."""
     # By a summed-area table.
     corner = F.pad(values.double().cumsum(0).cumsum(1), (1, 0, 1, 0))

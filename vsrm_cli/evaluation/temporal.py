@@ -37,31 +37,31 @@ def warping_errors(network: Network, hr: Tensor, clips: dict[str, Tensor]) -> di
     errors: dict[str, list[float]] = {name: [] for name in clips}
     for t, (now, later) in enumerate(pairwise(hr)):
         pair = torch.stack((now, later))[None].to(network.device).float() / 255
-        forth, back = (flow[:, 0].float() for flow in network.flows(pair))
-        seen = visible(forth, back)
+        forward, backward = (flow[:, 0].float() for flow in network.flows(pair))
+        seen = find_visible(forward, backward)
         for name, clip in clips.items():
             a, b = (x[None].to(network.device).float() / 255 for x in (clip[t], clip[t + 1]))
-            difference = (a - warp(b, forth, padding="border")).square().mean(dim=1)
+            difference = (a - warp(b, forward, padding="border")).square().mean(dim=1)
             total = (difference * seen).sum() / seen.sum().clamp(min=1)
             errors[name].append(1000 * float(total))
     return {name: sum(values) / len(values) for name, values in errors.items()}
 
 
-def visible(forth: Tensor, back: Tensor) -> Tensor:
+def find_visible(forward: Tensor, backward: Tensor) -> Tensor:
     """Find pixels that are visible in both frames, by forward-backward consistency.
 
     Args:
-        forth: Flow from the first frame to the second, (B, 2, H, W).
-        back: Flow from the second to the first.
+        forward: Flow from the first frame to the second, (B, 2, H, W).
+        backward: Flow from the second to the first.
 
     Returns:
         (B, H, W), 1 where a pixel is visible in both, else 0.
     """
-    returned = warp(back, forth, padding="border")
-    size = forth.square().sum(1) + returned.square().sum(1)
-    is_back = (forth + returned).square().sum(1) <= 0.01 * size + 0.5
-    height, width = forth.shape[-2:]
-    x, y = (pixel_grid(height, width, device=forth.device) + forth).unbind(1)
+    returned = warp(backward, forward, padding="border")
+    size = forward.square().sum(1) + returned.square().sum(1)
+    is_back = (forward + returned).square().sum(1) <= 0.01 * size + 0.5
+    height, width = forward.shape[-2:]
+    x, y = (pixel_grid(height, width, device=forward.device) + forward).unbind(1)
     is_inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return (is_back & is_inside).float()
 

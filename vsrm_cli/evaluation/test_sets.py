@@ -1,4 +1,4 @@
-"""Test clips: HR frames, their LR frames, and the rules of known test sets.
+"""Test clips: HR frames, their LR frames, and how known test sets are measured.
 
 A folder contains HR clips, each a folder of images or a video, which are degraded here. Or it
 contains HR clips in ``GT`` and LR clips in ``LR`` (or ``BIx4``, ``BDx4``, ``sharp_bicubic``), like
@@ -18,7 +18,7 @@ from torch import Tensor
 from vsrm_cli.data.degradations import blur_and_subsample, shrink_bicubic
 from vsrm_cli.decode.image_sequence import by_number
 from vsrm_cli.decode.video import VideoReader
-from vsrm_cli.encode.roundtrip import compressed
+from vsrm_cli.encode.roundtrip import encode_and_decode
 from vsrm_cli.errors import InputError, UsageError
 from vsrm_cli.files import IMAGE_ENDINGS, VIDEO_ENDINGS, files_below, files_in
 from vsrm_cli.frame import SCALE, to_8_bits
@@ -36,7 +36,7 @@ SMALLEST_SIDE = 16  # of HR frames: SSIM has a window of 11 pixels
 
 
 @dataclass(frozen=True)
-class Rules:
+class EvaluationProtocol:
     """How a test set is measured in the literature.
 
     Attributes:
@@ -50,18 +50,18 @@ class Rules:
     center_only: bool
 
 
-_REDS4 = Rules("REDS4", on_luma=False, center_only=False)
-_VID4 = Rules("Vid4", on_luma=True, center_only=False)
-_UDM10 = Rules("UDM10", on_luma=True, center_only=False)
+_REDS4 = EvaluationProtocol("REDS4", on_luma=False, center_only=False)
+_VID4 = EvaluationProtocol("Vid4", on_luma=True, center_only=False)
+_UDM10 = EvaluationProtocol("UDM10", on_luma=True, center_only=False)
 _BY_CLIPS = {
     "000 011 015 020": _REDS4,
     "calendar city foliage walk": _VID4,
     "archpeople archwall auditorium band caffe camera clap lake photography polyflow": _UDM10,
 }
 # BasicVSR's author: PSNR and SSIM count for the 4th of 7 frames (BasicVSR-IconVSR issue 12).
-_VIMEO = Rules("Vimeo-90K-T", on_luma=True, center_only=True)
+_VIMEO = EvaluationProtocol("Vimeo-90K-T", on_luma=True, center_only=True)
 _VIMEO_CLIP = re.compile(r"\d{5}/\d{4}")
-_UNKNOWN = Rules("", on_luma=True, center_only=False)
+_UNKNOWN = EvaluationProtocol("", on_luma=True, center_only=False)
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,17 @@ class ClipSet:
 
     Attributes:
         clips: Sorted by name.
-        rules: How they are measured.
+        protocol: How they are measured.
         has_lr: Whether the set contains LR frames.
     """
 
     clips: tuple[ClipFiles, ...]
-    rules: Rules
+    protocol: EvaluationProtocol
     has_lr: bool
 
 
 @dataclass(frozen=True)
-class Clip:
+class EvaluationClip:
     """A clip in memory.
 
     Attributes:
@@ -148,7 +148,7 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
 
     Args:
         folder: As the module describes it; also one folder of images, or one video.
-        degradation: As in `degrade`: which LR clips to use.
+        degradation: As in `make_lr_clip`: which LR clips to use.
         scale: How many times smaller the LR frames are.
 
     Raises:
@@ -172,7 +172,7 @@ def find_clips(folder: Path, degradation: str, *, scale: int = SCALE) -> ClipSet
             f"{folder} holds no clip; give a folder of videos, or with a folder of images for "
             "each clip."
         )
-    return ClipSet(clips, _rules({clip.name for clip in clips}), lr_root is not None)
+    return ClipSet(clips, _protocol_for({clip.name for clip in clips}), lr_root is not None)
 
 
 def _clips_below(root: Path) -> dict[str, Path]:
@@ -190,7 +190,7 @@ def _clips_below(root: Path) -> dict[str, Path]:
     return found
 
 
-def _rules(names: set[str]) -> Rules:
+def _protocol_for(names: set[str]) -> EvaluationProtocol:
     if all(_VIMEO_CLIP.fullmatch(name) for name in names):
         return _VIMEO
     return _BY_CLIPS.get(" ".join(sorted(name.lower() for name in names)), _UNKNOWN)
@@ -198,12 +198,12 @@ def _rules(names: set[str]) -> Rules:
 
 def read_clip(
     files: ClipFiles, degradation: str, *, scale: int = SCALE, most_frames: int | None = None
-) -> Clip:
+) -> EvaluationClip:
     """Read a clip, and make its LR frames if there are none.
 
     Args:
         files: Its paths.
-        degradation: As in `degrade`, for LR frames that are made here.
+        degradation: As in `make_lr_clip`, for LR frames that are made here.
         scale: How many times smaller the LR frames are.
         most_frames: Maximum number of frames; None for all.
 
@@ -220,7 +220,7 @@ def read_clip(
         note = f"clip {files.name} was cropped from {before} to {width}x{height} pixels"
         hr = hr[..., :height, :width].contiguous()
     if files.lr is None:
-        return Clip(files.name, hr, degrade(hr, degradation, scale), note)
+        return EvaluationClip(files.name, hr, make_lr_clip(hr, degradation, scale), note)
     if not files.lr.exists():
         raise InputError(f"clip {files.name} has no LR version {files.lr}.")
     lr = _read_frames(files.name, files.lr, most_frames)
@@ -231,10 +231,12 @@ def read_clip(
             f"clip {files.name} has HR frames of {width}x{height}, but LR frames of "
             f"{lr.shape[-1]}x{lr.shape[-2]} pixels, not 1/{scale} of that."
         )
-    return Clip(files.name, hr, lr, note)
+    return EvaluationClip(files.name, hr, lr, note)
 
 
-def read_result(method: str, root: Path, clip: Clip, *, most_frames: int | None = None) -> Tensor:
+def read_upscaled_clip(
+    method: str, root: Path, clip: EvaluationClip, *, most_frames: int | None = None
+) -> Tensor:
     """Read the result of another program for a clip.
 
     Args:
@@ -292,7 +294,7 @@ def _read_frames(name: str, path: Path, most_frames: int | None) -> Tensor:
     return torch.stack(frames)
 
 
-def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
+def make_lr_clip(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
     """Make LR frames by BI or BD of the literature, or by BI and compression.
 
     Args:
@@ -312,4 +314,4 @@ def degrade(hr: Tensor, degradation: str, scale: int = SCALE) -> Tensor:
     if compression is None:
         return frames
     codec, quality = compression[1], int(compression[2])
-    return torch.from_numpy(compressed(frames.numpy(), codec, crf=quality, preset="medium"))
+    return torch.from_numpy(encode_and_decode(frames.numpy(), codec, crf=quality, preset="medium"))

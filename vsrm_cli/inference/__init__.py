@@ -1,1 +1,1 @@
-"""A network and a stream of frames give a stream of larger frames."""
+"""Run a network over a stream of frames, in windows and tiles."""

@@ -67,7 +67,7 @@ class BlendBuffer:
             row_buffer: From `row_buffer`, with the tiles added; overwritten.
             rows: Its lines, in pixels of the output.
         """
-        row_buffer *= weights_of(rows, row_buffer.device)[:, None]
+        row_buffer *= fade_weights(rows, row_buffer.device)[:, None]
         if self._rows_above is not None:
             row_buffer[:, :, : rows.rise] += self._rows_above
         finished = rows.kept - rows.fall
@@ -160,7 +160,7 @@ def _rounded(values: Tensor, peak: int) -> Tensor:
 
 # Most tiles fade alike. Without the cache, each would be a copy that waits for the device.
 @lru_cache(maxsize=64)
-def weights_of(chunk: Chunk, device: torch.device) -> Tensor:
+def fade_weights(chunk: Chunk, device: torch.device) -> Tensor:
     """The weights of a chunk as float32, (chunk.kept,)."""
     numerators = torch.tensor(chunk.weights(), dtype=torch.float32, device=device)
     return numerators / chunk.denominator

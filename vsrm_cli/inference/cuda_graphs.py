@@ -24,7 +24,7 @@ MAX_KEPT = 2
 MAX_DIFFERENCE = 1 / 1024
 
 Replay = Callable[[Tensor], Tensor]
-Recorder = Callable[[SupportsRestore, Tensor], Replay]
+GraphRecorder = Callable[[SupportsRestore, Tensor], Replay]
 
 
 def record_on_cuda(network: SupportsRestore, clip: Tensor) -> Replay:
@@ -55,7 +55,7 @@ class ReplayedNetwork:
         disabled_reason: Why nothing is recorded any more; None if nothing prevents it.
     """
 
-    def __init__(self, network: SupportsRestore, *, record: Recorder = record_on_cuda) -> None:
+    def __init__(self, network: SupportsRestore, *, record: GraphRecorder = record_on_cuda) -> None:
         """Start without any recording.
 
         Args:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vsrm_cli.frame import Frame, Pixels
-from vsrm_cli.inference.blending import BlendBuffer, weights_of
+from vsrm_cli.inference.blending import BlendBuffer, fade_weights
 from vsrm_cli.inference.memory import free_cache, free_memory_bytes, is_memory_shortage
 from vsrm_cli.inference.tiling import (
     MIN_TILE,
@@ -112,7 +112,7 @@ class Restorer:
         self.tile = tile - tile % TILE_STEP if isinstance(tile, int) else None
         self._tile_is_open = tile == "auto"
         self.batch = batch
-        self.windows = windows_of(window, overlap)
+        self.windows = plan_windows(window, overlap)
         self.network = network
         self._device = device
         self._dtype = dtype
@@ -269,7 +269,7 @@ class Restorer:
         while len(finished) < len(windows):
             clip = windows[len(finished)][1]
             count = self._windows_at_once(clip[0])
-            # It cannot be known beforehand whether memory is enough: estimates err, and other
+            # It cannot be known in advance whether the memory suffices: estimates err, and other
             # programs need memory as well.
             try:
                 part = windows[len(finished) : len(finished) + count]
@@ -364,7 +364,7 @@ class Restorer:
         """
         time, rows, columns = chunks
         kept = restored[time.kept_slice, :, rows.kept_slice, columns.kept_slice]
-        weights = weights_of(columns, self._device)
+        weights = fade_weights(columns, self._device)
         # One frame after another, so that only one is copied at a time.
         for part, buffer in zip(kept, row_buffer, strict=True):
             target = buffer[:, :, columns.keep_start : columns.keep_stop]
@@ -384,7 +384,7 @@ class Restorer:
         return (values / peak).to(self._dtype)
 
 
-def windows_of(window: int, overlap: int) -> Chunking:
+def plan_windows(window: int, overlap: int) -> Chunking:
     """How a shot is divided into windows of a length and an overlap."""
     # A last window of half the length has enough context, and takes less time.
     return Chunking(window, overlap, shortest=window - window // 2)

@@ -13,7 +13,7 @@ for the last chunk, it starts before its regular place, and has more context. Th
 frames may be shorter, and the last tile of a row or column is up to 15 pixels smaller.
 
 Time is divided into windows, rows and columns into tiles, by the same rule. Only integers are used
-here: no tensors, no files. Every rule can be checked with a pencil.
+here: no tensors, no files.
 """
 
 from collections import deque
@@ -244,7 +244,7 @@ def read_chunks(
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TileGrid:
     """The tiles of a frame: every row crossed with every column.
 
     A tile's weight at a pixel is its row weight times its column weight.
@@ -263,7 +263,7 @@ class Grid:
         return sum(row.size * column.size for row, column in product(self.rows, self.columns))
 
 
-def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Grid:
+def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> TileGrid:
     """Divide a frame into overlapping tiles.
 
     Args:
@@ -282,7 +282,7 @@ def plan_grid(height: int, width: int, *, tile: int | None, overlap: int) -> Gri
     if tile is None:
         tile, overlap = max(height, width), 0
     chunking = Chunking(tile, overlap)
-    return Grid(_aligned_chunks(chunking, height), _aligned_chunks(chunking, width))
+    return TileGrid(_aligned_chunks(chunking, height), _aligned_chunks(chunking, width))
 
 
 def _aligned_chunks(chunking: Chunking, length: int) -> list[Chunk]:
@@ -311,7 +311,7 @@ def choose_tile(
     reserve, because a network may keep parts of itself in float32.
 
     Args:
-        memory_bytes: Estimates the memory for so many frames of a height and a width.
+        memory_bytes: Estimates the memory for this many frames of a height and a width.
         window: Frames read together.
         height: Of the source, in pixels.
         width: Of the source, in pixels.
@@ -335,7 +335,7 @@ def choose_tile(
         if at_once * memory_bytes(window, min(tile, height), min(tile, width)) <= budget
     ]
 
-    def grid(tile: int) -> Grid:
+    def grid(tile: int) -> TileGrid:
         return plan_grid(height, width, tile=tile, overlap=TILE_OVERLAP)
 
     def work(tile: int) -> int:

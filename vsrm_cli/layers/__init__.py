@@ -1,1 +1,1 @@
-"""The parts that networks are built of."""
+"""Building blocks of the networks."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.layers.mamba import reset_scan
 from vsrm_cli.ops.selective_scan import selective_scan
-from vsrm_cli.ops.warp import pixel_grid, sample, sample_tokens
+from vsrm_cli.ops.warp import pixel_grid, sample_points, sample_tokens
 
 # Pixels aligned at a time: on a CPU, their (pixels, channel, state) arrays fit into the cache; on a
 # GPU, they take some hundred megabytes each.
@@ -84,7 +84,7 @@ class DCA(nn.Module):
         batch, channels, height, width = ref.shape
         flow = flow.float()
         place = pixel_grid(height, width, device=ref.device) + flow  # (B, 2, H, W)
-        warped = sample(ref, place)
+        warped = sample_points(ref, place)
         eps = self.reach * torch.tanh(self.offset(warped).float())  # (B, 2k, H, W)
         eps = eps.unflatten(1, (len(LATTICE), 2))  # (B, k, 2, H, W)
         lattice = lattice_points(ref.device).view(1, len(LATTICE), 2, 1, 1)
@@ -103,7 +103,7 @@ class DCA(nn.Module):
 
     def _cross_mamba(self, values: Tensor, delta: Tensor, target: Tensor) -> Tensor:
         """Run over the k tokens of each pixel: values (P, k, C), delta (P, k, 2), target (P, C)."""
-        tokens = self.norm_r(values + position_code(delta, values.shape[-1]).to(values.dtype))
+        tokens = self.norm_r(values + encode_offsets(delta, values.shape[-1]).to(values.dtype))
         u = F.silu(self._over_tokens(self.in_r(tokens)))  # (P, k, C)
         query, gate = self.in_q(self.norm_q(target)).chunk(2, dim=-1)
         read = self.c_proj(F.silu(query))  # (P, n)
@@ -119,7 +119,7 @@ class DCA(nn.Module):
             token_major=True,
         )
         y = states[:, -1].float()  # only the last state has seen all tokens
-        weights = tent(delta)[..., None]
+        weights = bilinear_weights(delta)[..., None]
         skip = (weights * u.float()).sum(1)
         y = (y + self.D.float() * skip).to(gate.dtype)
         warped = (weights.to(values.dtype) * values).sum(1)
@@ -140,7 +140,7 @@ def lattice_points(device: torch.device) -> Tensor:
     return torch.stack((point % 2, point // 2), dim=-1).float()
 
 
-def position_code(delta: Tensor, channels: int) -> Tensor:
+def encode_offsets(delta: Tensor, channels: int) -> Tensor:
     """Encode the position of a sampled point relative to the end of the flow.
 
     Args:
@@ -156,7 +156,7 @@ def position_code(delta: Tensor, channels: int) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 
 
-def tent(delta: Tensor) -> Tensor:
+def bilinear_weights(delta: Tensor) -> Tensor:
     """Weights of bilinear interpolation for points at ``delta``, (..., k, 2); they sum to one."""
     weights = (1 - delta.abs()).clamp_min(0).prod(-1) + 1e-4
     return weights / weights.sum(-1, keepdim=True)

@@ -80,7 +80,7 @@ def refine_flow(here: Tensor, there: Tensor, flow: Tensor, *, steps: int) -> Ten
     return flow
 
 
-def luma(frames: Tensor) -> Tensor:
+def rgb_to_luma(frames: Tensor) -> Tensor:
     """The luma of RGB frames or differences: (..., 3, H, W) to (..., 1, H, W)."""
     # Numbers, not a tensor of weights: a CUDA graph cannot record copying that to the device.
     red, green, blue = frames.unbind(-3)

@@ -60,7 +60,7 @@ class ImplicitAlign(nn.Module):
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)
         taps = torch.tensor(TAPS, device="cpu")  # the first operation on the meta device is slow
-        code = position_code(taps / (1 + 1e-6), channels)
+        code = position_encoding(taps / (1 + 1e-6), channels)
         # Both buffers are in the published weight files.
         self.register_buffer("position_bias", code[None])
         self.register_buffer("window_idx_offset", taps)
@@ -86,7 +86,7 @@ class ImplicitAlign(nn.Module):
             pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
             index.append(first + pixel.long())
         off = torch.stack((y, x), dim=-1).flatten(0, 1)  # (B * H * W, 2)
-        code = position_code(off / (2 + 1e-6), self.q.in_features)
+        code = position_encoding(off / (2 + 1e-6), self.q.in_features)
         return Taps(
             index=torch.stack(index, dim=-1).flatten(0, 1).int(),
             weight=torch.stack(weight, dim=-1).flatten(0, 1),
@@ -135,7 +135,7 @@ class ImplicitAlign(nn.Module):
         return mixed
 
 
-def position_code(place: Tensor, channels: int) -> Tensor:
+def position_encoding(place: Tensor, channels: int) -> Tensor:
     """Sines (even channels) and cosines (odd channels) of a position: first rows, then columns.
 
     Args:
@@ -153,7 +153,7 @@ def position_code(place: Tensor, channels: int) -> Tensor:
     return code.flatten(-2)
 
 
-def read_along(pixels: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def gather_bilinear(pixels: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Bilinear interpolation of token-major pixels.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vsrm_cli.frame import SCALE
-from vsrm_cli.ops.warp import pixel_grid, sample, warp
+from vsrm_cli.ops.warp import pixel_grid, sample_points, warp
 
 # For each of the sub-pixels, three colors and their weight.
 CHANNELS = 4 * SCALE**2
@@ -86,8 +86,8 @@ def _samples(here: Tensor, there: Tensor, flow: Tensor, side: int) -> tuple[Tens
     delta = nearest - place  # the sample relative to the pixel: half a pixel at most
     x, y = nearest.unbind(1)
     is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # (B, H, W)
-    expected = sample(here, grid + delta, padding="border", mode="bicubic")
-    difference = sample(there, nearest, padding="border") - expected
+    expected = sample_points(here, grid + delta, padding="border", mode="bicubic")
+    difference = sample_points(there, nearest, padding="border") - expected
     error = F.avg_pool2d(
         difference.square().mean(1, keepdim=True), 3, stride=1, padding=1, count_include_pad=False
     )

@@ -38,7 +38,7 @@ class WindowAttention(nn.Module):
         places = prod(2 * size - 1 for size in WINDOW)
         self.relative_position_bias_table = nn.Parameter(torch.empty(places, heads))
         # Published weight files have it; the index in use is computed for each window size.
-        self.register_buffer("relative_position_index", relative_positions(WINDOW, WINDOW))
+        self.register_buffer("relative_position_index", relative_position_index(WINDOW, WINDOW))
         self.qkv_self = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -63,7 +63,7 @@ class WindowAttention(nn.Module):
         # each (B, rows, columns, heads, tokens, C / heads)
         out = torch.empty_like(q)
         bias = self._bias(window)
-        for part, mask in window_groups(rows, columns, window, shift, x.device):
+        for part, mask in group_windows(rows, columns, window, shift, x.device):
             scores = bias + mask.to(bias.dtype)
             attended = F.scaled_dot_product_attention(
                 q[part].flatten(0, 2), k[part].flatten(0, 2), v[part].flatten(0, 2), scores
@@ -166,7 +166,7 @@ def fit_windows(size: Triple, window: Triple, *, is_shifted: bool) -> tuple[Trip
     return (fitted[0], fitted[1], fitted[2]), (shift[0], shift[1], shift[2])
 
 
-def relative_positions(window: Triple, table: Triple) -> Tensor:
+def relative_position_index(window: Triple, table: Triple) -> Tensor:
     """Row of the bias table for each pair of tokens of a window, (tokens, tokens) int64.
 
     Args:
@@ -180,7 +180,7 @@ def relative_positions(window: Triple, table: Triple) -> Tensor:
     return (t * (2 * table[1] - 1) + y) * (2 * table[2] - 1) + x
 
 
-def window_groups(
+def group_windows(
     rows: int, columns: int, window: Triple, shift: Triple, device: torch.device
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Divide windows into groups that share a mask.
@@ -217,7 +217,7 @@ def _part(count: int, *, is_shifted: bool, is_last: bool) -> slice:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _cached_positions(window: Triple, table: Triple, device: torch.device) -> Tensor:
-    return relative_positions(window, table).to(device)
+    return relative_position_index(window, table).to(device)
 
 
 @lru_cache(maxsize=64)

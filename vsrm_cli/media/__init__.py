@@ -1,1 +1,1 @@
-"""Video files: reading, writing, and what colors and times mean in them."""
+"""Facts about a media file: streams, timestamps, color, size, orientation and HDR metadata."""

@@ -35,7 +35,7 @@ _DISORDER_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Restart:
+class ClockRestart:
     """A place where the clock of a file begins again.
 
     Attributes:
@@ -47,7 +47,7 @@ class Restart:
     offset: Fraction
 
 
-def clock_restarts(path: Path) -> tuple[Restart, ...]:
+def clock_restarts(path: Path) -> tuple[ClockRestart, ...]:
     """Find where the clock of a file begins again; most files have no such place.
 
     If the format allows restarts, the whole file is read. The result is cached.
@@ -129,7 +129,7 @@ class ContinuousClock:
 
 
 @lru_cache(maxsize=64)
-def _restarts(path: Path, _size: int, _date: int) -> tuple[Restart, ...]:
+def _restarts(path: Path, _size: int, _date: int) -> tuple[ClockRestart, ...]:
     with open_container(path) as container:
         if not allows_restarts(container):
             return ()
@@ -147,7 +147,7 @@ class _FrameTime:
     reached: Fraction
 
 
-def _find_restarts(container: InputContainer, stream: VideoStream) -> Iterator[Restart]:
+def _find_restarts(container: InputContainer, stream: VideoStream) -> Iterator[ClockRestart]:
     clock = stream.time_base or Fraction(1, 90000)
     rate = stream.average_rate or stream.guessed_rate or FALLBACK_RATE
     usual = max(1, round(1 / rate / clock))
@@ -158,7 +158,7 @@ def _find_restarts(container: InputContainer, stream: VideoStream) -> Iterator[R
     while frame := _next_frame(frames, ahead):
         if last is not None and _jumps(last, frame, ahead, clock):
             offset += last.ticks + (last.duration or usual) - frame.ticks
-            yield Restart(frame.position, offset * clock)
+            yield ClockRestart(frame.position, offset * clock)
             last = frame
         elif last is None or frame.ticks > last.ticks:
             last = frame

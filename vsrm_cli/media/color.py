@@ -163,7 +163,7 @@ def has_chroma_location(codec: str, pixel_format: str) -> bool:
     return not is_halved or pixel_format.startswith("yuvj") or codec in _CODECS_WITH_CHROMA_LOCATION
 
 
-def bits_of(pixel_format: str) -> int:
+def bit_depth(pixel_format: str) -> int:
     """Bits of the deepest component of a pixel format."""
     return max((c.bits for c in av.VideoFormat(pixel_format).components), default=8)
 
@@ -225,7 +225,7 @@ class ToRgb:
         Raises:
             InputError: If the pixel format cannot be converted.
         """
-        is_deep = bits_of(frame.format.name) > 8
+        is_deep = bit_depth(frame.format.name) > 8
         if packed := _PACKED_RGB.fullmatch(frame.format.name):
             frame = _unpack_rgb(frame, packed)
         try:
@@ -249,7 +249,7 @@ class ToRgb:
         pixels: Pixels = np.stack([red, green, blue])
         if _is_gray(frame.format.name):
             return pixels if color.full_range else _expand_range(pixels)
-        bits = bits_of(frame.format.name)
+        bits = bit_depth(frame.format.name)
         is_integer_planes = frame.format.name.startswith("gbr") and bits <= 16
         if is_deep and (is_integer_planes or not frame.format.is_rgb):
             white = ((1 << bits) - 1) << (16 - bits) if color.full_range else _SWSCALE_WHITE
@@ -295,7 +295,7 @@ class FromRgb:
         self._graph.vpush(planar)
         frame = self._graph.vpull()
         frame.pts = None
-        tag(frame, self.color)
+        set_color_tags(frame, self.color)
         return frame
 
     def _new_graph(self, frame: VideoFrame) -> Graph:
@@ -324,7 +324,7 @@ class FromRgb:
         return graph
 
 
-def tag(target: VideoFrame | VideoCodecContext, color: Color) -> None:
+def set_color_tags(target: VideoFrame | VideoCodecContext, color: Color) -> None:
     """Write down how the pixels of a frame or a stream are to be read."""
     target.colorspace = color.matrix
     target.color_range = color.range

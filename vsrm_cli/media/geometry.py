@@ -13,7 +13,7 @@ from vsrm_cli.media.probe import VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class OutputShape:
     """The stored frame size of an output.
 
     Attributes:
@@ -26,22 +26,22 @@ class Shape:
     height: int
     sample_aspect_ratio: Fraction | None
 
-    def upright(self, info: VideoInfo) -> Shape:
+    def upright(self, info: VideoInfo) -> OutputShape:
         """The size after rotating the frames as players do."""
         if not info.is_turned:
             return self
         pixel = self.sample_aspect_ratio
-        return Shape(self.height, self.width, None if pixel is None else 1 / pixel)
+        return OutputShape(self.height, self.width, None if pixel is None else 1 / pixel)
 
     def enlargement(self, info: VideoInfo) -> Fraction:
         """The larger of the two ratios of its sides to those of an input."""
         return max(Fraction(self.width, info.width), Fraction(self.height, info.height))
 
-    def squared(self) -> Shape:
+    def squared(self) -> OutputShape:
         """The same displayed size with square pixels."""
         if self.sample_aspect_ratio is None:
             return self
-        return Shape(_even(self.width * self.sample_aspect_ratio), self.height, None)
+        return OutputShape(_even(self.width * self.sample_aspect_ratio), self.height, None)
 
 
 def output_shape(
@@ -50,7 +50,7 @@ def output_shape(
     scale: Fraction,
     height: int | None = None,
     box: tuple[int, int] | None = None,
-) -> Shape:
+) -> OutputShape:
     """Choose the size of the output.
 
     Args:
@@ -73,10 +73,12 @@ def output_shape(
         if info.is_turned:
             width, lines = lines, width
         square = None if info.sample_aspect_ratio is None else Fraction(1)
-        return Shape(width, lines, square)
+        return OutputShape(width, lines, square)
     if height is not None:
         scale = height / seen_height
-    return Shape(_even(info.width * scale), _even(info.height * scale), info.sample_aspect_ratio)
+    return OutputShape(
+        _even(info.width * scale), _even(info.height * scale), info.sample_aspect_ratio
+    )
 
 
 def _even(pixels: Fraction) -> int:

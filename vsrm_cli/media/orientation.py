@@ -42,7 +42,7 @@ def is_quarter_turn(matrix: Matrix | None) -> bool:
     return matrix is not None and abs(matrix[0]) < abs(matrix[1])
 
 
-def upright(pixels: Pixels, matrix: Matrix | None) -> Pixels:
+def rotate_upright(pixels: Pixels, matrix: Matrix | None) -> Pixels:
     """Rotate pixels (3, H, W) to the nearest 90 degrees and flip them, as players do."""
     if matrix is None:
         return pixels

@@ -29,7 +29,7 @@ from vsrm_cli.errors import InputError
 from vsrm_cli.media.color import (
     BT709,
     Color,
-    bits_of,
+    bit_depth,
     color_model,
     color_of,
     has_alpha,
@@ -171,7 +171,7 @@ def probe(path: str | PathLike[str]) -> VideoInfo:
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
-            bits=bits_of(frame.format.name),
+            bits=bit_depth(frame.format.name),
             color=color_of(frame),
             has_chroma_location=has_chroma_location(stream.codec.canonical_name, frame.format.name),
             frame_rate=frame_rate,

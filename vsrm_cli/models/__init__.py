@@ -1,1 +1,1 @@
-"""The networks, the names they go by, and their weight files."""
+"""The architectures of the networks, and their configurations."""

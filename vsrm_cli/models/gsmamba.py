@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import channels_last
 from vsrm_cli.layers.flow_composition import ComposedFlows
-from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, read_along
+from vsrm_cli.layers.implicit_alignment import ImplicitAlign, Taps, gather_bilinear
 from vsrm_cli.layers.mamba import BiMamba
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.window_attention import AttentionBlock
@@ -163,7 +163,7 @@ def scatter(tokens: Tensor, scatter_taps: list[Taps | None]) -> Tensor:
     frames = [
         tokens[:, :, k]
         if taps is None
-        else read_along(flat, taps.index * count + k, taps.weight).view(tokens[:, :, k].shape)
+        else gather_bilinear(flat, taps.index * count + k, taps.weight).view(tokens[:, :, k].shape)
         for k, taps in enumerate(scatter_taps)
     ]
     return torch.stack(frames, dim=1)
@@ -192,7 +192,7 @@ class AttentionStack(nn.Module):
         return frames
 
 
-class Stage(nn.Module):
+class PropagationStage(nn.Module):
     """The two halves of a layer, under the authors' names.
 
     Args:
@@ -217,7 +217,7 @@ class PropagationLayer(nn.Module):
         """Make the blocks."""
         super().__init__()
         self.radius = config.radius
-        self.stage = Stage(config)
+        self.stage = PropagationStage(config)
 
     def forward(
         self,

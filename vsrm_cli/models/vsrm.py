@@ -254,7 +254,7 @@ class VSRM(FeaturePropagation):
     def _stack(self, current: Tensor, aligned: list[Tensor]) -> Tensor:
         """The input of a branch, (B, 3, C, H, W), with the current frame in the middle.
 
-        The first frame of all stands for its missing neighbors itself, at the second one the
+        The first frame takes the place of both of its missing neighbors; at the second one, the
         place of the older neighbor is empty.
         """
         sides = aligned or [current, current]

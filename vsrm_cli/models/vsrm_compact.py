@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from vsrm_cli.frame import SCALE
 from vsrm_cli.layers.blocks import ResidualBlock, channels_last
-from vsrm_cli.layers.flow_refinement import luma, refine_clip_flow
+from vsrm_cli.layers.flow_refinement import refine_clip_flow, rgb_to_luma
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.layers.subpixel import CHANNELS, subpixel_samples
 from vsrm_cli.models.config_checks import check_blocks, check_sizes
@@ -262,7 +262,7 @@ class VSRMCompact(Network):
         padded = self._pad(clip, self.fold * 2 ** (self.config.flow_levels - 1))
         small = _average_blocks(padded, self.fold)
         backward, forward = super().flows(small)
-        brightness = luma(small.float())
+        brightness = rgb_to_luma(small.float())
         early, late = brightness[:, :-1], brightness[:, 1:]
         height, width = clip.shape[-2:]
         backward, forward = (
@@ -315,7 +315,7 @@ class VSRMCompact(Network):
         backward, forward = (_average_blocks(flow, self.fold) / self.fold for flow in flows)
         first, earlier = self._pass(features, bases, nothing, backward, backward=True)
         if len(first) > 1:
-            halves = torch.stack([luma(F.avg_pool2d(x.detach(), 2)) for x in first], dim=1)
+            halves = torch.stack([rgb_to_luma(F.avg_pool2d(x.detach(), 2)) for x in first], dim=1)
             doubled = _upsample_flow(forward, 2)
             forward = refine_clip_flow(
                 halves[:, 1:], halves[:, :-1], doubled, steps=self.steps_large

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import fuses
+from vsrm_cli.ops.dispatch import uses_fused_kernels
 
 
 def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False) -> Tensor:
@@ -20,7 +20,7 @@ def causal_conv(u: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = Fals
     Returns:
         (B, L, d), in the type of ``u``.
     """
-    if fuses(u, weight, bias):
+    if uses_fused_kernels(u, weight, bias):
         # Triton comes only with PyTorch for CUDA, and is slow to import.
         from vsrm_cli.ops.fused_triton import causal_conv_triton
 

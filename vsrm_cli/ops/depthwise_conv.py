@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import fuses
+from vsrm_cli.ops.dispatch import uses_fused_kernels
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Shaped like ``x``, in its type.
     """
-    if fuses(x, weight, bias):
+    if uses_fused_kernels(x, weight, bias):
         # Triton comes only with PyTorch for CUDA, and is slow to import.
         from vsrm_cli.ops.fused_triton import depthwise_conv_triton
 

@@ -26,7 +26,7 @@ PREFERRED = {
 
 
 @dataclass(frozen=True)
-class Kernel:
+class ScanKernel:
     """One implementation, and whether it can run on a device.
 
     Args:
@@ -43,12 +43,12 @@ class Kernel:
         return not self.reason
 
 
-def usable_kernels(device: torch.device) -> list[Kernel]:
+def usable_kernels(device: torch.device) -> list[ScanKernel]:
     """All implementations, each usable on this device or with the reason why it is not."""
-    return [Kernel(name, _missing(name, device)) for name in NAMES]
+    return [ScanKernel(name, _missing(name, device)) for name in NAMES]
 
 
-def choose(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
+def choose_kernel(device: torch.device, dtype: torch.dtype, *, is_shared: bool) -> str:
     """Name the implementation for an input: the forced one, or the fastest that supports it.
 
     Args:
@@ -89,7 +89,7 @@ def force_kernel(name: str) -> Iterator[None]:
             os.environ["VSRM_KERNELS"] = before
 
 
-def fuses(*inputs: Tensor) -> bool:
+def uses_fused_kernels(*inputs: Tensor) -> bool:
     """Whether to use fused Triton kernels, which have no gradients, instead of PyTorch.
 
     They are used where the scan runs in Triton.
@@ -102,7 +102,7 @@ def fuses(*inputs: Tensor) -> bool:
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         return False
-    return choose(inputs[0].device, inputs[0].dtype, is_shared=True) == "triton"
+    return choose_kernel(inputs[0].device, inputs[0].dtype, is_shared=True) == "triton"
 
 
 def _missing(name: str, device: torch.device) -> str:

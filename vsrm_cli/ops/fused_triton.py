@@ -1,8 +1,8 @@
 """Fused Triton kernels for inference, besides the scan: intermediate results stay in registers.
 
 Each reads its input once and writes its output once, where PyTorch makes several passes over arrays
-of tokens x channels. They have no gradients. `dispatch.fuses` decides when they are used. Their
-references are the PyTorch code in `causal_conv`, `depthwise_conv` and `warp`.
+of tokens x channels. They have no gradients; `dispatch.uses_fused_kernels` decides when they are
+used. Their references are the PyTorch code in `causal_conv`, `depthwise_conv` and `warp`.
 """
 
 import math

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import fuses
+from vsrm_cli.ops.dispatch import uses_fused_kernels
 
 
 def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
@@ -17,7 +17,7 @@ def pixel_grid(height: int, width: int, *, device: torch.device | None = None) -
     return torch.stack((x, y))
 
 
-def sample(
+def sample_points(
     image: Tensor, points: Tensor, *, padding: str = "zeros", mode: str = "bilinear"
 ) -> Tensor:
     """Sample images at the given points.
@@ -55,14 +55,14 @@ def sample_tokens(image: Tensor, points: Tensor) -> Tensor:
     Returns:
         (B * H * W, k, C), in the type of ``image``.
     """
-    if fuses(image, points):
+    if uses_fused_kernels(image, points):
         # Triton comes only with PyTorch for CUDA, and is slow to import.
         from vsrm_cli.ops.fused_triton import sample_tokens_triton
 
         return sample_tokens_triton(image, points)
     count, height = points.shape[1], image.shape[2]
     rows = points.permute(0, 2, 1, 3, 4).flatten(2, 3)  # (B, 2, kH, W)
-    values: Tensor = sample(image, rows, padding="border").unflatten(2, (count, height))
+    values: Tensor = sample_points(image, rows, padding="border").unflatten(2, (count, height))
     return values.permute(0, 3, 4, 2, 1).reshape(-1, count, image.shape[1])
 
 
@@ -73,10 +73,10 @@ def warp(image: Tensor, flow: Tensor, *, padding: str = "zeros", mode: str = "bi
         image: The source, (B, C, H, W).
         flow: From target to source, (B, 2, H, W), in pixels, dx first.
         padding: Values outside the image: "zeros" or "border".
-        mode: As in `sample`.
+        mode: As in `sample_points`.
 
     Returns:
         Shaped like ``image``.
     """
     grid = pixel_grid(flow.shape[-2], flow.shape[-1], device=flow.device)
-    return sample(image, grid + flow.float(), padding=padding, mode=mode)
+    return sample_points(image, grid + flow.float(), padding=padding, mode=mode)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vsrm_cli.errors import InputError
-from vsrm_cli.evaluation.quality import densest_place
+from vsrm_cli.evaluation.quality import find_densest_box
 from vsrm_cli.frame import Frame, Pixels, to_8_bits
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.preview.places import Read
@@ -27,7 +27,7 @@ _OVERVIEW_PIXELS = 240
 
 
 @dataclass(frozen=True)
-class Clip:
+class PreviewClip:
     """The frames of a place.
 
     Attributes:
@@ -46,7 +46,9 @@ class Clip:
     overview: Pixels | None
 
 
-def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) -> Clip:
+def read_preview_clip(
+    read: Read, time: Fraction, *, info: VideoInfo, step: Fraction
+) -> PreviewClip:
     """Read the frames of a place.
 
     Args:
@@ -83,7 +85,7 @@ def read_clip(read: Read, time: Fraction, *, info: VideoInfo, step: Fraction) ->
         slice(x.start - y.start, x.stop - y.start) for x, y in zip(box, outer, strict=True)
     )
     is_whole = (box[0].stop, box[1].stop) == middle.shape[1:] and not box[0].start + box[1].start
-    return Clip(
+    return PreviewClip(
         time=rest[0].time - info.start,
         # Copies, so that the whole frames do not stay in memory.
         frames=[
@@ -106,7 +108,7 @@ def _part_with_most_detail(frame: Pixels) -> tuple[slice, slice]:
     detail = torch.zeros_like(luma)
     detail[1:] += luma.diff(dim=0).abs()
     detail[:, 1:] += luma.diff(dim=1).abs()
-    top, left, _ = densest_place(detail, height=lines, width=columns)
+    top, left, _ = find_densest_box(detail, height=lines, width=columns)
     return slice(top, top + lines), slice(left, left + columns)
 
 

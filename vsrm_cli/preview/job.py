@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.locate import locate
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.options import choose_codec, plan_encoding
@@ -18,15 +18,15 @@ from vsrm_cli.files import check_output_path
 from vsrm_cli.frame import SCALE, Frame, Pixels, to_8_bits
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.media.geometry import output_shape
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.preview.clips import FRAMES_SHOWN, Clip, read_clip
-from vsrm_cli.preview.page import BICUBIC, Offer, encode_images, preview_page
+from vsrm_cli.preview.clips import FRAMES_SHOWN, PreviewClip, read_preview_clip
+from vsrm_cli.preview.page import BICUBIC, NetworkEstimate, encode_images, preview_page
 from vsrm_cli.preview.places import Read, find_places
 from vsrm_cli.report.html import write_whole
 from vsrm_cli.upscale.devices import new_restorer
 from vsrm_cli.upscale.job import load_network
-from vsrm_cli.upscale.open_media import encoding_of, open_source
+from vsrm_cli.upscale.open_media import encoding_of, open_input
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import (
@@ -36,7 +36,7 @@ from vsrm_cli.upscale.plan import (
     select_model,
     suitable_models,
 )
-from vsrm_cli.upscale.source import PIPE
+from vsrm_cli.upscale.resumable_reader import PIPE
 
 PLACES = 5
 # Containers for the suggested outputs, which hold H.264 and almost all other streams.
@@ -91,7 +91,7 @@ def preview_video(
     at: Sequence[Fraction] = (),
     overwrite: bool = False,
     report: Report | None = None,
-    report_transfer: Callable[[Transfer], None] | None = None,
+    report_transfer: Callable[[DownloadProgress], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Preview:
     """Write a page with upscaled samples and estimates of the whole job.
@@ -121,7 +121,7 @@ def preview_video(
         raise OutputError(f"A preview is a page; give it a name such as {output.stem}.html.")
     files = find_images(src) if is_sequence(src) else [src]
     check_output_path(output, inputs=files, overwrite=overwrite)
-    with open_source(src, options) as source:
+    with open_input(src, options) as source:
         info = source.info
         for notice in source.notices:
             warn(notice)
@@ -130,13 +130,13 @@ def preview_video(
         locate(version.model, report=report_transfer)
     clips = _clips(src, info, options, at)
     images: list[list[list[bytes]]] = [[] for _ in clips]
-    offers = []
+    estimates = []
     done = _FrameCounter(len(versions) * sum(len(clip.frames) for clip in clips), report)
     qualities: list[int | None] = [None] * len(clips)
     for version in versions:
         asked = replace(options, model=version.model, detail=version.detail)
         restorer = new_restorer(load_network(asked, report_transfer), asked, None)
-        offers.append(_offer(restorer, version, src, output, info, options))
+        estimates.append(_estimate(restorer, version, src, output, info, options))
         for number, clip in enumerate(clips):
             frames = list(done.count(clip.frames, restorer.restore(clip.frames)))[clip.shown]
             shown = _shown(frames, clip, restorer.network.scale, info)
@@ -145,7 +145,7 @@ def preview_video(
     for row, clip, quality in zip(images, clips, qualities, strict=True):
         frames = [upscale_frame(frame) for frame in clip.frames[clip.shown]]
         row.insert(0, encode_images(_shown(frames, clip, SCALE, info), quality)[0])
-    page = preview_page(info, clips, images, offers)
+    page = preview_page(info, clips, images, estimates)
     write_whole(output, page, overwrite=overwrite)
     return Preview(
         output=str(output),
@@ -169,7 +169,7 @@ def _versions(models: Sequence[str], info: VideoInfo, files: Sequence[Path]) -> 
 
 def _clips(
     src: Path, info: VideoInfo, options: UpscaleOptions, at: Sequence[Fraction]
-) -> list[Clip]:
+) -> list[PreviewClip]:
     """The frames at the given times, or at times that are chosen."""
     step = 1 / info.frame_rate if info.frame_rate else Fraction(1, 25)
     # Black or still frames and scene cuts are found in interlaced frames, too.
@@ -181,7 +181,7 @@ def _clips(
         frames=FRAMES_SHOWN,
     )
     read = _reading(src, options, step)
-    return [read_clip(read, place, info=info, step=step) for place in places]
+    return [read_preview_clip(read, place, info=info, step=step) for place in places]
 
 
 def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
@@ -190,20 +190,20 @@ def _reading(src: Path, options: UpscaleOptions, step: Fraction) -> Read:
     def read(time: Fraction) -> Iterator[Frame]:
         # The headers of all images between start and end are read before the first image.
         end = time + 4 * FRAMES_SHOWN * step if is_sequence(src) else None
-        with open_source(src, replace(options, start=time or None, end=end)) as source:
+        with open_input(src, replace(options, start=time or None, end=end)) as source:
             yield from source.frames()
 
     return read
 
 
-def _offer(
+def _estimate(
     restorer: Restorer,
     version: _Version,
     src: Path,
     output: Path,
     info: VideoInfo,
     options: UpscaleOptions,
-) -> Offer:
+) -> NetworkEstimate:
     """Estimate the whole job, and format its command."""
     frames = expected_frames(info, options)
     restorer.choose_tile(min(options.window, frames or options.window), info.height, info.width)
@@ -213,7 +213,7 @@ def _offer(
     )
     plan = plan_encoding(encoding, info.pixel_format, hdr=info.hdr)
     seen = shape.upright(info)
-    return Offer(
+    return NetworkEstimate(
         name=version.name,
         reason=version.reason,
         seconds=None if frames is None else estimate_seconds(restorer, info, frames=frames),
@@ -247,11 +247,12 @@ def _suffix(src: Path) -> str:
     return src.suffix.lower() if src.suffix.lower() in _CONTAINERS else ".mkv"
 
 
-def _shown(frames: Sequence[Frame], clip: Clip, scale: int, info: VideoInfo) -> list[Pixels]:
+def _shown(frames: Sequence[Frame], clip: PreviewClip, scale: int, info: VideoInfo) -> list[Pixels]:
     """The shown part of upscaled frames, rotated and scaled as players do, uint8."""
     rows, columns = (slice(scale * part.start, scale * part.stop) for part in clip.inside)
     return [
-        upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix) for frame in frames
+        rotate_upright(to_8_bits(frame.pixels[:, rows, columns]), info.display_matrix)
+        for frame in frames
     ]
 
 

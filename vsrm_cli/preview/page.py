@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from vsrm_cli.encode.webp import encode_webp
 from vsrm_cli.frame import SCALE, Pixels
-from vsrm_cli.media.orientation import upright
+from vsrm_cli.media.orientation import rotate_upright
 from vsrm_cli.media.probe import VideoInfo
-from vsrm_cli.preview.clips import CONTEXT, Clip
+from vsrm_cli.preview.clips import CONTEXT, PreviewClip
 from vsrm_cli.report import viewer
 from vsrm_cli.report.html import (
     data_uri_of,
@@ -15,7 +15,7 @@ from vsrm_cli.report.html import (
     html_page,
     paragraph,
 )
-from vsrm_cli.report.units import in_bytes, in_time
+from vsrm_cli.report.units import format_bytes, format_duration
 
 BICUBIC = "bicubic"
 # WebP qualities, tried in order until the images of a place are small enough on average.
@@ -23,15 +23,15 @@ _QUALITIES, _IMAGE_BYTES = (90, 80, 70, 55, 40), 130_000
 
 
 @dataclass(frozen=True)
-class Offer:
+class NetworkEstimate:
     """A network, with estimates and the command of the whole job.
 
     Attributes:
         name: On the page.
         reason: Why it is the default; empty for the others.
-        seconds: Estimate; None if unknown.
-        file_bytes: Likewise, of the output.
-        memory_bytes: Likewise, of the network.
+        seconds: Estimated time; None if unknown.
+        file_bytes: Estimated size of the output.
+        memory_bytes: Estimated memory of the network.
         size: Of the frames of the output.
         command: The command line.
     """
@@ -61,25 +61,25 @@ def encode_images(images: Sequence[Pixels], quality: int | None) -> tuple[list[b
 
 def preview_page(
     info: VideoInfo,
-    clips: Sequence[Clip],
+    clips: Sequence[PreviewClip],
     images: Sequence[Sequence[Sequence[bytes]]],
-    offers: Sequence[Offer],
+    estimates: Sequence[NetworkEstimate],
 ) -> bytes:
     """The page.
 
     Args:
         info: The video.
         clips: The places.
-        images: WebP files for each place, version (bicubic and each offer) and frame.
-        offers: The networks.
+        images: WebP files for each place, version (bicubic and each estimate) and frame.
+        estimates: The networks.
     """
-    versions = [BICUBIC, *(offer.name for offer in offers)]
+    versions = [BICUBIC, *(estimate.name for estimate in estimates)]
     views = [_view(info, clip, row) for clip, row in zip(clips, images, strict=True)]
     plays = any(len(view.frames[0]) > 1 for view in views)
     lead = f"{info.path.name}: {info.width}x{info.height}, {len(clips)} "
     lead += "place" if len(clips) == 1 else "places"
     if info.duration is not None:
-        lead += f" of {in_time(float(info.duration))}"
+        lead += f" of {format_duration(float(info.duration))}"
     hint = "Move the edge in each image with the mouse, a finger, or the slider below it."
     context = (
         f"The networks used up to {CONTEXT} more frames before and after the frames of each place; "
@@ -91,26 +91,31 @@ def preview_page(
         *(viewer.viewer(view, versions) for view in views),
         heading("The whole job"),
         paragraph("Estimates for this machine, and the command."),
-        *(viewer.command(offer.name, _facts(offer), offer.command) for offer in offers),
+        *(
+            viewer.command_box(estimate.name, _facts(estimate), estimate.command)
+            for estimate in estimates
+        ),
         paragraph(context),
     ]
     style, script = viewer.STYLE, viewer.SCRIPT
     return html_page("vsrm preview", lead, parts, style=style, script=script).encode()
 
 
-def _facts(offer: Offer) -> str:
+def _facts(estimate: NetworkEstimate) -> str:
     """Estimates of the whole job."""
-    facts = [f"{offer.size} pixels"]
-    if offer.seconds is not None:
-        unit = "hours" if offer.seconds >= 3600 else "minutes"
-        facts.append(f"about {in_time(offer.seconds)} {unit}")
-    if offer.file_bytes is not None:
-        facts.append(f"{in_bytes(offer.file_bytes)}")
-    facts.append(f"{in_bytes(offer.memory_bytes)} of memory")
-    return ", ".join(facts) + (f"; the default {offer.reason}" if offer.reason else "")
+    facts = [f"{estimate.size} pixels"]
+    if estimate.seconds is not None:
+        unit = "hours" if estimate.seconds >= 3600 else "minutes"
+        facts.append(f"about {format_duration(estimate.seconds)} {unit}")
+    if estimate.file_bytes is not None:
+        facts.append(f"{format_bytes(estimate.file_bytes)}")
+    facts.append(f"{format_bytes(estimate.memory_bytes)} of memory")
+    return ", ".join(facts) + (f"; the default {estimate.reason}" if estimate.reason else "")
 
 
-def _view(info: VideoInfo, clip: Clip, versions: Sequence[Sequence[bytes]]) -> viewer.View:
+def _view(
+    info: VideoInfo, clip: PreviewClip, versions: Sequence[Sequence[bytes]]
+) -> viewer.PlaceVersions:
     shown = clip.frames[clip.shown]
     lines, columns = (part.stop - part.start for part in clip.inside)
     # The output is as large as that of the network, whatever its pixel aspect ratio.
@@ -120,10 +125,10 @@ def _view(info: VideoInfo, clip: Clip, versions: Sequence[Sequence[bytes]]) -> v
     length = float(shown[-1].time - shown[0].time)
     overview = None
     if clip.overview is not None:
-        small = upright(clip.overview, info.display_matrix)
+        small = rotate_upright(clip.overview, info.display_matrix)
         overview = data_uri_of(encode_webp(small, quality=_QUALITIES[0]), "webp")
-    return viewer.View(
-        title=f"at {in_time(int(clip.time))}.{int(clip.time * 100) % 100:02}",
+    return viewer.PlaceVersions(
+        title=f"at {format_duration(int(clip.time))}.{int(clip.time * 100) % 100:02}",
         caption="" if overview is None else "the part with most detail",
         frames=[[data_uri_of(file, "webp") for file in files] for files in versions],
         width=width,

@@ -30,7 +30,7 @@ _MIN_MOVING, _BLOCK, _MIN_CHANGE = 0.01, 8, 2
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Candidate:
     """A few frames from a time on: the first one, and their properties."""
 
     time: Fraction
@@ -58,8 +58,8 @@ def find_places(
     # From the middle outward: titles are at the beginning and at the end.
     parts = sorted(range(count), key=lambda part: abs(2 * part + 1 - count))
     times = [((part + offset) * duration / count, part) for offset in _OFFSETS for part in parts]
-    seen_at: dict[Fraction, _Sample | None] = {}
-    chosen: list[_Sample] = []
+    seen_at: dict[Fraction, _Candidate | None] = {}
+    chosen: list[_Candidate] = []
     for is_one_each in (True, False):
         for time, part in times:
             is_taken = is_one_each and any(sample.part == part for sample in chosen)
@@ -81,7 +81,7 @@ def find_places(
 
 def _sample_at(
     read: Read, time: Fraction, part: int, *, start: Fraction, frames: int
-) -> _Sample | None:
+) -> _Candidate | None:
     """Read some frames of one shot; None if there are not enough."""
     seen: list[Frame] = []
     try:
@@ -97,7 +97,7 @@ def _sample_at(
     is_plain = bool(np.percentile(first, 99) < _MAX_BLACK or first.std() < _MIN_CONTRAST)
     change = np.abs(_block_means(last) - _block_means(first))
     is_still = bool((change > _MIN_CHANGE).mean() < _MIN_MOVING)
-    return _Sample(seen[0].time - start, part, seen[0], is_plain, is_still)
+    return _Candidate(seen[0].time - start, part, seen[0], is_plain, is_still)
 
 
 def _gray_levels(frame: Frame) -> NDArray[np.float64]:
@@ -114,7 +114,7 @@ def _block_means(gray: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
-def _is_new_scene(sample: _Sample, others: list[_Sample]) -> bool:
+def _is_new_scene(sample: _Candidate, others: list[_Candidate]) -> bool:
     """Whether a place differs from each of the others by a scene cut."""
     for other in others:
         cuts = SceneCutFinder()

@@ -39,7 +39,7 @@ from vsrm_cli.remux.stream_mapping import (
 )
 from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
 from vsrm_cli.remux.trial import add_copy, can_hold, read_samples
-from vsrm_cli.remux.verify import Expected, ExpectedStream
+from vsrm_cli.remux.verify import ExpectedOutput, ExpectedStream
 from vsrm_cli.remux.wave_format import (
     MUXER_OPTIONS,
     correct_codec_ids,
@@ -104,15 +104,15 @@ class CopiedStreams:
         self._container: InputContainer = open_container(path)
         self._samples = read_samples(path)
         self.plans = plan_streams(self._container, path, suffix, self._samples, audio)
-        self.tags = metadata.copied_tags(self._container.metadata)
+        self.tags = metadata.tags_to_copy(self._container.metadata)
         self._video = video_stream(self._container, path)
         self._video_tags = metadata.stream_tags(CONTAINERS[suffix], self._video.metadata)
         self._dropped_timecode = self._drop_timecode()
-        self.chapters: list[Chapter] = metadata.shifted_chapters(
+        self.chapters: list[Chapter] = metadata.shift_chapters(
             self._container.chapters(), first=first, end=end, shift=shift
         )
         if CONTAINERS[suffix] in ("mp4", "mov"):
-            self.chapters = metadata.mp4_chapters(self.chapters)
+            self.chapters = metadata.adapt_chapters_to_mp4(self.chapters)
         self._sources: list[Stream] = [
             self._container.streams[plan.index] for plan in self.plans if plan.is_copied
         ]
@@ -184,7 +184,7 @@ class CopiedStreams:
     def dropped(self) -> list[str]:
         """Describe what the output cannot hold, and why."""
         dropped = [str(plan) for plan in self.plans if not plan.is_kept]
-        tags = metadata.lost_tags(CONTAINERS[self._suffix], self.tags)
+        tags = metadata.find_lost_tags(CONTAINERS[self._suffix], self.tags)
         if tags:
             dropped.append(
                 f"tags {', '.join(tags)}: a {self._suffix} file cannot hold them; an .mkv may"
@@ -193,10 +193,10 @@ class CopiedStreams:
             dropped.append(self._dropped_timecode)
         return dropped
 
-    def expected(self, times: Sequence[int], clock: Fraction, last_duration: int) -> Expected:
-        """What the complete output must hold; the arguments are as in `Expected`."""
+    def expected(self, times: Sequence[int], clock: Fraction, last_duration: int) -> ExpectedOutput:
+        """What the complete output must hold; the arguments are as in `ExpectedOutput`."""
         kept = [plan.kind for plan in self.plans if plan.is_kept]
-        return Expected(
+        return ExpectedOutput(
             times,
             clock,
             last_duration,
@@ -278,8 +278,8 @@ class CopiedStreams:
             if metadata.keeps_timecode(CONTAINERS[self._suffix], timecode, rate):
                 return None
             reason = f"a {self._suffix} file cannot hold it at this frame rate; an .mkv may"
-        self.tags = metadata.without_timecode(self.tags)
-        self._video_tags = metadata.without_timecode(self._video_tags)
+        self.tags = metadata.remove_timecode(self.tags)
+        self._video_tags = metadata.remove_timecode(self._video_tags)
         return f"timecode {timecode}: {reason}"
 
     def _add_stream(self, output: OutputContainer, plan: StreamPlan) -> None:

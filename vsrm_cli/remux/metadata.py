@@ -59,7 +59,7 @@ def keeps_attachments(container: str) -> bool:
     return container == "matroska"
 
 
-def copied_tags(tags: dict[str, str]) -> dict[str, str]:
+def tags_to_copy(tags: dict[str, str]) -> dict[str, str]:
     """The tags that still apply after encoding."""
     kept = {k: v for k, v in tags.items() if not k.lower().startswith(_STALE)}
     # FFmpeg writes the title of an MP4 stream from "title", and reads it as "name".
@@ -70,13 +70,13 @@ def copied_tags(tags: dict[str, str]) -> dict[str, str]:
 
 def stream_tags(container: str, tags: dict[str, str]) -> dict[str, str]:
     """The tags of a stream that still apply, with the language code of a container."""
-    kept = copied_tags(tags)
+    kept = tags_to_copy(tags)
     if container == "mov" and kept.get("language") in _MOV_LANGUAGES:
         kept["language"] = _MOV_LANGUAGES[kept["language"]]
     return kept
 
 
-def tag_options(container: str, tags: dict[str, str]) -> dict[str, str]:
+def muxer_options(container: str, tags: dict[str, str]) -> dict[str, str]:
     """Muxer options that a container, by FFmpeg's name, needs for global tags.
 
     MP4 has a list of standard tags that every player supports, and a newer one of arbitrary names,
@@ -86,7 +86,7 @@ def tag_options(container: str, tags: dict[str, str]) -> dict[str, str]:
     return {"movflags": "use_metadata_tags"} if container in ("mp4", "mov") and is_apples else {}
 
 
-def lost_tags(container: str, tags: dict[str, str]) -> list[str]:
+def find_lost_tags(container: str, tags: dict[str, str]) -> list[str]:
     """Names of the tags that a container does not keep, found by a trial file in memory."""
     if container not in ("mp4", "mov"):
         return []
@@ -102,7 +102,7 @@ def timecode_of(*tags: dict[str, str]) -> str | None:
     return next(found, None)
 
 
-def without_timecode(tags: dict[str, str]) -> dict[str, str]:
+def remove_timecode(tags: dict[str, str]) -> dict[str, str]:
     """All tags except the timecode."""
     return {k: v for k, v in tags.items() if k.lower() != _TIMECODE}
 
@@ -120,7 +120,7 @@ def keeps_timecode(container: str, timecode: str, rate: Fraction) -> bool:
 def _tagged(container: str, tags: dict[str, str], rate: Fraction = Fraction(25)) -> BytesIO:
     """A file of one frame with tags."""
     file = BytesIO()
-    options = tag_options(container, tags)
+    options = muxer_options(container, tags)
     with av.open(file, "w", format=container, container_options=options) as trial:
         trial.metadata.update(tags)
         codec = "libvpx" if container == "webm" else "mpeg4"
@@ -140,7 +140,7 @@ def add_attachment(output: OutputContainer, source: AttachmentStream) -> None:
         name, source.mimetype or "application/octet-stream", source.data
     )
     others = {k: v for k, v in source.metadata.items() if k not in ("filename", "mimetype")}
-    attached.metadata.update(copied_tags(others))
+    attached.metadata.update(tags_to_copy(others))
 
 
 def add_cover(output: OutputContainer, source: VideoStream, image: bytes) -> Packet[Stream] | None:
@@ -162,7 +162,7 @@ def add_cover(output: OutputContainer, source: VideoStream, image: bytes) -> Pac
         return None
     target = output.add_stream_from_template(source, opaque=True)
     target.disposition = Disposition.attached_pic
-    target.metadata.update(copied_tags(source.metadata))
+    target.metadata.update(tags_to_copy(source.metadata))
     packet: Packet[Stream] = Packet(image)
     packet.stream = target
     packet.pts = packet.dts = 0
@@ -176,7 +176,7 @@ def read_cover(container: InputContainer, stream: VideoStream) -> bytes:
     return b"" if packet is None else bytes(packet)
 
 
-def shifted_chapters(
+def shift_chapters(
     chapters: list[Chapter], *, first: Fraction | None, end: Fraction | None, shift: Fraction
 ) -> list[Chapter]:
     """The chapters of a part of a video, on the clock of the output.
@@ -213,7 +213,7 @@ def shifted_chapters(
     return kept
 
 
-def mp4_chapters(chapters: list[Chapter]) -> list[Chapter]:
+def adapt_chapters_to_mp4(chapters: list[Chapter]) -> list[Chapter]:
     """Adapt chapters to MP4: sorted, the first at zero, and each with a title.
 
     The muxer moves the first chapter to zero, and drops chapters without a title.

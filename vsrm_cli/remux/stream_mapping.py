@@ -18,7 +18,7 @@ from vsrm_cli.media.containers import video_stream
 from vsrm_cli.remux import metadata
 from vsrm_cli.remux.audio import audio_codec
 from vsrm_cli.remux.subtitles import plain_codec
-from vsrm_cli.remux.trial import Sample, can_hold
+from vsrm_cli.remux.trial import StreamSample, can_hold
 
 # The containers that keep frame times and colors, by file name suffix.
 CONTAINERS = {
@@ -108,7 +108,7 @@ def plan_streams(
     container: InputContainer,
     path: Path,
     suffix: str,
-    samples: Mapping[int, Sample],
+    samples: Mapping[int, StreamSample],
     audio: Audio = "copy",
 ) -> list[StreamPlan]:
     """Plan what happens to every stream except the main video.
@@ -135,7 +135,7 @@ def plan_streams(
     ]
 
 
-def _plan(stream: Stream, suffix: str, sample: Sample, audio: Audio) -> StreamPlan:
+def _plan(stream: Stream, suffix: str, sample: StreamSample, audio: Audio) -> StreamPlan:
     container = CONTAINERS[suffix]
     kind = "cover art" if metadata.is_cover(stream) else _KINDS.get(stream.type, "data")
     codec = _codec_name(stream)

@@ -52,7 +52,7 @@ _REFUSALS = (av.FFmpegError, ValueError, OverflowError)
 
 
 @dataclass(slots=True)
-class Sample:
+class StreamSample:
     """The first packets of a stream.
 
     Attributes:
@@ -71,7 +71,7 @@ class Sample:
     is_damaged: bool = False
 
 
-def read_samples(path: Path) -> dict[int, Sample]:
+def read_samples(path: Path) -> dict[int, StreamSample]:
     """Read the first packets of each stream of a file, by index; there may be none.
 
     Raises:
@@ -81,7 +81,7 @@ def read_samples(path: Path) -> dict[int, Sample]:
         return _read_samples(container)
 
 
-def can_hold(container: str, stream: Stream, sample: Sample) -> bool:
+def can_hold(container: str, stream: Stream, sample: StreamSample) -> bool:
     """Whether a container can hold a copy of a stream that decodes, found by a trial file.
 
     Args:
@@ -129,7 +129,7 @@ def _options(container: str) -> dict[str, str]:
     return MUXER_OPTIONS if container == "matroska" else {}
 
 
-def _is_whole(found: Sample, sample: Sample) -> bool:
+def _is_whole(found: StreamSample, sample: StreamSample) -> bool:
     """Whether the trial file contains what was written."""
     if sample.audio and sample.is_damaged:
         return bool(found.audio)
@@ -171,8 +171,8 @@ def _copies(packets: list[Packet[Stream]]) -> Iterator[Packet[Stream]]:
         yield copy
 
 
-def _read_samples(container: InputContainer) -> dict[int, Sample]:
-    samples = {stream.index: Sample() for stream in container.streams}
+def _read_samples(container: InputContainer) -> dict[int, StreamSample]:
+    samples = {stream.index: StreamSample() for stream in container.streams}
     times = PacketTimes()
     missing = {s.index for s in container.streams if s.type == "audio"}
     read_bytes = 0
@@ -198,7 +198,7 @@ def _read_samples(container: InputContainer) -> dict[int, Sample]:
     return samples
 
 
-def _decode(stream: Stream, packet: Packet[Stream] | None, sample: Sample) -> bool:
+def _decode(stream: Stream, packet: Packet[Stream] | None, sample: StreamSample) -> bool:
     """Decode a packet into a sample; None flushes the decoder.
 
     Returns:

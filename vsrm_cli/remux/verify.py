@@ -55,7 +55,7 @@ class ExpectedStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedOutput:
     """What a finished file must hold.
 
     Attributes:
@@ -77,7 +77,7 @@ class Expected:
     chapters: int = 0
 
 
-def verify_file(path: Path, expected: Expected) -> None:
+def verify_file(path: Path, expected: ExpectedOutput) -> None:
     """Check that a file holds what is expected.
 
     Args:
@@ -154,7 +154,7 @@ def _read_tracks(container: InputContainer) -> dict[int, _Track]:
     return tracks
 
 
-def _compare_frames(track: _Track, expected: Expected, *, rounding: Fraction) -> None:
+def _compare_frames(track: _Track, expected: ExpectedOutput, *, rounding: Fraction) -> None:
     _expect("frames", len(track.begins), len(expected.times))
     for ticks, due in zip(sorted(track.begins), expected.times, strict=True):
         time = due * expected.clock

@@ -146,7 +146,7 @@ def slider(before: Pixels, after: Pixels, *, labels: tuple[str, str], caption: s
 
     Args:
         before: Left of the edge, (3, H, W) uint8.
-        after: Right of the edge, likewise.
+        after: Right of the edge, the same shape.
         labels: Their names.
         caption: Text below.
     """
@@ -163,7 +163,7 @@ def slider(before: Pixels, after: Pixels, *, labels: tuple[str, str], caption: s
     )
 
 
-def still(image: Pixels, *, caption: str) -> str:
+def image_figure(image: Pixels, *, caption: str) -> str:
     """An image, (3, H, W) uint8, with a caption."""
     return (
         f'<figure class="still"><img src="{data_uri(image)}" alt="{escape(caption)}">'

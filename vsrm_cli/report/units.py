@@ -1,7 +1,7 @@
 """Format numbers with units."""
 
 
-def in_bytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes in a suitable unit."""
     amount = float(count)
     for unit in ("bytes", "KB", "MB", "GB"):
@@ -11,14 +11,14 @@ def in_bytes(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
-def in_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def in_rough_time(seconds: float) -> str:
+def format_rough_duration(seconds: float) -> str:
     """Seconds in a suitable unit, for estimates."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} hours"

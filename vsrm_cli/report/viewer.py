@@ -159,7 +159,7 @@ for (const button of document.querySelectorAll(".command button"))
 
 
 @dataclass(frozen=True)
-class View:
+class PlaceVersions:
     """One place of a video in all versions.
 
     Attributes:
@@ -213,7 +213,7 @@ def _choice(name: str, options: Sequence[tuple[str, int]], *, checked: int) -> s
     return f"<fieldset><legend>{name}</legend>{buttons}</fieldset>"
 
 
-def viewer(view: View, versions: Sequence[str]) -> str:
+def viewer(view: PlaceVersions, versions: Sequence[str]) -> str:
     """A viewer for one place: two versions, an edge between them, and a slider for the edge."""
     images = "".join(
         f'<img decoding="sync" alt="{escape(name)}, frame {number + 1}" src="{frame}"'
@@ -245,7 +245,7 @@ def _side(version: int, *, is_shown: bool) -> str:
     return f' class="{("left", "right")[version]}"' if is_shown and version < 2 else ""
 
 
-def command(name: str, facts: str, words: str) -> str:
+def command_box(name: str, facts: str, words: str) -> str:
     """A command line with its name, some facts, and a copy button."""
     return (
         f'<div class="command"><b>{escape(name)}</b> <span>{escape(facts)}</span>'

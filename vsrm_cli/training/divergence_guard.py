@@ -27,7 +27,7 @@ SPIKE = 3.0
 MIN_DISCRIMINATOR_LOSS = 0.02
 
 MAX_RETURNS = 3
-# After so many good steps the counter starts again at zero; the lower rate stays.
+# After this many good steps the counter starts again at zero; the lower rate stays.
 CALM_STEPS = 500
 
 
@@ -49,7 +49,7 @@ class DivergenceGuard:
         self._discriminator_losses: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         self._has_won = False
         self._steps_since_return = 0
-        self._good = self._newest = deepcopy(trainer.state())
+        self._good = self._newest = deepcopy(trainer.state_dict())
 
     def accept(self, losses: StepLosses) -> bool:
         """Remember the losses of a step; False if no step can be made of them."""
@@ -77,7 +77,7 @@ class DivergenceGuard:
             self.returns = 0
         if self._steps_since_return % STEPS_BETWEEN_COPIES == 0:
             # The newest copy may already be damaged: the one before it was followed by good losses.
-            self._good, self._newest = self._newest, deepcopy(self._trainer.state())
+            self._good, self._newest = self._newest, deepcopy(self._trainer.state_dict())
 
     def roll_back(self) -> str:
         """Restore the last good state of the trainer, at half the learning rate.
@@ -96,7 +96,7 @@ class DivergenceGuard:
         self._steps_since_return = 0
         what = "the discriminator won" if self._has_won else "the loss exploded"
         if self.returns > MAX_RETURNS:
-            trainer.restore(self._good)
+            trainer.load_state_dict(self._good)
             way_out = (
                 "a smaller --discriminator-lr or a larger --adversarial-weight"
                 if self._has_won
@@ -115,7 +115,7 @@ class DivergenceGuard:
             f"samples"
         )
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The state of the guard, to be saved."""
         return {
             "returns": self.returns,
@@ -124,7 +124,7 @@ class DivergenceGuard:
             "mistakes": list(self._discriminator_losses),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
         self.returns = state["returns"]
         self._ratios.extend(state["ratios"])

@@ -13,18 +13,25 @@ from typing import Any, TypeVar
 
 import torch
 
-from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED, pair_of
+from vsrm_cli.checkpoints.catalog import FOR_CLEAN, MODELS, START_FOR_COMPRESSED, find_detail_pair
 from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, find_device, load_model
 from vsrm_cli.data.degradations import Degradation
 from vsrm_cli.data.footage import Footage, open_footage
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 from vsrm_cli.data.validation_clips import validation_pairs
 from vsrm_cli.errors import UsageError
 from vsrm_cli.evaluation.feature_networks import load_efficientnet_lite0
 from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
-from vsrm_cli.training.loop import Progress, Result, train
-from vsrm_cli.training.recipe import LOSSES, PRESETS, Precision, Recipe, Stage, start_recipe
+from vsrm_cli.training.loop import TrainingProgress, TrainingResult, train
+from vsrm_cli.training.recipe import (
+    LOSSES,
+    PRESETS,
+    Precision,
+    Recipe,
+    TrainingStage,
+    default_recipe,
+)
 from vsrm_cli.training.run_dir import RunDir
 
 # `START_FOR_COMPRESSED` if most clips are from compressed video, else `FOR_CLEAN`.
@@ -44,11 +51,11 @@ SKIPPED_NAMED = 5
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """The options of `vsrm finetune`; None stands for the value of the recipe.
+    """The options of `vsrm finetune`; None means the value of the recipe.
 
     Attributes:
         model: The network to start from: a name of the catalog, a weight file, or a Hub id; "auto"
-            lets the footage decide, see `settle_model`.
+            lets the footage decide, see `choose_start_model`.
         from_scratch: Whether to start from new weights of that network instead.
         preset: A published recipe, see `vsrm_cli.training.recipe.PRESETS`.
         stage: What to train: "flow", "frames", "clips" or "sharp".
@@ -101,13 +108,13 @@ class FinetuneOptions:
             raise UsageError(f"The learning rate must be a number above 0, not {self.lr}.")
         for name, weight in self.perceptual.items():
             option = f"--{name.replace('_', '-')}"
-            if self.stage != Stage.SHARP:
+            if self.stage != TrainingStage.SHARP:
                 raise UsageError(f"{option} is for --stage sharp.")
             if not 0 <= weight < math.inf:
                 raise UsageError(f"The number for {option} must be 0 or more, not {weight}.")
         for name, value, choices in (
             ("preset", self.preset, tuple(PRESETS)),
-            ("stage", self.stage, tuple(Stage)),
+            ("stage", self.stage, tuple(TrainingStage)),
             ("loss", self.loss, tuple(LOSSES)),
             ("degradation", self.degradation, tuple(Degradation)),
             ("dtype", self.dtype, ("auto", *DTYPES, *Precision)),
@@ -125,9 +132,9 @@ def finetune(
     minutes: float = math.inf,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainingProgress], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
-) -> Result:
+) -> TrainingResult:
     """Train a network on the footage in a folder; see `vsrm_cli.training.loop.train`.
 
     Args:
@@ -144,17 +151,17 @@ def finetune(
     Raises:
         VsrmError: Any of its subclasses; the message says what to do.
     """
-    features = load_efficientnet_lite0() if options.stage == Stage.SHARP else None
+    features = load_efficientnet_lite0() if options.stage == TrainingStage.SHARP else None
     find_device(options.device)  # fails before the footage is read
     if not resume:
         RunDir(out).check_is_free()
     # Before the footage is read, since it may be refused.
-    network = None if options.model == AUTO else choose_network(options)
+    network = None if options.model == AUTO else load_start_network(options)
     footage = open_footage(data)
     if footage.skipped:
         warn(_skipped(footage))
-    options = settle_model(options, footage, warn)
-    network = network or choose_network(options)
+    options = choose_start_model(options, footage, warn)
+    network = network or load_start_network(options)
     recipe = choose_recipe(options, has_time=math.isfinite(minutes))
     shape = footage.fit(recipe.shape)
     if shape != recipe.shape:
@@ -185,7 +192,7 @@ def finetune(
     )
 
 
-def settle_model(
+def choose_start_model(
     options: FinetuneOptions, footage: Footage, warn: Callable[[str], None]
 ) -> FinetuneOptions:
     """Choose the network to start from by the codecs of the footage, and its degradation.
@@ -204,7 +211,7 @@ def settle_model(
                 f"the footage is compressed video, so training starts from {model} and degrades "
                 f"like such footage; for clean footage give --model {FOR_CLEAN}"
             )
-    pair = pair_of(options.model)
+    pair = find_detail_pair(options.model)
     start = options.model if pair is None else pair.soft
     if start == START_FOR_COMPRESSED and options.degradation is None and options.preset is None:
         options = replace(options, degradation=str(Degradation.REAL))
@@ -222,14 +229,14 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     on_gpu = options.device.startswith("cuda") or (
         options.device == "auto" and torch.cuda.is_available()
     )
-    recipe = start_recipe(options.preset, on_gpu=on_gpu, from_scratch=options.from_scratch)
+    recipe = default_recipe(options.preset, on_gpu=on_gpu, from_scratch=options.from_scratch)
     if has_time and options.preset is None:
         recipe = replace(recipe, steps=None)
     shape = _with(recipe.shape, batch=options.batch, frames=options.frames, patch=options.patch)
     return _with(
         recipe,
         shape=shape,
-        stage=None if options.stage is None else Stage(options.stage),
+        stage=None if options.stage is None else TrainingStage(options.stage),
         steps=options.steps,
         lr=options.lr,
         frequency_weight=None if options.loss is None else LOSSES[options.loss],
@@ -242,7 +249,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     )
 
 
-def choose_network(options: FinetuneOptions) -> Network:
+def load_start_network(options: FinetuneOptions) -> Network:
     """Load or create the network to start from, on the device of the options.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.data.sample import Sample
+from vsrm_cli.data.training_batch import TrainingBatch
 from vsrm_cli.layers.spynet import SpyNet
 from vsrm_cli.ops.warp import warp
 from vsrm_cli.training.losses import end_point_error
@@ -22,21 +22,21 @@ COARSE, PHOTOMETRIC, SMOOTH = 0.3, 6.0, 0.5
 SURPRISE = 0.1
 
 
-def compare_flows(network: SpyNet, sample: Sample) -> tuple[Tensor, Tensor]:
+def compare_flows(network: SpyNet, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """The loss of the flows of a batch.
 
     Args:
         network: The flow network.
-        sample: A batch of clips of two frames or more.
+        batch: A batch of clips of two frames or more.
 
     Returns:
         The loss, a mean over all clips, and the supervised part of it for zero flow.
     """
-    lr, hr = _without_rest(sample, 2 ** (len(network.basic_module) - 1))
+    lr, hr = _without_rest(batch, 2 ** (len(network.basic_module) - 1))
     height, width = lr.shape[-2:]
-    true_flow = torch.stack((sample.flow_backward, sample.flow_forward))[..., :height, :width]
+    true_flow = torch.stack((batch.flow_backward, batch.flow_forward))[..., :height, :width]
     true_flow = true_flow.flatten(0, 2)
-    known = sample.has_flow[None, :, None].expand(2, -1, lr.shape[1] - 1).flatten()
+    known = batch.has_flow[None, :, None].expand(2, -1, lr.shape[1] - 1).flatten()
     ref, supp = _both_ways(lr)
     flows = network.pyramid(network.normalized(ref), network.normalized(supp))
     loss, baseline = 0.0 * flows[-1].sum(), true_flow.new_zeros(())
@@ -51,13 +51,13 @@ def compare_flows(network: SpyNet, sample: Sample) -> tuple[Tensor, Tensor]:
     return loss, baseline
 
 
-def _without_rest(sample: Sample, multiple: int) -> tuple[Tensor, Tensor]:
+def _without_rest(batch: TrainingBatch, multiple: int) -> tuple[Tensor, Tensor]:
     """The frames, cropped so that the sides of the LR frames are multiples of a number."""
-    height, width = (side - side % multiple for side in sample.lr.shape[-2:])
-    scale = sample.hr.shape[-1] // sample.lr.shape[-1]
+    height, width = (side - side % multiple for side in batch.lr.shape[-2:])
+    scale = batch.hr.shape[-1] // batch.lr.shape[-1]
     return (
-        sample.lr[..., :height, :width],
-        sample.hr[..., : scale * height, : scale * width],
+        batch.lr[..., :height, :width],
+        batch.hr[..., : scale * height, : scale * width],
     )
 
 

@@ -1,9 +1,9 @@
 """The training loop.
 
-A network is trained in stages, each a run of this loop: first its optical flow (`Stage.FLOW`, on
-the true motion of synthetic clips and the frames of real ones), then single frames without
-propagation (`Stage.FRAMES`, cheap), then whole clips (`Stage.CLIPS`). The first two can be skipped;
-the third also fine-tunes finished weights on other footage. `Stage.SHARP` adds perceptual losses.
+A network is trained in stages, each a run of this loop (see `TrainingStage`): first its optical
+flow, on the true motion of synthetic clips and the frames of real ones; then single frames without
+propagation, which is cheap; then whole clips. The first two can be skipped; the third also
+fine-tunes finished weights on other footage. The last stage, `sharp`, adds perceptual losses.
 
 Several processes started by torchrun share each batch and average their gradients.
 """
@@ -21,17 +21,17 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from vsrm_cli.data.dataset import Clips
+from vsrm_cli.data.dataset import ClipDataset
 from vsrm_cli.data.footage import Footage
-from vsrm_cli.data.sample import Sample
+from vsrm_cli.data.training_batch import TrainingBatch
 from vsrm_cli.errors import Interrupted, OutputError, UsageError
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, barrier, process_count, rank
 from vsrm_cli.training.divergence_guard import DivergenceGuard
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Recipe, Stage, differences
-from vsrm_cli.training.report import TensorBoardWriter, outcome, report_page
+from vsrm_cli.training.recipe import Recipe, TrainingStage, list_differences
+from vsrm_cli.training.report import TensorBoardWriter, describe_result, report_page
 from vsrm_cli.training.run_dir import RunDir
 from vsrm_cli.training.step_memory import check_memory
 from vsrm_cli.training.time_budget import TimeBudget
@@ -43,7 +43,7 @@ ENDLESS = 2**40
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """What a run reports after each step.
 
     Attributes:
@@ -68,7 +68,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """The result of a run.
 
     Attributes:
@@ -88,7 +88,7 @@ class Result:
         """The validations in one sentence."""
         if self.first is None or self.best is None:
             return "Nothing was validated; the last weights were kept."
-        return outcome(self.first, self.best)
+        return describe_result(self.first, self.best)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
@@ -118,11 +118,11 @@ def train(
     minutes: float = math.inf,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainingProgress], None] = lambda _: None,
     every: int = 10,
     validations: int = 10,
     workers: int = 1,
-) -> Result:
+) -> TrainingResult:
     """Train a network. The best averaged weights, state, metrics and a report go into a folder.
 
     Args:
@@ -130,7 +130,7 @@ def train(
         data: From `vsrm_cli.data.footage.open_footage`, or a pack.
         out: The folder.
         recipe: What to compute.
-        features: The feature network of `Stage.SHARP`; unused in other stages.
+        features: The feature network of `TrainingStage.SHARP`; unused in other stages.
         validation: LR-HR clips by name (see `vsrm_cli.training.validation`). They are restored at
             intervals to find the best weights; without them the last weights are kept.
         metadata: Metadata of the weight file, besides the recipe.
@@ -155,13 +155,13 @@ def train(
         Interrupted: If `should_stop` returned true.
     """
     perceptual = None
-    if recipe.stage is Stage.SHARP:
+    if recipe.stage is TrainingStage.SHARP:
         if features is None:
             raise ValueError("the stage sharp needs a feature network")
         perceptual = PerceptualStage(network, recipe, features.to(network.device))
     trainer = Trainer(network, recipe, perceptual)
     check_memory(trainer, recipe)
-    run = _Run(
+    run = _TrainingRun(
         trainer,
         RunDir(out),
         pairs=validation or {},
@@ -178,11 +178,11 @@ def train(
     if is_complete and (recipe.steps is not None or math.isinf(minutes)):
         return run.result()
     is_planned = trainer.length is not None and not is_complete
-    for sample in _samples(data, recipe, run.drawn, workers):
+    for batch in _batches(data, recipe, run.drawn, workers):
         if run.drawn == 0:
             with budget.untimed():
-                run.validate_start(sample)
-        rollback = run.advance(sample)
+                run.validate_start(batch)
+        rollback = run.advance(batch)
         budget.note_step()
         if not is_planned and (plan := budget.plan(validations)) is not None:
             more, run.validations = plan
@@ -211,7 +211,7 @@ def train(
     return run.result()
 
 
-class _Run:
+class _TrainingRun:
     """A run, new or resumed, and its files. Only the first process writes."""
 
     def __init__(
@@ -231,7 +231,7 @@ class _Run:
         self.validator = Validator(pairs, recipe, criterion)
         self.guard = DivergenceGuard(self.trainer)
         self.validations = validations
-        self.drawn = 0  # samples; more than steps where the run went back
+        self.drawn = 0  # batches; more than steps where the run went back
         self.losses: list[float] = []  # since the last line of the metrics
         self.last_loss = math.nan
         self._discriminator_loss: float | None = None
@@ -245,21 +245,21 @@ class _Run:
         self._tensorboard = TensorBoardWriter(folder.path if self._is_writer else None)
         barrier()
 
-    def validate_start(self, sample: Sample) -> None:
+    def validate_start(self, batch: TrainingBatch) -> None:
         """Validate and save the weights at the start."""
-        self.last_loss = self.trainer.measure(sample)
+        self.last_loss = self.trainer.compute_loss(batch)
         if self._is_writer:
             if self.validator.pairs:
                 self._validate()
             self.save()
             self._add_line(is_validation=bool(self.validator.pairs))
 
-    def advance(self, sample: Sample) -> str | None:
+    def advance(self, batch: TrainingBatch) -> str | None:
         """Do a step, or roll back after a loss spike; returns what happened in that case."""
         self.drawn += 1
-        losses = self.trainer.learn(sample)
+        losses = self.trainer.compute_gradients(batch)
         if self.guard.accept(losses):
-            self.trainer.apply(losses)
+            self.trainer.update_weights(losses)
             self.guard.note_step()
             self.losses.append(losses.loss)
             self._discriminator_loss = losses.discriminator
@@ -301,9 +301,9 @@ class _Run:
         self.folder.write_state(
             {
                 "settings": self._settings,
-                "learner": self.trainer.state(),
-                "guard": self.guard.state(),
-                "judge": self.validator.state(),
+                "learner": self.trainer.state_dict(),
+                "guard": self.guard.state_dict(),
+                "judge": self.validator.state_dict(),
                 "validations": self.validations,
                 "drawn": self.drawn,
                 "losses": self.losses,
@@ -328,10 +328,10 @@ class _Run:
             self._tensorboard.close()
         barrier()
 
-    def result(self) -> Result:
+    def result(self) -> TrainingResult:
         """The result of the run so far."""
         step, validator = self.trainer.step, self.validator
-        return Result(step, self.trainer.length or step, validator.first, validator.best)
+        return TrainingResult(step, self.trainer.length or step, validator.first, validator.best)
 
     def _validate(self) -> None:
         if self.validator.validate(self.trainer.average, self.trainer.step):
@@ -340,7 +340,11 @@ class _Run:
             self._tensorboard.add_images(self.validator.crops, self.validator.latest)
 
     def _add_line(self, *, is_validation: bool) -> dict[str, float]:
-        line = {"step": self.trainer.step, "loss": self.last_loss, "lr": self.trainer.rate()}
+        line = {
+            "step": self.trainer.step,
+            "loss": self.last_loss,
+            "lr": self.trainer.learning_rate(),
+        }
         if self._discriminator_loss is not None:
             line["discriminator_loss"] = self._discriminator_loss
         if is_validation and self.validator.latest is not None:
@@ -351,16 +355,16 @@ class _Run:
         return line
 
     def _restore(self, state: dict[str, Any]) -> None:
-        changed = differences(state["settings"], self._settings)
+        changed = list_differences(state["settings"], self._settings)
         if changed:
             raise UsageError(
                 f"The run in {self.folder.path} has other settings ({'; '.join(changed)}): give "
                 f"the same ones with --resume, or another --out."
             )
-        self.trainer.restore(state["learner"])
+        self.trainer.load_state_dict(state["learner"])
         self.guard = DivergenceGuard(self.trainer)
-        self.guard.restore(state["guard"])
-        self.validator.restore(state["judge"])
+        self.guard.load_state_dict(state["guard"])
+        self.validator.load_state_dict(state["judge"])
         self.drawn, self.last_loss = state["drawn"], state["last_loss"]
         self.validations = state["validations"]
         self.losses = list(state["losses"])
@@ -369,7 +373,9 @@ class _Run:
             self.folder.forget_after(self.trainer.step if self.drawn else -1)
 
 
-def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> Iterator[Sample]:
+def _batches(
+    data: Footage | Path, recipe: Recipe, start: int, workers: int
+) -> Iterator[TrainingBatch]:
     """This process's share of each batch, prepared by worker processes."""
     processes, shape = process_count(), recipe.shape
     if shape.batch % processes:
@@ -377,7 +383,7 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
             f"{processes} processes cannot share a batch of {shape.batch} clips evenly; give a "
             f"--batch that is a multiple of {processes}."
         )
-    clips = Clips(
+    clips = ClipDataset(
         data,
         replace(shape, batch=shape.batch // processes),
         steps=ENDLESS,
@@ -393,8 +399,8 @@ def _samples(data: Footage | Path, recipe: Recipe, start: int, workers: int) -> 
         worker_init_fn=_set_up_worker,
     )
     with _freeze_objects():
-        samples = iter(loader)
-    yield from samples
+        batches = iter(loader)
+    yield from batches
 
 
 @contextmanager
@@ -418,17 +424,17 @@ def _set_up_worker(_: int) -> None:
 
 
 def _progress(
-    run: _Run, budget: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
-) -> Progress:
+    run: _TrainingRun, budget: TimeBudget, line: Mapping[str, float] | None, rollback: str | None
+) -> TrainingProgress:
     trainer, losses = run.trainer, run.losses
     # A run resumed past its end does not know its new length at once.
     length = trainer.length if trainer.step <= (trainer.length or 0) else None
     more = None if length is None else length - trainer.step
-    return Progress(
+    return TrainingProgress(
         step=trainer.step,
         steps=length,
         loss=sum(losses) / len(losses) if losses else run.last_loss,
-        lr=trainer.rate(),
+        lr=trainer.learning_rate(),
         steps_per_second=budget.steps_per_second(),
         seconds_left=budget.seconds_left(more),
         line=line,

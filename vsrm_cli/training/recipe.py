@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from vsrm_cli.data.degradations import Degradation
-from vsrm_cli.data.sample import ClipShape
+from vsrm_cli.data.training_batch import ClipShape
 
 # The weight of the loss in frequencies, by the name of the whole loss. The second is the paper's.
 FREQUENCY_WEIGHT = 0.02
 LOSSES = {"charbonnier": 0.0, "charbonnier+frequency": FREQUENCY_WEIGHT}
 
 
-class Stage(enum.StrEnum):
+class TrainingStage(enum.StrEnum):
     """What a run trains."""
 
     FLOW = "flow"
@@ -31,7 +31,7 @@ class Precision(enum.StrEnum):
 
 @dataclass(frozen=True)
 class PerceptualWeights:
-    """The weights of the losses of `Stage.SHARP`; the pixel loss has weight 1.
+    """The weights of the losses of `TrainingStage.SHARP`; the pixel loss has weight 1.
 
     Attributes:
         sharpen: How strongly the ground truth is sharpened.
@@ -69,17 +69,17 @@ class Recipe:
         frequency_weight: Weight of the frequency loss; 0.02 in the paper.
         flow_frozen: Steps in which the flow network is frozen.
         flow_lr: Its rate after that, as a share of `lr`.
-        trunk_lr: Rate of the backbone, which `Stage.FRAMES` trains, as a share of `lr`.
+        trunk_lr: Rate of the backbone, which `TrainingStage.FRAMES` trains, as a share of `lr`.
         dtype: Precision of the forward and backward passes.
-        accumulate: Gradient accumulation: a batch is computed in so many parts, with less memory.
+        accumulate: Gradient accumulation: a batch is computed in this many parts, with less memory.
         recompute: Gradient checkpointing: much less memory, a third more time.
         mirrored: Whether each clip is followed by itself backwards.
         degradation: How LR frames are made.
         seed: Of all samples.
-        perceptual: Of `Stage.SHARP`; unused in other stages.
+        perceptual: Of `TrainingStage.SHARP`; unused in other stages.
     """
 
-    stage: Stage
+    stage: TrainingStage
     steps: int | None
     shape: ClipShape
     lr: float
@@ -103,12 +103,12 @@ class Recipe:
         """All values that have an effect, by name, as text; those of the shape included."""
         values = asdict(self)
         shape, perceptual = values.pop("shape"), values.pop("perceptual")
-        if self.stage is Stage.SHARP:
+        if self.stage is TrainingStage.SHARP:
             values |= perceptual
         return {name: str(value) for name, value in (values | shape).items()}
 
 
-def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def list_differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The differences between the settings of two runs, as "name: value then, value now"."""
     changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     pairs = ((name, then.get(name, "nothing"), now.get(name, "nothing")) for name in changed)
@@ -119,7 +119,7 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 # number of iterations; everything else is from the option files of PSRT and IART
 # (github.com/XPixelGroup/RethinkVSRAlignment, github.com/kai422/IART), on which it is based.
 REDS6 = Recipe(
-    stage=Stage.CLIPS,
+    stage=TrainingStage.CLIPS,
     steps=300_000,
     shape=ClipShape(frames=6, patch=64, batch=8, photo_share=0.0),
     lr=2e-4,
@@ -151,7 +151,7 @@ PRESETS = {
 # steps are full-length and point nowhere yet. Small enough for many steps in minutes on a CPU; a
 # GPU gets more of everything.
 FINETUNING = Recipe(
-    stage=Stage.CLIPS,
+    stage=TrainingStage.CLIPS,
     steps=2000,
     shape=ClipShape(frames=5, patch=32, batch=2, photo_share=0.5),
     lr=1e-4,
@@ -166,7 +166,7 @@ FINETUNING_ON_GPU = replace(
 RATE_FROM_SCRATCH = 1e-3
 
 
-def start_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Recipe:
+def default_recipe(preset: str | None, *, on_gpu: bool, from_scratch: bool) -> Recipe:
     """The recipe before any options.
 
     Args:

@@ -60,7 +60,7 @@ def report_page(
     return html_page(title, f"vsrm finetune, {steps}", parts)
 
 
-def outcome(first: Validation, best: Validation) -> str:
+def describe_result(first: Validation, best: Validation) -> str:
     """The result of a run in one sentence."""
     if best.step == first.step:
         return (
@@ -77,7 +77,7 @@ def outcome(first: Validation, best: Validation) -> str:
 
 
 def _findings(first: Validation, best: Validation, latest: Validation) -> list[str]:
-    said = [outcome(first, best)]
+    said = [describe_result(first, best)]
     if first.step < best.step < latest.step:
         said.append(
             f"After that it did not get better: at step {latest.step} the validation loss was "

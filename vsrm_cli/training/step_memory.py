@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from vsrm_cli.data.sample import ClipShape, Sample
+from vsrm_cli.data.training_batch import ClipShape, TrainingBatch
 from vsrm_cli.errors import MemoryShortage
 from vsrm_cli.frame import SCALE
 from vsrm_cli.inference.memory import PeakMemory, free_memory_bytes
@@ -82,23 +82,23 @@ def _activation_bytes(trainer: Trainer, shape: ClipShape) -> int:
 def _trial_bytes(trainer: Trainer, frames: int) -> int:
     """The peak of a trial with one clip, in bytes."""
     device = trainer.network.device
-    sample = _flat_sample(frames, device)
+    batch = _flat_batch(frames, device)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         peak = PeakMemory(device)
-        trainer.try_out(sample)
+        trainer.run_trial(batch)
         return (peak.read_bytes() or before) - before
     meter = PeakMeter()
     with meter:
-        trainer.try_out(sample)
+        trainer.run_trial(batch)
     return meter.peak
 
 
-def _flat_sample(frames: int, device: torch.device) -> Sample:
+def _flat_batch(frames: int, device: torch.device) -> TrainingBatch:
     lr = torch.full((1, frames, 3, _PATCH, _PATCH), 0.5, device=device)
     hr = torch.full((1, frames, 3, SCALE * _PATCH, SCALE * _PATCH), 0.5, device=device)
     flow = torch.zeros(1, frames - 1, 2, _PATCH, _PATCH, device=device)
-    return Sample(lr, hr, flow, flow, torch.ones(1, dtype=torch.bool, device=device))
+    return TrainingBatch(lr, hr, flow, flow, torch.ones(1, dtype=torch.bool, device=device))
 
 
 class PeakMeter(TorchDispatchMode):

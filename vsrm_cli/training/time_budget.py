@@ -89,7 +89,7 @@ class TimeBudget:
         return len(self._seconds) / sum(self._seconds) if self._seconds else None
 
     def seconds_left(self, steps: int | None) -> float | None:
-        """Until so many more steps are done, or the time is up; None if neither is known."""
+        """Until this many more steps are done, or the time is up; None if neither is known."""
         rate = self.steps_per_second()
         needed = math.inf if steps is None or rate is None else steps / rate
         left = min(needed, 60 * self._minutes - (time.monotonic() - self._began))

@@ -1,7 +1,7 @@
 """The trainer: weights, their moving average, the optimizer, and one training step.
 
-`Trainer.learn` computes a loss and its gradients, `Trainer.apply` updates the weights. Between the
-two the caller can decide to drop the step.
+`Trainer.compute_gradients` and `Trainer.update_weights` are the two halves of a step. Between them
+the caller can decide to drop it.
 """
 
 import math
@@ -18,14 +18,14 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from vsrm_cli.data.sample import Sample
+from vsrm_cli.data.training_batch import TrainingBatch
 from vsrm_cli.frame import SCALE
 from vsrm_cli.models.network import Network
 from vsrm_cli.training.distributed import all_reduce_max, average_over_processes
 from vsrm_cli.training.flow_loss import compare_flows
 from vsrm_cli.training.losses import restoration_loss
 from vsrm_cli.training.perceptual.stage import PerceptualStage
-from vsrm_cli.training.recipe import Precision, Recipe, Stage
+from vsrm_cli.training.recipe import Precision, Recipe, TrainingStage
 
 # Weight of an earlier pass in the mean of the losses of all passes; the last one has 1.
 EARLIER_PASS = 0.3
@@ -62,7 +62,7 @@ class Trainer:
     Args:
         network: Where to start; changed in place.
         recipe: What to compute.
-        perceptual: The losses of `Stage.SHARP`; None in other stages.
+        perceptual: The losses of `TrainingStage.SHARP`; None in other stages.
 
     Attributes:
         step: How many steps are done.
@@ -91,17 +91,17 @@ class Trainer:
         self._averaged.n_averaged.fill_(1)
         self.average = cast(Network, self._averaged.module).eval().requires_grad_(False)
 
-    def learn(self, sample: Sample) -> StepLosses:
+    def compute_gradients(self, batch: TrainingBatch) -> StepLosses:
         """Compute the loss of a batch and its gradients; no weight is changed."""
         for parameter in self._flow:
             parameter.requires_grad_(not self._is_flow_frozen())
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate() * group["share"]
+            group["lr"] = self.learning_rate() * group["share"]
         self._optimizer.zero_grad(set_to_none=True)
         if self.perceptual is not None:
             self.perceptual.begin_step()
         figures = torch.zeros(3, device=self.network.device)
-        for part, share in _parts(self._to_device(sample), self.recipe.accumulate):
+        for part, share in _parts(self._to_device(batch), self.recipe.accumulate):
             forward = self._forward(part)
             # Before the backward pass, where sampling at NaN positions crashes.
             if all_reduce_max(not math.isfinite(forward.loss.item()), self.network.device):
@@ -111,7 +111,9 @@ class Trainer:
             if forward.baseline is not None:
                 figures[1] += share * forward.baseline
             if self.perceptual is not None and forward.clips is not None:
-                mean = self.perceptual.learn(*forward.clips, step=self.step, share=share)
+                mean = self.perceptual.compute_gradients(
+                    *forward.clips, step=self.step, share=share
+                )
                 figures[2] += share * mean
         own = [group["params"] for group in self._optimizer.param_groups]
         parameters = [p for group in own for p in group if p.grad is not None]
@@ -123,39 +125,39 @@ class Trainer:
             return StepLosses(loss, baseline)
         return StepLosses(loss, discriminator=discriminator)
 
-    def apply(self, losses: StepLosses) -> None:
-        """Update the weights with the gradients of `learn`, which returned these losses."""
+    def update_weights(self, losses: StepLosses) -> None:
+        """Update the weights with the gradients that belong to these losses."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self.perceptual is not None and losses.discriminator is not None:
-            self.perceptual.apply(losses.discriminator)
+            self.perceptual.update_weights(losses.discriminator)
         self.step += 1
         self._averaged.update_parameters(self.network)
 
-    def try_out(self, sample: Sample) -> None:
+    def run_trial(self, batch: TrainingBatch) -> None:
         """Run forward and backward once, for all weights that this stage trains."""
-        learns_flow = self.recipe.stage in (Stage.FLOW, Stage.CLIPS)
+        learns_flow = self.recipe.stage in (TrainingStage.FLOW, TrainingStage.CLIPS)
         for parameter in self._flow:
             parameter.requires_grad_(learns_flow)
         with torch.random.fork_rng(devices=[]):
-            self._forward(self._to_device(sample)).loss.backward()
+            self._forward(self._to_device(batch)).loss.backward()
         others = [] if self.perceptual is None else self.perceptual.discriminator_parameters
         for parameter in (*self.network.parameters(), *others):
             parameter.grad = None
 
-    def measure(self, sample: Sample) -> float:
+    def compute_loss(self, batch: TrainingBatch) -> float:
         """The loss of a batch; nothing is changed."""
         with torch.no_grad():
-            return self._forward(self._to_device(sample)).loss.item()
+            return self._forward(self._to_device(batch)).loss.item()
 
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """Learning rate of the next step."""
         recipe = self.recipe
         done = self.step / self.length if self.length else 0.0
         peak = self.lr_backoff * recipe.lr
         return scheduled_lr(peak, self.step, done, warmup=recipe.warmup, end=recipe.lr_end)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
         state = {
             "step": self.step,
@@ -167,9 +169,13 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
-        return state if self.perceptual is None else state | {"perceptual": self.perceptual.state()}
+        return (
+            state
+            if self.perceptual is None
+            else state | {"perceptual": self.perceptual.state_dict()}
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state, which is left unchanged."""
         self.step, self.length, self.lr_backoff = state["step"], state["length"], state["brake"]
         self.network.load_state_dict(state["network"])
@@ -180,7 +186,7 @@ class Trainer:
         self._scaler = self._new_scaler()  # the old one may be in the middle of a dropped step
         self._scaler.load_state_dict(state["scaler"])
         if self.perceptual is not None:
-            self.perceptual.restore(deepcopy(state["perceptual"]))
+            self.perceptual.load_state_dict(deepcopy(state["perceptual"]))
 
     def back_off(self, state: dict[str, Any], *, is_network_slower: bool) -> None:
         """Load a former state, with half the present rate of the discriminator.
@@ -192,7 +198,7 @@ class Trainer:
         state = {**state, "brake": self.lr_backoff / (2 if is_network_slower else 1)}
         if self.perceptual is not None:
             state["perceptual"] = {**state["perceptual"], "brake": self.perceptual.lr_backoff / 2}
-        self.restore(state)
+        self.load_state_dict(state)
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         is_half = self.recipe.dtype is Precision.FLOAT16
@@ -205,8 +211,8 @@ class Trainer:
 
     def _is_flow_frozen(self) -> bool:
         recipe = self.recipe
-        return recipe.stage in (Stage.FRAMES, Stage.SHARP) or (
-            recipe.stage is Stage.CLIPS and self.step < recipe.flow_frozen
+        return recipe.stage in (TrainingStage.FRAMES, TrainingStage.SHARP) or (
+            recipe.stage is TrainingStage.CLIPS and self.step < recipe.flow_frozen
         )
 
     def _clip(self, parameters: list[nn.Parameter]) -> bool:
@@ -219,15 +225,15 @@ class Trainer:
             return self._scaler.get_scale() >= 1
         return bool(norm.isfinite())
 
-    def _to_device(self, sample: Sample) -> Sample:
+    def _to_device(self, batch: TrainingBatch) -> TrainingBatch:
         device = self.network.device
-        return Sample(*(getattr(sample, field.name).to(device) for field in fields(sample)))
+        return TrainingBatch(*(getattr(batch, field.name).to(device) for field in fields(batch)))
 
-    def _forward(self, sample: Sample) -> _Forward:
-        if self.recipe.stage is Stage.FLOW:
+    def _forward(self, batch: TrainingBatch) -> _Forward:
+        if self.recipe.stage is TrainingStage.FLOW:
             with self._autocast():
-                return _Forward(*compare_flows(self.network.spynet, sample))
-        lr, hr = sample.lr, sample.hr
+                return _Forward(*compare_flows(self.network.spynet, batch))
+        lr, hr = batch.lr, batch.hr
         if self.recipe.mirrored:
             lr, hr = (torch.cat((x, x.flip(1)), dim=1) for x in (lr, hr))
         with self._autocast():
@@ -259,7 +265,7 @@ class Trainer:
     def _restore(self, lr: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """The result of each pass of the network, the final one last."""
         with self._autocast():
-            if self.recipe.stage is Stage.FRAMES:
+            if self.recipe.stage is TrainingStage.FRAMES:
                 return (self.network.frames(lr, flows),)
             return self.network.passes(lr, flows)
 
@@ -283,11 +289,11 @@ def scheduled_lr(peak: float, step: int, done: float, *, warmup: int, end: float
     return peak * rise * (end + (1 - end) * (0.5 + 0.5 * math.cos(math.pi * done)))
 
 
-def _parts(sample: Sample, count: int) -> Iterator[tuple[Sample, float]]:
+def _parts(batch: TrainingBatch, count: int) -> Iterator[tuple[TrainingBatch, float]]:
     """The parts of a batch that are computed one after the other, and the weight of each."""
-    chunks = [getattr(sample, field.name).chunk(count) for field in fields(sample)]
+    chunks = [getattr(batch, field.name).chunk(count) for field in fields(batch)]
     for tensors in zip(*chunks, strict=True):
-        yield Sample(*tensors), len(tensors[0]) / len(sample.lr)
+        yield TrainingBatch(*tensors), len(tensors[0]) / len(batch.lr)
 
 
 def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
@@ -296,9 +302,9 @@ def _groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     time = network.temporal_parameters()
     known = {id(parameter) for parameter in (*flow, *time)}
     backbone = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    if recipe.stage is Stage.FLOW:
+    if recipe.stage is TrainingStage.FLOW:
         return [{"params": flow, "share": 1.0}]
-    if recipe.stage is Stage.FRAMES:
+    if recipe.stage is TrainingStage.FRAMES:
         return [{"params": backbone, "share": 1.0}]
     return [
         {"params": time, "share": 1.0},

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vsrm_cli.data.crops import detail
+from vsrm_cli.data.crops import measure_detail
 from vsrm_cli.evaluation.metrics import psnr_y
 from vsrm_cli.training.losses import restoration_loss
-from vsrm_cli.training.recipe import Recipe, Stage
+from vsrm_cli.training.recipe import Recipe, TrainingStage
 
 # LR frames, (T, 3, H, W), and HR frames, (T, 3, scale H, scale W), both uint8.
 Pair = tuple[Tensor, Tensor]
@@ -22,7 +22,7 @@ Criterion = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
-class Score:
+class ClipScore:
     """Mean PSNR-Y of the frames of one clip against the ground truth, in dB.
 
     Attributes:
@@ -48,7 +48,7 @@ def validate(
     criterion: Criterion | None = None,
     alone: bool = True,
     show: Callable[[str, Tensor, Tensor], None] | None = None,
-) -> list[Score]:
+) -> list[ClipScore]:
     """Restore clips and compare all frames with the ground truth, borders included.
 
     Args:
@@ -74,7 +74,7 @@ def validate(
                 lr, size=hr.shape[-2:], mode="bicubic", antialias=True, align_corners=False
             )
             scores.append(
-                Score(
+                ClipScore(
                     clip=name,
                     bicubic=_mean_psnr(plain, hr),
                     together=_mean_psnr(together, hr),
@@ -129,7 +129,7 @@ class Validation:
     """
 
     step: int
-    scores: list[Score]
+    scores: list[ClipScore]
     images: list[Tensor]
 
     @property
@@ -205,14 +205,14 @@ class Validator:
         # Progress of the flow network alone does not show in frames yet.
         is_best = (
             self.best is None
-            or self._recipe.stage is Stage.FLOW
+            or self._recipe.stage is TrainingStage.FLOW
             or _rank_of(self.latest) < _rank_of(self.best)
         )
         if is_best:
             self.best = self.latest
         return is_best
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The validations so far, to be saved."""
         # The images of the latest validation are not needed later, unless it is the best as well.
         latest = None if self.latest is None else replace(self.latest, images=[])
@@ -224,7 +224,7 @@ class Validator:
         ]
         return {**kept, "pieces": crops}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
         self.first, self.best, self.latest = (
             None if state[name] is None else _validation_of(state[name])
@@ -247,7 +247,7 @@ def _values_of(validation: Validation) -> dict[str, Any]:
 
 def _validation_of(values: dict[str, Any]) -> Validation:
     return Validation(
-        values["step"], [Score(**score) for score in values["scores"]], values["pictures"]
+        values["step"], [ClipScore(**score) for score in values["scores"]], values["pictures"]
     )
 
 
@@ -262,7 +262,7 @@ def _place_to_see(clip: Tensor) -> tuple[int, slice, slice]:
         for top in range(0, height - side + 1, stride)
         for left in range(0, width - side + 1, stride)
     ]
-    return frame, *max(places, key=lambda place: detail(clip[frame, :, place[0], place[1]]))
+    return frame, *max(places, key=lambda place: measure_detail(clip[frame, :, place[0], place[1]]))
 
 
 def _cut(frame: Tensor, rows: slice, columns: slice) -> Tensor:

@@ -11,7 +11,7 @@ from vsrm_cli.files import VIDEO_ENDINGS, files_in
 from vsrm_cli.media.probe import probe
 from vsrm_cli.remux.stream_mapping import CONTAINERS
 from vsrm_cli.upscale.options import DEFAULT_MODEL, UpscaleOptions
-from vsrm_cli.upscale.source import PIPE
+from vsrm_cli.upscale.resumable_reader import PIPE
 
 # The output of inputs in containers that are not written: it holds nearly everything.
 _OTHERS_BECOME = ".mkv"
@@ -125,7 +125,7 @@ def _expand(path: Path) -> list[Path]:
     return videos or [path]
 
 
-def work_of(source: Path) -> int:
+def estimate_work(source: Path) -> int:
     """The amount of work: pixels of all frames; 0 if unknown."""
     files = find_images(source) if is_sequence(source) else [source]
     try:

@@ -49,7 +49,7 @@ def find_devices(wanted: str, *, mixed: bool) -> list[str]:
     for device, count in Counter(devices).items():
         if count > 1 and device != "cpu":
             raise VsrmError(f"--device {wanted} names {device} twice; name each GPU once.")
-    if kind_of(devices) == MIXED and not mixed:
+    if device_kind(devices) == MIXED and not mixed:
         raise VsrmError(
             f"--device {wanted} names devices of different kinds, whose frames differ by rounding; "
             "name devices of one kind, or allow it with --mixed."
@@ -61,7 +61,7 @@ def _numbered(device: torch.device) -> str:
     return f"{device.type}:{device.index or 0}"
 
 
-def kind_of(devices: Sequence[str]) -> str:
+def device_kind(devices: Sequence[str]) -> str:
     """The kind of all of some devices: "cpu", "cuda", "mps" or `MIXED`."""
     kinds = {find_device(device).type for device in devices}
     return kinds.pop() if len(kinds) == 1 else MIXED

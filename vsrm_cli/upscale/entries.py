@@ -28,7 +28,7 @@ BEGINNING = ResumePoint(next=0, shot=0, margin=[])
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A closed segment.
 
     Attributes:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vsrm_cli import __version__
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
@@ -33,9 +33,9 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.devices import (
     DTYPE_NAMES,
     MIXED,
+    device_kind,
     find_devices,
     hardware_of,
-    kind_of,
     new_restorer,
     queue_depths,
     resolve_hardware,
@@ -48,32 +48,32 @@ from vsrm_cli.upscale.open_media import (
     check_output,
     encoding_of,
     open_direct_output,
+    open_input,
     open_output,
-    open_source,
 )
 from vsrm_cli.upscale.options import UpscaleOptions
-from vsrm_cli.upscale.order import Job, LoadedAs, Order
 from vsrm_cli.upscale.pipeline import Progress, run_stages
 from vsrm_cli.upscale.plan import (
-    Plan,
-    check_room,
+    JobPlan,
+    check_disk_space,
     expected_frames,
     resolve_model,
     suggest_height,
     suggest_network,
 )
+from vsrm_cli.upscale.request import Job, LoadedAs, Request
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, check_unchanged
 from vsrm_cli.upscale.segmenting import (
-    Recorder,
-    Restored,
+    RestoredFrame,
     Segmenter,
+    SegmentRecorder,
     check_counts,
     join_segments,
     segment_container,
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
-from vsrm_cli.upscale.source import PIPE, Source, check_unchanged
-from vsrm_cli.upscale.summary import Run, Summary
+from vsrm_cli.upscale.summary import InferenceSummary, JobSummary
 
 
 def upscale_video(
@@ -81,14 +81,14 @@ def upscale_video(
     dst: str | Path,
     options: UpscaleOptions | None = None,
     *,
-    confirm: Callable[[Plan], bool] | None = None,
+    confirm: Callable[[JobPlan], bool] | None = None,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
-    report_transfer: Callable[[Transfer], None] | None = None,
+    report_transfer: Callable[[DownloadProgress], None] | None = None,
     networks: dict[LoadedAs, Network] | None = None,
     **given: Any,
-) -> Summary:
+) -> JobSummary:
     """Make a video four times larger, frame for frame; all other streams are copied.
 
     If an earlier call with the same options was interrupted, this one resumes where it stopped.
@@ -129,7 +129,7 @@ def upscale_video(
         if replacement is not None:
             warn(replacement)
             options = replace(options, codec=encoding.codec, preset=encoding.preset)
-    order = Order(
+    request = Request(
         src=Path(src),
         dst=Path(dst),
         confirm=confirm,
@@ -140,39 +140,41 @@ def upscale_video(
         networks={} if networks is None else networks,
     )
     if confirm is not None and options.cluster:
-        raise UsageError("A plan tells of this machine; ask for it without --cluster.")
-    upscale = _upscale_through_pipe if PIPE in (order.src, order.dst) else _upscale_in_segments
-    return upscale(order, options)
+        raise UsageError("A plan is for this machine only; ask for it without --cluster.")
+    upscale = _upscale_through_pipe if PIPE in (request.src, request.dst) else _upscale_in_segments
+    return upscale(request, options)
 
 
-def _upscale_in_segments(order: Order, options: UpscaleOptions) -> Summary:
+def _upscale_in_segments(request: Request, options: UpscaleOptions) -> JobSummary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
-    src, dst = order.src, order.dst
+    src, dst = request.src, request.dst
     files = find_images(src) if is_sequence(src) else [src]
     cluster = Cluster(options.cluster) if options.cluster else None
-    with cluster or nullcontext(), open_source(src, options) as source:
+    with cluster or nullcontext(), open_input(src, options) as source:
         if cluster is None:
             devices = find_devices(options.device, mixed=options.mixed)
-            kind = kind_of(devices)
+            kind = device_kind(devices)
         else:
-            devices, kind = [], cluster.kind_of(options.device)
-        options, reason = resolve_model(options, source.info, files, report=order.report_transfer)
+            devices, kind = [], cluster.device_kind(options.device)
+        options, reason = resolve_model(options, source.info, files, report=request.report_transfer)
         check_output(dst, files, overwrite=options.overwrite)
         with Journal(dst) as journal:
             with open_output(dst, source, options, folder=journal.folder) as output:
                 content = describe_files(files)
-                journal.load(content | _describe(order, options, kind), restart=options.restart)
+                journal.load(content | _describe(request, options, kind), restart=options.restart)
                 frames_resumed = journal.frames_kept
-                _warn_beforehand(source, output, order, options)
-                if scarcity := check_room(output, journal, expected_frames(source.info, options)):
-                    order.warn(scarcity)
-                job = Job(order, options, reason, source, output, journal)
+                _warn_beforehand(source, output, request, options)
+                if scarcity := check_disk_space(
+                    output, journal, expected_frames(source.info, options)
+                ):
+                    request.warn(scarcity)
+                job = Job(request, options, reason, source, output, journal)
                 if cluster is not None:
-                    make_workers = partial(make_node_workers, cluster, kind, files, order.warn)
+                    make_workers = partial(make_node_workers, cluster, kind, files, request.warn)
                     run = _run_on_devices(make_workers, devices, job)
                 elif len(devices) > 1 or journal.after_gap:
-                    make_workers = partial(parallel.make_device_workers, devices, order.warn)
+                    make_workers = partial(parallel.make_device_workers, devices, request.warn)
                     run = _run_on_devices(make_workers, devices, job)
                 else:
                     run = _run_here(job)
@@ -181,7 +183,7 @@ def _upscale_in_segments(order: Order, options: UpscaleOptions) -> Summary:
                 join_segments(output, journal)
                 check_unchanged(src, files, content)
             journal.clear()
-    return Summary.of(
+    return JobSummary.of(
         source,
         output,
         options,
@@ -193,10 +195,10 @@ def _upscale_in_segments(order: Order, options: UpscaleOptions) -> Summary:
     )
 
 
-def _run_here(job: Job) -> Run:
+def _run_here(job: Job) -> InferenceSummary:
     """Make the missing segments, in this process."""
     options, journal = job.options, job.journal
-    network = _load(job.order, options, job.source.info, journal.settings)
+    network = _load(job.request, options, job.source.info, journal.settings)
     restorer = new_restorer(network, options, journal.settings)
     hardware = [hardware_of(network.device)]
     settings = JobSettings(
@@ -210,7 +212,7 @@ def _run_here(job: Job) -> Run:
     memory = PeakMemory(network.device)
     _restore(job, restorer, settings)
     return replace(
-        Run.of(job.source, network, restorer, memory),
+        InferenceSummary.of(job.source, network, restorer, memory),
         equal=settings.hardware != MIXED and len({entry.tile for entry in journal.entries}) == 1,
     )
 
@@ -219,18 +221,23 @@ def _run_on_devices(
     make_workers: Callable[[WorkerSettings], parallel.DeviceWorkers],
     devices: Sequence[str],
     job: Job,
-) -> Run:
+) -> InferenceSummary:
     """Make the missing segments, with a worker for each device."""
-    order, options, info, earlier = job.order, job.options, job.source.info, job.journal.settings
-    if order.confirm is not None:  # speed and memory are measured on the first device
-        network = _load(order, options, info, earlier)
+    request, options, info, earlier = (
+        job.request,
+        job.options,
+        job.source.info,
+        job.journal.settings,
+    )
+    if request.confirm is not None:  # speed and memory are measured on the first device
+        network = _load(request, options, info, earlier)
         restorer = new_restorer(network, options, earlier)
         _confirm(job, network, restorer, device=",".join(devices))
         del network, restorer
     else:
-        scale = network_scale(options.model, report=order.report_transfer)
+        scale = network_scale(options.model, report=request.report_transfer)
         if advice := suggest_network(info, options, str(options.model), scale):
-            order.warn(advice)
+            request.warn(advice)
     return parallel.restore_on_devices(make_workers, job)
 
 
@@ -240,9 +247,9 @@ def _confirm(job: Job, network: Network, restorer: Restorer, *, device: str) -> 
     Raises:
         Declined: If it returns false.
     """
-    if job.order.confirm is None:
+    if job.request.confirm is None:
         return
-    plan = Plan.of(
+    plan = JobPlan.of(
         job.source,
         restorer,
         job.output,
@@ -253,28 +260,28 @@ def _confirm(job: Job, network: Network, restorer: Restorer, *, device: str) -> 
         device=device,
         dtype=DTYPE_NAMES[network.dtype],
     )
-    if not job.order.confirm(plan):
+    if not job.request.confirm(plan):
         raise Declined("Nothing was done.")
 
 
-def _upscale_through_pipe(order: Order, options: UpscaleOptions) -> Summary:
+def _upscale_through_pipe(request: Request, options: UpscaleOptions) -> JobSummary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
     if options.cluster or len(find_devices(options.device, mixed=True)) > 1:
         raise UsageError(
             "A job with a pipe runs on one device of this machine; name one with --device."
         )
-    with open_source(order.src, options) as source:
-        options, reason = resolve_model(options, source.info, report=order.report_transfer)
-        with open_direct_output(order.dst, source, options) as output:
-            _warn_beforehand(source, output, order, options)
-            network = _load(order, options, source.info, None)
+    with open_input(request.src, options) as source:
+        options, reason = resolve_model(options, source.info, report=request.report_transfer)
+        with open_direct_output(request.dst, source, options) as output:
+            _warn_beforehand(source, output, request, options)
+            network = _load(request, options, source.info, None)
             restorer = new_restorer(network, options, None)
             memory = PeakMemory(network.device)
 
             def restore(frames: Iterable[Frame]) -> Iterator[Frame]:
                 for frame in restorer.restore(frames):
-                    if order.should_stop():
+                    if request.should_stop():
                         raise Interrupted("interrupted: a job with a pipe cannot be resumed")
                     yield frame
 
@@ -286,17 +293,17 @@ def _upscale_through_pipe(order: Order, options: UpscaleOptions) -> Summary:
                 read_depth=read_depth,
                 write_depth=write_depth,
                 frames_expected=expected_frames(source.info, options),
-                report=order.report,
+                report=request.report,
                 watch=restorer.watch,
             )
             check_counts(read=source.frames_read, written=output.frames_written)
-    run = Run.of(source, network, restorer, memory)
-    return Summary.of(
+    run = InferenceSummary.of(source, network, restorer, memory)
+    return JobSummary.of(
         source,
         output,
         options,
         run,
-        path=order.dst,
+        path=request.dst,
         model_reason=reason,
         frames_resumed=0,
         seconds=time.perf_counter() - began,
@@ -304,19 +311,19 @@ def _upscale_through_pipe(order: Order, options: UpscaleOptions) -> Summary:
 
 
 def _warn_beforehand(
-    source: Source, output: FrameWriter, order: Order, options: UpscaleOptions
+    source: ResumableReader, output: FrameWriter, request: Request, options: UpscaleOptions
 ) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
-        order.warn(notice)
+        request.warn(notice)
     if advice := suggest_height(options, output.shape):
-        order.warn(advice)
+        request.warn(advice)
 
 
-def _describe(order: Order, options: UpscaleOptions, kind: str) -> JobIdentity:
+def _describe(request: Request, options: UpscaleOptions, kind: str) -> JobIdentity:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
-            options.model, detail=options.detail, report=order.report_transfer
+            options.model, detail=options.detail, report=request.report_transfer
         ),
         **options.for_journal(),
         "device": kind,
@@ -327,7 +334,7 @@ def _describe(order: Order, options: UpscaleOptions, kind: str) -> JobIdentity:
 
 
 def _load(
-    order: Order, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
+    request: Request, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
 ) -> Network:
     """Load the network, on the device and in the precision that the job started with."""
     device, dtype = find_devices(options.device, mixed=True)[0], options.dtype
@@ -338,19 +345,19 @@ def _load(
         # Sums over another number of threads differ by rounding.
         torch.set_num_threads(earlier.threads or torch.get_num_threads())
     options = replace(options, device=device, dtype=dtype)
-    weights = weights_checksum(options.model, detail=options.detail, report=order.report_transfer)
+    weights = weights_checksum(options.model, detail=options.detail, report=request.report_transfer)
     loaded_as = (weights, device, dtype)
-    if loaded_as not in order.networks:
-        order.networks.clear()  # memory is for one
-        order.networks[loaded_as] = load_network(options, order.report_transfer)
-    network = order.networks[loaded_as]
+    if loaded_as not in request.networks:
+        request.networks.clear()  # memory is for one
+        request.networks[loaded_as] = load_network(options, request.report_transfer)
+    network = request.networks[loaded_as]
     if advice := suggest_network(info, options, network.name, network.scale):
-        order.warn(advice)
+        request.warn(advice)
     return network
 
 
 def load_network(
-    options: UpscaleOptions, report_transfer: Callable[[Transfer], None] | None
+    options: UpscaleOptions, report_transfer: Callable[[DownloadProgress], None] | None
 ) -> Network:
     """Load the network of the options."""
     return load_model(
@@ -368,18 +375,18 @@ def _restore(job: Job, restorer: Restorer, settings: JobSettings) -> None:
     Raises:
         Interrupted: If `should_stop` returned true.
     """
-    source, options, journal, order = job.source, job.options, job.journal, job.order
+    source, options, journal, request = job.source, job.options, job.journal, job.request
     begin = journal.resume_point
     frames = segment_frames(journal, options)
     segmenter = Segmenter(restorer.windows.stride, frames=frames, first=begin.next)
     container = segment_container(job.output, journal)
-    recorder = Recorder(
+    recorder = SegmentRecorder(
         job.output, restorer.windows, container, folder=journal.folder, after=begin, add=journal.add
     )
 
-    def restore(frames: Iterable[Frame]) -> Iterator[Restored]:
+    def restore(frames: Iterable[Frame]) -> Iterator[RestoredFrame]:
         restored = restorer.restore(frames, begin=begin.next - begin.shot)
-        for item in segmenter.cut(restored, should_stop=order.should_stop):
+        for item in segmenter.cut(restored, should_stop=request.should_stop):
             tile, batch = item.frame.tile, restorer.batch
             now = replace(settings, tile=tile, batch=batch, segment_frames=segmenter.frames)
             if journal.settings != now:
@@ -396,7 +403,7 @@ def _restore(job: Job, restorer: Restorer, settings: JobSettings) -> None:
             write_depth=write_depth,
             frames_before=begin.next,
             frames_expected=expected_frames(source.info, options),
-            report=order.report,
+            report=request.report,
             watch=restorer.watch,
         )
         if segmenter.is_stopped:

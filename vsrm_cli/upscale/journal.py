@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import IO, Self
 
 from vsrm_cli.errors import OutputError
-from vsrm_cli.files import flush_names, lock_file, write_atomically
-from vsrm_cli.upscale.entries import BEGINNING, Entry, ResumePoint
+from vsrm_cli.files import flush_folder, lock_file, write_atomically
+from vsrm_cli.upscale.entries import BEGINNING, JournalEntry, ResumePoint
 from vsrm_cli.upscale.settings import JobSettings, Json
 
 # Held by the running process.
@@ -67,8 +67,8 @@ class Journal:
     def __init__(self, output: Path) -> None:
         """Name the folder of an output; nothing is read or written yet."""
         self.folder = output.with_name(f".{output.name}.vsrm")
-        self.entries: list[Entry] = []
-        self.after_gap: dict[int, Entry] = {}
+        self.entries: list[JournalEntry] = []
+        self.after_gap: dict[int, JournalEntry] = {}
         self.settings: JobSettings | None = None
         self._output = output
         self._identity: JobIdentity = {}
@@ -192,7 +192,7 @@ class Journal:
         content = {"asked": self._identity, "chosen": settings.to_json()}
         self._write(_SETTINGS, json.dumps(content))
 
-    def add(self, entry: Entry, *, move_from: Path | None = None) -> None:
+    def add(self, entry: JournalEntry, *, move_from: Path | None = None) -> None:
         """Record a segment whose file is closed and flushed to disk; its size is filled in.
 
         Segments may be added in any order.
@@ -232,7 +232,7 @@ class Journal:
     def _flush(self) -> None:
         assert self._log is not None
         try:
-            flush_names(self.folder)
+            flush_folder(self.folder)
             os.fsync(self._log.fileno())
         except OSError as error:
             raise self._failure(error) from error
@@ -295,7 +295,7 @@ class Journal:
                 "give the former command to resume it, or --restart to start over."
             )
 
-    def _read_entries(self) -> dict[int, Entry]:
+    def _read_entries(self) -> dict[int, JournalEntry]:
         """Read the entries of existing segments, by the numbers of their first frames."""
         try:
             lines = (self.folder / _ENTRIES).read_bytes().splitlines()
@@ -305,10 +305,10 @@ class Journal:
             raise self._unreadable(_ENTRIES, error) from error
         return {entry.first: entry for entry in map(self._read_entry, lines) if entry is not None}
 
-    def _read_entry(self, line: bytes) -> Entry | None:
+    def _read_entry(self, line: bytes) -> JournalEntry | None:
         """Read an entry; None if it is incomplete, or its file is missing or has changed."""
         try:
-            entry = Entry.from_json(line)
+            entry = JournalEntry.from_json(line)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         file = self.folder / entry.file

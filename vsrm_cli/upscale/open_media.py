@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vsrm_cli.encode.image_sequence import ImageSequenceWriter, check_images, names_files
-from vsrm_cli.encode.options import Encoding
+from vsrm_cli.encode.options import EncodingOptions
 from vsrm_cli.encode.segments import SegmentedVideo
 from vsrm_cli.encode.video import VideoWriter
 from vsrm_cli.encode.video_target import VideoTarget
@@ -13,20 +13,20 @@ from vsrm_cli.encode.writer import DirectWriter, SegmentedWriter
 from vsrm_cli.encode.y4m import Y4mWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.files import check_output_path
-from vsrm_cli.media.geometry import Shape, output_shape
+from vsrm_cli.media.geometry import OutputShape, output_shape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.stream_mapping import check_container_name
 from vsrm_cli.upscale.options import UpscaleOptions
-from vsrm_cli.upscale.source import PIPE, Source
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader
 
 
-def open_source(path: Path, options: UpscaleOptions) -> Source:
-    """Open an input: a video, a folder or pattern of images, or a pipe; see `Source`.
+def open_input(path: Path, options: UpscaleOptions) -> ResumableReader:
+    """Open an input: a video, a folder or pattern of images, or a pipe; see `ResumableReader`.
 
     Raises:
         InputError: If it cannot be read.
     """
-    return Source(
+    return ResumableReader(
         path,
         start=options.start,
         end=options.end,
@@ -56,7 +56,7 @@ def check_output(path: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
 
 def open_output(
     path: Path,
-    source: Source,
+    source: ResumableReader,
     options: UpscaleOptions,
     *,
     folder: Path,
@@ -77,7 +77,9 @@ def open_output(
     return SegmentedVideo(_video_target(path, source, options, overwrite=True, folder=folder))
 
 
-def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> DirectWriter:
+def open_direct_output(
+    path: Path, source: ResumableReader, options: UpscaleOptions
+) -> DirectWriter:
     """Open an output that is written without segments, from a pipe or to one.
 
     Raises:
@@ -98,14 +100,14 @@ def open_direct_output(path: Path, source: Source, options: UpscaleOptions) -> D
     return VideoWriter(_video_target(path, source, options, overwrite=options.overwrite))
 
 
-def encoding_of(options: UpscaleOptions) -> Encoding:
+def encoding_of(options: UpscaleOptions) -> EncodingOptions:
     """The encoder settings of the options."""
-    return Encoding(options.codec, options.crf, options.preset, options.pix_fmt)
+    return EncodingOptions(options.codec, options.crf, options.preset, options.pix_fmt)
 
 
 def _video_target(
     path: Path,
-    source: Source,
+    source: ResumableReader,
     options: UpscaleOptions,
     *,
     overwrite: bool,
@@ -124,7 +126,7 @@ def _video_target(
     )
 
 
-def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> Shape:
+def shape_of_output(info: VideoInfo, options: UpscaleOptions) -> OutputShape:
     """The shape of the output."""
     return output_shape(info, scale=options.scale, height=options.height, box=options.size)
 

@@ -36,8 +36,8 @@ class Progress:
         frames_done: Frames encoded, including those of the interrupted job that is resumed.
         frames_expected: How many there will be, by the metadata of the file.
         decode_fps: Frames per second of the decoder while it works; 0 before the first frame.
-        network_fps: The same of the network.
-        encode_fps: The same of the encoder.
+        network_fps: Likewise for the network.
+        encode_fps: Likewise for the encoder.
         seconds_left: Estimate; None if unknown.
         frames_computed: Frames that the network has computed, including those of the interrupted
             job, and a part of the frames that it is working on.
@@ -134,7 +134,7 @@ class BoundedQueue(Generic[T]):
             yield item
 
 
-class _Stage(Generic[T]):
+class _PipelineThread(Generic[T]):
     """A thread at one end of a queue: the common part of reading ahead and writing behind.
 
     Attributes:
@@ -170,7 +170,7 @@ class _Stage(Generic[T]):
             raise self._error
 
 
-class ReadAhead(_Stage[T]):
+class ReadAhead(_PipelineThread[T]):
     """Reads the items of `source` ahead, in a thread.
 
     Attributes:
@@ -199,7 +199,7 @@ class ReadAhead(_Stage[T]):
             self._queue.end()
 
 
-class WriteBehind(_Stage[T]):
+class WriteBehind(_PipelineThread[T]):
     """Writes items in a thread."""
 
     def __init__(self, write: Callable[[T], None], *, depth: int) -> None:

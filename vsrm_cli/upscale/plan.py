@@ -16,10 +16,10 @@ from vsrm_cli.checkpoints.catalog import (
     FOR_CLEAN_X2,
     FOR_COMPRESSED,
     MODELS,
-    pair_of,
+    find_detail_pair,
     resolve_detail,
 )
-from vsrm_cli.checkpoints.download import Transfer
+from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.loading import network_scale
 from vsrm_cli.decode.artifacts import find_artifacts
 from vsrm_cli.encode.options import EncodingPlan
@@ -27,13 +27,13 @@ from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import OutputError
 from vsrm_cli.inference.restorer import Restorer
 from vsrm_cli.inference.tiling import TILE_OVERLAP, plan_grid
-from vsrm_cli.media.geometry import Shape
+from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.open_media import shape_of_output
 from vsrm_cli.upscale.options import DEFAULT_MODEL, DEFAULT_SCALE, UpscaleOptions
+from vsrm_cli.upscale.resumable_reader import ResumableReader
 from vsrm_cli.upscale.segmenting import PLANNED_WINDOWS
-from vsrm_cli.upscale.source import Source
 
 # Bits per pixel of a codec at our default quality for common footage, the median of four clips with
 # H.264 (0.2 to 1.2): less for still scenes, more for leaves in the wind. The other codecs lose
@@ -50,7 +50,7 @@ _LEAST_SHARE = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """The plan of a job; `as_dict` gives what `--dry-run --json` prints.
 
     Attributes:
@@ -58,9 +58,9 @@ class Plan:
         output: The file to write.
         frames: About how many there are; None if unknown.
         frames_resumed: Of these, how many an earlier run has finished.
-        source: Size, as players show it, and pixel format of the input.
+        source: Displayed size and pixel format of the input.
         color: How its pixel values are read.
-        result: Size, likewise, pixel format and encoder of the output.
+        result: Displayed size, pixel format and encoder of the output.
         kept: The streams that are copied.
         dropped: What the output cannot hold, and why.
         model: Name of the network.
@@ -110,7 +110,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        source: Source,
+        source: ResumableReader,
         restorer: Restorer,
         output: SegmentedWriter,
         journal: Journal,
@@ -168,7 +168,7 @@ class Plan:
         return asdict(self)
 
 
-def check_room(output: SegmentedWriter, journal: Journal, frames: int | None) -> str | None:
+def check_disk_space(output: SegmentedWriter, journal: Journal, frames: int | None) -> str | None:
     """Compare the needed disk space with the free space.
 
     Args:
@@ -198,7 +198,7 @@ def check_room(output: SegmentedWriter, journal: Journal, frames: int | None) ->
     return finding
 
 
-def suggest_height(options: UpscaleOptions, shape: Shape) -> str | None:
+def suggest_height(options: UpscaleOptions, shape: OutputShape) -> str | None:
     """Advise 4K if the output is larger and the user gave no size."""
     is_given = options.is_scale_given or options.height is not None or options.size is not None
     if is_given or min(shape.width, shape.height) <= _HEIGHT_4K:
@@ -241,13 +241,13 @@ def _frames_before(time: Fraction | int, rate: Fraction) -> int:
 
 
 def estimate_seconds(restorer: Restorer, info: VideoInfo, *, frames: int) -> float:
-    """Estimate how long the network takes for so many frames, by measuring it."""
+    """Estimate how long the network takes for this many frames, by measuring it."""
     grid = plan_grid(*_size(info), tile=restorer.tile, overlap=TILE_OVERLAP)
     read = frames * restorer.windows.size / restorer.windows.stride
     return round(read * grid.pixels_read * restorer.seconds_per_pixel(*_size(info)), 1)
 
 
-def estimate_bytes(plan: EncodingPlan, shape: Shape, *, frames: int | None) -> int | None:
+def estimate_bytes(plan: EncodingPlan, shape: OutputShape, *, frames: int | None) -> int | None:
     """Estimate the size of the output's video."""
     if frames is None:
         return None
@@ -309,7 +309,7 @@ def resolve_model(
     info: VideoInfo,
     files: Sequence[Path] = (),
     *,
-    report: Callable[[Transfer], None] | None = None,
+    report: Callable[[DownloadProgress], None] | None = None,
 ) -> tuple[UpscaleOptions, str]:
     """Choose the network, its detail and the scale, if the user has not.
 
@@ -350,4 +350,4 @@ def suitable_models(chosen: str) -> list[str]:
     bundled = [
         name for name, entry in MODELS.items() if entry.file is not None and entry.scale == scale
     ]
-    return [name for name in bundled if chosen == FOR_CLEAN or pair_of(name)]
+    return [name for name in bundled if chosen == FOR_CLEAN or find_detail_pair(name)]

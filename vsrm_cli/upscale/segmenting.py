@@ -10,7 +10,7 @@ from vsrm_cli.encode.writer import Segment, SegmentedWriter, SegmentFile
 from vsrm_cli.errors import CheckFailed
 from vsrm_cli.frame import Frame, FrameRecord
 from vsrm_cli.inference.tiling import Chunking
-from vsrm_cli.upscale.entries import BEGINNING, Entry, ResumePoint
+from vsrm_cli.upscale.entries import BEGINNING, JournalEntry, ResumePoint
 from vsrm_cli.upscale.journal import Journal
 from vsrm_cli.upscale.options import UpscaleOptions
 
@@ -25,7 +25,7 @@ PLANNED_WINDOWS = 16
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredFrame:
     """A frame on its way to a segment.
 
     Attributes:
@@ -60,7 +60,7 @@ class Segmenter:
         restored: Iterable[Frame],
         *,
         should_stop: Callable[[], bool],
-    ) -> Iterator[Restored]:
+    ) -> Iterator[RestoredFrame]:
         """Mark the last frame of each segment.
 
         Args:
@@ -80,7 +80,7 @@ class Segmenter:
                 else:
                     is_end = following - first >= self.frames
                 window, began = following, time.perf_counter()
-            yield Restored(frame, is_end)
+            yield RestoredFrame(frame, is_end)
             if is_end:
                 first = following
                 self.is_stopped = should_stop()
@@ -166,7 +166,7 @@ def _ends(shots: Sequence[int], total: int, windows: Chunking) -> Iterator[tuple
             yield shot + chunk.keep_stop - chunk.fall, min(shot + chunk.stop + 1, total), shot
 
 
-class Recorder:
+class SegmentRecorder:
     """Writes restored frames into segments, and closed segments into the journal.
 
     Attributes:
@@ -181,7 +181,7 @@ class Recorder:
         *,
         folder: Path,
         after: ResumePoint = BEGINNING,
-        add: Callable[[Entry], None],
+        add: Callable[[JournalEntry], None],
     ) -> None:
         """Prepare to write.
 
@@ -206,7 +206,7 @@ class Recorder:
         # Fingerprints of the latest frames by number; a resumed job starts with the last of them.
         self._prints = dict(enumerate(after.margin, after.next - len(after.margin)))
 
-    def write(self, restored: Restored) -> None:
+    def write(self, restored: RestoredFrame) -> None:
         """Write a frame, and close its segment after the last one.
 
         Raises:
@@ -251,7 +251,7 @@ class Recorder:
         self._prints = {n: mark for n, mark in self._prints.items() if n >= margin_start}
         segment.close()
         point = ResumePoint(following, self._shot, list(self._prints.values()), self._faults)
-        self._add(Entry(segment.path.name, segment.ticks, segment.end, self._tile, point))
+        self._add(JournalEntry(segment.path.name, segment.ticks, segment.end, self._tile, point))
         self._segment = None
 
 

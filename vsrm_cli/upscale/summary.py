@@ -12,12 +12,12 @@ from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.devices import DTYPE_NAMES
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.plan import expected_frames
-from vsrm_cli.upscale.source import Source
+from vsrm_cli.upscale.resumable_reader import ResumableReader
 
 
 @dataclass(frozen=True)
-class Run:
-    """How the network ran; see `Summary` for the names."""
+class InferenceSummary:
+    """How the network ran; see `JobSummary` for the names."""
 
     model: str
     model_scale: int
@@ -30,7 +30,9 @@ class Run:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, source: Source, network: Network, restorer: Restorer, memory: PeakMemory) -> Self:
+    def of(
+        cls, source: ResumableReader, network: Network, restorer: Restorer, memory: PeakMemory
+    ) -> Self:
         """How a network ran in this process."""
         return cls(
             model=network.name,
@@ -46,7 +48,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Summary:
+class JobSummary:
     """The summary of a job; `as_dict` gives what `--json` prints.
 
     Attributes:
@@ -114,10 +116,10 @@ class Summary:
     @classmethod
     def of(
         cls,
-        source: Source,
+        source: ResumableReader,
         output: FrameWriter,
         options: UpscaleOptions,
-        run: Run,
+        run: InferenceSummary,
         *,
         path: Path,
         model_reason: str,
@@ -164,7 +166,7 @@ class Summary:
         return facts
 
 
-def _warnings(source: Source, options: UpscaleOptions) -> tuple[str, ...]:
+def _warnings(source: ResumableReader, options: UpscaleOptions) -> tuple[str, ...]:
     warnings = []
     faults = source.faults
     if faults.resized:

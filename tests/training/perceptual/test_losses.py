@@ -18,7 +18,7 @@ from vsrm_cli.training.perceptual.losses import (
     pattern_loss,
     temporal_loss,
     usm_sharpen,
-    warmed_up,
+    warmup_weight,
 )
 
 
@@ -109,7 +109,7 @@ def test_the_discriminator_learns_to_be_right_and_the_network_to_fool_it():
 
 
 def test_the_adversarial_weight_is_zero_at_first_and_then_rises():
-    weights = [warmed_up(0.2, step, start=100, steps=50) for step in (0, 100, 125, 150, 999)]
+    weights = [warmup_weight(0.2, step, start=100, steps=50) for step in (0, 100, 125, 150, 999)]
 
     assert weights == pytest.approx([0, 0, 0.1, 0.2, 0.2])
 

@@ -27,7 +27,7 @@ from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.cli.app import app
 from vsrm_cli.errors import CheckFailed, InputError, OutputError, UsageError, VsrmError
 from vsrm_cli.upscale.distributed.cluster import Cluster, NodeState, check_versions
-from vsrm_cli.upscale.distributed.ray_driver import Node, find_versions
+from vsrm_cli.upscale.distributed.ray_driver import ClusterNode, find_versions
 from vsrm_cli.upscale.distributed.segment_worker import WorkerSettings
 from vsrm_cli.upscale.job import upscale_video
 from vsrm_cli.upscale.options import UpscaleOptions
@@ -145,7 +145,7 @@ def test_a_full_disk_on_a_node_is_reported_and_nothing_is_lost(
     output, warnings, error = tmp_path / "large.mkv", [], ""
     with monkeypatch.context() as patch:
         opener = partial(full_disk_worker.open_worker, is_full_everywhere)
-        patch.setattr("vsrm_cli.upscale.distributed.cluster.open_checked", opener)
+        patch.setattr("vsrm_cli.upscale.distributed.cluster.check_and_open", opener)
         try:
             start_over(example, output, ray_cluster, warn=warnings.append)
         except OutputError as failure:
@@ -313,21 +313,21 @@ def a_cluster(*nodes):
 
 
 def a_node(*, cpus=8, gpus=0, **versions):
-    return Node("tiger", cpus, gpus, "", find_versions()() | versions)
+    return ClusterNode("tiger", cpus, gpus, "", find_versions()() | versions)
 
 
 def test_each_gpu_of_a_node_has_a_worker():
     cluster = a_cluster(a_node(gpus=2), a_node(), a_node(gpus=1))
 
-    assert cluster.kind_of("auto") == cluster.kind_of("cuda") == "cuda"
+    assert cluster.device_kind("auto") == cluster.device_kind("cuda") == "cuda"
     assert cluster.devices("cuda", threads=8) == ["cuda"] * 3
-    assert cluster.kind_of("cpu") == "cpu"
+    assert cluster.device_kind("cpu") == "cpu"
 
 
 def test_a_cpu_worker_reserves_as_many_cpus_as_the_job_has_threads():
     cluster = a_cluster(a_node(cpus=8), a_node(cpus=3))
 
-    assert cluster.kind_of("auto") == "cpu"
+    assert cluster.device_kind("auto") == "cpu"
     assert cluster.devices("cpu", threads=3) == ["cpu"] * 3
     with pytest.raises(VsrmError, match=r"no node with 9 CPUs, .* OMP_NUM_THREADS"):
         cluster.devices("cpu", threads=9)
@@ -335,9 +335,9 @@ def test_a_cpu_worker_reserves_as_many_cpus_as_the_job_has_threads():
 
 def test_a_cluster_without_the_requested_device_is_reported():
     with pytest.raises(VsrmError, match="has no GPU"):
-        a_cluster(a_node()).kind_of("cuda")
+        a_cluster(a_node()).device_kind("cuda")
     with pytest.raises(VsrmError, match="has no node that can compute"):
-        a_cluster().kind_of("auto")
+        a_cluster().device_kind("auto")
 
 
 @pytest.mark.parametrize(
@@ -349,8 +349,8 @@ def test_a_cluster_without_the_requested_device_is_reported():
 )
 def test_a_node_with_another_version_is_named(versions, words):
     with pytest.raises(VsrmError, match=words):
-        a_cluster(a_node(), a_node(**versions)).kind_of("cpu")
-    assert a_cluster(a_node(gpus=1), a_node(**versions)).kind_of("auto") == "cuda"
+        a_cluster(a_node(), a_node(**versions)).device_kind("cpu")
+    assert a_cluster(a_node(gpus=1), a_node(**versions)).device_kind("auto") == "cuda"
 
 
 def test_a_silent_node_is_named_in_the_error():

@@ -20,7 +20,7 @@ from stub_network import names_in
 from vsrm_cli.checkpoints.loading import save_weights
 from vsrm_cli.errors import CheckFailed, Interrupted, OutputError, UsageError, VsrmError
 from vsrm_cli.frame import Fingerprint, Frame, FrameRecord
-from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.inference.restorer import plan_windows
 from vsrm_cli.inference.tiling import Chunking
 from vsrm_cli.upscale.devices import find_devices
 from vsrm_cli.upscale.job import upscale_video
@@ -264,7 +264,7 @@ def test_a_pipe_is_for_one_device(example, tmp_path):
     length=st.integers(1, 20),
 )
 def test_planned_segments_end_where_a_single_process_ends_them(shots, window, overlap, length):
-    windows = windows_of(window, min(overlap, window // 2))
+    windows = plan_windows(window, min(overlap, window // 2))
     starts = {0, *accumulate(shots)}
 
     planned = plan_segments(draw_frames(starts, sum(shots)), windows, length=length)

@@ -8,9 +8,9 @@ from multi_shot_video import SMALL
 
 from vsrm_cli.checkpoints.loading import load_model
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.inference.restorer import plan_windows
 from vsrm_cli.upscale.distributed.segment_worker import SegmentTask, SegmentWorker, WorkerSettings
-from vsrm_cli.upscale.open_media import open_source
+from vsrm_cli.upscale.open_media import open_input
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.segmenting import plan_segments
 
@@ -36,10 +36,10 @@ def plan(example, tmp_path):
     settings = WorkerSettings(
         example / "small.mkv", tmp_path / "large.mkv", options, None, 1, tmp_path, "mp4"
     )
-    with open_source(settings.src, options) as source:
+    with open_input(settings.src, options) as source:
         segments = plan_segments(
             source.frames(),
-            windows_of(options.window, options.overlap),
+            plan_windows(options.window, options.overlap),
             length=SMALL["segment_frames"],
         )
     return settings, [SegmentTask(segment, None, 1) for segment in segments]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vsrm_cli.ops.dispatch import choose
+from vsrm_cli.ops.dispatch import choose_kernel
 from vsrm_cli.ops.selective_scan.chunked import selective_scan_chunked
 from vsrm_cli.ops.selective_scan.meta import selective_scan_meta
 from vsrm_cli.ops.selective_scan.reference import selective_scan_reference
@@ -76,7 +76,7 @@ def selective_scan(
         u, delta, B, C = (_tokens_first(x) for x in (u, delta, B, C))
         z, add = (None if x is None else _tokens_first(x) for x in (z, add))
     is_shared = all(x.dim() == 3 or (x.dim() == 4 and x.shape[2] == 1) for x in (B, C))
-    name = choose(u.device, u.dtype, is_shared=is_shared)
+    name = choose_kernel(u.device, u.dtype, is_shared=is_shared)
     options = {"delta_softplus": delta_softplus, "reverse": reverse}
     y = _implementation(name)(u, delta, A, B, C, D, z, delta_bias, add, **options)
     return y if token_major else y.transpose(1, 2)

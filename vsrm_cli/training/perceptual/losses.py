@@ -108,7 +108,7 @@ def discriminator_loss(real_logits: Tensor, restored_logits: Tensor) -> Tensor:
     return (real + F.softplus(restored_logits.float()).mean()) / 2
 
 
-def warmed_up(weight: float, step: int, *, start: int, steps: int) -> float:
+def warmup_weight(weight: float, step: int, *, start: int, steps: int) -> float:
     """The weight of the adversarial loss: 0 while the discriminator trains alone, then a ramp.
 
     Args:

@@ -1,4 +1,4 @@
-"""What `Stage.SHARP` needs besides the network: a discriminator, a feature network, and a head.
+"""What the stage `sharp` needs besides the network: a discriminator, a feature network, and a head.
 
 They are used only in training. The result is the network, as in any other stage.
 """
@@ -22,7 +22,7 @@ from vsrm_cli.training.perceptual.losses import (
     pattern_loss,
     temporal_loss,
     usm_sharpen,
-    warmed_up,
+    warmup_weight,
 )
 from vsrm_cli.training.recipe import Precision, Recipe
 
@@ -38,7 +38,7 @@ GRID_WEIGHT = 4.0
 
 
 class PerceptualStage:
-    """The losses of `Stage.SHARP`, and the networks that are trained with the main network.
+    """The losses of `TrainingStage.SHARP`, and the networks that are trained with the main network.
 
     Args:
         network: The network that is trained.
@@ -67,7 +67,7 @@ class PerceptualStage:
 
     @property
     def discriminator_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `apply` updates."""
+        """The parameters that `update_weights` updates."""
         return list(self.discriminator.parameters())
 
     def target(self, hr: Tensor) -> Tensor:
@@ -113,7 +113,9 @@ class PerceptualStage:
             with self._autocast():
                 features_loss = feature_loss(self._features, restored, target)
             loss = loss + weights.feature_weight * features_loss
-        weight = warmed_up(weights.adversarial_weight, step, start=STEPS_ALONE, steps=RAMP_STEPS)
+        weight = warmup_weight(
+            weights.adversarial_weight, step, start=STEPS_ALONE, steps=RAMP_STEPS
+        )
         if weight:
             # In evaluation mode and frozen: this loss must not change the discriminator.
             self.discriminator.eval().requires_grad_(False)
@@ -128,7 +130,7 @@ class PerceptualStage:
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr_backoff * self.weights.discriminator_lr
 
-    def learn(self, restored: Tensor, hr: Tensor, *, step: int, share: float) -> Tensor:
+    def compute_gradients(self, restored: Tensor, hr: Tensor, *, step: int, share: float) -> Tensor:
         """Accumulate the discriminator's gradients for a part of a batch; returns its loss.
 
         Args:
@@ -146,8 +148,8 @@ class PerceptualStage:
         (share * loss).backward()
         return loss.detach()
 
-    def apply(self, discriminator_loss: float) -> None:
-        """Update the discriminator with the gradients of `learn`, unless its loss is too low.
+    def update_weights(self, discriminator_loss: float) -> None:
+        """Update the discriminator with its gradients, unless its loss is too low.
 
         Args:
             discriminator_loss: Of the whole batch.
@@ -167,7 +169,7 @@ class PerceptualStage:
             features_loss = feature_loss(self._features, restored, target)
         return float(charbonnier(restored, target) + self.weights.feature_weight * features_loss)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume; the tensors change with every step."""
         return {
             "brake": self.lr_backoff,
@@ -176,7 +178,7 @@ class PerceptualStage:
             "optimizer": self._optimizer.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state."""
         self.lr_backoff = state["brake"]
         self.head.load_state_dict(state["head"])

@@ -18,21 +18,27 @@ from uuid import uuid4
 
 from vsrm_cli.checkpoints.loading import weights_checksum
 from vsrm_cli.errors import InputError, OutputError, VsrmError, WeightsError
-from vsrm_cli.upscale.distributed.ray_driver import Node, Start, Versions, drive, find_versions
+from vsrm_cli.upscale.distributed.ray_driver import (
+    ClusterNode,
+    StartRequest,
+    Versions,
+    find_versions,
+    run_driver,
+)
 from vsrm_cli.upscale.distributed.segment_worker import (
     FinishedSegment,
     SegmentTask,
     SegmentWorker,
     WorkerSettings,
-    make_empty,
+    clear_folder,
 )
 from vsrm_cli.upscale.distributed.workers import (
     WAKE_SECONDS,
-    Message,
     Worker,
+    WorkerMessage,
     WorkerProcess,
     Workers,
-    without_interrupts,
+    ignore_interrupts,
 )
 from vsrm_cli.upscale.journal import LOCK, JobIdentity, describe_files
 
@@ -85,7 +91,7 @@ class NodeState:
                 "same path on all nodes."
             )
         trial = folder / f"{uuid4().hex}.part"
-        make_empty(trial)
+        clear_folder(trial)
         trial.rmdir()
         try:
             content = _content(self.files)
@@ -127,7 +133,7 @@ def check_versions(versions: Versions, mine: Versions, who: str) -> None:
             )
 
 
-def open_checked(node_state: NodeState, settings: WorkerSettings, device: str) -> SegmentWorker:
+def check_and_open(node_state: NodeState, settings: WorkerSettings, device: str) -> SegmentWorker:
     """Check a node, and open a worker on it."""
     node_state.check(settings)
     return SegmentWorker(settings, device)
@@ -144,7 +150,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         """Set the address; `__enter__` connects."""
         self.address = address
-        self.nodes: tuple[Node, ...] = ()
+        self.nodes: tuple[ClusterNode, ...] = ()
         self._keys = 0
 
     def __enter__(self) -> Self:
@@ -157,8 +163,8 @@ class Cluster:
             raise VsrmError('--cluster needs Ray; install it with: pip install "vsrm[cluster]"')
         context = multiprocessing.get_context("spawn")
         self._connection, there = context.Pipe()
-        self._driver = context.Process(target=drive, args=(self.address, there), daemon=True)
-        with without_interrupts():
+        self._driver = context.Process(target=run_driver, args=(self.address, there), daemon=True)
+        with ignore_interrupts():
             self._driver.start()
         there.close()
         try:
@@ -181,7 +187,7 @@ class Cluster:
         where = "that this machine belongs to" if self.address == "auto" else f"at {self.address}"
         return f"The Ray cluster {where}"
 
-    def kind_of(self, device: str) -> str:
+    def device_kind(self, device: str) -> str:
         """The device type of its workers: "cuda" or "cpu".
 
         Args:
@@ -223,7 +229,9 @@ class Cluster:
         variables |= {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ}
         is_gpu = device != "cpu"
         opener, cpus = pickle.dumps(open_worker), 0 if is_gpu else threads
-        self._connection.send((self._keys, Start(opener, device, cpus, int(is_gpu), variables)))
+        self._connection.send(
+            (self._keys, StartRequest(opener, device, cpus, int(is_gpu), variables))
+        )
         return self._keys
 
     def send(self, key: int, task: Any) -> None:
@@ -234,7 +242,7 @@ class Cluster:
         """
         self._connection.send((key, None if task is None else pickle.dumps(task)))
 
-    def receive(self, seconds: float) -> tuple[int, Message] | None:
+    def receive(self, seconds: float) -> tuple[int, WorkerMessage] | None:
         """The number of a worker and its next message; None on timeout.
 
         Raises:
@@ -248,7 +256,7 @@ class Cluster:
             raise VsrmError(f"{self} was lost; run the same command again to resume.") from None
         return key, pickle.loads(message) if isinstance(message, bytes) else message
 
-    def _await(self, kind: str, seconds: float, failure: str) -> Message:
+    def _await(self, kind: str, seconds: float, failure: str) -> WorkerMessage:
         try:
             message = self._connection.recv() if self._connection.poll(seconds) else None
         except (EOFError, OSError):
@@ -256,7 +264,7 @@ class Cluster:
         if message is None:
             raise VsrmError(f"{failure} (no answer within {seconds:.0f} s).")
         message = message[1]
-        assert isinstance(message, Message)
+        assert isinstance(message, WorkerMessage)
         if message.kind == "death":
             raise VsrmError(f"{failure} ({message.content}).")
         assert message.kind == kind
@@ -280,7 +288,7 @@ def make_node_workers(
 
     Args:
         cluster: The cluster.
-        kind: Of device, see `Cluster.kind_of`.
+        kind: Of device, see `Cluster.device_kind`.
         files: The input.
         warn: Called with each failure that does not end the work.
         settings: For the workers.
@@ -289,7 +297,7 @@ def make_node_workers(
         VsrmError: If there are no free resources.
     """
     return ClusterWorkers(
-        partial(open_checked, NodeState.of(files, settings), settings),
+        partial(check_and_open, NodeState.of(files, settings), settings),
         cluster.devices(kind, threads=settings.threads),
         cluster=cluster,
         threads=settings.threads,
@@ -359,7 +367,7 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
 
     def _receive(
         self, processes: Sequence[WorkerProcess[SegmentTask]]
-    ) -> list[tuple[WorkerProcess[SegmentTask], Message]]:
+    ) -> list[tuple[WorkerProcess[SegmentTask], WorkerMessage]]:
         by_key = {p.key: p for p in self._processes if isinstance(p, _NodeProcess)}
         message = self._cluster.receive(WAKE_SECONDS)
         if message is None or message[0] not in by_key:  # from a worker that was ended
@@ -377,7 +385,7 @@ class ClusterWorkers(Workers[SegmentTask, FinishedSegment]):
         # It waits for resources as long as others work; if all wait, only for a while.
         return float("inf") if any(p.is_ready for p in self._processes) else PLACE_SECONDS + 5
 
-    def _note(self, process: WorkerProcess[SegmentTask], message: Message) -> None:
+    def _note(self, process: WorkerProcess[SegmentTask], message: WorkerMessage) -> None:
         super()._note(process, message)
         if message.kind == "place":
             assert isinstance(process, _NodeProcess)

@@ -13,7 +13,7 @@ import torch
 
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
-from vsrm_cli.inference.restorer import windows_of
+from vsrm_cli.inference.restorer import plan_windows
 from vsrm_cli.upscale.devices import MIXED, resolve_hardware
 from vsrm_cli.upscale.distributed.segment_worker import (
     DeviceFacts,
@@ -23,11 +23,12 @@ from vsrm_cli.upscale.distributed.segment_worker import (
     WorkerSettings,
 )
 from vsrm_cli.upscale.distributed.workers import Workers
-from vsrm_cli.upscale.entries import Entry
+from vsrm_cli.upscale.entries import JournalEntry
 from vsrm_cli.upscale.journal import Journal
-from vsrm_cli.upscale.order import Job
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import expected_frames
+from vsrm_cli.upscale.request import Job
+from vsrm_cli.upscale.resumable_reader import ResumableReader
 from vsrm_cli.upscale.segmenting import (
     PLANNED_WINDOWS,
     PlannedSegment,
@@ -37,8 +38,7 @@ from vsrm_cli.upscale.segmenting import (
     segment_frames,
 )
 from vsrm_cli.upscale.settings import JobSettings
-from vsrm_cli.upscale.source import Source
-from vsrm_cli.upscale.summary import Run
+from vsrm_cli.upscale.summary import InferenceSummary
 
 DeviceWorkers = Workers[SegmentTask, FinishedSegment]
 
@@ -50,7 +50,9 @@ def make_device_workers(
     return Workers(partial(SegmentWorker, settings), devices, warn=warn)
 
 
-def restore_on_devices(make_workers: Callable[[WorkerSettings], DeviceWorkers], job: Job) -> Run:
+def restore_on_devices(
+    make_workers: Callable[[WorkerSettings], DeviceWorkers], job: Job
+) -> InferenceSummary:
     """Make all segments that are not finished.
 
     Args:
@@ -63,7 +65,7 @@ def restore_on_devices(make_workers: Callable[[WorkerSettings], DeviceWorkers], 
         Interrupted: If `should_stop` returned true.
         VsrmError: If a device cannot be used, or a segment fails three times.
     """
-    source, journal, order = job.source, job.journal, job.order
+    source, journal, request = job.source, job.journal, job.request
     settings = _settings(job)
     with make_workers(settings) as workers:
         try:
@@ -81,23 +83,23 @@ def restore_on_devices(make_workers: Callable[[WorkerSettings], DeviceWorkers], 
                 if segment.first not in journal.after_gap
             ]
             if 0 < len(tasks) < (count := len(workers.devices)):
-                order.warn(
+                request.warn(
                     f"only {len(tasks)} of {count} devices are used: the video has no more "
                     "segments left; a smaller --segment-frames makes more of them"
                 )
             finished: list[FinishedSegment] = []
             began, frames_before = time.perf_counter(), journal.frames_kept
             accept = partial(_accept, chosen)
-            for result in workers.do(tasks, should_stop=order.should_stop, accept=accept):
+            for result in workers.do(tasks, should_stop=request.should_stop, accept=accept):
                 if result is not None:
                     task, done = result
                     _check(done.entry, task.segment, source)
                     journal.add(done.entry, move_from=settings.folder / done.folder)
                     finished.append(done)
                 journal.flush_if_due()
-                if order.report:
+                if request.report:
                     shares = workers.shares()
-                    order.report(_progress(shares, frames_before, source.frames_read, began))
+                    request.report(_progress(shares, frames_before, source.frames_read, began))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(journal.resume_hint()) from None
     if journal.frames_done < source.frames_read:
@@ -117,15 +119,15 @@ def _accept(chosen: JobSettings, facts: DeviceFacts) -> None:
 
 
 def _describe_run(
-    source: Source,
+    source: ResumableReader,
     journal: Journal,
     chosen: JobSettings,
     facts: DeviceFacts,
     finished: Sequence[FinishedSegment],
-) -> Run:
+) -> InferenceSummary:
     """Describe how the network ran, from the facts of a device and all finished segments."""
     peaks = [done.peak_memory_bytes for done in finished if done.peak_memory_bytes is not None]
-    return Run(
+    return InferenceSummary(
         model=facts.model,
         model_scale=facts.model_scale,
         device=chosen.device,
@@ -159,7 +161,7 @@ def _choose(
 ) -> JobSettings:
     """Choose settings that every device supports."""
     tiles = [about.tile for about in facts if about.tile is not None]
-    stride = windows_of(settings.options.window, settings.options.overlap).stride
+    stride = plan_windows(settings.options.window, settings.options.overlap).stride
     return JobSettings(
         device=",".join(devices),
         hardware=resolve_hardware(
@@ -181,27 +183,27 @@ def _plan(job: Job, chosen: JobSettings) -> list[PlannedSegment]:
     Raises:
         Interrupted: If `should_stop` returned true.
     """
-    source, options, journal, order = job.source, job.options, job.journal, job.order
+    source, options, journal, request = job.source, job.options, job.journal, job.request
     expected = expected_frames(source.info, options)
     began = time.perf_counter()
 
     def watched() -> Iterator[Frame]:
         for number, frame in enumerate(source.frames(after=journal.resume_point), 1):
-            if order.should_stop():
+            if request.should_stop():
                 raise Interrupted(journal.resume_hint())
-            if order.report:
+            if request.report:
                 fps = number / (time.perf_counter() - began)
-                order.report(Progress(journal.frames_kept, expected, decode_fps=fps))
+                request.report(Progress(journal.frames_kept, expected, decode_fps=fps))
             yield frame
 
-    windows = windows_of(options.window, options.overlap)
+    windows = plan_windows(options.window, options.overlap)
     length = chosen.segment_frames or 1
     segments = plan_segments(watched(), windows, length=length, after=journal.resume_point)
     journal.keep_only({segment.first: segment.resume_point for segment in segments})
     return segments
 
 
-def _check(entry: Entry, segment: PlannedSegment, source: Source) -> None:
+def _check(entry: JournalEntry, segment: PlannedSegment, source: ResumableReader) -> None:
     """Check that a device has read the same frames as the plan.
 
     Raises:

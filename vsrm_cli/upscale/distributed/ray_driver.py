@@ -1,6 +1,6 @@
 """The driver process, which uses Ray, and the actors that it starts on the nodes of a cluster.
 
-The main thread receives orders, and a thread for each worker forwards its messages. If Ray hangs,
+The main thread receives requests, and a thread for each worker forwards its messages. If Ray hangs,
 aborts its process or prints, no other process is affected.
 """
 
@@ -19,7 +19,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.upscale.distributed.workers import Message, Worker, attempt, death_by, end_with_parent
+from vsrm_cli.upscale.distributed.workers import (
+    Worker,
+    WorkerMessage,
+    death_message,
+    end_with_parent,
+    run_task,
+)
 
 # Timeout of a query to a node.
 NODE_SECONDS = 45.0
@@ -34,7 +40,7 @@ Versions = dict[str, str | None]
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A machine of a cluster.
 
     Attributes:
@@ -53,8 +59,8 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Start:
-    """The order to start a worker: its pickled opener, and the resources to reserve."""
+class StartRequest:
+    """The request to start a worker: its pickled opener, and the resources to reserve."""
 
     open_worker: bytes
     device: str
@@ -95,13 +101,13 @@ def find_versions() -> Callable[[], Versions]:
     return versions
 
 
-def drive(address: str, connection: "Connection[Any, Any]") -> None:
-    """Connect to a cluster, and execute orders from the connection until it closes.
+def run_driver(address: str, connection: "Connection[Any, Any]") -> None:
+    """Connect to a cluster, and execute requests from the connection until it closes.
 
-    Orders are pairs of a worker's number and a `Start`, a pickled task, or None to end it. Messages
-    of workers are returned as pairs of the number and the pickled message: unpickling it here would
-    need torch. Messages with number 0 are from the driver: Ray is loaded, it is connected, and the
-    nodes.
+    Requests are pairs of a worker's number and a `StartRequest`, a pickled task, or None to end it.
+    Messages of workers are returned as pairs of the number and the pickled message: unpickling it
+    here would need torch. Messages with number 0 are from the driver: Ray is loaded, it is
+    connected, and the nodes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -111,14 +117,14 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     lock = threading.Lock()
 
-    def send(key: int, message: Message | bytes) -> None:
+    def send(key: int, message: WorkerMessage | bytes) -> None:
         with lock:
             connection.send((key, message))
 
     try:
         import ray
 
-        send(0, Message("ray", None))
+        send(0, WorkerMessage("ray", None))
         ray.init(
             address=address,
             namespace="vsrm",
@@ -126,24 +132,24 @@ def drive(address: str, connection: "Connection[Any, Any]") -> None:
             logging_level=logging.ERROR,
             runtime_env={"working_dir": None},
         )
-        send(0, Message("connection", None))
+        send(0, WorkerMessage("connection", None))
         names = _names(ray.nodes())
-        send(0, Message("nodes", _query_nodes(names)))
+        send(0, WorkerMessage("nodes", _query_nodes(names)))
     except (Exception, SystemExit) as error:
-        send(0, Message("death", VsrmError(_in_a_line(error))))
+        send(0, WorkerMessage("death", VsrmError(_in_a_line(error))))
         return
     workers: dict[int, _Relay] = {}
     while True:
         try:
-            key, order = connection.recv()
+            key, request = connection.recv()
         except (EOFError, OSError):
             break
-        if isinstance(order, Start):
-            workers[key] = _Relay(order, names, partial(send, key))
-        elif order is None:
+        if isinstance(request, StartRequest):
+            workers[key] = _Relay(request, names, partial(send, key))
+        elif request is None:
             workers.pop(key).end()
         else:
-            workers[key].tasks.put(order)
+            workers[key].tasks.put(request)
     ray.shutdown()
 
 
@@ -157,7 +163,7 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _query_nodes(names: Mapping[str, str]) -> tuple[Node, ...]:
+def _query_nodes(names: Mapping[str, str]) -> tuple[ClusterNode, ...]:
     """Query all nodes with CPUs or GPUs."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -172,7 +178,7 @@ def _query_nodes(names: Mapping[str, str]) -> tuple[Node, ...]:
     if answers:
         ray.wait(list(answers.values()), num_returns=len(answers), timeout=NODE_SECONDS)
     return tuple(
-        Node(
+        ClusterNode(
             name=names[id],
             cpus=int(what.get("CPU", 0)),
             gpus=int(what.get("GPU", 0)),
@@ -201,7 +207,10 @@ class _Relay:
     """
 
     def __init__(
-        self, start: Start, names: Mapping[str, str], send: Callable[[Message | bytes], None]
+        self,
+        start: StartRequest,
+        names: Mapping[str, str],
+        send: Callable[[WorkerMessage | bytes], None],
     ) -> None:
         import ray
 
@@ -232,14 +241,14 @@ class _Relay:
         try:
             node = ray.get(self._actor.node.remote())
             name = self._names.get(node, node[:_ID_CHARACTERS])
-            self._send(Message("place", f"{name} {self._start.device}"))
+            self._send(WorkerMessage("place", f"{name} {self._start.device}"))
             self._pass_on(self._actor.open, self._start.open_worker, self._start.device)
             for task in iter(self.tasks.get, None):
                 self._pass_on(self._actor.work, task)
         except OSError:  # the connection is closed
             pass
         except Exception as error:
-            self._send(Message("death", VsrmError(_in_a_line(error))))
+            self._send(WorkerMessage("death", VsrmError(_in_a_line(error))))
 
     def _pass_on(self, method: Any, *arguments: Any) -> None:
         import ray
@@ -261,24 +270,24 @@ class _Actor:
         return str(ray.get_runtime_context().get_node_id())
 
     def open(self, open_worker: bytes, device: str) -> Iterator[bytes]:
-        def begin(send: Callable[[Message], None]) -> None:
+        def begin(send: Callable[[WorkerMessage], None]) -> None:
             self._worker: Worker[Any, Any] = pickle.loads(open_worker)(device)
-            send(Message("facts", self._worker.facts))
+            send(WorkerMessage("facts", self._worker.facts))
 
         yield from self._listen(begin)
 
     def work(self, task: bytes) -> Iterator[bytes]:
-        yield from self._listen(lambda send: attempt(self._worker, pickle.loads(task), send))
+        yield from self._listen(lambda send: run_task(self._worker, pickle.loads(task), send))
 
-    def _listen(self, act: Callable[[Callable[[Message], None]], None]) -> Iterator[bytes]:
+    def _listen(self, act: Callable[[Callable[[WorkerMessage], None]], None]) -> Iterator[bytes]:
         """Yield the messages of a call."""
-        said: SimpleQueue[Message | None] = SimpleQueue()
+        said: SimpleQueue[WorkerMessage | None] = SimpleQueue()
 
         def do() -> None:
             try:
                 act(said.put)
             except Exception as error:
-                said.put(death_by(error))
+                said.put(death_message(error))
             finally:
                 said.put(None)
 

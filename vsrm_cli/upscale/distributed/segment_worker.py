@@ -14,14 +14,14 @@ from vsrm_cli.errors import InputError, MemoryShortage, OutputError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory, is_memory_shortage
 from vsrm_cli.upscale.devices import DTYPE_NAMES, MIXED, hardware_of, new_restorer, queue_depths
-from vsrm_cli.upscale.entries import Entry
-from vsrm_cli.upscale.open_media import open_output, open_source
+from vsrm_cli.upscale.entries import JournalEntry
+from vsrm_cli.upscale.open_media import open_input, open_output
 from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import ReadAhead, WriteBehind
 from vsrm_cli.upscale.plan import expected_frames
-from vsrm_cli.upscale.segmenting import PlannedSegment, Recorder, Restored
+from vsrm_cli.upscale.resumable_reader import ResumableReader
+from vsrm_cli.upscale.segmenting import PlannedSegment, RestoredFrame, SegmentRecorder
 from vsrm_cli.upscale.settings import JobSettings
-from vsrm_cli.upscale.source import Source
 from vsrm_cli.upscale.summary import network_warnings
 
 
@@ -77,7 +77,7 @@ class SegmentTask:
 class FinishedSegment:
     """The result: the entry of the closed segment, its files, and statistics."""
 
-    entry: Entry
+    entry: JournalEntry
     folder: str
     batch: int
     decoder: str
@@ -95,7 +95,7 @@ class _Stream:
         next: Number of the next one.
     """
 
-    source: Source
+    source: ResumableReader
     restored: Iterator[Frame]
     next: int
 
@@ -121,7 +121,7 @@ class SegmentWorker:
         torch.set_num_threads(settings.threads)
         try:
             network = load_model(options.model, device=device, dtype=dtype, detail=options.detail)
-            with open_source(settings.src, options) as source:
+            with open_input(settings.src, options) as source:
                 self._info = source.info
                 self._output = open_output(settings.dst, source, options, folder=settings.folder)
             self._restorer = new_restorer(network, options, earlier)
@@ -155,9 +155,9 @@ class SegmentWorker:
             VsrmError: If that fails.
         """
         segment = task.segment
-        entries: list[Entry] = []
-        make_empty(self._folder)
-        recorder = Recorder(
+        entries: list[JournalEntry] = []
+        clear_folder(self._folder)
+        recorder = SegmentRecorder(
             self._output,
             self._restorer.windows,
             self._settings.container,
@@ -172,7 +172,7 @@ class SegmentWorker:
                 self._restorer.watch(lambda _: report(encoded.timer.items))
                 restored = islice(stream.restored, segment.stop - segment.first)
                 for stop, frame in enumerate(restored, segment.first + 1):
-                    encoded.put(Restored(frame, ends_segment=stop == segment.stop))
+                    encoded.put(RestoredFrame(frame, ends_segment=stop == segment.stop))
                     report(encoded.timer.items)
                 encoded.finish()
                 report(encoded.timer.items)
@@ -214,7 +214,7 @@ class SegmentWorker:
         # Lack of memory reduces them for one segment only.
         self._restorer.tile, self._restorer.batch = task.tile, task.batch
         opened = self._opened
-        source = opened.enter_context(open_source(self._settings.src, self._settings.options))
+        source = opened.enter_context(open_input(self._settings.src, self._settings.options))
         frames = source.frames(after=segment.after)
         if task.batch > 1:
             # No window of the next segment may join the last batch.
@@ -225,7 +225,7 @@ class SegmentWorker:
         return _Stream(source, opened.enter_context(closing(restored)), segment.first)
 
 
-def make_empty(folder: Path) -> None:
+def clear_folder(folder: Path) -> None:
     """Make a folder, or delete the remains of a failed segment in it.
 
     Raises:

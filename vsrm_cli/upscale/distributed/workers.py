@@ -1,8 +1,8 @@
 """A pool of worker processes on this machine, one for each device, which share tasks.
 
-Each process opens its worker once, takes a task whenever it is idle (see `runs`), and returns a
-result. If a process dies or hangs, it is restarted and its task is retried; a task that fails three
-times ends the work. Processes end when their parent ends, for whatever reason.
+Each process opens its worker once, takes a task whenever it is idle (see `task_queue`), and returns
+a result. If a process dies or hangs, it is restarted and its task is retried; a task that fails
+three times ends the work. Processes end when their parent ends, for whatever reason.
 
 Only processes and messages are handled here; tasks are opaque.
 """
@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from vsrm_cli.errors import VsrmError
-from vsrm_cli.upscale.distributed.runs import Runs
+from vsrm_cli.upscale.distributed.task_queue import TaskQueue
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -53,7 +53,7 @@ class Worker(Protocol[Task_contra, Result_co]):
 
 
 @dataclass(frozen=True)
-class Message:
+class WorkerMessage:
     """A message of a process.
 
     Its kinds are the place of the process ("place"), the worker's facts ("facts"), the number of
@@ -66,7 +66,7 @@ class Message:
     log: str = ""
 
 
-class _Log(Exception):
+class _RemoteTraceback(Exception):
     """The traceback of another process, as the cause of an exception here."""
 
 
@@ -124,7 +124,7 @@ class _ChildProcess(WorkerProcess[Task]):
         self.process: BaseProcess = context.Process(
             target=_run, args=(self._open_worker, self.device, there), daemon=True
         )
-        with without_interrupts():
+        with ignore_interrupts():
             self.process.start()
         there.close()
 
@@ -136,14 +136,14 @@ class _ChildProcess(WorkerProcess[Task]):
     def give(self, task: Task) -> None:
         self.connection.send(task)
 
-    def receive(self) -> Message:
+    def receive(self) -> WorkerMessage:
         """Its next message, or a death message."""
         try:
             message = self.connection.recv()
         except (EOFError, OSError):  # its connection closes when it ends
             self.process.join()
-            return Message("death", VsrmError(f"the process ended with {self._exit()}"))
-        assert isinstance(message, Message)
+            return WorkerMessage("death", VsrmError(f"the process ended with {self._exit()}"))
+        assert isinstance(message, WorkerMessage)
         return message
 
     def _exit(self) -> str:
@@ -227,7 +227,7 @@ class Workers(Generic[Task, Result]):
         should_stop: Callable[[], bool],
         accept: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[tuple[Task, Result] | None]:
-        """Do tasks; each process gets consecutive ones, see `Runs`.
+        """Do tasks; each process gets consecutive ones, see `TaskQueue`.
 
         Args:
             tasks: In order; named in messages by their `str`.
@@ -241,7 +241,7 @@ class Workers(Generic[Task, Result]):
         Raises:
             VsrmError: If a task fails three times, or no device is left.
         """
-        waiting = Runs(tasks)
+        waiting = TaskQueue(tasks)
         while True:
             is_stopped = should_stop()
             for process in self._processes:
@@ -269,7 +269,7 @@ class Workers(Generic[Task, Result]):
 
     def _receive(
         self, processes: Sequence[WorkerProcess[Task]]
-    ) -> list[tuple[WorkerProcess[Task], Message]]:
+    ) -> list[tuple[WorkerProcess[Task], WorkerMessage]]:
         """Wait for messages of some processes; empty on timeout."""
         children = {p.connection: p for p in processes if isinstance(p, _ChildProcess)}
         ready = wait(list(children), timeout=WAKE_SECONDS)
@@ -285,7 +285,7 @@ class Workers(Generic[Task, Result]):
 
     def _listen(
         self, processes: Sequence[WorkerProcess[Task]]
-    ) -> list[tuple[WorkerProcess[Task], Message]]:
+    ) -> list[tuple[WorkerProcess[Task], WorkerMessage]]:
         """What some processes send next, or that one has said nothing for too long."""
         messages = self._receive(processes)
         # This clock stops while all processes are suspended, as by Ctrl-Z.
@@ -301,10 +301,10 @@ class Workers(Generic[Task, Result]):
             is_busy = process.task is not None or not process.is_ready
             if is_busy and seconds > self._limit(process):
                 error = VsrmError(f"it sent no message for {seconds:.0f} s")
-                messages.append((process, Message("death", error)))
+                messages.append((process, WorkerMessage("death", error)))
         return messages
 
-    def _note(self, process: WorkerProcess[Task], message: Message) -> None:
+    def _note(self, process: WorkerProcess[Task], message: WorkerMessage) -> None:
         """Update the state of a process from a message."""
         if message.kind == "place":
             process.device = message.content
@@ -322,7 +322,7 @@ class Workers(Generic[Task, Result]):
         process.is_ready, process.heard_at = False, self._clock
         process.start()
 
-    def _give(self, process: WorkerProcess[Task], waiting: Runs[Task]) -> None:
+    def _give(self, process: WorkerProcess[Task], waiting: TaskQueue[Task]) -> None:
         task = waiting.take(process)
         try:
             process.give(task)
@@ -331,13 +331,13 @@ class Workers(Generic[Task, Result]):
             return
         process.task, process.items, process.heard_at = task, 0, self._clock
 
-    def _count_failure(self, task: Task, message: Message) -> None:
+    def _count_failure(self, task: Task, message: WorkerMessage) -> None:
         self._failures[id(task)] = self._failures.get(id(task), 0) + 1
         if self._failures[id(task)] == MAX_FAILURES:
             raise _failure(message, f"{task} failed {MAX_FAILURES} times")
 
     def _restart_after(
-        self, message: Message, process: WorkerProcess[Task], task: Task | None
+        self, message: WorkerMessage, process: WorkerProcess[Task], task: Task | None
     ) -> None:
         """Report a failure, and restart a process that has died."""
         name = "its process" if task is None else str(task)
@@ -364,7 +364,7 @@ class Workers(Generic[Task, Result]):
 
 
 @contextmanager
-def without_interrupts() -> Iterator[None]:
+def ignore_interrupts() -> Iterator[None]:
     """Let processes that are started now ignore Ctrl-C, which a terminal sends to all processes.
 
     Their parent handles it.
@@ -379,61 +379,61 @@ def without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, former)
 
 
-def _examined(facts: Message, accept: Callable[[Any], None]) -> Message:
+def _examined(facts: WorkerMessage, accept: Callable[[Any], None]) -> WorkerMessage:
     """The facts of a worker, or a death message if it cannot be used."""
     try:
         accept(facts.content)
     except VsrmError as error:
-        return Message("death", error)
+        return WorkerMessage("death", error)
     return facts
 
 
-def _failure(message: Message, what: str) -> VsrmError:
+def _failure(message: WorkerMessage, what: str) -> VsrmError:
     """Convert a failure to an exception, of the same class if it is a `VsrmError`."""
     error = message.content
     kind = type(error) if isinstance(error, VsrmError) else VsrmError
     failure = kind(f"{what}: {error}")
-    failure.__cause__ = _Log(message.log) if message.log else None
+    failure.__cause__ = _RemoteTraceback(message.log) if message.log else None
     return failure
 
 
-def attempt(worker: Worker[Any, Any], task: Any, send: Callable[[Message], None]) -> None:
+def run_task(worker: Worker[Any, Any], task: Any, send: Callable[[WorkerMessage], None]) -> None:
     """Do a task and send messages; errors other than `VsrmError` are raised."""
     try:
-        result = worker.work(task, lambda n: send(Message("progress", n)))
+        result = worker.work(task, lambda n: send(WorkerMessage("progress", n)))
     except VsrmError as error:
-        send(Message("failure", error, traceback.format_exc()))
+        send(WorkerMessage("failure", error, traceback.format_exc()))
     else:
-        send(Message("result", result))
+        send(WorkerMessage("result", result))
 
 
-def death_by(error: Exception) -> Message:
+def death_message(error: Exception) -> WorkerMessage:
     """The death message for the current exception.
 
     After a device error a process is unusable and must be replaced.
     """
     is_user_error = isinstance(error, VsrmError)
     shown = error if is_user_error else VsrmError(f"{type(error).__name__}: {error}")
-    return Message("death", shown, traceback.format_exc())
+    return WorkerMessage("death", shown, traceback.format_exc())
 
 
 def _run(
     open_worker: Callable[[str], Worker[Any, Any]],
     device: str,
-    connection: "Connection[Message, Any]",
+    connection: "Connection[WorkerMessage, Any]",
 ) -> None:
     """The main function of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         worker = open_worker(device)
-        connection.send(Message("facts", worker.facts))
+        connection.send(WorkerMessage("facts", worker.facts))
         while True:
-            attempt(worker, connection.recv(), connection.send)
+            run_task(worker, connection.recv(), connection.send)
     except (EOFError, BrokenPipeError):
         pass  # the connection is closed
     except Exception as error:
-        connection.send(death_by(error))
+        connection.send(death_message(error))
 
 
 def end_with_parent() -> None:

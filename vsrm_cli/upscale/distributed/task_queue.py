@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Task = TypeVar("Task")
 
 
-class Runs(Generic[Task]):
+class TaskQueue(Generic[Task]):
     """Waiting tasks, divided into runs of consecutive ones.
 
     The first process gets all tasks as its run. A process without a run takes the second half of

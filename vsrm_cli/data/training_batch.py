@@ -1,4 +1,4 @@
-"""The shape and content of a training sample."""
+"""The shape and content of a training batch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClipShape:
-    """The shape of a training sample.
+    """The shape of the clips of a training batch.
 
     Attributes:
         frames: How many frames a clip has.
@@ -25,7 +25,7 @@ class ClipShape:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingBatch:
     """The clips of one training step.
 
     Attributes:

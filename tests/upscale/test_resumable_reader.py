@@ -12,7 +12,7 @@ from PIL import Image
 from vsrm_cli.errors import InputError
 from vsrm_cli.frame import Faults
 from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
-from vsrm_cli.upscale.source import PIPE, Source, fingerprint_of
+from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, compute_fingerprint
 
 FRAMES = 9
 
@@ -34,12 +34,12 @@ def path(request, tmp_path):
 
 
 def read(path, *, after=BEGINNING):
-    with Source(path, start=None, end=None) as source:
+    with ResumableReader(path, start=None, end=None) as source:
         return list(source.frames(after=after)), source
 
 
 def resume_point(frames, *, following, margin):
-    prints = [fingerprint_of(frame) for frame in frames[following - margin : following]]
+    prints = [compute_fingerprint(frame) for frame in frames[following - margin : following]]
     return ResumePoint(following, 0, prints)
 
 
@@ -48,7 +48,7 @@ def test_each_frame_is_recorded_by_number_and_fingerprint(path):
 
     assert [frame.record.number for frame in frames] == list(range(FRAMES))
     assert [frame.record.fingerprint for frame in frames] == [
-        fingerprint_of(frame) for frame in frames
+        compute_fingerprint(frame) for frame in frames
     ]
     assert {frame.record.faults for frame in frames} == {Faults()}
     assert source.frames_read == FRAMES
@@ -96,7 +96,7 @@ def test_other_frames_than_before_are_refused(path):
 
 
 def test_a_part_is_counted_from_its_own_first_frame(path):
-    with Source(path, start=Fraction(2, 25), end=Fraction(6, 25)) as source:
+    with ResumableReader(path, start=Fraction(2, 25), end=Fraction(6, 25)) as source:
         frames = list(source.frames())
 
     assert [index_of(frame.pixels) for frame in frames] == [2, 3, 4, 5]

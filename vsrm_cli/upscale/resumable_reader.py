@@ -25,11 +25,11 @@ from vsrm_cli.upscale.entries import BEGINNING, ResumePoint
 from vsrm_cli.upscale.journal import JobIdentity, describe_files
 from vsrm_cli.upscale.options import DEFAULT_RATE
 
-# The name that stands for standard input, or output.
+# The name of standard input or standard output.
 PIPE = Path("-")
 
 
-class Source:
+class ResumableReader:
     """The frames of a job, from the first one or from a resume point.
 
     Attributes:
@@ -127,7 +127,7 @@ class Source:
     def _recorded(self, frames: Iterable[Frame], *, first: int) -> Iterator[Frame]:
         for number, frame in enumerate(frames, first):
             self.frames_read = number + 1
-            record = FrameRecord(number, fingerprint_of(frame), self.faults)
+            record = FrameRecord(number, compute_fingerprint(frame), self.faults)
             yield replace(frame, record=record)
 
     def _read_from(self, start: Fraction | None) -> FrameReader:
@@ -152,7 +152,7 @@ class Source:
             margin = list(islice(frames, len(point.margin)))
         except InputError:
             margin = []
-        if [fingerprint_of(frame) for frame in margin] == point.margin:
+        if [compute_fingerprint(frame) for frame in margin] == point.margin:
             return margin, frames
         self._reader.close()
         return None
@@ -163,7 +163,7 @@ class Source:
         frames = iter(self._reader)
         first = point.next - len(point.margin)
         margin = list(islice(frames, first, point.next))
-        if [fingerprint_of(frame) for frame in margin] != point.margin:
+        if [compute_fingerprint(frame) for frame in margin] != point.margin:
             raise InputError(
                 f"{self.path} has other frames now than when the job started; give --restart "
                 "to start over."
@@ -171,7 +171,7 @@ class Source:
         return margin, frames
 
 
-def fingerprint_of(frame: Frame) -> Fingerprint:
+def compute_fingerprint(frame: Frame) -> Fingerprint:
     """The fingerprint of a frame, by which it is recognized when it is decoded again."""
     return Fingerprint(str(frame.time), zlib.crc32(frame.pixels.data))
 
