@@ -1,6 +1,6 @@
 """Format a result as tables and as a page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vsrm_cli.bench.results import FigureChange, Result
@@ -20,6 +20,8 @@ from vsrm_cli.report.html import (
 from vsrm_cli.report.svg import bar_plot, line_plot, point_plot
 from vsrm_cli.report.units import format_rough_duration
 from vsrm_cli.upscale.options import DEFAULT_OVERLAP, DEFAULT_WINDOW
+
+Row = dict[str, Any]  # one measurement of a result
 
 CROPS_SHOWN = 4
 # Vimeo-90K-T has thousands of clips: only means are shown; the JSON has all clips.
@@ -42,92 +44,77 @@ def tables(result: Result) -> list[Table]:
     return found
 
 
-def _speed_table(rows: Sequence[dict[str, Any]]) -> Table:
-    return Table(
+def _table(title: str, rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> Table:
+    """A table with a column for each header, of what its function makes of a row."""
+    cells = tuple(tuple(cell(row) for cell in columns.values()) for row in rows)
+    return Table(title, tuple(columns), cells)
+
+
+def _speed_table(rows: Sequence[Row]) -> Table:
+    return _table(
         "Networks alone",
-        (
-            *("model", "type", "size", "ms/frame", "from-to", "fps", "memory"),
-            *("weights", "GMAC/frame", "tile"),
-        ),
-        tuple(
-            (
-                row["model"],
-                row["dtype"],
-                row["size"],
-                row["problem"] or f"{row['ms_per_frame']:.1f}",
-                _span(row["ms_lowest"], row["ms_highest"]),
-                _number(row["fps"], ".2f"),
-                _gibibytes(row["peak_memory_bytes"]),
-                f"{row['parameters'] / 1e6:.2f} M",
-                f"{row['macs_per_frame'] / 1e9:.1f}",
-                str(row["largest_tile"] or "none"),
-            )
-            for row in rows
-        ),
+        rows,
+        {
+            "model": lambda row: row["model"],
+            "type": lambda row: row["dtype"],
+            "size": lambda row: row["size"],
+            "ms/frame": lambda row: row["problem"] or f"{row['ms_per_frame']:.1f}",
+            "from-to": lambda row: _span(row["ms_lowest"], row["ms_highest"]),
+            "fps": lambda row: _number(row["fps"], ".2f"),
+            "memory": lambda row: _gibibytes(row["peak_memory_bytes"]),
+            "weights": lambda row: f"{row['parameters'] / 1e6:.2f} M",
+            "GMAC/frame": lambda row: f"{row['macs_per_frame'] / 1e9:.1f}",
+            "tile": lambda row: str(row["largest_tile"] or "none"),
+        },
     )
 
 
-def _kernel_table(rows: Sequence[dict[str, Any]]) -> Table:
-    return Table(
+def _kernel_table(rows: Sequence[Row]) -> Table:
+    return _table(
         "Selective scan",
-        (
-            "implementation",
-            "channels",
-            "states",
-            "steps",
-            "ms",
-            "times the reference",
-            "differs by",
-        ),
-        tuple(
-            (
-                row["kernel"],
-                str(row["channels"]),
-                str(row["state"]),
-                str(row["length"]),
-                row["problem"] or f"{row['ms']:.2f}",
-                _number(row["times_reference"], ".1f"),
-                _number(row["largest_difference"], ".1e"),
-            )
-            for row in rows
-        ),
+        rows,
+        {
+            "implementation": lambda row: row["kernel"],
+            "channels": lambda row: str(row["channels"]),
+            "states": lambda row: str(row["state"]),
+            "steps": lambda row: str(row["length"]),
+            "ms": lambda row: row["problem"] or f"{row['ms']:.2f}",
+            "times the reference": lambda row: _number(row["times_reference"], ".1f"),
+            "differs by": lambda row: _number(row["largest_difference"], ".1e"),
+        },
     )
 
 
-def _pipeline_table(rows: Sequence[dict[str, Any]]) -> Table:
-    return Table(
+def _pipeline_table(rows: Sequence[Row]) -> Table:
+    return _table(
         "From file to file",
-        ("file", "model", "frames", "result", "fps", "decode", "network", "encode", "slowest"),
-        tuple(
-            (
-                row["input"],
-                f"{row['model']} {row['dtype']} on {row['device']}",
-                str(row["frames"]),
-                f"{row['width']}x{row['height']}",
-                *(f"{row[name]:.2f}" for name in ("fps", "decode_fps", "network_fps")),
-                f"{row['encode_fps']:.2f}",
-                row["slowest"],
-            )
-            for row in rows
-        ),
+        rows,
+        {
+            "file": lambda row: row["input"],
+            "model": lambda row: f"{row['model']} {row['dtype']} on {row['device']}",
+            "frames": lambda row: str(row["frames"]),
+            "result": lambda row: f"{row['width']}x{row['height']}",
+            "fps": lambda row: f"{row['fps']:.2f}",
+            "decode": lambda row: f"{row['decode_fps']:.2f}",
+            "network": lambda row: f"{row['network_fps']:.2f}",
+            "encode": lambda row: f"{row['encode_fps']:.2f}",
+            "slowest": lambda row: row["slowest"],
+        },
     )
 
 
-def _ablation_table(rows: list[dict[str, Any]]) -> Table:
+def _ablation_table(rows: Sequence[Row]) -> Table:
     whole = {row["model"]: row["psnr"] for row in rows if row["part"] == "whole"}
-    return Table(
+    return _table(
         "What each part adds",
-        ("network", "run", "PSNR-Y", "against whole", "ms per frame"),
-        tuple(
-            (
-                row["model"],
-                row["part"],
-                _psnr(row["psnr"]),
-                f"{row['psnr'] - whole[row['model']]:+.3f}",
-                f"{row['ms_per_frame']:.0f}",
-            )
-            for row in rows
-        ),
+        rows,
+        {
+            "network": lambda row: row["model"],
+            "run": lambda row: row["part"],
+            "PSNR-Y": lambda row: _psnr(row["psnr"]),
+            "against whole": lambda row: f"{row['psnr'] - whole[row['model']]:+.3f}",
+            "ms per frame": lambda row: f"{row['ms_per_frame']:.0f}",
+        },
     )
 
 
@@ -212,7 +199,7 @@ def result_notes(result: Result) -> list[str]:
     ]
 
 
-def _minute_of_480p(rows: Sequence[dict[str, Any]]) -> str:
+def _minute_of_480p(rows: Sequence[Row]) -> str:
     """The time for one minute of 480p, from the largest size that was timed."""
     width, height = SIZES["480p"]
     largest = {(row["model"], row["dtype"]): row for row in rows}  # sizes are increasing
@@ -304,7 +291,7 @@ def plots(result: Result) -> dict[str, str]:
     return drawn
 
 
-def _speed_plot(rows: Sequence[dict[str, Any]]) -> str:
+def _speed_plot(rows: Sequence[Row]) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         pixels = row["width"] * row["height"] / 1000
@@ -318,7 +305,7 @@ def _speed_plot(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _quality_against_speed(quality: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str | None:
+def _quality_against_speed(quality: dict[str, Any], rows: Sequence[Row]) -> str | None:
     """PSNR against speed at the smallest size that was timed; None if no network has both."""
     psnrs = {row["method"]: row["psnr"] for row in quality["means"]}
     smallest = min(rows, key=lambda row: row["width"])["size"]

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, HTTPMessage, responses
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -218,14 +219,10 @@ def _request(remote: RemoteFile, part: Path, done: int) -> Any:
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = response.read(_CHUNK)
-        except (OSError, HTTPException) as error:
-            raise _Broken(str(error) or type(error).__name__) from error
-        if not chunk:
-            return
-        yield chunk
+    try:
+        yield from iter(partial(response.read, _CHUNK), b"")
+    except (OSError, HTTPException) as error:
+        raise _Broken(str(error) or type(error).__name__) from error
 
 
 def _continues_at(headers: HTTPMessage, done: int) -> bool:

@@ -5,6 +5,7 @@ It handles no failures: `app` adds it to the program and reports them.
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -243,40 +244,20 @@ def finetune(
 
     Example: vsrm finetune --data holidays --time 30
     """
+    given = locals()
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"The time must be a number of minutes above 0, not {minutes}.")
-    perceptual = {
-        "sharpen": sharpen,
-        "feature_weight": feature_weight,
-        "adversarial_weight": adversarial_weight,
-        "temporal_weight": temporal_weight,
-        "pattern_weight": pattern_weight,
-        "cleaning_weight": cleaning_weight,
-        "discriminator_lr": discriminator_lr,
-    }
     from vsrm_cli.training import finetune as job
     from vsrm_cli.training.distributed import process_group, rank
+    from vsrm_cli.training.recipe import PerceptualWeights
 
     with process_group(device) as place:
+        named = {field.name for field in fields(job.FinetuneOptions)} & given.keys()
+        weights = {field.name: given[field.name] for field in fields(PerceptualWeights)}
         options = job.FinetuneOptions(
-            model=model,
-            from_scratch=from_scratch,
-            preset=preset,
-            stage=stage,
-            steps=steps,
-            batch=batch,
+            **{name: given[name] for name in named} | {"device": place},
             frames=clip_frames,
-            patch=patch,
-            lr=lr,
-            loss=loss,
-            degradation=degradation,
-            seed=seed,
-            device=place,
-            dtype=dtype,
-            accumulate=accumulate,
-            recompute=recompute,
-            workers=workers,
-            perceptual={name: x for name, x in perceptual.items() if x is not None},
+            perceptual={name: x for name, x in weights.items() if x is not None},
         )
         is_first = rank() == 0
         folder = out or Path("runs") / data.absolute().name

@@ -39,8 +39,8 @@ from vsrm_cli.upscale.options import (
 
 if TYPE_CHECKING:  # it brings torch, see above
     from vsrm_cli.models.network import Network
-    from vsrm_cli.upscale.job import LoadedAs
     from vsrm_cli.upscale.plan import JobPlan
+    from vsrm_cli.upscale.request import LoadedAs
 
 _network_option, _encoding_option = panel("Network"), panel("Encoding")
 _picture_option, _part_option = panel("Picture"), panel("Part")

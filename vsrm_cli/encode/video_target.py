@@ -22,12 +22,8 @@ from vsrm_cli.media.geometry import OutputShape
 from vsrm_cli.media.probe import VideoInfo
 from vsrm_cli.remux.copied_streams import CopiedStreams
 from vsrm_cli.remux.metadata import muxer_options
-from vsrm_cli.remux.stream_mapping import (
-    CONTAINERS,
-    Audio,
-    check_container_name,
-    supported_codecs,
-)
+from vsrm_cli.remux.stream_mapping import CONTAINERS, Audio, check_container_name
+from vsrm_cli.remux.wave_format import supported_codecs
 
 
 class VideoTarget:
@@ -93,9 +89,11 @@ class VideoTarget:
         self.lost = find_lost_metadata(source, self.plan, shape.sample_aspect_ratio)
         if source.display_matrix is not None and suffix == ".nut":
             self.lost.append("the rotation: a .nut file cannot hold it; an .mkv may")
-        if self.plan.encoder not in supported_codecs(suffix):
-            others = [name for name in CONTAINERS if self.plan.encoder in supported_codecs(name)]
-            way_out = f"use {', '.join(others)}, or " if others else ""
+        able = [
+            end for end, name in CONTAINERS.items() if self.plan.encoder in supported_codecs(name)
+        ]
+        if suffix not in able:
+            way_out = f"use {', '.join(able)}, or " if able else ""
             raise OutputError(
                 f"A {suffix} file cannot hold {encoding.codec} video here; {way_out}choose another "
                 "--codec."

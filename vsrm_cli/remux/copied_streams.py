@@ -36,12 +36,16 @@ from vsrm_cli.remux.stream_mapping import (
     Audio,
     StreamPlan,
     plan_streams,
-    supported_codecs,
 )
 from vsrm_cli.remux.subtitles import SubtitleConverter, is_gap
 from vsrm_cli.remux.trial import add_copy, can_hold, read_samples
 from vsrm_cli.remux.verify import ExpectedOutput, ExpectedStream
-from vsrm_cli.remux.wave_format import MUXER_OPTIONS, correct_codec_ids, has_wave_format
+from vsrm_cli.remux.wave_format import (
+    MUXER_OPTIONS,
+    correct_codec_ids,
+    has_wave_format,
+    supported_codecs,
+)
 
 if TYPE_CHECKING:  # in PyAV 18 only the stubs have this name
     from av.container.core import Chapter
@@ -137,8 +141,9 @@ class CopiedStreams:
         dropped = [p for p in self.plans if p.kind == "audio" and not p.is_kept]
         for suffix in ALTERNATIVES if dropped and self._audio != "none" else ():
             streams = [s for s in self._container.streams if s.type == "audio"]
-            if video_codec in supported_codecs(suffix) and all(
-                can_hold(CONTAINERS[suffix], s, self._samples[s.index]) for s in streams
+            container = CONTAINERS[suffix]
+            if video_codec in supported_codecs(container) and all(
+                can_hold(container, s, self._samples[s.index]) for s in streams
             ):
                 raise OutputError(
                     f"A {self._suffix} file cannot hold {dropped[0].name}; "

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import av
 from av.container import InputContainer
 from av.stream import AttachmentStream, DataStream, Stream
 
@@ -104,13 +102,6 @@ class StreamPlan:
         """Name the stream, and say what happens to it if it is not just copied."""
         conversion = f" becomes {self.becomes}" if self.is_converted else ""
         return self.name + conversion + (self.reason and f": {self.reason}")
-
-
-@cache
-def supported_codecs(suffix: str) -> set[str]:
-    """Names of the codecs that FFmpeg lists for the container of this suffix."""
-    with av.open(f"name{suffix}", "w", format=CONTAINERS[suffix]) as container:
-        return container.supported_codecs
 
 
 def plan_streams(

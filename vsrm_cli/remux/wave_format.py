@@ -32,9 +32,10 @@ MUXER_OPTIONS = {"write_crc32": "0"}
 
 
 @cache
-def _codecs_of_matroska() -> set[str]:
-    with av.open(BytesIO(), "w", format="matroska") as container:
-        return container.supported_codecs
+def supported_codecs(container: str) -> set[str]:
+    """Names of the codecs that FFmpeg lists for a container, by FFmpeg's name."""
+    with av.open(BytesIO(), "w", format=container) as output:
+        return output.supported_codecs
 
 
 def has_wave_format(container: str, stream: Stream) -> bool:
@@ -43,7 +44,7 @@ def has_wave_format(container: str, stream: Stream) -> bool:
         container == "matroska"
         and isinstance(stream, AudioStream)
         and stream.codec_context is not None
-        and stream.codec_context.name not in _codecs_of_matroska()
+        and stream.codec_context.name not in supported_codecs(container)
     )
 
 

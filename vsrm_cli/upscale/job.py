@@ -10,7 +10,7 @@ been verified.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from vsrm_cli.checkpoints.download import DownloadProgress
 from vsrm_cli.checkpoints.loading import load_model, network_scale, weights_checksum
 from vsrm_cli.decode.image_sequence import find_images, is_sequence
 from vsrm_cli.encode.encoders import replace_absent_hardware
-from vsrm_cli.encode.writer import FrameWriter, SegmentedWriter
+from vsrm_cli.encode.writer import FrameWriter
 from vsrm_cli.errors import CheckFailed, Declined, Interrupted, UsageError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.memory import PeakMemory
@@ -61,6 +61,7 @@ from vsrm_cli.upscale.plan import (
     suggest_height,
     suggest_network,
 )
+from vsrm_cli.upscale.request import Job, LoadedAs, Request
 from vsrm_cli.upscale.resumable_reader import PIPE, ResumableReader, check_unchanged
 from vsrm_cli.upscale.segmenting import (
     RestoredFrame,
@@ -73,8 +74,6 @@ from vsrm_cli.upscale.segmenting import (
 )
 from vsrm_cli.upscale.settings import JobSettings
 from vsrm_cli.upscale.summary import InferenceSummary, JobSummary
-
-LoadedAs = tuple[str, str, str]  # checksum of the weights, device, precision
 
 
 def upscale_video(
@@ -130,7 +129,7 @@ def upscale_video(
         if replacement is not None:
             warn(replacement)
             options = replace(options, codec=encoding.codec, preset=encoding.preset)
-    request = _Request(
+    request = Request(
         src=Path(src),
         dst=Path(dst),
         confirm=confirm,
@@ -146,33 +145,7 @@ def upscale_video(
     return upscale(request, options)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """The arguments of `upscale_video`, except the options."""
-
-    src: Path
-    dst: Path
-    confirm: Callable[[JobPlan], bool] | None
-    report: Callable[[Progress], None] | None
-    report_transfer: Callable[[DownloadProgress], None] | None
-    should_stop: Callable[[], bool]
-    warn: Callable[[str], None]
-    networks: dict[LoadedAs, Network]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A job whose input and output are open, and whose network is selected; see `resolve_model`."""
-
-    request: _Request
-    options: UpscaleOptions
-    model_reason: str
-    source: ResumableReader
-    output: SegmentedWriter
-    journal: Journal
-
-
-def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> JobSummary:
+def _upscale_in_segments(request: Request, options: UpscaleOptions) -> JobSummary:
     """Upscale a file into a file, from where an earlier call stopped."""
     began = time.perf_counter()
     src, dst = request.src, request.dst
@@ -196,7 +169,7 @@ def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> JobSumma
                     output, journal, expected_frames(source.info, options)
                 ):
                     request.warn(scarcity)
-                job = _Job(request, options, reason, source, output, journal)
+                job = Job(request, options, reason, source, output, journal)
                 if cluster is not None:
                     make_workers = partial(make_node_workers, cluster, kind, files, request.warn)
                     run = _run_on_devices(make_workers, devices, job)
@@ -222,7 +195,7 @@ def _upscale_in_segments(request: _Request, options: UpscaleOptions) -> JobSumma
     )
 
 
-def _run_here(job: _Job) -> InferenceSummary:
+def _run_here(job: Job) -> InferenceSummary:
     """Make the missing segments, in this process."""
     options, journal = job.options, job.journal
     network = _load(job.request, options, job.source.info, journal.settings)
@@ -247,7 +220,7 @@ def _run_here(job: _Job) -> InferenceSummary:
 def _run_on_devices(
     make_workers: Callable[[WorkerSettings], parallel.DeviceWorkers],
     devices: Sequence[str],
-    job: _Job,
+    job: Job,
 ) -> InferenceSummary:
     """Make the missing segments, with a worker for each device."""
     request, options, info, earlier = (
@@ -265,19 +238,10 @@ def _run_on_devices(
         scale = network_scale(options.model, report=request.report_transfer)
         if advice := suggest_network(info, options, str(options.model), scale):
             request.warn(advice)
-    return parallel.restore_on_devices(
-        make_workers,
-        job.source,
-        job.output,
-        job.journal,
-        options,
-        report=request.report,
-        should_stop=request.should_stop,
-        warn=request.warn,
-    )
+    return parallel.restore_on_devices(make_workers, job)
 
 
-def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) -> None:
+def _confirm(job: Job, network: Network, restorer: Restorer, *, device: str) -> None:
     """Show the plan, if there is a `confirm`.
 
     Raises:
@@ -300,7 +264,7 @@ def _confirm(job: _Job, network: Network, restorer: Restorer, *, device: str) ->
         raise Declined("Nothing was done.")
 
 
-def _upscale_through_pipe(request: _Request, options: UpscaleOptions) -> JobSummary:
+def _upscale_through_pipe(request: Request, options: UpscaleOptions) -> JobSummary:
     """Upscale from standard input or to standard output; this cannot be resumed."""
     began = time.perf_counter()
     if options.cluster or len(find_devices(options.device, mixed=True)) > 1:
@@ -347,7 +311,7 @@ def _upscale_through_pipe(request: _Request, options: UpscaleOptions) -> JobSumm
 
 
 def _warn_beforehand(
-    source: ResumableReader, output: FrameWriter, request: _Request, options: UpscaleOptions
+    source: ResumableReader, output: FrameWriter, request: Request, options: UpscaleOptions
 ) -> None:
     for notice in (*source.notices, *(f"dropped: {part}" for part in output.dropped)):
         request.warn(notice)
@@ -355,7 +319,7 @@ def _warn_beforehand(
         request.warn(advice)
 
 
-def _describe(request: _Request, options: UpscaleOptions, kind: str) -> JobIdentity:
+def _describe(request: Request, options: UpscaleOptions, kind: str) -> JobIdentity:
     """Everything that the output depends on besides the input; must be equal to resume."""
     return {
         "weights": weights_checksum(
@@ -370,7 +334,7 @@ def _describe(request: _Request, options: UpscaleOptions, kind: str) -> JobIdent
 
 
 def _load(
-    request: _Request, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
+    request: Request, options: UpscaleOptions, info: VideoInfo, earlier: JobSettings | None
 ) -> Network:
     """Load the network, on the device and in the precision that the job started with."""
     device, dtype = find_devices(options.device, mixed=True)[0], options.dtype
@@ -405,7 +369,7 @@ def load_network(
     )
 
 
-def _restore(job: _Job, restorer: Restorer, settings: JobSettings) -> None:
+def _restore(job: Job, restorer: Restorer, settings: JobSettings) -> None:
     """Pass every unfinished frame from the source through the network to segments.
 
     Raises:

@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 
-from vsrm_cli.encode.writer import SegmentedWriter
 from vsrm_cli.errors import CheckFailed, Interrupted, VsrmError
 from vsrm_cli.frame import Frame
 from vsrm_cli.inference.restorer import plan_windows
@@ -26,9 +25,9 @@ from vsrm_cli.upscale.distributed.segment_worker import (
 from vsrm_cli.upscale.distributed.workers import Workers
 from vsrm_cli.upscale.entries import JournalEntry
 from vsrm_cli.upscale.journal import Journal
-from vsrm_cli.upscale.options import UpscaleOptions
 from vsrm_cli.upscale.pipeline import Progress
 from vsrm_cli.upscale.plan import expected_frames
+from vsrm_cli.upscale.request import Job
 from vsrm_cli.upscale.resumable_reader import ResumableReader
 from vsrm_cli.upscale.segmenting import (
     PLANNED_WINDOWS,
@@ -52,39 +51,28 @@ def make_device_workers(
 
 
 def restore_on_devices(
-    make_workers: Callable[[WorkerSettings], DeviceWorkers],
-    source: ResumableReader,
-    output: SegmentedWriter,
-    journal: Journal,
-    options: UpscaleOptions,
-    *,
-    report: Callable[[Progress], None] | None,
-    should_stop: Callable[[], bool],
-    warn: Callable[[str], None],
+    make_workers: Callable[[WorkerSettings], DeviceWorkers], job: Job
 ) -> InferenceSummary:
     """Make all segments that are not finished.
 
     Args:
         make_workers: Makes the workers from the settings.
-        source: The input.
-        output: The output.
-        journal: What is finished, and where segments go.
-        options: Of the job.
-        report: Called with the total progress of all devices.
-        should_stop: Polled; once it returns true, the segments in progress are finished.
-        warn: Called with each failure that does not end the work, and if a device stays idle.
+        job: Its `report` is called with the total progress of all devices, its `warn` with each
+            failure that does not end the work, and if a device stays idle. Its `should_stop` is
+            polled; once it returns true, the segments in progress are finished.
 
     Raises:
         Interrupted: If `should_stop` returned true.
         VsrmError: If a device cannot be used, or a segment fails three times.
     """
-    settings = _settings(source, output, journal, options)
+    source, journal, request = job.source, job.journal, job.request
+    settings = _settings(job)
     with make_workers(settings) as workers:
         try:
             facts: list[DeviceFacts] = workers.facts()
             chosen = _choose(workers.devices, facts, settings, journal)
             planned_at = time.monotonic()
-            segments = _plan(source, journal, chosen, options, report, should_stop)
+            segments = _plan(job, chosen)
             # Before a segment, a worker may have to read all frames that precede it.
             workers.timeout_seconds += 3 * (time.monotonic() - planned_at)
             journal.discard_unfinished()
@@ -95,22 +83,23 @@ def restore_on_devices(
                 if segment.first not in journal.after_gap
             ]
             if 0 < len(tasks) < (count := len(workers.devices)):
-                warn(
+                request.warn(
                     f"only {len(tasks)} of {count} devices are used: the video has no more "
                     "segments left; a smaller --segment-frames makes more of them"
                 )
             finished: list[FinishedSegment] = []
             began, frames_before = time.perf_counter(), journal.frames_kept
             accept = partial(_accept, chosen)
-            for result in workers.do(tasks, should_stop=should_stop, accept=accept):
+            for result in workers.do(tasks, should_stop=request.should_stop, accept=accept):
                 if result is not None:
                     task, done = result
                     _check(done.entry, task.segment, source)
                     journal.add(done.entry, move_from=settings.folder / done.folder)
                     finished.append(done)
                 journal.flush_if_due()
-                if report:
-                    report(_progress(workers.shares(), frames_before, source.frames_read, began))
+                if request.report:
+                    shares = workers.shares()
+                    request.report(_progress(shares, frames_before, source.frames_read, began))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(journal.resume_hint()) from None
     if journal.frames_done < source.frames_read:
@@ -153,19 +142,17 @@ def _describe_run(
     )
 
 
-def _settings(
-    source: ResumableReader, output: SegmentedWriter, journal: Journal, options: UpscaleOptions
-) -> WorkerSettings:
+def _settings(job: Job) -> WorkerSettings:
     """The settings for the devices: those of an earlier run, else the options."""
-    earlier = journal.settings
+    earlier = job.journal.settings
     return WorkerSettings(
-        src=source.path.absolute(),
-        dst=output.path.absolute(),
-        options=options,
+        src=job.source.path.absolute(),
+        dst=job.output.path.absolute(),
+        options=job.options,
         earlier=earlier,
         threads=(earlier and earlier.threads) or torch.get_num_threads(),
-        folder=journal.folder.absolute(),
-        container=segment_container(output, journal),
+        folder=job.journal.folder.absolute(),
+        container=segment_container(job.output, job.journal),
     )
 
 
@@ -188,14 +175,7 @@ def _choose(
     )
 
 
-def _plan(
-    source: ResumableReader,
-    journal: Journal,
-    chosen: JobSettings,
-    options: UpscaleOptions,
-    report: Callable[[Progress], None] | None,
-    should_stop: Callable[[], bool],
-) -> list[PlannedSegment]:
+def _plan(job: Job, chosen: JobSettings) -> list[PlannedSegment]:
     """Read the rest of the input, and plan its segments.
 
     Later segments in the journal are kept if they match the plan.
@@ -203,16 +183,17 @@ def _plan(
     Raises:
         Interrupted: If `should_stop` returned true.
     """
+    source, options, journal, request = job.source, job.options, job.journal, job.request
     expected = expected_frames(source.info, options)
     began = time.perf_counter()
 
     def watched() -> Iterator[Frame]:
         for number, frame in enumerate(source.frames(after=journal.resume_point), 1):
-            if should_stop():
+            if request.should_stop():
                 raise Interrupted(journal.resume_hint())
-            if report:
+            if request.report:
                 fps = number / (time.perf_counter() - began)
-                report(Progress(journal.frames_kept, expected, decode_fps=fps))
+                request.report(Progress(journal.frames_kept, expected, decode_fps=fps))
             yield frame
 
     windows = plan_windows(options.window, options.overlap)
