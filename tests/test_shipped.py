@@ -83,7 +83,7 @@ def test_a_clip_has_higher_psnr_than_bicubic(network):
 
     score = validate(network, add_lr_frames({"sample": clip}, scale=network.scale), alone=False)[0]
 
-    # What is trained for looks gives up some of the PSNR.
+    # The stage sharp gives up some of the PSNR.
     assert score.together > score.bicubic + (0.8 if network.name != "vsrm-t-sharp" else 0.0)
 
 
@@ -93,7 +93,7 @@ def test_the_downscaled_result_is_the_source(network, sample):
     restored = restore(network, clip)
 
     again = shrink_bicubic(torch.from_numpy(restored / 255), scale=network.scale).numpy() * 255
-    # What is for worn footage takes some of a clean clip's finest texture for traces of wear.
+    # Networks for compressed footage take some fine texture of a clean clip for artifacts.
     most = {"vsrm-t": 1.5, "vsrm-t-x2": 3.5, "vsrm-t-real": 4.0}.get(network.name, 8.0)
     assert np.abs(again - clip.numpy()).mean() < most
 

@@ -48,6 +48,12 @@ def panel(name: str) -> Callable[..., Any]:
     return partial(typer.Option, rich_help_panel=name)
 
 
+TILE_HELP = (
+    "Tile size in input pixels, rounded down to a multiple of 16; small tiles need less memory and "
+    "more time."
+)
+
+
 def complete(*values: str) -> Callable[[str], list[str]]:
     """A function that completes to one of some values."""
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]

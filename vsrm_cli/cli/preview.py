@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vsrm_cli.cli import console
-from vsrm_cli.cli.options import Debug, JsonSummary, OverwritePage, Quiet
+from vsrm_cli.cli.options import TILE_HELP, Debug, JsonSummary, OverwritePage, Quiet
 from vsrm_cli.cli.signals import stop_at_once
 from vsrm_cli.report.units import format_bytes, format_duration
 from vsrm_cli.upscale.options import UpscaleOptions, read_time
@@ -45,10 +45,7 @@ def preview(
     ] = None,
     tile: Annotated[
         str,
-        typer.Option(
-            metavar="auto|N|off",
-            help="Tile size in input pixels; small tiles need less memory and more time.",
-        ),
+        typer.Option(metavar="auto|N|off", help=TILE_HELP),
     ] = "auto",
     device: Annotated[
         str,

@@ -19,6 +19,7 @@ from vsrm_cli.cli.formatting import plan_lines
 from vsrm_cli.cli.options import (
     CODECS,
     DEVICES,
+    TILE_HELP,
     Debug,
     JsonSummary,
     Quiet,
@@ -109,10 +110,7 @@ def upscale(
     ] = None,
     tile: Annotated[
         str,
-        _network_option(
-            metavar="auto|N|off",
-            help="Tile size in input pixels; small tiles need less memory and more time.",
-        ),
+        _network_option(metavar="auto|N|off", help=TILE_HELP),
     ] = "auto",
     device: Annotated[
         str,

@@ -229,7 +229,7 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     on_gpu = options.device.startswith("cuda") or (
         options.device == "auto" and torch.cuda.is_available()
     )
-    stage = TrainingStage.CLIPS if options.stage is None else TrainingStage(options.stage)
+    stage = None if options.stage is None else TrainingStage(options.stage)
     recipe = default_recipe(options.preset, stage, on_gpu=on_gpu, from_scratch=options.from_scratch)
     if has_time and options.preset is None:
         recipe = replace(recipe, steps=None)
@@ -237,7 +237,6 @@ def choose_recipe(options: FinetuneOptions, *, has_time: bool) -> Recipe:
     return _with(
         recipe,
         shape=shape,
-        stage=None if options.stage is None else TrainingStage(options.stage),
         steps=options.steps,
         lr=options.lr,
         frequency_weight=None if options.loss is None else LOSSES[options.loss],

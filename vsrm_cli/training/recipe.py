@@ -162,8 +162,8 @@ FINETUNING = Recipe(
 FINETUNING_ON_GPU = replace(
     FINETUNING, steps=20_000, shape=ClipShape(frames=7, patch=48, batch=8, photo_share=0.5)
 )
-# What the stage sharp adds to a frame is added again with each frame that it is propagated to:
-# trained on clips of 6 frames, a network made the 30th frame sharper than the ground truth.
+# What the stage sharp adds to a frame is added again with each frame that it is propagated to: with
+# short clips, sharpness builds up in long windows (weights/README.md, `vsrm-t-sharp`).
 SHARP_FRAMES = 16
 # The rate of a network from scratch, without a preset.
 RATE_FROM_SCRATCH = 1e-3
@@ -171,7 +171,7 @@ RATE_FROM_SCRATCH = 1e-3
 
 def default_recipe(
     preset: str | None,
-    stage: TrainingStage = TrainingStage.CLIPS,
+    stage: TrainingStage | None = None,
     *,
     on_gpu: bool,
     from_scratch: bool,
@@ -180,16 +180,17 @@ def default_recipe(
 
     Args:
         preset: A name of `PRESETS`, or None for our own recipe.
-        stage: What to train, without a preset.
+        stage: What to train; None for the stage of the recipe.
         on_gpu: Whether the run computes on a GPU. Float16 is for GPUs only.
         from_scratch: Whether the network starts from new weights.
     """
     if preset is not None:
-        recipe = PRESETS[preset]
-        return recipe if on_gpu else replace(recipe, dtype=Precision.FLOAT32)
-    recipe = FINETUNING_ON_GPU if on_gpu else FINETUNING
-    if stage is TrainingStage.SHARP:
-        shape = replace(recipe.shape, frames=SHARP_FRAMES, batch=recipe.shape.batch // 2)
-        recipe = replace(recipe, shape=shape)
-    recipe = replace(recipe, stage=stage)
-    return replace(recipe, lr=RATE_FROM_SCRATCH) if from_scratch else recipe
+        recipe = PRESETS[preset] if on_gpu else replace(PRESETS[preset], dtype=Precision.FLOAT32)
+    else:
+        recipe = FINETUNING_ON_GPU if on_gpu else FINETUNING
+        if stage is TrainingStage.SHARP:
+            shape = replace(recipe.shape, frames=SHARP_FRAMES, batch=recipe.shape.batch // 2)
+            recipe = replace(recipe, shape=shape)
+        if from_scratch:
+            recipe = replace(recipe, lr=RATE_FROM_SCRATCH)
+    return recipe if stage is None else replace(recipe, stage=stage)
