@@ -100,19 +100,26 @@ def networks_are_right(bench: Bench) -> Part:
     for name in SHIPPED + UNTRAINED:
         if bench.is_over(part):
             break
-        with torch.inference_mode():
-            expected = build(name, torch.device("cpu"), "fp32")(clips)
-        for dtype in LEAST_PSNR:
-            with part.record_errors():
-                network = build(name, bench.device, dtype)
-                on_device = clips.to(bench.device, network.dtype)
-                for what, restored in _results(network, on_device, bench):
-                    error = (restored.float().cpu() - expected).square().mean().clamp_min(1e-12)
-                    psnr = -10 * torch.log10(error).item()
-                    part.rows.append((name, f"{dtype}, {what}", f"{psnr:.1f}"))
-                    part.is_right &= psnr >= _least_psnr(bench, dtype, what)
+        with part.record_errors():
+            with torch.inference_mode():
+                expected = build(name, torch.device("cpu"), "fp32")(clips)
+            for dtype in LEAST_PSNR:
+                with part.record_errors():
+                    _compare(part, bench, name, dtype, clips, expected)
         bench.keep(part)
     return part
+
+
+def _compare(
+    part: Part, bench: Bench, name: str, dtype: str, clips: Tensor, expected: Tensor
+) -> None:
+    network = build(name, bench.device, dtype)
+    on_device = clips.to(bench.device, network.clip_dtype)
+    for what, restored in _results(network, on_device, bench):
+        error = (restored.float().cpu() - expected).square().mean().clamp_min(1e-12)
+        psnr = -10 * torch.log10(error).item()
+        part.rows.append((name, f"{dtype}, {what}", f"{psnr:.1f}"))
+        part.is_right &= psnr >= _least_psnr(bench, dtype, what)
 
 
 def _least_psnr(bench: Bench, dtype: str, what: str) -> float:

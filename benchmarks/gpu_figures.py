@@ -96,7 +96,7 @@ def _networks(bench: Bench, what: str, names: tuple[str, ...]) -> Part:
         with part.record_errors():
             network = build(name, bench.device, dtype)
             shape = (batch, bench.size(16, 2), 3, bench.size(180, 9), bench.size(320, 12))
-            clip = torch.rand(shape, device=bench.device).to(network.dtype)
+            clip = torch.rand(shape, device=bench.device).to(network.clip_dtype)
             goal = GOALS_MS.get(name, "") if (dtype, batch) == ("fp16", 1) else ""
             part.rows.append((name, dtype, batch, *_time_network(bench, network, clip), goal))
         bench.keep(part)
@@ -142,7 +142,7 @@ def _hot_spots_of(name: str, bench: Bench) -> list[tuple[object, ...]]:
     activity = torch.profiler.ProfilerActivity
     network = build(name, bench.device, "fp32" if bench.is_rehearsal else "fp16")
     shape = (1, bench.size(4, 2), 3, bench.size(180, 9), bench.size(320, 12))
-    clip = torch.rand(shape, device=bench.device).to(network.dtype)
+    clip = torch.rand(shape, device=bench.device).to(network.clip_dtype)
     with torch.inference_mode():
         network(clip)
         bench.wait()

@@ -21,7 +21,7 @@ class NearestNeighbor(torch.nn.Module):
 
     name = "nearest"
     device = torch.device("cpu")
-    dtype = torch.float32
+    dtype = clip_dtype = torch.float32
 
     def __init__(self, scale=4):
         super().__init__()

@@ -233,7 +233,7 @@ def _restore(name: str, device: torch.device, dtype: str, clip: Tensor) -> Tenso
     # By default PyTorch computes float32 convolutions in TF32, which would look like an error.
     exactly = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(), exactly:
-        restored: Tensor = network(clip.to(network.device, network.dtype))
+        restored: Tensor = network(clip.to(network.device, network.clip_dtype))
     return restored.float().clamp(0, 1).cpu()
 
 

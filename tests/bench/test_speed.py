@@ -9,6 +9,7 @@ from stub_network import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
 from vsrm_cli.checkpoints.catalog import MODELS
+from vsrm_cli.checkpoints.loading import fastest_dtype
 from vsrm_cli.errors import UsageError, VsrmError
 
 
@@ -112,7 +113,8 @@ def test_a_network_without_weights_is_timed_untrained(monkeypatch):
         report=lambda _: None,
     )
 
-    assert (row.model, row.dtype, row.problem) == ("vsrm (untrained)", "fp32", None)
+    dtype = fastest_dtype(torch.device("cpu"))
+    assert (row.model, row.dtype, row.problem) == ("vsrm (untrained)", dtype, None)
     assert row.macs_per_frame > 0
 
 

@@ -137,7 +137,7 @@ def test_the_authors_gsm_checkpoint_is_described_converted_and_loaded(authors, t
 
     convert_weights(path, target, averaged=averaged)
     told = describe_weights(target)
-    network = load_model(target, device="cpu")
+    network = load_model(target, device="cpu", dtype="fp32")
 
     assert (told["network"], told["parameters"], told["tensors"]) == ("gsm", 10_455_919, 438)
     assert told["config"] == asdict(GSM_FULL)

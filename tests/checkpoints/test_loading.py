@@ -135,10 +135,26 @@ def test_half_precision_keeps_scan_and_flow_weights_in_float32(saved, dtype):
     assert found["branches.forward_1.conv_after.weight"].dtype == TYPES[dtype]
 
 
-def test_on_a_cpu_the_default_dtype_is_fp32(saved):
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"amx_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_on_a_cpu_the_default_dtype_is_the_fastest(saved, monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
     network = load_model(saved, device="cpu")
 
-    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    assert network.dtype == TYPES[dtype]
+
+
+def test_on_a_cpu_without_known_capabilities_the_default_dtype_is_fp32(saved, monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+
+    assert load_model(saved, device="cpu").dtype == torch.float32
 
 
 @pytest.mark.parametrize("content", [b"", b"these are words, no weights\n" * 9], ids=["0", "text"])
@@ -319,9 +335,9 @@ def pair(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["soft", "sharp"])
 def test_detail_blends_the_weights_of_a_pair_by_either_name(pair, name):
-    ends = [load_model(end, device="cpu").state_dict() for end in ("soft", "sharp")]
+    ends = [load_model(end, device="cpu", dtype="fp32").state_dict() for end in ("soft", "sharp")]
 
-    mixed = load_model(name, device="cpu", detail=0.25)
+    mixed = load_model(name, device="cpu", dtype="fp32", detail=0.25)
 
     assert mixed.name == "soft"
     for key, x in mixed.state_dict().items():

@@ -12,7 +12,7 @@ import torch
 
 from vsrm_cli.bench.flops import count_flops
 from vsrm_cli.checkpoints.catalog import MODELS
-from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, load_model
+from vsrm_cli.checkpoints.loading import DTYPES, FAMILIES, fastest_dtype, load_model
 from vsrm_cli.errors import UsageError, VsrmError
 from vsrm_cli.inference.memory import (
     PeakMemory,
@@ -144,9 +144,7 @@ def _load_or_build(model: str, *, device: torch.device, dtype: str) -> Network:
         return load_model(model, device=str(device), dtype=dtype)
     network: Network = FAMILIES[entry.network].network(entry.config)
     network.eval().requires_grad_(False).to(device)
-    if dtype == "auto":
-        dtype = "fp16" if device.type == "cuda" else "fp32"
-    network.set_precision(DTYPES[dtype])
+    network.set_precision(DTYPES[fastest_dtype(device) if dtype == "auto" else dtype])
     network.name = f"{model} (untrained)"
     return network
 
@@ -190,7 +188,7 @@ def _try_size(
         return [], None, shortage
     try:
         with torch.inference_mode():
-            clip = torch.rand(shape, device=device).to(network.dtype)
+            clip = torch.rand(shape, device=device).to(network.clip_dtype)
             memory = PeakMemory(device)
             times = time_runs(lambda: network(clip), device)
             return times, memory.read_bytes(), None

@@ -189,6 +189,18 @@ def finetune(
             show_default="4",
         ),
     ] = None,
+    flat_weight: Annotated[
+        float | None,
+        _sharp_option(
+            metavar="X",
+            help="Weight of errors in flat areas, such as noise and ringing.",
+            show_default="1",
+        ),
+    ] = None,
+    color_weight: Annotated[
+        float | None,
+        _sharp_option(metavar="X", help="Weight of wrong colors of areas.", show_default="0.75"),
+    ] = None,
     cleaning_weight: Annotated[
         float | None,
         _sharp_option(

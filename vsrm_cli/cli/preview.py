@@ -57,7 +57,7 @@ def preview(
         str,
         typer.Option(
             metavar="auto|fp32|fp16|bf16",
-            help="Precision; auto is fp16 on CUDA and fp32 elsewhere.",
+            help="Precision; auto is fp16 on CUDA, bf16 on CPUs with AMX, else fp32.",
         ),
     ] = "auto",
     fps: Annotated[

@@ -142,7 +142,7 @@ def upscale(
         str,
         _network_option(
             metavar="auto|fp32|fp16|bf16",
-            help="Precision; auto is fp16 on CUDA and fp32 elsewhere.",
+            help="Precision; auto is fp16 on CUDA, bf16 on CPUs with AMX, else fp32.",
             autocompletion=complete(*DTYPES),
         ),
     ] = "auto",

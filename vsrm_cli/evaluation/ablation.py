@@ -40,7 +40,7 @@ class _Ablated:
 
     def __init__(self, network: Network, run: Callable[[Tensor], Tensor]) -> None:
         self.scale, self.memory_bytes, self._run = network.scale, network.memory_bytes, run
-        self.device, self.dtype = network.device, network.dtype
+        self.device, self.clip_dtype = network.device, network.clip_dtype
 
     def __call__(self, clip: Tensor) -> Tensor:
         return self._run(clip)

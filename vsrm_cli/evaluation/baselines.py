@@ -95,7 +95,7 @@ def _each_frame(enlarge: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
 
 
 class Restores(SupportsRestore, Protocol):
-    """A network for `Restorer`, with its device and dtype."""
+    """A network for `Restorer`, with its device and the type of its clips."""
 
     @property
     def device(self) -> torch.device:
@@ -103,8 +103,8 @@ class Restores(SupportsRestore, Protocol):
         ...
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of its clips."""
+    def clip_dtype(self) -> torch.dtype:
+        """The type of its clips."""
         ...
 
 
@@ -126,7 +126,7 @@ def restore_clip(network: Restores, lr: Tensor, *, window: int | None) -> Tensor
         overlap=min(DEFAULT_OVERLAP, length // 2),
         tile="auto",
         device=network.device,
-        dtype=network.dtype,
+        dtype=network.clip_dtype,
     )
     frames = (Frame(pixels.numpy(), Fraction(t)) for t, pixels in enumerate(lr))
     return torch.stack([torch.from_numpy(frame.pixels) for frame in restorer.restore(frames)])

@@ -139,8 +139,13 @@ class Network(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its clips."""
+        """The type of its weights, except for those that are always float32."""
         return next(self.conv_first.parameters()).dtype
+
+    @property
+    def clip_dtype(self) -> torch.dtype:
+        """The type of its clips: that of the weights, but bfloat16 would round frames to 8 bits."""
+        return torch.float32 if self.dtype is torch.bfloat16 else self.dtype
 
     def set_precision(self, dtype: torch.dtype) -> None:
         """Convert the weights, except for the flow network and `float32_parameters`.
@@ -173,7 +178,7 @@ class FeaturePropagation(Network):
 
     def extract(self, clip: Tensor) -> Tensor:
         """Features of each frame by itself; see `Network.extract`."""
-        features = self.conv_first(channels_last(clip.flatten(0, 1)))
+        features = self.conv_first(channels_last(clip.flatten(0, 1).to(self.dtype)))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 

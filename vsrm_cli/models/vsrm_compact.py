@@ -277,7 +277,7 @@ class VSRMCompact(Network):
     def extract(self, clip: Tensor) -> Tensor:
         """Features of single frames, on the grid of the network; see `Network.extract`."""
         blocks = F.pixel_unshuffle(self._pad(clip).flatten(0, 1), self.fold)
-        features = self.features(self.conv_first(channels_last(blocks)))
+        features = self.features(self.conv_first(channels_last(blocks.to(self.dtype))))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 

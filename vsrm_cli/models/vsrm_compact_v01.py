@@ -94,7 +94,8 @@ class CompactV01(VSRM):
 
     def extract(self, clip: Tensor) -> Tensor:
         """Features of each frame from itself alone; see `Network.extract`."""
-        features = self.features(self.conv_first(channels_last(clip.flatten(0, 1))))
+        own = channels_last(clip.flatten(0, 1).to(self.dtype))
+        features = self.features(self.conv_first(own))
         frames: Tensor = features.unflatten(0, clip.shape[:2])
         return frames
 

@@ -39,6 +39,8 @@ class PerceptualWeights:
         adversarial_weight: Of the adversarial loss, after the discriminator has been trained alone.
         temporal_weight: Of errors that change along the motion.
         pattern_weight: Of checkerboards and grids of fine dots that the ground truth does not show.
+        flat_weight: Of errors where the ground truth is flat.
+        color_weight: Of wrong colors of areas.
         cleaning_weight: Of artifacts that remain in the features of single frames.
         discriminator_lr: Learning rate of the discriminator.
     """
@@ -48,6 +50,8 @@ class PerceptualWeights:
     adversarial_weight: float = 0.02
     temporal_weight: float = 0.5
     pattern_weight: float = 4.0
+    flat_weight: float = 1.0
+    color_weight: float = 0.75
     cleaning_weight: float = 0.5
     discriminator_lr: float = 1e-4
 

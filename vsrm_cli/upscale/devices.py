@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vsrm_cli.checkpoints.loading import DTYPES, find_device
+from vsrm_cli.checkpoints.loading import DTYPES, find_device, has_amx
 from vsrm_cli.errors import OutputError, VsrmError
 from vsrm_cli.inference.cuda_graphs import ReplayedNetwork
 from vsrm_cli.inference.memory import keep_freed_memory
@@ -71,8 +71,11 @@ def hardware_of(device: torch.device) -> str:
     """The hardware of a device; frames from the same hardware are equal."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    # The instructions of a CPU decide in which order sums are made.
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
+    if device.type != "cpu":
+        return device.type
+    # The instructions of a CPU decide on the order of sums, and on the default precision.
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"cpu {instructions}{' AMX' if has_amx() else ''}"
 
 
 def resolve_hardware(hardware: Sequence[str], journal: Journal, *, mixed: bool) -> str:
@@ -120,7 +123,7 @@ def new_restorer(
         overlap=options.overlap,
         tile=settings.tile if settings else options.tile,
         device=network.device,
-        dtype=network.dtype,
+        dtype=network.clip_dtype,
         workers=min(MAX_WORKERS, torch.get_num_threads()) if is_cpu else 1,
         batch=1 if is_cpu else settings.batch if settings else None,
     )

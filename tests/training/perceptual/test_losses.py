@@ -12,8 +12,10 @@ from vsrm_cli.training.perceptual.losses import (
     CleaningHead,
     adversarial_loss,
     cleaning_loss,
+    color_loss,
     discriminator_loss,
     feature_loss,
+    flat_area_loss,
     grid_loss,
     pattern_loss,
     temporal_loss,
@@ -170,6 +172,36 @@ def test_pattern_loss_of_soft_frames_and_of_true_edges_is_zero():
 
     assert pattern_loss(hr, soft).item() == 0
     assert pattern_loss(soft, draw_randomly(1, 2, 3, 32, 32)).item() == 0
+
+
+def test_flat_area_loss_of_noise_counts_in_flat_areas_and_hardly_in_textures():
+    hr = torch.full((1, 2, 3, 32, 64), 0.5)
+    hr[..., 32:] = draw_randomly(1, 2, 3, 32, 32)
+    flat, textured = hr.clone(), hr.clone()
+    flat[..., 4:28] += 0.1
+    textured[..., 36:60] += 0.1
+
+    assert flat_area_loss(flat, hr).item() == pytest.approx(0.1 * 24 / 64, rel=0.05)
+    assert flat_area_loss(textured, hr).item() < 1e-3
+
+
+def test_flat_area_loss_has_finite_gradients_where_nothing_differs():
+    hr = torch.full((1, 1, 3, 16, 16), 0.5)
+    restored = hr.clone().requires_grad_()
+
+    flat_area_loss(restored, hr).backward()
+
+    assert restored.grad.isfinite().all()
+
+
+def test_color_loss_sees_a_tint_and_neither_brightness_nor_fine_color_noise():
+    hr = draw_randomly(1, 2, 3, 32, 32)
+    tint = torch.tensor([0.1, 0.0, 0.0]).view(3, 1, 1)
+    checks = (torch.arange(32)[:, None] ^ torch.arange(32)) % 2 * 0.2 - 0.1
+
+    assert color_loss(hr + tint, hr).item() == pytest.approx(0.05, rel=0.02)
+    assert color_loss(hr + 0.1, hr).item() == pytest.approx(0.001, rel=0.01)
+    assert color_loss(hr + 10 * tint * checks, hr).item() == pytest.approx(0.001, rel=0.01)
 
 
 def test_grid_loss_is_the_height_of_a_pattern_that_repeats_with_the_lr_pixels():

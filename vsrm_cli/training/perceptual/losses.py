@@ -16,11 +16,13 @@ from torch.nn import functional as F
 from vsrm_cli.evaluation.feature_networks import FeatureNetwork, extract_features
 from vsrm_cli.frame import SCALE
 from vsrm_cli.ops.warp import warp
-from vsrm_cli.training.losses import charbonnier, smooth_mean
+from vsrm_cli.training.losses import EPS, charbonnier, smooth_mean
 
 # Of Real-ESRGAN's unsharp mask: standard deviation and reach of its Gaussian in pixels (OpenCV's
 # rule for 51 taps), and the difference from the blurred frame above which it sharpens.
 _USM_SIGMA, _USM_REACH, _USM_THRESHOLD = 8.0, 25, 10 / 255
+# The deviation of brightness within 5 x 5 pixels at which an area counts e times less as flat.
+_FLAT_DEVIATION = 0.015
 
 
 def usm_sharpen(frames: Tensor, *, amount: float = 0.5) -> Tensor:
@@ -173,6 +175,43 @@ def _checkers(frames: Tensor, square: int) -> Tensor:
     down = a - b
     strength = (down[..., :-square] - down[..., square:]).abs() / 4
     return F.avg_pool2d(strength, 7, 4)
+
+
+def flat_area_loss(restored: Tensor, hr: Tensor) -> Tensor:
+    """Errors where the ground truth is flat: noise, ringing, and invented texture.
+
+        mean of exp(-s / 0.015) * |restored - hr|
+
+    where s is the standard deviation of the ground truth's brightness within 5 x 5 pixels, and the
+    norm is over the colors of a pixel. A feature loss and an adversarial loss hardly see faint
+    errors there, people do.
+
+    Args:
+        restored: (B, T, 3, H, W).
+        hr: Shaped like ``restored``.
+    """
+    brightness = hr.flatten(0, 1).mean(1, keepdim=True)
+    mean, mean_square = (_box_mean(x) for x in (brightness, brightness.square()))
+    deviation = (mean_square - mean.square()).clamp(min=0).sqrt()
+    error = (restored - hr).flatten(0, 1).square().mean(1, keepdim=True)
+    return (torch.exp(-deviation / _FLAT_DEVIATION) * (error + EPS * EPS).sqrt()).mean()
+
+
+def _box_mean(frames: Tensor) -> Tensor:
+    return F.avg_pool2d(frames, 5, stride=1, padding=2, count_include_pad=False)
+
+
+def color_loss(restored: Tensor, hr: Tensor) -> Tensor:
+    """Wrong colors of areas: the mean error of B - G and R - G after averaging 4 x 4 pixels.
+
+    Compressed chroma has a fraction of the resolution of luma. The other losses mostly see luma.
+
+    Args:
+        restored: (B, T, 3, H, W); H and W at least 4.
+        hr: Shaped like ``restored``.
+    """
+    red, green, blue = (restored - hr).flatten(0, 1).unbind(1)
+    return smooth_mean(F.avg_pool2d(torch.stack((blue - green, red - green), dim=1), 4))
 
 
 def grid_loss(restored: Tensor, hr: Tensor) -> Tensor:

@@ -16,8 +16,10 @@ from vsrm_cli.training.perceptual.losses import (
     CleaningHead,
     adversarial_loss,
     cleaning_loss,
+    color_loss,
     discriminator_loss,
     feature_loss,
+    flat_area_loss,
     grid_loss,
     pattern_loss,
     temporal_loss,
@@ -109,6 +111,10 @@ class PerceptualStage:
         if weights.pattern_weight:
             pattern = pattern_loss(restored, target) + GRID_WEIGHT * grid_loss(restored, target)
             loss = loss + weights.pattern_weight * pattern
+        if weights.flat_weight:
+            loss = loss + weights.flat_weight * flat_area_loss(restored, target)
+        if weights.color_weight:
+            loss = loss + weights.color_weight * color_loss(restored, target)
         if weights.feature_weight:
             with self._autocast():
                 features_loss = feature_loss(self._features, restored, target)
