@@ -95,7 +95,7 @@ MODELS = {
             parameters=924_092,
             about="the same network for compressed and noisy footage, close to what it shows",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
-            quality="24.89 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
+            quality="24.90 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
             file="vsrm-t-real.safetensors",
         ),
         _OURS(
@@ -105,7 +105,7 @@ MODELS = {
             parameters=924_092,
             about="vsrm-t-real fine-tuned for sharpness; the default for such footage (--detail)",
             degradation="footage that was blurred, noisy, compressed, or none of it",
-            quality="LPIPS 0.378 and 24.09 dB PSNR-Y on 11 clips compressed by H.264 at crf 28",
+            quality="LPIPS 0.386 and 24.09 dB PSNR-Y on 11 clips compressed by H.264 at crf 28",
             file="vsrm-t-sharp.safetensors",
         ),
         _OURS(
