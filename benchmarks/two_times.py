@@ -3,9 +3,9 @@
     python benchmarks/two_times.py [--frames 12]
     python benchmarks/two_times.py --quality FOLDER
 
-The first compares times. `vsrm-t-x2` and `vsrm-t` both upscale the same drawn 640x360 clip from file
-to file with `--scale 2`, in this process, with the same threads. The goal is a ratio of at most 0.4.
-Processor time is printed, too, because it depends less on other programs.
+The first compares times. `vsrm-t-x2` and `vsrm-t` both upscale the same drawn 640x360 clip from
+file to file with `--scale 2`, in this process, with the same threads. The goal is a ratio of at
+most 0.4. Processor time is printed, too, because it depends less on other programs.
 
 The second compares quality on compressed footage: the first frames of each clip in FOLDER are
 shrunk by two and compressed by H.264 at crf 28. It needs the extra `metrics` for LPIPS.
