@@ -14,6 +14,7 @@ shrunk by two and compressed by H.264 at crf 28. It needs the extra `metrics` fo
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,13 +22,14 @@ import av
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vsrm_cli import load_model, upscale_video
 from vsrm_cli.data.degradations import shrink_bicubic
+from vsrm_cli.evaluation.baselines import list_methods, restore_clip
 from vsrm_cli.evaluation.metrics import gradient_energy, psnr_y, sharpness, ssim
-from vsrm_cli.evaluation.perceptual import find_lpips
+from vsrm_cli.evaluation.perceptual import Measure, find_lpips
 from vsrm_cli.evaluation.test_sets import find_clips, read_clip
+from vsrm_cli.models.network import Network
 from vsrm_cli.upscale.summary import JobSummary
 
 WIDTH, HEIGHT = 640, 360
@@ -49,38 +51,36 @@ def main() -> None:
 
 def measure_quality(folder: Path) -> None:
     """Print PSNR-Y, SSIM-Y, LPIPS and sharpness of each way, as means over the clips."""
+    lpips = find_lpips(torch.device("cpu"))
+    if lpips is None:
+        raise SystemExit("LPIPS is not installed: pip install 'vsrm[metrics]'")
     clips = [
         read_clip(files, DEGRADATION, scale=2, most_frames=QUALITY_FRAMES)
         for files in find_clips(folder, DEGRADATION, scale=2).clips
     ]
-    for name in ("bicubic", "vsrm-t-x2", "vsrm-t-real", "vsrm-t-sharp"):
-        scores = [score(enlarge(name, clip.lr.float() / 255), clip.hr) for clip in clips]
+    methods = list_methods([load_model("vsrm-t-x2")], window=None)
+    ways = {name: methods[name] for name in ("bicubic", "vsrm-t-x2")}
+    for name in ("vsrm-t-real", "vsrm-t-sharp"):
+        ways[f"{name}, resampled"] = partial(enlarge_and_shrink, load_model(name))
+    for name, enlarge in ways.items():
+        scores = [score(enlarge(clip.lr), clip.hr, lpips) for clip in clips]
         means = " ".join(f"{value:.3f}" for value in np.mean(scores, axis=0))
         print(f"{name}: {means}")  # noqa: T201 - this script is a terminal program
 
 
-@torch.inference_mode()
-def enlarge(name: str, lr: Tensor) -> Tensor:
-    """Enlarge a clip two times, (T, 3, H, W) to (T, 3, 2H, 2W), 0 to 1."""
-    if name == "bicubic":
-        return F.interpolate(lr, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
-    network = load_model(name)
-    clip = lr[None].to(network.device, network.clip_dtype)
-    large = network(clip)[0].float().cpu().clamp(0, 1)
-    return large if network.scale == 2 else shrink_bicubic(large, scale=2).clamp(0, 1)
+def enlarge_and_shrink(network: Network, lr: Tensor) -> Tensor:
+    """Enlarge a clip two times by way of four: (T, 3, H, W) uint8 to (T, 3, 2H, 2W) uint8."""
+    large = restore_clip(network, lr, window=None).float() / 255
+    return (shrink_bicubic(large, scale=2) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def score(restored: Tensor, hr: Tensor) -> list[float]:
-    """PSNR-Y, SSIM-Y, LPIPS and sharpness of a clip; `hr` is (T, 3, H, W) uint8."""
-    lpips = find_lpips(torch.device("cpu"))
-    if lpips is None:
-        raise SystemExit("LPIPS is not installed: pip install 'vsrm[metrics]'")
-    rounded = (restored * 255).round().to(torch.uint8)
-    pairs = [(a.float() / 255, b.float() / 255) for a, b in zip(rounded, hr, strict=True)]
+def score(restored: Tensor, hr: Tensor, lpips: Measure) -> list[float]:
+    """PSNR-Y, SSIM-Y, LPIPS and sharpness of a clip, (T, 3, H, W) uint8."""
+    pairs = list(zip(restored.float() / 255, hr.float() / 255, strict=True))
     return [
-        float(np.mean([psnr_y(a, b) for a, b in pairs])),
-        float(np.mean([ssim(a, b, on_luma=True) for a, b in pairs])),
-        float(np.mean([lpips(a, b) for a, b in zip(rounded, hr, strict=True)])),
+        float(np.mean([psnr_y(*pair) for pair in pairs])),
+        float(np.mean([ssim(*pair, on_luma=True) for pair in pairs])),
+        float(np.mean([lpips(*pair) for pair in zip(restored, hr, strict=True)])),
         sharpness([(gradient_energy(a), gradient_energy(b)) for a, b in pairs]),
     ]
 

@@ -9,7 +9,6 @@ from stub_network import NearestNeighbor, load_nearest
 
 from vsrm_cli.bench import speed
 from vsrm_cli.checkpoints.catalog import MODELS
-from vsrm_cli.checkpoints.loading import fastest_dtype
 from vsrm_cli.errors import UsageError, VsrmError
 
 
@@ -99,7 +98,9 @@ def test_an_unknown_size_is_wrong_usage():
         measure(sizes=["1080p"])
 
 
-def test_a_network_without_weights_is_timed_untrained(monkeypatch):
+@pytest.mark.parametrize(("has_amx", "dtype"), [(False, "fp32"), (True, "bf16")])
+def test_a_network_without_weights_is_timed_untrained(monkeypatch, has_amx, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx})
     tiny = replace(MODELS["vsrm"], config=TINY_VSRM)
     monkeypatch.setitem(speed.MODELS, "vsrm", tiny)
     monkeypatch.setitem(speed.SIZES, "180p", (32, 24))
@@ -113,7 +114,6 @@ def test_a_network_without_weights_is_timed_untrained(monkeypatch):
         report=lambda _: None,
     )
 
-    dtype = fastest_dtype(torch.device("cpu"))
     assert (row.model, row.dtype, row.problem) == ("vsrm (untrained)", dtype, None)
     assert row.macs_per_frame > 0
 

@@ -146,3 +146,17 @@ def test_inputs_and_weights_of_a_layer_are_of_one_type(config, dtype):
         network(clip)
 
     assert not mixed.noted
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_VSRM, TINY_GSM], ids=["compact", "vsrm", "gsm"])
+def test_bfloat16_does_not_round_the_frames(config):
+    network = make_network(config).requires_grad_(False)
+    for name, weights in network.named_parameters():
+        if "conv_last" in name:  # without its correction, the enlarged frame is left
+            weights.zero_()
+    clip = torch.full((1, 2, 3, 8, 8), 700.4 / 1023)
+    network.set_precision(torch.bfloat16)
+
+    large = network(clip.to(network.clip_dtype))
+
+    torch.testing.assert_close(large, torch.full_like(large, 700.4 / 1023), atol=1e-5, rtol=0)

@@ -95,7 +95,7 @@ MODELS = {
             parameters=924_092,
             about="the same network for compressed and noisy footage, close to what it shows",
             degradation="footage that was blurred, noisy, compressed (H.264, HEVC), or none of it",
-            quality="24.90 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
+            quality="24.89 dB PSNR-Y on 11 clips compressed by H.264 at crf 28, bicubic 24.34",
             file="vsrm-t-real.safetensors",
         ),
         _OURS(

@@ -21,7 +21,7 @@ from vsrm_cli.training.losses import EPS, charbonnier, smooth_mean
 # Of Real-ESRGAN's unsharp mask: standard deviation and reach of its Gaussian in pixels (OpenCV's
 # rule for 51 taps), and the difference from the blurred frame above which it sharpens.
 _USM_SIGMA, _USM_REACH, _USM_THRESHOLD = 8.0, 25, 10 / 255
-# The deviation of brightness within 5 x 5 pixels at which an area counts e times less as flat.
+# The standard deviation of brightness at which the weight of a flat area has fallen to 1 / e.
 _FLAT_DEVIATION = 0.015
 
 
@@ -182,9 +182,9 @@ def flat_area_loss(restored: Tensor, hr: Tensor) -> Tensor:
 
         mean of exp(-s / 0.015) * |restored - hr|
 
-    where s is the standard deviation of the ground truth's brightness within 5 x 5 pixels, and the
-    norm is over the colors of a pixel. A feature loss and an adversarial loss hardly see faint
-    errors there, people do.
+    where s is the standard deviation of the ground truth's brightness within 5 x 5 pixels, and
+    |.| is the root mean square over the three colors of a pixel. People see faint errors there that
+    a feature loss and an adversarial loss hardly notice.
 
     Args:
         restored: (B, T, 3, H, W).
